@@ -129,7 +129,8 @@ class SamBackbone(nn.Module):
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Add positions and run blocks and neck: (B, D, S/16, S/16) -> one level (B, 256, S/16, S/16)."""
-        x = features.permute(0, 2, 3, 1) + self.image_encoder.pos_embed  # (B, S/16, S/16, D)
+        # Contiguous: every sum below would keep the order of the convolution, and every norm copy it.
+        x = features.permute(0, 2, 3, 1).contiguous() + self.image_encoder.pos_embed  # (B, S/16, S/16, D)
         for block in self.image_encoder.blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)

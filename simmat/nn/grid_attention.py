@@ -47,11 +47,15 @@ def grid_attention(
     """
     batch, height, width, _ = x.shape
     tokens = height * width
-    q, k, v = qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H·W, d) each
+    parts = qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    blocked = tables is not None and x.device.type in ("cpu", "meta") and not _is_traced()
+    if blocked:
+        parts = parts.contiguous()
+    q, k, v = parts.unbind(0)  # (B, heads, H·W, d) each
     along = None if tables is None else position_terms(q, *tables, height, width)
     if memory is not None:
         k, v = join_memory(k, v, memory, qkv)
-    if along is not None and x.device.type in ("cpu", "meta") and not _is_traced():
+    if along is not None and blocked:
         grouped = (part.flatten(0, 1) for part in (q, k, v, *along))  # (B·heads, …) each
         out: Tensor = cast(Any, _BlockedAttention).apply(*grouped).reshape(batch, heads, tokens, -1)
     else:
@@ -100,7 +104,10 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
 
 
 class _BlockedAttention(torch.autograd.Function):
-    """Attention with position logits that holds one block of the logits at a time, and recomputes it backwards."""
+    """Attention with position logits that holds one block of the logits at a time, and recomputes it backwards.
+
+    Inputs should be contiguous: in bf16, a product copies others, once a block.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
@@ -131,6 +138,7 @@ class _BlockedAttention(torch.autograd.Function):
         """Return the gradients of all inputs from that of the output, (G, N, d)."""
         q, k, v, along_h, along_w = ctx.saved_tensors
         sides, scale = (along_h.shape[-1], along_w.shape[-1]), q.shape[-1] ** -0.5
+        grad = grad.contiguous()
         grad_q, grad_h, grad_w = (torch.empty_like(part) for part in (q, along_h, along_w))
         # Every block adds to these: in full precision.
         grad_k, grad_v = (torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2))
