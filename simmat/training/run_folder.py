@@ -15,6 +15,8 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 _LOCK = ".lock"
+_PATIENCE_S = 0.3
+"""Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class RunFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / _LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             raise OutputError(
                 f"another training is running in {self.root}; wait for it, or choose another --out"
@@ -89,6 +91,19 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    @property
+    def running(self) -> bool:
+        """Whether a training holds the folder now; False where the lock cannot be tried, as in a read-only copy."""
+        if not (self.root / _LOCK).is_file():
+            return False
+        try:
+            with FileLock(self.root / _LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
 
     def reopen(self, step: int) -> None:
         """Remove temporary files and log records after `step` (-1: all records), which will be written again.

@@ -43,7 +43,7 @@ def untuned(runs: dict[str, tuple[str, int, Analysis]]) -> dict[str, list[float]
         for name, (model, size, _) in runs.items()
     }
     rows = _untuned(views, {name: found for name, (*_, found) in runs.items()})
-    return {name: [score.iou for score in scores] for name, scores in rows.items()}
+    return {name: [score.iou for score in one.zero_shot or ()] for name, one in rows.items()}
 
 
 def test_each_different_untuned_model_has_a_row() -> None:

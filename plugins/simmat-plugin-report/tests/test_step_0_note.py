@@ -13,9 +13,10 @@ from simmat_plugin_report import run_page
 from simmat_plugin_report.documents import Analysis, RunReport
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_page import summary_of
-from simmat_plugin_report.run_view import RunView
+from simmat_plugin_report.run_view import RunView, view_of
 
 from simmat.evaluation import ObjectScore
+from simmat.training import RunFolder
 
 KEPT = "Step 0 was kept: no later step was "
 VAL = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 2)]
@@ -66,6 +67,37 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
     assert "step 2, stopped after 4 of 60 steps, trained on 8 images" in summary_of(run)
     assert trained(replace(run, running=True)).startswith("4 of 60 steps so far on 8")
     assert trained(replace(run, records=[])).startswith("60 steps on 8")  # its log was not sent
+
+
+def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> None:
+    """Who looks at the page meanwhile would start it again."""
+    run = view(kept=2, done=4)
+    assert run.report is not None
+    folder = RunFolder(tmp_path / "run")
+    with folder.held():
+        assert view_of(run.config, run.spec, folder, run.report, ()).running
+    assert not view_of(run.config, run.spec, folder, run.report, ()).running
+    assert not RunFolder(tmp_path / "none").running
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_object_is_scored_beside_the_untuned_model() -> None:
+    """A score alone does not say what the training was worth; a class map the untuned model has none of."""
+    everything = {"ap": 0.5, "ap50": 0.8, "pq": 0.6, "f1": 0.7}
+    found = view(kept=2, done=60).analyses[0]
+    tuned = found.model_copy(update={"unprompted": {"everything": everything, "semantic": {"miou": 0.9}}})
+    both = tuned.model_copy(update={"zero_shot_unprompted": {"everything": everything | {"ap": 0.1, "f1": None}}})
+    for one, head, first, last in (
+        (tuned, ("without clicks", "tuned"), "0.500", "0.900"),
+        (both, ("without clicks", "zero-shot", "tuned"), "0.100 0.500", "– 0.900"),
+    ):
+        table, text = run_page._scores_without_clicks(one)
+        assert isinstance(table, Table)
+        assert table.head == head
+        assert " ".join(table.rows[0][1:]) == first
+        assert " ".join(table.rows[-1][1:]) == last
+        assert ("--data" if one is tuned else "grid of clicks") in str(text)
+    assert not list(run_page._scores_without_clicks(found))
 
 
 def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:

@@ -58,15 +58,16 @@ def compare_sections(runs: Mapping[str, RunView]) -> Iterator[Section]:
 def _compared(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
     first = next(iter(found.values()))
     dense = [short for *_, short in UNPROMPTED if short] if any(one.unprompted for one in found.values()) else []
-    rows, best = [], max(miou(one.scores) for one in found.values())
+    rows: list[list[str]] = []
+    best = max(miou(one.scores) for one in found.values())
     marked = set()
-    for name, scores in _untuned(runs, found).items():
-        rows.append([*_row(name, scores, first), *(NONE for _ in dense)])
-    for name, one in found.items():
-        if miou(one.scores) == best:
+    models = [(name, one.zero_shot or (), one.zero_shot_unprompted) for name, one in _untuned(runs, found).items()]
+    models += [(name, one.scores, one.unprompted) for name, one in found.items()]
+    for name, scores, blocks in models:
+        if name in found and miou(scores) == best:
             marked.add((len(rows), 2))
-        without_clicks = {short: value for _, short, value in unprompted_figures(one.unprompted)}
-        rows.append([*_row(name, one.scores, first), *(without_clicks.get(short, NONE) for short in dense)])
+        without_clicks = {short: value for _, short, value in unprompted_figures(blocks)}
+        rows.append([*_row(name, scores, first), *(without_clicks.get(short, NONE) for short in dense)])
     head = ("run", "objects", "mIoU", "difference", "95 % interval", "boundary", "IoU 0.75+", *dense)
     yield Table(head, rows, 1, marked)
     said = f"One click per object, {place_of(first)}. "
@@ -75,17 +76,17 @@ def _compared(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
     yield Text(said + "Differences are object by object, with 95 % intervals over images.", faint=True)
 
 
-def _untuned(runs: Mapping[str, RunView], found: Analyses) -> dict[str, Objects]:
-    """Return the scores of the different untuned models, of those runs where they were scored on all objects.
+def _untuned(runs: Mapping[str, RunView], found: Analyses) -> Analyses:
+    """Return the analyses with scores of the different untuned models, of runs where they have those of all objects.
 
     A model is another one where its foundation model, its sensor or its input differ.
     """
-    models: dict[object, tuple[str, Objects]] = {}
+    models: dict[object, tuple[str, Analysis]] = {}
     for name, one in found.items():
         spec = runs[name].spec
         if one.zero_shot and len(common(one.scores, one.zero_shot)) == len(one.scores):
             key = (spec.foundation, spec.foundation_sha256, spec.modality, spec.picks, spec.image_size, one.protocol)
-            models.setdefault(key, (f"zero-shot of {spec.foundation}, as in {name}", one.zero_shot))
+            models.setdefault(key, (f"zero-shot of {spec.foundation}, as in {name}", one))
     found_models = list(models.values())
     return {"zero-shot": found_models[0][1]} if len(found_models) == 1 else dict(found_models)
 

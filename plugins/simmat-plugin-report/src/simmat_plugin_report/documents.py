@@ -112,6 +112,7 @@ class Analysis(Document):
         no_zero_shot: why there are none; "" where there are some.
         class_names: class -> name.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
+        zero_shot_unprompted: block "everything" of the untuned foundation model; {} where it was not scored.
         examples: predictions.
         views: what the transfer layer does; () where it gives no picture.
         ablations: how important channels are.
@@ -131,6 +132,7 @@ class Analysis(Document):
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
+    zero_shot_unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
     examples: Listed[ExamplePrediction] = ()
     views: Listed[TransferLayerView] = ()
     ablations: Listed[ChannelAblation] = ()

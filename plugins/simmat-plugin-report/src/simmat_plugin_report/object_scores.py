@@ -83,23 +83,27 @@ def shown(value: Any) -> str:
 
 
 UNPROMPTED = (
-    ("everything", "ap", "every object: AP, IoU 0.5 to 0.95", "AP"),
-    ("everything", "ap50", "every object: AP50", "AP50"),
-    ("everything", "pq", "every object: PQ", "PQ"),
-    ("everything", "f1", "every object: F1 at IoU 0.5", ""),
-    ("semantic", "miou", "class map: mIoU", "class mIoU"),
-    ("semantic", "pixel_accuracy", "class map: pixel accuracy", ""),
+    (("everything", "ap"), "every object: AP, IoU 0.5 to 0.95", "AP"),
+    (("everything", "ap50"), "every object: AP50", "AP50"),
+    (("everything", "pq"), "every object: PQ", "PQ"),
+    (("everything", "f1"), "every object: F1 at IoU 0.5", ""),
+    (("everything", "any_class", "ap"), "every object, whatever its class: AP, IoU 0.5 to 0.95", ""),
+    (("everything", "any_class", "pq"), "every object, whatever its class: PQ", ""),
+    (("semantic", "miou"), "class map: mIoU", "class mIoU"),
+    (("semantic", "pixel_accuracy"), "class map: pixel accuracy", ""),
 )
-"""Block and key of a figure in `Scores.summary`, its title, and its short title where runs are compared."""
+"""Keys of a figure in `Scores.summary`, its title, and its short title where runs are compared."""
 
 
 def unprompted_figures(blocks: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return title, short title and figure of what was scored without prompts."""
     found = []
-    for name, key, title, short in UNPROMPTED:
-        block = blocks.get(name)
-        if isinstance(block, dict) and isinstance(block.get(key), float):
-            found.append((title, short, shown(block[key])))
+    for keys, title, short in UNPROMPTED:
+        value: Any = blocks
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, float):
+            found.append((title, short, shown(value)))
     return found
 
 

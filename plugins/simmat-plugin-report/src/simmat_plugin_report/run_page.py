@@ -147,8 +147,23 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
             "more: simmat report RUN --data DIR.",
             faint=True,
         )
-    if rows := [(title, value) for title, _, value in unprompted_figures(found.unprompted)]:
-        yield Table(("without clicks", "tuned"), rows, 1)
+    yield from _scores_without_clicks(found)
+
+
+def _scores_without_clicks(found: Analysis) -> Iterator[Block]:
+    tuned = {title: value for title, _, value in unprompted_figures(found.unprompted)}
+    if not tuned:
+        return
+    if not found.zero_shot_unprompted:
+        yield Table(("without clicks", "tuned"), list(tuned.items()), 1)
+        if "everything" in found.unprompted and found.zero_shot:
+            yield Text("simmat report RUN --data DIR finds every object by the untuned model, too.", faint=True)
+        return
+    untuned = {title: value for title, _, value in unprompted_figures(found.zero_shot_unprompted)}
+    rows = [(title, untuned.get(title, NONE), value) for title, value in tuned.items()]
+    yield Table(("without clicks", "zero-shot", "tuned"), rows, 1)
+    said = "The untuned model has no dense head: its objects are found by a grid of clicks, and it knows no classes."
+    yield Text(said, faint=True)
 
 
 def _groups(found: Analysis) -> Iterator[Block]:

@@ -107,4 +107,4 @@ def view_of(
     if not analyses and report is not None and is_of(report, spec):
         analyses = (report.analysis,)
     name = folder.root.name or str(folder.root)
-    return RunView(name, folder.bundle, config, spec, folder.records(), report, analyses)
+    return RunView(name, folder.bundle, config, spec, folder.records(), report, analyses, folder.running)
