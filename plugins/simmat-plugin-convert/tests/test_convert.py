@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,6 +289,14 @@ def yolo(root: Path, line: str, **content: object) -> None:
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": {0: "cell"}, **content}))
 
 
+def endless() -> list[Any]:
+    """A few lines of yaml, whose whole text would fill any memory."""
+    names: list[Any] = ["a"]
+    for _ in range(40):
+        names = [names] * 9
+    return names
+
+
 def cvat(root: Path, text: str) -> None:
     root.mkdir()
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "a.png")
@@ -329,6 +338,7 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
         (lambda root: yolo(root, SQUARE.replace("0 ", "4 ", 1)), "class 4 has no name"),
         (lambda root: yolo(root, SQUARE, names=None), "name"),
         (lambda root: yolo(root, SQUARE, names=["a", "a"]), "same name"),
+        (lambda root: yolo(root, SQUARE, names=endless()), "names"),
         (lambda root: yolo(root, SQUARE, train="../../elsewhere"), "outside"),
         (lambda root: yolo(root, SQUARE, train="images/none"), "no such folder"),
         (lambda root: yolo(root, "0 1.5 1.5 1.7 1.5 1.7 1.7\n"), "outside"),

@@ -14,12 +14,13 @@ from simmat_plugin_convert.labels import (
     NO_CLASS,
     Labels,
     Losses,
+    Source,
     check_file_names,
     check_names,
     check_upright,
     drawn_all,
 )
-from simmat_plugin_convert.readers import Source, read_labels
+from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, Target
 
 TURNED = ("labelme", "cvat", "yolo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from simmat.data.card import DataCard
+from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
 from simmat.data.samples import SPLITS, split_meant
-from simmat.errors import ConfigError, DataError, all_problems
+from simmat.errors import ConfigError, DataError, all_problems, equal_problems
 from simmat.io.images import image_size
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.types import BoolArray
@@ -25,6 +26,8 @@ NO_CLASS = "object"
 """Class of objects without one, in formats where every object has a class."""
 IGNORE = "ignore"
 """Label of areas without ground truth, in formats that have no such thing."""
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 _SAME_SIZE = ("raster", "gray", "rgb")
 """Sensors whose image has the size that the head of its file states."""
 
@@ -131,6 +134,43 @@ class ClassNumbers:
             number = next(value for value in range(1, len(self.names) + 2) if value not in self.names)
             self._numbers[name], self.names[number] = number, name
         return self._numbers[name]
+
+
+@dataclass
+class Source:
+    """What a reader is given.
+
+    Attributes:
+        root: the folder.
+        adapter: the sensor, for the sizes of images.
+        card: options of the card from the command line.
+        losses: what cannot be read as a mask is added to it.
+        problems: of files; raised together at the end.
+        seen: names of classes that shapes have.
+    """
+
+    root: Path
+    adapter: ModalityAdapter
+    card: Mapping[str, object]
+    losses: Losses
+    problems: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def known_card(self) -> DataCard:
+        """Return the card of the folder, if there is one."""
+        return load_card(self.root, self.card, defaults={"regions": "instances"})
+
+    def done(
+        self, items: Sequence[Item], numbers: ClassNumbers, card: DataCard, what: str, *, has_splits: bool
+    ) -> Labels:
+        """Return what was read, or raise what is wrong with it."""
+        if self.problems:
+            raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
+        if not items:
+            raise DataError(f"{self.root}: {what} name no image")
+        for name in sorted(self.seen - {IGNORE}):
+            numbers.number(name)
+        return Labels(self.root, items, numbers.names, card, has_splits)
 
 
 def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, int]:
@@ -312,6 +352,9 @@ def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:
 
 
 def one_line(value: Any) -> str:
-    """Return a value as text for a message, shortened if it is long."""
-    text = repr(value)
+    """Return a value as text for a message, shortened if it is long.
+
+    A yaml file of a few lines can hold lists in lists without end, whose whole text no memory holds.
+    """
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import posixpath
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from PIL import Image
 
-from simmat.data.card import CARD_FILE, DataCard, load_card
+from simmat.data.card import CARD_FILE, load_card
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.instances import Instance
 from simmat.data.samples import SPLITS, Sample
-from simmat.errors import ConfigError, DataError, all_problems, equal_problems
+from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_bytes, read_json
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import BoolArray, is_finite_number
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
@@ -34,59 +26,19 @@ from simmat_plugin_convert.labels import (
     Drawn,
     Item,
     Labels,
-    Losses,
-    check_upright,
+    Source,
     find_image,
     one_line,
-    polygon_region,
-    size_of,
     split_named,
     stem_of,
 )
+from simmat_plugin_convert.shapes import Shapes, whole_number
 
 CVAT_FILE = "annotations.xml"
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LABELME_LABELS = "labels.txt"
 _LABELME_RESERVED = ("__ignore__", "_background_")
 _MOST_BYTES = 2**30
-_NO_MASK = "shapes are boxes, points or lines, which are no masks, and are left out"
-
-
-@dataclass
-class Source:
-    """What a reader is given.
-
-    Attributes:
-        root: the folder.
-        adapter: the sensor, for the sizes of images.
-        card: options of the card from the command line.
-        losses: what cannot be read as a mask is added to it.
-        problems: of files; raised together at the end.
-        seen: names of classes that shapes have.
-    """
-
-    root: Path
-    adapter: ModalityAdapter
-    card: Mapping[str, object]
-    losses: Losses
-    problems: list[str] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-
-    def known_card(self) -> DataCard:
-        """Return the card of the folder, if there is one."""
-        return load_card(self.root, self.card, defaults={"regions": "instances"})
-
-    def done(
-        self, items: Sequence[Item], numbers: ClassNumbers, card: DataCard, what: str, *, has_splits: bool
-    ) -> Labels:
-        """Return what was read, or raise what is wrong with it."""
-        if self.problems:
-            raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
-        if not items:
-            raise DataError(f"{self.root}: {what} name no image")
-        for name in sorted(self.seen - {IGNORE}):
-            numbers.number(name)
-        return Labels(self.root, items, numbers.names, card, has_splits)
 
 
 def format_of(root: Path) -> str:
@@ -176,7 +128,7 @@ def read_labelme(source: Source) -> Labels:
             continue
         parts = place.with_suffix("").parts
         split = split_named(parts[0]) if len(parts) > 1 else ""
-        item = _Shapes(source, path, files, numbers)
+        item = Shapes(source, path, files, numbers)
         for number, shape in enumerate(content["shapes"]):
             item.labelme(number, shape)
         items.append(item.item("/".join(parts[1:] if split else parts), split))
@@ -228,12 +180,12 @@ def read_cvat(source: Source) -> Labels:
         if isinstance(files, str):
             source.problems.append(f"{path}: image {image.get('id')}: {files}")
             continue
-        item = _Shapes(source, path, files, numbers, f"image {name!r}")
-        ordered = sorted(enumerate(image), key=lambda pair: (_whole(pair[1].get("z_order", "0")) or 0, pair[0]))
+        item = Shapes(source, path, files, numbers, f"image {name!r}")
+        ordered = sorted(enumerate(image), key=lambda pair: (whole_number(pair[1].get("z_order", "0")) or 0, pair[0]))
         for number, shape in ordered:
             item.cvat(number, shape)
         items.append(item.item(stem_of(posixpath.normpath(name)), split if has_splits else ""))
-        item.check_stated(_whole(image.get("height", "")), _whole(image.get("width", "")))
+        item.check_stated(whole_number(image.get("height", "")), whole_number(image.get("width", "")))
     return source.done(items, numbers, card, "CVAT annotations", has_splits=has_splits)
 
 
@@ -287,7 +239,7 @@ def read_yolo(source: Source) -> Labels:
             source.problems.append(f"{relative}: a YOLO image lies below a folder images/, its labels below labels/")
             continue
         labels = source.root.joinpath(*inner[:place], "labels", *inner[place + 1 :]).with_suffix(".txt")
-        item = _Shapes(source, labels, files, numbers)
+        item = Shapes(source, labels, files, numbers)
         if labels.is_file():
             item.yolo(listed)
         name = stem_of("/".join(inner[place + 1 :]))
@@ -326,207 +278,6 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
                             yield split, source.root / inner
             else:
                 source.problems.append(f"{path}: {split} {entry!r}: no such folder in {source.root}")
-
-
-_Key = tuple[str, object]
-"""Class and number of an object in its file."""
-_Placed = tuple[tuple[int, int], BoolArray]
-"""(y, x) of its first pixel in the image, and an (h, w) mask."""
-
-
-class _Shapes:
-    """Collects the shapes of one image as functions that draw them."""
-
-    def __init__(
-        self, source: Source, path: Path, files: Mapping[str, Path], numbers: ClassNumbers, inner: str = ""
-    ) -> None:
-        self._source, self._path, self._files, self._numbers = source, path, files, numbers
-        self._where = f"{path}: {inner}" if inner else str(path)
-        self._polygons: dict[_Key, list[Sequence[float]]] = {}
-        self._order: list[_Key] = []
-        self._masks: dict[_Key, Callable[[], _Placed]] = {}  # decoded when drawn, as memory holds one image's alone
-        try:
-            self.size_hw = size_of(source.adapter, files)
-            check_upright(files)
-        except DataError as error:
-            self.size_hw = (0, 0)
-            source.problems.append(str(error))
-
-    def item(self, name: str, split: str) -> Item:
-        return Item(name, split, self._files, self._draw)
-
-    def check_stated(self, height: object, width: object) -> None:
-        """Check the size that the labels state against that of the image."""
-        if self.size_hw != (0, 0) and (height, width) != self.size_hw and (height, width) != (None, None):
-            self._source.problems.append(
-                f"{self._where}: the labels are of an image of {width}x{height}, the file "
-                f"{next(iter(self._files.values()))} is {self.size_hw[1]}x{self.size_hw[0]} (width x height)"
-            )
-
-    def labelme(self, number: int, shape: object) -> None:
-        where = f"{self._where}: shape {number}"
-        if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
-            self._source.problems.append(f"{where} needs label and points, got {one_line(shape)}")
-            return
-        label, kind = shape.get("label"), shape.get("shape_type") or "polygon"
-        points, group = shape["points"], shape.get("group_id")
-        if not isinstance(label, str) or not label.strip():
-            self._source.problems.append(f"{where} has no class name: its label is {one_line(label)}")
-        elif not all(isinstance(p, list) and len(p) == 2 and all(map(is_finite_number, p)) for p in points):
-            self._source.problems.append(f"{where}: points must be pairs of finite numbers, got {one_line(points)}")
-        elif kind == "polygon":
-            key = (label, ("group", group) if isinstance(group, int | str) else number)
-            self._add(key, [value for point in points for value in point])
-        elif kind == "mask" and len(points) == 2:
-            corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
-            self._note((label, number))
-            self._masks[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
-        else:
-            self._source.losses.add(_NO_MASK, where)
-
-    def cvat(self, number: int, shape: ElementTree.Element) -> None:
-        where = f"{self._where}: {shape.tag} {number}"
-        label = (shape.get("label") or "").strip()
-        if shape.tag not in ("polygon", "mask"):
-            if shape.tag not in ("tag", "attribute"):
-                self._source.losses.add(_NO_MASK, where)
-        elif not label:
-            self._source.problems.append(f"{where} has no class name: its label is empty")
-        elif shape.tag == "polygon":
-            try:
-                values = [float(v) for pair in shape.get("points", "").split(";") for v in pair.split(",")]
-            except ValueError:
-                self._source.problems.append(f"{where}: points must be x,y;x,y;…, got {one_line(shape.get('points'))}")
-                return
-            group = shape.get("group_id")
-            self._add((label, ("group", group) if group and group != "0" else number), values)
-        else:
-            attributes, size_hw = dict(shape.attrib), self.size_hw
-            self._note((label, number))
-            self._masks[label, number] = lambda: _decode_runs(attributes, size_hw, where)
-
-    def yolo(self, names: Mapping[int, str]) -> None:
-        try:
-            lines = read_bytes(self._path, "YOLO labels").decode().splitlines()
-        except (UnicodeDecodeError, DataError) as error:
-            self._source.problems.append(str(error) if isinstance(error, DataError) else f"{self._path}: not text")
-            return
-        height, width = self.size_hw
-        for number, line in enumerate(lines, start=1):
-            where = f"{self._path}: line {number}"
-            words = line.split()
-            if not words:
-                continue
-            kind = _whole(words[0])
-            try:
-                values = [float(word) for word in words[1:]]
-            except ValueError:
-                values = [float("nan")]
-            if kind is None or not all(map(is_finite_number, values)):
-                self._source.problems.append(
-                    f"{where}: must be a class number and finite numbers, got {one_line(line)}"
-                )
-            elif kind not in names:
-                self._source.problems.append(
-                    f"{where}: class {kind} has no name in data.yaml; it names {sorted(names)}"
-                )
-            elif len(values) == 4:
-                self._source.losses.add(_NO_MASK, where)
-            else:
-                scaled = [value * (height if place % 2 else width) for place, value in enumerate(values)]
-                # corners on the edges of pixels, which the fractions do not state exactly
-                rounded = [float(round(v)) if abs(v - round(v)) < 1e-3 else v for v in scaled]
-                self._add((names[kind], number), rounded)
-
-    def _add(self, key: _Key, polygon: list[float]) -> None:
-        if key not in self._polygons:
-            self._note(key)
-        self._polygons.setdefault(key, []).append(polygon)
-
-    def _note(self, key: _Key) -> None:
-        self._order.append(key)
-        self._source.seen.add(key[0])
-
-    def _draw(self) -> Drawn:
-        objects: list[Instance] = []
-        ignore = np.zeros(self.size_hw, np.bool_)
-        classless = set(self._numbers.names.values()) <= {NO_CLASS}
-        for key in self._order:
-            where = f"{self._where}: shape {key[1]}"
-            number = 0 if key[0] == IGNORE else self._numbers.number(key[0])
-            if key in self._masks:
-                (top, left), crop = self._masks[key]()
-                region = self._inside(top, left, crop, number, where)
-            else:
-                region = polygon_region(self._polygons[key], self.size_hw, number, where, self._source.losses)
-            if region is None:
-                continue
-            if key[0] == IGNORE:
-                ignore |= region.mask(self.size_hw)
-            else:
-                objects.append(Instance(None if classless else number, region.box, region.crop))
-        return Drawn(self.size_hw, tuple(objects), ignore if ignore.any() else None)
-
-    def _inside(self, top: int, left: int, crop: Any, number: int, where: str) -> Instance | None:
-        height, width = self.size_hw
-        if crop.ndim != 2 or min(top, left) < 0 or top + len(crop) > height or left + crop.shape[1] > width:
-            shape = "x".join(map(str, crop.shape[::-1]))
-            raise DataError(
-                f"{where}: a mask of {shape} at {left}, {top} is outside of the image, which is {width}x{height}"
-            )
-        region = region_from_mask(crop, number, (top, left))
-        if region is None:
-            self._source.losses.add("masks are empty and are left out", where)
-        return region
-
-
-def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
-    """Return a mask of LabelMe.
-
-    Raises:
-        DataError: it is no PNG in base64, or larger than its image, whose (height, width) is given.
-    """
-    try:
-        raw = base64.b64decode(text if isinstance(text, str) else "", validate=True)
-        with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
-            _check_room(picture.size[::-1], size_hw, where)
-            return np.asarray(picture) > 0
-    except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: its mask is no PNG in base64: {error}") from None
-
-
-def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _Placed:
-    """Return a mask of CVAT with its corner.
-
-    Raises:
-        DataError: it is invalid, or larger than its image, whose (height, width) is given.
-    """
-    place = [_whole(attributes.get(name)) for name in ("top", "left", "height", "width")]
-    counts = [_whole(text) for text in attributes.get("rle", "").split(",")]
-    top, left, height, width = place
-    if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
-        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers")
-    runs = [count for count in counts if count is not None]
-    _check_room((height, width), size_hw, where)
-    if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
-        raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return (top, left), pixels.reshape(height, width)
-
-
-def _check_room(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:
-    """Check that a mask is not larger than its image before it is decoded."""
-    if any(side > extent for side, extent in zip(mask_hw, size_hw, strict=True)):
-        raise DataError(
-            f"{where}: a mask of {mask_hw[1]}x{mask_hw[0]} is larger than the image, which is {size_hw[1]}x{size_hw[0]}"
-        )
-
-
-def _whole(text: str | None) -> int | None:
-    try:
-        return int(text or "")
-    except ValueError:
-        return None
 
 
 READERS: Mapping[str, Callable[[Source], Labels]] = {

@@ -1,0 +1,237 @@
+"""Shapes of LabelMe, CVAT and YOLO as masks: polygons, PNG in base64, run lengths."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simmat.data.instances import Instance, region_from_mask
+from simmat.errors import DataError
+from simmat.io.files import read_bytes
+from simmat.types import BoolArray, is_finite_number
+from simmat_plugin_convert.labels import (
+    IGNORE,
+    NO_CLASS,
+    ClassNumbers,
+    Drawn,
+    Item,
+    Source,
+    check_upright,
+    one_line,
+    polygon_region,
+    size_of,
+)
+
+_NO_MASK = "shapes are boxes, points or lines, which are no masks, and are left out"
+_Key = tuple[str, object]
+"""Class and number of an object in its file."""
+_Placed = tuple[tuple[int, int], BoolArray]
+"""(y, x) of its first pixel in the image, and an (h, w) mask."""
+
+
+class Shapes:
+    """Collects the shapes of one image as functions that draw them."""
+
+    def __init__(
+        self, source: Source, path: Path, files: Mapping[str, Path], numbers: ClassNumbers, inner: str = ""
+    ) -> None:
+        self._source, self._path, self._files, self._numbers = source, path, files, numbers
+        self._where = f"{path}: {inner}" if inner else str(path)
+        self._polygons: dict[_Key, list[Sequence[float]]] = {}
+        self._order: list[_Key] = []
+        self._masks: dict[_Key, Callable[[], _Placed]] = {}  # decoded when drawn, as memory holds one image's alone
+        try:
+            self.size_hw = size_of(source.adapter, files)
+            check_upright(files)
+        except DataError as error:
+            self.size_hw = (0, 0)
+            source.problems.append(str(error))
+
+    def item(self, name: str, split: str) -> Item:
+        """Return the image with these shapes, which are drawn when they are asked for."""
+        return Item(name, split, self._files, self._draw)
+
+    def check_stated(self, height: object, width: object) -> None:
+        """Check the size that the labels state against that of the image."""
+        if self.size_hw != (0, 0) and (height, width) != self.size_hw and (height, width) != (None, None):
+            self._source.problems.append(
+                f"{self._where}: the labels are of an image of {width}x{height}, the file "
+                f"{next(iter(self._files.values()))} is {self.size_hw[1]}x{self.size_hw[0]} (width x height)"
+            )
+
+    def labelme(self, number: int, shape: object) -> None:
+        """Add a shape of LabelMe."""
+        where = f"{self._where}: shape {number}"
+        if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
+            self._source.problems.append(f"{where} needs label and points, got {one_line(shape)}")
+            return
+        label, kind = shape.get("label"), shape.get("shape_type") or "polygon"
+        points, group = shape["points"], shape.get("group_id")
+        if not isinstance(label, str) or not label.strip():
+            self._source.problems.append(f"{where} has no class name: its label is {one_line(label)}")
+        elif not all(isinstance(p, list) and len(p) == 2 and all(map(is_finite_number, p)) for p in points):
+            self._source.problems.append(f"{where}: points must be pairs of finite numbers, got {one_line(points)}")
+        elif kind == "polygon":
+            key = (label, ("group", group) if isinstance(group, int | str) else number)
+            self._add(key, [value for point in points for value in point])
+        elif kind == "mask" and len(points) == 2:
+            corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
+            self._note((label, number))
+            self._masks[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
+        else:
+            self._source.losses.add(_NO_MASK, where)
+
+    def cvat(self, number: int, shape: ElementTree.Element) -> None:
+        """Add a shape of CVAT."""
+        where = f"{self._where}: {shape.tag} {number}"
+        label = (shape.get("label") or "").strip()
+        if shape.tag not in ("polygon", "mask"):
+            if shape.tag not in ("tag", "attribute"):
+                self._source.losses.add(_NO_MASK, where)
+        elif not label:
+            self._source.problems.append(f"{where} has no class name: its label is empty")
+        elif shape.tag == "polygon":
+            try:
+                values = [float(v) for pair in shape.get("points", "").split(";") for v in pair.split(",")]
+            except ValueError:
+                self._source.problems.append(f"{where}: points must be x,y;x,y;…, got {one_line(shape.get('points'))}")
+                return
+            group = shape.get("group_id")
+            self._add((label, ("group", group) if group and group != "0" else number), values)
+        else:
+            attributes, size_hw = dict(shape.attrib), self.size_hw
+            self._note((label, number))
+            self._masks[label, number] = lambda: _decode_runs(attributes, size_hw, where)
+
+    def yolo(self, names: Mapping[int, str]) -> None:
+        """Add the polygons of a file of YOLO, whose classes have these names."""
+        try:
+            lines = read_bytes(self._path, "YOLO labels").decode().splitlines()
+        except (UnicodeDecodeError, DataError) as error:
+            self._source.problems.append(str(error) if isinstance(error, DataError) else f"{self._path}: not text")
+            return
+        height, width = self.size_hw
+        for number, line in enumerate(lines, start=1):
+            where = f"{self._path}: line {number}"
+            words = line.split()
+            if not words:
+                continue
+            kind = whole_number(words[0])
+            try:
+                values = [float(word) for word in words[1:]]
+            except ValueError:
+                values = [float("nan")]
+            if kind is None or not all(map(is_finite_number, values)):
+                self._source.problems.append(
+                    f"{where}: must be a class number and finite numbers, got {one_line(line)}"
+                )
+            elif kind not in names:
+                self._source.problems.append(
+                    f"{where}: class {kind} has no name in data.yaml; it names {sorted(names)}"
+                )
+            elif len(values) == 4:
+                self._source.losses.add(_NO_MASK, where)
+            else:
+                scaled = [value * (height if place % 2 else width) for place, value in enumerate(values)]
+                # corners on the edges of pixels, which the fractions do not state exactly
+                rounded = [float(round(v)) if abs(v - round(v)) < 1e-3 else v for v in scaled]
+                self._add((names[kind], number), rounded)
+
+    def _add(self, key: _Key, polygon: list[float]) -> None:
+        if key not in self._polygons:
+            self._note(key)
+        self._polygons.setdefault(key, []).append(polygon)
+
+    def _note(self, key: _Key) -> None:
+        self._order.append(key)
+        self._source.seen.add(key[0])
+
+    def _draw(self) -> Drawn:
+        objects: list[Instance] = []
+        ignore = np.zeros(self.size_hw, np.bool_)
+        classless = set(self._numbers.names.values()) <= {NO_CLASS}
+        for key in self._order:
+            where = f"{self._where}: shape {key[1]}"
+            number = 0 if key[0] == IGNORE else self._numbers.number(key[0])
+            if key in self._masks:
+                (top, left), crop = self._masks[key]()
+                region = self._inside(top, left, crop, number, where)
+            else:
+                region = polygon_region(self._polygons[key], self.size_hw, number, where, self._source.losses)
+            if region is None:
+                continue
+            if key[0] == IGNORE:
+                ignore |= region.mask(self.size_hw)
+            else:
+                objects.append(Instance(None if classless else number, region.box, region.crop))
+        return Drawn(self.size_hw, tuple(objects), ignore if ignore.any() else None)
+
+    def _inside(self, top: int, left: int, crop: Any, number: int, where: str) -> Instance | None:
+        height, width = self.size_hw
+        if crop.ndim != 2 or min(top, left) < 0 or top + len(crop) > height or left + crop.shape[1] > width:
+            shape = "x".join(map(str, crop.shape[::-1]))
+            raise DataError(
+                f"{where}: a mask of {shape} at {left}, {top} is outside of the image, which is {width}x{height}"
+            )
+        region = region_from_mask(crop, number, (top, left))
+        if region is None:
+            self._source.losses.add("masks are empty and are left out", where)
+        return region
+
+
+def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
+    """Return a mask of LabelMe.
+
+    Raises:
+        DataError: it is no PNG in base64, or larger than its image, whose (height, width) is given.
+    """
+    try:
+        raw = base64.b64decode(text if isinstance(text, str) else "", validate=True)
+        with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
+            _check_room(picture.size[::-1], size_hw, where)
+            return np.asarray(picture) > 0
+    except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: its mask is no PNG in base64: {error}") from None
+
+
+def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _Placed:
+    """Return a mask of CVAT with its corner.
+
+    Raises:
+        DataError: it is invalid, or larger than its image, whose (height, width) is given.
+    """
+    place = [whole_number(attributes.get(name)) for name in ("top", "left", "height", "width")]
+    counts = [whole_number(text) for text in attributes.get("rle", "").split(",")]
+    top, left, height, width = place
+    if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
+        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers")
+    runs = [count for count in counts if count is not None]
+    _check_room((height, width), size_hw, where)
+    if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
+        raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return (top, left), pixels.reshape(height, width)
+
+
+def _check_room(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:
+    """Check that a mask is not larger than its image before it is decoded."""
+    if any(side > extent for side, extent in zip(mask_hw, size_hw, strict=True)):
+        raise DataError(
+            f"{where}: a mask of {mask_hw[1]}x{mask_hw[0]} is larger than the image, which is {size_hw[1]}x{size_hw[0]}"
+        )
+
+
+def whole_number(text: str | None) -> int | None:
+    """Return the whole number that a text states; None where it states none."""
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
