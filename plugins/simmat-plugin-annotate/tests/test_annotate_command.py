@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -154,23 +155,43 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Pa
 
 def test_a_folder_is_claimed_before_it_is_read(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another server writes until it ends is known then."""
-    from simmat_plugin_annotate.folder import LabelFolder, claimed
+    from simmat_plugin_annotate.folder import LabelFolder
+    from simmat_plugin_annotate.home import claimed
 
     monkeypatch.setattr(LabelFolder, "__init__", lambda self, *given: pytest.fail("it was read"))
     with claimed(root), pytest.raises(DataError, match="being annotated by another"):
         run(str(root), "--bundle", str(bundle))
 
 
+@pytest.mark.parametrize("linked", [".simmat", ".simmat/annotate/embeddings", "card.toml", "runs"])
+def test_a_folder_whose_files_would_be_written_elsewhere_is_refused(tmp_path: Path, linked: str) -> None:
+    """By a link in the data set of a stranger, whose caches are even emptied when they are full."""
+    from simmat_plugin_annotate.home import claimed
+
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "set" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="leads out of"), claimed(tmp_path / "set"):
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_images_beside_no_folder_of_images_are_told_where_to_go(tmp_path: Path) -> None:
+    """As a camera leaves them; it said what a data set with masks needs."""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="move the images into it"):
+        run(str(tmp_path), "--modality", "gray")
+
+
 def test_a_folder_that_cannot_be_locked_is_opened_with_a_warning(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On network drives without locks nothing else can tell of a second server."""
-    from contextlib import nullcontext
+    from simmat_plugin_annotate import home
 
-    from simmat_plugin_annotate import folder
-
-    monkeypatch.setattr(folder, "locked", lambda home: nullcontext(None))
-    with folder.claimed(root):
+    monkeypatch.setattr(home, "locked", lambda home: nullcontext(None))
+    with home.claimed(root):
         assert "cannot be locked" in caplog.text
 
 

@@ -513,7 +513,7 @@ def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest
     """At the start; each model and each window adds to it."""
     import os
 
-    from simmat_plugin_annotate import folder as module
+    from simmat_plugin_annotate import home
 
     root = gray_images(tmp_path / "set")
     cache = root / ".simmat/annotate/embeddings"
@@ -521,6 +521,7 @@ def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest
     for age, name in enumerate(("new", "old", "older")):
         (cache / f"{name}.safetensors").write_bytes(bytes(100))
         os.utime(cache / f"{name}.safetensors", (1000 - age, 1000 - age))
-    monkeypatch.setattr(module, "MOST_CACHED", 250)
+    (cache / "link.safetensors").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(home, "MOST_CACHED", 250)
     folder_of(root).recover()
-    assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]
+    assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]  # nor is anything written through a link

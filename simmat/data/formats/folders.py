@@ -53,9 +53,8 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
 
     `masks=False` is for a folder whose masks are yet to be made. DataError lists all problems.
     """
-    needed = (IMAGES, MASKS) if masks else (IMAGES,)
-    missing = [f"no folder {name}/" for name in needed if not (root / name).is_dir()]
-    if missing:
+    missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
+    if missing and masks:
         raise DataError(
             all_problems(
                 f"{root}: not a data set: put images into images/ and masks of the same names into masks/, "
@@ -64,6 +63,8 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
                 missing,
             )
         )
+    if not (root / IMAGES).is_dir():
+        raise DataError(f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv")
     scan = _Scan(root, tuple(sources))
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     problems = [*scan.problems, *scan.mask_problems()]

@@ -65,7 +65,7 @@ def command(
     trained from the page and was better, else the foundation model `lite`.
     """
     from simmat_plugin_annotate.annotator import Annotator
-    from simmat_plugin_annotate.folder import claimed
+    from simmat_plugin_annotate.home import claimed
     from simmat_plugin_annotate.serve import listen, serve
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):

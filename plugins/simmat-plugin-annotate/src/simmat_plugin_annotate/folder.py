@@ -18,44 +18,19 @@ from simmat.data.formats.folders import IMAGES, MASKS, find_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, manifest_samples, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import atomic_write_json, output_error, remove_temporary, with_home
-from simmat.io.files.locks import locked
+from simmat.io.files import atomic_write_json, remove_temporary, with_home
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
+from simmat_plugin_annotate.home import CACHES, HOME, JOURNAL, STATE_FILE, check_inside, trim
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.mask_files import Rule, sha256_of
 from simmat_plugin_annotate.planes import Memory, Planes, UnknownError
 from simmat_plugin_annotate.state import FolderState, GivenClass
 
-FOLDER = Path(".simmat") / "annotate"
-STATE_FILE = "state.json"
-CACHES = ("embeddings", "tiles")
-MOST_CACHED = 8 * 2**30
-"""Bytes of each of the `CACHES` that the next session finds."""
 _KEPT = 64
 """Images whose labels stay in memory, though nobody looks at them."""
 
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def claimed(root: Path) -> Iterator[None]:
-    """Keep other servers away from a folder while the block runs; it is read within."""
-    root = with_home(root).absolute()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give the folder that holds {IMAGES}/")
-    home = root / FOLDER
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(error, home) from error
-    with locked(home) as alone:
-        if alone is False:
-            raise DataError(f"{root} is being annotated by another `simmat annotate`; use its page, or end it first")
-        if alone is None:
-            _log.warning("%s cannot be locked here: make sure that no other `simmat annotate` works on it", root)
-        yield
 
 
 class LabelFolder:
@@ -82,7 +57,7 @@ class LabelFolder:
             ConfigError: the card is wrong, or says nothing of masks that exist.
         """
         self.root = with_home(root).absolute()
-        self.home = self.root / FOLDER
+        self.home = self.root / HOME
         self._lock = threading.RLock()
         self._class_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
@@ -165,8 +140,9 @@ class LabelFolder:
             size_hw = self.planes(key).size_hw
             if found is None:
                 mask, place = self._masks[key], self.root / MASKS / self._mask_name(sample)
-                self.check_inside(place if mask is None else mask)
-                journal = self.home / "journal" / f"{key}.jsonl"
+                journal = self.home / JOURNAL / f"{key}.jsonl"
+                for path in (place if mask is None else mask, journal):
+                    check_inside(self.root, path)
                 found = ImageLabels(
                     size_hw, lambda: self.rule, journal, mask, place, lambda path: self._placed(key, path)
                 )
@@ -192,11 +168,6 @@ class LabelFolder:
                 if gone.last is not None:
                     self._noted[old] = gone.last
 
-    def check_inside(self, path: Path) -> None:
-        """Refuse a path that leads out of the folder by a link, which another data set may hide."""
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise DataError(f"{path} leads out of {self.root} to {path.resolve()}; put a copy in place of the link")
-
     def noted(self, key: str) -> Record | None:
         """Return the last step of an image, without reading its labels; None where none is known."""
         labels = self._labels.get(key)
@@ -217,7 +188,7 @@ class LabelFolder:
         with self._lock:
             options = {**self._card.modality_options, **options_of(self.adapter)}
             card = self.card.model_copy(update={"modality_options": options})
-            if card != self._stored:
+            if card != self._stored or not (self.root / CARD_FILE).exists():
                 mine = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
                 present = self._read_card(self._overrides)  # with what others wrote meanwhile
                 write_card(self.root, present.model_copy(update=mine))
@@ -273,7 +244,7 @@ class LabelFolder:
         """Return the run whose bundle was better on validation; None where there is none, or none any more."""
         if self.state.bundle is None or not (self.root / self.state.bundle).is_dir():
             return None
-        self.check_inside(self.root / self.state.bundle)
+        check_inside(self.root, self.root / self.state.bundle)
         return self.root / self.state.bundle
 
     def class_seen(self, class_id: int | None) -> None:
@@ -345,15 +316,15 @@ class LabelFolder:
             if place.is_dir():
                 remove_temporary(place)
         for name in CACHES:
-            _trim(self.home / name)
-        for path in sorted((self.home / "journal").glob("*.jsonl")):
+            trim(self.home / name)
+        for path in sorted((self.home / JOURNAL).glob("*.jsonl")):
             if path.stem in self.images:
                 with self._each(path.stem):
                     self._recover_image(path)
         if self.state.panoptic and self._card.regions != "panoptic":
             before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
             for key in self._editable():  # what has no journal yet is still as the card says
-                if not (self.home / "journal" / f"{key}.jsonl").exists():
+                if not (self.home / JOURNAL / f"{key}.jsonl").exists():
                     with self._each(key):
                         self.labels(key).prepare(Rule(self._card))
             self.state = before
@@ -424,14 +395,3 @@ class LabelFolder:
 def _key_of(name: str) -> str:
     """Return what stands for an image in addresses: it says nothing of its path."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def _trim(cache: Path) -> None:
-    """Remove the oldest files of a cache that has grown too large."""
-    files = [(stat.st_mtime, stat.st_size, path) for path in cache.rglob("*.*") if (stat := path.stat())]
-    size = sum(size for _, size, _ in files)
-    for _, freed, path in sorted(files):
-        if size <= MOST_CACHED:
-            return
-        path.unlink(missing_ok=True)
-        size -= freed

@@ -324,7 +324,7 @@ def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:
     if dense:
         found = image.segment_semantic()
         measured = found.probability > 0
-        return float(1 - found.probability[measured].mean())
+        return float(1 - found.probability[measured].mean()) if measured.any() else None
     settings = EverythingSettings(grid=_RANK_GRID, min_score=0.0, stability=0.0)
     scores = [one.score for one in image.segment_everything(settings)]
     return 1.0 - float(np.mean(scores)) if scores else 1.0

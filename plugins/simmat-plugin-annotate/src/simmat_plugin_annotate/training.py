@@ -19,9 +19,9 @@ from simmat.config import DEFAULT_STEPS
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_log
 from simmat_plugin_annotate import child
+from simmat_plugin_annotate.home import RUNS
 from simmat_plugin_annotate.models import Model
 
-RUNS = "runs"
 METRIC = "miou_object"
 METRIC_WORDS = "mean IoU of an object after one click, validation images"
 _LOG_LINES = 40
