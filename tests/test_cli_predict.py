@@ -17,7 +17,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
-from simmat.cli.batch import own_files
+from simmat.cli.batch import replaceable_files
 from simmat.cli.prompted import PromptWork
 from simmat.errors import ConfigError
 
@@ -152,7 +152,7 @@ def test_a_file_of_that_name_that_predict_did_not_write_is_kept(tmp_path: Path, 
     else:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"photo\.json"):
-        own_files(tmp_path, ["photo"], [".json"])
+        replaceable_files(tmp_path, ["photo"], [".json"])
 
 
 @pytest.fixture

@@ -139,5 +139,7 @@ def test_a_call_that_finds_no_object_says_why(tmp_path: Path, capsys: pytest.Cap
 
 def test_one_object_is_not_objects() -> None:
     """The line of each image is read by people."""
-    said = {count: segmenter._counted(objects_result((4, 4), *[found_box(0, 0, 2, 2)] * count)) for count in (0, 1, 2)}
+    said = {
+        count: segmenter._count_text(objects_result((4, 4), *[found_box(0, 0, 2, 2)] * count)) for count in (0, 1, 2)
+    }
     assert said == {0: "0 objects", 1: "1 object", 2: "2 objects"}

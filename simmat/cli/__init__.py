@@ -1,6 +1,6 @@
 """The command line: parse, call one function, print.
 
-Heavy modules are not imported here, and a command's module only when that command runs: `simmat --help` must be fast.
+Heavy modules are not imported here, and the module of a command only when it runs: `simmat --help` must be fast.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ COMMANDS = {
     "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model."),
     "eval": ("simmat.cli.eval", "Score a bundle and the zero-shot model on a data set."),
     "predict": ("simmat.cli.predict", "Segment sensor images by clicks and boxes."),
-    "data": ("simmat.cli.data", "Look at a data set, check it, or make one."),
+    "data": ("simmat.cli.data", "View, check or create a data set."),
     "modalities": ("simmat.cli.modalities", "List and show sensors."),
     "foundations": ("simmat.cli.foundations", "List foundation models and download their weights."),
-    "plugins": ("simmat.cli.plugins", "List, check, make, install and uninstall plugins."),
+    "plugins": ("simmat.cli.plugins", "List, check, create, install and uninstall plugins."),
     "bundle": ("simmat.cli.bundle", "Show, share and fetch bundles."),
     "doctor": ("simmat.cli.doctor", "Show what is installed here, what is wrong and what to do."),
 }
@@ -43,20 +43,20 @@ COMMANDS = {
 
 
 class Group(click.Group):
-    """A group of SimMAT's commands and those of plugins; the error for an unknown one names the nearest."""
+    """A group of SimMAT's and plugins' commands; the error for an unknown command names the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""
         return sorted([*super().list_commands(ctx), *_plugin_commands(ctx)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return SimMAT's command, or else a plugin's."""
+        """Return a command of SimMAT, or else of a plugin."""
         return super().get_command(ctx, cmd_name) or _plugin_commands(ctx).get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or raise the error that names the plugin to install or the nearest command."""
+        """Find a command; the error for an unknown one names the plugin to install or the nearest command."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             from simmat.plugins.registry import known_package
@@ -72,11 +72,11 @@ class LazyGroup(Group):
     """The top group, which imports a command of `COMMANDS` only when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of the table, then those of plugins."""
+        """Return the commands of `COMMANDS` in its order, then those of plugins."""
         return [*COMMANDS, *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command, or return a plugin's."""
+        """Import and return a command of SimMAT, or else return that of a plugin."""
         if cmd_name not in COMMANDS:
             return _plugin_commands(ctx).get(cmd_name)
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
@@ -98,14 +98,14 @@ def _prefix(ctx: click.Context) -> str:
 
 
 def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
-    """Return the commands that plugins add to a group, by their last word."""
+    """Return the commands that plugins add to a group: last word of the name -> command."""
     registry, prefix = _registry(), _prefix(ctx)
     names = [name.removeprefix(prefix) for name in registry.names("command") if name.startswith(prefix)]
     return {name: registry.command(prefix + name) for name in names if " " not in name}
 
 
 def _registry() -> Registry:
-    """Load the plugins without warnings; commands that need them warn."""
+    """Load the plugins without warnings; the commands that need them warn."""
     from simmat.plugins.loader import load_plugins
 
     return load_plugins()
@@ -146,7 +146,7 @@ def _image_limit(gib: float) -> Iterator[None]:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit with its code: 0 done, 1 a bug of ours, 2 a user's mistake, 130 interrupted."""
+    """Run a command and exit: code 0 success, 1 a bug in SimMAT, 2 a mistake of the user, 130 interrupted."""
     _repair_streams()
     codes: list[int] = []
     atexit.register(_leave_process_group, codes)  # registered first, it is called last
@@ -155,7 +155,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _repair_streams() -> None:
-    """Let a command run although a stream is closed, or cannot encode a character."""
+    """Replace closed standard streams, and make the others escape characters that they cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -186,7 +186,7 @@ def run(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; Python's flush at exit must not fail, too.
+        # The reader of the output is gone, as with `| head`; Python's flush at exit must not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, click.Abort):
@@ -212,14 +212,14 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(output_error(error, Path(os.fsdecode(error.filename2 or error.filename or "the output")))), 2
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
         return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions", 2
-    # torch has an error class for a full GPU only; on the CPU it raises a plain RuntimeError.
+    # torch has an out-of-memory class for GPUs only; on the CPU it raises RuntimeError.
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if full or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         what = "--image-size (data simulate: --size), --batch-size or --prompts-per-image"
         return f"out of memory: use a smaller {what} ({error})", 2
     return (
         f"this is a bug in SimMAT, not your mistake: {type(error).__name__}: {error}\n"
-        f"Set {DEBUG_VARIABLE}=1 and run it again to see where it happened.",
+        f"Set {DEBUG_VARIABLE}=1 and run the command again for a traceback.",
         1,
     )
 

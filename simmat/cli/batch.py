@@ -1,4 +1,4 @@
-"""Work on many images: skip what is done, share the rest between processes, report failures at the end."""
+"""Process many images: skip finished ones, share the rest between processes, report failures at the end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
 
 WINDOWS_TOGETHER = 16
-"""Windows of one task of an executor."""
+"""Number of windows in one task of an executor."""
 
 
 class Work(Protocol):
-    """What is to be done with one image."""
+    """The work on one image."""
 
     @property
     def name(self) -> str:
@@ -40,23 +40,23 @@ class Work(Protocol):
 
     @property
     def windows(self) -> int:
-        """How many parts of the image several processes can share; 1 if one process takes all."""
+        """Number of parts of the image that processes can share; 1 if one process does the whole image."""
 
     def is_done(self) -> bool:
-        """Return whether an earlier call did it."""
+        """Return whether an earlier call has done the work."""
 
     def start(self) -> Callable[[], list[str]]:
-        """Do what needs the network; return a function that does the rest in any thread and returns lines to print."""
+        """Run the network; return a function that does the rest in any thread and returns lines to print."""
 
     def run(self) -> list[str]:
-        """Do all of it, and return lines to print."""
+        """Do all the work, and return lines to print."""
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
-        """Do some of the parts, for a `run` that follows, and return lines to print."""
+        """Do some parts for a later `run`, and return lines to print."""
 
 
 class Tasks(Protocol):
-    """The work of `run_on` as a worker does it; picklable."""
+    """The work of `run_on` as a worker does it. Must be picklable."""
 
     def run(self, name: str, files: Mapping[str, Path]) -> list[str]:
         """Do all work on one image."""
@@ -67,10 +67,11 @@ class Tasks(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the work.
+    """Result of the work.
 
     Attributes:
-        error: of the images that failed, to be raised at the end; None if none did.
+        done: names of the images without an error.
+        error: the errors of all failed images as one, to raise at the end; None if no image failed.
     """
 
     done: tuple[str, ...]
@@ -78,25 +79,25 @@ class Outcome:
 
 
 def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None) -> Outcome:
-    """Do all work, or this process's share of it; the main process returns what all have done.
+    """Do all work, or the share of this process; the main process returns the outcome of all.
 
-    `works` are the same in all processes. An OutputError, such as a full disk, stops the call.
+    `works` must be the same in all processes. An OutputError, such as a full disk, stops the call.
     """
     main = processes is None or processes.is_main
     failed: dict[str, SimMATError] = {}
     done = {work.name for work in works if work.is_done()}
-    if processes is not None:  # while one process looks, another may finish its first image
+    if processes is not None:  # another process may finish an image while this one checks
         done = processes.gather(done)[0]
     left = [work for work in works if work.name not in done]
     if main and done:
         say(f"note: {len(done)} of {len(works)} images were done by an earlier call", err=True)
-    several = processes is not None and processes.count > 1
-    own = [work for work in left if not several or work.windows == 1]
+    is_shared = processes is not None and processes.count > 1
+    own_works = [work for work in left if not is_shared or work.windows == 1]
     finished: list[str] = []
     with progress_bar("predict", "image", total=len(left), shown=main and len(left) > 1) as bar:
         try:
-            _each(own if processes is None else processes.share(own), finished, failed, bar)
-            if processes is not None and several:
+            _run_in_turn(own_works if processes is None else processes.share(own_works), finished, failed, bar)
+            if processes is not None and is_shared:
                 shared = [work for work in left if work.windows > 1]
                 for work in shared:
                     _attempt(work.name, partial(work.prepare, processes.share(range(work.windows))), failed, bar)
@@ -106,47 +107,48 @@ def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None
                         finished.append(work.name)
         except BaseException:
             if finished:
-                say(f"{len(finished)} of {len(left)} images are done, and their results are in {out}", err=True)
+                say(f"{len(finished)} of {len(left)} images are done; their results are in {out}", err=True)
             raise
     return _outcome(works, failed, out)
 
 
-def _each(works: Sequence[Work], finished: list[str], failed: dict[str, SimMATError], bar: tqdm[object]) -> None:
-    """Do all work; an image's files are written while the next image is segmented. Add names to `finished`."""
+def _run_in_turn(works: Sequence[Work], finished: list[str], failed: dict[str, SimMATError], bar: tqdm[object]) -> None:
+    """Do all work, and add names to `finished`; files are written while the next image is segmented."""
     writing: tuple[str, Future[list[str]]] | None = None
 
-    def settle() -> None:
+    def finish_writing() -> None:
         if writing is not None and _attempt(writing[0], writing[1].result, failed, bar):
             finished.append(writing[0])
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
             for work in works:
-                rest = _started(work)
-                settle()
-                writing = work.name, thread.submit(rest)
-        finally:  # what is written counts, even if the next one was stopped
-            settle()
+                write = _start(work)
+                finish_writing()
+                writing = work.name, thread.submit(write)
+        finally:  # count the image being written, even if the next one was interrupted
+            finish_writing()
 
 
-def _started(work: Work) -> Callable[[], list[str]]:
-    """Start work; an error is kept, and raised when the rest is called."""
+def _start(work: Work) -> Callable[[], list[str]]:
+    """Start work; an error is raised only when the returned function is called."""
     try:
         return work.start()
     except OutputError:
         raise
     except SimMATError as error:
-        return partial(_fail, error)
+        return partial(_raise, error)
 
 
-def _fail(error: SimMATError) -> list[str]:
+def _raise(error: SimMATError) -> list[str]:
     raise error
 
 
 def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -> Outcome:
-    """Do all work on an executor whose workers see the same files; results as `run_all`.
+    """Do all work on an executor whose workers see the same files, like `run_all`.
 
-    `works` are of this process, which joins the parts of an image; `tasks` do the same work in any working folder.
+    This process uses `works` to join the parts of images; workers use `tasks`, which do not depend on the working
+    folder.
     """
     failed: dict[str, SimMATError] = {}
     left = [work for work in works if not work.is_done()]
@@ -160,14 +162,14 @@ def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -
         for start in range(0, work.windows, WINDOWS_TOGETHER):
             indices = range(start, min(start + WINDOWS_TOGETHER, work.windows))
             parts[executor.submit(tasks.prepare, work.name, work.files, list(indices))] = work
-    open_parts = {work.name: sum(other is work for other in parts.values()) for work in left}
+    pending_parts = {work.name: sum(other is work for other in parts.values()) for work in left}
     with progress_bar("predict", "image", total=len(left), shown=len(left) > 1) as bar:
         try:
             for future in as_completed(parts):
                 work = parts[future]
-                open_parts[work.name] -= 1
-                _attempt(work.name, partial(_result, future, work.name), failed, bar, step=work.windows == 1)
-                if work.windows > 1 and not open_parts[work.name] and work.name not in failed:
+                pending_parts[work.name] -= 1
+                _attempt(work.name, partial(_result, future, work.name), failed, bar, advance=work.windows == 1)
+                if work.windows > 1 and not pending_parts[work.name] and work.name not in failed:
                     _attempt(work.name, work.run, failed, bar)
         finally:
             for future in parts:
@@ -176,32 +178,43 @@ def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -
 
 
 def _result(future: Future[list[str]], name: str) -> list[str]:
-    """Return what a task returned; turn dask's errors into ours."""
+    """Return the result of a task; errors of dask become errors of SimMAT."""
     try:
         return future.result()
     except CancelledError as error:
         raise ConfigError(
-            f"{name}: the dask scheduler ended, or dropped the work; start it and repeat the call"
+            f"{name}: the dask scheduler stopped or dropped the work; start it and run the command again"
         ) from error
     except Exception as error:
-        if type(error).__name__ != "KilledWorker":  # of dask, which need not be installed
+        if type(error).__name__ != "KilledWorker":  # a class of dask, which may not be installed
             raise
-        raise DataError(f"{name}: the dask workers that segmented it died, perhaps for lack of memory") from error
+        raise DataError(
+            f"{name}: the dask workers that segmented it died, perhaps because they ran out of memory"
+        ) from error
 
 
 def _attempt(
-    name: str, act: Callable[[], list[str]], failed: dict[str, SimMATError], bar: tqdm[object], *, step: bool = True
+    name: str,
+    function: Callable[[], list[str]],
+    failed: dict[str, SimMATError],
+    bar: tqdm[object],
+    *,
+    advance: bool = True,
 ) -> bool:
-    """Act on an image and print what it returns; keep its error, unless nothing more can be written."""
+    """Call a function of an image and print its lines; store an error in `failed`, but raise an OutputError.
+
+    Returns:
+        True if there was no error.
+    """
     try:
-        lines = act()
+        lines = function()
     except OutputError:
         raise
     except SimMATError as error:
         failed[name] = error
         return False
     finally:
-        bar.update(step)
+        bar.update(advance)
     with bar.external_write_mode():
         for line in lines:
             say(line)
@@ -220,15 +233,15 @@ def _outcome(works: Sequence[Work], failed: Mapping[str, SimMATError], out: Path
 
 
 FORMAT = 1
-"""Of the json of an image or object; raised with every change that an older reader would misread."""
+"""Format number of the json of an image or object; increased when an older reader would misread a change."""
 COCO_FILE = "coco.json"
-"""The objects of all images of a call."""
+"""File with the objects of all images of a call."""
 COCO_INFO = {"description": "Objects found by simmat predict"}
-"""In that file, by which a later call knows that it may replace it."""
+"""`info` of `COCO_FILE`, which shows a later call that it may replace the file."""
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Return the json of an image; empty if there is none, or it is of another program."""
+    """Return the json of an image; empty if there is none, or it cannot be read."""
     try:
         found = read_json(file)
     except SimMATError:
@@ -237,30 +250,30 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def files_key(files: Mapping[str, Path]) -> list[Any]:
-    """Return paths, sizes and times of files; missing ones are reported when they are read."""
-    found: list[Any] = []
+    """Return source, path, size and time of each file; missing files are reported when they are read."""
+    key: list[Any] = []
     for source, file in files.items():
         status = file.stat() if file.exists() else None
-        found.append([source, str(file.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())])
-    return found
+        key.append([source, str(file.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())])
+    return key
 
 
 def result_endings(formats: Iterable[str], kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the endings of an image's files of some `simmat.results.FORMATS` and kinds: "objects", "classes"."""
+    """Return the endings of the files of an image, for names of `simmat.results.FORMATS` and kinds objects, classes."""
     endings: dict[str, tuple[str, ...]] = {"overlay": ("_overlay.png",), "geojson": (".geojson",), "gpkg": (".gpkg",)}
-    for name, kept in (("labels", (".png", ".tif")), ("geotiff", (".tif",))):
-        endings[name] = tuple(f"_{kind}{ending}" for kind in kinds for ending in kept)
+    for name, suffixes in (("labels", (".png", ".tif")), ("geotiff", (".tif",))):
+        endings[name] = tuple(f"_{kind}{ending}" for kind in kinds for ending in suffixes)
     return (".json", *dict.fromkeys(ending for name in formats for ending in endings.get(name, ())))
 
 
 def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
     """Return the names of the files that an earlier call wrote for an image or object."""
-    listed = record.get("written")
-    own = (f"{name}.", f"{name}_")  # whatever the json of another program says, no other file is replaced
+    names = record.get("written")
+    prefixes = (f"{name}.", f"{name}_")  # a json file of another program must not make us replace other files
     return frozenset(
         file
-        for file in (listed if isinstance(listed, list) else ())
-        if isinstance(file, str) and file.startswith(own) and not set(file) & set("/\\\0")
+        for file in (names if isinstance(names, list) else ())
+        if isinstance(file, str) and file.startswith(prefixes) and not set(file) & set("/\\\0")
     )
 
 
@@ -278,7 +291,7 @@ def record_of(
     missing: Sequence[str | int],
     size_hw: tuple[int, int],
 ) -> dict[str, Any]:
-    """Return the first values of the json of an image."""
+    """Return the values with which the json of an image begins."""
     return {
         "format": FORMAT,
         "request": request,
@@ -289,30 +302,34 @@ def record_of(
     }
 
 
-def digest_of(*said: object) -> str:
-    """Return the sha256 of what was asked, as json values."""
-    return hashlib.sha256(json.dumps([FORMAT, *said]).encode()).hexdigest()
+def digest_of(*values: object) -> str:
+    """Return the sha256 of a request given as json values."""
+    return hashlib.sha256(json.dumps([FORMAT, *values]).encode()).hexdigest()
 
 
-def own_files(out: Path, outputs: Iterable[str], endings: Sequence[str]) -> frozenset[str]:
-    """Return the names of files that an earlier call wrote for these outputs."""
-    own: set[str] = set()
+def replaceable_files(out: Path, outputs: Iterable[str], endings: Sequence[str]) -> frozenset[str]:
+    """Return the names of files that an earlier call wrote for these outputs, which may be replaced.
+
+    Raises:
+        ConfigError: a file of another program would be replaced.
+    """
+    replaceable: set[str] = set()
     for name in outputs:
         existing = [f"{name}{ending}" for ending in endings if (out / f"{name}{ending}").exists()]
         written = written_files(read_record(out / f"{name}.json"), name) if existing else frozenset()
         if foreign := [file for file in existing if file not in written]:
             raise ConfigError(foreign_file(out / foreign[0]))
-        own.update(written)
-    return frozenset(own)
+        replaceable.update(written)
+    return frozenset(replaceable)
 
 
 def foreign_file(file: Path) -> str:
-    """Return why a file that another program or a person made is not replaced."""
+    """Return the error message for a file that simmat predict did not write and does not replace."""
     return f"{file} exists already and was not written by simmat predict; choose another --out, or move it away"
 
 
 def check_coco(out: Path, names: Iterable[str]) -> None:
-    """Refuse to write the COCO file of all images over another file."""
+    """Raise ConfigError if the COCO file of all images would replace another file."""
     name, file = Path(COCO_FILE).stem, out / COCO_FILE
     if name in names:
         raise ConfigError(
@@ -323,7 +340,9 @@ def check_coco(out: Path, names: Iterable[str]) -> None:
         raise ConfigError(foreign_file(file))
 
 
-def refuse_twice(names: Sequence[str]) -> None:
-    """Refuse images or objects whose files would have one name."""
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
+def check_unique(names: Sequence[str]) -> None:
+    """Raise ConfigError if files of several images or objects would have the same name."""
+    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ConfigError(
+            f"several masks would be written as {duplicates[:5]}; rename the files, or use separate calls"
+        )

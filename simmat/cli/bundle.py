@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
 
 _DEEPEST = 3
-"""Depth of the tables in the metrics that training writes: val, by_size, small."""
+"""Depth of the metrics that training writes, such as val, by_size, small."""
 
 
 @click.group(cls=Group)
@@ -66,7 +66,7 @@ def show(bundle: Path, as_json: bool) -> None:
 
 
 def _metric_rows(spec: BundleSpec) -> Iterator[tuple[str, str]]:
-    """Yield the name and value of each stored metric; the name holds the keys of the tables above it."""
+    """Yield name and value of each stored metric; the name contains the keys of all its tables."""
     for path, value in _flat(spec.metrics):
         words = list(path)
         if words[-2:-1] == ["iou_by_class"] and re.fullmatch(r"-?[0-9]{1,19}", words[-1]):
@@ -75,7 +75,7 @@ def _metric_rows(spec: BundleSpec) -> Iterator[tuple[str, str]]:
 
 
 def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (keys, value) of nested tables; those deeper than training writes are kept whole."""
+    """Yield (keys, value) of nested tables; tables deeper than `_DEEPEST` are one value."""
     for key, value in values.items():
         if isinstance(value, dict) and len(path) < _DEEPEST:
             yield from _flat(value, (*path, key))
@@ -84,7 +84,7 @@ def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def _plain(value: Any) -> str:
-    """Return a json value as text for people."""
+    """Return a json value as readable text."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -114,7 +114,7 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
     registry = load_registry()
     try:
         foundation_licence = registry.foundation(read_bundle_spec(bundle).foundation).licence
-    except SimMATError:  # its plugin is not installed; the model card then does not name it
+    except SimMATError:  # the plugin is not installed; the model card then omits the licence
         foundation_licence = ""
     where = push_bundle(
         bundle,

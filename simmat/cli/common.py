@@ -1,4 +1,4 @@
-"""What commands share: path and json options, the registry, tables, progress bars."""
+"""Shared by commands: path and json options, the registry, tables, progress bars."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class PathType(click.Path):
-    """A pathlib.Path; an empty text, such as an unset shell variable, is refused: it would mean the current folder."""
+    """A pathlib.Path that is not empty: an unset shell variable would otherwise mean the current folder."""
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        """Refuse an empty text."""
+        """Return the path; fail for an empty text."""
         if value == "":
-            self.fail("the path is empty; name a file or folder, . for the current one", param, ctx)
+            self.fail("the path is empty; name a file or folder, or . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
 
 
 PATH = PathType(path_type=Path)
-"""Type of every option and argument that names a file or folder."""
+"""Type of the options and arguments that name a file or folder."""
 LINE_SECONDS = 10.0
-"""Time between the lines of progress where standard error is not a terminal."""
+"""Seconds between the lines of progress where standard error is not a terminal."""
 
 
 def json_option(command: Command) -> Command:
@@ -51,7 +51,7 @@ def json_option(command: Command) -> Command:
 
 
 def load_registry() -> Registry:
-    """Load the plugins; warn on standard error of those that fail or are slow."""
+    """Load the plugins; warn on standard error about those that fail or are slow."""
     registry = load_plugins()
     if failed := [report.name for report in registry.reports if report.error]:
         say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
@@ -67,12 +67,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a head; the last column is wrapped to the terminal's width and may hold line feeds."""
+    """Print rows under a header; the last column is wrapped to the width of the terminal and may contain line feeds."""
     table = [[*(escape(cell, keep="") for cell in row[:-1]), escape(row[-1])] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
-    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names from here: keep them whole
+    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names, so do not break them
     for row in table:
         lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
@@ -82,7 +82,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_conflicts(registry: Registry, *kinds: Kind) -> None:
-    """Warn on standard error of names of these kinds that two packages claim."""
+    """Warn on standard error about names of these kinds that two packages claim."""
     for (kind, name), owners in registry.conflicts().items():
         if kind in kinds:
             say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
@@ -102,9 +102,9 @@ def progress_bar(
     """Show progress on standard error: a bar on a terminal, cleared at the end; else a line every `LINE_SECONDS`.
 
     Args:
-        label: what is done.
-        unit: what is counted.
-        total: number of units; None where it is not known yet.
+        label: name of the work.
+        unit: name of a unit.
+        total: number of units; None if it is not known yet.
         shown: False shows nothing.
         unit_scale: write large numbers with a prefix, such as 1.5M.
     """
@@ -112,7 +112,7 @@ def progress_bar(
 
     drawn: dict[str, Any]
     if sys.stderr.isatty():
-        drawn = {"ncols": 80, "nrows": 24} if _states_no_size() else {}
+        drawn = {"ncols": 80, "nrows": 24} if _reports_no_size() else {}
     else:
         form = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
         drawn = {"file": _Lines(), "bar_format": form, "ncols": 10_000, "delay": LINE_SECONDS}
@@ -139,8 +139,8 @@ def move_bar(bar: tqdm[Any], done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def _states_no_size() -> bool:
-    """Return True if the terminal states a size of 0, as that of a container may; tqdm would then draw nothing."""
+def _reports_no_size() -> bool:
+    """Return True if the terminal reports a size of 0, as in some containers; tqdm would then draw nothing."""
     try:
         return 0 in os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):

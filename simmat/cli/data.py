@@ -1,4 +1,4 @@
-"""`simmat data`: the group of what plugins do with data sets."""
+"""`simmat data`: the group for the commands of plugins on data sets."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from simmat.cli import Group
 
 @click.group(cls=Group)
 def command() -> None:
-    """Look at a data set, check it, or make one."""
+    """View, check or create a data set."""

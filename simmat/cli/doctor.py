@@ -11,10 +11,10 @@ from simmat.terminal import say
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """Show versions, devices, threads, memory, plugins, weights, folders and extras, and what is wrong with them.
+    """Show versions, devices, threads, memory, plugins, weights, folders and extras, and their problems.
 
-    A problem is something that does not work; a warning is something that works slowly or in part. The exit code is 1
-    if there is a problem, otherwise 0. Nothing is changed and no network is used.
+    A problem is something that does not work; a warning is something that works slowly or partly. The exit code is 1 if
+    there is a problem, otherwise 0. Changes nothing and uses no network.
     """
     from simmat.doctor import examine
 

@@ -17,7 +17,7 @@ from simmat.io.files import atomic_write_json, check_writable
 from simmat.terminal import say
 
 _SHOWN_CLICKS = (1, 3, 5, 8)
-"""Numbers of clicks in the table, with the last one; the file has all."""
+"""Numbers of clicks in the table, besides the largest; the file has all."""
 
 
 @click.command()
@@ -61,13 +61,12 @@ def command(
     """Score BUNDLE and its untuned foundation model on the same clicks and boxes.
 
     one-click: one click per object, at the maximum of its distance transform; masks are compared at the original size.
-    full: also clicks on errors (mIoU by clicks, NoC), tight and jittered boxes, and random clicks. simmat-compat:
-    scores as the paper's released code does.
+    full: also clicks on errors (mIoU by number of clicks, NoC), tight and jittered boxes, and random clicks.
+    simmat-compat: the scores of the paper's released code.
 
-    With --everything, objects are found by the dense head of BUNDLE, or by a grid of clicks where it has none; by a
-    grid for the untuned model, too.
+    --everything uses the dense head of BUNDLE. Without one, and for the untuned model, it clicks on a grid.
 
-    Options and the data set's card.toml say what a region is; what they leave open is as in training.
+    Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, why_no_zero_shot
@@ -108,7 +107,7 @@ def command(
 
 
 def _check_file(file: Path) -> None:
-    """Refuse an output file that cannot be written, before an hour of scoring."""
+    """Raise OutputError for a file that cannot be written, before the long scoring."""
     if file.is_dir():
         raise OutputError(f"{file} is a folder; give the name of a file in it")
     check_writable(file.absolute().parent)
@@ -122,7 +121,7 @@ def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
         f"protocol {report['protocol']['name']}"
     )
     if tuned["left_out"]:
-        say(f"{tuned['left_out']} objects have no pixel where masks are compared and are left out")
+        say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     rows = [
         (title, _figure(report["zero_shot"], path), _figure(tuned, path))
         for title, path in _rows(tuned, report["class_names"])
@@ -145,7 +144,7 @@ def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
 
 
 def _rows(tuned: dict[str, Any], class_names: dict[str, str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Yield the title of each row of the table, and the keys of its figure."""
+    """Yield the title of each row of the table, and the keys of its value in the report."""
     yield "one click: mean over objects", ("miou_object",)
     yield "  95 % interval (bootstrap over images)", ("miou_object_interval",)
     yield "  mean over images", ("miou_image",)

@@ -35,7 +35,7 @@ def command() -> None:
 def list_foundations(family: str | None, match: str, as_json: bool) -> None:
     """List the foundation models, and whether their weights are on this machine.
 
-    A family, such as timm/NAME, stands for all the models of a library; give FAMILY to list them.
+    A family, such as timm/NAME, stands for all models of a library; give FAMILY to list them.
     """
     registry = load_registry()
     if family is not None:
@@ -72,9 +72,9 @@ def fetch(name: str) -> None:
 
     file = load_registry().foundation(name).weights
     if file is None:
-        raise WeightsError(f"foundation model {name!r} has no weight file: it is random from its seed")
+        raise WeightsError(f"foundation model {name!r} has no weight file: its weights are random, from a seed")
     if file.hub:
-        say(weights.fetch(file))  # the Hub's client shows a bar of its own
+        say(weights.fetch(file))  # the client of the Hub shows its own progress bar
         return
     with progress_bar(file.filename, "B", unit_scale=True) as bar:
         path = weights.fetch(file, progress=partial(move_bar, bar))
@@ -82,7 +82,7 @@ def fetch(name: str) -> None:
 
 
 def _weights(spec: FoundationSpec) -> str:
-    """Return where the weights are, in a few words: "here", "to fetch, 375 MB", "random"."""
+    """Return the state of the weights: "here", "to fetch, 375 MB" or "random"."""
     if spec.weights is None:
         return "random"
     if _location(spec) is not None:

@@ -29,9 +29,9 @@ def command() -> None:
 @command.command("list")
 @json_option
 def list_modalities(as_json: bool) -> None:
-    """List the installed sensors; join several by "+", as in rgb+thermal.
+    """List the installed sensors; join several with "+", as in rgb+thermal.
 
-    The options of a sensor (--modality-option) state what its files hold: see `simmat modalities show NAME`.
+    The options of a sensor (--modality-option) describe its files: see `simmat modalities show NAME`.
     """
     registry = load_registry()
     adapters = [registry.modality(name) for name in registry.names("modality")]
@@ -53,7 +53,7 @@ def list_modalities(as_json: bool) -> None:
 @config_options("modality_options")
 @json_option
 def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> None:
-    """Show files, channels and options of sensor NAME, with the options that are given.
+    """Show files, channels and options of sensor NAME, with the given options.
 
     NAME may also be the path of a sensor.toml, or a composition such as rgb+thermal.
     """
@@ -91,7 +91,7 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
 
 def print_declarations(declarations: Iterable[Declaration]) -> None:
-    """Print what a `sensor.toml` says of each channel: files, plane, scale, nodata, normalization."""
+    """Print a table of the channels of `sensor.toml` files: files, plane, scale, nodata, normalization."""
     rows = [_rule_row(declaration, rule) for declaration in declarations for rule in declaration.channel]
     print_table(("DESCRIBED", "FILES", "PLANE (FROM 0)", "VALUE", "NODATA", "NORMALIZATION"), rows)
 
@@ -113,7 +113,7 @@ def _rule_row(declaration: Declaration, rule: ChannelRule) -> tuple[str, ...]:
 
 
 def _normalization(rule: ChannelRule) -> str:
-    """Return the rule with its options, and which data its statistics are of."""
+    """Return the normalization of a channel as text: its kind and options, and the data its statistics come from."""
     if rule.quantity == RGB_QUANTITY:
         return "z-score by the foundation model's statistics"
     options = rule.normalize.model_dump(exclude={"kind"}, exclude_none=True)

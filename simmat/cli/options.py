@@ -1,4 +1,4 @@
-"""Options that several commands share, made from the fields of `TrainConfig`: its types, limits, defaults and help."""
+"""Options shared by commands, made from the fields of `TrainConfig` with their types, limits, defaults and help."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from simmat.sensors.options import parse_nodata
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """Decorate a command with the options of `TrainConfig` fields, in this order; no fields means all.
 
-    A parameter has the name of its field, and is None if the option is not given, so that a config file and the
-    defaults can fill it. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated.
+    The parameter of a field has its name, and is None if the option is not given: then the config file or the default
+    applies. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated.
     """
 
     def decorate(command: Command) -> Command:
@@ -39,7 +39,7 @@ def sensor_options(command: Command) -> Command:
 
 
 def data_options(command: Command) -> Command:
-    """Add the options that override a data card: how masks, missing values and large images are read."""
+    """Add the options that override the data card: how masks, missing values and large images are read."""
     return config_options(*CARD_FIELDS)(command)
 
 
@@ -63,7 +63,7 @@ def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     help_text = info.description or ""
     if isinstance(info.default, int | float | str) and not isinstance(info.default, bool):
         help_text += f"  [default: {info.default}]"
-    # click takes any given default, even None, as the value of a required option.
+    # For click, a default of None would be a value of a required option.
     settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})
     core = _core(info.annotation)
     if field == "channels":
@@ -80,7 +80,7 @@ def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
 
 
 def _core(annotation: Any) -> Any:
-    """Return the type of a value without Annotated and None."""
+    """Return the type inside Annotated and Optional."""
     if get_origin(annotation) is Annotated:
         return _core(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -111,15 +111,15 @@ def _type(core: Any, metadata: list[Any]) -> dict[str, Any]:
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return the callback that parses an option's text; the parser raises ValueError for a wrong one."""
+    """Return a click callback that parses the text of an option; `parse` raises ValueError for invalid text."""
 
-    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
             return None if text is None else parse(text)
         except ValueError as error:
             raise click.BadParameter(f"{text!r}: {error}", ctx, param) from error
 
-    return read
+    return callback
 
 
 def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Path]:
@@ -133,7 +133,7 @@ def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
 
 
 def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:
-    """Read KEY=VALUE items; a value that is not TOML is a text. No item gives None."""
+    """Parse KEY=VALUE items; a value that is not TOML is text. Return None if there is no item."""
     table: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")

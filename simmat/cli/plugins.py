@@ -1,4 +1,4 @@
-"""`simmat plugins`: list, check, make, install and uninstall plugins."""
+"""`simmat plugins`: list, check, create, install and uninstall plugins."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _PLURAL = {
 
 @click.group(cls=Group)
 def command() -> None:
-    """List, check, make, install and uninstall plugins."""
+    """List, check, create, install and uninstall plugins."""
 
 
 @command.command("list")
 @json_option
 def list_plugins(as_json: bool) -> None:
-    """List all plugins with package and version, and what they give or why they failed."""
+    """List all plugins with package and version, and what they provide or why they failed."""
     registry = load_plugins()
     conflicts = [
         {"kind": kind, "name": name, "claimed_by": list(owners)}
@@ -79,7 +79,7 @@ def _gives(report: PluginReport) -> str:
     if report.slow:
         lines.append(f"took {report.seconds:.1f} s to load")
     if report.imports_torch:
-        lines.append("imports torch when loaded, which makes every command slow; import it where it is used")
+        lines.append("imports torch when loaded, which slows down every command; import it where it is used")
     return "\n".join(lines) or "nothing"
 
 
@@ -98,15 +98,15 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
 
 @command.command("check")
 @click.argument("name")
-@click.option("--full", is_flag=True, help="Run the slow checks, too: a spawned worker, large models.")
+@click.option("--full", is_flag=True, help="Run the slow checks as well: a spawned worker, large models.")
 @source_option("A sample file, for a sensor that cannot simulate one.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to check foundation models at.")
 @json_option
 def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | None, as_json: bool) -> int:
-    """Check that NAME keeps SimMAT's contract for plugins; print one line per rule.
+    """Check NAME against SimMAT's rules for plugins, and print one line per rule.
 
-    NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, of which everything is
-    checked. The exit code is 1 if a rule is broken.
+    NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, to check everything in it. The
+    exit code is 1 if a rule is broken.
     """
     for source_name, file in source.items():
         if not file.is_file():
@@ -146,7 +146,7 @@ def _run(subject: Subject, *, quiet: bool) -> list[Result]:
 
 
 def _next(running: Any) -> Result | None:
-    with redirect_stdout(sys.stderr):  # what a plugin prints would spoil the json on standard output
+    with redirect_stdout(sys.stderr):  # the plugin's own output must not mix with the json
         result: Result | None = next(running, None)
     return result
 
@@ -161,38 +161,38 @@ def _result_dict(result: Result) -> dict[str, Any]:
     }
 
 
-@command.command("new", short_help="Make a package for a new sensor.")
+@command.command("new", short_help="Create a package for a new sensor.")
 @click.argument("name")
-@click.option("--path", type=PATH, default=Path(), help="Folder to make it in; by default the current one.")
+@click.option("--path", type=PATH, default=Path(), help="Folder to create it in; by default the current folder.")
 def new(name: str, path: Path) -> None:
-    """Make the package simmat-plugin-NAME: a sensor of one plane, its README and its tests.
+    """Create the package simmat-plugin-NAME: a sensor with one channel, a README and tests.
 
-    It passes its own checks and tests; then make it read your sensor's files.
+    It passes all checks and tests as it is; change it to read the files of your sensor.
     """
     from simmat.plugins.scaffold import check_name, make_plugin
 
     check_name(name, load_plugins())
-    made = make_plugin(name, path)
-    say(f"made {made}:")
-    for file in sorted(file for file in made.rglob("*") if file.is_file()):
-        say(f"  {file.relative_to(made)}")
-    folder = shlex.quote(str(made) if made.is_absolute() else f"./{made}")
+    plugin = make_plugin(name, path)
+    say(f"created {plugin}:")
+    for file in sorted(file for file in plugin.rglob("*") if file.is_file()):
+        say(f"  {file.relative_to(plugin)}")
+    folder = shlex.quote(str(plugin) if plugin.is_absolute() else f"./{plugin}")
     say("Next:")
     say(f"  simmat plugins install --editable {folder}")
-    say(f"  simmat plugins check {made.name}")
+    say(f"  simmat plugins check {plugin.name}")
     say(f"  pytest {folder}")
 
 
 @command.command(
     "install",
     short_help="Install plugins with pip: by name, path or package.",
-    context_settings={"allow_interspersed_args": False},  # all after the first plugin are arguments, also --
+    context_settings={"allow_interspersed_args": False},  # everything after the first plugin is an argument, -- too
 )
 @click.argument("plugins", metavar="PLUGIN... [-- PIP OPTIONS]", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--editable", "-e", is_flag=True, help="Install folders so that changes in them take effect at once.")
 @click.pass_context
 def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> None:
-    """Install plugins into the environment that runs this command, and show what they give.
+    """Install plugins into the environment of this command, and show what they provide.
 
     A PLUGIN is a name such as thermal, for the package simmat-plugin-thermal; a folder or a wheel, such as
     ./simmat-plugin-sonar; or another package with a version, such as acme-sonar==1.2. Options after -- go to pip, as
@@ -201,7 +201,7 @@ def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> 
     end = plugins.index("--") if "--" in plugins else len(plugins)
     requirements = [installer.requirement_of(plugin) for plugin in plugins[:end]]
     if editable and (names := [name for name in requirements if not Path(name).is_absolute()]):
-        raise ConfigError(f"--editable takes folders with a pyproject.toml, got {names[0]!r}; begin a path with ./")
+        raise ConfigError(f"--editable takes folders with a pyproject.toml, got {names[0]!r}; a path begins with ./")
     try:
         found = installer.install(requirements, plugins[end + 1 :], editable=editable)
     except installer.InstallerError as error:
@@ -219,7 +219,7 @@ def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> 
 @click.argument("plugin", metavar="NAME|PACKAGE")
 @click.pass_context
 def uninstall(ctx: click.Context, /, plugin: str) -> None:
-    """Uninstall a plugin, by its name, its package or the name of something it gives."""
+    """Uninstall a plugin, given its name, its package or the name of something it provides."""
     distribution = installer.distribution_of(plugin, load_plugins().reports)
     try:
         installer.uninstall(distribution)
@@ -229,6 +229,6 @@ def uninstall(ctx: click.Context, /, plugin: str) -> None:
 
 
 def _fail(ctx: click.Context, message: object) -> None:
-    """Print an error and exit with 1: the environment is at fault, not the command line."""
+    """Print an error and exit with 1: the cause is the environment, not the command line."""
     say(f"error: {message}", err=True)
     ctx.exit(1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simmat.predictor import Choice, Predictor
 
 SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
-"""Parameters of `search_options`."""
+"""Parameters of the options of `search_options`."""
 
 
 def search_options(command: Command) -> Command:
@@ -118,29 +118,30 @@ def command(
 ) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
 
-    With --everything or --semantic no prompt is needed: all objects, or the class of every pixel. Large images are cut
-    into windows. Images that are done are skipped, so a stopped call continues; one that cannot be read stops no other.
+    --everything finds all objects and --semantic the class of every pixel, without a prompt. Large images are cut into
+    windows. Finished images are skipped, so a stopped call can be repeated; a file that cannot be read does not stop
+    the others.
 
-    BUNDLE is the folder of a bundle or of a run, or a zip. Without one, --foundation NAME --modality NAME uses the
-    untuned foundation model, which normalizes each image by itself.
+    BUNDLE is the folder of a bundle or of a run, or a zip. Without BUNDLE, --foundation NAME --modality NAME uses the
+    untuned foundation model, with the statistics of each image for normalization.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
-    prompt, size, channels); also NAME_mask.tif, if the file is georeferenced and the sensor's plugin can write it. With
-    --prompts, whose images are in DIR or in its own folder, the names are NAME_OBJECT. Results of an earlier call are
-    replaced, other files never; what is done stays if a later file is wrong. If DIR is a data set, its images/ is
-    taken. Pixels count from the top-left corner of the stored image: X is the column, Y the row.
+    prompt, size, channels); also NAME_mask.tif if the file is georeferenced and the sensor's plugin can write it. With
+    --prompts, the names are NAME_OBJECT, and the images are in DIR or in the folder of the prompts file. Only results
+    of an earlier call are replaced. If DIR is a data set, its images/ folder is used. Pixels are counted from the
+    top-left corner of the stored image: X is the column, Y the row.
 
-    If a camera lacks one of its channels, give --missing CHANNEL, whether the file has that plane or not. A sensor
-    whose channels are all missing needs no file.
+    If a camera lacks a channel, give --missing CHANNEL, whether or not the file has a plane for it. A sensor whose
+    channels are all missing needs no file.
     """
     search = {name: given.pop(name) for name in SEARCH}
     searched = search["everything"] or search["semantic"]
-    asked = PromptOptions(point, negative, box, prompts, crs)
-    asked.check(searched=searched, search=search)
+    prompt_options = PromptOptions(point, negative, box, prompts, crs)
+    prompt_options.check(searched=searched, search=search)
     if searched and cache is not None:
         raise ConfigError(
-            "--cache is for prompts; --everything and --semantic look once at every window, which would fill the disk: "
-            "leave it out"
+            "--cache is for prompts; --everything and --semantic encode each window only once, and storing them all "
+            "would fill the disk; leave it out"
         )
     for folder in filter(None, (out, cache)):
         check_writable(folder)
@@ -148,7 +149,7 @@ def command(
     processes = _processes(given["device"], executor)
     if processes is not None:
         own = processes.device
-        given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate says cpu:0
+        given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate names it cpu:0
     predictor, files = _load(paths, given)
     names = predictor.missing_channels(missing or ())
     if searched:
@@ -163,10 +164,12 @@ def command(
         return
     from simmat.cli.prompted import PromptJob, segment_prompts
 
-    if prompts is not None and not asked.is_map_file:
+    if prompts is not None and not prompt_options.is_map_file:
         samples = list(_samples_of(read_prompts(prompts), prompts, files, predictor, source))
     else:
-        samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names, out)]
+        samples = [
+            (name, own, prompt_options.of_image(name)) for name, own in _images(predictor, files, source, names, out)
+        ]
     formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
     with _ended_by_sigterm():
         prompt_job = PromptJob(out, choice, missing or (), search["tile"], formats, cache)
@@ -189,7 +192,7 @@ class PromptOptions:
         return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
 
     def check(self, *, searched: bool, search: Mapping[str, Any]) -> None:
-        """Check before any work that the options go together."""
+        """Raise ConfigError if options contradict each other."""
         single = bool(self.point or self.negative or self.box is not None)
         if searched:
             if single or self.prompts is not None or self.crs is not None:
@@ -223,7 +226,7 @@ class PromptOptions:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that nothing half-written stays."""
+    """Let SIGTERM end the block like Ctrl-C, so that no partly written file is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -247,7 +250,7 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
         raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
     if not untuned and extra:
         option = extra[0].replace("_", "-").replace("options", "option")
-        raise ConfigError(f"--{option} is for an untuned model, a bundle has its own; leave it out")
+        raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
     if untuned and model["foundation"] is None:
         raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
 
@@ -258,7 +261,7 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
 
 
 def _arguments(paths: Sequence[Path], model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `simmat.load`: those of the options, and the bundle unless the model is untuned."""
+    """Return the arguments of `simmat.load`: the options, and the bundle unless the model is untuned."""
     source = {} if model["modality"] is not None else {"source": paths[0]}
     return {**source, **model, "device": model["device"] or "auto"}
 
@@ -268,7 +271,7 @@ def _processes(device: str | None, executor: str) -> Processes | None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # without loading torch
         return None
     if executor != "local":
-        raise ConfigError(f"--executor {executor} shares images by itself; leave accelerate launch out")
+        raise ConfigError(f"--executor {executor} distributes the images itself; leave accelerate launch out")
     from simmat.evaluation import join_processes
 
     return join_processes(device)
@@ -324,10 +327,10 @@ def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path) -> Iter
             )
         if out.resolve().is_relative_to(path.resolve()):
             results = f"{out.resolve().relative_to(path.resolve()).as_posix()}/"
-            kept = {stem: files for stem, files in found.items() if not stem.startswith(results)}
-            if left := len(found) - len(kept):
-                say(f"note: {left} images in {out} are results, and are left out", err=True)
-            found = kept
+            images = {stem: files for stem, files in found.items() if not stem.startswith(results)}
+            if omitted := len(found) - len(images):
+                say(f"note: {omitted} images in {out} are results, and are left out", err=True)
+            found = images
         if not found:
             raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
         for stem, files in sorted(found.items()):
@@ -341,7 +344,7 @@ def _samples_of(
     predictor: Predictor,
     source: Mapping[str, Path],
 ) -> Iterator[tuple[str, Mapping[str, Path], Prompts]]:
-    """Yield the images of a prompts file, from the folder that is given or else the one it is in."""
+    """Yield (output name, files, prompts) of each image of a prompts file, in the given folder or else its own."""
     names = predictor.adapter.source_names()
     if source or len(names) > 1:
         raise ConfigError("--prompts names one file per image, so it is for sensors with one source")

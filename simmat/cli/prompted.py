@@ -1,4 +1,4 @@
-"""Segment the objects that prompts mark in many images: `simmat predict --point`, `--box`, `--prompts`."""
+"""Segment the prompted objects of many images: `simmat predict --point`, `--box`, `--prompts`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 
 from simmat.cli.batch import (
     check_coco,
+    check_unique,
     digest_of,
     files_key,
     is_written,
-    own_files,
     record_of,
-    refuse_twice,
+    replaceable_files,
     result_endings,
     run_all,
 )
@@ -33,24 +33,26 @@ if TYPE_CHECKING:
     from simmat.predictor import Choice, Prediction, Predictor
 
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
-"""Of the files that are written for each object."""
+"""Endings of the files that are written for each object."""
 
 _ALL_OBJECTS = ("labels", "geotiff", "overlay")
-"""Formats of the objects of a large image: the first without georeference, the second with it, and the third."""
+"""Formats of the objects of a large image: without georeference, with georeference, and in both cases."""
 _MOST_PIXELS = 2048**2
-"""Of an image without georeference that is segmented in windows and gets a mask and a picture for each object."""
+"""Largest image without georeference that, segmented in windows, gets a mask and a picture for each object."""
 
 
 @dataclass(frozen=True)
 class PromptJob:
-    """What is done with each image of a call.
+    """What to do with each image of a call.
 
     Attributes:
-        out: folder of the files; not part of the request that a record holds, as `cache`.
-        choice: which mask of an answer is taken.
-        tile: side of the window around a prompt; None chooses it.
+        out: folder of the results; like `cache` not part of the request that a record stores.
+        choice: which of the predicted masks to take.
+        missing: names or indices of the channels that the images lack.
+        tile: side of the window around a prompt in pixels; None chooses it.
         formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
             and a json for each object.
+        cache: folder of stored embeddings; None stores none.
     """
 
     out: Path = field(repr=False)
@@ -81,12 +83,12 @@ class PromptWork:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """How the names of the written files begin."""
+        """Names of the outputs, with which the names of the written files begin."""
         return (self.name,) if self._is_grouped else self.prompts.names or ()
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """How the names of the written files end."""
+        """Endings of the names of the written files."""
         if self._is_grouped:
             return result_endings(self.job.formats or _ALL_OBJECTS, ["objects"])
         return _ENDINGS
@@ -97,11 +99,11 @@ class PromptWork:
         return self.job.formats is not None or self.prompts.names is None
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
-        """Do nothing: an image with prompts is not shared."""
+        """Do nothing: processes do not share an image with prompts."""
         return []
 
     def start(self) -> Callable[[], list[str]]:
-        """Segment the objects and write their files; nothing is left to do."""
+        """Segment the objects and write their files; the returned function only returns the lines."""
         return partial(list, self.run())
 
     def run(self) -> list[str]:
@@ -116,7 +118,7 @@ class PromptWork:
             return self._run_large(reader, prompts, where)
         loaded, found = (self._at_once if at_once else self._in_windows)(reader, prompts)
         lines = []
-        with staged_files(job.out, replaced=own_files(job.out, prompts, self.endings)) as staging:
+        with staged_files(job.out, replaced=replaceable_files(job.out, prompts, self.endings)) as staging:
             for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
                 self._write(staging, name, prediction, prompt)
                 pixels = int(prediction.mask.sum())
@@ -136,44 +138,45 @@ class PromptWork:
     def _in_windows(
         self, reader: ImageReader, prompts: Mapping[str, Prompt]
     ) -> tuple[SensorImage, Sequence[Prediction]]:
-        """Return the whole image, and whole masks that were found in the windows around the prompts."""
+        """Return the whole image, and masks of its size that were predicted in windows around the prompts."""
         from simmat.predictor.large import LargeImage
 
         image = LargeImage(self.predictor, reader, tile=self.job.tile, cache=self.job.cache)
         found = [image.predict(prompt, self.job.choice) for prompt in prompts.values()]
-        loaded = reader.read(whole := Window(0, 0, *reader.size_hw))
+        loaded = reader.read(full_window := Window(0, 0, *reader.size_hw))
         masks = [np.zeros(reader.size_hw, np.bool_) for _ in found]
-        for mask, one in zip(masks, found, strict=True):
-            mask[one.window.slices] = one.mask
+        for mask, prediction in zip(masks, found, strict=True):
+            mask[prediction.window.slices] = prediction.mask
         return loaded, [
-            replace(one, mask=mask, image=loaded, window=whole) for mask, one in zip(masks, found, strict=True)
+            replace(prediction, mask=mask, image=loaded, window=full_window)
+            for mask, prediction in zip(masks, found, strict=True)
         ]
 
     def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
-        """Segment objects in windows, and write them together."""
+        """Segment the objects in windows, and write all of them to the same files."""
         from simmat.cli.segmenter import Job, Segmenter
         from simmat.predictor.answers import Wanted
         from simmat.predictor.large import LargeImage
         from simmat.results import check_place
 
-        job, place = self.job, reader.georeference
+        job, georeference = self.job, reader.georeference
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
-        formats = job.formats or (_ALL_OBJECTS[place is not None], "overlay")
+        formats = job.formats or (_ALL_OBJECTS[georeference is not None], "overlay")
         segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
-        check_place(formats, place, reader.origin)
+        check_place(formats, georeference, reader.origin)
         objects, notes, doubt = [], [], ""
         for name, prompt in prompts.items():
-            found = image.predict(prompt, job.choice)
-            one = found.found_object(_click(prompt))
-            doubt = doubt or found.doubt
-            objects += [] if one is None else [one]
+            prediction = image.predict(prompt, job.choice)
+            found_object = prediction.found_object(_click(prompt))
+            doubt = doubt or prediction.doubt
+            objects += [] if found_object is None else [found_object]
             notes.append(
                 {
                     "object": name,
                     **prompt_values(prompt),
-                    "score": found.score,
-                    "mask_pixels": int(found.mask.sum()),
-                    **self._class_values(found),
+                    "score": prediction.score,
+                    "mask_pixels": int(prediction.mask.sum()),
+                    **self._class_values(prediction),
                 }
             )
         _warn(where, doubt, None)
@@ -195,13 +198,13 @@ class PromptWork:
         missing = predictor.missing_channels(self.job.missing)
         written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
         if image.georeference is not None:
-            placed = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
-            written += [placed.name] if placed else []
-        shown = image.select([i for i, channel in enumerate(image.channels) if channel.name not in missing])
+            mask_file = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
+            written += [mask_file.name] if mask_file else []
+        visible = image.select([i for i, channel in enumerate(image.channels) if channel.name not in missing])
         with atomic_path(out / written[0]) as path:
             Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
         with atomic_path(out / written[1]) as path:
-            draw_overlay(display_rgb(shown), prediction.mask, prompt).save(path)
+            draw_overlay(display_rgb(visible), prediction.mask, prompt).save(path)
         atomic_write_json(
             out / written[2],
             {
@@ -217,7 +220,7 @@ class PromptWork:
         )
 
     def _class_values(self, found: Prediction) -> dict[str, Any]:
-        """Return the class of a mask as values of a json; none where the model does not distinguish classes."""
+        """Return the class of a mask as json values; empty if the model does not distinguish classes."""
         if found.class_id is None:
             return {}
         name = self.predictor.class_names.get(found.class_id, str(found.class_id))
@@ -234,16 +237,16 @@ def segment_prompts(
     job: PromptJob,
     processes: Processes | None = None,
 ) -> None:
-    """Segment the objects of many images. An image that fails stops no other; the error at the end holds all."""
+    """Segment the objects of many images; the errors of failed images are raised as one at the end."""
     if job.formats is not None:
         from simmat.results import check_formats
 
         check_formats(job.formats, kind="objects")
     works = [PromptWork(predictor, job, name, files, prompts, predictor.digest) for name, files, prompts in samples]
-    refuse_twice([name for work in works for name in work.outputs])
-    refuse_twice([work.name for work in works])
+    check_unique([name for work in works for name in work.outputs])
+    check_unique([work.name for work in works])
     for work in works:
-        own_files(job.out, work.outputs, work.endings)  # refuses files of others before any work
+        replaceable_files(job.out, work.outputs, work.endings)  # raises before any work
     if job.formats is not None and "coco" in job.formats:
         check_coco(job.out, [work.name for work in works])
     outcome = run_all(works, job.out, processes)

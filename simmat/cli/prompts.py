@@ -1,4 +1,4 @@
-"""Prompts from the command line, or from a file for many images."""
+"""Read prompts from the command line, or from a file for many images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POINT, _BOX = "X,Y", "X0,Y0,X1,Y1"
 
 @dataclass
 class _Texts:
-    """A prompt as it is written in a file."""
+    """A prompt as the texts of a file."""
 
     points: list[str] = field(default_factory=list)
     negative: list[str] = field(default_factory=list)
@@ -39,8 +39,8 @@ class Prompts:
     """The prompts for one image.
 
     Attributes:
-        names: output names of the objects; None if only the image tells them.
-        key: text that differs if the prompts do.
+        names: output names of the objects; None if they depend on the image.
+        key: identifies the prompts; equal prompts have equal keys.
         in_image: returns output name -> prompt in pixels of an image.
     """
 
@@ -56,19 +56,19 @@ def pixel_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
 
 
 def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: str | None, crs: str) -> Prompts:
-    """Return a prompt in coordinates of `crs`, x before y, from the texts of the command line; see `make_prompt`."""
+    """Parse a prompt in coordinates of `crs`, x before y; the texts are those of `make_prompt`."""
     make_prompt(points, negative, box)
-    places = [_numbers("--point", text, _POINT) for text in (*points, *negative)]
+    map_coords = [_numbers("--point", text, _POINT) for text in (*points, *negative)]
     corners = None if box is None else _numbers("--box", box, _BOX)
 
     def in_image(image: ImageReader) -> dict[str, Prompt]:
         from simmat.io.map_prompts import box_to_pixels, to_pixels
         from simmat.predictor.reading import check_inside
 
-        place, origin = image.georeference, image.origin
-        coords = to_pixels(np.reshape(places, (-1, 2)), crs, place, origin).astype(np.float32)
-        edges = None if corners is None else box_to_pixels(corners, crs, place, origin).astype(np.float32)
-        prompt = Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), edges)
+        georeference, origin = image.georeference, image.origin
+        coords = to_pixels(np.reshape(map_coords, (-1, 2)), crs, georeference, origin).astype(np.float32)
+        box_px = None if corners is None else box_to_pixels(corners, crs, georeference, origin).astype(np.float32)
+        prompt = Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), box_px)
         try:
             check_inside(prompt, image)
         except ConfigError as error:
@@ -77,7 +77,7 @@ def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: s
             ) from error
         return {name: prompt}
 
-    return Prompts((name,), repr([name, places, len(points), corners, crs]), in_image)
+    return Prompts((name,), repr([name, map_coords, len(points), corners, crs]), in_image)
 
 
 def map_features(name: str, path: Path, crs: str | None) -> Prompts:
@@ -100,7 +100,7 @@ MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
 
 
 def prompt_values(prompt: Prompt) -> dict[str, Any]:
-    """Return a prompt as values of a json."""
+    """Return a prompt as json values."""
     return {
         "point_coords_xy": prompt.point_coords.tolist(),
         "point_labels": prompt.point_labels.tolist(),
@@ -111,13 +111,13 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
 def make_prompt(points: Sequence[str], negative: Sequence[str], box: str | None, *, prefix: str = "--") -> Prompt:
     """Make a prompt from points "X,Y" and a box "X0,Y0,X1,Y1"; `prefix` comes before the names in messages."""
     positive = [_numbers(f"{prefix}point", text, _POINT) for text in points]
-    others = [_numbers(f"{prefix}negative", text, _POINT) for text in negative]
+    negatives = [_numbers(f"{prefix}negative", text, _POINT) for text in negative]
     if not positive and box is None:
         raise ConfigError(f"no point on an object and no box; give {prefix}point {_POINT} or {prefix}box {_BOX}")
     corners = np.asarray(_numbers(f"{prefix}box", box, _BOX), dtype=np.float32) if box is not None else None
-    with np.errstate(over="ignore"):  # the bounds of the image refuse infinity
-        coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)
-    return Prompt(coords, np.asarray([1] * len(positive) + [0] * len(others), dtype=np.int64), corners)
+    with np.errstate(over="ignore"):  # the check against the image bounds refuses infinity
+        coords = np.asarray([*positive, *negatives], dtype=np.float32).reshape(-1, 2)
+    return Prompt(coords, np.asarray([1] * len(positive) + [0] * len(negatives), dtype=np.int64), corners)
 
 
 def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
@@ -128,21 +128,21 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
     """
     problems: list[str] = []
     table = (_read_coco if path.suffix.lower() == ".json" else _read_csv)(path, problems)
-    found: dict[str, dict[str, Prompt]] = {}
+    prompts: dict[str, dict[str, Prompt]] = {}
     for file, objects in table.items():
         for name, texts in objects.items():
-            if any(mark in name for mark in "/\\\0") or name in (".", ".."):
-                problems.append(f"object {name!r} of {file}: it becomes part of a file name; leave out / and \\")
+            if any(character in name for character in "/\\\0") or name in (".", ".."):
+                problems.append(f"object {name!r} of {file}: the name becomes part of a file name; leave out / and \\")
                 continue
             try:
-                found.setdefault(file, {})[name] = make_prompt(texts.points, texts.negative, texts.box, prefix="")
+                prompts.setdefault(file, {})[name] = make_prompt(texts.points, texts.negative, texts.box, prefix="")
             except (ConfigError, DataError) as error:
                 problems.append(f"object {name!r} of {file}: {error}")
     if problems:
         raise DataError(all_problems(f"{path}: prompts that cannot be used:", problems))
-    if not found:
+    if not prompts:
         raise DataError(f"{path}: no prompts; a row is a file, an object and a point or a box")
-    return found
+    return prompts
 
 
 def _read_csv(path: Path, problems: list[str]) -> _Table:
@@ -175,7 +175,7 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
 def _read_coco(path: Path, problems: list[str]) -> _Table:
     content = read_json(path, "prompts file", limit=_LIMIT)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: COCO json is an object with images and annotations")
+        raise DataError(f"{path}: COCO json must be an object with images and annotations")
     images, annotations = content.get("images"), content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: COCO json needs the lists images and annotations")

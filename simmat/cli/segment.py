@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import check_coco, own_files, read_record, refuse_twice, run_all, run_on
+from simmat.cli.batch import check_coco, check_unique, read_record, replaceable_files, run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
 from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name
@@ -40,25 +40,29 @@ def job_of(
     tile: int | None,
     overlap: int | None,
 ) -> Job:
-    """Return what the options of the command line mean for a model."""
-    given = EverythingSettings()
-    lowest = given.min_score if min_score is None else min_score
-    settings = replace(given, min_score=lowest, min_area=min_area or given.min_area)
+    """Make the job for a model from the options of the command line.
+
+    Raises:
+        ConfigError: the model cannot find what is wanted, or a class or format is unknown.
+    """
+    defaults = EverythingSettings()
+    least_score = defaults.min_score if min_score is None else min_score
+    settings = replace(defaults, min_score=least_score, min_area=min_area or defaults.min_area)
     default = ("labels", "coco", "overlay") if everything else ("labels", "overlay")
     names = default if formats is None else tuple(part.strip() for part in formats.split(",") if part.strip())
     dense = predictor.dense
-    kept = None
+    class_ids = None
     if classes is not None:
-        kept = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
+        class_ids = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
     wanted = Wanted(settings if everything else None, semantic)
     check_wanted(predictor, wanted)
-    job = Job(wanted, names, out, kept, min_score, missing, tile, overlap)
+    job = Job(wanted, names, out, class_ids, min_score, missing, tile, overlap)
     job.check()
     return job
 
 
 def class_values(text: str, names: Mapping[int, str], known: Sequence[int | None]) -> frozenset[int]:
-    """Return the label values of classes named "car,person", or by number."""
+    """Parse "car,person": return the label values of classes given by name or number."""
     values = [value for value in known if value is not None]
     if not values:
         raise ConfigError(f"--classes {text}: this model does not distinguish classes; leave the option out")
@@ -81,10 +85,10 @@ class SegmentWork:
 
     @cached_property
     def windows(self) -> int:
-        """How many windows several processes can share; 1 for an image that is read as a whole."""
+        """Number of windows that processes can share; 1 for an image that is read as a whole."""
         try:
             return self.segmenter.shared_windows(self.files)
-        except SimMATError:  # it is reported when the image is segmented
+        except SimMATError:  # raised again when the image is segmented
             return 1
 
     def is_done(self) -> bool:
@@ -102,12 +106,12 @@ class SegmentWork:
             say(f"Warning: {self.name}: {image.shrunk_note}", err=True)
         if len(image.windows) == 1:
             joined = segmenter.joined(image, image.answers(segmenter.wanted), None)
-            rest = partial(self._written, image, joined)
+            write = partial(self._write, image, joined)
         else:
-            rest = partial(list, self._run_large(image))  # it is not kept in memory beside the next image
+            write = partial(list, self._run_large(image))  # written here, so that two large images are never in memory
         if image.doubt:
             say(f"Warning: {self.name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
-        return rest
+        return write
 
     def _run_large(self, image: LargeImage) -> list[str]:
         segmenter, count = self.segmenter, len(image.windows)
@@ -119,15 +123,15 @@ class SegmentWork:
             except NothingMeasuredError:
                 store.remove()
                 raise
-            lines = self._written(image, joined)
+            lines = self._write(image, joined)
         store.remove()
         return lines
 
-    def _written(self, image: LargeImage, joined: Joined) -> list[str]:
+    def _write(self, image: LargeImage, joined: Joined) -> list[str]:
         return [self.segmenter.write(self.name, self.files, image, joined)]
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
-        """Segment some windows, whose answers are kept for `run`."""
+        """Segment some windows, and store the answers for `run`."""
         image = self.segmenter.open(self.files)
         store = self.segmenter.store(self.name, self.files, image)
         missing = set(store.missing(len(image.windows)))
@@ -157,7 +161,7 @@ class SegmentTasks:
 
 
 _SEGMENTERS: dict[str, Segmenter] = {}
-"""The model of a worker process, by what it was loaded from: it is loaded once, not for each task."""
+"""Arguments -> the one model of a worker process, which is loaded once, not for each task."""
 
 
 def _segmenter(key: str, tasks: SegmentTasks) -> Segmenter:
@@ -180,11 +184,11 @@ def segment_all(
 ) -> None:
     """Segment images, write their files, and one COCO file for all.
 
-    `model` are the arguments of `simmat.load` for workers on other machines. An image that fails stops no other; the
-    error at the end holds all.
+    `model` are the arguments of `simmat.load` for workers on other machines. The errors of failed images are raised as
+    one at the end.
     """
-    refuse_twice(tuple(images))
-    own_files(job.out, images, job.endings)  # refuses files of others before any work
+    check_unique(tuple(images))
+    replaceable_files(job.out, images, job.endings)  # raises before any work
     if "coco" in job.formats:
         check_coco(job.out, images)
     if executor != LOCAL:  # workers have working folders of their own
@@ -216,17 +220,17 @@ def _found_any(out: Path, names: Sequence[str]) -> bool:
 
 
 def _why_nothing(predictor: Predictor, job: Job, images: int) -> str:
-    """Return what to do about images without any object."""
-    said, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
+    """Return the advice for images in which no object was found."""
+    text, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
     if bundle is not None and predictor.dense is not None and bundle.spec.metrics.get("step") == 0:
-        return said + "the bundle is of step 0: its dense head is not trained; train longer"
-    tries = ["a lower --min-score"] if job.min_score else []
-    tries += ["other --classes"] if job.classes is not None else []
-    tries += ["more training steps"] if bundle is not None else []
-    return f"{said}try {', '.join(tries)}{' or ' if tries else ''}prompts"
+        return text + "the bundle is of step 0: its dense head is not trained; train longer"
+    advice = ["a lower --min-score"] if job.min_score else []
+    advice += ["other --classes"] if job.classes is not None else []
+    advice += ["more training steps"] if bundle is not None else []
+    return f"{text}try {', '.join(advice)}{' or ' if advice else ''}prompts"
 
 
 def _first_files(model: Mapping[str, Any], images: Mapping[str, Mapping[str, Path]]) -> list[Path]:
-    """Return the files of a model and of the first image."""
+    """Return the files of a model and of the first image, which every worker must see."""
     first = next(iter(images.values()), {})
     return [path for path in (*model.values(), *first.values()) if isinstance(path, Path) and path.exists()]

@@ -1,4 +1,4 @@
-"""The files of one image: its objects, the class of every pixel, and the json that says how they were found."""
+"""Segment one image without prompts, and write its files: objects, class map, and a json record of the request."""
 
 from __future__ import annotations
 
@@ -50,19 +50,22 @@ if TYPE_CHECKING:
     from simmat.report.colour_maps import PictureArray
 
 _PICTURE_PX = 2048
-"""Longer side of the picture under an overlay, at most."""
+"""Longest side of the picture under an overlay, in pixels."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with each image of a call.
+    """What to do with each image of a call.
 
     Attributes:
-        formats: of the files, names of `simmat.results.FORMATS`.
-        classes: label values that are kept; None for all.
-        min_score: smallest score of an object; None for all that were found.
-        tile: side of a window; None chooses it.
-        overlap: of windows; None chooses it.
+        wanted: what to look for.
+        formats: file formats, names of `simmat.results.FORMATS`.
+        out: folder of the results.
+        classes: label values to keep; None for all.
+        min_score: smallest score of an object; None for all objects.
+        missing: names or indices of the channels that the images lack.
+        tile: side of a window in pixels; None chooses it.
+        overlap: overlap of windows in pixels; None chooses it.
     """
 
     wanted: Wanted
@@ -91,7 +94,7 @@ class Job:
 
 
 class Segmenter:
-    """Segments images by one model, and writes the files of each."""
+    """Segments images with one model, and writes the files of each."""
 
     def __init__(self, predictor: Predictor, job: Job, model: str | None = None) -> None:
         self._predictor, self._job = predictor, job
@@ -99,7 +102,7 @@ class Segmenter:
 
     @property
     def wanted(self) -> Wanted:
-        """What is looked for."""
+        """What to look for."""
         return self._job.wanted
 
     def is_done(self, name: str, files: Mapping[str, Path]) -> bool:
@@ -107,7 +110,7 @@ class Segmenter:
         return is_written(self._job.out, name, self._request(files))
 
     def shared_windows(self, files: Mapping[str, Path]) -> int:
-        """Return how many windows of an image can be read by themselves; 1 where it is read as a whole."""
+        """Return the number of windows that can be read separately; 1 if the image is read as a whole."""
         size_hw = self._predictor.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= self._predictor.tile_of(size_hw):
             return 1
@@ -121,19 +124,19 @@ class Segmenter:
         return image
 
     def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
-        """Return the folder that keeps the answers to the windows of an image."""
+        """Open the folder that stores the answers of the windows of an image."""
         job = self._job
         key = [self._model, files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
         return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
 
     def joined(self, image: LargeImage, answers: Iterable[WindowAnswer], folder: Path | None) -> Joined:
-        """Join the answers to all windows of an image; `folder` keeps a class map that is larger than memory."""
+        """Join the answers of all windows of an image; with `folder`, a class map is stored there, not in memory."""
         wanted = self._job.wanted
         classes = _class_map(image, folder) if wanted.classes else None
         return image.join(answers, wanted, classes=classes)
 
     def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
-        """Write the files of an image, and return what to print."""
+        """Write the files of an image, and return a line to print."""
         counts = {"count": joined.windows, "without_measurement": joined.empty}
         notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
         line = self.write_results(name, files, image, self._results(name, files, image, joined), notes)
@@ -148,39 +151,41 @@ class Segmenter:
         notes: Mapping[str, Any],
         request: str | None = None,
     ) -> str:
-        """Write the files of an image with the json that names them, all or none, and return what to print.
+        """Write the files of an image and the json that names them, all or none, and return a line to print.
 
-        `request` is the digest of what was asked; None for that of the job.
+        `request` is the digest of the request; None for that of the job.
         """
-        job, said = self._job, []
+        job, texts = self._job, []
         written: list[str] = []
-        asked, size_hw = request or self._request(files), image.reader.size_hw
-        record = {**record_of(asked, files, self._predictor, job.missing, size_hw), **notes}
+        digest, size_hw = request or self._request(files), image.reader.size_hw
+        record = {**record_of(digest, files, self._predictor, job.missing, size_hw), **notes}
         replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
-                formats = _without(job.formats, "coco")  # one file for all images, see `coco`
+                formats = _without(job.formats, "coco")  # one file for all images, see `write_coco`
                 if written:  # one overlay is enough
                     formats = _without(formats, "overlay")
                 written += write_result(result, formats, staging) if formats else []
                 if result.kind == "objects":
                     record["objects"] = object_records(result)
-                    said.append(_counted(result))
+                    texts.append(_count_text(result))
                 else:
                     record["classes"] = _shares(result)
-                    said.append(_described(record["classes"]))
+                    texts.append(_share_text(record["classes"]))
             written.append(f"{name}.json")
-            replaced |= written_files(read_record(self._record(name)), name)  # another call may have done it meanwhile
+            replaced |= written_files(
+                read_record(self._record(name)), name
+            )  # another call may have written it meanwhile
             if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
                 raise ConfigError(foreign_file(job.out / foreign[0]))
             record["written"] = written
             atomic_write_json(staging / f"{name}.json", record)
-        return f"{self._record(name)}  {', '.join(said)}"
+        return f"{self._record(name)}  {', '.join(texts)}"
 
     def objects_result(
         self, name: str, files: Mapping[str, Path], image: LargeImage, objects: Sequence[FoundObject]
     ) -> ImageResult:
-        """Return objects of an image, to be written."""
+        """Return objects of an image as a result to write."""
         found = Joined(list(objects), None, None, 1, 0)
         return next(iter(self._results(name, files, image, found)))
 
@@ -203,7 +208,7 @@ class Segmenter:
         if joined.classes is not None:
             classes, background = joined.classes, self._background()
             if job.classes is not None:
-                _drop(classes, job.classes, joined.nodata, background)
+                _drop_classes(classes, job.classes, joined.nodata, background)
             yield ImageResult(**common, objects=None, classes=classes, background=background)
 
     def _is_kept(self, found: FoundObject) -> bool:
@@ -236,7 +241,7 @@ def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) 
 
 
 def picture(image: LargeImage) -> PictureArray:
-    """Return the display picture of an image, at most `_PICTURE_PX` on its longer side."""
+    """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side."""
     from simmat.report.display import display_rgb
 
     height, width = image.reader.size_hw
@@ -244,11 +249,11 @@ def picture(image: LargeImage) -> PictureArray:
     if step == 1:
         return display_rgb(image.reader.read(Window(0, 0, height, width)))
     rows = []
-    tall = max(image.tile // step, 1) * step
-    for y in range(0, height, tall):
+    band_height = max(image.tile // step, 1) * step
+    for y in range(0, height, band_height):
         parts = []
-        for x in range(0, width, tall):
-            part = image.reader.read(Window(y, x, min(y + tall, height), min(x + tall, width)))
+        for x in range(0, width, band_height):
+            part = image.reader.read(Window(y, x, min(y + band_height, height), min(x + band_height, width)))
             parts.append((part.data[:, ::step, ::step], part.valid[:, ::step, ::step], part.channels))
         channels = parts[0][2]
         rows.append([np.concatenate([part[kind] for part in parts], axis=2) for kind in (0, 1)])
@@ -262,13 +267,13 @@ def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:
         return np.zeros(image.reader.size_hw, dtype)
     size_hw = image.reader.size_hw
     with output_errors(folder), TemporaryFile(dir=folder) as stream:
-        if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process by SIGBUS
+        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
             os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
         return np.memmap(stream, dtype, "w+", shape=size_hw)
 
 
-def _drop(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:
-    """Set the pixels of other classes to the background, or to nodata where there is none; in place."""
+def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:
+    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
     values = [*kept, *([] if nodata is None else [nodata]), *([] if background is None else [background])]
     other = background if background is not None else nodata
     for y0 in range(0, len(classes), 512):
@@ -291,7 +296,7 @@ def _shares(result: ImageResult) -> list[dict[str, Any]]:
     ]
 
 
-def _counted(result: ImageResult) -> str:
+def _count_text(result: ImageResult) -> str:
     counts: dict[str, int] = {}
     for one in result.ranked:
         name = result.class_name(one.instance.class_id)
@@ -302,7 +307,7 @@ def _counted(result: ImageResult) -> str:
     return f"{count} object{'' if count == 1 else 's'}" + (f" ({listed})" if listed else "")
 
 
-def _described(classes: Sequence[Mapping[str, Any]]) -> str:
+def _share_text(classes: Sequence[Mapping[str, Any]]) -> str:
     total = sum(one["pixels"] for one in classes)
     largest = sorted(classes, key=lambda one: -one["pixels"])[:5]
     return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)

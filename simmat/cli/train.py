@@ -22,8 +22,8 @@ from simmat.terminal import say
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
-    The run folder gets the best bundle by validation (bundle/), the last state (last.safetensors),
-    the resolved settings (config.toml), the log (metrics.jsonl) and, by simmat-plugin-report, a page (report.html).
+    The run folder gets the bundle with the best validation score (bundle/), the last state (last.safetensors), all
+    settings (config.toml), the log (metrics.jsonl) and, with simmat-plugin-report, a page (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
     if resume is None:
@@ -52,8 +52,8 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")
         if callback.best_step == 0:
             say(
-                "Warning: no step scored better on validation than the model before training (step 0); train longer "
-                "(--steps) or with another rate (--lr)",
+                "Warning: no step had a better validation score than the model before training (step 0); train longer "
+                "(--steps) or with another learning rate (--lr)",
                 err=True,
             )
         if (page := bundle.parent / "report.html").exists():

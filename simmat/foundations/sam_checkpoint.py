@@ -1,4 +1,4 @@
-"""Weights of SAM: read without running code, checked, fitted to another input size; or random from a seed."""
+"""Read, check and resize the weights of SAM, or draw random ones from a seed."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path)
     """Check that weights are those of a spec.
 
     Raises:
-        WeightsError: they are not SAM's, or those of another SAM, which it names.
+        WeightsError: they are not those of a SAM, or those of another SAM, which the message names.
     """
     if _PATCH not in state or state[_PATCH].ndim != 4:
         raise WeightsError(
-            f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r} (it begins with "
+            f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r} (its first tensors are "
             f"{', '.join(repr(name) for name in list(state)[:3])}); {_hint(state)}"
         )
     blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
@@ -61,7 +61,7 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
     Args:
         state: weights under segment-anything's names.
         model: the parts of `segment_anything.modeling.Sam` under the same names.
-        where: the weights' origin, for messages.
+        where: origin of the weights, for messages.
 
     Raises:
         WeightsError: a tensor is missing, unknown, not a float, or of a shape that cannot be fitted.
@@ -82,7 +82,7 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
         elif not tensor.is_floating_point():
             problems.append(f"{name} is {tensor.dtype}, needs a float")
         else:
-            # A copy: training must not write into a file mapped into memory, nor must a change of the file reach it.
+            # A copy: training must not write to the memory-mapped file, nor changes of the file reach the model.
             fitted[name] = tensor.to(torch.float32, copy=True).contiguous()
     if problems:
         raise WeightsError(f"{where} does not fit: " + "; ".join(problems[:5]))

@@ -1,4 +1,4 @@
-"""Segment Anything's network from `segment-anything`, with fused attention that tuners can change."""
+"""The network of `segment-anything`, with fused attention that tuners can extend."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class FusedAttention(nn.Module):
 
 
 class EncoderBlock(Block):  # type: ignore[misc]
-    """A block of SAM's encoder that computes the same, with half-precision windows and equal types under autocast.
+    """A block of SAM's encoder that cuts windows in the dtype of autocast, and adds only tensors of one dtype.
 
-    It has the layers of the module it replaces, under their names. Adding tensors of two types is slow on a CPU.
+    It has the layers of the module it replaces, under their names. Adding tensors of two dtypes is slow on a CPU.
     """
 
     def __init__(self, source: Block) -> None:
@@ -151,15 +151,15 @@ class SamDecoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
 
-        As the package's `predict_masks`, which takes the prompts of one image.
+        Computes what `MaskDecoder.predict_masks` does, which takes the prompts of one image only.
         """
         (level,) = embedding.levels
         decoder = self.mask_decoder
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
         image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
         positions = dense_positions(self.prompt_encoder, level).expand(image.shape[0], -1, -1, -1)
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(image.shape[0], -1, -1)
-        out, attended = decoder.transformer(image, positions, torch.cat([own, sparse], 1))
+        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(image.shape[0], -1, -1)
+        out, attended = decoder.transformer(image, positions, torch.cat([output_tokens, sparse], 1))
         upscaled = decoder.output_upscaling(attended.transpose(1, 2).reshape(image.shape))  # (K, 32, S/4, S/4)
         weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
         logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
@@ -197,7 +197,7 @@ class SamModel(nn.Module):
 def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
     """Build a SAM for S×S input; see `simmat.specs.build_foundation`.
 
-    At any S but the native one, position embeddings are interpolated, random ones too.
+    If S differs from `spec.image_size`, position embeddings are interpolated, random ones too.
 
     Raises:
         WeightsError: the file is damaged, or of another model.

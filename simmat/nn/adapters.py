@@ -106,9 +106,9 @@ def apply_adapter(
         layer = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
         before = getattr(parent, norm, None) if norm else nn.Identity()
         if layer is None or before is None:
-            lacks = "no Linear or Conv2d in it" if layer is None else f"no norm {norm!r} next to it"
+            missing = "no Linear or Conv2d in it" if layer is None else f"no norm {norm!r} next to it"
             raise ConfigError(
-                f"foundation model {model_name(model)!r} names {name!r} for tuner 'adapter', but there is {lacks}"
+                f"foundation model {model_name(model)!r} names {name!r} for tuner 'adapter', but there is {missing}"
             )
         if norm:
             setattr(parent, norm, nn.Identity())

@@ -1,4 +1,4 @@
-"""A limit on the memory used to build a network, checked before each tensor is made."""
+"""A limit on the memory used to build a network, checked before each tensor is allocated."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Room:
     """A limit on what is allocated.
 
     Attributes:
-        most_bytes: total size of all tensors made, including those freed again.
-        most_tensors: number of tensors made; stops a loop that makes millions of small ones.
+        most_bytes: total size of all allocated tensors, including those freed again.
+        most_tensors: number of allocated tensors; stops a loop that allocates millions of small ones.
     """
 
     most_bytes: int
@@ -33,7 +33,7 @@ class Room:
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Context that refuses a tensor before it is made if the total would exceed a limit.
+    """Context that raises before a tensor is allocated if the total would exceed a limit.
 
     Tensors on the meta device count 0 bytes. Values and random numbers stay the same. Other threads are not counted.
 
@@ -53,9 +53,9 @@ class AllocationLimit(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Count the tensors that a torch function will make, then call it."""
+        """Count the tensors that a torch function will allocate, then call it."""
         named = dict(kwargs or {})
-        if not _makes_nothing(func):
+        if not _allocates_nothing(func):
             self._count(_result_sizes(func, args, named))
         return func(*args, **named)
 
@@ -70,29 +70,29 @@ class AllocationLimit(TorchFunctionMode):
             raise TooLargeError(f"{self._what} would take more than {self._room.most_tensors} tensors")
 
 
-def _makes_nothing(func: Any) -> bool:
+def _allocates_nothing(func: Any) -> bool:
     """True for in-place functions, and for reading and setting attributes."""
     name = getattr(func, "__name__", "")
     return name in _READ_OR_SET or (name.endswith("_") and not name.endswith("__"))
 
 
 def _result_sizes(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
-    """Return the bytes of each tensor that a function will make, from a call on the meta device, which stores nothing.
+    """Return the bytes of each tensor that a function will allocate, from a call on the meta device.
 
     A function whose result size depends on values fails there; its result counts as large as its input.
     """
-    given = list(_tensors((args, named)))
-    device = named.get("device") or (given[0].device if given else torch.get_default_device())
+    inputs = list(_tensors((args, named)))
+    device = named.get("device") or (inputs[0].device if inputs else torch.get_default_device())
     meta_args, meta_named = _as_meta(args), _as_meta(named)
-    if "device" in named or not given:
+    if "device" in named or not inputs:
         meta_named["device"] = torch.device("meta")
     try:
-        made = func(*meta_args, **meta_named)
+        outputs = func(*meta_args, **meta_named)
     except (RuntimeError, TypeError, ValueError):
-        sizes = [sum(_size(tensor) for tensor in given)] if given else []
+        sizes = [sum(_size(tensor) for tensor in inputs)] if inputs else []
     else:
         known = {_storage(tensor) for tensor in _tensors((meta_args, meta_named))}
-        sizes = [_size(tensor) for tensor in _tensors(made) if _storage(tensor) not in known]
+        sizes = [_size(tensor) for tensor in _tensors(outputs) if _storage(tensor) not in known]
     return [0] * len(sizes) if torch.device(device).type == "meta" else sizes
 
 

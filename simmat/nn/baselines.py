@@ -15,7 +15,7 @@ from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 
 MOST_CONVOLUTIONS = 1000
-"""Limit of `preconv`: making each layer takes time, however small it is."""
+"""Most convolutions of `preconv`: each layer takes time to build, however small it is."""
 
 
 class ReplacedFirstLayer(nn.Module):
@@ -24,7 +24,7 @@ class ReplacedFirstLayer(nn.Module):
     Args:
         before: applied to the planes first, (B, C, S, S) -> (B, N, S, S).
         embed: maps N planes to features (B, D, h, w).
-        padding: sets the features of padding to the pretrained ones.
+        padding: replaces the features of padding by those of the pretrained layer.
     """
 
     def __init__(self, before: nn.Module, embed: nn.Conv2d, padding: BlankPadding) -> None:
@@ -107,7 +107,7 @@ def build_preconv(
 def build_first_three(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build the released zero-shot baseline: the first three channels; fewer are repeated in turn."""
+    """Build the zero-shot baseline of the released code: the first three channels; fewer are repeated cyclically."""
     weights = torch.zeros(3, len(channels))
     for plane in range(3):
         weights[plane, plane % len(channels)] = 1
@@ -117,13 +117,13 @@ def build_first_three(
 def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
     """Return a pretrained kernel for another number of channels: (D, channels, h, w).
 
-    One channel gets the sum over R, G and B. More get these in turn, scaled by 3 / channels, so that equal channels
-    give the same features as before.
+    One channel gets the sum over R, G and B. More get these cyclically, scaled by 3 / channels, so that equal channels
+    give the features that three equal channels gave.
     """
     if channels == 1:
         return gray_kernel(layer)
-    turns = torch.arange(channels, device=layer.weight.device) % layer.in_channels
-    return layer.weight.detach()[:, turns] * (layer.in_channels / channels)
+    source = torch.arange(channels, device=layer.weight.device) % layer.in_channels
+    return layer.weight.detach()[:, source] * (layer.in_channels / channels)
 
 
 def build_first_conv(

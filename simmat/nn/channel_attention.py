@@ -32,7 +32,7 @@ and red edge, wide enough for light and radar.
 
 
 class ChannelCodes(nn.Module):
-    """A code for each channel: sines and cosines of its wavelength's logarithm, or learned.
+    """A code for each channel: sines and cosines of the logarithm of its wavelength, or a learned vector.
 
     Args:
         wavelengths_um: C centre wavelengths; None gives a learned code.
@@ -52,13 +52,13 @@ class ChannelCodes(nn.Module):
         self.learned = nn.Parameter(torch.randn(unknown, _CODE, generator=generator)) if unknown else None
 
     def forward(self) -> Tensor:
-        """Return (C, 64)."""
+        """Return the codes (C, 64), in the order of the channels."""
         codes = self.fixed if self.learned is None else torch.cat([self.fixed.to(self.learned), self.learned])
         return codes[self.order]
 
 
 class ChannelAttention(nn.Module):
-    """Features (B, D, h, w) of the channels that are present.
+    """Combine the channels that are present into features (B, D, h, w).
 
     Each channel's features are scaled and shifted according to its code, then summed with attention weights per
     position and head. The weights start equal, so step 0 is the first layer on the mean of the present channels, scaled
@@ -117,8 +117,8 @@ class ChannelAttention(nn.Module):
         if not self.training or self.drop == 0:
             return present
         # torch's own generator, as in nn.Dropout: the training loop seeds it by step.
-        kept = present & (torch.rand(present.shape, device=present.device) >= self.drop)
-        return torch.where(kept.any(1, keepdim=True), kept, present)
+        after_drop = present & (torch.rand(present.shape, device=present.device) >= self.drop)
+        return torch.where(after_drop.any(1, keepdim=True), after_drop, present)
 
     def _weights(self, tokens: Tensor, codes: Tensor, used: Tensor) -> Tensor:
         """Return the channels' weights: (B, C, heads, h·w), 0 where unused, with sum 1 over channels."""
@@ -157,7 +157,7 @@ def build_channel_attention(
     Args:
         channels: C channels.
         zero_shot: (3, C); the mean of its rows' sums is the gain.
-        backbone: the one whose first layer is copied.
+        backbone: the backbone whose first layer is copied.
         generator: draws the random weights.
         embedding: "wavelength", "identity" (a learned code for each channel), or "auto": the wavelength where only one
             channel has it, else a learned code, because equal codes cannot be told apart.

@@ -1,8 +1,8 @@
 """A class for every pixel and a centre for every object, from an image embedding; no prompt is needed.
 
-The head goes from the coarsest level to the finest as a feature pyramid does (Lin et al. 2017, arXiv 1612.03144), and
-answers at stride 4 or finer. Objects are found where the normalized distance to their border has a peak, as StarDist
-(Schmidt et al. 2018, arXiv 1806.03535) and micro-sam (Archit et al. 2025) learn distances instead of masks.
+The head is a feature pyramid (Lin et al. 2017, arXiv 1612.03144), from the coarsest level to the finest; its output has
+stride 4 or less. Objects are found at the peaks of the normalized distance to their border. StarDist (Schmidt et al.
+2018, arXiv 1806.03535) and micro-sam (Archit et al. 2025) learn distances instead of masks, too.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from simmat.nn.resize import upsample_logits
 from simmat.types import BoolArray, FloatArray
 
 COARSEST_ANSWER = 4
-"""Stride of the answer in input pixels, at most."""
+"""Largest stride of the output in input pixels."""
 WIDTHS = {8: 128, 4: 64, 0: 32}
-"""Smallest stride -> channels from there on: what a thing is takes more of them than where its border is."""
+"""Smallest stride -> channels of levels of at least that stride: a class needs more channels than a border."""
 GAIN = 5.0
-"""Logits are multiplied by it, so that they reach their size in tens of steps at the learning rate of the rest."""
+"""Factor of the logits, so that they grow in tens of steps at the learning rate of the other layers."""
 OBJECTS = 0.1
-"""Probability of objects, and distance, that a new head answers everywhere, as RetinaNet starts (arXiv 1708.02002)."""
+"""Probability of objects, and distance, that a new head predicts everywhere, as in RetinaNet (arXiv 1708.02002)."""
 
 
 @dataclass(frozen=True)
 class DenseAnswer:
-    """What the head says of B images.
+    """Output of the head for B images.
 
     Attributes:
         classes: (B, K, h, w) class logits over the whole S×S input.
@@ -46,11 +46,11 @@ class DenseAnswer:
 
 
 class DenseHead(nn.Module):
-    """Class logits and distances from the levels of an embedding.
+    """Predicts class logits and distances from the levels of an embedding.
 
     Attributes:
         widths: channels of each level, finest first.
-        strides: of the levels in input pixels.
+        strides: stride of each level in input pixels.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class DenseHead(nn.Module):
 
         Args:
             widths: channels of each level, finest first.
-            strides: of the levels in input pixels.
-            classes: K, the background among them.
-            background: whether index 0 is no object.
-            generator: of the random weights.
+            strides: stride of each level in input pixels.
+            classes: K, including the background.
+            background: True if index 0 is background.
+            generator: source of the weights.
         """
         super().__init__()
         self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)
@@ -81,10 +81,10 @@ class DenseHead(nn.Module):
             nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)
         )
         self.narrow = nn.ModuleList(
-            nn.Identity() if own == above else nn.Conv2d(above, own, 1)
-            for own, above in zip(channels, [*channels[1:], channels[-1]], strict=True)
+            nn.Identity() if width == coarser_width else nn.Conv2d(coarser_width, width, 1)
+            for width, coarser_width in zip(channels, [*channels[1:], channels[-1]], strict=True)
         )
-        self.mix = nn.ModuleList(nn.Sequential(_mix(own), _mix(own)) for own in channels)
+        self.mix = nn.ModuleList(nn.Sequential(_mix(width), _mix(width)) for width in channels)
         self.classes = nn.Conv2d(channels[0], classes, 1)
         self.distance = nn.Conv2d(channels[0], 1, 1)
         for module in self.modules():
@@ -92,28 +92,28 @@ class DenseHead(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for last in (self.classes, self.distance):
-            nn.init.normal_(last.weight, std=0.01, generator=generator)
-        odds = math.log((1 - OBJECTS) / OBJECTS)
-        nn.init.constant_(_bias(self.distance), -odds / GAIN)
+        for layer in (self.classes, self.distance):
+            nn.init.normal_(layer.weight, std=0.01, generator=generator)
+        log_odds = math.log((1 - OBJECTS) / OBJECTS)
+        nn.init.constant_(_bias(self.distance), -log_odds / GAIN)
         if background:
-            nn.init.constant_(_bias(self.classes)[:1], (odds + math.log(max(classes - 1, 1))) / GAIN)
+            nn.init.constant_(_bias(self.classes)[:1], (log_odds + math.log(max(classes - 1, 1))) / GAIN)
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
-        """Answer for every image of an embedding."""
+        """Predict for every image of an embedding."""
         x: Tensor | None = None
-        for place in range(len(self.mix) - 1, -1, -1):
-            level = place - self.finer
-            own = self.lateral[level](embedding.levels[level]) if level >= 0 else None
+        for index in range(len(self.mix) - 1, -1, -1):
+            level = index - self.finer
+            lateral = self.lateral[level](embedding.levels[level]) if level >= 0 else None
             if x is not None:
-                x = self.narrow[place](x)
-                if own is None:
+                x = self.narrow[index](x)
+                if lateral is None:
                     x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
                 else:
-                    x = own + F.interpolate(x, own.shape[-2:], mode="bilinear", align_corners=False)
+                    x = lateral + F.interpolate(x, lateral.shape[-2:], mode="bilinear", align_corners=False)
             else:
-                x = own
-            x = self.mix[place](x)
+                x = lateral
+            x = self.mix[index](x)
         return DenseAnswer(GAIN * self.classes(x).float(), GAIN * self.distance(x).float())
 
 
@@ -132,11 +132,11 @@ def _mix(channels: int) -> nn.Sequential:
 
 
 class DenseLoss(NamedTuple):
-    """Losses of a dense head over the pixels that have a truth.
+    """Losses of a dense head over the pixels with ground truth.
 
     Attributes:
-        total: scalar with gradient: cross-entropy, dice and distance.
-        means: the three, detached.
+        total: scalar with gradient, the sum of cross-entropy, dice and distance loss.
+        means: detached scalars "classes" (cross-entropy), "class_dice" and "distance".
     """
 
     total: Tensor
@@ -144,29 +144,31 @@ class DenseLoss(NamedTuple):
 
 
 def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseLoss:
-    """Compare an answer with the truth, on the grid of the truth.
+    """Compute the losses of an output, on the grid of the ground truth.
 
-    The loss is the mean of those of the images, so that a batch means the same however processes share it.
+    Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
 
     Args:
-        answer: of B images.
-        classes: (B, S, S) int64 indices; -1 where there is no truth.
-        distance: (B, S, S) float32 in 0..1.
+        answer: output for B images.
+        classes: (B, S, S) int64 class indices; -1 where there is no ground truth.
+        distance: (B, S, S) float32 in 0..1, as in `DenseAnswer`.
     """
     with torch.autocast(classes.device.type, enabled=False):
         size = classes.shape[-2:]
         logits = upsample_logits(answer.classes.float(), (size[0], size[1]))  # (B, K, S, S)
         scored = (classes >= 0).float()  # (B, S, S)
         pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
-        entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
-        chance = logits.softmax(1) * scored[:, None]
+        cross_entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
+        probability = logits.softmax(1) * scored[:, None]
         truth = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
-        shared, both = (chance * truth).sum((2, 3)), (chance + truth).sum((2, 3))  # (B, K)
+        shared, sizes = (probability * truth).sum((2, 3)), (probability + truth).sum((2, 3))  # (B, K)
         present = (truth.sum((2, 3)) > 0).float()  # (B, K)
-        dice = ((1 - (2 * shared + 1) / (both + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
-        far = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
-        apart = (F.binary_cross_entropy_with_logits(far, distance, reduction="none") * scored).sum((1, 2)) / pixels
-    parts = {"classes": entropy.mean(), "class_dice": dice.mean(), "distance": apart.mean()}
+        dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
+        distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
+        distance_loss = (F.binary_cross_entropy_with_logits(distance_logits, distance, reduction="none") * scored).sum(
+            (1, 2)
+        ) / pixels
+    parts = {"classes": cross_entropy.mean(), "class_dice": dice.mean(), "distance": distance_loss.mean()}
     total = parts["classes"] + parts["class_dice"] + parts["distance"]
     return DenseLoss(total, {name: part.detach() for name, part in parts.items()})
 
@@ -174,12 +176,12 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
 def classes_of(
     masks: BoolArray, chances: Tensor, background: bool
 ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """Return what a class map says of each object.
+    """Return the class of each object by a class map.
 
     Args:
         masks: (N, h, w), none of them empty, over the whole S×S input.
-        chances: (K, h', w') probabilities over the same input.
-        background: whether class 0 of the map is not one of objects.
+        chances: (K, h', w') class probabilities over the same input.
+        background: True if class 0 of the map is background.
 
     Returns:
         (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
@@ -189,7 +191,7 @@ def classes_of(
     grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
     mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
     first = int(background)
-    found, index = mean[:, first:].max(1)
+    probability, index = mean[:, first:].max(1)
     objectness = mean[:, first:].sum(1).clamp(1e-6, 1.0)
-    numbers = [part.float().cpu().numpy() for part in (found / objectness, objectness)]
-    return (index + first).cpu().numpy(), numbers[0], numbers[1]
+    scores = [part.float().cpu().numpy() for part in (probability / objectness, objectness)]
+    return (index + first).cpu().numpy(), scores[0], scores[1]

@@ -17,10 +17,10 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
 
     Args:
         name: the name; None means auto.
-        processes: number of processes of the run; several take one GPU each, so a single one cannot be named.
+        processes: number of processes of the run; several use one GPU each, so one GPU cannot be named.
 
     Raises:
-        ConfigError: the name is unknown, the device is not available, or it is one device for several processes.
+        ConfigError: the name is unknown, the device is not available, or several processes would share one GPU.
     """
     if name in (None, "auto"):
         if torch.cuda.is_available():
@@ -30,9 +30,9 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
         raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
     kind, _, number = str(name).partition(":")
     if processes > 1 and (kind == "mps" or number):
-        raise ConfigError(f"--device {name} is one device, for {processes} processes; use cuda, cpu or auto")
-    if kind == "cuda" and int(number or 0) >= (have := torch.cuda.device_count()):  # torch wraps large numbers around
-        raise ConfigError(f"no device {name!r}: there are {have} CUDA devices here; use --device cpu or auto")
+        raise ConfigError(f"--device {name} is one device, but there are {processes} processes; use cuda, cpu or auto")
+    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):  # torch wraps large numbers around
+        raise ConfigError(f"no device {name!r}: there are {count} CUDA devices here; use --device cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"no device {name!r} here; use --device cpu or auto")
     return torch.device(str(name))
@@ -44,7 +44,7 @@ def launched_processes() -> int:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has finished its queue, as timing needs."""
+    """Wait until a device has finished its queued work, for timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -53,19 +53,19 @@ def wait_for(device: torch.device) -> None:
 
 _FALSE = ("0", "false", "no", "off", "n", "f")
 _TRUE = ("1", "true", "yes", "on", "y", "t")
-"""What accelerate accepts as a flag, in upper or lower case."""
+"""Values of a flag that accelerate accepts, in upper or lower case."""
 _REFUSED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed splits the weights; SimMAT trains with whole ones on every device",
-    "ACCELERATE_USE_FSDP": "FSDP splits the weights; SimMAT trains with whole ones on every device",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM splits the weights; SimMAT trains with whole ones on every device",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "SimMAT splits only the images over devices",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed splits the weights; SimMAT keeps all weights on every device",
+    "ACCELERATE_USE_FSDP": "FSDP splits the weights; SimMAT keeps all weights on every device",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM splits the weights; SimMAT keeps all weights on every device",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "SimMAT distributes only the images over devices",
     "ACCELERATE_DYNAMO_BACKEND": "SimMAT does not compile its networks",
     "ACCELERATE_FP8_BACKEND": "SimMAT computes in the precision of --precision: fp32, bf16 or fp16",
 }
 """Variables that change how a run computes -> why they are refused; values that mean "no" are allowed."""
-_OWN = ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+_REPLACED = ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
 """Variables replaced by `device`, `precision` and `grad_accumulation` of a run."""
-_OWN_PREFIX = "ACCELERATE_DYNAMO_"
+_REPLACED_PREFIX = "ACCELERATE_DYNAMO_"
 
 
 def check_launcher(device: torch.device) -> None:
@@ -75,7 +75,7 @@ def check_launcher(device: torch.device) -> None:
         device: the device of the run.
 
     Raises:
-        ConfigError: one does; names the variable, its value and the remedy.
+        ConfigError: a variable does; the message names it, its value and the remedy.
     """
     for variable, why in _REFUSED.items():
         value = os.environ.get(variable)
@@ -98,10 +98,10 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
     """Hide from accelerate, while it starts, the variables that SimMAT's own settings replace.
 
     Args:
-        device: the device accelerate uses, which it reads from the environment only; None lets it choose, as several
-            processes need to take one GPU each.
+        device: the device for accelerate, which reads it from the environment only; None lets accelerate choose, so
+            that several processes use one GPU each.
     """
-    hidden = [name for name in os.environ if name in _OWN or name.startswith(_OWN_PREFIX)]
+    hidden = [name for name in os.environ if name in _REPLACED or name.startswith(_REPLACED_PREFIX)]
     before = {name: os.environ.pop(name) for name in hidden}
     if device is not None:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)

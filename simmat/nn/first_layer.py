@@ -1,8 +1,7 @@
 """The first layer of a backbone, for transfer layers that copy or replace it, and for models of a library.
 
-`Backbone.embed` runs the first layer alone and `Backbone.encode` the rest, but a library's network takes only pixels.
-So its first convolution becomes one that can return given features, and the rest of the network runs unchanged on a
-blank image.
+`Backbone.embed` runs the first layer and `Backbone.encode` the rest, but the network of a library takes only pixels.
+So its first convolution is made to return given features, and the rest of the network runs unchanged on a blank image.
 """
 
 from __future__ import annotations
@@ -47,24 +46,24 @@ def refitted(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
         weight: (D, C, h, w), with the layer's h and w.
         bias: (D,) or None.
     """
-    other = copy.deepcopy(layer)
-    other.out_channels, other.in_channels = weight.shape[:2]
-    other.weight = nn.Parameter(weight.detach().clone())
-    other.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-    return other
+    refit = copy.deepcopy(layer)
+    refit.out_channels, refit.in_channels = weight.shape[:2]
+    refit.weight = nn.Parameter(weight.detach().clone())
+    refit.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    return refit
 
 
 def gray_kernel(layer: nn.Conv2d) -> Tensor:
-    """Return the kernel for one channel that equals the layer on three equal planes: (D, 1, h, w)."""
+    """Return the one-channel kernel (D, 1, h, w) that gives the layer's output for three equal planes."""
     return layer.weight.detach().sum(1, keepdim=True)
 
 
 class BlankPadding(nn.Module):
-    """Set the features of windows that hold only padding.
+    """Replaces the features of windows that contain only padding.
 
     Args:
         layer: the pretrained first layer.
-        blank: (D,) features to set there; the layer's own are `embedding_of_zeros`.
+        blank: (D,) features to put there; those of the layer itself are `embedding_of_zeros`.
     """
 
     blank: Tensor
@@ -79,18 +78,18 @@ class BlankPadding(nn.Module):
         self.register_buffer("blank", blank.detach().clone(), persistent=False)
 
     def forward(self, features: Tensor, content: Tensor) -> Tensor:
-        """Map features (B, D, h, w) of an input with content (B, S, S) bool to the same shape."""
-        seen = self.window(content[:, None].to(self.window.weight.dtype)) > 0  # (B, 1, h, w)
-        return torch.where(seen, features, self.blank[:, None, None].to(features.dtype))
+        """Map features (B, D, h, w) to the same shape; content (B, S, S) bool is False on padding."""
+        has_content = self.window(content[:, None].to(self.window.weight.dtype)) > 0  # (B, 1, h, w)
+        return torch.where(has_content, features, self.blank[:, None, None].to(features.dtype))
 
 
 def embedding_of_zeros(layer: nn.Conv2d) -> Tensor:
-    """Return a convolution's output for zeros: (D,)."""
+    """Return the output (D,) of a convolution for an input of zeros."""
     return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach()
 
 
 _HANDED: ContextVar[Mapping[int, Tensor]] = ContextVar("handed", default={})  # noqa: B039 (it is replaced, not changed)
-"""id of a convolution -> (B, D, h, w) features it returns; one value per thread, as threads may share a network."""
+"""id of a convolution -> features (B, D, h, w) to return; a value per thread, as threads may share a network."""
 
 
 class HandedConvolution(nn.Conv2d):
@@ -98,12 +97,12 @@ class HandedConvolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, S, S) to (B, D, h, w), or return the given features."""
-        handed = _HANDED.get().get(id(self))
-        return super().forward(input) if handed is None else handed
+        features = _HANDED.get().get(id(self))
+        return super().forward(input) if features is None else features
 
     @contextmanager
     def handing(self, features: Tensor) -> Iterator[None]:
-        """Return these features (B, D, h, w) inside the block, whatever the input."""
+        """Return the features (B, D, h, w) inside the block, whatever the input."""
         token = _HANDED.set({**_HANDED.get(), id(self): features})
         try:
             yield
@@ -112,7 +111,7 @@ class HandedConvolution(nn.Conv2d):
 
 
 def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
-    """Make a `HandedConvolution` of the convolution `name`, in place; parameters keep their names."""
+    """Turn the convolution `name` into a `HandedConvolution`, in place; parameters keep their names."""
     layer = model.get_submodule(name)
     kind = type(layer)
     # A subclass of the layer's own class keeps its padding rule; only `forward` changes, so nothing is copied.
@@ -122,7 +121,7 @@ def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
 
 
 def blank_image(features: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Return an image of zeros, without memory of its own, of the size that belongs to a first layer's features.
+    """Return an expanded zero as an image of the size that gives features of this size.
 
     Args:
         features: (B, D, h, w), the layer's output.

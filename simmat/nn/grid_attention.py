@@ -1,9 +1,9 @@
 """Attention over a grid of tokens with decomposed relative positions, as in Segment Anything's encoder.
 
-The positions are added to the logits. On a GPU they are the additive mask of torch's fused attention. On a CPU a
-matrix of logits is made, used and dropped block by block, also in the backward pass: torch's fused attention would need
-the whole mask, and keep every matrix where the mask requires a gradient. The meta device, on which memory is estimated,
-does as a CPU does. Prompt and prefix tuning can append tokens to keys and values; these have no position.
+The positions are added to the logits. On a GPU they are the additive mask of torch's fused attention. On a CPU the
+logits are computed block by block, also in the backward pass: torch's fused attention would need the whole mask, and
+keep all logits where the mask requires a gradient. The meta device, on which memory is estimated, is treated as a CPU.
+Prompt and prefix tuning can append tokens to keys and values; these have no position.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ def grid_attention(
     if blocked:
         parts = parts.contiguous()
     q, k, v = parts.unbind(0)  # (B, heads, H·W, d) each
-    along = None if tables is None else position_terms(q, *tables, height, width)
+    terms = None if tables is None else position_terms(q, *tables, height, width)
     if memory is not None:
         k, v = join_memory(k, v, memory, qkv)
-    if along is not None and blocked:
-        grouped = (part.flatten(0, 1) for part in (q, k, v, *along))  # (B·heads, …) each
+    if terms is not None and blocked:
+        grouped = (part.flatten(0, 1) for part in (q, k, v, *terms))  # (B·heads, …) each
         out: Tensor = cast(Any, _BlockedAttention).apply(*grouped).reshape(batch, heads, tokens, -1)
     else:
-        bias = None if along is None else _bias(*along, k.shape[2])
+        bias = None if terms is None else _bias(*terms, k.shape[2])
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     attended: Tensor = proj(out.transpose(1, 2).reshape(batch, height, width, -1))
     return attended
 
 
 def _is_traced() -> bool:
-    """Return whether torch records the computation, to compile or to export it: without loops over blocks."""
+    """Return whether torch records the computation, to compile or export it; a loop over blocks would be unrolled."""
     return torch.compiler.is_compiling() or bool(cast(Any, torch.jit).is_tracing())
 
 
@@ -104,9 +104,9 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
 
 
 class _BlockedAttention(torch.autograd.Function):
-    """Attention with position logits that holds one block of the logits at a time, and recomputes it backwards.
+    """Attention with position logits that keeps one block of logits at a time, recomputed in the backward pass.
 
-    Inputs should be contiguous: in bf16, a product copies others, once a block.
+    Inputs should be contiguous: in bf16, a product copies others in every block.
     """
 
     @staticmethod
@@ -127,9 +127,9 @@ class _BlockedAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, along_h, along_w)
         out = torch.empty_like(q)
         with torch.autocast("cpu", enabled=False):
-            for some, rows in _blocks(q, k):
-                logits = _logits(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
-                out[some, rows] = torch.bmm(torch.softmax(logits, -1), v[some])
+            for groups, rows in _blocks(q, k):
+                logits = _logits(q[groups, rows], k[groups], along_h[groups, rows], along_w[groups, rows])
+                out[groups, rows] = torch.bmm(torch.softmax(logits, -1), v[groups])
         return out
 
     @staticmethod
@@ -140,33 +140,33 @@ class _BlockedAttention(torch.autograd.Function):
         sides, scale = (along_h.shape[-1], along_w.shape[-1]), q.shape[-1] ** -0.5
         grad = grad.contiguous()
         grad_q, grad_h, grad_w = (torch.empty_like(part) for part in (q, along_h, along_w))
-        # Every block adds to these: in full precision.
+        # Sums over blocks, so in full precision.
         grad_k, grad_v = (torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2))
         with torch.autocast("cpu", enabled=False):
-            for some, rows in _blocks(q, k):
-                own = grad[some, rows]
-                logits = _logits(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
+            for groups, rows in _blocks(q, k):
+                grad_out = grad[groups, rows]
+                logits = _logits(q[groups, rows], k[groups], along_h[groups, rows], along_w[groups, rows])
                 with torch.enable_grad():
-                    shares = torch.softmax(logits.requires_grad_(), -1)
-                (wanted,) = torch.autograd.grad(shares, logits, torch.bmm(own, v[some].mT))  # (g, n, M)
-                grad_v[some] += torch.bmm(shares.detach().mT, own)
-                grad_k[some] += torch.bmm(wanted.mT, q[some, rows])
-                grad_q[some, rows] = torch.bmm(wanted, k[some]).mul_(scale)
-                placed = wanted[..., : sides[0] * sides[1]].view(*wanted.shape[:2], *sides)  # (g, n, H, W)
-                grad_h[some, rows], grad_w[some, rows] = placed.sum(-1), placed.sum(-2)
+                    weights = torch.softmax(logits.requires_grad_(), -1)
+                (grad_logits,) = torch.autograd.grad(weights, logits, torch.bmm(grad_out, v[groups].mT))  # (g, n, M)
+                grad_v[groups] += torch.bmm(weights.detach().mT, grad_out)
+                grad_k[groups] += torch.bmm(grad_logits.mT, q[groups, rows])
+                grad_q[groups, rows] = torch.bmm(grad_logits, k[groups]).mul_(scale)
+                grad_grid = grad_logits[..., : sides[0] * sides[1]].view(*grad_logits.shape[:2], *sides)  # (g, n, H, W)
+                grad_h[groups, rows], grad_w[groups, rows] = grad_grid.sum(-1), grad_grid.sum(-2)
         return grad_q, grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype), grad_h, grad_w
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of G and N, so that `_BLOCK` logits, or those of one query, are in a block."""
+    """Yield slices of G and N whose block has at most `_BLOCK` logits, or those of one query."""
     groups, queries = q.shape[:2]
     rows = min(max(_BLOCK // k.shape[1], 1), queries)
-    together = max(_BLOCK // (queries * k.shape[1]), 1)
-    for first in range(0, groups, together):
+    group_count = max(_BLOCK // (queries * k.shape[1]), 1)
+    for first in range(0, groups, group_count):
         for row in range(0, queries, rows):
-            yield slice(first, first + together), slice(row, row + rows)
+            yield slice(first, first + group_count), slice(row, row + rows)
 
 
 def _logits(q: Tensor, k: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
-    """Return the logits (g, n, M) of queries (g, n, d), without a gradient, see `_BlockedAttention`."""
+    """Return the logits (g, n, M) of queries (g, n, d), computed in place; see `_BlockedAttention`."""
     return _bias(along_h, along_w, k.shape[1]).baddbmm_(q, k.mT, alpha=q.shape[-1] ** -0.5)

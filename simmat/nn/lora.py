@@ -53,11 +53,11 @@ class LoRA(nn.Module):
         self.slices, self.parts, self.scale = tuple(slices), parts, alpha / rank
         outputs, inputs = base.weight.shape[:2]
         inner = len(slices) * rank
-        self.lora_a = nn.Parameter(_drawn((inner, inputs), inputs, generator).to(base.weight))
+        self.lora_a = nn.Parameter(_random((inner, inputs), inputs, generator).to(base.weight))
         self.lora_b = nn.Parameter(torch.zeros(len(slices), outputs // parts, rank).to(base.weight))
         self.lora_conv = None
         if on_grid:
-            kernels = _drawn((inner, rank, _KERNEL, _KERNEL), rank * _KERNEL**2, generator)
+            kernels = _random((inner, rank, _KERNEL, _KERNEL), rank * _KERNEL**2, generator)
             self.lora_conv = nn.Parameter(kernels.to(base.weight))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def merge_lora(model: nn.Module) -> None:
         setattr(model.get_submodule(parent), leaf, plain)
 
 
-def _drawn(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:
+def _random(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:
     tensor = torch.empty(tuple(shape))
     uniform_(tensor, fan_in, generator)
     return tensor

@@ -28,7 +28,7 @@ FOCAL_GAMMA = 2.0
 LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
 MOST_ELEMENTS = 2**23
-"""Upsampled logits per group of prompts; where there are several groups, the backward pass recomputes them."""
+"""Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +156,15 @@ def _true_iou(logits: Tensor, parts: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _combined(errors: Tensor) -> Tensor:
-    """Return (K,): the mean of the error of mask 0 and the relaxed winner-takes-all of the alternatives."""
+    """Return (K,) mean of the error of mask 0 and the relaxed winner-takes-all error of the alternatives."""
     single, alternatives = errors[:, 0], errors[:, 1:]
     count = alternatives.shape[1]
     if count == 0:
         return single
-    share = torch.full_like(alternatives, LOSER_SHARE / max(count - 1, 1))
+    weight = torch.full_like(alternatives, LOSER_SHARE / max(count - 1, 1))
     best = alternatives.detach().argmin(1, keepdim=True)
-    share = share.scatter(1, best, 1 - LOSER_SHARE if count > 1 else 1.0)
-    return (single + (alternatives * share).sum(1)) / 2
+    weight = weight.scatter(1, best, 1 - LOSER_SHARE if count > 1 else 1.0)
+    return (single + (alternatives * weight).sum(1)) / 2
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

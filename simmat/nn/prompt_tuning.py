@@ -19,7 +19,7 @@ from simmat.nn.tuners import matching_modules, model_name
 from simmat.specs import TuningTargets
 
 _STD = 0.02
-"""Standard deviation of the random tokens, as of a ViT's position embeddings."""
+"""Standard deviation of the random tokens; that of the position embeddings of a ViT."""
 
 
 class PromptTokens(nn.Module):
@@ -68,15 +68,15 @@ def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[T
         Keys and values, (B, heads, L + N, d) each, the memory last.
     """
     batch, heads = k.shape[:2]
-    more = memory()
+    extra_kv = memory()
     if memory.kind == "prompt":
-        more = qkv(more[0]).chunk(3, -1)[1:]
+        extra_kv = qkv(extra_kv[0]).chunk(3, -1)[1:]
 
-    def joined(own: Tensor, extra: Tensor) -> Tensor:
-        split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(own.dtype)  # (heads, N, d)
-        return torch.cat([own, split.expand(batch, -1, -1, -1)], 2)
+    def append(tensor: Tensor, extra: Tensor) -> Tensor:
+        split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(tensor.dtype)  # (heads, N, d)
+        return torch.cat([tensor, split.expand(batch, -1, -1, -1)], 2)
 
-    return joined(k, more[0]), joined(v, more[1])
+    return append(k, extra_kv[0]), append(v, extra_kv[1])
 
 
 def apply_prompt(
@@ -119,7 +119,7 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 def _attentions(
     model: nn.Module, targets: TuningTargets, tuner: str, tokens: int, problems: Sequence[str]
 ) -> Iterator[tuple[TunableAttention, Tensor]]:
-    """Yield every attention that the model names, with a tensor of its device and dtype."""
+    """Yield every attention that the model names, with a tensor that has its device and dtype."""
     problems = [*([] if tokens >= 1 else [f"tokens must be at least 1, got {tokens}"]), *problems]
     if problems:
         raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))

@@ -67,8 +67,8 @@ class FeaturePyramid(nn.Module):
         """Map (B, D_m, S / stride_m, S / stride_m), finest first, to levels (B, width, S / stride, S / stride)."""
         joined: list[Tensor] = []  # coarsest first
         for lateral, level in zip(reversed(self.lateral), reversed(list(maps)), strict=True):
-            own = lateral(level)
-            joined.append(own + F.interpolate(joined[-1], scale_factor=2.0) if joined else own)
+            same_level = lateral(level)
+            joined.append(same_level + F.interpolate(joined[-1], scale_factor=2.0) if joined else same_level)
         levels = [smooth(level) for smooth, level in zip(self.smooth, reversed(joined), strict=False)]
         for split in self.split:
             levels.insert(0, split(levels[0]))
@@ -94,13 +94,13 @@ class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
         """
         finest, finer, level = levels
         count, dim, height, width = level.shape
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([output_tokens.expand(count, -1, -1), sparse], 1)
         out, image = self.transformer(level + dense, positions.expand(count, -1, -1, -1), tokens)
         image = image.transpose(1, 2).reshape(count, dim, height, width)
-        double, norm, act, again, last_act = self.output_upscaling
-        image = act(norm(double(image) + finer))
-        image = last_act(again(image) + finest)  # (K, D / 8, 4g, 4g)
+        up1, norm, act, up2, last_act = self.output_upscaling
+        image = act(norm(up1(image) + finer))
+        image = last_act(up2(image) + finest)  # (K, D / 8, 4g, 4g)
         weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 1)
         logits = torch.einsum("kmd,kdhw->kmhw", weights, image)
         return logits, self.iou_prediction_head(out[:, 0])
@@ -129,7 +129,7 @@ class PyramidDecoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-        # Parts that no prompt uses get a gradient of zero instead of none: DistributedDataParallel waits for each.
+        # Unused parameters get a zero gradient instead of None: DistributedDataParallel waits for every gradient.
         unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
         levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
         positions = dense_positions(self.prompt_encoder, sparse)
@@ -142,7 +142,7 @@ FRESH = (r"backbone[.]neck[.].*", r"decoder[.].*")
 
 
 class FeatureMaps(Protocol):
-    """An nn.Module that runs a library's backbone in two steps."""
+    """An nn.Module that runs the backbone of a library in two steps."""
 
     @property
     def widths(self) -> Sequence[int]:
@@ -200,7 +200,7 @@ class PromptableModel(nn.Module):
         body: the library's backbone; if it has `first_layer`, transfer layers can copy or replace that. Its
             `gradient_checkpointing(on=True)`, if any, becomes the model's.
         image_size: S.
-        seed: seed of pyramid and decoder; torch's global random state stays the same.
+        seed: seed of pyramid and decoder; torch's global random state is not changed.
         dim: channels of the decoder, a multiple of 8 and of `heads`.
         heads: heads of the decoder's attention.
         hidden: width of the decoder's MLPs.

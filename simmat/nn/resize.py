@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from simmat.types import Frame
 
 LEAST_SHARE = 0.5 - 1e-5
-"""Share of the input under a pixel that must be valid: exact halves are common, and rounding must not decide them."""
+"""Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
 
 _MOST_ELEMENTS = 2**26
 """Values per group of masks in `restore_logits`, so that many prompts on a large input fit in memory."""
@@ -19,7 +19,7 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
     """Resize and pad the planes of an image to the input of a network.
 
     Antialiased bilinear over the valid pixels (normalized convolution, Knutsson and Westin 1993), so missing values
-    affect no others. If the size stays the same, so do the values, to the bit. Padding is on the right and at the
+    affect no others. If the size does not change, the values keep their bits. Padding is on the right and at the
     bottom, as in segment-anything.
 
     Args:
@@ -30,7 +30,7 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
     Returns:
         (C, S, S) float; exactly 0 in the padding and where less than half of the input under a pixel is valid.
     """
-    complete = bool(valid.numpy().all())  # many times faster than torch's
+    complete = bool(valid.numpy().all())  # many times faster than torch.all
     if not complete:
         planes = torch.where(valid, planes, torch.zeros((), dtype=planes.dtype))
     if frame.scaled_hw != tuple(planes.shape[-2:]):

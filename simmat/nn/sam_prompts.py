@@ -1,4 +1,4 @@
-"""Segment Anything's prompt encoder, called with SimMAT's prompts in full precision."""
+"""Call Segment Anything's prompt encoder with SimMAT's prompts, in full precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simmat.foundation import PromptBatch
 def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
     """Return sparse (K, tokens, D) and dense (K, D, g, g) embeddings of K prompts.
 
-    The package adds a padding point where there are points but no box.
+    As in segment-anything, a padding point is added where there are points but no box.
 
     Raises:
         DataError: a prompt is empty, or its mask has a size other than the encoder's.
@@ -26,19 +26,19 @@ def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor,
     masks = prompts.mask_input
     if masks is not None and tuple(masks.shape[1:]) != (1, height, width):
         raise DataError(f"mask_input must be (K, 1, {height}, {width}) logits, got {tuple(masks.shape)}")
-    # Positions are sines of coordinates times 2π: half precision would shift a point by pixels.
+    # Positions are sines of coordinates times 2π; half precision would shift a point by pixels.
     with torch.autocast(prompts.point_coords.device.type, enabled=False):
         sparse = _embed_points(encoder, prompts)
         if masks is not None:
             return sparse, encoder.mask_downscaling(masks.float())
-        grid = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return sparse, grid.expand(sparse.shape[0], -1, *encoder.image_embedding_size)
+        no_mask = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return sparse, no_mask.expand(sparse.shape[0], -1, *encoder.image_embedding_size)
 
 
 def _embed_points(encoder: PromptEncoder, prompts: PromptBatch) -> Tensor:
-    """Return (K, tokens, D) of points, and of the corners of boxes or one token without a point.
+    """Return (K, tokens, D): embedded points, and box corners or one padding point.
 
-    It computes what `PromptEncoder` does, which writes through masks, as ONNX has no operator for.
+    The result is that of `PromptEncoder`, which assigns through boolean masks; ONNX has no operator for that.
     """
     coords, labels = prompts.point_coords.float(), prompts.point_labels
     if prompts.boxes is not None:

@@ -17,7 +17,7 @@ from simmat.nn.initial import conv2d
 from simmat.types import Channel
 
 _WIDER = 4
-"""Hidden features of the gate per channel."""
+"""Hidden features of the gate per input channel."""
 
 
 class ChannelGate(nn.Module):
@@ -30,10 +30,10 @@ class ChannelGate(nn.Module):
         self.narrow = conv2d(_WIDER * channels, channels, 3, generator)
 
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
-        """Map (B, C, S, S) to (B, C, 1, 1); the amount of padding has no effect."""
+        """Map planes (B, C, S, S) and content (B, S, S) to factors (B, C, 1, 1); padding has no effect."""
         inside = content[:, None]
-        inner = self.norm(self.widen(planes).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        scores = self.narrow(F.relu(inner) * inside) * inside
+        hidden = self.norm(self.widen(planes).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        scores = self.narrow(F.relu(hidden) * inside) * inside
         pixels = content.flatten(1).sum(1).clamp(min=1)[:, None]  # (B, 1)
         factors: Tensor = (scores.float().flatten(2).sum(2) / pixels).sigmoid().to(planes.dtype)
         return factors[..., None, None]

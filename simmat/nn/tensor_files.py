@@ -63,7 +63,7 @@ def is_stored(tensor: Tensor) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first 300 characters of an error's text in one line, or its class if it has no text."""
+    """Return the first 300 characters of an error's text in one line, or its class name if it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -81,7 +81,7 @@ def _unpickled(path: Path, hint: str) -> object:
                 "code; save only the state dict, best as .safetensors"
             ) from error
         raise WeightsError(f"{damaged}; {hint}") from error
-    except Exception as error:  # the instructions in a pickle can raise any error
+    except Exception as error:  # a damaged pickle can raise any error
         raise WeightsError(f"{damaged} ({type(error).__name__}); {hint}") from error
 
 

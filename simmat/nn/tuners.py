@@ -133,9 +133,9 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 def set_train_mode(model: nn.Module) -> None:
     """Set modules that train to training mode and frozen ones to evaluation mode.
 
-    A module with own parameters trains if one of them requires gradients; a module without, if a module below it does;
-    a module without any parameters at or below it (dropout, stochastic depth), if its parent does. So BatchNorm of
-    frozen layers keeps its statistics. What a model's own `train` keeps in evaluation mode stays there.
+    A module with parameters of its own trains if one of them requires gradients; a module without, if a module below it
+    does; a module without any parameters at or below it (dropout, stochastic depth), if its parent does. So BatchNorm
+    of frozen layers keeps its statistics. Modules that the model's own `train` keeps in evaluation mode stay there.
     """
     model.train()
     trains = _training_modules(model)
