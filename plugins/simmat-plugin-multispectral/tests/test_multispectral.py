@@ -152,8 +152,8 @@ CURE = r"rio edit-info --colorinterp red,green,blue,undefined FILE.*photometric=
         (FULL, "nir", {}, "described as 'nir'"),
         (FULL, "nir_masked", {}, "described as 'nir_masked'"),
         (FULL, "", {"CENTRAL_WAVELENGTH_UM": "0.842"}, "metadata central_wavelength_um 0.842"),
-        (NIR, "", {}, "other numbers than 0 and full at 9[0-9]% of the pixels"),
-        (NIR, "Band 4", {}, "other numbers than 0 and full"),
+        (NIR, "", {}, "other than 0 and full scale at 9[0-9]% of the pixels"),
+        (NIR, "Band 4", {}, "other than 0 and full scale"),
     ],
     ids=["described", "masked", "wavelength", "numbers", "counted"],
 )

@@ -391,7 +391,7 @@ def test_computed_integers_beyond_the_bits_that_the_file_states_are_refused(tmp_
 
 @pytest.mark.parametrize(
     ("aolp", "dolp", "said"),
-    [(np.rad2deg(AOLP), DOLP, "angle_unit=rad or deg"), (AOLP, 100 * DOLP, "within 0 to 1")],
+    [(np.rad2deg(AOLP), DOLP, "angle_unit=rad or deg"), (AOLP, 100 * DOLP, "0 to 1")],
     ids=["degrees as radians", "per cent"],
 )
 def test_computed_values_in_another_unit_are_refused(

@@ -1,8 +1,8 @@
-"""What a small active stereo depth camera measures of a synthetic scene.
+"""Simulate a small active stereo depth camera on a synthetic scene.
 
-Depth comes from disparity d = f b / z, so that its noise grows as z² (here as an Intel RealSense D455: 95 mm baseline,
-a tenth of a pixel of its 640). No return: out of range, what one of the two cameras does not see, depth edges,
-glancing or mirroring or glassy or very dark surfaces; sky.
+Depth follows from disparity d = f b / z, so its noise grows as z² (here as for an Intel RealSense D455: 95 mm baseline,
+a tenth of a pixel at 640 pixels width). There is no return out of range, where one of the two cameras has no view, at
+depth edges, from surfaces seen at a glancing angle, from mirrors, glass and very dark surfaces, and from the sky.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTH_PX = 640
 DISPARITY_NOISE_PX = 0.1
 DISPARITY_STEP_PX = 1 / 32
 RANGE_M = (0.3, 20.0)
-_SMOOTH_PX = 0.7  # a matching window ties the noise of neighbours
+_SMOOTH_PX = 0.7  # a matching window correlates the noise of neighbours
 _HOLE_PX = 2.0
 _EDGE = 0.06  # of the disparity
 
@@ -33,7 +33,7 @@ def noise_m(depth_m: npt.ArrayLike, scene: Scene) -> Array:
 
 
 def measured_depth_m(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (1, H, W) metres; NaN where there is no return."""
+    """Return (1, H, W) depth in metres; NaN without a return."""
     true = _met_depth(scene, rng)
     noise = gaussian_filter(rng.normal(size=true.shape), _SMOOTH_PX)
     noise *= 2 * np.sqrt(np.pi) * _SMOOTH_PX  # back to unit variance
@@ -49,7 +49,7 @@ def measured_depth_m(scene: Scene, rng: np.random.Generator) -> Array:
 
 
 def dropout_probability(scene: Scene) -> Array:
-    """Return (H, W) 0 to 1: how often the surface itself gives no return."""
+    """Return (H, W) probability, 0..1, that the surface gives no return."""
     surface = scene.surface
     cosine = np.einsum("chw,chw->hw", surface.normal, scene.toward_camera()).astype(np.float64).clip(0, 1)
     rough = scene.of_material("roughness").astype(np.float64)
@@ -57,7 +57,9 @@ def dropout_probability(scene: Scene) -> Array:
     clear = scene.of_material("transmits_visible") > 0
     albedo = scene.of_material("albedo_rgb").mean(axis=0).astype(np.float64)
     diffuse = np.where(metal, 0.0, albedo / (albedo + 0.05))
-    mirror = (1 - rough) ** 3 * (1 - diffuse)  # the pattern goes elsewhere, and what comes is not of the surface
+    mirror = (1 - rough) ** 3 * (
+        1 - diffuse
+    )  # the pattern is reflected away, and the light that arrives is not of the surface
     glancing = ((0.13 - cosine) / 0.1).clip(0, 1)
     absorbed = 0.5 * ((0.045 - albedo) / 0.03).clip(0, 1)
     kept = (1 - glancing) * np.where(clear, 0.6, (1 - mirror) * (1 - absorbed))
@@ -65,20 +67,20 @@ def dropout_probability(scene: Scene) -> Array:
 
 
 def shadowed(scene: Scene, depth_m: Array) -> BoolArray:
-    """Return (H, W) True where the second camera, to the right of the first, has something nearer in the way.
+    """Return (H, W) bool, True where a nearer surface blocks the view of the second camera, right of the first.
 
-    A point in column x is seen by it in column x - d; one with larger disparity to its right may cover that place.
+    The second camera sees a point of column x in column x - d; a point to the right with larger disparity may hide it.
     """
     columns = np.arange(depth_m.shape[1])
     shift = scene.focal_px * BASELINE_M / depth_m
     there = np.where(np.isfinite(depth_m), columns - shift, np.inf)
-    least = np.minimum.accumulate(there[:, ::-1], axis=1)[:, ::-1]  # of all columns from here to the right
+    least = np.minimum.accumulate(there[:, ::-1], axis=1)[:, ::-1]  # minimum over all columns from here to the right
     beyond = np.concatenate([least[:, 1:], np.full((len(there), 1), np.inf)], axis=1)
     return np.asarray(beyond < there - 0.5)
 
 
 def _met_depth(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (H, W) metres of the surface that answers: behind glass what stands there, or now and then the glass."""
+    """Return (H, W) depth in metres of the surface that is measured: behind glass the background, or the glass."""
     front, back = (np.asarray(layer.depth_m, dtype=np.float64) for layer in (scene.surface, scene.behind))
     clear = scene.of_material("transmits_visible") > 0
     on_glass = ndtr(_patches(front.shape, rng)) < 0.2
@@ -91,11 +93,11 @@ def _patches(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def _at_edge(depth_m: Array) -> BoolArray:
-    """Return (H, W) True at steps and creases; along a plane, however steep, 1/z is linear."""
+    """Return (H, W) bool, True at depth steps and creases; along any plane 1/z is linear."""
     inverse = 1 / depth_m  # 0 in the sky
     return np.asarray(np.abs(laplace(inverse)) > _EDGE * inverse)
 
 
 def _focal_baseline(scene: Scene) -> float:
-    """Return f b in metres times pixels of the camera's own width."""
+    """Return f b in metres times pixels, at the width of the camera."""
     return scene.focal_px / scene.size_hw[1] * WIDTH_PX * BASELINE_M

@@ -43,19 +43,19 @@ DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))
 RELATIVE = Channel("depth", "relative_depth", "1", valid_range=(0.0, 1.0))
 ENDINGS = (".png", ".tif", ".tiff", ".npy", ".exr")
 _ANY = Channel("depth", "depth", "count")
-_NO_RETURN = 65535  # what some cameras write beside 0
+_NO_RETURN = 65535  # written by some cameras, besides 0
 
 
 class DepthOptions(ModalityOptions):
-    """What the user knows of the files of a depth camera."""
+    """Options of depth files."""
 
     unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
 
 
 class Depth(WindowedAdapter):
-    """Metres: as the file or the user states, else 16-bit integers are millimetres and floats are metres.
+    """Depth in metres. Unless file or user state the unit, 16-bit integers are millimetres and floats are metres.
 
-    Zero, negative, NaN and infinite numbers, 65535 in 16 bits, and what lies beyond 1 mm to 300 m are no returns.
+    Zero, negative, NaN and infinite values, 65535 in 16 bits, and values outside 1 mm to 300 m are invalid.
     """
 
     name = "depth"
@@ -67,7 +67,7 @@ class Depth(WindowedAdapter):
     Options: ClassVar[type[ModalityOptions]] = DepthOptions
 
     def __init__(self, options: ModalityOptions | None = None) -> None:
-        """Make the sensor; files of whole metres are too coarse to be written as PNG by default."""
+        """Make the sensor; with unit m, PNG is not the default for writing, as whole metres are too coarse."""
         super().__init__(options)
         if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
@@ -86,7 +86,7 @@ class Depth(WindowedAdapter):
 
     @property
     def unit(self) -> DepthUnit | None:
-        """The unit that the user says, or None."""
+        """The unit given as option, or None."""
         return self.options.unit if isinstance(self.options, DepthOptions) else None
 
     def unit_of(self, image: ImageFile) -> Unit:
@@ -94,9 +94,9 @@ class Depth(WindowedAdapter):
         return unit_of(image, self.unit)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (1, H, W) metres that a small active stereo camera measures of the scene.
+        """Return the (1, H, W) depth in metres that a small active stereo camera measures.
 
-        Where the user states a unit, what lies beyond the 16 bits of such files is no return.
+        With a unit as option, depths that do not fit into 16 bits of it are invalid.
         """
         from simmat_plugin_depth.camera import measured_depth_m
 
@@ -107,7 +107,7 @@ class Depth(WindowedAdapter):
         return replace(image, valid=image.valid & within)
 
     def written_unit(self, ending: str) -> Unit:
-        """Return the unit that `save` writes to a file of this ending, which is the one `load` takes it for."""
+        """Return the unit that `save` writes to a file with this ending, and `load` assumes for it."""
         if self.unit is not None:
             return UNITS[self.unit]
         return MILLIMETRE if ending == ".png" else METRE
@@ -128,16 +128,16 @@ class Depth(WindowedAdapter):
         counts = np.nan_to_num(np.rint(stored))
         if counts.max() >= _NO_RETURN:
             raise ConfigError(
-                f"{path}: 16 bits of {unit.name} hold less than {_NO_RETURN / unit.per:g} m, got "
+                f"{path}: 16 bits of {unit.name} store less than {_NO_RETURN / unit.per:g} m, got "
                 f"{image.data.max():g} m; use .tif"
             )
         write_image(path, counts.astype(np.uint16))
 
 
 class MinMaxDepth(Depth):
-    """Every image scaled by itself, nearest pixel 0 and farthest 1: the encoding of the AIMS benchmark.
+    """Depth scaled per image, nearest pixel 0 and farthest 1: the encoding of the AIMS benchmark, for comparison.
 
-    How far anything is cannot be told any more, whatever the file's unit. For comparison.
+    The absolute distance is lost, whatever the unit of the file.
     """
 
     name = "depth-minmax"
@@ -147,23 +147,23 @@ class MinMaxDepth(Depth):
     Options = ModalityOptions
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (1, H, W) within 0 to 1; 0, negative and no finite numbers are no return.
+        """Read (1, H, W) in 0..1; values that are 0, negative or not finite are invalid.
 
-        In a file of any unit nothing else can be told from a depth: a far plane of 1e10 is the farthest pixel, unless
-        `--nodata` names it.
+        As the unit is unknown, any other value is a depth: a far plane of 1e10 is the farthest pixel, unless `--nodata`
+        names it.
         """
         image = read_planes(Path(files["depth"]), nodata)
         require_one_plane(image, self.name)
         with np.errstate(invalid="ignore"):
             returned = measured(image) & (image.planes > 0)
         if not returned.any():
-            raise DataError(f"{image.path}: no pixel holds a depth: all are 0, negative, or no finite numbers")
+            raise DataError(f"{image.path}: no pixel has a depth: all values are 0, negative or not finite")
         return min_max(
             SensorImage.from_planes(image.planes, (_ANY,), valid=returned, origin=str(image.path)), self.channels
         )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what `depth` measures, scaled."""
+        """Return the simulated depth, scaled per image."""
         return min_max(super().simulate(scene, rng), self.channels)
 
     def save(self, image: SensorImage, files: Files) -> None:
@@ -173,14 +173,14 @@ class MinMaxDepth(Depth):
 
 
 def measured(image: ImageFile) -> BoolArray:
-    """Return (P, H, W) False where the file's numbers say that nothing came back."""
+    """Return (P, H, W) bool, False where the stored value means that there was no return."""
     stored = image.planes
     returned: BoolArray = np.isfinite(stored) & (stored.dtype != np.uint16 or stored != _NO_RETURN)
     return returned if image.valid is None else returned & image.valid
 
 
 def read_planes(path: Path, nodata: Nodata = None, window: Window | None = None) -> ImageFile:
-    """Read an image file of any format that depth comes in, or the part in a window; an EXR as a whole."""
+    """Read a depth file of any supported format, or the part in a window; an EXR is read as a whole."""
     return read_exr(path, nodata) if _is_exr(path) else read_image(path, nodata, window)
 
 
@@ -189,10 +189,10 @@ def _is_exr(path: Path) -> bool:
 
 
 def metres_of(image: ImageFile, unit: Unit, modality: str, *, whole: bool = True) -> SensorImage:
-    """Return (1, H, W) metres of a file of one plane, which `modality` reads.
+    """Return the (1, H, W) depth in metres of a file with one plane; `modality` is named in messages.
 
     Raises:
-        DataError: the numbers of a whole image can hardly be depths in this unit, or it states a scale of its own.
+        DataError: the values of a whole image are implausible in this unit, or the file states a scale of its own.
     """
     require_unscaled(image, modality)
     metres = unit.physical(image.planes)
@@ -200,7 +200,7 @@ def metres_of(image: ImageFile, unit: Unit, modality: str, *, whole: bool = True
     found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
     if not whole:
         return found
-    advice = f"it was read in {unit.name}; say another with --modality-option unit={', '.join(UNITS)}"
+    advice = f"it was read in {unit.name}; give another unit with --modality-option unit={', '.join(UNITS)}"
     return require_measured(found, metres, advice, measured=returned)
 
 

@@ -1,4 +1,4 @@
-"""Depth in OpenEXR files, through the library OpenEXR that is installed with the extra `exr`."""
+"""Read depth from OpenEXR files, with the library OpenEXR of the extra `exr`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from simmat.io.images import ImageFile, StatedNodata, check_size, stated_valid
 
 
 def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
-    """Read the channel of an EXR file that is the depth: called so, else Z or V of no vector, else Y where it is alone.
+    """Read the depth channel of an EXR file: named depth, else Z or V outside a vector, else Y if it is alone.
 
     Returns:
         (1, H, W) float16 or float32.
 
     Raises:
-        DataError: OpenEXR is not installed, the file is missing or damaged, or no channel is told to be the depth.
+        DataError: OpenEXR is not installed, the file is missing or damaged, or the depth channel is not clear.
     """
     require_file(path, "image")
     try:
@@ -38,10 +38,10 @@ def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
             channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
     except SimMATError:
         raise
-    except Exception as error:  # a damaged file makes the library raise whatever comes
-        raise DataError(f"{path}: damaged or cut short, it cannot be read as EXR ({error})") from error
+    except Exception as error:  # the library raises various classes for damaged files
+        raise DataError(f"{path}: damaged or truncated, it cannot be read as EXR ({error})") from error
     if not whole:
-        raise DataError(f"{path}: an EXR that holds only a window of its picture; store the whole picture")
+        raise DataError(f"{path}: an EXR with only a window of its image; store the whole image")
     planes = _pick(path, channels)[None]
     return ImageFile(planes, "exr", "gray", path, stated=stated_valid(path, planes, nodata))
 
@@ -60,7 +60,7 @@ def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:
     said = [name for name in named if "depth" in name.lower().split(".")]
     picked = said or named or (list(channels) if set(channels) == {"Y"} else [])
     if len(picked) != 1:
-        raise DataError(f"{path}: which channel is the depth? It holds {sorted(channels)}; store one, called Z")
+        raise DataError(f"{path}: the depth channel is not clear among {sorted(channels)}; store one, named Z")
     values = channels[picked[0]]
     if values.ndim != 2 or values.dtype.kind != "f":
         raise DataError(f"{path}: channel {picked[0]} is {values.dtype} of shape {values.shape}, not one float plane")

@@ -1,7 +1,7 @@
-"""From a depth map and the camera to points, surface normals, the direction of gravity, and HHA.
+"""Compute points, surface normals, the direction of gravity and HHA from a depth map and the intrinsics.
 
-Frames: the camera's, x right, y down, z away from the camera. HHA is that of Gupta, Girshick, Arbeláez and Malik,
-Learning rich features from RGB-D images (ECCV 2014), in physical units instead of their 8 bits.
+Coordinates are those of the camera: x right, y down, z away from it. HHA is that of Gupta, Girshick, Arbeláez and
+Malik, Learning rich features from RGB-D images (ECCV 2014), in physical units instead of 8 bits.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from simmat.types import BoolArray
 Array = npt.NDArray[np.float64]
 
 LEVEL_UP = (0.0, -1.0, 0.0)
-"""Up, where the camera is held level: against its y axis."""
+"""Up direction of a level camera: against its y axis."""
 RADIUS_PX = 3
 SAME_SURFACE = 0.05
-"""Pixels of a window whose depth differs by more than this fraction of it belong to another surface."""
+"""A pixel whose depth differs by more than this fraction from the centre of its window is of another surface."""
 GROUND_PERCENT = 1.0
 _LEAST_PIXELS = 8
 _ROUNDS_DEG = (45.0,) * 5 + (15.0,) * 5
@@ -29,7 +29,7 @@ _MOST_NORMALS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
-    """A pinhole camera, in pixels; the centre of the top-left pixel is (0, 0)."""
+    """Intrinsics of a pinhole camera in pixels; the centre of the top-left pixel is (0, 0)."""
 
     fx: float
     fy: float
@@ -38,7 +38,7 @@ class Intrinsics:
 
     @classmethod
     def from_card(cls, values: Mapping[str, float]) -> Intrinsics:
-        """Take them from a data card."""
+        """Read the intrinsics of a data card."""
         return cls(*(float(values[name]) for name in ("fx", "fy", "cx", "cy")))
 
 
@@ -51,16 +51,16 @@ def points_of(depth_m: Array, camera: Intrinsics) -> Array:
 def surface_normals(depth_m: Array, valid: BoolArray, camera: Intrinsics) -> tuple[Array, BoolArray]:
     """Fit a plane to the window around every pixel.
 
-    For points P of a plane n·P = d, the reciprocal depth is linear in the pixel's coordinates, 1/z = (n/d)·P/z, so
-    that an ordinary least-squares fit of 1/z, which is also what stereo cameras measure, gives the normal.
+    For points P of a plane n·P = d, the reciprocal depth is linear in the pixel coordinates, 1/z = (n/d)·P/z. So a
+    linear least-squares fit of 1/z, which is also what stereo cameras measure, gives the normal.
 
     Args:
-        depth_m: (H, W); numbers where `valid` is False do not matter.
-        valid: (H, W).
-        camera: its intrinsics.
+        depth_m: (H, W) in metres; values where `valid` is False are not used.
+        valid: (H, W) bool.
+        camera: the intrinsics.
 
     Returns:
-        (3, H, W) unit vectors turned toward the camera; (H, W) where a window had enough of one surface to fit.
+        (3, H, W) unit normals towards the camera, and (H, W) bool, True where the window has enough of one surface.
     """
     height, width = depth_m.shape
     z = np.pad(np.where(valid, depth_m, np.nan), RADIUS_PX, constant_values=np.nan)
@@ -93,14 +93,14 @@ def estimate_up(normals: Array) -> Array:
     """Estimate the direction against gravity from the surfaces of a scene.
 
     Floors and tables are perpendicular to it and walls parallel: Gupta, Arbeláez and Malik, Perceptual organization
-    and recognition of indoor scenes from RGB-D images (CVPR 2013), section 3. The start is a level camera, and each
-    round takes the normals within 45° (then 15°) of the last direction or of its perpendicular.
+    and recognition of indoor scenes from RGB-D images (CVPR 2013), section 3. Starting from a level camera, each round
+    uses the normals within 45° (then 15°) of the last direction or of its perpendicular.
 
     Args:
         normals: (N, 3) unit vectors.
 
     Returns:
-        (3,) unit vector; that of a level camera where there are no normals.
+        (3,) unit vector; that of a level camera if there are no normals.
     """
     up = np.asarray(LEVEL_UP)
     few = normals[:: max(len(normals) // _MOST_NORMALS, 1)]
@@ -118,14 +118,14 @@ def hha(depth_m: Array, valid: BoolArray, camera: Intrinsics, up: Array | None =
     """Compute horizontal disparity, height above ground and angle with gravity.
 
     Args:
-        depth_m: (H, W).
-        valid: (H, W).
-        camera: its intrinsics.
+        depth_m: (H, W) in metres.
+        valid: (H, W) bool.
+        camera: the intrinsics.
         up: (3,) unit vector against gravity; None estimates it, see `estimate_up`.
 
     Returns:
-        (3, H, W): 1/depth in 1/m; metres above the ground, which is the 1st percentile of all heights; degrees
-        between the surface's normal and up: 0 a floor, 90 a wall, 180 a ceiling. (3, H, W) where they are known.
+        (3, H, W): 1/depth in 1/m; height in metres above the 1st percentile of all heights; angle in degrees between
+        surface normal and up (0 floor, 90 wall, 180 ceiling). And (3, H, W) bool, True where they are valid.
     """
     depth_m = np.where(valid, depth_m, 1.0)
     normals, known = surface_normals(depth_m, valid, camera)

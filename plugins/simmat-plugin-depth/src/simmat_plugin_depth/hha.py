@@ -30,15 +30,15 @@ class HhaOptions(ModalityOptions):
     """How HHA is computed from depth."""
 
     gravity: Literal["estimated", "level"] = Field(
-        "estimated", description="Up is estimated from the surfaces, or is the camera's own, which is held level."
+        "estimated", description="The up direction is estimated from the surfaces, or is that of a level camera."
     )
     unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
 
 
 class Hha(ModalityAdapter):
-    """HHA computed from one plane of depth and the card's intrinsics, or read where it was computed before.
+    """HHA, computed from a depth plane and the intrinsics of the card, or read from a file that contains it.
 
-    The channels of the loaded image tell which: physical units, or counts of an 8-bit encoding.
+    The channels of a loaded image have physical units, or counts if the file is an 8-bit encoding.
     """
 
     name = "hha"
@@ -51,21 +51,21 @@ class Hha(ModalityAdapter):
     options: HhaOptions
 
     def __init__(self, options: HhaOptions | None = None, *, camera: Intrinsics | None = None) -> None:
-        """Make the sensor; `camera` are the intrinsics, where a data card has said them."""
+        """Make the sensor; `camera` are the intrinsics of the data card, if it has them."""
         super().__init__(options)
         self.camera = camera
 
     def configured(self, card: Mapping[str, Any]) -> Hha:
-        """Take the camera from the data card."""
+        """Return the sensor with the intrinsics of the data card."""
         said = card.get("intrinsics")
         return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W).
 
-        One plane is depth, in the units of `depth`, and needs the card's intrinsics. Three planes of floats are
-        disparity in 1/m, height in m and angle in degrees, as `save` writes them. Three planes of 8 bits are counts
-        of an encoding, in the file's order; where all three are 0 nothing was measured.
+        One plane is depth, in the units of `depth`, and needs intrinsics. Three float planes are disparity in 1/m,
+        height in m and angle in degrees, as `save` writes them. Three 8-bit planes are counts of an encoding, in the
+        order of the file; pixels with 0 in all three are invalid.
         """
         image = read_planes(Path(files["hha"]), nodata)
         count, dtype = len(image.planes), image.planes.dtype
@@ -83,7 +83,7 @@ class Hha(ModalityAdapter):
         )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (3, H, W) HHA of what a depth camera measures of the scene."""
+        """Return the (3, H, W) HHA of a simulated depth image."""
         from simmat_plugin_depth.depth import Depth
 
         height, width = scene.size_hw
@@ -101,8 +101,8 @@ class Hha(ModalityAdapter):
     def _known_camera(self, path: Path) -> Intrinsics:
         if self.camera is None:
             raise DataError(
-                f"{path}: {self.name!r} is computed from depth with the camera's intrinsics, and the data card says "
-                "none; write into card.toml, in pixels:  [intrinsics] fx = …, fy = …, cx = …, cy = … (one a line)"
+                f"{path}: {self.name!r} is computed from depth with the camera's intrinsics, which the data card "
+                "lacks; write into card.toml, in pixels:  [intrinsics] fx = …, fy = …, cx = …, cy = … (one per line)"
             )
         return self.camera
 

@@ -1,4 +1,4 @@
-"""Which unit a depth file is in: what the file or the user says, else what RGB-D data sets agree on."""
+"""The unit of a depth file: given by the file or the user, else by the convention of RGB-D data sets."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ KNOWN = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
 
 
 UNITS: dict[DepthUnit, Unit] = {"m": METRE, "cm": CENTIMETRE, "mm": MILLIMETRE, "tum": TUM, "kitti": KITTI}
-"""What the option `unit` may be."""
+"""Values of the option `unit`."""
 UNIT_WORDS = (
-    "Unit of the files; tum is 1/5000 m (TUM RGB-D data sets), kitti 1/256 m (KITTI depth maps). By default as the "
-    "file says, else mm for 16-bit integers and m for floats."
+    "Unit of the files; tum is 1/5000 m (TUM RGB-D data sets), kitti 1/256 m (KITTI depth maps). The default is the "
+    "unit in the file, else mm for 16-bit integers and m for floats."
 )
 
 
 def unit_of(image: ImageFile, option: DepthUnit | None = None) -> Unit:
-    """Return the unit of a file's numbers: the user's or the file's, else metres for floats and mm for 16-bit integers.
+    """Return the unit of a file: given by the user or the file, else metres for floats and mm for 16-bit integers.
 
     Args:
         image: the file.
-        option: the unit that the user states.
+        option: the unit given by the user.
 
     Raises:
-        DataError: it states a unit that is not known or not the user's, or its type has no unit by convention.
+        DataError: the unit in the file is unknown or contradicts the option, or its type has no conventional unit.
     """
     stated = stated_unit(image, KNOWN, option=UNITS[option] if option else None)
     if stated is not None:
@@ -46,7 +46,7 @@ def unit_of(image: ImageFile, option: DepthUnit | None = None) -> Unit:
     if dtype in (np.uint16, np.int16):
         return MILLIMETRE
     raise DataError(
-        f"{image.path}: {dtype} numbers have no unit by convention (16-bit integers are millimetres, floats metres); "
-        f"if you know it, say it with --modality-option unit={', '.join(UNITS)}; for a picture of depth without a "
+        f"{image.path}: {dtype} values have no conventional unit (16-bit integers are millimetres, floats metres); "
+        f"if you know it, give it with --modality-option unit={', '.join(UNITS)}; for a depth picture without a "
         "unit, use --modality gray"
     )

@@ -41,9 +41,9 @@ from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, geotiff_size,
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
-_MOST_REFLECTANCE = 2  # of a glint, in a file that holds reflectance itself
+_MOST_REFLECTANCE = 2  # of a glint, in a file of reflectance
 _SURELY = 9
-_ENOUGH = 100_000  # numbers of a band, evenly spread
+_ENOUGH = 100_000  # values of a band that are looked at, evenly spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Product:
     """Files of reflectance that do not state their scale: reflectance = stored * scale + offset.
 
     Attributes:
-        scale: see above.
-        offset: see above.
-        satellite: whose bands they are; None where the file names them.
-        nodata: the product's own fill value.
+        scale: factor of the stored value.
+        offset: added to the product.
+        satellite: the satellite with these bands; None if the file names them.
+        nodata: the fill value of the product.
     """
 
     scale: float
@@ -64,12 +64,12 @@ class Product:
 
 
 class MultispectralOptions(ModalityOptions):
-    """What the user knows of files that do not state the scale of their reflectance."""
+    """Options for files that do not state the scale of their reflectance."""
 
     scale: float | None = Field(
         None,
         gt=0,
-        description="Reflectance is stored x scale, which the files do not say; 0.0001 for reflectance x 10000.",
+        description="Reflectance = stored x scale, for files that do not state it; 0.0001 for reflectance x 10000.",
     )
     offset: float = Field(0.0, description="Added to stored x scale; needs scale.")
 
@@ -81,12 +81,12 @@ class MultispectralOptions(ModalityOptions):
 
 
 class Multispectral(WindowedAdapter):
-    """Every band of a GeoTIFF, named and scaled as the file itself says.
+    """All bands of a GeoTIFF, with the names and scales that the file states.
 
-    Where a band states a scale or an offset its values are stored * scale + offset, in the unit it states; a band that
-    states neither is counts, or reflectance where the user states the scale. A file that states another one is refused,
-    and so is one that seems to be scaled already. The file's nodata value, mask or alpha band makes pixels invalid,
-    band by band.
+    A band with a scale or offset in the file has the values stored * scale + offset, in the unit of the file. A band
+    without them is counts, or reflectance if the option `scale` is given. A file whose scale contradicts the option is
+    refused, as is a file that seems to be scaled already. Nodata value, mask or alpha band of the file make pixels
+    invalid, band by band.
     """
 
     name = "multispectral"
@@ -99,7 +99,7 @@ class Multispectral(WindowedAdapter):
 
     @property
     def product(self) -> Product | None:
-        """What is known of the files; None where they say all themselves."""
+        """The scale of the files as given by options or satellite; None if the files state it."""
         options = self.options
         if not isinstance(options, MultispectralOptions) or options.scale is None:
             return None
@@ -122,7 +122,7 @@ class Multispectral(WindowedAdapter):
         return geotiff_size(Path(files["multispectral"]))
 
     def reading_only(self, picks: Sequence[str | int]) -> ModalityAdapter:
-        """Return this sensor reading no other bands of a window, unless a subclass computes channels of several."""
+        """Return this sensor with only these bands read, unless a subclass computes channels from several bands."""
         if type(self).transform is not ModalityAdapter.transform:
             return self
         made = copy(self)
@@ -142,7 +142,7 @@ class Multispectral(WindowedAdapter):
         return tuple(Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um) for band in named)
 
     def image(self, file: GeoTiff, *, whole: bool = True) -> SensorImage:
-        """Return (C, H, W) of all bands of a file; the numbers of a `whole` one must be those of the product."""
+        """Return (C, H, W) of all bands of a file; the values of a `whole` image are checked for plausibility."""
         product, channels = self.product, self._channels(file.bands, file.path)
         values = np.stack([self._scaled(file, index, product) for index in range(len(channels))])
         fill = None if product is None else product.nodata
@@ -155,7 +155,7 @@ class Multispectral(WindowedAdapter):
         return image
 
     def _scaled(self, file: GeoTiff, index: int, product: Product | None) -> FloatArray:
-        """Return (H, W) values of one band; a file that states another scale than the product raises DataError."""
+        """Return (H, W) values of one band; raise DataError if the file states another scale than the product."""
         tags = file.bands[index]
         if product is None:
             return _linear(file, index, tags.scale, tags.offset)
@@ -163,16 +163,16 @@ class Multispectral(WindowedAdapter):
             raise DataError(
                 f"{file.path}: states scale {tags.scale:g} and offset {tags.offset:g}, but modality {self.name!r} with "
                 f"its options means {product.scale:g} and {product.offset:g}; use --modality multispectral without "
-                "options, which goes by the file"
+                "options, which uses the scale of the file"
             )
         return _linear(file, index, product.scale, product.offset)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (6, H, W) apparent reflectance of blue, green, red, nir, swir1 and swir2."""
-        if self.product is not None:  # a simulated file says its scale itself
+        if self.product is not None:  # a simulated file states its scale
             raise ConfigError(
-                f"modality {self.name!r} with options is for files that do not say their scale; simulate multispectral "
-                "without options"
+                f"modality {self.name!r} with options is for files that do not state their scale; simulate "
+                "multispectral without options"
             )
         from simmat_plugin_multispectral.camera import WAVELENGTHS_UM, apparent_reflectance
 
@@ -180,7 +180,7 @@ class Multispectral(WindowedAdapter):
         return SensorImage.from_planes(apparent_reflectance(scene, rng), channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write a GeoTIFF that says what its bands are: reflectance as 16-bit DN of 1/10000, all else as float32."""
+        """Write a GeoTIFF with names and scales of bands: reflectance as 16-bit DN of 1/10000, others as float32."""
         tags = [
             BandTags(
                 channel.name,
@@ -205,7 +205,7 @@ class Multispectral(WindowedAdapter):
 
 
 class Sentinel2Options(ModalityOptions):
-    """Which products of Sentinel-2 the files are."""
+    """Options for the product version of Sentinel-2 files."""
 
     boa_offset: bool = Field(
         False,
@@ -245,19 +245,19 @@ class Landsat8(Multispectral):
 
 
 def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:
-    """Refuse a file whose numbers are reflectance already, without any scale."""
+    """Raise DataError for a file whose stored values seem to be reflectance already."""
     bands = [plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)]
-    bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros is of any scale
+    bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros fits any scale
     if bands and all(map(_is_reflectance, bands)):
         low, high = min(numbers.min() for numbers in bands), max(numbers.max() for numbers in bands)
         raise DataError(
-            f"{file.path}: nearly all numbers of every band lie within -2 to 2, got {low:.4g} to {high:.4g}, so it "
-            "seems to hold reflectance already; use --modality multispectral without options"
+            f"{file.path}: nearly all values of every band are within -2 to 2, got {low:.4g} to {high:.4g}, so they "
+            "seem to be reflectance already; use --modality multispectral without options"
         )
 
 
 def _channel(band: NamedBand, tags: BandTags) -> Channel:
-    """Describe one band by what the file states."""
+    """Return the channel of a band from the tags of the file."""
     if tags.unit.lower() == REFLECTANCE:
         quantity, unit = REFLECTANCE, "1"
     elif tags.unit and tags.unit != "1":
@@ -270,10 +270,10 @@ def _channel(band: NamedBand, tags: BandTags) -> Channel:
 
 
 def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
-    """Return whether the numbers of a band can hardly be a multiple of reflectance.
+    """Return whether the values of a band are probably reflectance itself, not a multiple of it.
 
-    Whole numbers can, but for 0 and 1. Of others it is hard where more than nine of ten different ones lie within -2 to
-    2: a fill value is one number, however often it stands there, and glints are few.
+    Whole numbers other than 0 and 1 are a multiple. Others are reflectance if more than nine of ten different values
+    are within -2 to 2: a fill value counts once, however often it occurs, and glints are rare.
     """
     if numbers.dtype.kind != "f":
         return bool(numbers.min() >= 0 and numbers.max() <= 1)
@@ -283,7 +283,7 @@ def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
 
 
 def _linear(file: GeoTiff, index: int, scale: float, offset: float) -> FloatArray:
-    """Return (H, W) stored * scale + offset; float64 keeps all digits on the way."""
+    """Return (H, W) stored * scale + offset, computed in float64 to keep all digits."""
     return np.asarray(file.stored[index] * np.float64(scale) + offset, dtype=np.float32)
 
 

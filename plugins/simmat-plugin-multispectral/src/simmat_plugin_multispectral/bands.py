@@ -1,4 +1,4 @@
-"""Which band is which: from the file's own words, or from the standard of a satellite."""
+"""Identify bands, by the descriptions in the file or by the standard of a satellite."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from simmat.errors import DataError
 from simmat_plugin_multispectral.geotiff import BandTags, is_count
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not glued to a letter, which makes the number of a band
+_FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not after a letter: "B8" is a band number
 _WITH_UNIT = re.compile(_FROM + _NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
 _BAND_AND_DASH = re.compile(r"\b(?:band|channel)\s*\d+\s+[-–]\s", re.IGNORECASE)
-_WIDEST = 3  # no band reaches from one wavelength to three times that
+_WIDEST = 3  # largest ratio of the ends of a band
 _UM_TAGS = ("central_wavelength_um", "wavelength_um")
 _NM_TAGS = ("central_wavelength_nm", "wavelength_nm")
 
 
 @dataclass(frozen=True, slots=True)
 class NamedBand:
-    """A band's name in `--channels`, and its centre wavelength where it is known."""
+    """The name of a band in `--channels`, and its centre wavelength if it is known."""
 
     name: str
     wavelength_um: float | None = None
@@ -29,13 +29,13 @@ class NamedBand:
 
 @dataclass(frozen=True, slots=True)
 class Satellite:
-    """What a satellite's standard products hold.
+    """The bands of a satellite's standard products.
 
     Attributes:
-        title: its name for people.
-        bands: its own band name, lower case -> ours.
-        orders: the band names of files without descriptions, one order for each count; other counts are refused, as are
-            all where files of different orders are in use.
+        title: name of the satellite.
+        bands: its band name in lower case -> our band.
+        orders: band names of files without descriptions, one order for each number of bands; files with other numbers
+            are refused. Empty if files with different orders are in use.
     """
 
     title: str
@@ -74,13 +74,13 @@ LANDSAT8 = Satellite("Landsat 8", _L8, (tuple(_L8),))
 
 
 def bands_of_file(bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
-    """Name each band by its description, or `band0`, `band1`, … where it has none.
+    """Name each band by its description, or `band0`, `band1`, … without one.
 
     A wavelength comes from the band's metadata (GDAL's CENTRAL_WAVELENGTH_UM, ENVI's wavelength with its units) or
     from a number with its unit in the description ("red 665 nm").
 
     Raises:
-        DataError: two bands have one name.
+        DataError: two bands have the same name.
     """
     named = tuple(
         NamedBand(_plain(band.description) or f"band{index}", _wavelength(band)) for index, band in enumerate(bands)
@@ -92,12 +92,12 @@ def bands_of_file(bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...
 
 
 def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
-    """Name each band by the satellite's standard: its description, or its place where the count leaves no doubt.
+    """Name each band by the satellite's standard: by description, or by position if the number of bands is unambiguous.
 
-    Descriptions that merely count the bands of the file ("Band 1", "Band 2", …) say nothing; programs add them.
+    Descriptions that only count the bands of the file ("Band 1", "Band 2", …), as programs add them, are ignored.
 
     Raises:
-        DataError: a description is no band of the satellite, or there are none and the count fits no product.
+        DataError: a description is not a band of the satellite, or there are none and the number fits no product.
     """
     said = [_band_number(band.description.partition(",")[0]) for band in bands]  # GDAL: "B4, central wavelength …"
     if not any(said) or all(is_count(band.description, index) for index, band in enumerate(bands, 1)):
@@ -108,7 +108,7 @@ def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Pa
             raise DataError(
                 f"{path}: {len(bands)} bands without descriptions{' but their count' if any(said) else ''}; "
                 f"{satellite.title} {why}. Describe them ({', '.join(satellite.bands)}), or use --modality "
-                "multispectral, with --modality-option scale=… where the file does not say its scale"
+                "multispectral, with --modality-option scale=… if the file does not state its scale"
             )
         said = list(order)
     own = {band.name: band for band in satellite.bands.values()}
@@ -130,7 +130,7 @@ def _band_number(description: str) -> str:
 
 
 def _plain(description: str) -> str:
-    """Return a name that `--channels` can hold: lower case, no commas or spaces."""
+    """Return a name valid in `--channels`: lower case, no commas or spaces."""
     return re.sub(r"[^a-z0-9._+]+", "-", description.lower()).strip("-")
 
 

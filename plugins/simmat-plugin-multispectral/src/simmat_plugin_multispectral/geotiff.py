@@ -1,4 +1,4 @@
-"""GeoTIFF through rasterio, which is loaded on use: planes, what the file says of them, and where they lie."""
+"""Read and write GeoTIFF with rasterio, which is imported on use: planes, their tags, and the georeference."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from simmat.types import BoolArray, Georeference, Window
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
 _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
-_OPAQUE = (0, 1, 255, 32767, 65535)  # nothing, and the full scales of floats and of 8, 15 and 16 bits
-_CACHE_BYTES = 320 * 2**20  # decoded blocks, where windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
+_OPAQUE = (0, 1, 255, 32767, 65535)  # transparent, and the full scales of floats and of 8, 15 and 16 bits
+_CACHE_BYTES = 320 * 2**20  # decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
 _MOST_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
 
 
 @dataclass(frozen=True, slots=True)
 class BandTags:
-    """What a file says of one band; empty where it says nothing.
+    """The tags of a band; empty if the file has none.
 
     Attributes:
-        description: its name.
-        unit: of the scaled values.
+        description: name of the band.
+        unit: unit of the scaled values.
         scale: values are stored * scale + offset.
         offset: see `scale`.
         tags: metadata of the band and of its domain IMAGERY, keys in lower case.
@@ -50,15 +50,14 @@ class BandTags:
 
 @dataclass(frozen=True, slots=True)
 class GeoTiff:
-    """One file.
+    """The content of a file.
 
     Attributes:
-        stored: (P, H, W) in the file's own dtype; an alpha band is not among them.
-        valid: (P, H, W) False where the file's nodata value, mask or alpha, or the user's `--nodata`, says that
-            nothing was measured.
-        bands: what it says of each plane.
-        georeference: where it lies, if it states a coordinate system.
-        path: where it was read.
+        stored: (P, H, W) stored values in the dtype of the file, without an alpha band.
+        valid: (P, H, W) bool, False for nodata by the file's nodata value, mask or alpha band, or by `--nodata`.
+        bands: tags of each plane.
+        georeference: georeference, if the file has a coordinate system.
+        path: path of the file.
     """
 
     stored: npt.NDArray[Any]
@@ -78,14 +77,14 @@ def read_geotiff(
 
     Args:
         path: the file.
-        nodata: the nodata that the user states.
-        window: None for the whole image.
-        wanted: takes what the file says of its bands and returns the indices of those to read; the others come back
-            without a valid pixel. None for all.
+        nodata: nodata given by the user.
+        window: the window to read; None for the whole image.
+        wanted: maps the tags of all bands to the indices of the bands to read; the others have no valid pixel. None
+            for all.
 
     Raises:
-        DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette, or an
-            alpha band that seems to be measured; or the window reaches beyond it.
+        DataError: the file is missing, damaged, not a TIFF, has several pages, complex values, a palette, or an alpha
+            band that seems to be a measurement; or the window is not inside the image.
     """
     from rasterio.enums import MaskFlags
 
@@ -103,10 +102,10 @@ def read_geotiff(
             stored = file.read(numbers, window=part)  # (P, H, W)
             valid = np.ones(stored.shape, np.bool_)
             if any(MaskFlags.all_valid not in file.mask_flag_enums[number - 1] for number in numbers):
-                valid = file.read_masks(numbers, window=part) > 0  # GDAL keeps masks too, full ones as others
+                valid = file.read_masks(numbers, window=part) > 0  # GDAL caches masks as well
             for plane, good, number in zip(stored, valid, numbers, strict=True):
-                if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask is made of one of mask, nodata
-                    good &= plane != missing  # and alpha alone
+                if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask comes from only one of mask,
+                    good &= plane != missing  # nodata and alpha
             for alpha in set(file.indexes) - set(kept):
                 opacity = file.read(alpha, window=part)
                 _check_alpha(path, file, alpha, opacity if window is None else None)
@@ -151,9 +150,9 @@ def geotiff_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path, window: Window | None) -> Iterator[Any]:
-    """Open a file for rasterio to read; for windows it stays open, and with it the blocks that GDAL decoded.
+    """Open a file with rasterio; for windows it stays open, so that GDAL keeps its decoded blocks.
 
-    A strip is as wide as the image, so each window of a row needs it again. What GDAL keeps of all files is bounded.
+    A strip is as wide as the image, so every window of a row needs the same strips. GDAL's cache is limited.
     """
     import rasterio
 
@@ -167,7 +166,7 @@ def _opened(path: Path, window: Window | None) -> Iterator[Any]:
 
 @lru_cache(maxsize=4)
 def _remembered(path: Path, _state: tuple[int, ...], _process: int, _thread: int) -> Any:
-    """Open a file once for all windows that a thread reads of it: an open file of GDAL belongs to one thread."""
+    """Open a file once for all windows that a thread reads; an open file of GDAL must not be shared by threads."""
     return _checked(path, whole=False)
 
 
@@ -178,11 +177,11 @@ def _checked(path: Path, *, whole: bool) -> Any:
     file = rasterio.open(path, driver="GTiff")
     if file.subdatasets:
         raise DataError(
-            f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has its bands in one. Write them as planes of "
+            f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has all bands in one. Write them as planes of "
             "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
         )
     if any(role.name == "palette" for role in file.colorinterp):
-        raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
+        raise DataError(f"{path}: a palette image, whose values are indices, not intensities")
     return file
 
 
@@ -194,7 +193,7 @@ def write_geotiff(
     nodata: float | None = None,
     georeference: Georeference | None = None,
 ) -> None:
-    """Write (P, H, W) planes as a deflate-compressed GeoTIFF; a whole file or none.
+    """Write planes (P, H, W) as a deflate-compressed GeoTIFF, completely or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -222,19 +221,21 @@ def write_geotiff(
 
 
 def is_count(description: str, index: int) -> bool:
-    """Return whether a description says no more than that its band is the `index`th of the file, from 1."""
+    """Return whether a description only gives the index of the band in the file, from 1."""
     match = _COUNT.fullmatch(description.strip())
     return match is not None and int(match[1]) == index
 
 
 def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | None) -> None:
-    """Refuse an alpha band that was measured: GDAL calls the fourth band of 8 bits alpha unless it is told otherwise.
+    """Raise DataError for an alpha band that seems to be a measurement.
+
+    By default GDAL declares the fourth of four 8-bit bands alpha.
 
     Args:
-        path: of the file.
-        file: opened by rasterio.
-        index: of the band, from 1.
-        opacity: (H, W) its numbers; None where only a part was read.
+        path: path of the file.
+        file: the file opened by rasterio.
+        index: index of the band, from 1.
+        opacity: (H, W) values of the band; None if only a part was read.
     """
     said = _tags(file, index)
     wavelength = next((f"{key} {text}" for key, text in (said.tags or {}).items() if "wavelength" in key and text), "")
@@ -246,7 +247,7 @@ def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | 
     elif said.description and not is_count(said.description, index):
         why = f"is described as {said.description!r}"
     elif partial > _MOST_PARTIAL:
-        why = f"holds other numbers than 0 and full at {partial:.0%} of the pixels"
+        why = f"has values other than 0 and full scale at {partial:.0%} of the pixels"
     else:
         return
     roles = [role.name if other != index else "undefined" for other, role in enumerate(file.colorinterp, 1)]

@@ -36,15 +36,15 @@ class FourAngles(PolarizationAdapter):
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
-        Files of three planes (a colour camera) are averaged over them, for light of all colours adds up. Where any of
-        the four is saturated, or all are dark, angle and degree are invalid; where one is missing, so is s0.
+        The three planes of colour files are averaged. Angle and degree are invalid where any of the four images is
+        saturated or all are dark; s0 is invalid, too, where any of them is.
         """
         images = [read_image(files[name], nodata) for name in NAMES]
         check_alike(images)
         for image in images:
             require_unscaled(image, self.name)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
-        most = min(saturation_of(image) for image in images)  # one camera: what one file says of its bits is so of all
+        most = min(saturation_of(image) for image in images)  # one camera: the bits of one file are those of all
         full = (planes >= most).any(axis=(0, 1))
         found = np.stack([image.measured for image in images])  # (4, P, H, W)
         intensities = np.where(found, planes, 0).mean(axis=1)
@@ -53,7 +53,7 @@ class FourAngles(PolarizationAdapter):
         return from_stokes(stokes_of(intensities), measured, trusted, str(images[0].path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what a 12-bit camera with four polarizers measures of the scene."""
+        """Simulate a 12-bit camera with four polarizers."""
         from simmat_plugin_polarization.camera import four_angles
 
         counts = four_angles(scene, rng)
@@ -61,14 +61,16 @@ class FourAngles(PolarizationAdapter):
         return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write 12-bit counts, rounded; a pixel without angle and degree is written saturated, or dark if it is.
+        """Write 12-bit counts, rounded; pixels without angle and degree are written as saturated, or dark if they are.
 
         Raises:
-            ConfigError: s0 is invalid somewhere; counts cannot say that.
+            ConfigError: s0 is invalid somewhere, which counts cannot express.
         """
         if not image.valid[0].all():
             missing = int((~image.valid[0]).sum())
-            raise ConfigError(f"{files['i0']}: s0 is invalid at {missing} pixels, which counts of 12 bits cannot say")
+            raise ConfigError(
+                f"{files['i0']}: s0 is invalid at {missing} pixels, which counts of 12 bits cannot express"
+            )
         for name, counts in zip(NAMES, counts_of(image), strict=True):
             path = Path(files[name])
             tiff = path.suffix.lower() in (".tif", ".tiff")
@@ -76,21 +78,21 @@ class FourAngles(PolarizationAdapter):
 
 
 def counts_of(image: SensorImage) -> np.ndarray:
-    """Return the (4, H, W) uint16 counts that give `s0`, `aolp` and `dolp` again; at most 4095."""
+    """Return the (4, H, W) uint16 counts, at most 4095, from which `s0`, `aolp` and `dolp` can be computed again."""
     s0, aolp, dolp = image.data.astype(np.float64)
     known = image.valid[1] & image.valid[2]
     intensities = intensities_of(stokes_from(s0, aolp, np.where(known, dolp, 0)))
     full = ~known & ~is_dark(s0 / 2)
-    rest = ((2 * s0 - FULL) / 3).clip(0, FULL)  # one saturated, the others so that s0 stays
+    rest = ((2 * s0 - FULL) / 3).clip(0, FULL)  # one saturated, the others chosen to keep s0
     saturated = np.stack([np.full_like(s0, FULL), rest, rest, rest])
-    most = np.where(known, FULL - 1, FULL)  # a pixel whose polarization is known must not be read as saturated
+    most = np.where(known, FULL - 1, FULL)  # a pixel with known polarization must not be read as saturated
     return np.rint(np.where(full, saturated, intensities)).clip(0, most).astype(np.uint16)
 
 
 def check_alike(images: Sequence[ImageFile]) -> None:
-    """Raise DataError where the four images differ in size, planes, number type or the bits that they state.
+    """Raise DataError if the four images differ in size, planes, number type or stated bits.
 
-    Also where they have not one or three planes. Files that state no bits contradict none that do.
+    They must have one or three planes. A file without stated bits agrees with any other.
     """
     first = images[0]
     if len(first.planes) not in (1, 3):

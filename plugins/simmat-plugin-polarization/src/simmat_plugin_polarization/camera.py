@@ -1,8 +1,9 @@
-"""What a camera with four polarizers sees of a synthetic scene.
+"""Simulate a camera with four polarizers on a synthetic scene.
 
-Each pixel's light is a sum: scattered out of the body (weakly polarized, in the plane of incidence, so that the angle
-follows the normal's azimuth), mirrored at the surface (strongly, across it), and through glass what is behind (by its
-Stokes parameters). The clear sky is polarized as by Rayleigh. Then lens blur, exposure, shot and read noise, 12 bits.
+The light of a pixel is a sum: light scattered inside the body (weakly polarized in the plane of incidence, so the angle
+follows the azimuth of the normal), light mirrored at the surface (strongly polarized across that plane), and through
+glass the light from behind, as Stokes parameters. The clear sky has Rayleigh polarization. Lens blur, exposure, shot
+and read noise, and 12 bits follow.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ Array = npt.NDArray[np.float64]
 
 LENS_BLUR_PX = 0.6
 FULL_COUNTS = 4095
-_FULL_WELL = 10_500.0  # electrons, as of Sony IMX250MZR
+_FULL_WELL = 10_500.0  # electrons, Sony IMX250MZR
 _READ_NOISE = 2.5  # electrons
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
 _MOST_GAIN = 60.0
-_LONGEST = 4.0  # exposures: a radiance of 1/4 still fills the wells
-_RAYLEIGH = 0.75  # most polarized light of a clear sky
+_LONGEST = 4.0  # longest exposure: a radiance of 1/4 still fills the wells
+_RAYLEIGH = 0.75  # largest degree of polarization of a clear sky
 
 
 def four_angles(scene: Scene, rng: np.random.Generator) -> Array:
@@ -58,7 +59,7 @@ def radiance(scene: Scene) -> Array:
 
 
 def geometry(scene: Scene, surface: Surface) -> tuple[Array, Array]:
-    """Return the (H, W) cosine of incidence and the azimuth of the plane of incidence in the picture, in radians."""
+    """Return the cosine of incidence and the azimuth of the plane of incidence in the image in radians, (H, W) each."""
     view, normal = scene.toward_camera().astype(np.float64), surface.normal.astype(np.float64)
     cosine = np.einsum("chw,chw->hw", view, normal).clip(0, 1)
     across = normal - cosine * view
@@ -66,7 +67,7 @@ def geometry(scene: Scene, surface: Surface) -> tuple[Array, Array]:
 
 
 def _layer(scene: Scene, surface: Surface) -> Array:
-    """Return (3, 3, H, W): the Stokes parameters of one layer of surfaces, colour by colour."""
+    """Return (3, 3, H, W): for each colour the Stokes parameters of one layer of surfaces."""
     light = scene.light
     cosine, azimuth = geometry(scene, surface)
     sun = np.asarray(light.sun_direction)
@@ -85,7 +86,7 @@ def _layer(scene: Scene, surface: Surface) -> Array:
     power = 2 / np.maximum(rough, 0.05) ** 2
     glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (power + 2) / 8
     smooth = (1 - rough) ** 2
-    # A rough surface mirrors too, at facets of many directions, which spreads and weakens it.
+    # A rough surface mirrors at facets of many directions, which spreads and weakens the reflection.
     arriving = _surroundings(scene, surface) * (0.15 + 0.85 * smooth) + sun_rgb * np.minimum(glint, 40) * smooth
     mirrored = arriving[:, None] * _linear((rs + rp) / 2, (rp - rs) / 2 * (1 - 0.6 * rough), azimuth)
     met = scattered[:, None] * _linear(np.ones_like(body), body, azimuth) + mirrored
@@ -93,12 +94,12 @@ def _layer(scene: Scene, surface: Surface) -> Array:
 
 
 def _linear(total: Array, within: Array, azimuth: Array) -> Array:
-    """Return (3, H, W) Stokes parameters of light of which `within` more is in the plane of incidence than across."""
+    """Return (3, H, W) Stokes parameters of light; `within` is its excess in the plane of incidence over across."""
     return np.stack([total, within * np.cos(2 * azimuth), within * np.sin(2 * azimuth)])
 
 
 def through_pane(stokes: Array, ts: Array, tp: Array, azimuth: Array) -> Array:
-    """Send (3, 3, H, W) through a pane: the Mueller matrix of a diattenuator, axis in the plane of incidence."""
+    """Transmit (3, 3, H, W) Stokes parameters through a pane, a diattenuator with axis in the plane of incidence."""
     s0, s1, s2 = np.moveaxis(stokes, 1, 0)  # each (3, H, W)
     c, s = np.cos(2 * azimuth), np.sin(2 * azimuth)
     along, diagonal = c * s1 + s * s2, c * s2 - s * s1
@@ -113,7 +114,7 @@ def _fresnel(scene: Scene, surface: Surface, cosine: Array) -> tuple[Array, Arra
 
 
 def _surroundings(scene: Scene, surface: Surface) -> Array:
-    """Return (3, H, W) radiance that each pixel's mirrored ray meets: the sky above, the ground or room below."""
+    """Return the (3, H, W) radiance where the mirrored ray of each pixel ends: sky above, ground or room below."""
     up, view = np.asarray(scene.light.up), scene.toward_camera().astype(np.float64)
     normal = surface.normal.astype(np.float64)
     cosine = np.einsum("chw,chw->hw", normal, view)
@@ -124,7 +125,7 @@ def _surroundings(scene: Scene, surface: Surface) -> Array:
 
 
 def _sky(scene: Scene) -> Array:
-    """Return (3, 3, H, W): under a clear sun the sky is polarized across the plane through the sun (Rayleigh)."""
+    """Return (3, 3, H, W) Stokes parameters of the sky; a clear one is polarized across the plane through the sun."""
     light = scene.light
     brightness = 2.2 * np.asarray(light.ambient_rgb)[:, None, None, None]
     toward = -scene.toward_camera().astype(np.float64)
@@ -143,6 +144,6 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     blurred = gaussian_filter(through, (0, 0, LENS_BLUR_PX, LENS_BLUR_PX))
     metered = blurred[..., np.isfinite(scene.surface.depth_m)]
     bright = max(float(np.percentile(metered, 98)) / 0.7, float(np.percentile(blurred, 98)) / 0.95, 1 / _MOST_GAIN)
-    well = _FULL_WELL * min(1.0, _LONGEST * bright)  # in the dark the exposure ends, and electrons are few
+    well = _FULL_WELL * min(1.0, _LONGEST * bright)  # in the dark the exposure is limited, so there are few electrons
     values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
     return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))

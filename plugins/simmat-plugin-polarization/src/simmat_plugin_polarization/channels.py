@@ -1,4 +1,4 @@
-"""The channels of a polarization image, how mirrors and turns change them, and what the network gets."""
+"""The channels of a polarization image, and their values under flips, rotations and the transform for the network."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SIN = Channel("dolp_sin_2aolp", "normalized_stokes_s2", "1", valid_range=(-1.0, 
 
 
 class PolarizationOptions(ModalityOptions):
-    """What the files of a polarization camera hold."""
+    """Options of the files of a polarization camera."""
 
     files: Literal["angles", "mosaic", "aolp-dolp"] = Field(
         "angles",
         description="Four images behind polarizers at 0, 45, 90, 135 degrees; one raw mosaic; or angle and degree, "
-        "computed before.",
+        "already computed.",
     )
     angle_unit: Literal["rad", "deg"] = Field("rad", description="Unit of angles that are floats; for aolp-dolp.")
 
@@ -42,9 +42,8 @@ class PolarizationOptions(ModalityOptions):
 class PolarizationAdapter(ModalityAdapter):
     """A sensor whose channels include `aolp` and `dolp`; the option `files` decides which subclass reads it.
 
-    The network gets the angle as sin 2θ and cos 2θ, so that 0 and π are the same, weighted by the degree of
-    polarization: where nothing is polarized the angle is noise, and so it fades out. These are the normalized Stokes
-    parameters S1/S0 and S2/S0.
+    The network gets the angle as sin 2θ and cos 2θ, so that 0 and π are equal, weighted by the degree of polarization,
+    because the angle of unpolarized light is noise. These are the normalized Stokes parameters S1/S0 and S2/S0.
     """
 
     name = "polarization"
@@ -53,7 +52,7 @@ class PolarizationAdapter(ModalityAdapter):
     options: PolarizationOptions
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
-        """Return the adapter that reads the files which the options say."""
+        """Return the adapter for the files that the options describe."""
         from simmat_plugin_polarization import READERS
 
         said = options.get(self.name)
@@ -89,25 +88,25 @@ class PolarizationAdapter(ModalityAdapter):
         )
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """Mirror an image; either way angles turn round: θ becomes -θ."""
+        """Mirror an image; for both axes an angle θ becomes -θ."""
         return _with_angle(super().flip(image, axis), -1, 0)
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Turn an image counter-clockwise; angles turn with it: θ becomes θ + 90° times `quarter_turns`."""
+        """Rotate an image counter-clockwise; an angle θ becomes θ + 90° times `quarter_turns`."""
         return _with_angle(super().rotate(image, quarter_turns), 1, quarter_turns)
 
 
 def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: str) -> SensorImage:
-    """Return `s0`, `aolp` and `dolp` of (3, H, W) Stokes parameters.
+    """Return the image (3, H, W) of `s0`, `aolp` and `dolp` for Stokes parameters.
 
     Args:
-        stokes: S0, S1, S2 in counts.
-        measured: (H, W) False where a file says that there is no number; nothing is known there.
-        trusted: (H, W) False where the light was too much or too little to tell its polarization.
-        origin: where it came from.
+        stokes: (3, H, W) S0, S1, S2 in counts.
+        measured: (H, W) bool, False where a file has no value.
+        trusted: (H, W) bool, False where the light was too bright or too dark for its polarization.
+        origin: origin of the image, for messages.
     """
     dolp = degree_of(stokes)
-    possible = (dolp <= 1) & (stokes[0] > 0)  # more than all light polarized: the four do not belong together
+    possible = (dolp <= 1) & (stokes[0] > 0)  # a degree above 1: the four values are inconsistent
     known = measured & trusted & possible
     planes = np.stack([stokes[0], angle_of(stokes[1], stokes[2]), dolp])
     return SensorImage.from_planes(planes, (S0, AOLP, DOLP), valid=np.stack([measured, known, known]), origin=origin)

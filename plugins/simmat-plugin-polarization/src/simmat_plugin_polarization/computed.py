@@ -1,4 +1,4 @@
-"""`polarization` with files=aolp-dolp: angle and degree of polarization as somebody has computed them."""
+"""`polarization` with files=aolp-dolp: precomputed angle and degree of polarization."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SLACK = 1e-3
 class Computed(PolarizationAdapter):
     """Angle and degree of linear polarization from two files.
 
-    Floats are angles in the option's unit, and fractions. Integers of 8 or 16 bits are scaled to their full range,
-    or to that of the bits which the file states: 0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
+    Float files are angles in the unit of the option, and degrees in 0..1. In 8 and 16-bit integer files the full range,
+    or that of the bits stated in the file, is 0 to 180 degrees, and 0 to 1.
     """
 
-    description = "polarization camera: angle and degree of linear polarization, computed before (TIFF, PNG, npy)"
+    description = "polarization camera: angle and degree of linear polarization, precomputed (TIFF, PNG, npy)"
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
     channels = (AOLP, DOLP)
 
     def __init__(self, options: PolarizationOptions | None = None) -> None:
-        """Make the sensor; `half_turn` are 180 degrees in the unit of its angles."""
+        """Make the sensor; its `half_turn` is 180 degrees in the unit of the angles."""
         super().__init__(options)
         self.half_turn = 180.0 if self.options.angle_unit == "deg" else float(np.pi)
         self.unit = "degrees" if self.options.angle_unit == "deg" else "radians"
@@ -34,8 +34,8 @@ class Computed(PolarizationAdapter):
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (2, H, W): aolp in radians, dolp.
 
-        Files of three planes (a colour camera) are joined to one: the mean of their polarizations as Stokes
-        parameters, all colours taken to be equally bright, since the files do not say how bright each was.
+        The three planes of colour files are averaged as Stokes parameters of equally bright colours, since the files
+        do not contain the brightness.
         """
         first, second = (read_image(files[name], nodata) for name in ("aolp", "dolp"))
         for image in (first, second):
@@ -47,7 +47,7 @@ class Computed(PolarizationAdapter):
             )
         aolp = self._angle(first)
         dolp = _scaled(second)
-        _refuse_beyond(second, dolp, 0, 1, "a degree of polarization lies within 0 to 1")
+        _refuse_beyond(second, dolp, 0, 1, "a degree of polarization must be in 0 to 1")
         valid = first.measured & second.measured
         degree, angle = np.where(valid, dolp, 0), np.where(valid, aolp, 0)
         waves = (degree * np.exp(2j * angle)).mean(axis=0)  # (H, W) s1 + i s2
@@ -56,11 +56,11 @@ class Computed(PolarizationAdapter):
         return SensorImage.from_planes(planes, self.channels, valid=np.stack([whole, whole]), origin=str(first.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return angle and degree of what a camera with four polarizers measures of the scene."""
+        """Simulate a camera with four polarizers, and return angle and degree."""
         return FourAngles().simulate(scene, rng).select([1, 2])
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write float32 TIFF or npy, the angle in the option's unit; invalid pixels are NaN."""
+        """Write float32 TIFF or npy, the angle in the unit of the option; invalid pixels are NaN."""
         scales = (self.half_turn / np.pi, 1.0)
         for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):
             values = np.where(image.valid[place], image.data[place].astype(np.float64) * scale, np.nan)
@@ -70,16 +70,16 @@ class Computed(PolarizationAdapter):
         """Return (P, H, W) radians."""
         if image.planes.dtype.kind != "f":
             part = _scaled(image)
-            _refuse_beyond(image, part, 0, 1, "angles lie within the bits that the file states")
+            _refuse_beyond(image, part, 0, 1, "angles must fit into the bits that the file states")
             return part * np.pi
         angle = image.planes.astype(np.float64) / self.half_turn
-        limit = f"angles in {self.unit} lie within ±{self.half_turn:g}; say another unit with "
+        limit = f"angles in {self.unit} must be within ±{self.half_turn:g}; give another unit with "
         _refuse_beyond(image, angle, -1, 1, limit + "--modality-option angle_unit=rad or deg")
         return angle * np.pi
 
 
 def _scaled(image: ImageFile) -> Array:
-    """Return floats as they are, and integers as a fraction of their full range."""
+    """Return floats unchanged, and integers as a fraction of their full range."""
     dtype = image.planes.dtype
     if dtype.kind == "f":
         return image.planes.astype(np.float64)

@@ -1,6 +1,6 @@
-"""How surfaces polarize light: Fresnel's equations for a complex index n + ik, and for light that comes from inside.
+"""Polarization by surfaces: Fresnel's equations for a complex index n + ik, and for light scattered inside.
 
-Angles of incidence are given by their cosine. "s" is across the plane of incidence, "p" within it.
+Angles of incidence are given by their cosine. "s" is perpendicular to the plane of incidence, "p" parallel to it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def reflectances(cosine: Array, n: Array, k: Array) -> tuple[Array, Array]:
 
 
 def pane(across: Array, within: Array) -> tuple[Array, Array, Array, Array]:
-    """Return (Rs, Rp, Ts, Tp) of a clear pane of two such surfaces, with all reflections in between added up."""
+    """Return (Rs, Rp, Ts, Tp) of a clear pane of two such surfaces, including all reflections between them."""
     rs, rp = 2 * across / (1 + across), 2 * within / (1 + within)
     return rs, rp, 1 - rs, 1 - rp
 
 
 def diffuse_degree(cosine: Array, n: Array) -> Array:
-    """Return the degree of polarization of light that was scattered inside and comes out; it lies in p.
+    """Return the degree of polarization, along p, of light that was scattered inside and leaves the surface.
 
     Atkinson and Hancock, Recovery of surface orientation from diffuse polarization (IEEE TIP 2006), equation 9.
     """

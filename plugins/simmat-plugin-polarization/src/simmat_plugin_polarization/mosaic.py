@@ -16,7 +16,7 @@ from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
 
 PATTERN_DEG = ((90, 45), (135, 0))
-"""The polarizers of each 2x2 pixels, top row first, as on Sony IMX250MZR and its kin."""
+"""Polarizer angles of each 2x2 block, top row first, as on Sony IMX250MZR and related sensors."""
 _BILINEAR = np.outer([1, 2, 1], [1, 2, 1]) / 4
 
 
@@ -30,8 +30,8 @@ class Mosaic(PolarizationAdapter):
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
-        Where a saturated pixel takes part, or all is dark, angle and degree are invalid; where a missing one does, so
-        is s0.
+        Angle and degree are invalid where a saturated pixel enters the interpolation, or all are dark; s0 is invalid,
+        too, where a missing pixel enters it.
         """
         image = read_image(files["mosaic"], nodata)
         require_one_plane(image, self.name)
@@ -40,8 +40,8 @@ class Mosaic(PolarizationAdapter):
         if raw.shape[0] % 2 or raw.shape[1] % 2 or min(raw.shape) < 4:
             height, width = raw.shape
             raise DataError(
-                f"{image.path}: a mosaic of 2x2 polarizers has an even width and height of at least 4, got "
-                f"{width}x{height}; a cut file may begin on another polarizer"
+                f"{image.path}: a mosaic of 2x2 polarizers needs an even width and height of at least 4, got "
+                f"{width}x{height}; a cropped file may begin on another polarizer"
             )
         intensities = demosaiced(np.where(image.measured[0], raw, 0))
         dark = is_dark(intensities.mean(axis=0), dark_limit_of(image))
@@ -49,7 +49,7 @@ class Mosaic(PolarizationAdapter):
         return from_stokes(stokes_of(intensities), ~_reach(~image.measured[0]), trusted, str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what a 12-bit camera with such a sensor measures of the scene."""
+        """Simulate a 12-bit camera with such a sensor."""
         from simmat_plugin_polarization.camera import four_angles
 
         raw = sampled(four_angles(scene, rng))
@@ -58,7 +58,7 @@ class Mosaic(PolarizationAdapter):
         return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write the 12-bit counts of the polarizer that each pixel has; finer detail than the mosaic's is lost."""
+        """Write the 12-bit counts behind the polarizer of each pixel; the other three of each pixel are lost."""
         path = Path(files["mosaic"])
         tiff = path.suffix.lower() in (".tif", ".tiff")
         write_image(path, sampled(counts_of(image))[None], description=describe_bits(BITS) if tiff else "")
@@ -73,11 +73,11 @@ def sampled(intensities: np.ndarray) -> np.ndarray:
 
 
 def demosaiced(raw: Array) -> Array:
-    """Return (4, H, W) of an (H, W) mosaic: measured values stay, those between are the mean of their neighbours.
+    """Return (4, H, W) of an (H, W) mosaic: measured values are kept, others are the mean of their neighbours.
 
-    Beyond the border the mosaic goes on mirrored at the outermost pixel, which keeps its pattern.
+    Beyond the border the mosaic is mirrored at the outermost pixel, which keeps its pattern.
     """
-    from scipy.ndimage import correlate  # here, for every command loads this module and most need no mosaic
+    from scipy.ndimage import correlate  # here, as every command loads this module and few need a mosaic
 
     planes = np.zeros((4, *raw.shape))
     for plane, angle in zip(planes, ANGLES_DEG, strict=True):
@@ -93,5 +93,5 @@ def sites(angle_deg: int) -> tuple[slice, slice]:
 
 
 def _reach(pixels: BoolArray) -> BoolArray:
-    """Return where any of the (H, W) pixels takes part in an interpolation."""
+    """Return (H, W) bool, True where any of the given pixels enters the interpolation."""
     return np.asarray((demosaiced(pixels.astype(np.float64)) > 0).any(axis=0))

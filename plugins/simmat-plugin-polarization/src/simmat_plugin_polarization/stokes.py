@@ -1,8 +1,8 @@
-"""Linear Stokes parameters: what four polarizers measure, and what angle and degree of polarization are.
+"""Linear Stokes parameters from four polarizers, and angle and degree of linear polarization.
 
-Angles are counter-clockwise from the image's horizontal as one looks at the picture, in radians. S1 = I0 - I90 and
-S2 = I45 - I135; the angle of linear polarization is half of atan2(S2, S1), for an arctangent of S2/S1 confuses it
-with its perpendicular (Goldstein, Polarized Light, 3rd ed. 2011, chapter 5).
+Angles are in radians, counter-clockwise from the horizontal axis of the image. S1 = I0 - I90 and S2 = I45 - I135. The
+angle of linear polarization is atan2(S2, S1) / 2; an arctangent of S2 / S1 could not distinguish it from its
+perpendicular (Goldstein, Polarized Light, 3rd ed. 2011, chapter 5).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def angle_of(s1: Array, s2: Array) -> Array:
 
 
 def degree_of(stokes: Array) -> Array:
-    """Return the degree of linear polarization of (3, ...) Stokes parameters; 0 where there is no light."""
+    """Return the degree of linear polarization of (3, ...) Stokes parameters; 0 without light."""
     s0, s1, s2 = stokes
     return np.asarray(np.hypot(s1, s2) / np.where(s0 > 0, s0, np.inf))
 
@@ -44,6 +44,6 @@ def stokes_from(s0: Array, aolp: Array, dolp: Array) -> Array:
 
 
 def within_half_turn(angle: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Return the same direction of a line in 0 to pi, for a line has no head."""
+    """Return angles of undirected lines, wrapped to [0, pi)."""
     turned = np.mod(angle, np.asarray(np.pi, dtype=angle.dtype))
     return np.asarray(turned)

@@ -45,10 +45,10 @@ _ALL = (*_LOSSLESS, ".jpg", ".jpeg")
 
 
 class SarOptions(ModalityOptions):
-    """What the files hold, and how they are read."""
+    """Options of radar files."""
 
     scale: Literal["amplitude", "power", "db"] = Field(
-        "amplitude", description="What the numbers are: amplitude, power (sigma nought or intensity, linear), decibel."
+        "amplitude", description="Scale of the values: amplitude, power (sigma nought or intensity, linear), decibel."
     )
     polarizations: Literal["single", "dual"] = Field(
         "single", description="One plane, or two: co- and then cross-polarized (VV, VH or HH, HV)."
@@ -109,7 +109,7 @@ class Sar(WindowedAdapter):
         else:
             self.sources = (Source("sar", _LOSSLESS if dual else _ALL),)
         units = {"amplitude": "count", "power": "1", "decibel": "dB"}
-        self.channels = described(self.planes, self.scale, units[self.scale.kind])
+        self.channels = channels_of(self.planes, self.scale, units[self.scale.kind])
 
     def read(
         self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
@@ -130,7 +130,7 @@ class Sar(WindowedAdapter):
         image = read_image(path, nodata, window)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
-        channels = described(self.planes[: len(planes)], self.scale, unit)
+        channels = channels_of(self.planes[: len(planes)], self.scale, unit)
         require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
         loaded = SensorImage.from_planes(
@@ -232,7 +232,7 @@ class Sar(WindowedAdapter):
         return replace(image, data=np.ascontiguousarray(data, dtype=np.float32))
 
 
-def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, ...]:
+def channels_of(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, ...]:
     """Return a channel for each plane: its quantity is the scale, its unit "count", "1" or "dB".
 
     Whole numbers of power are uncalibrated, so their quantity is "intensity".

@@ -47,21 +47,22 @@ _JPEG = (".jpg", ".jpeg")
 
 
 class ThermalOptions(ModalityOptions):
-    """What the user knows of the files of a thermal camera."""
+    """Options of thermal files."""
 
     unit: Literal["K", "cK", "mK", "C"] | None = Field(
-        None, description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius; by default as they say."
+        None,
+        description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius; default: that in the file.",
     )
 
 
 class Thermal(WindowedAdapter):
-    """Kelvin where the file or the user says so (radiometric JPEG, TIFF or PNG with a stated unit), else counts.
+    """Kelvin if the file or the user states it (radiometric JPEG, TIFF or PNG with a unit, option), else counts.
 
-    The channel of the loaded image tells which: `thermal [K]` or `thermal [count]`.
+    The channel of a loaded image is `thermal [K]` or `thermal [count]`.
     """
 
     name = "thermal"
-    description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, radiometric JPEG)"
+    description = "thermal camera: kelvin if the file states it, else counts (TIFF, PNG, npy, JPEG, radiometric JPEG)"
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (TEMPERATURE,)
     replaces: ClassVar[Mapping[str, str]] = {"thermal-k": "unit=K", "thermal-ck": "unit=cK", "thermal-c": "unit=C"}
@@ -70,26 +71,26 @@ class Thermal(WindowedAdapter):
 
     @property
     def unit(self) -> Unit | None:
-        """The unit that the user says, or None."""
+        """The unit given as option, or None."""
         options = self.options
         return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
     def read(
         self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
-        """Read (1, H, W) in kelvin, or in counts where nobody says what the numbers are.
+        """Read (1, H, W) in kelvin, or in counts if the unit is unknown.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
 
         Raises:
-            DataError: the file cannot be read, says another unit than the user, or is a JPEG where the user says one.
+            DataError: the file cannot be read, its unit contradicts the option, or the option is used for a JPEG.
         """
         path = Path(files["thermal"])
         if path.suffix.lower() in _JPEG:
             if self.unit is not None:
                 raise DataError(
-                    f"{path}: a JPEG holds no numbers in {self.unit.name}: it says its temperatures by radiometric "
-                    f"records, or holds none; leave the option unit out"
+                    f"{path}: a JPEG has no values in {self.unit.name}: it has radiometric records, or no "
+                    f"temperatures; leave the option unit out"
                 )
             if (found := read_radiometric(path)) is not None:
                 planes = found.values[None]  # (1, H, W)
@@ -109,19 +110,18 @@ class Thermal(WindowedAdapter):
         return kelvin_image(kelvin, stored.valid, path, whole=window is None)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""
+        """Return the (1, H, W) brightness temperature in kelvin of an uncooled 8-14 um camera."""
         from simmat_plugin_thermal.camera import brightness_temperature_k
 
         return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write kelvin as a TIFF that states its unit: the option's, else 16-bit cK to 655.35 K and float32 K above.
+        """Write kelvin as a TIFF with its unit: that of the option, else 16-bit cK up to 655.35 K and float32 K above.
 
-        Counts are written as they are. Invalid pixels become 0 in 16 bits and NaN in floats, and are read back as
-        invalid.
+        Counts are written unchanged. Invalid pixels become 0 in 16 bits and NaN in floats, which are read as invalid.
 
         Raises:
-            ConfigError: kelvin would go to a format that cannot say its unit.
+            ConfigError: kelvin would be written to a format without units.
         """
         path = Path(files["thermal"])
         if image.channels[0].unit != TEMPERATURE.unit:
@@ -140,9 +140,9 @@ class Thermal(WindowedAdapter):
 
 
 class MinMaxThermal(Thermal):
-    """Every image scaled by itself, coldest pixel 0 and hottest 1: the encoding of the AIMS benchmark.
+    """Temperature scaled per image, coldest pixel 0 and hottest 1: the encoding of the AIMS benchmark.
 
-    How hot anything is cannot be told any more. For comparison, and for files whose numbers drift from one to the next.
+    The absolute temperature is lost. For comparison, and for files whose values drift from image to image.
     """
 
     name = "thermal-minmax"
@@ -155,22 +155,22 @@ class MinMaxThermal(Thermal):
     Options = ModalityOptions
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (1, H, W) within 0 to 1."""
+        """Read (1, H, W) in 0..1."""
         return min_max(super().load(files, nodata=nodata, missing=missing), self.channels)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what `thermal` sees, scaled."""
+        """Return the simulated temperature, scaled per image."""
         return min_max(super().simulate(scene, rng), self.channels)
 
 
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path, *, whole: bool = True) -> SensorImage:
-    """Wrap (1, H, W) kelvin; numbers of a whole image that can hardly be temperatures raise DataError."""
+    """Make an image of (1, H, W) kelvin; raise DataError if the values of a whole image are not plausible."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
     if not whole:
         return image
     advice = (
-        "say the unit of the files with --modality-option unit=K, cK, mK or C; without one they are read as they say. "
-        "Of another scale, such as FLIR's TLinear of 0.04 K a count: a sensor.toml with scale = 0.04"
+        "give the unit of the files with --modality-option unit=K, cK, mK or C; the default is the unit in the file. "
+        "For another scale, such as FLIR's TLinear of 0.04 K per count, use a sensor.toml with scale = 0.04"
     )
     return require_measured(image, kelvin, advice, measured=valid)
 

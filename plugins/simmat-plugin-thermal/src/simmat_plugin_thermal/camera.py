@@ -1,7 +1,7 @@
-"""What an uncooled 8-14 um camera reads of a synthetic scene.
+"""Simulate an uncooled 8-14 um camera on a synthetic scene.
 
-Grey-body emission and the mirrored surroundings in band radiance (Planck's law), a thin atmosphere, lens blur,
-vignetting and fixed pattern left over by the calibration, temporal noise; then brightness temperature of emissivity 1.
+Grey-body emission and mirrored surroundings in band radiance (Planck's law), a thin atmosphere, lens blur, vignetting
+and fixed pattern left by the calibration, and temporal noise; then brightness temperature for emissivity 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _H, _C, _KB = 6.62607015e-34, 299_792_458.0, 1.380649e-23  # SI 2019
 
 @cache
 def _table() -> tuple[Array, Array]:
-    """Return (temperatures in K, band radiance in W m^-2 sr^-1) to interpolate in."""
+    """Return temperatures in K and their band radiance in W m^-2 sr^-1, for interpolation."""
     temperatures = np.concatenate([np.arange(100.0, 400.0, 0.5), np.arange(400.0, 2501.0, 5.0)])
     wavelengths = np.linspace(*BAND_UM, 121) * 1e-6
     exponent = _H * _C / (wavelengths[None] * _KB * temperatures[:, None])
@@ -45,7 +45,7 @@ def band_radiance(temperature_k: npt.ArrayLike) -> Array:
 
 
 def to_brightness_temperature(radiance: npt.ArrayLike) -> Array:
-    """Invert `band_radiance`: the kelvin at which a black body would give this radiance."""
+    """Invert `band_radiance`: return the temperature in kelvin of a black body with this radiance."""
     temperatures, radiances = _table()
     return np.interp(np.asarray(radiance, dtype=np.float64), radiances, temperatures)
 
@@ -53,8 +53,8 @@ def to_brightness_temperature(radiance: npt.ArrayLike) -> Array:
 def apparent_temperature(scene: Scene) -> Array:
     """Return (H, W) brightness temperature at the lens, before the camera adds blur and noise.
 
-    L = tau (e B(T) + (1 - e) B(T_mirrored)) + (1 - tau) B(T_air); the emissivity e falls toward grazing view as
-    Fresnel's reflectance rises (Schlick's approximation), less so the rougher the surface.
+    L = tau (e B(T) + (1 - e) B(T_mirrored)) + (1 - tau) B(T_air). The emissivity e decreases toward grazing angles as
+    the Fresnel reflectance increases (Schlick's approximation), less for rough surfaces.
     """
     surface, light = scene.surface, scene.light
     straight = scene.of_material("emissivity_lwir").astype(np.float64)
@@ -69,7 +69,7 @@ def apparent_temperature(scene: Scene) -> Array:
 
 
 def brightness_temperature_k(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (1, H, W) kelvin as the camera reports them."""
+    """Return the (1, H, W) temperature in kelvin that the camera reports."""
     seen = gaussian_filter(band_radiance(apparent_temperature(scene)), LENS_BLUR_PX)
     kelvin = to_brightness_temperature(seen)
     height, width = scene.size_hw
@@ -82,7 +82,7 @@ def brightness_temperature_k(scene: Scene, rng: np.random.Generator) -> Array:
 
 
 def _noise_factor(kelvin: Array) -> Array:
-    """Noise is constant in radiance, so in kelvin it grows where dB/dT falls: below 300 K."""
+    """Return the noise relative to 300 K: it is constant in radiance, so in kelvin it grows as dB/dT decreases."""
 
     def slope(temperature: Array) -> Array:
         return band_radiance(temperature + 0.5) - band_radiance(temperature - 0.5)

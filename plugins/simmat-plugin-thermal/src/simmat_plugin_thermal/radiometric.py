@@ -1,7 +1,7 @@
-"""Radiometric JPEGs: the raw image that a thermal camera keeps beside the picture, in kelvin where the file can say it.
+"""Radiometric JPEGs: read the raw image that a thermal camera stores besides the picture, in kelvin if possible.
 
-FLIR's records stand in APP1 segments (layout as ExifTool documents it, Image::ExifTool::FLIR), with the constants of
-the camera's calibration. DJI's R-JPEG has 16-bit raw numbers in APP3 segments, and no constants that are documented.
+FLIR's records are in APP1 segments (layout as documented by ExifTool, Image::ExifTool::FLIR), with the calibration
+constants of the camera. DJI's R-JPEG has 16-bit raw values in APP3 segments, without documented constants.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RawArray = npt.NDArray[np.uint16]
 
 _MOST_BYTES = 2**28
 _APP1, _APP3, _FRAMES, _SCAN = 0xE1, 0xE3, (0xC0, 0xC1, 0xC2), 0xDA  # markers of JPEG, ITU T.81 table B.1
-_SEGMENT_HEAD = 8  # "FLIR", 0, 1, number of the segment, number of the last one
-_FFF_HEAD, _ENTRY = 64, 32  # bytes of the records' header, and of an entry of their directory
+_SEGMENT_HEAD = 8  # "FLIR", 0, 1, index of the segment, index of the last one
+_FFF_HEAD, _ENTRY = 64, 32  # bytes of the header of the records, and of a directory entry
 _RAW, _CAMERA = 1, 32  # types of records
 _RAW_HEAD, _CAMERA_BYTES = 32, 784
 _ZERO_C = 273.15
@@ -35,24 +35,24 @@ _ZERO_C = 273.15
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What turns raw numbers into kelvin, as a FLIR camera writes it.
+    """The parameters of a FLIR file that convert raw values to kelvin.
 
     Attributes:
-        emissivity: of the object, 0..1.
-        distance_m: to the object.
-        reflected_k: apparent temperature of what the object mirrors.
-        air_k: temperature of the air between.
-        window_k: temperature of a window before the lens.
-        window: its transmission, 0..1.
-        humidity: relative, 0..1.
+        emissivity: emissivity of the object, 0..1.
+        distance_m: distance of the object.
+        reflected_k: apparent temperature of the mirrored surroundings.
+        air_k: air temperature.
+        window_k: temperature of a window in front of the lens.
+        window: transmission of the window, 0..1.
+        humidity: relative humidity, 0..1.
         r1: constants of FLIR's form of Planck's law, raw = r1 / (r2 (exp(b / T) - f)) - o.
         b: see `r1`, kelvin.
         f: see `r1`.
         o: see `r1`.
         r2: see `r1`.
-        alpha: constants of the air's transmission.
-        beta: the same.
-        x: the same.
+        alpha: constants of the transmission of air, see `_air`.
+        beta: see `alpha`.
+        x: see `alpha`.
     """
 
     emissivity: float
@@ -72,10 +72,10 @@ class Calibration:
     x: float
 
     def kelvin(self, raw: npt.NDArray[np.generic]) -> FloatArray:
-        """Return the temperature of the object from raw numbers (H, W), float32; NaN where there is none.
+        """Convert raw values (H, W) to the object temperature in kelvin, (H, W) float32; NaN where it is undefined.
 
-        The radiation of object, mirrored surroundings, air and window is parted as in Minkina and Dudzik, Infrared
-        Thermography (2009), section 2.3, with the air before and behind the window alike.
+        The radiation of object, mirrored surroundings, air and window is separated as in Minkina and Dudzik, Infrared
+        Thermography (2009), section 2.3, with half of the air on each side of the window.
         """
         half = self._air()
         passed = half * self.window * half  # object -> air -> window -> air -> camera
@@ -100,13 +100,13 @@ class Calibration:
 
 
 class Radiometric(NamedTuple):
-    """The measurement that a JPEG holds beside its picture.
+    """The measurement in a radiometric JPEG.
 
     Attributes:
-        values: (H, W) float32 kelvin by the camera's own settings (emissivity, distance, air), or uint16 counts where
-            the file says no constants.
-        is_kelvin: which of both.
-        picture_hw: (height, width) of the picture.
+        values: (H, W) float32 kelvin by the settings of the camera (emissivity, distance, air), or uint16 counts if the
+            file has no constants.
+        is_kelvin: True if the values are kelvin.
+        picture_hw: (height, width) of the picture in pixels.
     """
 
     values: npt.NDArray[np.generic]
@@ -115,10 +115,10 @@ class Radiometric(NamedTuple):
 
 
 def read_radiometric(path: Path) -> Radiometric | None:
-    """Read the raw image of a radiometric JPEG; None where it is a picture and nothing more.
+    """Read the raw image of a radiometric JPEG; None for an ordinary JPEG.
 
     Raises:
-        DataError: it is no file, or its raw image is damaged.
+        DataError: the file does not exist, or its raw image is damaged.
     """
     content = read_bytes(path, "JPEG", limit=_MOST_BYTES)
     segments = list(_segments(content))
@@ -138,7 +138,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and payload of the segments before a JPEG's scan; nothing of what is no JPEG."""
+    """Yield marker and payload of the segments before the scan of a JPEG; nothing if it is not a JPEG."""
     place = 2
     while content[:2] == b"\xff\xd8" and len(head := content[place : place + 4]) == 4:
         length = int.from_bytes(head[2:], "big")
@@ -149,11 +149,11 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], bool]:
-    """Read FLIR's records: kelvin where they hold the constants of the calibration, else counts."""
+    """Read FLIR's records: return kelvin if they have the calibration constants, else counts; and which of both."""
     found = _directory(path, records)
     if _RAW not in found:
         raise DataError(
-            f"{path}: its FLIR records hold no raw image; to use the picture: --modality gray, rgb or raster"
+            f"{path}: its FLIR records contain no raw image; to use the picture: --modality gray, rgb or raster"
         )
     raw = _raw_image(path, found[_RAW])
     calibration = _calibration(found.get(_CAMERA, b""))
@@ -163,9 +163,9 @@ def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], boo
 
 
 def _directory(path: Path, records: bytes) -> dict[int, bytes]:
-    """Return the records by type, the first of each; the directory is in either byte order."""
+    """Return type -> first record; the directory can have either byte order."""
     if records[:4] not in (b"FFF\0", b"AFF\0") or len(records) < _FFF_HEAD:
-        raise DataError(f"{path}: its FLIR records are damaged, they do not begin as such")
+        raise DataError(f"{path}: its FLIR records are damaged: they have a wrong signature")
     for order in "><":
         version, offset, count = struct.unpack_from(f"{order}III", records, 20)
         if 100 <= version < 200 and offset + count * _ENTRY <= len(records):
@@ -178,19 +178,19 @@ def _directory(path: Path, records: bytes) -> dict[int, bytes]:
     for entry in range(count):
         kind, start, length = struct.unpack_from(f"{order}H10xII", records, offset + entry * _ENTRY)
         if length and start + length > len(records):
-            raise DataError(f"{path}: damaged or cut short, a FLIR record ends beyond the file")
+            raise DataError(f"{path}: damaged or truncated, a FLIR record ends beyond the file")
         if length:
             found.setdefault(kind, records[start : start + length])
     return found
 
 
 def _order_of(record: bytes) -> str:
-    """Return the byte order of a record, whose first number is 2."""
+    """Return the byte order of a record, whose first value is 2."""
     return "<" if record[:2] == b"\2\0" else ">"
 
 
 def _raw_image(path: Path, record: bytes) -> RawArray:
-    """Return (H, W) raw numbers: stored as they are, or as a PNG of 16 bits whose bytes FLIR swaps."""
+    """Return the (H, W) raw values, stored as such or as a 16-bit PNG with swapped bytes."""
     order = _order_of(record)
     width, height = struct.unpack_from(f"{order}HH", record, 2)
     check_size(path, height, width)
@@ -198,7 +198,7 @@ def _raw_image(path: Path, record: bytes) -> RawArray:
     if body.startswith(b"\x89PNG"):
         return _png_image(path, body, (height, width))
     if len(body) < 2 * width * height:
-        raise DataError(f"{path}: damaged or cut short, its raw image of {width}x{height} has {len(body)} bytes")
+        raise DataError(f"{path}: damaged or truncated, its raw image of {width}x{height} has {len(body)} bytes")
     return np.frombuffer(body, f"{order}u2", width * height).reshape(height, width).astype(np.uint16)
 
 
@@ -210,12 +210,12 @@ def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
             if (image.height, image.width) != size_hw or image.mode not in ("I;16", "I;16B", "I"):
                 raise ValueError(f"it is {image.width}x{image.height} of mode {image.mode}")
             return np.asarray(image).astype(np.uint16).byteswap()
-    except Exception as error:  # a damaged file makes Pillow raise whatever comes
+    except Exception as error:  # Pillow raises various classes for damaged files
         raise DataError(f"{path}: the raw image in its FLIR records is damaged ({error})") from error
 
 
 def _calibration(record: bytes) -> Calibration | None:
-    """Return the constants of a camera record; None where it has none that can be."""
+    """Return the constants of a camera record; None if they are missing or impossible."""
     if len(record) < _CAMERA_BYTES:
         return None
     order = _order_of(record)
@@ -234,7 +234,7 @@ def _calibration(record: bytes) -> Calibration | None:
         air_k=air,
         window_k=window_k,
         window=window,
-        humidity=humidity / 100 if humidity > 2 else humidity,  # some cameras write per cent
+        humidity=humidity / 100 if humidity > 2 else humidity,  # some cameras write percent
         r1=r1,
         b=b,
         f=f,

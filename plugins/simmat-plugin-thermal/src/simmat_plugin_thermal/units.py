@@ -1,4 +1,4 @@
-"""Which unit a thermal file is in: only what the file itself says, never a guess from its numbers."""
+"""The unit of a thermal file: as stated by file or user, never guessed from the values."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ CELSIUS = Unit("degC", offset=273.15)
 MILLI_KELVIN = Unit("mK", 1000.0)
 KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS)}
 UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS}
-"""What the option `unit` may be."""
+"""Values of the option `unit`."""
 _COUNTS = ("count", "counts", "DN")
 
 
 def unit_of(image: ImageFile, option: Unit | None = None) -> Unit | None:
-    """Return the unit that a file or the user states; None for counts; DataError where they contradict each other."""
+    """Return the unit stated by file or user; None for counts.
+
+    Raises:
+        DataError: the two contradict each other.
+    """
     return stated_unit(image, KNOWN, option=option, no_unit=_COUNTS)
