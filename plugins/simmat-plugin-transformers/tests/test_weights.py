@@ -183,7 +183,7 @@ def test_a_config_that_asks_for_terabytes_is_refused(
     tiny_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
 ) -> None:
     """A kilobyte of a stranger must not end the machine."""
-    monkeypatch.setattr(build, "_ROOM_RANDOM", Room(2**36, 1000))  # a million layers would take seconds
+    monkeypatch.setattr(build, "_LIMIT_RANDOM", Room(2**36, 1000))  # a million layers would take seconds
     config = json.loads((tiny_of("dinov2").folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
     with pytest.raises(ConfigError, match=r"config\.json .*more than"):

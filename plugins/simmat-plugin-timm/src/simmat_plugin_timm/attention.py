@@ -152,7 +152,7 @@ def takes_memory(attention: nn.Module) -> bool:
 
 
 def open_to_memory(network: nn.Module) -> None:
-    """Let every supported attention of a network take a memory; parameters keep their names."""
+    """Make every supported attention of a network tunable, in place; parameters keep their names."""
     for module in network.modules():
         if takes_memory(module):
             # Only `forward` changes, so the object changes class and nothing is copied.

@@ -10,7 +10,7 @@ from simmat.specs import FoundationFamily
 
 @hookimpl
 def simmat_foundation_families() -> Iterable[FoundationFamily]:
-    """Bring `hf/NAME`."""
+    """Return the family `hf/NAME`."""
     return (
         FoundationFamily(
             name="hf",

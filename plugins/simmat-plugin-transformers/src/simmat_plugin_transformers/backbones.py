@@ -1,4 +1,4 @@
-"""The library's vision encoders in two steps: the convolution first, then all the rest, run by the library itself."""
+"""The library's vision encoders in two steps: the first convolution, and the rest, run by the library."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_lay
 
 
 class VisionEncoder(nn.Module):
-    """A vision encoder of the library, opened behind its patch embedding.
+    """A vision encoder of the library, split after its patch embedding.
 
     Attributes:
         vision: the library's encoder.
-        patch: side in pixels of what one place of the first layer's features stands for.
-        options: said to the library's encoder in addition to the image.
+        patch: side of a patch in pixels.
+        options: further arguments of the library's encoder.
     """
 
     def __init__(self, vision: nn.Module, first_layer: str, options: dict[str, Any] | None = None) -> None:
@@ -43,17 +43,17 @@ class VisionEncoder(nn.Module):
         return embedded
 
     def run(self, features: Tensor) -> Any:
-        """Return what the library's encoder answers where its patch embedding gives (B, D, S/patch, S/patch)."""
+        """Return the output of the library's encoder for features (B, D, S/patch, S/patch) of its patch embedding."""
         if self._checkpoints and torch.is_grad_enabled():
             for layer in self._layers():
-                # The library recomputes only layers in training mode, frozen ones are not. The flag of the layer itself
-                # decides nothing else; what is inside it keeps its own.
+                # The library recomputes only layers in training mode, and frozen ones are not. The flag of the layer
+                # itself has no other effect; the modules inside it keep theirs.
                 layer.training = True
         with self.first_layer.handing(features):
             return self.vision(blank_image(features, self.first_layer), **self.options)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
-        """Recompute the layers on the way back instead of keeping their inner values: less memory, more time."""
+        """Recompute the layers in the backward pass instead of keeping activations: less memory, more time."""
         self._checkpoints = on
         for layer in self._layers():
             layer.gradient_checkpointing = on
@@ -69,7 +69,7 @@ class SamBackbone(VisionEncoder):
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Run the rest: (B, D, g, g) -> one level (B, 256, g, g), g = S/16.
 
-        SAM-HQ's decoder reads the first global block too: a second level (B, D, g, g).
+        For SAM-HQ there is a second level (B, D, g, g), the output of the first global block.
         """
         output = self.run(features)
         early = getattr(output, "intermediate_embeddings", None) or []
@@ -83,8 +83,8 @@ class PyramidBackbone(VisionEncoder):
     Args:
         vision: the library's encoder.
         first_layer: the convolution inside it.
-        no_memory_embedding: (1, 1, D), what the coarsest level gets where there is no earlier frame.
-        strides: in pixels, of the levels that the decoder reads, finest first.
+        no_memory_embedding: (1, 1, D), added to the coarsest level without an earlier frame.
+        strides: strides in pixels of the levels that the decoder reads, finest first.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class PyramidBackbone(VisionEncoder):
         self.strides = tuple(strides)
         neck = cast(Any, vision).neck
         if hasattr(neck, "fpn_layers"):
-            # SAM 3 as published has a fourth, coarser level that no decoder reads: it would train without a gradient,
-            # and the embedding below, which is for the third, would go into it.
+            # The published SAM 3 has a fourth, coarser level that no decoder reads: it would get no gradient, and the
+            # embedding for the third level would be added to it.
             neck.fpn_layers = neck.fpn_layers[: len(self.strides)]
 
     def encode(self, features: Tensor) -> ImageEmbedding:
@@ -112,8 +112,8 @@ class VitBody(VisionEncoder):
     Args:
         vision: the library's encoder.
         first_layer: the convolution inside it.
-        width: D of a token.
-        prefix: tokens before those of the patches (class token and registers).
+        width: D, width of a token.
+        prefix: number of tokens before the patch tokens (class token and registers).
         options: see `VisionEncoder`.
     """
 
@@ -125,6 +125,6 @@ class VitBody(VisionEncoder):
         self.widths, self.strides = (width,), (self.patch,)
 
     def maps(self, features: Tensor) -> tuple[Tensor]:
-        """Run the rest: (B, D, g, g) -> one map (B, D, g, g), behind the last norm."""
+        """Run the rest: (B, D, g, g) -> one map (B, D, g, g), after the last norm."""
         tokens = self.run(features).last_hidden_state[:, self.prefix :]  # (B, g·g, D)
         return (tokens.transpose(1, 2).unflatten(2, tuple(features.shape[-2:])),)

@@ -1,4 +1,4 @@
-"""A model of the library put together: backbone and decoder, open to SimMAT's transfer layers and tuners."""
+"""Build models of the library: backbone and decoder, for SimMAT's transfer layers and tuners."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, Sa
 from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.library import bring_to_size, loaded_model, random_model
 
-_OF_PRETRAINING = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
-"""DINOv3 moves its positions at random in training; what is random in a run of SimMAT is its own augmentation."""
-_TIMES_OVER, _MOST_TENSORS = 8, 2**15
-"""How often a model's bytes may be made over while it is built, from 16 bits too, and tensors made in doing so."""
-_ROOM_RANDOM = Room(2**36, _MOST_TENSORS)
-"""For a model without a file; twice the largest published one in 32 bit floats."""
+_NO_AUGMENTATION = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
+"""Options that turn off DINOv3's random positions in training, as SimMAT has its own augmentation."""
+_MOST_BYTES_RATIO, _MOST_TENSORS = 8, 2**15
+"""Limits of building: allocated bytes as a multiple of the weight file, which may have 16 bits, and tensors."""
+_LIMIT_RANDOM = Room(2**36, _MOST_TENSORS)
+"""Limit in bytes for a model without a file: twice the largest published model in 32-bit floats."""
 _DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
 
 
 class ClickModel(nn.Module):
-    """A model with a mask decoder of its own, as `simmat.foundation.FoundationModel` says.
+    """A `simmat.foundation.FoundationModel` with the mask decoder of the library.
 
     Attributes:
-        name: of its spec.
+        name: name of its spec.
         image_size: S.
     """
 
@@ -57,7 +57,7 @@ class ClickModel(nn.Module):
         self.decoder = _DECODERS[family.kind](parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
-        """Trade time for memory in training: recompute encoder layers on the way back."""
+        """Recompute encoder layers in the backward pass, which saves memory and costs time."""
         self.backbone.gradient_checkpointing(on)
 
 
@@ -65,19 +65,19 @@ def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, 
     """Build a model of the library for S×S input; see `simmat.specs.build_foundation`.
 
     Raises:
-        SpecError: the library does not take the config.
-        TooLargeError: the config asks for a model far larger than its weights, or than any published one.
+        SpecError: the library refuses the config.
+        TooLargeError: the config describes a model far larger than its weights, or than any published model.
         WeightsError: the file is damaged, or of another model.
     """
-    room = _ROOM_RANDOM if weights is None else Room(_TIMES_OVER * weights.stat().st_size + 2**30, _MOST_TENSORS)
+    room = _LIMIT_RANDOM if weights is None else Room(_MOST_BYTES_RATIO * weights.stat().st_size + 2**30, _MOST_TENSORS)
     origin = spec.options["origin"]
-    with _as_described(origin), AllocationLimit(room, f"the model of {origin}"):
-        return _built(spec, image_size, weights, seed)
+    with _config_errors(origin), AllocationLimit(room, f"the model of {origin}"):
+        return _build(spec, image_size, weights, seed)
 
 
 @contextmanager
-def _as_described(origin: str) -> Iterator[None]:
-    """Say that it is the config where the library fails to build what it describes: it checks few of its values."""
+def _config_errors(origin: str) -> Iterator[None]:
+    """Turn any error while building into one about the config, whose values the library hardly checks."""
     try:
         yield
     except SimMATError:
@@ -89,11 +89,11 @@ def _as_described(origin: str) -> Iterator[None]:
         ) from error
 
 
-def _built(spec: FoundationSpec, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
     options = dict(spec.options)
     values, origin = options.pop("config"), options.pop("origin")
     family, config = family_of(values, origin), library_config(values, origin)
-    for augmentation in _OF_PRETRAINING:
+    for augmentation in _NO_AUGMENTATION:
         if hasattr(config, augmentation):
             setattr(config, augmentation, None)
     model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
@@ -112,7 +112,7 @@ def _built(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
 
 
 def _open_attentions(model: nn.Module, family: Family) -> None:
-    """Open every attention to joined tokens: prefixes are direct in encoders, projected where widths change."""
+    """Make every attention tunable; a prefix is projected in decoders and by fused projections, else appended."""
     for name, module in list(model.named_modules()):
         if hasattr(module, "use_rel_pos") and hasattr(module, "qkv"):
             path, _, leaf = name.rpartition(".")

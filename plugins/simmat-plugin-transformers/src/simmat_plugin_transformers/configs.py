@@ -1,4 +1,4 @@
-"""What a `config.json` of the library says: which family, which input sizes; its own classes fill in the defaults."""
+"""Read a `config.json` of the library: its family and input size; the library's classes fill in defaults."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from simmat.errors import SpecError
 from simmat_plugin_transformers.families import FAMILIES, Family
 
 Values = Mapping[str, Any]
-"""A config as json has it."""
+"""A config as json values."""
 
 _HINTS = {
-    "sam3": "it finds what a text names and answers no clicks; SAM 3's clicks are in its tracker, model_type "
-    "sam3_tracker, or sam3_video as facebook/sam3 is published",
-    "dinov3_convnext": "of DINOv3 the ViTs are spoken here",
+    "sam3": "it segments what a text names and takes no clicks; for clicks use SAM 3's tracker, model_type "
+    "sam3_tracker, or sam3_video, as which facebook/sam3 is published",
+    "dinov3_convnext": "only the ViTs of DINOv3 are supported",
 }
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _LARGEST = 2**20
-"""No size, count or id in a config of the library is larger."""
+"""Largest size, count or id in a config of the library."""
 _MOST_POOLINGS = 16
 _NOT_THE_NETWORK = ("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
@@ -29,29 +29,27 @@ def family_of(values: Values, origin: str) -> Family:
 
     Args:
         values: the config.
-        origin: where it stands, for messages.
+        origin: place of the config, for messages.
 
     Raises:
-        SpecError: it names none, one not spoken here, or weights in a form that cannot be tuned.
+        SpecError: it names no supported family, or quantized weights.
     """
     found = values.get("model_type")
     if not isinstance(found, str) or found not in FAMILIES:
         hint = f" ({_HINTS[found]})" if isinstance(found, str) and found in _HINTS else ""
         raise SpecError(f"{origin} has model_type {found!r}{hint}; hf/ takes {', '.join(sorted(FAMILIES))}")
     if values.get("quantization_config"):
-        raise SpecError(
-            f"{origin} is of quantized weights, which cannot be tuned; take the model in 16 or 32 bit floats"
-        )
+        raise SpecError(f"{origin} has quantized weights, which cannot be tuned; use the model in 16 or 32-bit floats")
     return FAMILIES[found]
 
 
 def library_config(values: Values, origin: str) -> Any:
     """Return the library's config object of the model for single images.
 
-    A video model's config says what its frames go through, among more.
+    For a video model this is the part of the config for single frames.
 
     Raises:
-        SpecError: the library does not take the config.
+        SpecError: the library refuses the config.
     """
     from transformers import AutoConfig
 
@@ -64,7 +62,7 @@ def library_config(values: Values, origin: str) -> Any:
             kind, plain = kind.removesuffix("_video"), _frame_parts(plain)
             kind = "sam3_tracker" if kind == "sam3" else kind
         return AutoConfig.for_model(kind, **plain)
-    except Exception as error:  # whatever a class of the library says to values of the wrong kind
+    except Exception as error:  # the library raises various classes for values of the wrong type
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
 
 
@@ -72,24 +70,24 @@ def _frame_parts(values: Values) -> dict[str, Any]:
     inner = values.get("tracker_config", values)
     parts = {name: dict(inner[name]) for name in _PARTS}
     for name in _PARTS[1:]:
-        parts[name].pop("model_type", None)  # the video model's own name for the same part
+        parts[name].pop("model_type", None)  # the name in the video model differs
     return parts
 
 
 def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
-    """Return the native input size S and what S must be a multiple of, in pixels.
+    """Return the native input size S and the number of which S must be a multiple, in pixels.
 
     Raises:
-        SpecError: the model takes no squares, or no images of three planes, or the config contradicts itself.
+        SpecError: the input is not square or has not three planes, or the config contradicts itself.
     """
     try:
         size, multiple, planes = _READERS[family.kind](config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
     if planes != 3:
-        raise SpecError(f"{origin} is of a model that takes {planes} planes; a foundation model of SimMAT takes 3")
+        raise SpecError(f"{origin} describes a model with {planes} input planes; a foundation model of SimMAT needs 3")
     if multiple < 1 or size < multiple or size % multiple:
-        raise SpecError(f"{origin} is damaged: the input size {size} is no multiple of {multiple}")
+        raise SpecError(f"{origin} is damaged: the input size {size} is not a multiple of {multiple}")
     return size, multiple
 
 
@@ -103,7 +101,7 @@ def _sam(config: Any) -> tuple[int, int, int]:
 def _pyramid(config: Any) -> tuple[int, int, int]:
     prompts, vision = config.prompt_encoder_config, config.vision_config.backbone_config
     patch = _square(prompts.patch_size)
-    if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows of the first stage, whole places of the last
+    if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows in the first stage, whole positions in the last
         first = _square(vision.patch_stride)
         if not 0 <= vision.num_query_pool_stages <= _MOST_POOLINGS:
             raise ValueError(f"num_query_pool_stages is {vision.num_query_pool_stages}")
@@ -117,7 +115,7 @@ def _vit(config: Any) -> tuple[int, int, int]:
 
 
 def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, int]]:
-    """Go through the whole numbers of a config, each with the key it stands under."""
+    """Yield key and value of each whole number in a config."""
     if isinstance(values, int):
         yield name, values
     elif isinstance(values, list | Mapping):
@@ -126,7 +124,7 @@ def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, i
 
 
 def _square(value: Any) -> int:
-    """Read a side that may be written as a pair."""
+    """Return the side of a square, given as a number or a pair."""
     sides = list(value) if isinstance(value, list | tuple) else [value]
     if len(set(sides)) != 1 or not isinstance(sides[0], int):
         raise ValueError(f"a square's side is needed, got {value!r}")

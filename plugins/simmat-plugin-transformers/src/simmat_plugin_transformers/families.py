@@ -1,4 +1,4 @@
-"""The model families spoken here, as data: what a config's `model_type` stands for, where tuners find layers."""
+"""The supported model families as data: the `model_type` of a config, its classes, and its tuning targets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from simmat.nn.pyramid import FRESH
 from simmat.specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and standard deviation of R, G, B over ImageNet, 0..255: what most of the library's image processors do."""
+"""Mean and standard deviation of R, G, B over ImageNet, 0..255, as in most image processors of the library."""
 HALF = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
-"""As `IMAGENET`, for processors that bring 0..255 to -1..1."""
+"""As `IMAGENET`, for image processors that map 0..255 to -1..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class Family:
     """A model family of the library.
 
     Attributes:
-        title: its name in one word or two.
-        model: the library's class.
-        kind: "sam", "sam_hq" and "pyramid" have their own mask decoder; "vit" is a bare backbone.
+        title: short name for display.
+        model: class in the library.
+        kind: "sam", "sam_hq" and "pyramid" have a mask decoder; "vit" is a bare backbone.
         first_layer: the convolution inside the vision encoder.
-        targets: where tuners find its layers.
-        pixels: mean and standard deviation of R, G, B, 0..255, where no image processor's file says them.
+        targets: its tuning targets.
+        pixels: mean and standard deviation of R, G, B, 0..255, if there is no image processor file.
     """
 
     title: str
@@ -48,9 +48,9 @@ _DECODER_ATTENTION = (
 )
 _PROMPTS = r"decoder[.](prompt_encoder|shared_image_embedding)[.].*"
 _OBJECT_HEAD = r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*"
-"""Says whether there is an object at all, which is not asked."""
+"""Head for the presence of an object, whose output is not used."""
 _MASK_TOKEN = _BODY + r"embeddings[.]mask_token"
-"""Of the pretraining."""
+"""Token of the pretraining only."""
 
 
 def _sam_like(
@@ -59,12 +59,12 @@ def _sam_like(
     """Describe an encoder with a SAM-like decoder.
 
     Args:
-        projection: of an attention: "qkv", or "[qv]_proj" where each has its own.
-        parts: how many projections `projection` is.
-        layer: of the encoder.
+        projection: pattern of the projections of an attention: "qkv", or "[qv]_proj" for separate ones.
+        parts: number of projections in one layer.
+        layer: pattern of a layer of the encoder.
         attention: its attention.
-        embed: first layer and position embeddings.
-        never: what moves under no tuner, besides the prompt encoder.
+        embed: patterns of first layer and position embeddings.
+        never: parameters that no tuner trains, besides the prompt encoder.
     """
     attended = _VISION + layer + "[.]" + attention
     return TuningTargets(
@@ -135,4 +135,4 @@ FAMILIES: dict[str, Family] = {
         _vit(r"model[.]layer[.][0-9]+", "norm2", (r"embeddings[.]patch_embeddings[.](weight|bias)",), _MASK_TOKEN),
     ),
 }
-"""`model_type` of a config -> family. The image side of a video model is that of its family."""
+"""`model_type` of a config -> family; for a video model the part for single images."""

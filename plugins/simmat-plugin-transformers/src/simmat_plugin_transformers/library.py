@@ -1,4 +1,4 @@
-"""The library's own model, with weights or random, brought to an input size."""
+"""Build models of the library, with weights or random, for an input size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from simmat_plugin_transformers.families import Family
 
 
 def random_model(config: Any, family: Family, seed: int) -> nn.Module:
-    """Build a model with random weights: the library's own start, the same for a seed, torch's own state left alone.
+    """Build a model with the library's random weights from a seed; torch's global random state is not changed.
 
-    Two things differ, in which the library counts on weights to come: SAM's encoder starts at a deviation of 0.02 in
-    place of 1e-10, and Fourier positions have a deviation of 1, as in the models' own code, and are the same for
-    prompts and image.
+    Two initializations differ, because the library expects weights to be loaded: the standard deviation of SAM's
+    encoder is 0.02 instead of 1e-10, and that of Fourier positions is 1, as in the original code, with the same
+    positions for prompts and image.
     """
     vision = getattr(config, "vision_config", None)
     if vision is not None and vision.initializer_range < 1e-4:
@@ -38,10 +38,10 @@ def random_model(config: Any, family: Family, seed: int) -> nn.Module:
 
 
 def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
-    """Build a model from a file of safetensors, through the library's own loading, in 32 bit floats.
+    """Build a model from a safetensors file with the library's loader, in 32-bit floats.
 
     Raises:
-        WeightsError: the file is damaged, no safetensors, or of another model.
+        WeightsError: the file is damaged, not safetensors, or of another model.
     """
     state = read_safetensors(weights)
     with torch.random.fork_rng(devices=[]), quiet():
@@ -70,10 +70,10 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
 
 
 def bring_to_size(model: nn.Module, config: Any, family: Family, size: int) -> None:
-    """Make a model take S×S input.
+    """Set the input size of a model to S×S, in place.
 
-    Where positions are given for each place of the grid they are interpolated; where the library does so itself, at
-    any size, or positions are rotary, nothing is left to do but to name the size.
+    Learned position tables are interpolated. Where the library does that itself, or positions are rotary, only the
+    sizes are set.
     """
     if not family.promptable:
         return
@@ -95,7 +95,7 @@ def bring_to_size(model: nn.Module, config: Any, family: Family, size: int) -> N
 
 
 def _interpolated(positions: Tensor, grid: int) -> Tensor:
-    """(1, n, n, D) to (1, grid, grid, D), bicubic, as ViT does it (arXiv 2010.11929)."""
+    """Interpolate (1, n, n, D) to (1, grid, grid, D), bicubic, as in ViT (arXiv 2010.11929)."""
     planes = positions.permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (grid, grid), mode="bicubic", align_corners=False, antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous()
@@ -103,7 +103,7 @@ def _interpolated(positions: Tensor, grid: int) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library's reports of its progress to itself; what matters in them becomes an error here."""
+    """Silence the library's logs and progress bars; problems are raised as errors instead."""
     logging: Any = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,7 +1,7 @@
-"""Where a model lies: a folder here, or a repository on the Hugging Face Hub; and its small json files.
+"""Find a model in a local folder or a repository of the Hugging Face Hub, and read its json files.
 
-`ORG/NAME` is a repository. `./FOLDER`, `../FOLDER`, `~/FOLDER` and `/FOLDER` are folders; in place of one, a config's
-`.json` file alone is a model without weights.
+`ORG/NAME` is a repository. `./FOLDER`, `../FOLDER`, `~/FOLDER` and `/FOLDER` are folders; the `.json` file of a config
+instead of a folder is a model without weights.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _INDEX_NAME = "model.safetensors.index.json"
 _PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LARGEST_CONFIG = 2**20
-"""Bytes; the largest of the library's configs have some ten thousand."""
+"""Most bytes of a config; the largest in the library have some ten thousand."""
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a model's files say before its weights are read.
+    """The files of a model, before its weights are read.
 
     Attributes:
-        origin: the config's place, for messages.
-        config: the config, as json has it.
-        processor: the image processor's settings, as json has them; empty where it has no file.
-        weights: its weight file; one without a place where there is none to be had.
+        origin: place of the config, for messages.
+        config: the config as json values.
+        processor: the settings of the image processor as json values; empty without such a file.
+        weights: its weight file; without path and repository if there is none.
     """
 
     origin: str
@@ -46,21 +46,21 @@ class Source:
 
 
 def is_folder(model: str) -> bool:
-    """True for a name that means a place on this machine."""
+    """True for a name that means a path on this machine."""
     return model.startswith(("./", "../", "~/", "/")) or model in (".", "..", "~")
 
 
 def find(model: str) -> Source | None:
-    """Find a model by its name, the part behind `hf/`; None where it is no name of a model.
+    """Find a model by its name after `hf/`; None if it is not the name of a model.
 
     Raises:
-        SpecError: the place is there, but is no model of the library.
-        UnknownNameError: there is no such place.
-        WeightsError: the Hub cannot be asked, or the files are of a kind that is not read.
+        SpecError: the folder or repository is not a model of the library.
+        UnknownNameError: there is no such folder or repository.
+        WeightsError: the Hub cannot be reached, or the weights are in a format that is not read.
     """
     if is_folder(model):
         return _local(model)
-    return _published(model) if re.fullmatch(_REPOSITORY, model) else None
+    return _from_hub(model) if re.fullmatch(_REPOSITORY, model) else None
 
 
 def _local(model: str) -> Source:
@@ -88,21 +88,21 @@ def _local_weights(folder: Path) -> WeightFile:
         return WeightFile(WEIGHTS_NAME, sha256_of(path), size_bytes=path.stat().st_size, path=path)
     if (folder / _INDEX_NAME).is_file():
         raise WeightsError(
-            f"{folder} holds its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
+            f"{folder} has its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
             'save_pretrained(FOLDER, max_shard_size="1TB")'
         )
     if pickles := [name for name in _PICKLES if (folder / name).is_file()]:
         raise WeightsError(
-            f"{folder} has {pickles[0]}, a pickle, which could run code and is not read; load it where you trust it "
+            f"{folder} has {pickles[0]}, a pickle, which could run code and is not read; load it where you trust it, "
             f"and write {WEIGHTS_NAME} with save_pretrained"
         )
     return WeightFile(WEIGHTS_NAME, "")
 
 
-def _published(repository: str) -> Source:
-    config = _fetched(repository, CONFIG_NAME)
+def _from_hub(repository: str) -> Source:
+    config = _fetch_file(repository, CONFIG_NAME)
     assert config is not None
-    processor = next((found for name in _PROCESSOR_NAMES if (found := _fetched(repository, name)) is not None), None)
+    processor = next((found for name in _PROCESSOR_NAMES if (found := _fetch_file(repository, name)) is not None), None)
     values = _read(config)
     return Source(
         origin=f"{CONFIG_NAME} of {repository}",
@@ -112,8 +112,8 @@ def _published(repository: str) -> Source:
     )
 
 
-def _fetched(repository: str, name: str) -> Path | None:
-    """Return a small file of a repository, from the Hub's cache or the Hub; None for one it does not have."""
+def _fetch_file(repository: str, name: str) -> Path | None:
+    """Return a small file of a repository, from the cache or the Hub; None if the repository does not have it."""
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -127,18 +127,18 @@ def _fetched(repository: str, name: str) -> Path | None:
     except EntryNotFoundError as error:
         missing_there = not isinstance(error, LocalEntryNotFoundError)
         if name != CONFIG_NAME:
-            return None  # a processor's file may be missing, and without a network nobody can say
+            return None  # the processor file is optional, and offline its existence is unknown
         if missing_there:
             raise SpecError(
-                f"{PREFIX}{repository}: the repository has no {CONFIG_NAME}, so it is no model of transformers"
+                f"{PREFIX}{repository}: the repository has no {CONFIG_NAME}, so it is not a model of transformers"
             ) from error
-        raise _unreached(repository, error) from error
-    except Exception as error:  # of whichever http client and file system the Hub's client stands on
-        raise _unreached(repository, error) from error
+        raise _not_reached_error(repository, error) from error
+    except Exception as error:  # the Hub's client raises errors of its http client and of the file system
+        raise _not_reached_error(repository, error) from error
 
 
-def _unreached(repository: str, error: Exception) -> UnknownNameError | WeightsError:
-    """Word why a repository's config could not be had, and what to do."""
+def _not_reached_error(repository: str, error: Exception) -> UnknownNameError | WeightsError:
+    """Return the error for a config that could not be downloaded, with what to do."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -151,15 +151,16 @@ def _unreached(repository: str, error: Exception) -> UnknownNameError | WeightsE
     if isinstance(error, RepositoryNotFoundError):
         return UnknownNameError(
             f"no foundation model {name!r}{did_you_mean(repository, PUBLISHED, prefix=PREFIX, otherwise=':')}"
-            f" {ENDPOINT} has no such repository, or not for everybody (then give a token: `hf auth login`, or "
+            f" {ENDPOINT} has no such repository, or a private one (then give a token: `hf auth login`, or "
             f"HF_TOKEN). A folder is written {PREFIX}./FOLDER; `simmat foundations list {PREFIX}` shows well-known ones"
         )
     cause = error.__cause__ or error
     why = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
     return WeightsError(
         f"{name} is not here: its {CONFIG_NAME} is not in the Hugging Face cache {HF_HUB_CACHE}, and {ENDPOINT} cannot "
-        f"be asked ({why}). Without a network, load the repository elsewhere (`hf download {repository} --local-dir "
-        f"FOLDER`) and name the folder, --foundation {PREFIX}./FOLDER; or copy that cache and name it in HF_HOME"
+        f"be reached ({why}). Without a network, download the repository elsewhere (`hf download "
+        f"{repository} --local-dir FOLDER`) and name the folder, --foundation {PREFIX}./FOLDER; or copy that cache "
+        "and name it in HF_HOME"
     )
 
 
@@ -168,5 +169,5 @@ def _read(path: Path) -> dict[str, Any]:
         path, "config", limit=_LARGEST_CONFIG, error=SpecError, hint="give another model", constants=True
     )
     if not isinstance(values, dict):
-        raise SpecError(f"{path} is damaged: a table is needed, got a {type(values).__name__}")
+        raise SpecError(f"{path} is damaged: expected a table, got a {type(values).__name__}")
     return values

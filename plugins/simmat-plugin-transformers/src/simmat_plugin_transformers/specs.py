@@ -1,4 +1,4 @@
-"""A model's name -> its spec: what its config and its image processor's file say."""
+"""Make the spec of a model from its config and its image processor file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from simmat_plugin_transformers.sources import PREFIX, find, is_folder
 
 
 def models() -> dict[str, str]:
-    """Return well-known models by the name of their repository -> one line about each."""
+    """Return repository -> description of well-known models."""
     return dict(PUBLISHED)
 
 
 def spec(model: str) -> FoundationSpec | None:
-    """Return the spec of `hf/MODEL`; None where that is no name of a model.
+    """Return the spec of `hf/MODEL`; None if that is not the name of a model.
 
     Args:
         model: ORG/NAME on the Hugging Face Hub, or a folder written ./FOLDER, ../FOLDER, ~/FOLDER or /FOLDER.
 
     Raises:
-        SimMATError: there is no such model, it is none that can be taken, or the Hub cannot be asked.
+        SimMATError: there is no such model, it is not supported, or the Hub cannot be reached.
     """
     source = find(model)
     if source is None:
@@ -46,7 +46,7 @@ def spec(model: str) -> FoundationSpec | None:
         targets=family.targets,
         weights=source.weights,
         promptable=family.promptable and bool(source.weights.path or source.weights.hub),
-        licence="",  # stands on the model's page
+        licence="",  # it is on the page of the model
         options={"config": source.config, "origin": source.origin},
     )
 
@@ -57,12 +57,12 @@ def pixel_statistics(
     """Return mean and standard deviation of R, G, B on the 0..255 scale, as the image processor applies them.
 
     Args:
-        processor: its settings, as json has them; empty where it has no file.
-        family: says what holds where the settings say nothing.
-        origin: the model's place, for messages.
+        processor: its settings as json values; empty without such a file.
+        family: gives the values that are not in the settings.
+        origin: place of the model, for messages.
 
     Raises:
-        SpecError: the settings are no three numbers each, or a deviation is not positive.
+        SpecError: mean or deviation is not three numbers, or a deviation is not positive.
     """
     settings = processor.get("image_processor", processor)
     if not isinstance(settings, Mapping):
@@ -80,7 +80,7 @@ def pixel_statistics(
 
 
 def _white(settings: Mapping[str, Any], origin: str) -> float:
-    """Return what a pixel of 1 in the processor's terms is on the 0..255 scale."""
+    """Return the value, on the 0..255 scale, that the processor maps to 1."""
     if not settings.get("do_rescale", True):
         return 1.0
     factor = settings.get("rescale_factor", 1 / 255)
