@@ -168,7 +168,7 @@ def test_rays_meet_a_shape_where_its_inside_begins(shape: Shape, turn: np.ndarra
     rays = rng.normal(size=(300, 3)) * 0.15 + [0, 0, 1]
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     origin = np.zeros((1, 3))
-    found = turned.meet(origin, rays)
+    found = turned.intersect(origin, rays)
     steps = np.arange(0, 12, 0.004)
     for ray, t in zip(rays, found, strict=True):
         inside = _inside(turned, steps[:, None] * ray)

@@ -51,7 +51,7 @@ def index_layout(
     """Write a data set folder that links to a published data set, which is not changed.
 
     Args:
-        layout: of the folder.
+        layout: the layout of the data set.
         root: the unpacked folder of the data set.
         out: the new folder; None is `ROOT-simmat` next to `root`.
         card: fields of the data card that replace the layout's; None is not set.
@@ -84,12 +84,12 @@ def index_layout(
         folder=target,
         counts={split: counts[split] for split in SPLITS if counts[split]},
         left_out=(*found.excluded, *found.missing),
-        notes=(*found.notes, listing.split_note, *_lacking(counts)),
+        notes=(*found.notes, listing.split_note, *_split_warnings(counts)),
         modalities=layout.modalities,
     )
 
 
-def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
+def _split_warnings(counts: Mapping[str, int]) -> Iterator[str]:
     """Warn about a data set without a training or a test split."""
     if not counts["train"]:
         yield (
@@ -98,8 +98,8 @@ def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
         )
     if not counts["test"]:
         yield (
-            "Warning: no test sample is left, so simmat eval needs --split val, by which training chooses its bundle; "
-            "restore the files of the test split for a score of unseen images"
+            "Warning: no test sample is left, so simmat eval needs --split val, on which training chooses its bundle; "
+            "restore the files of the test split for a score on unseen images"
         )
 
 

@@ -60,10 +60,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """A published data set's layout.
+    """The layout of a published data set.
 
     Attributes:
-        name: what `simmat data index` takes.
+        name: name for `simmat data index`.
         aliases: other names.
         title: name of the data set, for the user.
         tree: the expected contents of the folder, for messages.

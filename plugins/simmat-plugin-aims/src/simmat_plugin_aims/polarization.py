@@ -19,7 +19,8 @@ _FULL = 255
 class Aims(ModalityAdapter):
     """Six planes of 8-bit counts from `*_aolp.tiff` and `*_dolp.tiff`: angle and degree, each of red, green, blue.
 
-    As in the benchmark, angles are plain numbers: they jump from 255 to 0, and flips and rotations do not change them.
+    As in the benchmark, angles are treated as plain numbers: they jump from 255 to 0, and flips and rotations do not
+    change them.
     """
 
     name = "polarization-aims"

@@ -265,7 +265,7 @@ class Cell:
         return read_cell_file(self.folder.result, Result)
 
     def changes(self) -> str:
-        """Return the settings that differ from those it was started with, for messages."""
+        """Return the settings that changed since the cell was started, for messages."""
         before, now = read_cell_file(self.folder.order, Order)["settings"], self.settings()
         return ", ".join(
             f"{key} = {now.get(key, 'default')}, was {before.get(key, 'default')}"

@@ -19,7 +19,15 @@ from simmat.plugins.registry import Registry
 from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
 from simmat_plugin_bench.reading import shortened
-from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure, unknown_names
+from simmat_plugin_bench.settings import (
+    SUBSET_OPTIONS,
+    BenchSettings,
+    DataSet,
+    Grid,
+    merged,
+    unknown_figure,
+    unknown_names,
+)
 
 ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
@@ -52,8 +60,8 @@ class Arm:
     peer: bool = False
 
     @property
-    def few(self) -> tuple[Any, Any]:
-        """The used training images as (number, share); (None, None) is all."""
+    def subset(self) -> tuple[Any, Any]:
+        """The part of the training images that is used, as (number, share); (None, None) means all."""
         share = self.options.get("train_share")
         return self.options.get("train_images"), None if share == 1 else share
 
@@ -116,25 +124,25 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     whole = settings
     if quick:
         settings = shortened(settings, path)
-    own = [*_from_grids(settings), *_from_arms(settings)]
-    names = [(arm.foundation, slug(arm.name)) for arm in own]
+    given_arms = [*_from_grids(settings), *_from_arms(settings)]
+    names = [(arm.foundation, slug(arm.name)) for arm in given_arms]
     problems = [
         f"two arms of {foundation!r} are named {name!r}; give the second its own name"
         for foundation, name in sorted({key for key in names if names.count(key) > 1})
     ]
     problems += _shared_folders([data.name for data in settings.data])
     if settings.quick is not None:
-        problems += unknown_names(settings.quick.arms, (arm.name for arm in own), "arm")
+        problems += unknown_names(settings.quick.arms, (arm.name for arm in given_arms), "arm")
         if quick and settings.quick.arms is not None:
-            own = [arm for arm in own if arm.name in settings.quick.arms]
+            given_arms = [arm for arm in given_arms if arm.name in settings.quick.arms]
     no_zero_shot: dict[str, str] = {}
-    for foundation in dict.fromkeys(arm.foundation for arm in own):
+    for foundation in dict.fromkeys(arm.foundation for arm in given_arms):
         try:
             spec = registry.foundation(foundation)
         except SimMATError as error:
             problems.append(str(error))
             continue
-        peer = all(arm.peer for arm in own if arm.foundation == foundation)
+        peer = all(arm.peer for arm in given_arms if arm.foundation == foundation)
         if not peer and (not spec.promptable or spec.weights is None):
             why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
             no_zero_shot[foundation] = why
@@ -143,11 +151,11 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             registry.foundation(foundation)
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
-    arms = list(_with_references(settings, own, no_zero_shot))
-    problems += _taken_names(own, [arm for arm in arms if arm not in own])
+    arms = list(_with_references(settings, given_arms, no_zero_shot))
+    problems += _taken_names(given_arms, [arm for arm in arms if arm not in given_arms])
     if whole.reference is not None:
-        every = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
-        problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", where="reference")
+        all_arms = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
+        problems += unknown_names([whole.reference], (arm.name for arm in all_arms), "arm", where="reference")
     cells: list[Cell] = []
     problems += _setting_problems(settings, path, registry)
     if not problems:
@@ -192,30 +200,30 @@ def slug(name: str) -> str:
 
 def _from_grids(settings: BenchSettings) -> Iterator[Arm]:
     for grid in settings.grid:
-        fewer = _fewer(grid)
-        for foundation, mat, tune, few in product(
+        fewer = _subsets(grid)
+        for foundation, mat, tune, subset in product(
             grid.foundation or (settings.foundation,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), fewer
         ):
             yield Arm(
-                name=f"{mat} + {tune}{_few_name(few)}",
+                name=f"{mat} + {tune}{_subset_name(subset)}",
                 foundation=foundation,
-                options={**grid.options, "mat": mat, "tune": tune, **few},
+                options={**grid.options, "mat": mat, "tune": tune, **subset},
                 seeds=tuple(dict.fromkeys(grid.seeds or settings.seeds)),
                 rates=_rates(grid.lr, settings),
                 on=_on(grid.on, settings),
             )
 
 
-def _fewer(grid: Grid) -> list[dict[str, Any]]:
+def _subsets(grid: Grid) -> list[dict[str, Any]]:
     if grid.train_images is not None:
         return [{"train_images": number} for number in grid.train_images]
     return [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
 
 
-def _few_name(few: dict[str, Any]) -> str:
-    if "train_images" in few:
-        return f" @ {few['train_images']} images"
-    return f" @ {100 * few['train_share']:g}%" if "train_share" in few else ""
+def _subset_name(subset: dict[str, Any]) -> str:
+    if "train_images" in subset:
+        return f" @ {subset['train_images']} images"
+    return f" @ {100 * subset['train_share']:g}%" if "train_share" in subset else ""
 
 
 def _from_arms(settings: BenchSettings) -> Iterator[Arm]:
@@ -248,16 +256,18 @@ def _with_references(settings: BenchSettings, arms: Sequence[Arm], no_zero_shot:
         on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in compared))
         if on and foundation not in no_zero_shot:
             yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
-        for number, share in dict.fromkeys(arm.few for arm in compared):
-            measured = [arm for arm in compared if arm.few == (number, share)]
+        for number, share in dict.fromkeys(arm.subset for arm in compared):
+            measured = [arm for arm in compared if arm.subset == (number, share)]
             there = {name for arm in measured if arm.from_scratch and arm.steps_factor == 1 for name in arm.on}
             places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
             if not places:
                 continue
-            few = {key: value for key, value in zip(FEW, (number, share), strict=True) if value is not None}
+            subset = {
+                key: value for key, value in zip(SUBSET_OPTIONS, (number, share), strict=True) if value is not None
+            }
             seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
-            options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
-            yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, settings.scratch_lr, places)
+            options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **subset}
+            yield Arm(SCRATCH + _subset_name(subset), foundation, options, seeds, settings.scratch_lr, places)
         yield from sorted(own, key=lambda arm: not arm.from_scratch)
 
 
@@ -332,7 +342,7 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         "out": folder / "run",
     }
     values.setdefault("pictures", False)
-    values.setdefault("heads", "prompt")  # what is compared does not depend on the card
+    values.setdefault("heads", "prompt")  # the compared networks must not depend on the card
     if not arm.from_scratch and arm.foundation in settings.checkpoints:
         values["checkpoint"] = settings.checkpoints[arm.foundation]
     if arm.steps_factor != 1:

@@ -73,7 +73,7 @@ class JobCallback(Callback):
 
 @escaped_streams()
 def main(arguments: list[str]) -> int:
-    """Run the cell; a problem of data or settings is one line in the log and exit code 2."""
+    """Run the cell; an error in data or settings gives one line in the log and exit code 2."""
     folder, test, everything = CellFolder(Path(arguments[0])), "--test" in arguments, "--everything" in arguments
     _end_with_parent()
     try:
@@ -222,7 +222,7 @@ def _locked(folder: CellFolder) -> filelock.BaseFileLock:
 
 
 def _end_with_parent() -> None:
-    """Stop as by SIGTERM when the bench ends: its end of our standard input closes even if it is killed."""
+    """Stop as with SIGTERM when the bench ends: then standard input closes, even if the bench was killed."""
 
     def watch() -> None:
         while os.read(0, 1024):

@@ -32,7 +32,7 @@ def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
     Returns:
         Name of the plot -> its picture for a light and for a dark page, without empty plots.
     """
-    plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _few}
+    plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _subset_sizes}
     drawn: dict[str, tuple[Path, Path]] = {}
     for name, draw in plots.items():
         light, dark = draw(results, Look(results, dark=False)), draw(results, Look(results, dark=True))
@@ -61,17 +61,17 @@ class Look:
 
     def colour(self, arm: Arm) -> str:
         """Return an arm's colour; zero-shot is grey."""
-        return self._palette[self._place(arm) % len(self._palette)] if arm.kind == "train" else self.colours["faint"]
+        return self._palette[self._index(arm) % len(self._palette)] if arm.kind == "train" else self.colours["faint"]
 
     def mark(self, arm: Arm) -> str:
         """Return an arm's marker."""
-        return _MARKS[self._place(arm) % len(_MARKS)] if arm.kind == "train" else "|"
+        return _MARKS[self._index(arm) % len(_MARKS)] if arm.kind == "train" else "|"
 
     def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
         """Return an arm's line style."""
-        return DASHES[self._place(arm) // len(self._palette) % len(DASHES)]
+        return DASHES[self._index(arm) // len(self._palette) % len(DASHES)]
 
-    def _place(self, arm: Arm) -> int:
+    def _index(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0
 
     def panels(self, count: int, *, height: float, width: float = 3.6, labels: int = 0) -> tuple[Figure, list[Axes]]:
@@ -222,7 +222,7 @@ def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
 
 
-def _few(results: Results, look: Look) -> Figure | None:
+def _subset_sizes(results: Results, look: Look) -> Figure | None:
     """Plot score against the number of training images, for arms that were trained on several numbers of them."""
     sets = [data for data in results.bench.settings.data if _families(results, data)]
     if not sets:
@@ -274,7 +274,7 @@ def _families(results: Results, data: DataSet) -> list[list[Row]]:
 
 def _full(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of arms trained on all images."""
-    return [row for row in rows if row.arm.few == (None, None)]
+    return [row for row in rows if row.arm.subset == (None, None)]
 
 
 def _short(score: str) -> str:

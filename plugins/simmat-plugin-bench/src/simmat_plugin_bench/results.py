@@ -68,7 +68,7 @@ def _best(tried: list[Cell], score: str) -> Cell | None:
     """Return the first cell with the best validation score; None if all diverged."""
     vals = [result["val"] if (result := cell.result()) is not None else None for cell in tried]
     figures = [None if val is None else val_figure(val, score) for val in vals]
-    # Where validation has no such figure, as of every object without a dense head, one click decides.
+    # If validation has no such metric, such as AP of every object without a dense head, one click decides.
     if all(figure is None for figure in figures):
         figures = [None if val is None else float(val[DEFAULT]) for val in vals]
     scores = [-math.inf if value is None or math.isnan(value) else value for value in figures]

@@ -78,7 +78,7 @@ class Runner:
                 clear_stop(self._stop_file)
 
     def _submit(self) -> None:
-        """Submit no more jobs than can run at once: the next job may change with every result."""
+        """Submit only as many jobs as can run at once, because every result may change the next job."""
         busy = {one.job.cell.root for one in self._running.values()}
         for job in all_jobs(self.bench) if self._free else ():
             cell = job.cell
@@ -98,7 +98,7 @@ class Runner:
                 return
 
     def _collect(self) -> None:
-        """Wait until a job has ended, or a signal has come."""
+        """Wait until a job has ended or a signal has arrived."""
         ended: set[Future[int]] = set()
         while not (ended or self.stopped):
             ended, _ = wait(self._running, timeout=0.1, return_when=FIRST_COMPLETED)

@@ -69,7 +69,7 @@ def unknown_names(
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
 _NETWORK = {"foundation", "mat", "tune", "mat_options", "tune_options", "from_scratch"}
-FEW = ("train_images", "train_share")
+SUBSET_OPTIONS = ("train_images", "train_share")
 """Settings that select a part of the training images."""
 LENGTH = {"steps", "epochs"}
 """Settings of the length of a training, of which only one may be set."""
@@ -164,7 +164,9 @@ class DataSet(Section):
         options: settings of `simmat train` for this data set, such as `regions`.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(FEW)
+    takes: ClassVar[frozenset[str]] = (
+        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
+    )
 
     name: Name
     modality: str
@@ -194,7 +196,9 @@ class Grid(Section):
         options: settings of `simmat train` for all its arms.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - set(FEW) - {"from_scratch"}
+    takes: ClassVar[frozenset[str]] = (
+        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - set(SUBSET_OPTIONS) - {"from_scratch"}
+    )
 
     foundation: Names | None = None
     mat: Names = ("mat-residual",)
@@ -240,7 +244,9 @@ class ArmSettings(Section):
 class TrainSettings(Section):
     """Settings of `simmat train` for all arms; those of a data set or an arm take precedence."""
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(FEW)
+    takes: ClassVar[frozenset[str]] = (
+        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
+    )
 
 
 class Quick(TrainSettings):

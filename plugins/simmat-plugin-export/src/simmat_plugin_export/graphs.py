@@ -1,4 +1,4 @@
-"""The parts of a model as modules of plain tensors, to be traced."""
+"""The parts of a model as modules with plain tensors, for tracing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class Prepare(nn.Module):
-    """What `simmat.data.pipeline.Pipeline` does: valid pixels, the sensor's transform, z-score, resize, pad.
+    """The computation of `simmat.data.pipeline.Pipeline`: validity, the sensor's transform, z-score, resize, pad.
 
-    Resizing by two products with matrices of weights takes images of any size and pads as it goes: the rows of the
-    padding are zero.
+    Images are resized by two products with weight matrices, which works for any size; zero rows make the padding.
 
     Args:
         adapter: the sensor.
-        sensor: the channels as they come in, with their ranges.
-        channels: C channels as the network gets them, with mean and std.
+        sensor: the channels of the image, with their ranges.
+        channels: the C channels for the network, with mean and std.
         size: S.
         aspect: see `simmat.types.Frame`.
     """
@@ -59,12 +58,15 @@ class Prepare(nn.Module):
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B, sensor's, H, W) in the sensor's units, NaN where missing, to the input of the network.
+        """Map images to the input of the network.
+
+        Args:
+            image: (B, channels of the sensor, H, W) in the units of the sensor, NaN where missing.
 
         Returns:
-            Planes (B, C, S, S), and where the images are in them (B, S, S) bool.
+            Planes (B, C, S, S), and content (B, S, S) bool, False on padding.
         """
-        valid = (image >= self.low) & (image <= self.high)  # not of NaN
+        valid = (image >= self.low) & (image <= self.high)  # False for NaN
         values, valid = self.adapter.transform_arrays(torch.where(valid, image, 0.0), valid, self.sensor, torch)
         scaled = torch.minimum(torch.maximum((values - self.mean) / self.std, -self.limit), self.limit)
         planes = torch.where(valid, scaled, 0.0)
@@ -80,7 +82,7 @@ class Prepare(nn.Module):
 
 
 def scaled_size(height: Tensor, width: Tensor, size: int, aspect: Aspect) -> tuple[Tensor, Tensor]:
-    """Return `Frame.scaled_hw` of an image whose size is not known before."""
+    """Compute `Frame.scaled_hw` for an image of dynamic size."""
     if aspect == "squash":
         return torch.full_like(height, size), torch.full_like(width, size)
     scale = size / torch.maximum(height, width).double()
@@ -89,9 +91,9 @@ def scaled_size(height: Tensor, width: Tensor, size: int, aspect: Aspect) -> tup
 
 
 def _shrinking(before: Tensor, after: Tensor, size: int) -> Tensor:
-    """Return the (size, before) weights of antialiased bilinear resizing to `after` pixels; the other rows are 0.
+    """Return the (size, before) weights of antialiased bilinear resizing to `after` pixels; the remaining rows are 0.
 
-    In single precision and in the order of torch's own kernel, so that the rounding is the same.
+    Computed in single precision and in the order of torch's kernel, for the same rounding.
     """
     scale = before.float() / after.float()
     wide = scale.clamp(min=1.0)
@@ -117,7 +119,7 @@ def _enlarging(before: Tensor, after: Tensor, size: Tensor) -> Tensor:
 
 def _numbers(count: Tensor) -> Tensor:
     """Return 0, 1, … as (count,) float."""
-    return torch.arange(cast(int, count)).float()  # a tensor, so that it is not a constant of the graph
+    return torch.arange(cast(int, count)).float()  # a tensor, because a number would become a constant of the graph
 
 
 class Network(nn.Module):
@@ -137,10 +139,10 @@ class Decode(nn.Module):
 
     Args:
         model: the network.
-        strides: of the embedding's levels.
-        points: whether prompts have points.
-        boxes: whether they have a box.
-        masks: whether they have a mask.
+        strides: strides of the levels of the embedding.
+        points: True if prompts have points.
+        boxes: True if prompts have a box.
+        masks: True if prompts have a mask.
     """
 
     def __init__(self, model: SimMAT, strides: tuple[float, ...], *, points: bool, boxes: bool, masks: bool) -> None:
@@ -149,9 +151,12 @@ class Decode(nn.Module):
         self.points, self.boxes, self.masks = points, boxes, masks
 
     def forward(self, image_index: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Map image_index (K,), then point_coords (K, N, 2), point_labels (K, N), boxes (K, 4), mask_input, and levels.
+        """Predict masks for K prompts: logits (K, M, h, w) and predicted IoU (K, M).
 
-        Only what prompts of this kind have is given.
+        Args:
+            image_index: (K,).
+            rest: point_coords (K, N, 2), point_labels (K, N), boxes (K, 4) and mask_input (K, 1, h, w) as far as
+                prompts of this kind have them, followed by the levels.
         """
         given = list(rest)
         if self.points:
@@ -174,14 +179,14 @@ class Dense(nn.Module):
         self.model, self.strides = model, strides
 
     def forward(self, *levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map levels to class logits (B, K, h, w) and logits of distances (B, 1, h, w)."""
+        """Map levels to class logits (B, K, h, w) and distance logits (B, 1, h, w)."""
         assert self.model.dense is not None
         answer = self.model.dense(ImageEmbedding(levels, self.strides))
         return answer.classes, answer.distance
 
 
 class Masks(nn.Module):
-    """What `simmat.nn.resize.restore_logits` does.
+    """The computation of `simmat.nn.resize.restore_logits`.
 
     Args:
         size: S.

@@ -1,4 +1,4 @@
-"""Join traced graphs: one after the other, or one for each kind of prompt."""
+"""Join traced graphs, in sequence or as variants for kinds of prompts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from onnx.compose import add_prefix, merge_models
 from simmat_plugin_export.tracing import OPSET
 
 IR_VERSION = 9
-"""Of onnx files, so that onnxruntime 1.18 reads what a newer onnx writes."""
+"""IR version of the files, which onnxruntime 1.18 can read."""
 
 
 def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> ModelProto:
-    """Return a model that gives outputs of the first, named in `links`, to the inputs of these names of the second."""
+    """Return a model of two in sequence; outputs of the first named in `links` are the inputs of the second."""
     kept = {f"prepare/{one.name}": one.name for one in first.graph.input}
     kept |= {f"net/{one.name}": one.name for one in second.graph.output}
     first, second = add_prefix(first, "prepare/"), add_prefix(second, "net/")
@@ -29,7 +29,7 @@ def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> Mode
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values of a graph and of the graphs within, in place."""
+    """Rename values of a graph and its subgraphs, in place."""
     for one in (*graph.input, *graph.output):
         one.name = names.get(one.name, one.name)
     for node in graph.node:
@@ -41,9 +41,9 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
 
 @dataclass
 class Variants:
-    """A model that picks one of several graphs by what its prompts have, see `add`.
+    """A model that selects one of several graphs by the kind of its prompts, see `add`.
 
-    Weights that are equal in several graphs are kept once.
+    Equal weights of several graphs are stored once.
 
     Attributes:
         graphs: (has points, has box, has mask) -> graph.
@@ -57,9 +57,9 @@ class Variants:
         """Add the graph for prompts of one kind.
 
         Args:
-            kind: whether prompts have points, a box, and a mask.
+            kind: (has points, has box, has mask).
             model: the traced model.
-            inputs: names of its inputs, which are those of the joined model too.
+            inputs: names of its inputs, which are also those of the joined model.
         """
         prefix = "".join("ft"[has] for has in kind) + "/"
         names = {name: name for name in inputs}
@@ -78,7 +78,7 @@ class Variants:
         self.graphs[kind] = graph
 
     def joined(self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> ModelProto:
-        """Return the joined model: no points are an empty axis 1, no boxes and masks an empty axis 0."""
+        """Return the joined model; without points axis 1 is empty, without boxes or masks their axis 0."""
         nodes: list[NodeProto] = []
         for name, axis in (("point_labels", 1), ("boxes", 0), ("mask_input", 0)):
             nodes += [
@@ -94,12 +94,12 @@ class Variants:
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simmat")
 
     def _choice(self, known: tuple[bool, ...], outputs: Sequence[str]) -> GraphProto:
-        """Return a graph that ends in `outputs`, for prompts of which a part of the kind is known."""
+        """Return a graph with the given outputs, for prompts whose kind begins with `known`."""
         if len(known) == 3:
             kind = (known[0], known[1], known[2])
             if kind in self.graphs:
                 return self.graphs[kind]
-            return self.graphs[max(self.graphs)]  # an empty prompt, which the runtime refuses
+            return self.graphs[max(self.graphs)]  # an empty prompt, which the runtime refuses before
         condition = ("has/point_labels", "has/boxes", "has/mask_input")[len(known)]
         prefix = "".join("ft"[has] for has in known)
         names = [f"{prefix}?{name}" for name in outputs] if known else list(outputs)
@@ -115,7 +115,7 @@ class Variants:
 
 
 def _renamed(nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str) -> list[NodeProto]:
-    """Return nodes whose values have a prefix, except those in `names`."""
+    """Return copies of nodes with renamed values: as in `names`, or else with a prefix."""
 
     def renamed(name: str) -> str:
         return name and names.get(name, prefix + name)
@@ -139,7 +139,7 @@ def _renamed(nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str) 
 
 
 def _output(value: ValueInfoProto, name: str) -> ValueInfoProto:
-    """Return an output of a type without sizes, which differ between graphs only in their names."""
+    """Return an output without sizes, whose names would differ between graphs."""
     return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
 
 

@@ -1,4 +1,4 @@
-"""Look at data sets and at runs: `simmat data check`, `stats` and `preview`, `report`, `curve`, the page of a run."""
+"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, `curve`, the page of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def simmat_commands() -> Iterable[click.Command]:
 
 @hookimpl
 def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:
-    """Return what writes the page of a run, unless it is not wanted."""
+    """Return the callback that writes the page of a run, unless it is turned off."""
     if not config.pictures:
         return []
     from simmat_plugin_report.callback import ReportCallback

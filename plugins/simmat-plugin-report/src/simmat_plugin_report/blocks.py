@@ -1,4 +1,4 @@
-"""Parts that the pages of one run and of several share."""
+"""Parts shared by the page of one run and the page of several."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simmat_plugin_report.run_view import RunView
 
 
 def both(draw: Callable[[bool], Plot], alt: str, caption: str = "") -> Figure:
-    """Return a plot for a light page and for a dark one."""
+    """Draw a plot for a light page and for a dark one."""
     light, dark = (figure_bytes(draw(dark), "png") for dark in (False, True))
     return Figure(light, alt, caption, dark)
 
@@ -42,7 +42,7 @@ def curves(runs: Mapping[str, RunView]) -> Figure:
 
 
 def calibration(models: Mapping[str, Objects]) -> Iterator[Block]:
-    """Draw the true IoU by the predicted one."""
+    """Yield the calibration plot, true IoU by predicted IoU, and its summary."""
     points = {
         name: (np.asarray([s.predicted_iou for s in scores]), np.asarray([s.iou for s in scores]))
         for name, scores in models.items()
@@ -53,8 +53,8 @@ def calibration(models: Mapping[str, Objects]) -> Iterator[Block]:
     yield both(
         lambda dark: calibration_figure(points, dark=dark),
         f"True IoU by predicted IoU, in {BINS} bins",
-        "A model that knows how good its masks are lies on the dashed line; above it, masks are better than it says. "
-        "Larger dots are more objects.",
+        "On the dashed line the predicted IoU is correct; above it, masks are better than predicted. Larger dots are "
+        "more objects.",
     )
     for name, (predicted, true) in points.items():
         bias = float(np.mean(predicted - true))
@@ -64,7 +64,7 @@ def calibration(models: Mapping[str, Objects]) -> Iterator[Block]:
 
 
 def place_of(found: Analysis) -> str:
-    """Return which images were scored: "40 images of the val split of set"."""
+    """Describe the scored images: "40 images of the val split of set"."""
     some = "" if found.images == found.available else f" of {found.available}, spread evenly,"
     return f"{counted(found.images, 'image')}{some} of the {found.split} split of {Path(found.data).name}"
 
@@ -81,12 +81,12 @@ def setting(value: Any) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things: "1 image", "1,200 images"."""
+    """Return a number with its noun: "1 image", "1,200 images"."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in a unit that suits them."""
+    """Return a duration as text, in a suitable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

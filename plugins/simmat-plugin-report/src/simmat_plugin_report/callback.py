@@ -1,4 +1,4 @@
-"""Keep what the page of a run shows while it trains, and write the page."""
+"""Collect the content of the page of a run while it trains, and write the page."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from simmat_plugin_report.pages import write_page
 from simmat_plugin_report.run_view import is_of, view_of
 
 _REST = 20
-"""The page is written again after this many times the time that it took: a twentieth of a training at most."""
+"""Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""
 
 
 class ReportCallback(Callback):
     """Keeps the scores of the best bundle in `report.json`, and writes the page after validations.
 
-    Until the run ends the page is made of what validation found, without running the network again.
+    Until the run ends the page uses the results of validation, without running the network again.
     """
 
     def __init__(self, run: LiveRun) -> None:
-        """Continue the report of a run where there is one."""
+        """Continue the report of a resumed run."""
         self._run, self._setup = run, run.setup
         self._folder = RunFolder(run.setup.config.out)
         self._parameters = count_parameters(run.model)
         self._began = time.monotonic()
         self._before = 0.0
-        self._written, self._took = -math.inf, 0.0  # when the page was written, and how long that took
-        self._found: Analysis | None = None  # of the bundle whose weights these are:
+        self._written_at, self._write_seconds = -math.inf, 0.0  # time at which the page was written, and duration
+        self._analysis: Analysis | None = None  # of the bundle whose weights these are:
         self._weights_sha256 = ""
         self._zero_shot: tuple[ObjectScore, ...] | None = None
         if run.resumes:
-            with suppress(SimMATError):  # a damaged report is made again
+            with suppress(SimMATError):  # a damaged report is replaced
                 self._continue()
 
     def _continue(self) -> None:
@@ -58,19 +58,19 @@ class ReportCallback(Callback):
             return
         self._before, self._zero_shot = kept.seconds, kept.analysis.zero_shot
         spec = read_bundle_spec(self._folder.bundle)
-        if is_of(kept, spec):  # else the run was killed between writing the bundle and the report
-            self._found, self._weights_sha256 = kept.analysis, spec.weights_sha256
+        if is_of(kept, spec):  # otherwise the run was killed between writing bundle and report
+            self._analysis, self._weights_sha256 = kept.analysis, spec.weights_sha256
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
-        """Keep the scores of the best bundle, and write the page unless it was written lately."""
+        """Store the scores of the best bundle, and write the page unless it was written recently."""
         if best:
-            self._take(scores)
+            self._store_scores(scores)
             self._write_report()
-        if time.monotonic() - self._written >= _REST * self._took:
+        if time.monotonic() - self._written_at >= _REST * self._write_seconds:
             self._write_page(running=True)
 
     def stopped(self) -> None:
-        """Write the page of what is known."""
+        """Write the page with the results so far."""
         self._write_page(running=False)
 
     def _write_page(self, *, running: bool) -> None:
@@ -80,19 +80,19 @@ class ReportCallback(Callback):
         began, folder = time.monotonic(), self._folder
         view = view_of(self._setup.config, read_bundle_spec(folder.bundle), folder, report, (report.analysis,))
         write_page(folder.page, [replace(view, running=running)])
-        self._written = time.monotonic()
-        self._took = self._written - began
+        self._written_at = time.monotonic()
+        self._write_seconds = self._written_at - began
 
     def finished(self, bundle: Path) -> None:
-        """Run the best bundle's network for the rest of the page."""
+        """Run the network of the best bundle for the rest of the page."""
         setup = self._setup
-        if self._found is None or not self._found.examples:
+        if self._analysis is None or not self._analysis.examples:
             loaded = self._load(bundle)
-            if self._found is None:  # the report of a run that was resumed is gone, or that of an older bundle
+            if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
                 protocol = find_protocol(setup.config.protocol)
-                self._take(scores_of(loaded, setup.dataset, setup.val, protocol))
-            if self._found is not None:
-                self._found = analyse(loaded, setup.dataset, setup.val, self._found, self._budget)
+                self._store_scores(scores_of(loaded, setup.dataset, setup.val, protocol))
+            if self._analysis is not None:
+                self._analysis = analyse(loaded, setup.dataset, setup.val, self._analysis, self._budget)
         self.stopped()
 
     def _load(self, bundle: Path) -> Bundle:
@@ -106,17 +106,17 @@ class ReportCallback(Callback):
             device=self._run.processes.device,
         )
 
-    def _take(self, scores: Scores) -> None:
-        """Take the scores of the bundle."""
+    def _store_scores(self, scores: Scores) -> None:
+        """Store the scores of the best bundle so far."""
         setup, why = self._setup, why_no_zero_shot(self._setup.parts)
-        self._found = None
+        self._analysis = None
         self._weights_sha256 = read_bundle_spec(self._folder.bundle).weights_sha256
         if self._zero_shot is None and not why:
             try:
                 self._zero_shot = zero_shot_scores(self._run, self._budget, scores.objects)
             except torch.cuda.OutOfMemoryError:
-                why = "the device has no memory for the untuned model beside the one in training"
-        self._found = analysis_of(
+                why = "the device has not enough memory for the untuned model besides the one in training"
+        self._analysis = analysis_of(
             setup.dataset,
             "val",
             setup.val,
@@ -134,7 +134,7 @@ class ReportCallback(Callback):
         return Budget.after_training(3 * setup.steps * setup.config.batch_size + validations * len(setup.val))
 
     def _write_report(self) -> RunReport | None:
-        if self._found is None:
+        if self._analysis is None:
             return None
         setup = self._setup
         report = RunReport(
@@ -146,7 +146,7 @@ class ReportCallback(Callback):
             machine=machine_facts(self._run),
             notes=setup.notes,
             weights_sha256=self._weights_sha256,
-            analysis=self._found,
+            analysis=self._analysis,
         )
         atomic_write_json(self._folder.report, report.model_dump(mode="json"))
         return report

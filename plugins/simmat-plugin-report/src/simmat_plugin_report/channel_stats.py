@@ -1,7 +1,7 @@
 """Statistics of the channels of a data set in their units: missing values, moments, percentiles and histograms.
 
-One pass over the files, image by image, and window by window where an image is larger than memory. What is kept of the
-values does not grow with their number.
+One pass over the files, image by image, and window by window for images larger than memory. The memory for the values
+does not grow with their number.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from simmat_plugin_report.value_counts import ValueCounts
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
 _TAILS = (0.5, 99.5)
-"""Percentiles between which a histogram is drawn; what lies outside is counted."""
+"""Percentiles at the ends of a histogram; values outside are counted."""
 MOST_PIXELS = 1 << 24
-"""Pixels of an image that is read as a whole."""
+"""Most pixels of an image that is read as a whole."""
 _CORNER_PX = 64
-"""Side of the part of an image that shows which channels it has."""
+"""Side in pixels of the corner that is read to find the channels of a large image."""
 _READ_PX = 2048
-"""Side of the windows of a larger one."""
+"""Side in pixels of the windows of a large image."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class ChannelStats:
     """The values of one channel, in its unit.
 
     Attributes:
-        name: of the channel.
-        quantity: what it measures.
-        unit: of the values.
+        name: name of the channel.
+        quantity: its quantity.
+        unit: unit of the values.
         pixels: number of pixels.
-        valid: those with a measurement.
-        missing: fraction of the pixels without one.
-        low: smallest value; None where no pixel is valid, as all that follow.
+        valid: number of valid pixels.
+        missing: fraction of invalid pixels.
+        low: smallest value; None without a valid pixel, as the following attributes.
         high: largest value.
-        mean: over valid pixels.
+        mean: mean over valid pixels.
         std: population standard deviation.
         percentiles: percentage -> value.
         bins: counts of equal bins from the first to the last of `range`.
         range: the smallest and the largest value in the bins.
         below: number of values below the bins.
         above: number of values above them.
-        precision: relative step of percentiles and bins; 0 where they are exact.
+        precision: relative step of percentiles and bins; 0 if they are exact.
     """
 
     name: str
@@ -80,8 +80,8 @@ class StatsReport:
     Attributes:
         root: its folder.
         images: number of images that were read.
-        channels: in their order.
-        faults: sample id -> why it cannot be read.
+        channels: statistics of the channels, in their order.
+        faults: sample id -> why its image cannot be read.
     """
 
     root: str
@@ -102,7 +102,7 @@ class StatsReport:
 
 
 class _Tally:
-    """Adds up one channel."""
+    """Accumulates the values of one channel."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel, self.pixels, self.counts = channel, 0, ValueCounts()
@@ -116,18 +116,18 @@ class _Tally:
         values = image.data[0] if valid.all() else image.data[0][valid]
         if not values.size:
             return
-        self._take(image_moments(image), float(values.min()), float(values.max()))
+        self._add_moments(image_moments(image), float(values.min()), float(values.max()))
         self.counts.add(values.ravel())
 
-    def _take(self, found: Moments, low: float, high: float) -> None:
+    def _add_moments(self, found: Moments, low: float, high: float) -> None:
         self.moments = found if self.moments is None else self.moments.merge(found)
         self.low, self.high = min(self.low, low), max(self.high, high)
 
     def merge(self, other: _Tally) -> None:
-        """Add what another one of the same channel has added up."""
+        """Add the values of another tally of the same channel."""
         self.pixels += other.pixels
         if other.moments is not None:
-            self._take(other.moments, other.low, other.high)
+            self._add_moments(other.moments, other.low, other.high)
             self.counts.merge(other.counts)
 
     def stats(self, bins: int) -> ChannelStats:
@@ -164,14 +164,14 @@ def channel_stats(
     transformed: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> StatsReport:
-    """Read images once and describe the values of their channels; an image that several samples share counts once.
+    """Read images once and compute statistics of their channels; an image shared by several samples counts once.
 
     Args:
-        dataset: whose samples they are.
-        samples: at least one.
-        bins: of the histograms.
-        transformed: of what the network gets before normalization, not of the physical values.
-        progress: called with the number of samples that are done.
+        dataset: the data set.
+        samples: its samples to read, at least one.
+        bins: number of bins of the histograms.
+        transformed: use the values after the sensor's transform, not the physical values.
+        progress: called with the number of finished samples.
 
     Raises:
         DataError: no image can be read.
@@ -182,17 +182,17 @@ def channel_stats(
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
     for sample in samples:
         place = (sample.images, sample.window)
-        own: list[_Tally] = []  # of this image, which may turn out to be damaged at its end
+        image_tallies: list[_Tally] = []  # for this image only, whose end may be damaged
         try:
             for image in () if place in seen else read_parts(dataset, sample):
                 shown = dataset.adapter.transform(image) if transformed else image
-                own = own or [_Tally(channel) for channel in shown.channels]
-                for index, tally in enumerate(own):
+                image_tallies = image_tallies or [_Tally(channel) for channel in shown.channels]
+                for index, tally in enumerate(image_tallies):
                     tally.add(shown.select([index]))
             seen.add(place)
-            for tally, more in zip(tallies, own, strict=False):
+            for tally, more in zip(tallies, image_tallies, strict=False):
                 tally.merge(more)
-            tallies = tallies or own
+            tallies = tallies or image_tallies
         except SimMATError as error:
             faults[sample.id] = str(error)
         if progress is not None:
@@ -204,7 +204,7 @@ def channel_stats(
 
 
 def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
-    """Return the data set with the channels of the first image that can be read; of a large one a corner is read."""
+    """Return the data set with the channels of the first readable image; of a large image only a corner is read."""
     if dataset.known_channels is not None:
         return dataset
     for sample in (dataset.first, *samples):
@@ -216,17 +216,17 @@ def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
             nodata = dataset.card.stated_nodata(sample.files)
             image = load_sample(dataset.adapter, sample.files, nodata=nodata, window=window)
             channels = image.channels, dataset.adapter.transform(image).channels
-        except SimMATError:  # it is said when it is read
+        except SimMATError:  # reported when the whole image is read
             continue
         return replace(dataset, known_channels=channels)
     return dataset
 
 
 def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
-    """Yield an image as a whole, or window by window where it is larger than memory may hold.
+    """Yield an image as a whole, or window by window if it is larger than `MOST_PIXELS`.
 
     Raises:
-        SimMATError: it cannot be read.
+        SimMATError: the image cannot be read.
     """
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
     if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
@@ -237,7 +237,7 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
 
 
 def windows_side_by_side(size_hw: tuple[int, int], side: int) -> Iterator[Window]:
-    """Yield the windows that cover an image row by row, each pixel once; those at its end are smaller."""
+    """Yield windows that cover each pixel of an image once, row by row; the last ones are smaller."""
     height, width = size_hw
     for y in range(0, height, side):
         for x in range(0, width, side):

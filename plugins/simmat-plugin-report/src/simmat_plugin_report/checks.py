@@ -1,4 +1,4 @@
-"""Check a data set: what it holds, and what is wrong with it by severity."""
+"""Check a data set: report its content, and its problems by severity."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 
 _MANY_EMPTY = 0.5
-"""Fraction of images without a region from which it is a warning."""
+"""Least fraction of images without a region for a warning."""
 _UNEQUAL, _VERY_UNEQUAL = 10, 100
-"""Times that the most frequent class has the regions of the rarest, from which it is a note and a warning."""
+"""Least ratio of regions of the most frequent class to those of the rarest, for a note and for a warning."""
 
 
 def check_dataset(
@@ -52,7 +52,7 @@ def check_dataset(
     if fractions := normalized_warning(index):
         findings.append(finding("warning", "unit", fractions))
     if twice:
-        from simmat_plugin_report.second_look import second_look  # scipy and all images once more
+        from simmat_plugin_report.second_look import second_look  # imports scipy, reads all images again
 
         findings += second_look(index, progress)
     order = ("error", "warning", "note")
@@ -111,7 +111,7 @@ class _Tally:
         self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
 
     def findings(self) -> Iterator[Finding]:
-        """Describe what would stop training or scoring on this split."""
+        """Yield the problems that would stop training or scoring on this split."""
         if self.read and not self.areas:
             card = self.dataset.card
             text = f"{self.name}: no sample has a region of at least {card.smallest}; check the masks, --regions "
@@ -120,7 +120,7 @@ class _Tally:
             if self.read and least > most:
                 text = f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
                 yield finding("error", "no-valid-pixel", text)
-        severity: Severity = "error" if self.name == "train" else "warning"  # the statistics are those of train
+        severity: Severity = "error" if self.name == "train" else "warning"  # statistics come from train
         yield from (finding(severity, "constant-channel", text) for text in self.constants())
 
     def constants(self) -> Iterator[str]:
@@ -187,7 +187,7 @@ def _background_only(tally: _Tally) -> Iterator[Finding]:
     severity: Severity = "warning" if count > _MANY_EMPTY * tally.read else "note"
     text = (
         f"{tally.name}: {count} of {tally.read} images ({count / tally.read:.0%}) are all background, and training and "
-        "scoring with clicks skip them; if they hold objects, their masks are missing"
+        "scoring with clicks skip them; if they contain objects, their masks are missing"
     )
     yield finding(severity, "background-only", text, tuple(tally.without_region))
 
@@ -209,7 +209,7 @@ def _imbalance(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]
         names = [class_title(number, dataset.class_names) for number, _ in (most, fewest)]
         text = (
             f"train: class {names[0]} has {most[1]} regions, {ratio:.0f} times as many as class {names[1]} with "
-            f"{fewest[1]}; rare classes are learned badly, and their scores vary much; label more of them"
+            f"{fewest[1]}; rare classes are learned poorly and their scores vary a lot; label more of them"
         )
         yield finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
 

@@ -13,7 +13,7 @@ from simmat_plugin_report.figures import LIGHT, line_style, new_figure, plain, s
 LABEL_DISTANCE = 0.05
 """Smallest distance between two labels of the click curve, in mIoU."""
 _LONGEST = 40
-"""Characters of a name at most, its end; longer ones leave no room for the curve."""
+"""Most characters of a name; longer names are cut at the beginning, to leave room for the curve."""
 
 
 def picture_kind(out: Path) -> Literal["png", "svg"]:
@@ -33,19 +33,19 @@ def picture_kind(out: Path) -> Literal["png", "svg"]:
 def plot_click_curve(
     curves: Mapping[str, Sequence[float]], out: Path | str, *, targets: Sequence[float] = (), title: str
 ) -> Path:
-    """Draw the mIoU after 1, 2, 3 … clicks, one line per model, each named at its end.
+    """Draw the mIoU after 1, 2, 3 … clicks, one line per model, with its name at the end.
 
     Args:
         curves: name -> mIoU after each number of clicks; "zero-shot" is faint and dashed.
         out: a file ending in .png or .svg; written as a whole or not at all.
-        targets: IoUs to be marked, such as those of NoC.
-        title: above the plot.
+        targets: IoUs to mark, such as those of NoC.
+        title: title of the plot.
 
     Returns:
         `out` as a path.
 
     Raises:
-        DataError: there is nothing to draw, or another ending.
+        DataError: there is nothing to draw, or the ending is not supported.
         OutputError: the file cannot be written.
     """
     out = Path(out)

@@ -1,4 +1,4 @@
-"""Curves of training: the loss, and the score of the validation split."""
+"""Curves of training: loss and validation score."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from simmat_plugin_report.figures import DARK, LIGHT, legend_below, line_style, 
 Points = list[tuple[float, float]]
 
 SMOOTHED_FROM = 40
-"""From this number of losses on, a running mean is drawn over the single ones."""
+"""Least number of losses over which a running mean is drawn."""
 
 Records = Sequence[Mapping[str, Any]]
 """The log of a run, as `RunFolder.records` gives it: `{"kind": "train", "step": 50, "loss": 0.8}` and
-`{"kind": "val", "step": 50, "miou_object": 0.4}`, with "score" where that chose the best; other keys are ignored.
+`{"kind": "val", "step": 50, "miou_object": 0.4}`, with "score" if it chose the best step; other keys are ignored.
 
-Of two records of one kind and step, as after a resumed run, the later one counts.
+For two records of the same kind and step, as in a resumed run, the later one counts.
 """
 
 
@@ -30,9 +30,9 @@ def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | No
     """Draw the loss of every logged step and the mIoU of every validation, one above the other.
 
     Args:
-        runs: name -> log; several are drawn over each other, with a legend.
-        zero_shot: mIoU of the untuned model of each run, or of some; drawn as a line of dashes.
-        dark: light text on a dark ground.
+        runs: name -> log; several are drawn in one plot, with a legend.
+        zero_shot: mIoU of the untuned model of each run, or of some; drawn as dashed lines.
+        dark: light text on a dark background.
     """
     colours = DARK if dark else LIGHT
     several = len(runs) > 1
@@ -59,7 +59,7 @@ def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | No
 
 
 def _series(records: Records, kind: str, key: str) -> Points:
-    """Return the finite (step, value) of records of one kind, in step order."""
+    """Return the finite (step, value) pairs of records of one kind, in the order of steps."""
     found = {
         float(record["step"]): float(record[key])
         for record in records
@@ -115,6 +115,6 @@ def _write_empty(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
 
 
 def _running_mean(values: Sequence[float], half: int) -> list[float]:
-    """Return the mean over `half` neighbours on each side, fewer at the ends: it neither lags nor shortens."""
+    """Return the centred mean over `half` neighbours on each side, fewer at the ends; the length is unchanged."""
     windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
     return [math.fsum(window) / len(window) for window in windows]

@@ -1,4 +1,4 @@
-"""`simmat data check`, `stats` and `preview`: look at a data set before hours of training depend on it."""
+"""`simmat data check`, `stats` and `preview`: inspect a data set before training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @sensor_options
 @data_options
 @click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
-@click.option("--quick", is_flag=True, help="Leave out near-duplicates and misaligned masks, which take longest.")
+@click.option("--quick", is_flag=True, help="Skip near-duplicates and misaligned masks, which take longest.")
 @json_option
 @click.pass_context
 def check(
@@ -42,8 +42,8 @@ def check(
 ) -> None:
     """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
-    It also finds images of different splits that nearly show the same, masks that do not fit their images, images
-    without an object and rare classes. The exit code is 2 if a problem would stop training or scoring.
+    It also finds near-duplicate images in different splits, masks that do not fit their images, images without an
+    object, and rare classes. The exit code is 2 if a problem would stop training or scoring.
     """
     from simmat.data.dataset import open_dataset
     from simmat_plugin_report.checks import check_dataset
@@ -70,7 +70,7 @@ def check(
 @data_options
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
 @click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
-@click.option("--transformed", is_flag=True, help="What the network gets (log, dB, sin and cos), not physical values.")
+@click.option("--transformed", is_flag=True, help="Values for the network (log, dB, sin and cos), not physical values.")
 @json_option
 @click.pass_context
 def stats(
@@ -119,7 +119,7 @@ def stats(
     "--cell", default=240, show_default=True, type=click.IntRange(64, 2048), metavar="PX", help="Width of a picture."
 )
 @click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
-@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, so that colours compare.")
+@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, to compare colours.")
 def preview(
     data: Path,
     modality: str,
@@ -134,7 +134,7 @@ def preview(
     same_scale: bool,
     **card: Any,
 ) -> None:
-    """Draw sheets of images of DIR, with colours, unit and scale of each quantity and the labels over them.
+    """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
 
     DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
     """
@@ -142,7 +142,7 @@ def preview(
     from simmat_plugin_report.preview import preview_sheets
 
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"sheets are pictures of pixels, got --out {out.name!r}; end the name in .png")
+        raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
     shown = spread(samples, count)
     several = len(shown) > per_sheet
@@ -176,7 +176,7 @@ def _images(
     split: str | None,
     card: dict[str, Any],
 ) -> tuple[Dataset, tuple[Sample, ...]]:
-    """Open a data set or a folder of images; return it with the images to look at."""
+    """Open a data set or a folder of images; return it with the samples of the split."""
     from simmat.data.dataset import open_images
 
     adapter = load_registry().modality(modality, modality_options, channels=channels)
@@ -185,7 +185,7 @@ def _images(
 
 
 def _write_card(root: Path, card: DataCard) -> str:
-    """Write a card that says anything new; the former one, which may hold comments, is kept as card.toml.old."""
+    """Write a card if it changed; the former one, which may contain comments, becomes card.toml.old."""
     from simmat.data.card import CARD_FILE, load_card, write_card
 
     path = root / CARD_FILE

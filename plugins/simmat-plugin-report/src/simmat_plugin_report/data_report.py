@@ -1,4 +1,4 @@
-"""What `simmat data check` finds in a data set: documents, and their text."""
+"""The report of `simmat data check`, as documents and as text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from simmat.types import Channel
 Severity = Literal["error", "warning", "note"]
 Item = TypeVar("Item")
 Listed = Annotated[tuple[Item, ...], BeforeValidator(as_tuples)]
-"""A tuple, a list in json."""
+"""A tuple that is a list in json."""
 ClassNumber = Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)]
-"""The number of a class, which is a string as a key in json."""
+"""The number of a class, which is a string where it is a key in json."""
 
 _NAMED = 10
 """Most images without a mask that the text lists."""
@@ -28,13 +28,13 @@ class ChannelReport(Document):
     """One channel of some images; text shows it in the unit of pictures, such as °C for kelvin.
 
     Attributes:
-        name: of the channel.
-        quantity: what it measures.
-        unit: of the values.
-        low: smallest valid value; None where no pixel is valid.
-        mean: over valid pixels.
+        name: name of the channel.
+        quantity: its quantity.
+        unit: unit of the values.
+        low: smallest valid value; None without a valid pixel.
+        mean: mean over valid pixels.
         high: largest valid value.
-        invalid: fraction of pixels without a measurement.
+        invalid: fraction of invalid pixels.
     """
 
     name: str
@@ -107,15 +107,15 @@ class SplitReport(Document):
 
 
 class Finding(Document):
-    """Something about a data set that the user should know.
+    """A problem or fact of a data set that the user should know.
 
     Attributes:
         severity: "error" stops training or scoring; "warning" makes scores wrong or training worse; "note" is worth
             knowing.
-        kind: what it is about, the same for every data set: "near-duplicates".
-        text: a sentence.
-        samples: ids of the samples that it concerns, where it concerns single ones.
-        pairs: ids of two samples each, where it concerns pairs.
+        kind: kind of the problem, such as "near-duplicates".
+        text: description.
+        samples: ids of the samples that it concerns, if it concerns single samples.
+        pairs: pairs of sample ids, if it concerns pairs.
     """
 
     severity: Severity
@@ -137,7 +137,7 @@ def finding(
 
 
 def texts_of(findings: Sequence[Finding]) -> list[str]:
-    """Return the texts of findings; many files with the same fault are one text."""
+    """Return the texts of findings; the same problem of many files gives one text."""
     faults = equal_problems([found.text for found in findings if found.kind == "damaged"])
     return [*faults, *(found.text for found in findings if found.kind != "damaged")]
 
@@ -150,7 +150,7 @@ class DataReport(Document):
         regions: the region rule of the card.
         split_note: where the splits come from.
         splits: reports of the splits that have samples.
-        findings: what is wrong or should be checked, the worst first.
+        findings: problems and facts, the worst first.
         class_names: class -> name, from the card or the COCO categories.
         unlabelled: files of images without a mask, which are not used, relative to the folder.
         read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.
@@ -169,12 +169,12 @@ class DataReport(Document):
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What would stop training or scoring."""
+        """Problems that would stop training or scoring."""
         return tuple(found.text for found in self.findings if found.severity == "error")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should check: warnings and notes."""
+        """Warnings and notes, which the user should check."""
         return tuple(found.text for found in self.findings if found.severity != "error")
 
     def to_dict(self) -> dict[str, Any]:

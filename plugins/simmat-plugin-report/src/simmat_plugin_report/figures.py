@@ -1,4 +1,4 @@
-"""Figures of matplotlib as SimMAT draws them: colours on light and dark ground, axes, legends, files."""
+"""Matplotlib figures in the style of SimMAT: colours for light and dark backgrounds, axes, legends, files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PALETTES = (
     ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b"),
     ("#56b4e9", "#e69f00", "#2fd1a3", "#e59bc4", "#f0e442", "#8fd3ff", "#b794f6", "#d2a48c"),
 )
-"""Colours of lines on a light and on a dark ground."""
+"""Colours of lines on a light and on a dark background."""
 
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-"""Styles of lines, one after the other where the colours are used up."""
+"""Styles of lines; the next one is used when all colours are."""
 
 
 def new_figure(size_inch: tuple[float, float], colours: Mapping[str, str]) -> Figure:
@@ -46,7 +46,7 @@ def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
-    """Write a figure as a whole or not at all, see `figure_bytes`.
+    """Write a figure completely or not at all, see `figure_bytes`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -66,14 +66,14 @@ def style_axes(axes: Axes, colours: Mapping[str, str]) -> None:
     axes.set_axisbelow(True)
 
 
-def line_style(place: int, *, dark: bool) -> dict[str, Any]:
-    """Return colour and style of a line by its place among several."""
+def line_style(index: int, *, dark: bool) -> dict[str, Any]:
+    """Return colour and style of a line by its index."""
     palette = PALETTES[dark]
-    return {"color": palette[place % len(palette)], "ls": DASHES[place // len(palette) % len(DASHES)]}
+    return {"color": palette[index % len(palette)], "ls": DASHES[index // len(palette) % len(DASHES)]}
 
 
 def legend_below(figure: Figure, axes: Axes, colours: Mapping[str, str]) -> None:
-    """Name the lines of axes below a figure, one name in a row: names of runs are long."""
+    """Draw a legend below a figure, one name per row, because names of runs are long."""
     handles, labels = axes.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower left", ncols=1, fontsize=8.5, frameon=False)
     for text in legend.get_texts():
@@ -81,6 +81,6 @@ def legend_below(figure: Figure, axes: Axes, colours: Mapping[str, str]) -> None
 
 
 def plain(text: str) -> str:
-    """Return a text that matplotlib shows as it is: no mathematics and no control characters."""
+    """Escape a text for matplotlib: no mathematics and no control characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
     return shown.replace("$", r"\$").lstrip("_") or "?"

@@ -1,9 +1,9 @@
 """Find masks that do not fit their images.
 
-The outline of a mask should lie on edges of the image. The strength of the edges under the outlines is compared for the
-mask where it is, moved in any direction, flipped and turned, in standard deviations of that strength over all
-positions. Where another position is significantly better over many images, the masks of the set are misaligned; where
-the set fits and one image does not, that one is.
+The outline of a mask should be on edges of the image. The strength of the edges under the outlines is compared between
+the original mask and the mask shifted in any direction, flipped and rotated, in standard deviations of that strength
+over all positions. If another position is significantly better over many images, the masks of the data set are
+misaligned; if the data set fits and one image does not, its mask is.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from simmat.types import FloatArray
 from simmat_plugin_report.shrink import Shrunk
 
 MIN_Z = 4
-"""Standard errors by which another position must be better over a set, and standard deviations in a single image."""
+"""How much better another position must be: standard errors for a set, standard deviations for a single image."""
 _REACH = 16
-"""Farthest position to which a mask is moved, in pixels of the shrunk images."""
+"""Largest shift of a mask, in pixels of the shrunk images."""
 _FEWEST = 5
-"""Images from which the masks of a set can be judged."""
+"""Least number of images to judge the masks of a set."""
 _MIN_FIT = 2.5
-"""Strength under the masks from which those of a set are taken to fit, so that one that does not is an outlier."""
+"""Least strength under the masks of a set that fits, so that a mask that does not fit is an outlier."""
 
 
 class Offset(NamedTuple):
-    """Where a mask fits better than where it is.
+    """A position in which masks fit better.
 
     Attributes:
         what: "moved by 12 px to the right", "flipped left to right".
-        in_place: strength of the edges under the outlines where the mask is, in standard deviations above chance.
+        in_place: strength of the edges under the original outlines, in standard deviations above chance.
         there: the same at the other position.
-        z_score: standard errors between the two; of a single image, standard deviations.
+        z_score: difference of the two in standard errors; for a single image in standard deviations.
         share: fraction of the images where the other position is better.
     """
 
@@ -51,13 +51,13 @@ class Offset(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """How the masks of an image fit its edges at each place.
+    """How well the masks of an image fit its edges at each position.
 
     Attributes:
         moved: (2·R + 1, 2·R + 1) strength with the mask moved down and right by -R … R pixels of the shrunk image;
-            -inf for moves that a small image has no room for.
-        turned: name of a flip or turn -> strength.
-        step: pixels of the image to one of the shrunk image.
+            -inf for shifts that do not fit into a small image.
+        turned: name of a flip or rotation -> strength.
+        step: pixels of the image per pixel of the shrunk image.
     """
 
     moved: FloatArray
@@ -66,18 +66,18 @@ class Fit:
 
     @property
     def in_place(self) -> float:
-        """Strength where the mask is, or one pixel beside that."""
+        """Largest strength at the original position or one pixel from it."""
         return float(self.near[_REACH, _REACH])
 
     @property
     def near(self) -> FloatArray:
-        """(2·R + 1, 2·R + 1) as `moved`, the strongest of each move and those one pixel beside it."""
+        """(2·R + 1, 2·R + 1), as `moved`, the largest strength within one pixel of each shift."""
         strongest: FloatArray = ndimage.maximum_filter(self.moved, 3, mode="constant", cval=-np.inf)
         return strongest
 
 
 def mask_fit(image: Shrunk, label: Label) -> Fit | None:
-    """Return how well outlines lie on edges, at each place; None without an outline or without an edge."""
+    """Return how well outlines fit edges at each position; None without an outline or without an edge."""
     outline = _outline(label, image.planes.shape[1:], image.step)
     edges = _edges(image)
     if outline.sum() < 24 or not edges.any():
@@ -96,11 +96,13 @@ def mask_fit(image: Shrunk, label: Label) -> Fit | None:
     every = (every - every.mean()) / spread
     moved = np.full((2 * _REACH + 1, 2 * _REACH + 1), -np.inf)
     down, right = (np.arange(-reach, reach + 1) for reach in (min(_REACH, (side - 1) // 2) for side in (height, width)))
-    moved[np.ix_(down + _REACH, right + _REACH)] = every[np.ix_(down, right)]  # negative: the spectrum wraps round
+    moved[np.ix_(down + _REACH, right + _REACH)] = every[
+        np.ix_(down, right)
+    ]  # negative indices: the correlation is periodic
     ways = {
         "flipped left to right": outline[:, ::-1],
         "flipped top to bottom": outline[::-1],
-        "turned by 180°": outline[::-1, ::-1],
+        "rotated by 180°": outline[::-1, ::-1],
     }
     if height == width:
         ways["transposed (rows and columns swapped)"] = outline.T
@@ -113,7 +115,7 @@ def mask_fit(image: Shrunk, label: Label) -> Fit | None:
 
 
 def _outline(label: Label, size_hw: tuple[int, ...], step: int) -> FloatArray:
-    """Return (h, w), 1 on both sides of the border of a region, in pixels of the shrunk image."""
+    """Return (h, w), 1 on both sides of the border of a region, on the shrunk grid."""
     numbers = np.zeros(label.size_hw, np.int32)
     for number, region in enumerate((*label.regions, *label.small), start=1):
         y0, x0, y1, x1 = region.box
@@ -122,14 +124,14 @@ def _outline(label: Label, size_hw: tuple[int, ...], step: int) -> FloatArray:
     small = numbers[step // 2 :: step, step // 2 :: step][:height, :width]
     outline = np.zeros((height, width), np.float32)
     down, right = (np.diff(small, axis=axis) != 0 for axis in (0, 1))
-    for begin in (0, 1):  # both pixels of a border, so that the outline is no half pixel beside it
+    for begin in (0, 1):  # both pixels of a border, so that the outline is not shifted by half a pixel
         outline[begin : begin + len(down), : small.shape[1]] += down
         outline[: len(small), begin : begin + right.shape[1]] += right
     return np.minimum(outline, 1)
 
 
 def _edges(image: Shrunk) -> FloatArray:
-    """Return (h, w) the strength of edges over all channels, of mean 0; 0 beside pixels without a measurement."""
+    """Return (h, w) edge strength over all channels, with mean 0; 0 next to invalid pixels."""
     total = np.zeros(image.planes.shape[1:], np.float32)
     for plane, valid in zip(image.planes, image.valid, strict=True):
         strength = ndimage.gaussian_gradient_magnitude(plane, 1.0, mode="nearest")
@@ -142,7 +144,7 @@ def _edges(image: Shrunk) -> FloatArray:
 
 
 def offset_of_all(fits: Sequence[Fit]) -> Offset | None:
-    """Return where all masks fit better than where they are, if there is such a place."""
+    """Return the position in which all masks fit better, if there is one."""
     if len(fits) < _FEWEST:
         return None
     in_place = np.asarray([fit.in_place for fit in fits])
@@ -167,7 +169,7 @@ def offset_of_all(fits: Sequence[Fit]) -> Offset | None:
 
 
 def outliers(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[tuple[Sample, Offset]]:
-    """Yield the images whose mask fits much better elsewhere, where those of the set fit."""
+    """Yield the images whose mask fits much better elsewhere, if the masks of the set fit."""
     usual = float(np.median([fit.in_place for _, fit in fits])) if fits else 0.0
     if len(fits) < _FEWEST or usual < _MIN_FIT:
         return
@@ -183,7 +185,7 @@ def outliers(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[tuple[Sample, Offse
 
 
 def _moved_words(down: int, right: int, step: int) -> str:
-    """Describe a move in pixels of the image."""
+    """Describe a shift in pixels of the image."""
     words = []
     if right:
         words.append(f"{abs(right) * step} px to the {'right' if right > 0 else 'left'}")

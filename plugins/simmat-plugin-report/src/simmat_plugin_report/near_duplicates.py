@@ -1,10 +1,9 @@
-"""Find images of different splits that nearly show the same.
+"""Find near-duplicate images in different splits.
 
-Each image is shrunk to 24 x 24 pixels a channel. Its slow changes are removed, strong and weak structure is made equal,
-and what many images of the set have in common, such as the shape of a sonar's fan, is removed too. Two images are
-near-duplicates where what is left has a correlation of 0.8 or more, in one of the eight ways to flip and turn one of
-them. So copies are found that were compressed, resized, brightened or flipped, and a scene that was recorded twice;
-parts of one scene, seen from another place, are not.
+Each image is shrunk to 24 x 24 pixels per channel. Low frequencies are removed, the local contrast is equalized, and
+structure that many images of the set share, such as the fan of a sonar, is removed. Two images are near-duplicates if
+the rest has a correlation of 0.8 or more, for one of the eight flips and rotations. This finds copies that were
+compressed, resized, brightened or flipped, and scenes recorded twice, but not a scene seen from another place.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from simmat.data.samples import SPLITS, Sample
 from simmat.types import BoolArray, FloatArray
 
 LEAST_CORRELATION = 0.8
-"""Correlation from which two images are near-duplicates."""
+"""Least correlation of near-duplicates."""
 _SIDE = 24
 """Side of a thumbnail in pixels."""
 _MOST_COMMON = 12
-"""Directions that are removed as common to many images, at most."""
+"""Most directions that are removed as common to many images."""
 
 Pairs = list[tuple[float, Sample, Sample]]
 """Correlation and the two samples."""
 
 
 def thumbnail(planes: FloatArray, valid: BoolArray) -> FloatArray:
-    """Return (C, 24, 24): the image's finer structure, without what changes slowly, of equal strength everywhere.
+    """Return (C, 24, 24): the fine structure of an image with equalized local contrast.
 
     Args:
         planes: (C, h, w), see `Shrunk`.
@@ -43,7 +42,7 @@ def thumbnail(planes: FloatArray, valid: BoolArray) -> FloatArray:
 
 
 def _resampled(plane: FloatArray, side: int) -> FloatArray:
-    """Return the means of an (h, w) plane over `side` by `side` parts of it."""
+    """Return the (side, side) means of an (h, w) plane over parts of equal size."""
     for axis in (0, 1):
         length = plane.shape[axis]
         if length < side:
@@ -59,7 +58,7 @@ def _resampled(plane: FloatArray, side: int) -> FloatArray:
 def near_duplicates(
     samples: Sequence[Sample], thumbs: Sequence[FloatArray], digests: Mapping[str, bytes | None]
 ) -> Pairs:
-    """Return each image that is alike one of another split, with the nearest; equal files are found by their digest."""
+    """Return each image with a near-duplicate in another split, and the nearest one; equal files by their digest."""
     if len(samples) < 3:
         return []
     whole = np.stack(thumbs)  # (N, C, 24, 24)
@@ -67,12 +66,12 @@ def near_duplicates(
     common = _common(whole.reshape(len(whole), -1) - mean)  # (K, C · 24 · 24)
 
     def own(planes: FloatArray) -> FloatArray:
-        """Return (N, D) of length 1: what of each image is not common to many."""
+        """Return (N, D) unit vectors: each image without the common structure."""
         flat = planes.reshape(len(planes), -1) - mean
         flat -= (flat @ common.T) @ common
         length = np.linalg.norm(flat, axis=1, keepdims=True)
         unit: FloatArray = np.where(length > 0.05 * np.sqrt(flat.shape[1]), flat / np.maximum(length, 1e-9), 0)
-        return unit  # 0 for a plane without structure, which is like any other
+        return unit  # 0 for a plane without structure
 
     flat = own(whole)
     splits = np.asarray([SPLITS.index(sample.split) for sample in samples])
@@ -99,7 +98,7 @@ def near_duplicates(
 
 
 def _common(flat: FloatArray) -> FloatArray:
-    """Return (K, D) directions that many of (N, D) images share, such as the few shapes of a sonar's fan."""
+    """Return (K, D) directions that many of the (N, D) images share, such as the shapes of a sonar's fan."""
     count = min(_MOST_COMMON, len(flat) // _MOST_COMMON)
     some = flat[:: max(len(flat) // 1000, 1)]
     directions: FloatArray = np.linalg.svd(some, full_matrices=False)[2][:count]
@@ -107,7 +106,7 @@ def _common(flat: FloatArray) -> FloatArray:
 
 
 def _turned(planes: FloatArray) -> Iterator[FloatArray]:
-    """Yield (N, C, s, s) in the eight ways to flip and turn it."""
+    """Yield the eight flips and rotations of (N, C, s, s)."""
     for quarter in range(4):
         turned = np.rot90(planes, quarter, axes=(2, 3))
         yield np.ascontiguousarray(turned)

@@ -1,4 +1,4 @@
-"""Pages of pictures and tables: one HTML file with its pictures inside, from a jinja2 template."""
+"""Write pages of pictures and tables: one HTML file with embedded pictures, from a jinja2 template."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from simmat.errors import DataError
 from simmat.io.files import atomic_write_text, read_bytes, require_file
 
 Picture = Image.Image | Path | bytes
-"""A drawn picture, or a PNG or JPEG file, or the content of one."""
+"""A PIL image, the path of a PNG or JPEG file, or the content of such a file."""
 
 _JPEG: tuple[str, type[ImageFile]] = ("image/jpeg", JpegImageFile)
 _FORMATS: dict[str, tuple[str, type[ImageFile]]] = {".png": ("image/png", PngImageFile), ".jpg": _JPEG, ".jpeg": _JPEG}
 _MOST_BYTES = 2**30
-"""Largest picture file."""
+"""Most bytes of a picture file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Figure:
     """A picture on a page.
 
     Attributes:
-        picture: shown on a light page, and on a dark one where `dark` is None.
-        alt: what it shows, in words, for those who cannot see it.
-        caption: written below it.
-        dark: shown instead where the reader prefers dark pages.
+        picture: picture for light pages, and for dark ones if `dark` is None.
+        alt: alternative text.
+        caption: caption below the picture.
+        dark: picture for readers who prefer dark pages.
     """
 
     picture: Picture
@@ -49,10 +49,10 @@ class Table:
     """A table of texts.
 
     Attributes:
-        head: one text per column.
-        rows: one text per column each; a line feed in a number is kept.
-        numbers_from: the first column of numbers, counted from 0.
-        best: (row, column) of the cells that are marked.
+        head: titles of the columns.
+        rows: one text per column; line feeds in numbers are kept.
+        numbers_from: index of the first column of numbers.
+        best: (row, column) of the cells to mark.
     """
 
     head: Sequence[str]
@@ -78,18 +78,18 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Commands or program text, shown as written."""
+    """Commands or code, shown verbatim."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pictures side by side where there is room.
+    """Pictures side by side as far as there is room.
 
     Attributes:
         figures: the pictures.
-        legend: (red, green, blue) from 0 to 255 and what it means.
+        legend: colours (red, green, blue), 0..255, and their meaning.
         columns: pictures that stay side by side on a narrow page; 0 for as many as fit.
     """
 
@@ -132,9 +132,9 @@ def write_template(out: Path | str, template: Path, **values: object) -> Path:
     of "simmat/parts.html.j2" show a `Figure` and a `Table`.
 
     Args:
-        out: the HTML file; written as a whole or not at all.
+        out: the HTML file, written completely or not at all.
         template: the file of the template.
-        values: what the template shows.
+        values: variables of the template.
 
     Returns:
         `out` as a path.
@@ -183,7 +183,7 @@ def _size(picture: Picture) -> tuple[int, int]:
         # PIL.Image.open would warn of large pictures, and try formats that run programs
         with reader(content) as opened:
             return opened.size
-    except Exception as error:  # Pillow raises errors of many types for a damaged file
+    except Exception as error:  # Pillow raises various classes for damaged files
         raise DataError(f"cannot read the picture {name}: {error}; give a PNG or JPEG file") from error
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a network does: predictions, what the transfer layer shows, what is found without clicks."""
+"""Draw pictures of a network's results: predictions, output of the transfer layer, objects without clicks."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
 
 PICTURES = 6
-"""Objects whose predictions are shown: two of the best, the median and the worst each."""
+"""Number of objects whose predictions are shown: two each of the best, the median and the worst."""
 _PICTURE_PX = 320
 """Longer side of a picture on the page."""
 _QUALITY = 88
 
 DensePictures = tuple[str, dict[str, bytes]]
-"""Id of a sample, and what a picture shows -> JPEG."""
+"""Id of a sample, and title -> JPEG of each picture."""
 
 
 def pick_examples(scores: Sequence[ObjectScore]) -> list[tuple[Rank, ObjectScore]]:
@@ -73,13 +73,13 @@ def draw_examples(
     by_id: Mapping[str, Sample],
     chosen: Sequence[tuple[Rank, ObjectScore]],
 ) -> tuple[tuple[ExamplePrediction, ...], tuple[TransferLayerView, ...], tuple[DensePictures, ...]]:
-    """Encode the image of each chosen object once, and draw what the network makes of it.
+    """Encode the image of each chosen object once, and draw the results of the network.
 
     Args:
-        bundle: whose network is shown.
-        pipeline: the one by which the objects were scored.
-        dataset: the data.
-        by_id: its samples.
+        bundle: the bundle with the network.
+        pipeline: the pipeline with which the objects were scored.
+        dataset: the data set.
+        by_id: sample id -> sample.
         chosen: the objects.
     """
     examples: dict[int, ExamplePrediction] = {}
@@ -96,7 +96,7 @@ def draw_examples(
             views.append(one)
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
             first = label.regions[chosen[places[0]][1].region].box
-            if pipeline is not bundle.pipeline:  # objects without clicks are found as in prediction
+            if pipeline is not bundle.pipeline:  # without clicks, use the pipeline of prediction
                 encoded = EncodedImage(bundle.model, bundle.pipeline(image), bundle.spec.dense)
             dense.append((name, _dense(bundle, dataset, bundle.spec.dense, image, label, encoded, first)))
     return tuple(examples[place] for place in sorted(examples)), tuple(views), tuple(dense)
@@ -106,7 +106,7 @@ def _example(
     rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage
 ) -> ExamplePrediction:
     truth = label.regions[score.region].mask(label.size_hw)
-    x, y = (max(value, 0.0) for value in score.click_xy)  # a click may lie left of the first pixel's centre
+    x, y = (max(value, 0.0) for value in score.click_xy)  # a click can be left of the centre of the first pixel
     logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
     mask: BoolArray = (restore_logits(logits, encoded.prepared.frame)[0, 0] > 0).cpu().numpy()
     window = _around(truth | mask if mask.sum() < 4 * truth.sum() else truth, image.size_hw)
@@ -123,7 +123,7 @@ def _example(
 
 
 def _around(mask: BoolArray, size_hw: tuple[int, int]) -> Window:
-    """Return a window around a mask, three times as large as it, and at least a third of the image."""
+    """Return a window around a mask, three times its size, and at least a third of the image."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     longest = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
     side = max(3 * longest, max(size_hw) // 3, min(64, *size_hw))
@@ -137,7 +137,7 @@ def _around(mask: BoolArray, size_hw: tuple[int, int]) -> Window:
 
 
 def _picture_wh(width: int, height: int) -> tuple[int, int]:
-    """Return the size of a picture of something: its longer side is `_PICTURE_PX`."""
+    """Return (width, height) scaled so that the longer side is `_PICTURE_PX`."""
     scale = _PICTURE_PX / max(height, width)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
@@ -169,7 +169,7 @@ def _view(bundle: Bundle, name: str, image: SensorImage, prepared: PreparedImage
     drawn = {}
     for title, tensor in (("zero-shot", fixed), ("mat", planes_seen)):
         values = (tensor[0, :, :height, :width].float().cpu().numpy() * std + mean).astype(np.float32)
-        flat = values.reshape(1, -1)  # (1, 3 * height * width): stretched together, so that the colours stay
+        flat = values.reshape(1, -1)  # (1, 3 * height * width): stretched together, to keep colours
         stretched = stretch(flat, np.isfinite(flat)).reshape(values.shape)
         drawn[title] = _fitted(np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0))
     return TransferLayerView(sample=name, pictures={"sensor": _fitted(display_rgb(image)), **drawn})
@@ -184,7 +184,7 @@ def _dense(
     encoded: EncodedImage,
     box: tuple[int, ...],
 ) -> dict[str, bytes]:
-    """Draw what is found without prompts beside the truth; of an image that is cut into windows one around a box."""
+    """Draw the results without prompts besides the ground truth; for a large image in a window around a box."""
     side = Predictor.of_bundle(bundle).tile_of(image.size_hw)
     if side < max(image.size_hw):
         y0, x0 = (
@@ -213,7 +213,7 @@ def _dense(
         )
         return _fitted(np.asarray(draw_result(result, words=False)))
 
-    # The object of the highest score is in front; of true ones, as in the class map, the smallest.
+    # In front is the object with the highest score; for ground truth, as in the class map, the smallest.
     true = [FoundObject(region, 1 / region.area, (0.0, 0.0)) for region in label.regions]
     found = {
         "true objects": drawn(true),

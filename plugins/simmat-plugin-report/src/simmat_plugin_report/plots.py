@@ -1,4 +1,4 @@
-"""Plots of a report: calibration of the predicted IoU, and what channels are worth."""
+"""Plots of a report: calibration of the predicted IoU, and importance of channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from simmat_plugin_report.figures import DARK, LIGHT, legend_below, line_style, new_figure, plain, style_axes
 
 BINS = 10
-"""Bins of the predicted IoU."""
+"""Number of bins of the predicted IoU."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,8 +21,8 @@ def calibration_bins(predicted: Floats, iou: Floats) -> list[tuple[float, float,
     """Return (mean predicted IoU, mean IoU, number of objects) of each bin that has objects.
 
     Args:
-        predicted: (N,), counted from 0 to 1.
-        iou: (N,).
+        predicted: (N,) predicted IoU, 0..1.
+        iou: (N,) true IoU.
     """
     place = np.minimum((predicted.clip(0, 1) * BINS).astype(np.int64), BINS - 1)
     return [
@@ -33,11 +33,11 @@ def calibration_bins(predicted: Floats, iou: Floats) -> list[tuple[float, float,
 
 
 def calibration_figure(models: Mapping[str, tuple[Floats, Floats]], *, dark: bool = False) -> Figure:
-    """Draw the mean IoU against the predicted one, in bins: a model that knows how good it is lies on the diagonal.
+    """Draw the mean true IoU against the predicted IoU, in bins; a calibrated model is on the diagonal.
 
     Args:
         models: name -> (N,) predicted and (N,) true IoU.
-        dark: light text on a dark ground.
+        dark: light text on a dark background.
     """
     colours = DARK if dark else LIGHT
     figure = new_figure((5.4, 4.2 + 0.2 * len(models)), colours)
@@ -63,11 +63,11 @@ def calibration_figure(models: Mapping[str, tuple[Floats, Floats]], *, dark: boo
 
 
 def channels_figure(worth: Sequence[tuple[str, float, tuple[float, float] | None]], *, dark: bool = False) -> Figure:
-    """Draw by how much the score changes without each channel, as bars with their 95 % intervals.
+    """Draw the change of the score without each channel, as bars with 95 % intervals.
 
     Args:
         worth: (name, change of mIoU, its interval or None).
-        dark: light text on a dark ground.
+        dark: light text on a dark background.
     """
     colours = DARK if dark else LIGHT
     figure = new_figure((5.4, 1.0 + 0.32 * len(worth)), colours)

@@ -1,4 +1,4 @@
-"""Sheets of the images of a data set, each quantity in its own colours and unit, with the labels drawn over."""
+"""Draw sheets of images of a data set, with labels, and with the colours and unit of each quantity."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from simmat_plugin_report.channel_stats import MOST_PIXELS, windows_side_by_side
 from simmat_plugin_report.sheet import Item, Panel, Sheet
 
 MOST_PANELS = 4
-"""Pictures of one image, at most."""
+"""Most pictures of one image."""
 _READ_PX = 1024
-"""Side of the windows in which an image larger than memory is read."""
+"""Side in pixels of the windows in which a large image is read."""
 _VISIBLE = {"red": (0.60, 0.70, 0.665), "green": (0.50, 0.60, 0.56), "blue": (0.42, 0.52, 0.48)}
 _NIR = (0.75, 1.0, 0.85)
-"""From, to and best wavelength in µm."""
+"""Smallest, largest and best wavelength in µm."""
 
 Problems = list[tuple[str, str]]
 """(sample id, message) of images that cannot be shown."""
 
 
 def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
-    """Return the pictures that show an image of these channels, at most `MOST_PANELS`.
+    """Return the pictures of an image with these channels, at most `MOST_PANELS`.
 
-    Colour cameras in true colour, spectral bands in true colour where they have red, green and blue and in false colour
-    with near infrared as red; every other channel by itself. Many channels without wavelengths, of one quantity, are a
-    false colour of the first three.
+    Colour cameras are shown in true colour; spectral bands in true colour if they have red, green and blue, and in
+    false colour with near infrared as red; every other channel separately. Many channels of one quantity without
+    wavelengths are shown as false colour of the first three.
     """
     panels: list[Panel] = []
     rest = list(range(len(channels)))
@@ -80,17 +80,17 @@ def preview_sheets(
     problems: Problems | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[Image.Image]:
-    """Draw sheets of some images; each image has a colour bar for every channel with a scale.
+    """Draw sheets of images, with a colour bar for every channel that has a scale.
 
     Args:
-        dataset: whose samples they are.
-        samples: at least one.
-        per_sheet: images on a sheet.
+        dataset: the data set.
+        samples: its samples to show, at least one.
+        per_sheet: number of images on a sheet.
         cell_px: width of a picture in pixels.
         labels: draw the regions over the pictures.
-        same_scale: the same values have the same colours in all images of a sheet; otherwise each has its own scale.
-        problems: images that cannot be read are added to it; they have an empty cell.
-        progress: called with the number of images that were read.
+        same_scale: use one colour scale for all images of a sheet; otherwise each image has its own.
+        problems: list to which images that cannot be read are added; their cells are empty.
+        progress: called with the number of images read so far.
 
     Raises:
         DataError: there is no sample, or none can be read.
@@ -122,7 +122,7 @@ def preview_sheets(
 
 
 def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[Panel, ...]]:
-    """Return the channels that are shown, and the pictures of these alone."""
+    """Return the indices of the shown channels, and the pictures with indices among these."""
     panels = panels_of(channels)
     used = sorted({index for panel in panels for index in panel.channels})
     return used, tuple(Panel(panel.title, tuple(used.index(index) for index in panel.channels)) for panel in panels)
@@ -132,7 +132,7 @@ def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> Item:
     try:
         large = _in_windows(dataset, sample)
         image, size_hw = _thinned(dataset, sample, large, side)
-        if any(dataset.adapter.logarithmic(image.channels)):  # a radar's power is all dark but for a few pixels
+        if any(dataset.adapter.logarithmic(image.channels)):  # radar power is dark except for a few pixels
             image = dataset.adapter.transform(image)
         label = None
         if labels and (sample.has_mask or dataset.coco is not None):
@@ -149,9 +149,9 @@ def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> Item:
 def _thinned(
     dataset: Dataset, sample: Sample, large: tuple[int, int] | None, side: int
 ) -> tuple[SensorImage, tuple[int, int]]:
-    """Read an image and keep every n-th pixel, so that about `side` are left of its longer side; return its size too.
+    """Read every n-th pixel of an image, so that its longer side has about `side` pixels; also return its full size.
 
-    Pixels are picked, not averaged: the mean of two angles, or of a hole and what is around it, is no measurement.
+    Pixels are picked, not averaged: the mean of two angles, or across a depth edge, would not be a measurement.
     """
     if large is None:
         image = dataset.image(sample)
@@ -176,20 +176,20 @@ def _in_windows(dataset: Dataset, sample: Sample) -> tuple[int, int] | None:
 
 
 def _steps(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return which pixel of how many is kept along a side, and the side of a window, a multiple of it."""
+    """Return the step between kept pixels, and the side of a window, a multiple of the step."""
     step = max(max(size_hw) // side, 1)
     return step, max(_READ_PX // step, 1) * step
 
 
 def _thin_label(dataset: Dataset, sample: Sample, size_hw: tuple[int, int], side: int) -> Label:
-    """Read the label of a large image window by window, at the pixels that `_thinned` keeps; regions are cut there."""
+    """Read the label of a large image window by window, at the pixels of `_thinned`; windows cut regions."""
     step, length = _steps(size_hw, side)
     first = step // 2
     found: list[Instance] = []
     for window in windows_side_by_side(size_hw, length):
         for region in dataset.label(sample.within(window)).regions:
             top, left = region.box[:2]
-            down, right = (first - top) % step, (first - left) % step  # to the first pixel that is kept
+            down, right = (first - top) % step, (first - left) % step  # offset of the first kept pixel
             corner = ((window.y0 + top + down) // step, (window.x0 + left + right) // step)
             kept = region_from_mask(region.crop[down::step, right::step], region.class_id, corner)
             if kept is not None:

@@ -1,6 +1,6 @@
-"""Read images and masks again for faults that no single file shows; each is a guess that says how it was found.
+"""Read images and masks again for problems that no single file shows; each is a guess with its evidence.
 
-The training waits for the first pass over the data, so this is kept out of it.
+This is not part of the first pass over the data, because training waits for that.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from simmat_plugin_report.near_duplicates import LEAST_CORRELATION, Pairs, near_
 from simmat_plugin_report.shrink import shrink
 
 MOST_COMPARED = 4000
-"""Images that are compared with each other, at most; those of val and test first."""
+"""Most images that are compared with each other; those of val and test first."""
 MOST_ALIGNED = 400
-"""Images whose masks are looked at, at most."""
+"""Most images whose masks are checked."""
 
 
 def second_look(index: DataIndex, progress: Callable[[int], object] | None = None) -> Iterator[Finding]:
     """Look for near-duplicates in different splits and for misaligned masks.
 
     Args:
-        index: of the data set; samples that cannot be read are left out.
-        progress: called with the number of images that are done.
+        index: index of the data set; samples that cannot be read are left out.
+        progress: called with the number of finished images.
     """
     samples = sample_subset(index)
     digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
@@ -39,7 +39,7 @@ def second_look(index: DataIndex, progress: Callable[[int], object] | None = Non
         try:
             image = shrink(index.dataset.adapter.transform(index.dataset.image(sample)))
             fit = mask_fit(image, index.dataset.label(sample)) if number % every == 0 else None
-        except SimMATError:  # it changed since it was read
+        except SimMATError:  # changed since the index was made
             continue
         finally:
             if progress is not None:
@@ -54,7 +54,7 @@ def second_look(index: DataIndex, progress: Callable[[int], object] | None = Non
 
 
 def sample_subset(index: DataIndex) -> list[Sample]:
-    """Return the samples to look at, each image once: at most `MOST_COMPARED`, evenly from train and from the rest."""
+    """Return the samples to compare, each image once: at most `MOST_COMPARED`, evenly spread in train and the rest."""
     once: dict[object, Sample] = {}
     for sample in index.dataset.samples:
         if sample.id not in index.faults:
@@ -75,8 +75,8 @@ def _near_duplicates(pairs: Pairs, compared: int) -> Finding:
         f"{len(held_out)} image{plural} of {' and '.join(sorted(set(held_out.values())))} nearly show{verb} what "
         f"an image of another split shows, so scores are too good: {first}"
         + ("; --json lists all" if len(pairs) > 3 else "")
-        + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and turn "
-        f"(threshold {LEAST_CORRELATION}); look at some before you move them to one split"
+        + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and "
+        f"rotation (threshold {LEAST_CORRELATION}); view some before you move them to one split"
     )
     ids = tuple((one.id, other.id) for _, one, other in pairs)
     return finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
@@ -103,7 +103,7 @@ def _misaligned(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[Finding]:
             for sample, offset in odd[:3]
         )
         text = (
-            f"{len(odd)} of {len(fits)} masks would fit the edges of their image better elsewhere, though the others "
-            f"fit: {words}, in standard deviations of the strength of edges. A guess, so look at them"
+            f"{len(odd)} of {len(fits)} masks would fit the edges of their image better elsewhere, although the "
+            f"others fit: {words}, in standard deviations of the strength of edges. This is a guess, so check them"
         )
         yield finding("note", "misaligned-masks", text, [sample.id for sample, _ in odd])

@@ -30,7 +30,7 @@ MARGIN = 18
 LINE = 24
 
 _SHEET_PX = 1560
-"""Width of a sheet, about."""
+"""Approximate width of a sheet in pixels."""
 _FILL = 0.3
 _IGNORED: Colour = (150, 150, 150)
 
@@ -39,8 +39,8 @@ class Panel(NamedTuple):
     """One picture of an image.
 
     Attributes:
-        title: written below it.
-        channels: the channel that is shown, or those shown as red, green and blue.
+        title: title below the picture.
+        channels: index of the shown channel, or of those shown as red, green and blue.
     """
 
     title: str
@@ -49,14 +49,14 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One image as a sheet shows it.
+    """One image on a sheet.
 
     Attributes:
-        sample: of the data set.
-        image: the channels that are shown, thinned out to about the size of a cell.
-        size_hw: of the whole image.
-        label: of the whole image, or of as many pixels as are kept of a large one; None where it has none.
-        note: why it cannot be shown; "" if it can.
+        sample: the sample.
+        image: the shown channels, reduced to about the size of a cell.
+        size_hw: (height, width) of the whole image in pixels.
+        label: label of the whole image, or of the kept pixels of a large one; None without a label.
+        note: why the image cannot be shown; "" if it can.
     """
 
     sample: Sample
@@ -156,7 +156,7 @@ class Sheet:
     def _caption(
         self, sheet: Image.Image, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int
     ) -> None:
-        """Write what a picture shows, and its scale."""
+        """Write the title of a picture and its scale."""
         small, width = font(12), self._cell[0]
         channels = [image.channels[index] for index in panel.channels]
         look = look_of(channels[0])
@@ -210,7 +210,7 @@ def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
 
 
 def _number(value: float, span: float) -> str:
-    """Return a number with as many digits as its scale needs: 21.3 on one of 20, 0.0213 on one of 0.02."""
+    """Format a number with the digits that its scale needs: 21.3 for a span of 20, 0.0213 for 0.02."""
     if not span > 0:
         return f"{value:.4g}"
     digits = min(max(2 - int(np.floor(np.log10(span))), 0), 6)
@@ -218,7 +218,7 @@ def _number(value: float, span: float) -> str:
 
 
 def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int) -> None:
-    """Write text in lines of at most `width` pixels, as far as there is room."""
+    """Write text in lines of at most `width` pixels, as many as fit into `height`."""
     face = font(11)
     line, lines = "", []
     for letter in escape(text, keep=""):
@@ -231,7 +231,7 @@ def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width
 
 
 def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
-    """Shorten a text in the middle until it is at most `room` pixels wide; what cannot be drawn is escaped."""
+    """Shorten a text in the middle to at most `room` pixels; characters that cannot be drawn are escaped."""
     text = escape(text, keep="")
     if face.getlength(text) <= room:
         return text

@@ -1,4 +1,4 @@
-"""Images as the network gets them, shrunk: enough to compare them, and to look for edges."""
+"""Shrink images for comparisons and edge detection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from simmat.types import BoolArray, FloatArray, SensorImage
 
 _CHANNELS = 3
-"""Channels that are looked at, at most, evenly over all."""
+"""Most channels that are used, evenly spread over all."""
 _LONGEST = 256
 """Longest side of a shrunk image."""
 
@@ -18,9 +18,9 @@ class Shrunk(NamedTuple):
     """A shrunk image.
 
     Attributes:
-        planes: (C, h, w) of mean 0 and standard deviation 1 over valid pixels; 0 elsewhere.
-        valid: (C, h, w).
-        step: pixels of the image to one of these.
+        planes: (C, h, w) with mean 0 and standard deviation 1 over valid pixels; 0 elsewhere.
+        valid: (C, h, w) bool.
+        step: pixels of the image per pixel of the planes.
     """
 
     planes: FloatArray
@@ -29,7 +29,7 @@ class Shrunk(NamedTuple):
 
 
 def shrink(image: SensorImage) -> Shrunk:
-    """Take means of a few channels over squares of pixels, so that the longer side has at most `_LONGEST`."""
+    """Average a few channels over squares of pixels, so that the longer side has at most `_LONGEST` pixels."""
     count = len(image.channels)
     picked = sorted({round(place * (count - 1) / max(_CHANNELS - 1, 1)) for place in range(_CHANNELS)})
     step = -(-max(image.size_hw) // _LONGEST)

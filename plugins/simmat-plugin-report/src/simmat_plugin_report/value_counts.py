@@ -1,4 +1,4 @@
-"""A histogram of any number of values that can be merged with others."""
+"""A mergeable histogram of any number of values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy.typing as npt
 from simmat.types import FloatArray
 
 _MOST_DISTINCT = 1 << 17
-"""Different values that are counted one by one; a sensor of 16 bits has half as many."""
+"""Most different values that are counted exactly; 16 bits have half as many."""
 
 Keys = npt.NDArray[np.uint32]
 
 
 class ValueCounts:
-    """How often each value occurs, of any number of float32 values.
+    """Counts of float32 values.
 
-    Up to `_MOST_DISTINCT` different values are counted exactly. Where there are more, neighbouring values are counted
-    together: the last bits of the float32 are left out, as few as it takes. The order of the values does not matter.
+    Up to `_MOST_DISTINCT` different values are counted exactly. If there are more, neighbouring values are counted
+    together, by dropping as few of the last bits as necessary. The order of the values has no effect.
 
     Attributes:
-        dropped: last bits that are left out; 0 means exact.
+        dropped: number of dropped last bits; 0 means exact.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class ValueCounts:
         self._add(keys, counts)
 
     def merge(self, other: ValueCounts) -> None:
-        """Count all values of another one too."""
+        """Add the counts of another histogram."""
         while self.dropped < other.dropped:
             self._drop()
         self._add(other._keys >> np.uint32(self.dropped - other.dropped), other._counts)
@@ -61,18 +61,18 @@ class ValueCounts:
         return int(self._counts.sum())
 
     def values(self) -> npt.NDArray[np.float64]:
-        """Return the different values, ascending; the middle of those that are counted together."""
+        """Return the different values in ascending order; for values counted together, their middle."""
         middle = (1 << self.dropped) >> 1
         return _values((self._keys << np.uint32(self.dropped)) | np.uint32(middle))
 
     def percentiles(self, wanted: Sequence[float]) -> list[float]:
-        """Return lower percentiles: values that occur."""
+        """Return lower percentiles, which are occurring values."""
         reached = np.cumsum(self._counts)
         places = np.searchsorted(reached, np.asarray(wanted) / 100 * reached[-1])
         return [float(value) for value in self.values()[np.minimum(places, len(reached) - 1)]]
 
     def histogram(self, low: float, high: float, bins: int) -> tuple[list[int], int, int]:
-        """Return the counts of equal bins from `low` to `high`, both included, and how many are below and above."""
+        """Return the counts of equal bins from `low` to `high` inclusive, and the numbers of values below and above."""
         values = self.values()
         inside = (values >= low) & (values <= high)
         span = high - low
@@ -83,7 +83,7 @@ class ValueCounts:
 
 
 def _ordered(values: FloatArray) -> Keys:
-    """Return whole numbers in the order of float32 values."""
+    """Map float32 values to integers with the same order."""
     bits = (values + np.float32(0)).view(np.uint32)  # -0 becomes 0
     top = np.uint32(1 << 31)
     return np.where(bits & top, ~bits, bits | top)

@@ -14,7 +14,7 @@ from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.objects import bottle, crate, cup, fruit, glass_pane, kettle, stone, vehicle
 from simmat_plugin_scenes.organisms import animal, bush, person, potted_plant, tree
-from simmat_plugin_scenes.render import Stage, cast, render
+from simmat_plugin_scenes.render import Stage, render, trace_rays
 from simmat_plugin_scenes.shapes import box, plane
 from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, World, colour
 
@@ -36,7 +36,7 @@ OUTDOOR: tuple[tuple[Make, float], ...] = (
     (crate, 0.06),
     (glass_pane, 0.05),
 )
-"""Objects outdoors, with their frequency."""
+"""Objects outdoors, with their relative frequencies."""
 
 TABLE: tuple[tuple[Make, float], ...] = (
     (cup, 0.34),
@@ -47,7 +47,7 @@ TABLE: tuple[tuple[Make, float], ...] = (
     (lambda rng, climate: stone(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
     (lambda rng, climate: crate(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
 )
-"""Objects on a table, with their frequency."""
+"""Objects on a table, with their relative frequencies."""
 
 
 def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256)) -> Scene:
@@ -81,7 +81,7 @@ def only_visible(world: World, size_hw: tuple[int, int]) -> World:
     world = replace(world, things=world.things[:MOST_OBJECTS])
     while world.things:
         stage = Stage.of(world)
-        _, index = cast(stage.parts, world.position[None], rays)
+        _, index = trace_rays(stage.parts, world.position[None], rays)
         owner = np.where(index >= 0, stage.owner[index], 0)
         pixels = np.bincount(owner, minlength=len(world.things) + 1)[1:]
         if pixels.min() >= least:

@@ -53,7 +53,9 @@ class Stage:
         )
 
 
-def cast(parts: Sequence[Part], origins: Array, directions: Array, *, glass: bool = True) -> tuple[Array, IntArray]:
+def trace_rays(
+    parts: Sequence[Part], origins: Array, directions: Array, *, glass: bool = True
+) -> tuple[Array, IntArray]:
     """Find the first part that each ray hits.
 
     Args:
@@ -70,7 +72,7 @@ def cast(parts: Sequence[Part], origins: Array, directions: Array, *, glass: boo
     for number, part in enumerate(parts):
         if not glass and part.material.transmits_visible > 0:
             continue
-        found = part.shape.meet(origins, directions)
+        found = part.shape.intersect(origins, directions)
         nearer = found < distance
         distance[nearer] = found[nearer]
         index[nearer] = number
@@ -82,15 +84,15 @@ def render(world: World, stage: Stage, size_hw: tuple[int, int], noise: Noise) -
     focal_px = (size_hw[1] / 2) / world.half_width
     rays = pixel_rays(size_hw, focal_px).reshape(3, -1).T @ world.axes  # (H*W, 3), world frame
     origin = world.position[None]
-    distance, index = cast(stage.parts, origin, rays)
-    eye = _Eye(world, stage, focal_px, noise)
+    distance, index = trace_rays(stage.parts, origin, rays)
+    eye = _RayCamera(world, stage, focal_px, noise)
     front = eye.look(rays, distance, index)
     transparent = [number for number, part in enumerate(stage.parts) if part.material.transmits_visible > 0]
     clear = np.isin(index, transparent)
     back = front
     if clear.any():
-        beyond = eye.look(rays[clear], *cast(stage.parts, origin, rays[clear], glass=False))
-        back = _Seen(*(_replaced(all_of, clear, some) for all_of, some in zip(front, beyond, strict=True)))
+        beyond = eye.look(rays[clear], *trace_rays(stage.parts, origin, rays[clear], glass=False))
+        back = _RayHits(*(_replaced(all_of, clear, some) for all_of, some in zip(front, beyond, strict=True)))
     owner = np.where(index >= 0, stage.owner[index], 0)
     names = np.array([0] + [CLASSES.index(thing.class_name) for thing in world.things], dtype=np.int32)
     return Scene(
@@ -105,7 +107,7 @@ def render(world: World, stage: Stage, size_hw: tuple[int, int], noise: Noise) -
     )
 
 
-class _Seen(NamedTuple):
+class _RayHits(NamedTuple):
     """The surfaces that N rays hit: `Surface` as flat arrays, with (N, 3) normals in the world frame."""
 
     material: IntArray
@@ -123,7 +125,7 @@ def _replaced(values: npt.NDArray[Any], where: npt.NDArray[np.bool_], new: npt.N
     return result
 
 
-def _surface(seen: _Seen, axes: Array, size_hw: tuple[int, int]) -> Surface:
+def _surface(seen: _RayHits, axes: Array, size_hw: tuple[int, int]) -> Surface:
     """Reshape flat values to maps, with normals in the camera's frame."""
 
     def grid(values: Array) -> npt.NDArray[np.float32]:
@@ -141,7 +143,7 @@ def _surface(seen: _Seen, axes: Array, size_hw: tuple[int, int]) -> Surface:
 
 
 @dataclass(frozen=True, slots=True)
-class _Eye:
+class _RayCamera:
     """The camera of a world, which evaluates surfaces along rays."""
 
     world: World
@@ -149,7 +151,7 @@ class _Eye:
     focal_px: float
     noise: Noise
 
-    def look(self, rays: Array, distance: Array, index: IntArray) -> _Seen:
+    def look(self, rays: Array, distance: Array, index: IntArray) -> _RayHits:
         """Return the surfaces that (N, 3) rays from the camera hit at (N,) distances on (N,) parts."""
         hit = index >= 0
         points = self.world.position + np.where(hit, distance, 0.0)[:, None] * rays
@@ -166,7 +168,7 @@ class _Eye:
             (facing < 0.02)[:, None], smooth, normals
         )  # bumps must not turn a surface away from the camera
         sunlit = self._sunlit(points, smooth, hit)
-        return _Seen(
+        return _RayHits(
             material=np.where(hit, self.stage.material[index], 0),
             depth_m=np.where(hit, distance * (rays @ self.world.axes[2]), np.inf),
             normals=normals,
@@ -201,7 +203,7 @@ class _Eye:
         shiny = np.isin(index, [i for i, p in enumerate(self.stage.parts) if p.material.emissivity_lwir < 0.9])
         if shiny.any():
             starts = self.world.position + distance[shiny, None] * rays[shiny] + 1e-3 * normals[shiny]
-            far, met = cast(self.stage.parts, starts, mirrored[shiny])
+            far, met = trace_rays(self.stage.parts, starts, mirrored[shiny])
             places = starts + np.where(met >= 0, far, 0)[:, None] * mirrored[shiny]
             half = np.full(len(met), 0.3)
             ups = np.broadcast_to(np.array([0.0, 1.0, 0.0]), places.shape)
@@ -217,7 +219,7 @@ class _Eye:
             casters = [part for part in self.stage.parts if part.shape.kind != "plane"]
             starts = points[faces] + 2e-3 * normals[faces]
             towards = np.broadcast_to(sun, starts.shape)
-            result[faces] = ~np.isfinite(cast(casters, starts, towards, glass=False)[0])
+            result[faces] = ~np.isfinite(trace_rays(casters, starts, towards, glass=False)[0])
         return result
 
     def _sky_view(self, points: Array, normals: Array) -> Array:

@@ -43,7 +43,7 @@ class Shape:
         """Map (N, 3) world points to the local frame."""
         return (points - self.centre) @ self.to_local.T
 
-    def meet(self, origins: Array, directions: Array) -> Array:
+    def intersect(self, origins: Array, directions: Array) -> Array:
         """Return (N,) t of the first point where each ray enters the shape; infinite if it misses.
 
         Args:
@@ -56,7 +56,7 @@ class Shape:
             return hits
         start = self.local(origins)[near] if len(origins) > 1 else np.repeat(self.local(origins), near.sum(), axis=0)
         along = directions[near] @ self.to_local.T
-        found = _MEET[self.kind](start, along, self.half)
+        found = _INTERSECT[self.kind](start, along, self.half)
         hits[near] = np.where(found > 1e-9, found, np.inf)
         return hits
 
@@ -141,11 +141,11 @@ def _dot(a: Array, b: Array) -> Array:
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
-def _meet_ellipsoid(o: Array, d: Array, half: float) -> Array:
+def _intersect_ellipsoid(o: Array, d: Array, half: float) -> Array:
     return _quadratic(_dot(d, d), _dot(o, d), _dot(o, o) - 1)
 
 
-def _meet_box(o: Array, d: Array, half: float) -> Array:
+def _intersect_box(o: Array, d: Array, half: float) -> Array:
     inverse = 1 / np.where(np.abs(d) < 1e-12, 1e-12, d)
     first, second = (-1 - o) * inverse, (1 - o) * inverse
     enter = np.minimum(first, second).max(axis=1)
@@ -153,7 +153,7 @@ def _meet_box(o: Array, d: Array, half: float) -> Array:
     return np.where(enter <= leave, enter, np.inf)
 
 
-def _meet_tube(o: Array, d: Array, half: float) -> Array:
+def _intersect_tube(o: Array, d: Array, half: float) -> Array:
     """Return t of the side of a tube of radius 1 around y, |y| <= half."""
     flat_o, flat_d = o[:, [0, 2]], d[:, [0, 2]]
     t = _quadratic(_dot(flat_d, flat_d), _dot(flat_o, flat_d), _dot(flat_o, flat_o) - 1)
@@ -161,31 +161,31 @@ def _meet_tube(o: Array, d: Array, half: float) -> Array:
     return np.where(np.abs(y) <= half, t, np.inf)
 
 
-def _meet_cylinder(o: Array, d: Array, half: float) -> Array:
+def _intersect_cylinder(o: Array, d: Array, half: float) -> Array:
     dy = np.where(np.abs(d[:, 1]) < 1e-12, 1e-12, d[:, 1])
     cap = (-np.sign(dy) - o[:, 1]) / dy  # the cap that faces the ray
     at_cap = o[:, [0, 2]] + cap[:, None] * d[:, [0, 2]]
     cap = np.where(_dot(at_cap, at_cap) <= 1, cap, np.inf)
-    return np.minimum(_meet_tube(o, d, 1.0), cap)
+    return np.minimum(_intersect_tube(o, d, 1.0), cap)
 
 
-def _meet_capsule(o: Array, d: Array, half: float) -> Array:
-    best = _meet_tube(o, d, half)
+def _intersect_capsule(o: Array, d: Array, half: float) -> Array:
+    best = _intersect_tube(o, d, half)
     for end in (-half, half):
         moved = o - [0.0, end, 0.0]
         best = np.minimum(best, _quadratic(_dot(d, d), _dot(moved, d), _dot(moved, moved) - 1))
     return best
 
 
-def _meet_plane(o: Array, d: Array, half: float) -> Array:
+def _intersect_plane(o: Array, d: Array, half: float) -> Array:
     falling = d[:, 1] < -1e-9
     return np.where(falling, -o[:, 1] / np.where(falling, d[:, 1], -1.0), np.inf)
 
 
-_MEET = {
-    "ellipsoid": _meet_ellipsoid,
-    "box": _meet_box,
-    "cylinder": _meet_cylinder,
-    "capsule": _meet_capsule,
-    "plane": _meet_plane,
+_INTERSECT = {
+    "ellipsoid": _intersect_ellipsoid,
+    "box": _intersect_box,
+    "cylinder": _intersect_cylinder,
+    "capsule": _intersect_capsule,
+    "plane": _intersect_plane,
 }

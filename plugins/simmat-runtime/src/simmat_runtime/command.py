@@ -1,4 +1,4 @@
-"""`simmat-runtime`: ask an exported model from the command line."""
+"""`simmat-runtime`: run an exported model from the command line."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="simmat-runtime", description="Run a model that `simmat export` wrote.")
     commands = parser.add_subparsers(dest="command", required=True)
-    info = commands.add_parser("info", help="print what the model takes and gives, as json")
+    info = commands.add_parser("info", help="print inputs and outputs of the model as json")
     predict = commands.add_parser("predict", help="segment one image")
     for command in (info, predict):
         command.add_argument("model", metavar="DIR", help="the exported model")
-    predict.add_argument("image", metavar="FILE", help=".npy of (C, H, W) in the sensor's units, NaN where missing")
-    predict.add_argument("--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="on the object")
+    predict.add_argument(
+        "image", metavar="FILE", help=".npy of shape (C, H, W) in the sensor's units, NaN where missing"
+    )
+    predict.add_argument(
+        "--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="pixel on the object"
+    )
     predict.add_argument("--not", dest="other", action="append", default=[], type=_numbers(2), metavar="X,Y")
-    predict.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="its outer edges")
-    predict.add_argument("--everything", action="store_true", help="every object, without a prompt")
-    predict.add_argument("--out", required=True, metavar="FILE", help=".npy: a mask, or the numbers of objects")
+    predict.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="outer edges of the object")
+    predict.add_argument("--everything", action="store_true", help="find every object, without a prompt")
+    predict.add_argument("--out", required=True, metavar="FILE", help=".npy: a mask, or the ids of objects")
     given = parser.parse_args(arguments)
     try:
         if given.command == "info":
@@ -49,7 +53,9 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
     try:
         image = np.load(given.image, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{given.image} must be an .npy of numbers, (C, H, W) in the sensor's units") from error
+        raise ValueError(
+            f"{given.image} must be an .npy of numbers of shape (C, H, W) in the sensor's units"
+        ) from error
     model.set_image(image)
     result: np.ndarray[Any, Any]
     if given.everything:

@@ -1,7 +1,7 @@
-"""Every object of an image without clicks, as `simmat.everything` finds them, in numpy.
+"""Find every object of an image without prompts, as `simmat.everything` does, in numpy.
 
-Clicks are the peaks of the dense head's distance map, or a grid where there is no such head. Of answers that cover the
-same object the best one stays.
+Clicks are the peaks of the dense head's distance map, or a grid without a dense head. Of masks that cover the same
+object the best one is kept.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ Box = tuple[int, int, int, int]
 PROMPTS_AT_ONCE = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
-"""Smallest probability of being an object of a pixel over which masks grow."""
+"""Least probability of being an object for a pixel over which masks grow."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How objects are found.
+    """Settings of the search for objects.
 
     Attributes:
-        peak: smallest distance, 0 to 1, at a peak of the distance map.
-        spread: side of the window, in pixels of the map, in which one peak stands.
-        grid: clicks along the longer side, where there is no dense head; None sets one every 16 pixels of the input, at
-            most 32.
-        overlap: IoU of two masks above which the one of lower score goes.
+        peak: smallest distance, 0..1, of a peak in the distance map.
+        spread: side of the window, in pixels of the map, that can have one peak.
+        grid: clicks along the longer side without a dense head; None sets one every 16 pixels of the input, at most 32.
+        overlap: IoU of two masks above which the one with the lower score is removed.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest predicted IoU of a mask.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the image.
-        reach: by how many pixels of the input masks grow over what the class map calls an object and no mask covers.
-        most: most clicks of a dense head, the highest peaks; None for no limit.
+        reach: pixels of the input by which masks grow over uncovered pixels that are objects by the class map.
+        most: most clicks of a dense head, at the highest peaks; None for no limit.
     """
 
     peak: float = 0.3
@@ -66,11 +65,11 @@ class FoundObject:
     Attributes:
         box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive.
         crop: (y1 - y0, x1 - x0) bool, the mask in the box.
-        size_hw: of the image.
-        score: predicted IoU, times the probabilities of the class map where there is one.
+        size_hw: (height, width) of the image in pixels.
+        score: predicted IoU, times the probabilities of the class map if there is one.
         point_xy: the click that found it.
-        class_id: label value of its class; None where the model does not distinguish classes.
-        class_probability: of that class among those of objects.
+        class_id: label value of its class; None if the model does not distinguish classes.
+        class_probability: probability of that class among the classes of objects.
     """
 
     box: Box
@@ -108,9 +107,9 @@ def find_objects(model: Model, dense: tuple[FloatArray, FloatArray] | None, sett
     """Find every object of a model's current image, best first.
 
     Args:
-        model: with an image.
-        dense: class logits (K, h, w) and logits of distances (h, w); None where there is no dense head.
-        settings: how.
+        model: the model, with an image set.
+        dense: class logits (K, h, w) and distance logits (h, w); None without a dense head.
+        settings: settings of the search.
     """
     frame, spec = model.encoded.frame, model.manifest.dense
     if dense is None:
@@ -159,7 +158,7 @@ def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
 def _answers(
     model: Model, points: FloatArray, settings: Settings, *, stable: bool
 ) -> tuple[BoolArray, list[FoundObject]]:
-    """Return the (N, h, w) masks at the decoder's size, and the objects, of the clicks that found something."""
+    """Return the masks (N, h, w) at the size of the decoder, and the objects, of the clicks that found an object."""
     frame = model.encoded.frame
     low: list[BoolArray] = []
     found: list[FoundObject] = []
@@ -192,9 +191,9 @@ def _box_of(mask: BoolArray) -> tuple[int, int, int, int] | None:
 
 
 def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[int]:
-    """Return which of N masks (N, h, w) stay, by falling score, when of two that overlap the worse one goes.
+    """Return the indices of the masks (N, h, w) to keep, by falling score; of two that overlap the worse is removed.
 
-    A mask that lies by more than 80 % within one that stays goes, too.
+    A mask of which more than 80 % is inside a kept one is also removed.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     flat = masks[order].reshape(len(masks), -1).astype(np.float32)
@@ -211,7 +210,7 @@ def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[
 def _classified(
     found: Sequence[FoundObject], low: BoolArray, chances: FloatArray, spec: Dense, least: float
 ) -> list[FoundObject]:
-    """Return the objects that the class map calls objects, with their class, best first."""
+    """Return the found objects that are objects by the class map, with their class, best first."""
     first = int(spec.background)
     grid = resized(chances, (low.shape[1], low.shape[2])).reshape(len(chances), -1)
     inside = low.reshape(len(low), -1).astype(np.float32)
@@ -229,12 +228,12 @@ def _classified(
 
 
 def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[FoundObject]:
-    """Let masks grow over pixels that no mask covers, step by step; where several arrive, the best one takes it.
+    """Grow masks over uncovered pixels step by step; the best of several masks takes a pixel.
 
     Args:
-        found: best first.
-        inside: (H, W) bool, where they may grow.
-        reach: steps, of one pixel each, also across corners.
+        found: objects, best first.
+        inside: (H, W) bool, True where masks may grow.
+        reach: steps of one pixel, including diagonal ones.
     """
     labels = np.zeros(inside.shape, np.int32)  # the best mask has the largest number
     for number, one in enumerate(reversed(found), start=1):

@@ -12,7 +12,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Frame:
-    """The position of one image in the S×S input; the exported graphs compute the same.
+    """The position of an image in the S×S input, as in the exported graphs.
 
     Attributes:
         original_hw: (height, width) of the image in pixels.
