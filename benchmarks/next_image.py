@@ -117,9 +117,7 @@ def train_and_score(
 ) -> dict[str, float]:
     """Train in folder/run with the rows of a set, and return the scores of its test images."""
     write_set(folder / "set", data, rows)
-    arguments = {"channels": settings["channels"]} if "channels" in settings else {}
-    if options.image_size is not None:
-        arguments["image_size"] = options.image_size
+    arguments = {"channels": settings.get("channels"), "image_size": options.image_size, "crop": options.crop}
     simmat.train(
         modality=settings["modality"],
         data=folder / "set",
@@ -132,7 +130,7 @@ def train_and_score(
         progress=False,
         device=options.device,
         **settings["card"],
-        **arguments,
+        **{name: value for name, value in arguments.items() if value is not None},
     )
     report = simmat.evaluate(folder / "run", folder / "set", zero_shot=False, everything=options.everything)
     scores = {"one_click": float(report["tuned"]["miou_object"])}
@@ -163,6 +161,7 @@ def main() -> None:
     parser.add_argument("--sets", default="fluorescence-nuclei,nir-crops")
     parser.add_argument("--foundation", default="lite")
     parser.add_argument("--image-size", type=int)
+    parser.add_argument("--crop", type=int, help="train on windows of this side at native resolution")
     parser.add_argument("--first", type=int, default=4)
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
