@@ -44,7 +44,7 @@ def test_a_bundle_knows_its_sensor(root: Path, bundle: Path, started: list[Any])
     """Looking writes nothing into the folder."""
     before = files(root)
     assert run(str(root), "--bundle", str(bundle)) == 0
-    assert started[0].room.model.document()["kind"] == "bundle"
+    assert started[0].service.model.document()["kind"] == "bundle"
     assert started[0].folder.adapter.name == "gray"
     assert files(root) == before
 
@@ -55,7 +55,7 @@ def test_the_last_better_model_is_used_again(root: Path, bundle: Path, started: 
     tiny_bundle(root / "runs/annotate-001")
     started[0].folder.keep_bundle("runs/annotate-001")
     run(str(root), "--modality", "gray")
-    assert started[1].room.model.name == "annotate-001"
+    assert started[1].service.model.name == "annotate-001"
 
 
 def test_the_training_gets_the_sensor_of_the_session(root: Path, bundle: Path, started: list[Any]) -> None:
@@ -71,7 +71,7 @@ REFUSED: list[tuple[str, list[str], type[SimMATError], str]] = [
         "a bundle and a model",
         ["--bundle", "BUNDLE", "--foundation", "lite"],
         ConfigError,
-        "leave the others",
+        "--bundle has",
     ),
     ("an unknown model", ["--modality", "gray", "--foundation", "nothing"], SimMATError, "nothing"),
     (

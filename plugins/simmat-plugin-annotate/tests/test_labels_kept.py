@@ -257,7 +257,7 @@ def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(tmp_path: Pat
         again.labels(keys[0])
 
 
-@pytest.mark.parametrize("asked", ["write_card", "class_seen"])
+@pytest.mark.parametrize("asked", ["write_card", "add_found_class"])
 def test_an_edit_never_asks_the_folder_while_it_holds_its_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
@@ -364,7 +364,7 @@ def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: 
     folder.labels(second).edit(0, add(0, 0, 4, 4))
     folder.labels(third)
     assert folder.labels(first) is held
-    assert (folder.noted(second).objects, folder.noted(second).version) == (1, 1)
+    assert (folder.last_step(second).objects, folder.last_step(second).version) == (1, 1)
     assert folder.labels(second).undo_steps == 1
 
 
@@ -408,7 +408,7 @@ def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch:
     from simmat_plugin_annotate import labels as module
 
     monkeypatch.setattr(module, "AT_ONCE_PX", 1)
-    labels, draw = of_image(tmp_path), module.drawn
+    labels, draw = of_image(tmp_path), module.draw_labels
     labels.edit(0, add(0, 0, 4, 4))
 
     def slowly(*given: Any) -> Any:
@@ -418,7 +418,7 @@ def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch:
         return draw(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "drawn", slowly)
+        patch.setattr(module, "draw_labels", slowly)
         labels.flush()
     assert (labels.version, labels.unwritten, (tmp_path / "mask.png").exists()) == (2, True, False)
     labels.flush()
@@ -427,11 +427,11 @@ def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch:
 
 def test_a_mask_of_a_box_that_no_memory_holds_is_refused() -> None:
     """Before it is made: a few runs may stand for any number of pixels."""
-    from simmat_plugin_annotate.masks import MaskDocument, decoded
+    from simmat_plugin_annotate.masks import MaskDocument, decode_mask
 
     side = 2**20
-    with pytest.raises(DataError, match="mark it in parts"):
-        decoded(MaskDocument(box=(0, 0, side, side), runs=(0, side * side // 2**10)), (side, side))
+    with pytest.raises(DataError, match="in parts"):
+        decode_mask(MaskDocument(box=(0, 0, side, side), runs=(0, side * side // 2**10)), (side, side))
 
 
 @pytest.mark.parametrize("linked", ["masks/s0.png", "masks"])
@@ -455,7 +455,7 @@ def test_a_model_out_of_the_folder_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     folder.keep_bundle("../run")
     with pytest.raises(DataError, match="leads out of"):
-        folder.kept_bundle()
+        folder.stored_bundle()
 
 
 def test_an_image_that_was_replaced_is_read_again(tmp_path: Path) -> None:

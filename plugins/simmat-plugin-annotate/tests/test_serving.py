@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from annotate_server import TOKEN, Client, filled, gray_images, served, square
 from runs import registry
-from simmat_plugin_annotate.planes import Memory, Planes, halved, quantized
+from simmat_plugin_annotate.planes import Memory, Planes, halve, quantize
 
 from simmat.bundle import load_bundle
 from simmat.data.card import DataCard
@@ -108,7 +108,7 @@ def test_values_that_are_not_counts_are_off_by_less_than_a_step() -> None:
     plane = np.random.default_rng(0).uniform(280, 320, (30, 40)).astype(np.float32)
     valid = np.ones(plane.shape, bool)
     valid[:3] = False
-    offset, scale, numbers = quantized(plane, valid)
+    offset, scale, numbers = quantize(plane, valid)
     assert ((numbers == 0) == ~valid).all()
     assert np.abs(offset + scale * numbers[valid].astype(float) - plane[valid]).max() <= scale / 2 + 1e-4
 
@@ -116,7 +116,7 @@ def test_values_that_are_not_counts_are_off_by_less_than_a_step() -> None:
 def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
     """A hole of nodata must not darken what is around it; a raster in parts gives the same as one in memory."""
     values, valid = np.asarray([[[1, 3, 5], [5, 7, 9]]], np.float32), np.asarray([[[1, 1, 0], [1, 0, 1]]], bool)
-    means, known = halved(values, valid)
+    means, known = halve(values, valid)
     np.testing.assert_array_equal(means, [[[3, 9]]])
     assert known.all()
 
@@ -188,9 +188,9 @@ def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -
     assert [one["area"] for one in answer["masks"]] == [int(one.mask.sum()) for one in wanted]
 
 
-def room_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:
+def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:
     """A model with the images of a folder, without a server."""
-    from simmat_plugin_annotate.models import Model, ModelRoom
+    from simmat_plugin_annotate.models import Model, ModelService
 
     sensor = registry().modality("gray")
 
@@ -199,18 +199,18 @@ def room_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> An
         return Planes(sensor, {"gray": path}, DataCard(regions="instances"), Memory(), root.parent)
 
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
-    return ModelRoom(Model.of(predictor, "tiny"), planes, lambda: names or {}, root.parent / "embeddings")
+    return ModelService(Model.of(predictor, "tiny"), planes, lambda: names or {}, root.parent / "embeddings")
 
 
 def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) -> None:
     """Else a click on the image that is looked at waits for all of them."""
-    room = room_of(root, bundle)
-    room.open["tab"] = "s1"
-    assert not room.encode("s0", "tab")["ready"]
-    assert room.encode("s1", "tab")["ready"]
-    assert (room.is_ready("s0"), room.is_ready("s1")) == (False, True)
-    room.encode_ahead("s2", "tab")
-    assert not room.is_ready("s2")  # but its embedding is on disk
+    service = service_of(root, bundle)
+    service.open["tab"] = "s1"
+    assert not service.encode("s0", "tab")["ready"]
+    assert service.encode("s1", "tab")["ready"]
+    assert (service.is_ready("s0"), service.is_ready("s1")) == (False, True)
+    service.encode_ahead("s2", "tab")
+    assert not service.is_ready("s2")  # but its embedding is on disk
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
 
 
@@ -218,13 +218,13 @@ def test_suggestions_end_when_no_page_waits(root: Path, bundle: Path, monkeypatc
     """Of a page that has gone on, and of a server that ends; the one after it gets its own."""
     from simmat_plugin_annotate.models import CancelledError
 
-    room, wanted = room_of(root, bundle), [True, False]
+    service, wanted = service_of(root, bundle), [True, False]
     with pytest.raises(CancelledError):
-        room.suggestions("s0", [], None, lambda: wanted.pop(0))
-    room.suggestions("s0", [], None, lambda: True)
-    room.closing.set()
+        service.suggestions("s0", [], None, lambda: wanted.pop(0))
+    service.suggestions("s0", [], None, lambda: True)
+    service.closing.set()
     with pytest.raises(CancelledError):
-        room.suggestions("s1", [], None, lambda: True)
+        service.suggestions("s1", [], None, lambda: True)
 
 
 def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
@@ -240,10 +240,10 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
     monkeypatch.setattr(models, "MOST_SUGGESTED", 4)
     asked: list[Any] = []
     monkeypatch.setattr(LargeImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
-    room = room_of(root, bundle)
+    service = service_of(root, bundle)
     with pytest.raises(ConfigError, match="zoom in"):
-        room.suggestions("s0", [], None, lambda: True)
-    room.suggestions("s0", [], (1, 2, 15, 16), lambda: True)
+        service.suggestions("s0", [], None, lambda: True)
+    service.suggestions("s0", [], (1, 2, 15, 16), lambda: True)
     assert asked == [(2, 1, 16, 15)]
 
 
@@ -253,11 +253,11 @@ def test_an_answer_has_the_classes_of_the_model_that_gave_it(
     """Not of one that is taken meanwhile, whose numbers may mean others."""
     from types import SimpleNamespace
 
-    room = room_of(root, bundle, {5: "cell"})
+    service = service_of(root, bundle, {5: "cell"})
     old: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "cell"}))
     new: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "dust"}))
-    room.take(new)
-    assert [room._answer(model, None, 0.5, 1, 0.5)["class"] for model in (old, new)] == [5, None]
+    service.take(new)
+    assert [service._answer(model, None, 0.5, 1, 0.5)["class"] for model in (old, new)] == [5, None]
 
 
 def test_a_large_body_is_read_beside_the_event_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

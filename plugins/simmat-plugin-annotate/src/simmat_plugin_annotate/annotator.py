@@ -1,4 +1,4 @@
-"""What the routes share: one folder, one model, any number of tabs; and what the page is told of them."""
+"""State shared by the routes: one folder, one model, any number of tabs; and its json documents for the page."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from simmat.results import ImageRecords, coco_document, run_lengths
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import Edited, ImageLabels
-from simmat_plugin_annotate.masks import encoded
-from simmat_plugin_annotate.models import Model, ModelRoom
+from simmat_plugin_annotate.masks import encode_mask
+from simmat_plugin_annotate.models import Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.requests import MOST_EDITS
 from simmat_plugin_annotate.security import MOST_BODY
@@ -31,17 +31,17 @@ from simmat_plugin_annotate.training import Training
 
 API = 1
 MAPS = ("gray", "inferno", "turbo", "twilight")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Annotator:
-    """What the routes share.
+    """State shared by the routes.
 
     Attributes:
-        folder: that is labelled.
-        room: the model at work.
-        training: in the background.
-        session: random, another one after each start.
+        folder: the folder being labelled.
+        service: answers of the model.
+        training: the training in the background.
+        session: random id, new at each start.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Annotator:
         model: Callable[[LabelFolder], Model],
         train: Callable[[LabelFolder, Model], list[str]],
     ) -> None:
-        """Open a folder, which is `claimed`, and load a model for it.
+        """Open a folder, locked by `claimed`, and load a model for it.
 
         Args:
             root: the folder.
             adapter: the sensor.
             overrides: fields of the card from the command line.
             model: loads the first model.
-            train: gives the arguments of `simmat train`.
+            train: returns the arguments of `simmat train`.
 
         Raises:
             SimMATError: folder, card or model cannot be used.
@@ -68,9 +68,9 @@ class Annotator:
         self.folder = LabelFolder(root, adapter, overrides)
         first = model(self.folder)
         self.folder.recover()
-        self.room = ModelRoom(first, self.folder.planes, self.class_names, self.folder.home / "embeddings")
+        self.service = ModelService(first, self.folder.planes, self.class_names, self.folder.home / "embeddings")
         self.training = Training(
-            self.folder.root, lambda: train(self.folder, self.room.model), self._training_changed, self._adopt
+            self.folder.root, lambda: train(self.folder, self.service.model), self._training_changed, self._adopt
         )
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
@@ -81,7 +81,7 @@ class Annotator:
         return {one.id: one.name for one in self.folder.state.classes}
 
     def publish(self, event: str, data: Any) -> None:
-        """Tell every tab; called on the event loop."""
+        """Send an event to every tab; call it on the event loop."""
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()
@@ -89,7 +89,7 @@ class Annotator:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.Queue[tuple[str, Any]]]:
-        """Give a queue of events while the block runs."""
+        """Yield a queue that gets all events inside the block."""
         queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(256)
         self._listeners.add(queue)
         try:
@@ -97,21 +97,21 @@ class Annotator:
         finally:
             self._listeners.discard(queue)
 
-    async def on_files(self, work: Callable[[], Found]) -> Found:
+    async def on_files(self, work: Callable[[], Result]) -> Result:
         """Run work that reads or writes files."""
         return await asyncio.get_running_loop().run_in_executor(self.files, work)
 
-    async def on_model(self, work: Callable[[], Found], *, slow: bool = False) -> Found:
-        """Run work that asks the network; `slow` where it takes seconds."""
-        thread = self.room.slow_thread if slow else self.room.thread
+    async def on_model(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
+        """Run work that uses the network; `slow` if it takes seconds."""
+        thread = self.service.slow_thread if slow else self.service.thread
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def close(self) -> None:
-        """End the threads; what is written is written to its end."""
-        self.room.closing.set()
+        """End the threads, after running writes have finished."""
+        self.service.closing.set()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
-        for thread in (self.room.thread, self.room.slow_thread):
+        for thread in (self.service.thread, self.service.slow_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _training_changed(self) -> None:
@@ -120,13 +120,13 @@ class Annotator:
     async def _adopt(self, bundle: Path) -> None:
         assert self.load is not None
         model = await self.on_model(partial(self.load, bundle))
-        await self.on_model(partial(self.room.take, model))
+        await self.on_model(partial(self.service.take, model))
         name = bundle.relative_to(self.folder.root).as_posix()
         await self.on_files(partial(self.folder.keep_bundle, name))
         self.publish("model", model.document())
 
     def session_document(self) -> dict[str, Any]:
-        """Return what there is: sensor, classes, model, training."""
+        """Return the state of the session: sensor, classes, model, training."""
         folder = self.folder
         return {
             "api": API,
@@ -138,7 +138,7 @@ class Annotator:
             "classes": self.classes_document(),
             "regions": folder.card.regions,
             "notice": folder.notice,
-            "model": self.room.model.document(),
+            "model": self.service.model.document(),
             "maps": {name: _colours(name) for name in MAPS},
             "limits": {"body": MOST_BODY, "edits": MOST_EDITS},
             "training": self.training.document(),
@@ -149,29 +149,29 @@ class Annotator:
         return [one.model_dump() for one in self.folder.state.classes]
 
     def images_document(self) -> list[dict[str, Any]]:
-        """Return the images, and how far each is."""
+        """Return the list of images with their progress."""
         folder, splits = self.folder, self.folder.splits()
-        found = []
+        images = []
         for key, sample in folder.images.items():
-            noted, labelled = folder.noted(key), folder.is_labelled(key)
-            found.append(
+            last_step, labelled = folder.last_step(key), folder.is_labelled(key)
+            images.append(
                 {
                     "key": key,
                     "name": sample.id,
                     "split": splits.get(sample.id, sample.split),
                     "labelled": labelled,
-                    "done": noted is not None and noted.done,
-                    "objects": noted.objects if noted is not None else None if labelled else 0,
-                    "uncertainty": self.room.rank(key),
-                    "version": 0 if noted is None else noted.version,
+                    "done": last_step is not None and last_step.done,
+                    "objects": last_step.objects if last_step is not None else None if labelled else 0,
+                    "uncertainty": self.service.rank(key),
+                    "version": 0 if last_step is None else last_step.version,
                 }
             )
-        return found
+        return images
 
     def image_document(self, key: str) -> dict[str, Any]:
         """Return an image with its objects."""
         labels, planes = self.folder.labels(key), self.folder.planes(key)
-        place, channels = planes.georeference, planes.channels
+        georeference, channels = planes.georeference, planes.channels
         rgb, shown = rgb_indices(channels), display_channels(channels)
         with labels.lock:
             labels.refresh()
@@ -188,13 +188,15 @@ class Annotator:
                 "temperature": len(shown) == 1 and look_of(channels[shown[0]]).colours == "inferno",
                 "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
                 **_progress(labels),
-                "ready": self.room.is_ready(key),
-                "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
+                "ready": self.service.is_ready(key),
+                "georeference": None
+                if georeference is None
+                else {"crs": georeference.crs, "transform": list(georeference.transform)},
                 "notice": labels.problem,
             }
 
     def change_document(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
-        """Return what a step changed; called with the lock of the labels."""
+        """Return the changes of a step; the caller holds the lock of the labels."""
         return {
             "changed": [_object(number, region, labels) for number, region in edited.changed.items()],
             "removed": edited.removed,
@@ -203,7 +205,7 @@ class Annotator:
         }
 
     def coco(self) -> dict[str, Any]:
-        """Return a COCO document of what is labelled."""
+        """Return the labels of all images as a COCO document."""
         records = []
         for key, sample in self.folder.images.items():
             if self.folder.is_labelled(key) and not sample.has_polygons:
@@ -224,7 +226,7 @@ class Annotator:
                 records.append(ImageRecords(name, labels.size_hw, objects))
         document = coco_document(records, self.class_names())
         for annotation in document["annotations"]:
-            del annotation["score"]  # these are labels, not answers
+            del annotation["score"]  # labels have no score
         return document
 
 
@@ -239,11 +241,11 @@ def _progress(labels: ImageLabels) -> dict[str, Any]:
 
 
 def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
-    return {"id": number, "class": labels.class_of(region), "mask": encoded(region), "area": region.area}
+    return {"id": number, "class": labels.class_of(region), "mask": encode_mask(region), "area": region.area}
 
 
 def _colours(name: str) -> str:
-    """Return the 256 colours of a map, as base64 of (256, 3) sRGB."""
+    """Return the 256 colours of a colour map, as base64 of (256, 3) sRGB bytes."""
     return base64.b64encode(coloured(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
 
 

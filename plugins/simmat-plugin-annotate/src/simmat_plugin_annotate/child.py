@@ -1,4 +1,4 @@
-"""`simmat` as a child of the server: it ends when the server does, even if that is killed."""
+"""Run `simmat` as a child process of the server that ends with the server, even if that is killed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import threading
 import time
 
 _GRACE_S = 10.0
-"""Seconds that the command has to end by itself."""
+"""Seconds that the command may take to end after the request."""
 
 
 def main() -> None:
-    """Run the command line; it and its own children end when stdin does, a pipe that the server holds."""
+    """Run the command line; it and its children end when stdin closes, a pipe that the server keeps open."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runpy.run_module("simmat", run_name="__main__", alter_sys=True)
 

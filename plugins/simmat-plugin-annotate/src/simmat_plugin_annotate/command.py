@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simmat_plugin_annotate.models import Model
 
 TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
-"""Environment variable with the token, for scripts; by default a random one is made at each start."""
+"""Environment variable with the token, for scripts; the default is a random token at each start."""
 
 
 @click.command("annotate", short_help="Label images in the browser.")
@@ -34,7 +34,7 @@ TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="Name or address by which browsers reach the server, with :PORT where that is another one.  [repeatable]",
+    help="Name or address by which browsers reach the server, with :PORT if the port differs.  [repeatable]",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
 @config_options("device")
@@ -55,21 +55,21 @@ def command(
     no_browser: bool,
     device: str | None,
 ) -> int:
-    """Label the images of DIR in the browser: click an object, and its mask is in DIR/masks.
+    """Label the images of DIR in the browser: a click on an object writes its mask to DIR/masks.
 
-    DIR holds images/, or a manifest.csv. Masks, classes and card.toml are written as `simmat train` reads them, with
-    every step, and all steps can be undone, after a restart too. The page is served to this machine alone; whoever has
-    the printed address with its token can use it.
+    DIR contains images/ or a manifest.csv. Every step writes masks, classes and card.toml in the form that `simmat
+    train` reads. All steps can be undone, even after a restart. By default the page is served to this machine only,
+    and using it needs the printed address with its token.
 
-    The model is that of --bundle, or the untuned one of --foundation. Without either, it is the last model that was
-    trained from the page and was better, else the foundation model `lite`.
+    The model is that of --bundle, or the untuned model of --foundation. Without either, it is the last model trained
+    from the page that scored better than the one before, or else the foundation model `lite`.
     """
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.home import claimed
     from simmat_plugin_annotate.serve import listen, serve
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
-        raise ConfigError("--bundle has its own foundation model, channels and image size; leave the others out")
+        raise ConfigError("--bundle has its own foundation model, channels and image size; leave those options out")
     registry = load_registry()
     overrides = {"regions": regions, "nodata": nodata}
     options = ModelOptions(
@@ -82,14 +82,14 @@ def command(
             folder, adapter, overrides, lambda found: options.first(found, registry), options.train_arguments
         )
         annotator.load = lambda path: options.tuned(path, registry)
-        say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.room.model.name}")
+        say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
         serve(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
     return 0
 
 
 @dataclass
 class ModelOptions:
-    """What the command line says of sensor and model."""
+    """The options of the command line for sensor and model."""
 
     modality: str | None
     modality_options: dict[str, Any] | None
@@ -111,7 +111,7 @@ class ModelOptions:
         return self._loaded.predictor.adapter.with_options(self.modality_options or {})
 
     def first(self, folder: LabelFolder, registry: Registry) -> Model:
-        """Load the model that a session starts with."""
+        """Load the first model of the session."""
         from simmat.api import load
         from simmat.config import DEFAULT_FOUNDATION
         from simmat.sensors.adapter import options_of
@@ -121,7 +121,7 @@ class ModelOptions:
             return self._loaded
         if self.bundle is not None:
             return self.tuned(self.bundle, registry)
-        kept = folder.kept_bundle() if self.foundation is None else None
+        kept = folder.stored_bundle() if self.foundation is None else None
         if kept is not None:
             return self.tuned(kept, registry)
         name = self.foundation or DEFAULT_FOUNDATION

@@ -1,4 +1,4 @@
-"""Objects while they are edited, and what differs between two states of them."""
+"""Edit objects, and compute and apply the changes between two states of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat_plugin_annotate.journal import Change, StoredObject
 from simmat_plugin_annotate.mask_files import Objects
-from simmat_plugin_annotate.masks import MaskDocument, decoded, encoded, without
+from simmat_plugin_annotate.masks import MaskDocument, decode_mask, encode_mask, subtract
 
 Overlap = Literal["keep", "take", "skip"]
-"""Pixels of others stay theirs, or are taken; "skip" keeps them, and adds nothing where no pixel is left."""
+"""For pixels of other objects: "keep" leaves them, "take" takes them, "skip" leaves them and adds no empty object."""
 
 
 @dataclass
 class Draft:
-    """Objects while they are edited.
+    """A copy of objects to edit.
 
     Attributes:
         objects: id -> object.
         next: id of the next new object.
-        size_hw: of the image.
+        size_hw: (height, width) of the image in pixels.
         added: ids of new objects.
-        hidden: value that means no ground truth, so that no object gets it.
+        hidden: mask value without ground truth, which no object gets as id.
     """
 
     objects: Objects
@@ -39,17 +39,17 @@ class Draft:
     def add(self, mask: MaskDocument, class_id: int | None, overlap: Overlap) -> None:
         """Add an object."""
         number = self.next + (self.next == self.hidden)
-        if self._put(number, replace(decoded(mask, self.size_hw), class_id=class_id), overlap):
+        if self._put(number, replace(decode_mask(mask, self.size_hw), class_id=class_id), overlap):
             self.next = number + 1
             self.added.append(number)
 
     def replace(self, number: int, mask: MaskDocument, overlap: Overlap) -> None:
-        """Give an object other pixels."""
+        """Replace the pixels of an object."""
         class_id = self._find(number).class_id
-        self._put(number, replace(decoded(mask, self.size_hw), class_id=class_id), overlap)
+        self._put(number, replace(decode_mask(mask, self.size_hw), class_id=class_id), overlap)
 
     def set_class(self, number: int, class_id: int | None) -> None:
-        """Give an object another class."""
+        """Change the class of an object."""
         self.objects[number] = replace(self._find(number), class_id=class_id)
 
     def remove(self, number: int) -> None:
@@ -63,17 +63,17 @@ class Draft:
         return self.objects[number]
 
     def _put(self, number: int, region: Instance, overlap: Overlap) -> bool:
-        """Set the pixels of an object; returns whether any was free."""
+        """Set the pixels of an object; return False if there were none left for it."""
         others = {key: other for key, other in self.objects.items() if key != number}
         if overlap == "take":
             for key, other in others.items():
-                rest = without(other, [region])
+                rest = subtract(other, [region])
                 if rest is None:
                     del self.objects[key]
                 else:
                     self.objects[key] = rest
         else:
-            free = without(region, others.values())
+            free = subtract(region, others.values())
             if free is None:
                 if overlap == "skip":
                     return False
@@ -83,30 +83,30 @@ class Draft:
         return True
 
 
-def applied(objects: Objects, changes: Sequence[Change], size_hw: tuple[int, int]) -> Objects:
-    """Return objects of an image of (height, width) pixels after some changes."""
+def apply_changes(objects: Objects, changes: Sequence[Change], size_hw: tuple[int, int]) -> Objects:
+    """Return the objects of an image of (height, width) pixels after changes."""
     result = dict(objects)
     for change in changes:
         if change.after is None:
             result.pop(change.id, None)
         else:
-            result[change.id] = replace(decoded(change.after.mask, size_hw), class_id=change.after.class_id)
+            result[change.id] = replace(decode_mask(change.after.mask, size_hw), class_id=change.after.class_id)
     return result
 
 
-def reverted(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Return the changes that take others back."""
+def revert_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Return the changes that undo given changes."""
     return tuple(Change(id=one.id, before=one.after, after=one.before) for one in changes)
 
 
 def differences(before: Mapping[int, Instance], after: Mapping[int, Instance]) -> tuple[Change, ...]:
-    """Return what differs between two states."""
-    found = []
+    """Return the changes from one state to another."""
+    changes = []
     for number in sorted(before.keys() | after.keys()):
-        one, other = before.get(number), after.get(number)
-        if one is not other and not _same(one, other):
-            found.append(Change(id=number, before=_stored(one), after=_stored(other)))
-    return tuple(found)
+        old, new = before.get(number), after.get(number)
+        if old is not new and not _same(old, new):
+            changes.append(Change(id=number, before=_stored_object(old), after=_stored_object(new)))
+    return tuple(changes)
 
 
 def _same(one: Instance | None, other: Instance | None) -> bool:
@@ -115,7 +115,7 @@ def _same(one: Instance | None, other: Instance | None) -> bool:
     return one.class_id == other.class_id and one.box == other.box and bool(np.array_equal(one.crop, other.crop))
 
 
-def _stored(region: Instance | None) -> StoredObject | None:
+def _stored_object(region: Instance | None) -> StoredObject | None:
     if region is None:
         return None
-    return StoredObject.model_validate({"class": region.class_id, "mask": encoded(region)})
+    return StoredObject.model_validate({"class": region.class_id, "mask": encode_mask(region)})

@@ -1,4 +1,4 @@
-"""The folder that is labelled: its images, its card, and the labels of each image."""
+"""The folder being labelled: its images, its card, and the labels of each image."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from simmat_plugin_annotate.planes import Memory, Planes, UnknownError
 from simmat_plugin_annotate.state import FolderState, GivenClass
 
 _KEPT = 64
-"""Images whose labels stay in memory, though nobody looks at them."""
+"""Number of images whose labels stay in memory without being used."""
 
 _log = logging.getLogger(__name__)
 
 
 class LabelFolder:
-    """A folder of images and the labels that are made of them.
+    """A folder of images and their labels.
 
     Attributes:
         root: the folder.
         adapter: the sensor, with the options of the card.
-        images: key, which stands for an image in addresses -> its files, in the order of their names.
-        home: where journals, tiles and embeddings are kept.
-        state: classes and what else is kept.
+        images: key of an image in addresses -> its files, sorted by name.
+        home: folder of journals, tiles and embeddings.
+        state: classes and other stored settings.
     """
 
     def __init__(self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]) -> None:
-        """Open a folder that is `claimed`.
+        """Open a folder that is locked by `claimed`.
 
         Args:
             root: the folder.
@@ -54,7 +54,7 @@ class LabelFolder:
 
         Raises:
             DataError: it has no images, or its labels are of a kind that cannot be edited.
-            ConfigError: the card is wrong, or says nothing of masks that exist.
+            ConfigError: the card is invalid, or does not describe masks that exist.
         """
         self.root = with_home(root).absolute()
         self.home = self.root / HOME
@@ -64,14 +64,14 @@ class LabelFolder:
         self._memory = Memory()
         self._planes: dict[str, Planes] = {}
         self._labels: WeakValueDictionary[str, ImageLabels] = WeakValueDictionary()
-        self._used: dict[str, ImageLabels] = {}  # last ones last
-        self._broken: dict[str, str] = {}
-        self._noted: dict[str, Record] = {}
+        self._used: dict[str, ImageLabels] = {}  # most recently used last
+        self._faulty: dict[str, str] = {}
+        self._last_steps: dict[str, Record] = {}
         self._card = self._read_card(overrides)
         self._overrides = overrides
         self._stored: DataCard | None = None
         if (self.root / CARD_FILE).exists():
-            with suppress(ConfigError):  # it lacks what `overrides` says
+            with suppress(ConfigError):  # it is not valid without `overrides`
                 self._stored = self._read_card({})
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
@@ -81,7 +81,7 @@ class LabelFolder:
 
     @property
     def card(self) -> DataCard:
-        """The data card, as it is or will be written."""
+        """The data card with the present classes, as `write_card` writes it."""
         rule = "panoptic" if self.state.panoptic else self._card.regions
         names = {one.id: one.name for one in self.state.classes}
         hidden = {number: name for number, name in self._card.class_names.items() if not self._is_class(number)}
@@ -90,14 +90,14 @@ class LabelFolder:
 
     @property
     def rule(self) -> Rule:
-        """What mask values mean."""
+        """The meaning of mask values."""
         return Rule(self.card, self.state.default if self.state.classes else None)
 
     @property
     def notice(self) -> str:
-        """What a user should know of the folder before labelling; "" if nothing."""
-        if self._broken:
-            first, *rest = self._broken.values()
+        """A warning about the folder to show before labelling; "" if there is none."""
+        if self._faulty:
+            first, *rest = self._faulty.values()
             more = f" ({len(rest)} more images in the terminal)" if rest else ""
             return f"cannot be edited: {first}{more}"
         if self._card.regions in ("components", "classes"):
@@ -109,7 +109,11 @@ class LabelFolder:
         return ""
 
     def find(self, key: str) -> Sample:
-        """Return an image."""
+        """Return the files of an image.
+
+        Raises:
+            UnknownError: there is no image with this key.
+        """
         if key not in self.images:
             raise UnknownError("there is no such image")
         return self.images[key]
@@ -119,7 +123,7 @@ class LabelFolder:
         return self._masks[key]
 
     def planes(self, key: str) -> Planes:
-        """Return the planes of an image, as its files are now."""
+        """Return the planes of the present files of an image."""
         files = self.find(key).files
         known = self._planes.get(key)
         found = Planes(self.adapter, files, self._card, self._memory, self.home)
@@ -128,7 +132,7 @@ class LabelFolder:
         return self._planes[key]
 
     def labels(self, key: str) -> ImageLabels:
-        """Return the labels of an image; they are read when they are asked for first."""
+        """Return the labels of an image; the first call reads them."""
         sample = self.find(key)
         if sample.has_polygons:
             raise DataError(
@@ -136,74 +140,74 @@ class LabelFolder:
                 "convert them to a label image first"
             )
         with self._lock:
-            found = self._labels.get(key)
+            labels = self._labels.get(key)
             size_hw = self.planes(key).size_hw
-            if found is None:
-                mask, place = self._masks[key], self.root / MASKS / self._mask_name(sample)
+            if labels is None:
+                mask, new_mask = self._masks[key], self.root / MASKS / self._mask_name(sample)
                 journal = self.home / JOURNAL / f"{key}.jsonl"
-                for path in (place if mask is None else mask, journal):
+                for path in (new_mask if mask is None else mask, journal):
                     check_inside(self.root, path)
-                found = ImageLabels(
-                    size_hw, lambda: self.rule, journal, mask, place, lambda path: self._placed(key, path)
+                labels = ImageLabels(
+                    size_hw, lambda: self.rule, journal, mask, new_mask, lambda path: self._mask_moved(key, path)
                 )
-                self._labels[key] = found
-                for region in found.objects.values():
-                    self.class_seen(found.class_of(region))
-            elif found.size_hw != size_hw:
-                before, now = ("x".join(map(str, size[::-1])) for size in (found.size_hw, size_hw))
+                self._labels[key] = labels
+                for region in labels.objects.values():
+                    self.add_found_class(labels.class_of(region))
+            elif labels.size_hw != size_hw:
+                before, now = ("x".join(map(str, size[::-1])) for size in (labels.size_hw, size_hw))
                 raise DataError(
                     f"{sample.reference}: the image was {before} when its labels were read, and is {now} now (width x "
-                    "height); put the former image back"
+                    "height); restore the former image"
                 )
-            self._keep(key, found)
-            return found
+            self._keep(key, labels)
+            return labels
 
     def _keep(self, key: str, labels: ImageLabels) -> None:
-        """Keep labels in memory that were used last, and those whose mask is behind."""
+        """Keep recently used labels in memory, and those whose mask file is not up to date."""
         self._used.pop(key, None)
         self._used[key] = labels
         for old in list(self._used)[:-_KEPT]:
             if not self._used[old].unwritten:
-                gone = self._used.pop(old)
-                if gone.last is not None:
-                    self._noted[old] = gone.last
+                dropped = self._used.pop(old)
+                if dropped.last is not None:
+                    self._last_steps[old] = dropped.last
 
-    def noted(self, key: str) -> Record | None:
-        """Return the last step of an image, without reading its labels; None where none is known."""
+    def last_step(self, key: str) -> Record | None:
+        """Return the last step of an image without reading its labels; None if none is known."""
         labels = self._labels.get(key)
-        return self._noted.get(key) if labels is None else labels.last
+        return self._last_steps.get(key) if labels is None else labels.last
 
     def is_labelled(self, key: str) -> bool:
-        """Return whether an image has a mask, or will have one in a moment."""
+        """Return whether an image has a mask, or one that will be written shortly."""
         return self._masks[key] is not None or (key in self._used and self._used[key].unwritten)
 
     def flush(self, idle_s: float = 0.0) -> None:
-        """Write the mask files that are behind and whose labels nobody changed for so long."""
+        """Write the mask files that are not up to date and whose labels did not change for `idle_s` seconds."""
         for labels in list(self._used.values()):
             if labels.unwritten and time.monotonic() - labels.changed_s >= idle_s:
                 labels.try_flush()
 
     def write_card(self) -> None:
-        """Write `card.toml` where it says less than what is labelled needs, such as before the first mask."""
+        """Write `card.toml` if it does not describe the present labels, for example before the first mask."""
         with self._lock:
             options = {**self._card.modality_options, **options_of(self.adapter)}
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored or not (self.root / CARD_FILE).exists():
-                mine = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
-                present = self._read_card(self._overrides)  # with what others wrote meanwhile
-                write_card(self.root, present.model_copy(update=mine))
+                own_fields = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
+                present = self._read_card(self._overrides)  # other programs may have changed it
+                write_card(self.root, present.model_copy(update=own_fields))
                 self._card = self._stored = card
 
     def set_classes(self, given: Sequence[GivenClass]) -> None:
-        """Replace the list of classes; with the first class, masks begin to hold classes.
+        """Replace the list of classes; with the first class, the masks are rewritten to contain classes.
 
-        Images are looked at one after the other, and can be edited meanwhile.
+        Images are handled one after the other, and can be edited meanwhile.
 
         Args:
             given: the classes in their order.
 
         Raises:
-            DataError: names are not unique, an id is unknown or twice, or a class that is left out has objects.
+            DataError: names or ids are not unique, an id is unknown, or a removed class has objects.
             OutputError: masks or card cannot be written.
         """
         with self._class_lock:
@@ -215,20 +219,24 @@ class LabelFolder:
                         f"class {one.name!r} has objects, so it cannot be removed; change their class first"
                     )
             if not after.classes and self.card.regions != "instances":
-                raise DataError("the masks of this folder hold classes, so at least one is needed; rename it instead")
+                raise DataError(
+                    "the masks of this folder contain classes, so at least one is needed; rename it instead"
+                )
             if not before.classes and after.classes and self._card.regions == "instances":
                 after = after.model_copy(update={"panoptic": True})
                 self._prepare_classes(Rule(self._card.model_copy(update={"regions": "panoptic"}), after.default))
             with self._lock:
-                seen = tuple(one for one in self.state.classes if one.id not in before.ids())  # meanwhile, in a mask
+                seen = tuple(
+                    one for one in self.state.classes if one.id not in before.ids()
+                )  # found in a mask meanwhile
                 update = {"classes": (*after.classes, *seen), "bundle": self.state.bundle}
                 self._write_state(after.model_copy(update=update))
-            self._to_rule()
+            self._rewrite_masks()
             self.write_card()
 
     def _prepare_classes(self, rule: Rule) -> None:
-        """Make sure that every mask can hold classes, and that its objects are known without it."""
-        for key in self._editable():  # while their values are still only ids
+        """Check that every mask can contain classes, and store its objects in its journal."""
+        for key in self._editable():  # while mask values are still ids
             labels = self.labels(key)
             try:
                 labels.prepare(rule)
@@ -236,25 +244,25 @@ class LabelFolder:
                 raise DataError(f"{labels.mask}: {error}") from None
 
     def keep_bundle(self, bundle: str | None) -> None:
-        """Note the run whose bundle the next session starts with."""
+        """Store the run whose bundle the next session starts with."""
         with self._lock:
             self._write_state(self.state.model_copy(update={"bundle": bundle}))
 
-    def kept_bundle(self) -> Path | None:
-        """Return the run whose bundle was better on validation; None where there is none, or none any more."""
+    def stored_bundle(self) -> Path | None:
+        """Return the stored run; None if there is none, or it no longer exists."""
         if self.state.bundle is None or not (self.root / self.state.bundle).is_dir():
             return None
         check_inside(self.root, self.root / self.state.bundle)
         return self.root / self.state.bundle
 
-    def class_seen(self, class_id: int | None) -> None:
-        """Add a class that a mask holds and no list names."""
+    def add_found_class(self, class_id: int | None) -> None:
+        """Add a class that occurs in a mask and is not in the list."""
         with self._lock:
             if class_id is not None:
                 self.state = self.state.with_seen(class_id, self._card.class_names.get(class_id, ""))
 
     def splits(self) -> dict[str, str]:
-        """Return the split of each labelled image, by its name; an image without one has none yet."""
+        """Return image name -> split of the labelled images; empty if there are too few to split."""
         masked = [
             sample._replace(paths=(*sample.images, str(mask)))
             for key, sample in self.images.items()
@@ -262,25 +270,25 @@ class LabelFolder:
         ]
         try:
             return {sample.id: sample.split for sample in decide_splits(self.root, masked, "the folder").samples}
-        except DataError:  # too few to be split
+        except DataError:  # too few to split
             return {}
 
     def _uses(self, class_id: int) -> bool:
-        """Return whether an object has a class."""
-        sought = {class_id, None} if class_id == self.state.default else {class_id}
+        """Return whether any object has a class."""
+        class_ids = {class_id, None} if class_id == self.state.default else {class_id}
         for key in self._editable():
-            noted = self.noted(key)
-            if noted is None or noted.classes is None:
+            last_step = self.last_step(key)
+            if last_step is None or last_step.classes is None:
                 labels = self.labels(key)
                 if class_id in map(labels.class_of, labels.objects.values()):
                     return True
-            elif not sought.isdisjoint(noted.classes):
+            elif not class_ids.isdisjoint(last_step.classes):
                 return True
         return False
 
     def _editable(self) -> list[str]:
         """Return the keys of the images that have a mask, or a history."""
-        known = self._noted.keys() | self._used.keys()
+        known = self._last_steps.keys() | self._used.keys()
         return [
             key
             for key, sample in self.images.items()
@@ -288,47 +296,47 @@ class LabelFolder:
         ]
 
     @contextmanager
-    def _each(self, key: str) -> Iterator[None]:
-        """Note what is wrong with an image, and go on with the others."""
+    def _report_errors(self, key: str) -> Iterator[None]:
+        """Log an error of an image, so that the others can be handled."""
         try:
             yield
         except (SimMATError, OSError) as error:
-            self._broken[key] = str(error)
+            self._faulty[key] = str(error)
             _log.warning("%s cannot be edited: %s", self.images[key].id, error)
 
-    def _to_rule(self) -> None:
-        """Write the masks again that were written by another rule."""
+    def _rewrite_masks(self) -> None:
+        """Rewrite the masks that were written by another rule."""
         for key in self._editable():
-            with self._each(key):
-                noted = self.noted(key)
-                if noted is None or noted.rule != self.card.regions:
+            with self._report_errors(key):
+                last_step = self.last_step(key)
+                if last_step is None or last_step.rule != self.card.regions:
                     labels = self.labels(key)
                     if labels.written_rule != self.card.regions:
                         labels.rewrite()
 
     def recover(self) -> None:
-        """Finish what a crash cut short: masks behind their journal, and masks without classes."""
-        for place in {
+        """Finish the work that a crash interrupted: masks older than their journal, and masks without classes."""
+        for folder in {
             self.home,
             self.root / MASKS,
             *(mask.parent for mask in self._masks.values() if mask is not None),
         }:
-            if place.is_dir():
-                remove_temporary(place)
+            if folder.is_dir():
+                remove_temporary(folder)
         for name in CACHES:
             trim(self.home / name)
         for path in sorted((self.home / JOURNAL).glob("*.jsonl")):
             if path.stem in self.images:
-                with self._each(path.stem):
+                with self._report_errors(path.stem):
                     self._recover_image(path)
         if self.state.panoptic and self._card.regions != "panoptic":
             before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
-            for key in self._editable():  # what has no journal yet is still as the card says
+            for key in self._editable():  # masks without a journal still follow the card
                 if not (self.home / JOURNAL / f"{key}.jsonl").exists():
-                    with self._each(key):
+                    with self._report_errors(key):
                         self.labels(key).prepare(Rule(self._card))
             self.state = before
-            self._to_rule()
+            self._rewrite_masks()
             self.write_card()
 
     def _recover_image(self, journal: Path) -> None:
@@ -338,11 +346,11 @@ class LabelFolder:
         if last is None or last.sha256 != digest:
             self.labels(key)
             return
-        self._noted[key] = last
+        self._last_steps[key] = last
         if self.state.panoptic and last.rule != "panoptic" and mask is not None:
             self.labels(key).rewrite()
 
-    def _placed(self, key: str, path: Path | None) -> None:
+    def _mask_moved(self, key: str, path: Path | None) -> None:
         if self._has_manifest:
             name = "" if path is None else path.relative_to(self.root).as_posix()
             with self._manifest_lock:
@@ -382,8 +390,8 @@ class LabelFolder:
         card = load_card(self.root, overrides, defaults={} if is_labelled else {"regions": "instances"})
         if card.zero_means == "none":
             raise ConfigError(
-                f"{self.root}: by card.toml mask value 0 is a region (zero_means = 'none'), so nothing would be free "
-                "to label; the annotator edits masks whose 0 is the background"
+                f"{self.root}: by card.toml mask value 0 is a region (zero_means = 'none'), so no pixel would be free "
+                "to label; the annotator needs masks whose value 0 is the background"
             )
         return card
 
@@ -393,5 +401,5 @@ class LabelFolder:
 
 
 def _key_of(name: str) -> str:
-    """Return what stands for an image in addresses: it says nothing of its path."""
+    """Return the key of an image in addresses, which does not reveal its path."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Where the annotator keeps its files in a folder of images: locked, inside of it, and not growing without end."""
+"""The files of the annotator in a folder of images: the lock, the check for links, and the size of caches."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ STATE_FILE = "state.json"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
 MOST_CACHED = 8 * 2**30
-"""Bytes of each of the `CACHES` that the next session finds."""
+"""Most bytes of each of the `CACHES` that stay for the next session."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def claimed(root: Path) -> Iterator[None]:
-    """Keep other servers away from a folder while the block runs; it is read within.
+    """Lock a folder against other servers inside the block; read the folder only there.
 
     Raises:
-        DataError: there is no such folder, another server works on it, or a link in it leads what is written out of it.
-        OutputError: it cannot be written to.
+        DataError: there is no such folder, another server uses it, or a link would lead written files out of it.
+        OutputError: the folder cannot be written.
     """
     root = with_home(root).absolute()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give the folder that holds {IMAGES}/")
+        raise DataError(f"{root}: {what}; give the folder that contains {IMAGES}/")
     home = root / HOME
     for folder, names in ((root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)), (home, (JOURNAL, STATE_FILE, *CACHES))):
         for name in names:
@@ -46,26 +46,26 @@ def claimed(root: Path) -> Iterator[None]:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, home) from error
-    with locked(home) as alone:
-        if alone is False:
-            raise DataError(f"{root} is being annotated by another `simmat annotate`; use its page, or end it first")
-        if alone is None:
+    with locked(home) as lock:
+        if lock is False:
+            raise DataError(f"{root} is being annotated by another `simmat annotate`; use its page, or stop it first")
+        if lock is None:
             _log.warning("%s cannot be locked here: make sure that no other `simmat annotate` works on it", root)
         yield
 
 
 def check_inside(root: Path, path: Path) -> None:
-    """Refuse a path that leads out of a folder by a link, which a data set of somebody else may hide."""
-    place = Path(os.path.realpath(path))  # unlike `resolve`, it takes links in a circle
-    if not place.is_relative_to(os.path.realpath(root)):
-        raise DataError(f"{path} leads out of {root} to {place}; put a copy in place of the link")
+    """Raise DataError for a path that a link leads out of a folder, as a data set from others may contain."""
+    target = Path(os.path.realpath(path))  # unlike `resolve`, it accepts circular links
+    if not target.is_relative_to(os.path.realpath(root)):
+        raise DataError(f"{path} leads out of {root} to {target}; put a copy in place of the link")
 
 
 def trim(cache: Path) -> None:
-    """Remove links from a cache, and its oldest files where it has grown too large."""
+    """Remove links from a cache, and its oldest files if it is too large."""
     files = []
     for path in cache.rglob("*"):
-        if path.is_symlink():  # what is written there would follow it
+        if path.is_symlink():  # writing to it would write to its target
             path.unlink(missing_ok=True)
         elif path.is_file():
             stat = path.stat()

@@ -1,7 +1,7 @@
-"""The history of an image's labels: one json record a line, only ever added to.
+"""The history of the labels of an image: an append-only file with one json record per line.
 
-A record is on disk before its mask replaces the former one, so no accepted mask is lost, whenever the server is killed,
-and undo and redo go back to the beginning. A line that a crash cut short was never answered, and is left out.
+A record is on disk before its mask replaces the former one, so no accepted mask is lost if the server is killed, and
+undo and redo reach back to the first step. A line that a crash cut off was never acknowledged, and is removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HEAD = {"format": 1}
 
 
 class StoredObject(Document):
-    """An object as it was at one time: its class, None where it has none, and its pixels."""
+    """An object in one state: its class, None if it has none, and its pixels."""
 
     class_id: int | None = Field(alias="class")
     mask: MaskDocument
 
 
 class Change(Document):
-    """One object before and after; None where it was not there."""
+    """An object before and after a step; None if it did not exist."""
 
     id: int
     before: StoredObject | None
@@ -46,18 +46,18 @@ class Record(Document):
     """One step of the history.
 
     Attributes:
-        kind: "base" is what the mask held at first; "outside" what another program did to it; "written" says that the
-            mask was written for an earlier step, or in another form.
-        version: of the labels after it; "base" and "written" make no new one.
-        changes: objects that became others.
-        done: whether the image is marked as finished after it.
-        objects: number of objects after it.
-        classes: that the objects have after it; None in records that did not note them.
-        rule: what the values of the mask mean after it.
-        was: sha256 of the mask file before it; None where there was none.
-        sha256: sha256 of the mask file after it; None where there is none, "" where it is written later.
-        ignored: pixels without ground truth, of "base" and "outside".
-        moving: the mask gets another file name.
+        kind: "base" is the first content of the mask; "outside" a change by another program; "written" the writing of
+            the mask for an earlier step, or by another rule; the others are steps of the user.
+        version: version of the labels after the step; "base" and "written" keep the version.
+        changes: changed objects.
+        done: True if the image is marked as finished after the step.
+        objects: number of objects after the step.
+        classes: classes of the objects after the step; None in records without them.
+        rule: meaning of the mask values after the step.
+        was: sha256 of the mask file before the step; None if there was none.
+        sha256: sha256 of the mask file after the step; None if there is none, "" if it is written later.
+        ignored: pixels without ground truth, for "base" and "outside".
+        moving: True if the mask gets another file name.
     """
 
     kind: Literal["base", "edit", "undo", "redo", "done", "outside", "written"]
@@ -75,12 +75,12 @@ class Record(Document):
 
 @dataclass
 class Journal:
-    """The journal of one image; of its records only the last one is in memory.
+    """The journal of one image. Only its last record is in memory.
 
     Attributes:
-        path: the file; made with the first step.
-        last: record; None where there is none.
-        held: the record before the first step, until there is one.
+        path: the file; the first step creates it.
+        last: the last record; None if there is none.
+        held: the "base" record, kept in memory until the first step writes it.
     """
 
     path: Path
@@ -88,48 +88,48 @@ class Journal:
     held: Record | None = None
 
     def read(self) -> Iterator[tuple[int, Record]]:
-        """Yield each record with its place in the file; a last line that is cut short is taken away."""
-        place = 0
+        """Yield each record with its byte offset in the file; remove an incomplete last line."""
+        offset = 0
         try:
             with self.path.open("rb") as file:
                 for line in file:
                     if not line.endswith(b"\n"):
-                        os.truncate(self.path, place)
+                        os.truncate(self.path, offset)
                         return
-                    record = self._parsed(line, place)
+                    record = self._parsed(line, offset)
                     if record is not None:
                         self.last = record
-                        yield place, record
-                    place += len(line)
+                        yield offset, record
+                    offset += len(line)
         except FileNotFoundError:
             return
         except OSError as error:
             raise output_error(error, self.path) from error
 
-    def at(self, place: int) -> Record:
-        """Return the record at a place in the file."""
+    def at(self, offset: int) -> Record:
+        """Return the record at a byte offset in the file."""
         try:
             with self.path.open("rb") as file:
-                file.seek(place)
-                record = self._parsed(file.readline(), place)
+                file.seek(offset)
+                record = self._parsed(file.readline(), offset)
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read: {error.strerror}; check who may read it") from error
         assert record is not None
         return record
 
-    def _parsed(self, line: bytes, place: int) -> Record | None:
-        """Return the record of a line; None for the head."""
+    def _parsed(self, line: bytes, offset: int) -> Record | None:
+        """Return the record of a line; None for the first line, `HEAD`."""
         try:
             values = parse_json(line)
-            if place == 0 and isinstance(values, dict) and "format" in values:
+            if offset == 0 and isinstance(values, dict) and "format" in values:
                 if values != HEAD:
-                    raise DataError(f"it is of format {values['format']}, this version reads {HEAD['format']}")
+                    raise DataError(f"its format is {values['format']}, this version reads {HEAD['format']}")
                 return None
             return validate(Record, values)
         except (SimMATError, ValueError) as error:
             raise DataError(
-                f"{self.path}, byte {place}: the history of this image cannot be read: {error}. Update "
-                "simmat-plugin-annotate where a newer one wrote it, or move the file away: the labels are then those "
+                f"{self.path}, byte {offset}: the history of this image cannot be read: {error}. Update "
+                "simmat-plugin-annotate if a newer version wrote it, or move the file away: the labels are then those "
                 "of the mask"
             ) from None
 
@@ -138,7 +138,7 @@ class Journal:
         self.last = self.held = record
 
     def append(self, *records: Record) -> int:
-        """Write records to the end of the file, wait until the disk has them, and return the place of the last one."""
+        """Append records, wait until they are on disk, and return the byte offset of the last one."""
         every = [record for record in (self.held, *records) if record is not None]
         lines = [_line(_plain(record)) for record in every]
         before = None
@@ -163,7 +163,7 @@ class Journal:
 
 
 def last_record(path: Path) -> Record | None:
-    """Return the last record of a journal without reading the others; None where it must be read as a whole."""
+    """Return the last record of a journal without reading the others; None if the whole file must be read."""
     step, content, start = 2**16, b"", path.stat().st_size
     with path.open("rb") as file:
         while start and content.count(b"\n") < 2:

@@ -1,4 +1,4 @@
-"""Label images: which value an object has, and how a file of them is read and written."""
+"""Label images: the mask value of each object, and reading and writing mask files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from simmat.errors import DataError
 from simmat.io.files import output_error
 
 LARGEST_PNG = 8192
-"""Longest side of a mask that is a PNG; of a TIFF a reader takes only the part it needs."""
+"""Longest side of a PNG mask; larger masks are TIFF, of which a reader can decode a part."""
 
 Objects = dict[int, Instance]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What mask values mean, for the whole folder.
+    """The meaning of mask values, for the whole folder.
 
     Attributes:
-        card: of the data set.
-        default: class of objects that were labelled before there were classes; None where there are none.
+        card: the data card.
+        default: class of objects that were labelled before there were classes; None if there are no classes.
     """
 
     card: DataCard
     default: int | None = None
 
     def class_of(self, region: Instance) -> int | None:
-        """Return the class of an object; None where objects have none."""
+        """Return the class of an object; None if objects have no class."""
         if self.card.regions == "instances":
             return None
         return self.default if region.class_id is None else region.class_id
@@ -49,12 +49,12 @@ class Rule:
             ignored: pixels without ground truth.
 
         Raises:
-            DataError: a label image cannot hold them, or the pixels without ground truth.
+            DataError: a label image cannot contain these objects, or the pixels without ground truth.
         """
         regions, hidden = self.card.regions, self.card.ignore
         if ignored is not None and hidden is not None and hidden < 0:
             raise DataError(
-                f"the card ignores {hidden}, and a label image with it cannot be written; use a positive number"
+                f"the card has ignore = {hidden}, which a label image cannot contain; use a positive number"
             )
         counts: dict[int, int] = {}
         values: dict[int, int] = {}
@@ -70,7 +70,7 @@ class Rule:
                 value = PANOPTIC * class_id + counts[class_id]
                 if counts[class_id] >= PANOPTIC:
                     raise DataError(
-                        f"an image holds at most {PANOPTIC - 1} objects of a class in a mask; cut the image into parts"
+                        f"a mask can contain at most {PANOPTIC - 1} objects of a class; cut the image into parts"
                     )
             else:
                 value = class_id
@@ -80,10 +80,10 @@ class Rule:
         return values
 
 
-def drawn(
+def draw_labels(
     objects: Mapping[int, Instance], size_hw: tuple[int, int], rule: Rule, ignored: Instance | None
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Draw the (H, W) label image of some objects, in the smallest type of 8, 16 or 32 bits."""
+    """Draw the (H, W) label image of objects, in the smallest sufficient unsigned integer type."""
     values = rule.values(objects, ignored)
     hidden = rule.card.ignore if ignored is not None else None
     largest = max([0, *values.values(), *([] if hidden is None else [hidden])])
@@ -104,13 +104,13 @@ def _fill(plane: npt.NDArray[Any], region: Instance, value: int) -> None:
 def read_objects(
     path: Path, size_hw: tuple[int, int], card: DataCard, known: Objects
 ) -> tuple[Objects, Instance | None]:
-    """Return the objects of a mask file, those the card calls too small as well, and its pixels without truth.
+    """Return the objects of a mask file, including those too small by the card, and its pixels without ground truth.
 
     Args:
-        path: of the mask.
+        path: the mask file.
         size_hw: (height, width) of the image in pixels.
-        card: says what values mean.
-        known: objects whose ids equal ones keep.
+        card: gives the meaning of mask values.
+        known: id -> object; equal objects of the mask get these ids.
 
     Raises:
         DataError: the mask cannot be read, or is of another size.
@@ -129,42 +129,42 @@ def read_objects(
         value = int(mask[region.box[0] + row, region.box[1] + column])
         found[value if card.regions == "instances" else len(found) + 1] = region
     ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
-    return _kept_ids(found, known, card.ignore), ignored
+    return _match_ids(found, known, card.ignore), ignored
 
 
-def _kept_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
-    """Give objects that were read the ids of equal known ones, and new ids to those whose id another one has."""
-    taken: Objects = {}
-    rest: list[tuple[int, Instance]] = []
+def _match_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
+    """Give objects from a mask the ids of equal known objects, and new ids where an id is in use."""
+    objects: Objects = {}
+    unmatched: list[tuple[int, Instance]] = []
     by_box: dict[tuple[int, int, int, int], list[int]] = {}
     for number, region in known.items():
         by_box.setdefault(region.box, []).append(number)
     for number, region in found.items():
         equal = [key for key in by_box.get(region.box, []) if np.array_equal(known[key].crop, region.crop)]
-        if equal and equal[0] not in taken:
+        if equal and equal[0] not in objects:
             old = known[equal[0]]
-            taken[equal[0]] = region if region.class_id is not None else replace(region, class_id=old.class_id)
+            objects[equal[0]] = region if region.class_id is not None else replace(region, class_id=old.class_id)
         else:
-            rest.append((number, region))
+            unmatched.append((number, region))
     highest = max([0, *known, *found])
-    for number, region in rest:
-        if number in taken or number in known:
+    for number, region in unmatched:
+        if number in objects or number in known:
             highest += 1 + (highest + 1 == hidden)
             number = highest
-        taken[number] = region
-    return taken
+        objects[number] = region
+    return objects
 
 
 def mask_ending(plane: npt.NDArray[Any], present: Path | None) -> str:
-    """Return the ending of a mask file: that of the present one where it can hold the values, else .png or .tif."""
+    """Return the ending of a mask file: that of the present file if it can store the values, else .png or .tif."""
     ending = "" if present is None else present.suffix.lower()
     if ending in (".tif", ".tiff", ".npy"):
         return ending
     return ".png" if plane.dtype.itemsize <= 2 and max(plane.shape) <= LARGEST_PNG else ".tif"
 
 
-def file_of(plane: npt.NDArray[Any], ending: str) -> bytes:
-    """Return an (H, W) label image as a file: the same plane gives the same bytes."""
+def encode_labels(plane: npt.NDArray[Any], ending: str) -> bytes:
+    """Return an (H, W) label image as the content of a file; equal images give equal bytes."""
     stream = io.BytesIO()
     if ending == ".npy":
         np.save(stream, plane, allow_pickle=False)
@@ -187,7 +187,7 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check who may read it") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
 
 
 def remove(path: Path) -> None:
@@ -199,7 +199,7 @@ def remove(path: Path) -> None:
 
 
 def times(path: Path | None) -> tuple[int, int] | None:
-    """Return time and size of a file; None if there is none."""
+    """Return modification time in ns and size in bytes of a file; None if it does not exist."""
     try:
         stat = None if path is None else path.stat()
     except OSError:

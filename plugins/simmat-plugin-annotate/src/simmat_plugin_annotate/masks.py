@@ -1,4 +1,4 @@
-"""Masks as they travel between page, journal and label images: run lengths inside a box."""
+"""Masks in json, for page and journal: run lengths inside a box."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 
 MOST_PX = 2**28
-"""Pixels of the largest box of a mask, which is held in memory as a whole."""
+"""Most pixels in the box of a mask, which is decoded as a whole."""
 
 Edge = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -22,16 +22,16 @@ class MaskDocument(Document):
     """The pixels of one object.
 
     Attributes:
-        box: (x0, y0, x1, y1) in pixels of the image, its outer edges.
-        runs: lengths of runs of pixels in the box, row by row; the first run, which may be 0, is not of the object, the
-            next one is, and so on.
+        box: (x0, y0, x1, y1), outer edges in pixels of the image.
+        runs: lengths of runs of pixels in the box, row by row; runs outside and inside the object alternate, and the
+            first is outside and may be 0.
     """
 
     box: Annotated[tuple[Edge, Edge, Edge, Edge], BeforeValidator(as_tuples)]
     runs: Annotated[tuple[Edge, ...], FailFast(), Field(max_length=2**22), BeforeValidator(as_tuples)]
 
 
-def encoded(region: Instance) -> dict[str, list[int]]:
+def encode_mask(region: Instance) -> dict[str, list[int]]:
     """Return a region as the values of a `MaskDocument`."""
     y0, x0, y1, x1 = region.box
     flat = region.crop.ravel()  # (h * w,)
@@ -40,15 +40,15 @@ def encoded(region: Instance) -> dict[str, list[int]]:
     return {"box": [x0, y0, x1, y1], "runs": [0, *runs] if flat[0] else runs}
 
 
-def decoded(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
+def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
     """Return a mask as a region in its tightest box.
 
     Args:
-        mask: as sent.
+        mask: the mask.
         size_hw: (height, width) of the image in pixels.
 
     Raises:
-        DataError: the box is not in the image, the runs do not fill it, or no pixel is of the object.
+        DataError: the box is not in the image, the runs do not fill it, or no pixel belongs to the object.
     """
     (x0, y0, x1, y1), (height, width) = mask.box, size_hw
     if not (x0 < x1 <= width and y0 < y1 <= height):
@@ -57,19 +57,19 @@ def decoded(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
         )
     total = (x1 - x0) * (y1 - y0)
     if total > MOST_PX:
-        raise DataError(f"the mask's box has {total} pixels, at most {MOST_PX} are held at once; mark it in parts")
+        raise DataError(f"the mask's box has {total} pixels, at most {MOST_PX} are allowed; mark the object in parts")
     if sum(mask.runs) != total:
         raise DataError(f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}")
     inside = np.arange(len(mask.runs)) % 2 == 1
     crop = np.repeat(inside, np.asarray(mask.runs, np.int64)).reshape(y1 - y0, x1 - x0)
     found = region_from_mask(crop, None, (y0, x0))
     if found is None:
-        raise DataError("the mask holds no pixel; remove the object instead")
+        raise DataError("the mask is empty; remove the object instead")
     return found
 
 
-def without(region: Instance, others: Iterable[Instance]) -> Instance | None:
-    """Return the pixels of a region that no other one has; None if there are none."""
+def subtract(region: Instance, others: Iterable[Instance]) -> Instance | None:
+    """Return the pixels of a region that are in none of the others; None if there are none."""
     y0, x0, y1, x1 = region.box
     crop = region.crop
     for other in others:
@@ -79,7 +79,7 @@ def without(region: Instance, others: Iterable[Instance]) -> Instance | None:
     return region if crop is region.crop else region_from_mask(crop, region.class_id, (y0, x0))
 
 
-def shared(one: Instance, other: Instance) -> int:
+def overlap_px(one: Instance, other: Instance) -> int:
     """Return the number of pixels that two regions have in common."""
     y0, x0 = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
     y1, x1 = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])

@@ -1,4 +1,4 @@
-"""The model at work for the page: one predictor, a thread for clicks and one for what takes longer."""
+"""Answers of the model for the page: one predictor, one thread for clicks and one for slow requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.types import Prompt, Window
-from simmat_plugin_annotate.masks import encoded, shared
+from simmat_plugin_annotate.masks import encode_mask, overlap_px
 from simmat_plugin_annotate.planes import Planes
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from simmat.predictor import LargeImage, Predictor
 
 _KEPT = 12
-"""Images or views whose suggestions stay in memory."""
+"""Number of images or views whose suggestions stay in memory."""
 _MOST_VALUES = 2**25
-"""Pixels of the images whose embeddings stay in memory; those of others are on disk."""
+"""Pixels of all images whose embeddings stay in memory; other embeddings are on disk."""
 MOST_SUGGESTED = 64
-"""Windows, at most, in which suggestions are looked for at once."""
+"""Most windows for one request of suggestions."""
 _MOST_WINDOWS = 16
-"""Windows of the largest image that is ranked."""
+"""Most windows of an image that is ranked by uncertainty."""
 _RANK_GRID = 5
-"""Clicks along a side that rank an image where there is no dense head."""
+"""Clicks along a side for the uncertainty of a model without a dense head."""
 DENSE_HOW = (
     "mean over the measured pixels of 1 - p, p the probability that the class map gives its most likely class "
     "(least confidence)"
@@ -43,14 +43,14 @@ GRID_HOW = f"1 - mean predicted IoU of the objects that {_RANK_GRID} x {_RANK_GR
 
 @dataclass(frozen=True)
 class Model:
-    """A predictor and how the page calls it.
+    """A predictor and its description for the page.
 
     Attributes:
-        predictor: of a bundle, or untuned.
-        name: of the run or the foundation model.
-        path: of the bundle; None for an untuned model.
-        digest: of the weights.
-        scores: on validation, where a bundle states them.
+        predictor: predictor of a bundle or of an untuned model.
+        name: name of the run or the foundation model.
+        path: path of the bundle; None for an untuned model.
+        digest: digest of the weights.
+        scores: validation scores, if the bundle has them.
     """
 
     predictor: Predictor
@@ -72,12 +72,12 @@ class Model:
 
     @property
     def knows_classes(self) -> bool:
-        """Whether it says what an object is."""
+        """True if the model predicts the class of an object."""
         dense = self.predictor.dense
         return dense is not None and dense.classes != (None,)
 
     def document(self) -> dict[str, Any]:
-        """Return it as the page reads it."""
+        """Return the description for the page."""
         dense = self.predictor.dense is not None
         return {
             "name": self.name,
@@ -92,32 +92,32 @@ class Model:
 
 
 class CancelledError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
-class ModelRoom:
+class ModelService:
     """Answers of the model.
 
-    Clicks are answered one after the other in a thread of their own; suggestions, ranks and images that may be looked
-    at next, which take seconds, come from a second one with images of its own, so that no click waits for them.
+    One thread answers clicks, one after the other. A second thread with its own images does what takes seconds, so that
+    no click waits for it: suggestions, uncertainty, and encoding the images that may be shown next.
 
     Attributes:
-        model: at work now.
-        thread: where `encode`, `predict` and `take` run.
-        slow_thread: where `encode_ahead`, `suggestions` and `uncertainty` run.
-        closing: set when the server ends.
+        model: the present model.
+        thread: runs `encode`, `predict` and `take`.
+        slow_thread: runs `encode_ahead`, `suggestions` and `uncertainty`.
+        closing: set when the server stops.
         open: tab -> key of the image that it shows.
     """
 
     def __init__(
         self, model: Model, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]], cache: Path
     ) -> None:
-        """Make a room.
+        """Start the threads.
 
         Args:
-            model: that works first.
+            model: the first model.
             planes: key of an image -> its planes.
-            class_names: gives id -> name of the folder's classes.
+            class_names: returns id -> name of the folder's classes.
             cache: folder for embeddings.
         """
         self.model = model
@@ -126,13 +126,13 @@ class ModelRoom:
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names, self._cache = planes, class_names, cache
-        self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest, as are the next two with the model's
+        self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest of the planes
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
-        self._ranks: dict[tuple[str, str], float | None] = {}  # by the model's digest and key
+        self._ranks: dict[tuple[str, str], float | None] = {}  # by digest of the model and key of the image
 
     def take(self, model: Model) -> None:
-        """Work with another model from now on."""
+        """Replace the model."""
         self.model = model
         self._images.clear()
         self._found.clear()
@@ -142,11 +142,11 @@ class ModelRoom:
         return (self.model.digest, self._planes(key).digest) in self._ready
 
     def rank(self, key: str) -> float | None:
-        """Return how unsure the model is of an image, if it was ranked."""
+        """Return the `uncertainty` of an image if it was computed, else None."""
         return self._ranks.get((self.model.digest, key))
 
     def encode(self, key: str, tab: str = "") -> dict[str, Any]:
-        """Encode an image where one window holds it, unless the tab has opened another one meanwhile."""
+        """Encode an image that fits one window, unless the tab shows another image by now."""
         start, whole = time.perf_counter(), False
         skipped = self.open.get(tab, key) != key
         if not skipped:
@@ -156,22 +156,22 @@ class ModelRoom:
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "whole": whole}
 
     def encode_ahead(self, key: str, tab: str) -> None:
-        """Encode an image that a tab will perhaps show next; from then on its embedding is on disk."""
+        """Encode an image that a tab may show next, and store its embedding on disk."""
         if tab in self.open and not self.closing.is_set():
             self._slow_image(self._planes(key), self.model)
 
     def predict(
         self, key: str, points: Sequence[tuple[float, float, int]], box: Sequence[float] | None
     ) -> dict[str, Any]:
-        """Answer a prompt by every mask the model has.
+        """Predict all masks for a prompt.
 
         Args:
-            key: of the image.
-            points: x, y and 1 on the object or 0 not on it.
-            box: x0, y0, x1, y1 of its outer edges, or None.
+            key: key of the image.
+            points: (x, y, label) with label 1 on the object and 0 beside it.
+            box: (x0, y0, x1, y1), outer edges in pixels, or None.
 
         Raises:
-            SimMATError: the prompt is wrong, or the image cannot be read.
+            SimMATError: the prompt is invalid, or the image cannot be read.
         """
         model, (image, planes) = self.model, self._image(key)
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
@@ -195,46 +195,46 @@ class ModelRoom:
         box: tuple[int, int, int, int] | None,
         is_wanted: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Return every object the model finds that is not labelled yet, best first.
+        """Return the objects that the model finds and that are not labelled yet, best first.
 
         Args:
-            key: of the image.
-            labelled: objects there are; what lies for the most part within one of them is left out.
-            box: x0, y0, x1, y1 of what is looked at; None for the whole image.
-            is_wanted: asked after each window.
+            key: key of the image.
+            labelled: labelled objects; found objects that mostly overlap one of them are left out.
+            box: (x0, y0, x1, y1) of the part to search; None for the whole image.
+            is_wanted: called after each window; returns False to cancel.
 
         Raises:
             SimMATError: the image cannot be read.
-            ConfigError: too many windows are looked at.
-            CancelledError: nobody waits for it any more.
+            ConfigError: the part has too many windows.
+            CancelledError: `is_wanted` returned False, or the server stops.
         """
         start, model, planes = time.perf_counter(), self.model, self._planes(key)
         if not is_wanted():
             raise CancelledError
         image = self._slow_image(planes, model)
         view = None if box is None or len(image.windows) == 1 else Window(box[1], box[0], box[3], box[2])
-        place = model.digest, planes.digest, view
-        found = self._found.get(place)
+        cache_key = model.digest, planes.digest, view
+        found = self._found.get(cache_key)
         if found is None:
-            seen = len(image.windows if view is None else image.windows_in(view))
-            if seen > MOST_SUGGESTED:
+            count = len(image.windows if view is None else image.windows_in(view))
+            if count > MOST_SUGGESTED:
                 raise ConfigError(
-                    f"suggestions for {seen} windows would take very long, at most {MOST_SUGGESTED} are looked at; "
-                    "zoom in, they are for what is in view"
+                    f"suggestions for {count} windows would take very long, at most {MOST_SUGGESTED} are allowed; "
+                    "zoom in: only the part in view is searched"
                 )
 
-            def go_on(done: int) -> None:
+            def check_wanted(done: int) -> None:
                 if self.closing.is_set() or not is_wanted():
                     raise CancelledError
 
-            found = self._found[place] = image.segment_everything(box=view, progress=go_on)
+            found = self._found[cache_key] = image.segment_everything(box=view, progress=check_wanted)
             while len(self._found) > _KEPT:
                 self._found.popitem(last=False)
         known = list(labelled)
         objects = []
         for one in found:
             region = one.instance
-            if any(2 * shared(region, other) > min(region.area, other.area) for other in known):
+            if any(2 * overlap_px(region, other) > min(region.area, other.area) for other in known):
                 continue
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
@@ -247,21 +247,21 @@ class ModelRoom:
         return DENSE_HOW if self.model.predictor.dense is not None else GRID_HOW
 
     def uncertainty(self, key: str) -> float | None:
-        """Return how unsure the model is of an image, from 0 to 1, as `how` says; None where that cannot be told.
+        """Return the uncertainty of the model about an image, 0..1, computed as `how` says; None if it is unknown.
 
-        It is kept until another model works. Images of more windows than `_MOST_WINDOWS` are not ranked.
+        It is stored until the model changes. Images of more windows than `_MOST_WINDOWS` are not ranked.
         """
         model, value = self.model, None
-        place = model.digest, key
-        if place not in self._ranks:
-            with suppress(SimMATError):  # the page says why when the image is opened
+        cache_key = model.digest, key
+        if cache_key not in self._ranks:
+            with suppress(SimMATError):  # the page shows the error when the image is opened
                 image = self._slow_image(self._planes(key), model)
                 value = uncertainty_of(image, dense=model.predictor.dense is not None)
-            self._ranks[place] = value
-        return self._ranks[place]
+            self._ranks[cache_key] = value
+        return self._ranks[cache_key]
 
     def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
-        """Return an image for the second thread; what the first one encoded is read from the disk."""
+        """Return an image for the slow thread; embeddings of the first thread are read from disk."""
         from simmat.predictor import LargeImage
 
         image = LargeImage(model.predictor, planes, cache=self._cache)
@@ -269,15 +269,15 @@ class ModelRoom:
         return image
 
     def _image(self, key: str) -> tuple[LargeImage, Planes]:
-        """Return an image for the first thread."""
+        """Return an image for the click thread."""
         from simmat.predictor import LargeImage
 
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
         self._images[planes.digest] = image
         while len(self._images) > 1 and sum(map(_values, self._images.values())) > _MOST_VALUES:
-            gone, _ = self._images.popitem(last=False)
-            self._ready.discard((self.model.digest, gone))
+            digest, _ = self._images.popitem(last=False)
+            self._ready.discard((self.model.digest, digest))
         return image, planes
 
     def _answer(
@@ -285,7 +285,7 @@ class ModelRoom:
     ) -> dict[str, Any]:
         known = self._known_class(model, class_id)
         return {
-            "mask": None if region is None else encoded(region),
+            "mask": None if region is None else encode_mask(region),
             "score": min(max(round(float(score), 5), 0.0), 1.0),
             "area": 0 if region is None else region.area,
             "class": known,
@@ -293,7 +293,7 @@ class ModelRoom:
         }
 
     def _known_class(self, model: Model, class_id: int | None) -> int | None:
-        """Return the folder's class that a class of the model means: of the same name, or without a name its id."""
+        """Return the class of the folder for a class of the model: by name, or by id if the model has no name."""
         if class_id is None:
             return None
         names, name = self._class_names(), model.predictor.class_names.get(class_id)
@@ -303,19 +303,19 @@ class ModelRoom:
 
 
 def _values(image: LargeImage) -> int:
-    """Return how many values of an image are in memory, at most: those of one window."""
+    """Return the number of pixels of an image that are in memory at most: those of one window."""
     return math.prod(min(side, image.tile) for side in image.reader.size_hw)
 
 
 def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:
-    """Return how unsure a model is of an image, from 0 to 1; see `DENSE_HOW` and `GRID_HOW`.
+    """Return the uncertainty of a model about an image, 0..1; see `DENSE_HOW` and `GRID_HOW`.
 
     Args:
-        image: opened by its predictor.
-        dense: whether the predictor has a dense head.
+        image: image opened by the predictor.
+        dense: True if the predictor has a dense head.
 
     Raises:
-        SimMATError: it cannot be read.
+        SimMATError: the image cannot be read.
     """
     from simmat.everything import EverythingSettings
 

@@ -1,4 +1,4 @@
-"""The sensor's own values, tile by tile: what the page draws, and what the model is given."""
+"""Sensor values in tiles, for the page to draw, and as windows, for the model."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorIma
 TILE = 256
 """Side of a tile in pixels."""
 _BLOCK = 4 * TILE
-"""Side of what is read at once from a file that can be read in parts."""
+"""Side in pixels of a block that is read at once from a file that can be read in parts."""
 _WHOLE_PX = 2**22
-"""Pixels of the largest image that is loaded as a whole where its files could be read in parts."""
+"""Most pixels of an image that is loaded as a whole although its files can be read in parts."""
 _KEPT_VALUES = 2**26
-"""Values of all planes of images and blocks that stay in memory: 256 MiB."""
+"""Number of values that stay in memory, over all images and blocks: 256 MiB."""
 _FIRST_STORED = 2
-"""Level from which tiles of large images are kept on disk."""
+"""First level whose tiles are stored on disk, for large images."""
 _RANGE_PERCENT = (2.0, 98.0)
 _LEVELS = 65534
-"""Steps between the smallest and the largest value of a tile; 0 is kept for pixels without a measurement."""
+"""Steps between the smallest and the largest value of a tile; 0 marks pixels without a measurement."""
 
 
 class UnknownError(Exception):
-    """There is nothing by this name; the message says what is missing."""
+    """There is no such image, tile or channel; the message says which."""
 
 
 class Memory:
-    """Images and parts of images that were read last.
+    """Cache of recently read images and parts of images.
 
     Attributes:
-        most: number of values that are kept at most, but for the last entry.
+        most: largest number of values, not counting the last entry.
     """
 
     def __init__(self, most: int = _KEPT_VALUES) -> None:
@@ -55,10 +55,10 @@ class Memory:
         self._reading: dict[tuple[object, ...], threading.Lock] = {}
 
     def get(self, key: tuple[object, ...], read: Callable[[], SensorImage]) -> SensorImage:
-        """Return an image by its key, and read it where it is not there any more; others may be read meanwhile."""
+        """Return an image from the cache, or else read it; other images can be read at the same time."""
         with self._lock:
             reading = self._reading.setdefault(key, threading.Lock())
-        with reading:  # one reader of an image: two would take twice the memory
+        with reading:  # two readers of one image would take twice the memory
             with self._lock:
                 found = self._kept.pop(key, None)
             found = read() if found is None else found
@@ -78,12 +78,12 @@ class Planes:
         adapter: the sensor.
         files: source name -> file.
         card: states the nodata of the files.
-        memory: shared by all images.
-        home: folder for tiles of images that are larger than memory.
-        digest: of what the values follow from: the files as they are, the sensor's options, and nodata.
+        memory: cache shared by all images.
+        home: folder for stored tiles of large images.
+        digest: identifies the values: files with times and sizes, options of the sensor, and nodata.
 
     Raises:
-        DataError: a file is not there.
+        DataError: a file does not exist or cannot be read.
     """
 
     adapter: ModalityAdapter
@@ -100,14 +100,14 @@ class Planes:
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        said: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
+        parts: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
         for path in self.files.values():
             try:
                 stat = path.stat()
             except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}; put the file back") from error
-            said.append((str(path), stat.st_mtime_ns, stat.st_size))
-        self.digest = hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()[:16]
+                raise DataError(f"{path}: cannot be read: {error.strerror}; restore the file") from error
+            parts.append((str(path), stat.st_mtime_ns, stat.st_size))
+        self.digest = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def origin(self) -> str:
@@ -116,7 +116,7 @@ class Planes:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels; where the sensor tells it from the heads of the files, nothing else is read."""
+        """(height, width) in pixels; only file headers are read if the sensor supports that."""
         with self._lock:
             if self._size_hw is None:
                 size_hw = self.adapter.window_size(self.files)
@@ -126,7 +126,7 @@ class Planes:
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The C channels, as loaded."""
+        """The C channels."""
         with self._lock:
             if not self._channels:
                 first = self.read(Window(0, 0, 1, 1)) if self._is_read_in_parts() else self._whole()
@@ -136,7 +136,7 @@ class Planes:
 
     @property
     def georeference(self) -> Georeference | None:
-        """Position on the earth, where the file states it."""
+        """Georeference of the image; None if the file has none."""
         self.channels  # noqa: B018
         return self._georeference
 
@@ -157,9 +157,9 @@ class Planes:
         return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=window)
 
     def ranges(self) -> list[tuple[float, float] | None]:
-        """Return the 2nd and 98th percentile of each channel, in its unit; None where nothing was measured.
+        """Return the 2nd and 98th percentile of each channel, in its unit; None for a channel without valid pixels.
 
-        Of an image that is read in parts they are those of 16 places all over it.
+        For an image that is read in parts they are those of 16 tiles on a regular grid.
         """
         with self._lock:
             if self._ranges is None:
@@ -172,13 +172,13 @@ class Planes:
             return self._ranges
 
     def tile(self, level: int, column: int, row: int, channels: Sequence[int]) -> tuple[tuple[int, int, int], bytes]:
-        """Return a tile as it is sent, with its shape (C, h, w): offset and scale of each channel, then the planes.
+        """Return the shape (C, h, w) of a tile, and its bytes: float32 offset and scale of each channel, then planes.
 
         Args:
-            level: 0 for the image's own pixels; each further one has half as many along each side.
-            column: of tiles.
-            row: of tiles.
-            channels: indices.
+            level: 0 for full resolution; each further level halves both sides.
+            column: column in the grid of tiles.
+            row: row in the grid of tiles.
+            channels: indices of C channels.
 
         Raises:
             UnknownError: there is no such tile or channel.
@@ -190,10 +190,10 @@ class Planes:
         if not channels or not all(0 <= index < len(self.channels) for index in channels):
             raise UnknownError(f"channels must be from 0 to {len(self.channels) - 1}")
         values, valid = self._tile(level, column, row)
-        picked = [quantized(values[index], valid[index]) for index in channels]
-        heads = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in picked)
+        quantized = [quantize(values[index], valid[index]) for index in channels]
+        header = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in quantized)
         shape = (len(channels), int(values.shape[1]), int(values.shape[2]))
-        return shape, heads + b"".join(plane.tobytes() for _, _, plane in picked)
+        return shape, header + b"".join(plane.tobytes() for _, _, plane in quantized)
 
     def _whole(self) -> SensorImage:
         def read() -> SensorImage:
@@ -216,12 +216,12 @@ class Planes:
         return math.ceil(self.size_hw[0] / 2**level), math.ceil(self.size_hw[1] / 2**level)
 
     def _tile(self, level: int, column: int, row: int) -> tuple[FloatArray, BoolArray]:
-        """Return (C, h, w) values and where they are valid."""
+        """Return the values (C, h, w) and validity (C, h, w) of all channels of a tile."""
         height, width = self._level_hw(level)
         y, x = row * TILE, column * TILE
         if level == 0:
             return self._native(Window(y, x, min(y + TILE, height), min(x + TILE, width)))
-        stored = self._stored(level, column, row) if self._in_parts and level >= _FIRST_STORED else None
+        stored = self._tile_file(level, column, row) if self._in_parts and level >= _FIRST_STORED else None
         if stored is not None and (found := _read_tile(stored)) is not None:
             return found
         below_hw = self._level_hw(level - 1)
@@ -234,37 +234,37 @@ class Planes:
             for dy in (0, 1)
             if (2 * row + dy) * TILE < below_hw[0]
         ]
-        values = np.concatenate([np.concatenate([one[0] for one in line], axis=2) for line in rows], axis=1)
-        valid = np.concatenate([np.concatenate([one[1] for one in line], axis=2) for line in rows], axis=1)
-        result = halved(values, valid)
+        values = np.concatenate([np.concatenate([tile[0] for tile in tiles], axis=2) for tiles in rows], axis=1)
+        valid = np.concatenate([np.concatenate([tile[1] for tile in tiles], axis=2) for tiles in rows], axis=1)
+        result = halve(values, valid)
         if stored is not None:
             _write_tile(stored, *result)
         return result
 
     def _native(self, window: Window) -> tuple[FloatArray, BoolArray]:
         if not self._in_parts:
-            image, place = self._whole(), window
+            image, part = self._whole(), window
         else:
             y, x = window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK
             height, width = self.size_hw
             block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
             image = self.memory.get((self.digest, block), lambda: self.read(block))
-            place = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
-        return image.data[:, *place.slices], image.valid[:, *place.slices]
+            part = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
+        return image.data[:, *part.slices], image.valid[:, *part.slices]
 
-    def _stored(self, level: int, column: int, row: int) -> Path:
+    def _tile_file(self, level: int, column: int, row: int) -> Path:
         return self.home / "tiles" / self.digest / f"{level}-{column}-{row}.npy"
 
 
-def halved(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]:
-    """Return the means of 2x2 pixels over those that are valid.
+def halve(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Halve the resolution: mean of the valid pixels in each 2x2 block.
 
     Args:
         values: (C, H, W).
-        valid: (C, H, W).
+        valid: (C, H, W) bool.
 
     Returns:
-        (C, ceil(H / 2), ceil(W / 2)) of each.
+        Values and validity, (C, ceil(H / 2), ceil(W / 2)) each; valid where any of the four pixels is.
     """
     count, height, width = values.shape
     padding = ((0, 0), (0, height % 2), (0, width % 2))
@@ -274,11 +274,11 @@ def halved(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]
     return (sums / np.maximum(known, 1)).astype(np.float32), known > 0
 
 
-def quantized(plane: FloatArray, valid: BoolArray) -> tuple[float, float, npt.NDArray[np.uint16]]:
-    """Return offset, scale and whole numbers of a plane: value = offset + scale * number, 0 where not valid.
+def quantize(plane: FloatArray, valid: BoolArray) -> tuple[float, float, npt.NDArray[np.uint16]]:
+    """Quantize a plane (h, w): return offset, scale and numbers with value = offset + scale * number, 0 if invalid.
 
-    Whole numbers such as counts stay exactly what they are; other values are off by at most half a step, which is
-    1 / 131068 of the range of the plane.
+    Whole numbers such as counts keep their exact values if their range is small enough; the error of other values is
+    at most half a step, 1 / 131068 of the range of the plane.
     """
     numbers = np.zeros(plane.shape, "<u2")
     known = plane[valid].astype(np.float64)
@@ -305,5 +305,5 @@ def _read_tile(path: Path) -> tuple[FloatArray, BoolArray] | None:
 def _write_tile(path: Path, values: FloatArray, valid: BoolArray) -> None:
     stream = io.BytesIO()
     np.save(stream, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)
-    with suppress(OutputError):  # it is made again
+    with suppress(OutputError):  # computed again next time
         atomic_write_bytes(path, stream.getvalue())

@@ -1,4 +1,4 @@
-"""What the page may send: every body is one of these, and nothing else is read."""
+"""Bodies of requests from the page, as pydantic models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)
 
 
 class EncodeBody(Document):
-    """The tab that shows the image, and whether it only may show it next."""
+    """The tab that shows the image, or with `ahead` may show it next."""
 
     tab: Annotated[str, Field(max_length=64)] = ""
     ahead: bool = False
@@ -32,14 +32,14 @@ class Nothing(Document):
 
 
 class PredictBody(Document):
-    """A prompt: points as x, y and 1 on the object or 0 not on it, or a box as x0, y0, x1, y1."""
+    """A prompt: points (x, y, label) with label 1 on the object and 0 beside it, or a box (x0, y0, x1, y1)."""
 
     points: Annotated[tuple[Point, ...], Field(max_length=MOST_POINTS), BeforeValidator(as_tuples)] = ()
     box: Annotated[tuple[Place, Place, Place, Place], BeforeValidator(as_tuples)] | None = None
 
 
 class AddEdit(Document):
-    """A new object."""
+    """Add an object."""
 
     op: Literal["add"]
     mask: MaskDocument
@@ -48,7 +48,7 @@ class AddEdit(Document):
 
 
 class ReplaceEdit(Document):
-    """Other pixels for an object."""
+    """Replace the pixels of an object."""
 
     op: Literal["replace"]
     id: ObjectId
@@ -57,7 +57,7 @@ class ReplaceEdit(Document):
 
 
 class ClassEdit(Document):
-    """Another class for an object."""
+    """Change the class of an object."""
 
     op: Literal["class"]
     id: ObjectId
@@ -65,7 +65,7 @@ class ClassEdit(Document):
 
 
 class RemoveEdit(Document):
-    """An object goes."""
+    """Remove an object."""
 
     op: Literal["remove"]
     id: ObjectId
@@ -75,27 +75,27 @@ Edit = Annotated[AddEdit | ReplaceEdit | ClassEdit | RemoveEdit, Field(discrimin
 
 
 class EditsBody(Document):
-    """One step: all edits or none."""
+    """Edits that form one step, all or none."""
 
     version: Version
     edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MOST_EDITS), BeforeValidator(as_tuples)]
 
 
 class VersionBody(Document):
-    """The version that a step back or forth starts from."""
+    """The version of the labels that an undo or redo starts from."""
 
     version: Version
 
 
 class DoneBody(Document):
-    """Whether every object of the image is marked."""
+    """Mark an image as finished or not."""
 
     version: Version
     done: bool
 
 
 class ClassItem(Document):
-    """A class in the list; without an id it is new."""
+    """A class in the list; a new class has no id."""
 
     id: ClassId | None = None
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -109,12 +109,12 @@ class ClassesBody(Document):
 
 
 class TrainBody(Document):
-    """A run."""
+    """Start a training run."""
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None
 
 
 class NextBody(Document):
-    """The image that is open now."""
+    """Ask for the next image after the open one."""
 
     after: Annotated[str, Field(max_length=64)] | None = None

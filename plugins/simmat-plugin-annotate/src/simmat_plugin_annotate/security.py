@@ -1,4 +1,4 @@
-"""Who may ask: only who has the token, from this machine's own page, and in small pieces."""
+"""Admit only requests with the token, from the page of this server, and of limited size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 8 * 2**20
-"""Bytes of the largest request."""
+"""Most bytes of a request."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -33,10 +33,11 @@ class TooLargeError(Exception):
 
 
 class Guard:
-    """Refuses requests before anything reads them.
+    """Middleware that refuses requests before the app reads them.
 
-    A page of another site may make a browser send requests here: it has no token, since the cookie is SameSite=Strict,
-    and its Origin is another one. A name that an attacker lets point to this machine (DNS rebinding) is in Host.
+    A page of another site can make a browser send requests here, but without the token, as the cookie is
+    SameSite=Strict, and with another Origin. Host contains a name that an attacker made point to this machine (DNS
+    rebinding).
     """
 
     def __init__(self, app: ASGIApp, *, token: str, port: int, hosts: Iterable[str]) -> None:
@@ -44,70 +45,70 @@ class Guard:
 
         Args:
             app: the app.
-            token: that every request needs.
-            port: of the server.
-            hosts: names and addresses by which it may be called; without a port of their own they have `port`.
+            token: the token that every request needs.
+            port: the port of the server.
+            hosts: names and addresses that Host may contain; without a port they have `port`.
         """
         self._app, self._token = app, token
         self._hosts = {with_port(host, port).lower() for host in hosts}
         self.cookie = f"simmat_annotate_{port}"  # cookies of one host are shared by all its ports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let it through."""
+        """Pass a request to the app, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no websocket here
+        if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        taken = 0
+        received = 0
 
-        async def limited() -> Message:
-            nonlocal taken
+        async def limited_receive() -> Message:
+            nonlocal received
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MOST_BODY:
+            received += len(message.get("body", b""))
+            if received > MOST_BODY:
                 raise TooLargeError
             return message
 
-        async def headed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        await (self._answer(scope) or self._app)(scope, limited, headed)
+        await (self._answer(scope) or self._app)(scope, limited_receive, send_with_headers)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that the app must not see; None lets it through."""
+        """Return the answer to a request that the app must not get; None if the app gets it."""
         headers = Headers(scope=scope)
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._in_query(scope):
-            # Out of the address again, by a page: a redirect of a link from elsewhere would come without the cookie.
+            # A page removes the token from the address: after a redirect the browser would not send the new cookie.
             text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT annotate</title>'
-            entered = HTMLResponse(text, headers={"cache-control": "no-store"})
-            entered.set_cookie(self.cookie, self._token, httponly=True, samesite="strict")
-            return entered
+            response = HTMLResponse(text, headers={"cache-control": "no-store"})
+            response.set_cookie(self.cookie, self._token, httponly=True, samesite="strict")
+            return response
         if refused is None and not self._has_token(headers):
-            refused = 401, "token", "open the address that `simmat annotate` printed; it holds the token"
+            refused = 401, "token", "open the address that `simmat annotate` printed; it contains the token"
         if refused is None:
             return None
         status, code, message = refused
         return JSONResponse(error_document(code, message), status, {"connection": "close"})
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
-        """Return why a request is refused whoever sends it; None if it is not."""
+        """Return status, code and message for a request that is refused even with the token, else None."""
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 403, "host", "this server answers to its own address alone; see --allow-host"
+            return 403, "host", "this server answers only to its own address; see --allow-host"
         site, origins = headers.get("sec-fetch-site", "none"), headers.getlist("origin")
         foreign = len(origins) > 1 or any(not self._is_own(origin) for origin in origins)
         is_link = scope["method"] == "GET" and scope["path"] == "/"
         if foreign or (site not in ("same-origin", "none") and not is_link):
             return 403, "origin", "the request comes from another page"
         if scope["method"] not in ("GET", "HEAD", "POST"):
-            return 405, "method", f"{scope['method'][:20]} is not answered; use GET or POST"
+            return 405, "method", f"{scope['method'][:20]} is not allowed; use GET or POST"
         if scope["method"] == "POST":
             kinds = headers.getlist("content-type")
             if len(kinds) != 1 or kinds[0].split(";")[0].strip().lower() != "application/json":
@@ -120,14 +121,14 @@ class Guard:
     def _is_own(self, origin: str) -> bool:
         try:
             parts = urlsplit(origin)
-        except ValueError:  # such as "http://["
+        except ValueError:  # for example "http://["
             return False
         return parts.scheme == "http" and parts.netloc.lower() in self._hosts and not parts.path
 
     def _in_query(self, scope: Scope) -> bool:
         try:
             query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
-        except ValueError:  # more fields
+        except ValueError:  # too many fields
             return False
         return self._is_token(query.get("token", [""])[0])
 
@@ -136,7 +137,7 @@ class Guard:
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer" and self._is_token(token.strip()):
                 return True
-        cookies = map(cookie_parser, headers.getlist("cookie"))  # with what other servers of the host left
+        cookies = map(cookie_parser, headers.getlist("cookie"))  # including cookies of other servers on this host
         return any(self._is_token(found.get(self.cookie, "")) for found in cookies)
 
     def _is_token(self, text: str) -> bool:
@@ -144,12 +145,12 @@ class Guard:
 
 
 def with_port(host: str, port: int) -> str:
-    """Return a name or address as it stands in Host: an IPv6 address in brackets, and a port unless it has one."""
+    """Return a name or address in the form of Host: IPv6 in brackets, and with a port."""
     if host.count(":") > 1 and not host.startswith("["):
         host = f"[{host}]"
     return host if ":" in host.rpartition("]")[2] else f"{host}:{port}"
 
 
 def error_document(code: str, message: str, problems: Iterable[str] = ()) -> dict[str, Any]:
-    """Return an error as the page reads it."""
+    """Return the json document of an error."""
     return {"error": {"code": code, "message": message, "problems": list(problems)}}

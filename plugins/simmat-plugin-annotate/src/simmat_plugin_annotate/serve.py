@@ -1,4 +1,4 @@
-"""Run the server: its address, its token, its end."""
+"""Run the server: open its socket, print its address, stop it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from simmat_plugin_annotate.server import make_app
 
 LOCAL = ("127.0.0.1", "localhost")
 EVERY = ("0.0.0.0", "::")
-"""Addresses that stand for all of a machine's."""
+"""Addresses that mean all addresses of a machine."""
 FIRST_PORT = 8765
 _PATIENCE_S = 30
-"""Seconds that a connection may take for its first request."""
+"""Seconds that a new connection may take to send its first request."""
 
 
 def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.socket:
@@ -33,16 +33,17 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
 
     Args:
         host: name or address to bind.
-        port: None takes `FIRST_PORT`, or any free one.
-        allowed: names by which browsers reach it.
+        port: None means `FIRST_PORT`, or any free port.
+        allowed: names by which browsers reach the server.
 
     Raises:
-        ConfigError: the port is taken, the address is not of this machine, or is all of its and no name is allowed.
+        ConfigError: the port is in use, the address is not of this machine, or it means all addresses and `allowed` is
+            empty.
     """
     if host in EVERY and not allowed:
         raise ConfigError(
-            f"--host {host} listens on every address of this machine, and the server answers only to names that it "
-            "knows: add --allow-host NAME, as browsers reach it, such as --allow-host node7 or --allow-host 10.0.0.5"
+            f"--host {host} listens on every address of this machine, but the server answers only to names that it "
+            "knows: add --allow-host NAME, the name in the browser, such as --allow-host node7 or --allow-host 10.0.0.5"
         )
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [FIRST_PORT, 0] if port is None else [port]:
@@ -62,10 +63,10 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
 
 
 class Protocol(H11Protocol):
-    """Closes connections that ask nothing, which else could fill up the server."""
+    """Closes connections that send no request, so that they cannot use up the server."""
 
     def connection_made(self, transport: object) -> None:
-        """Wait for the first request."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.loop.call_later(_PATIENCE_S, self._close_idle)
 
@@ -77,13 +78,13 @@ class Protocol(H11Protocol):
 def configuration(
     annotator: Annotator, listener: socket.socket, token: str, hosts: Sequence[str] = LOCAL
 ) -> uvicorn.Config:
-    """Return how the app is served.
+    """Return the configuration of the server.
 
     Args:
-        annotator: what is served.
-        listener: of `listen`.
-        token: that requests need.
-        hosts: names and addresses by which it may be called.
+        annotator: the annotator to serve.
+        listener: the socket from `listen`.
+        token: the token that requests need.
+        hosts: names and addresses that Host may contain.
     """
     app = Guard(make_app(annotator), token=token, port=int(listener.getsockname()[1]), hosts=hosts)
     return uvicorn.Config(
@@ -116,13 +117,13 @@ def serve(
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        annotator: what is served.
-        listener: of `listen`.
-        host: as it was bound.
-        browser: open the page.
-        say: told the address.
-        allowed: other names by which browsers reach it, with a port where it is another one.
-        token: that requests need; None makes one.
+        annotator: the annotator to serve.
+        listener: the socket from `listen`.
+        host: the address it was bound to.
+        browser: open the page in a browser.
+        say: called with the address to print.
+        allowed: other names by which browsers reach the server, with a port if it differs.
+        token: the token that requests need; None makes a random one.
     """
     token = token or secrets.token_urlsafe(32)
     own = [] if host in (*LOCAL, *EVERY) else [host]
@@ -141,7 +142,7 @@ def serve(
 
 
 def _open(address: str, page: Path) -> None:
-    """Open an address by a file that only this user can read: the command line of a browser is seen by all."""
+    """Open an address through a file that only this user can read: all users see the browser's command line."""
     link = html.escape(address)
     text = f'<!doctype html><meta http-equiv="refresh" content="0; url={link}"><a href="{link}">SimMAT annotate</a>'
     with suppress(webbrowser.Error, OSError):

@@ -1,4 +1,4 @@
-"""The server: what each address answers."""
+"""The routes of the server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
-"""Seconds that `next` ranks images before it answers by those it knows."""
+"""Seconds that `next` ranks images before it answers with the best so far."""
 _MOST_PLANES = 16
 _PING_S = 15.0
 _FLUSH_S = 1.0
@@ -57,11 +57,11 @@ Body = TypeVar("Body")
 
 
 class RestartedError(Exception):
-    """The page was made for another server, perhaps of another folder."""
+    """The page belongs to an earlier start of the server, perhaps for another folder."""
 
 
 class Json(JSONResponse):
-    """Json in ASCII: file names that are not UTF-8 hold characters that only an escape can write."""
+    """Json in ASCII: file names that are not UTF-8 contain characters that must be escaped."""
 
     def render(self, content: Any) -> bytes:
         """Return the text."""
@@ -69,7 +69,7 @@ class Json(JSONResponse):
 
 
 def make_app(annotator: Annotator) -> Starlette:
-    """Return the app; a `Guard` stands before it."""
+    """Return the app, with a `Guard` in front of it."""
     routes = Routes(annotator)
 
     @asynccontextmanager
@@ -78,7 +78,7 @@ def make_app(annotator: Annotator) -> Starlette:
         try:
             yield
         finally:
-            annotator.room.closing.set()
+            annotator.service.closing.set()
             await annotator.training.close()
             flushing.cancel()
             annotator.close()
@@ -111,17 +111,17 @@ def make_app(annotator: Annotator) -> Starlette:
 
 
 class Routes:
-    """One method a route; see `docs/annotate.md` for what each answers."""
+    """One method per route; docs/annotate.md describes them."""
 
     def __init__(self, annotator: Annotator) -> None:
-        self.annotator, self.folder, self.room = annotator, annotator.folder, annotator.room
+        self.annotator, self.folder, self.service = annotator, annotator.folder, annotator.service
 
     async def index(self, request: Request) -> Response:
         """Return the page."""
         return FileResponse(STATIC / "index.html")
 
     async def session(self, request: Request) -> Response:
-        """Return what there is: sensor, classes, model."""
+        """Return the state of the session: sensor, classes, model."""
         return await _json(await self.annotator.on_files(self.annotator.session_document))
 
     async def images(self, request: Request) -> Response:
@@ -143,39 +143,39 @@ class Routes:
             planes = self.folder.planes(key)
             channels = asked or range(min(len(planes.channels), _MOST_PLANES))
             if len(channels) > _MOST_PLANES:
-                raise ConfigError(f"at most {_MOST_PLANES} channels may be asked for at once")
+                raise ConfigError(f"at most {_MOST_PLANES} channels may be requested at once")
             return *planes.tile(level, column, row, channels), planes.digest
 
         shape, content, digest = await self.annotator.on_files(read)
-        # Another folder may be served here next, with an image of this name: only the digest tells them apart.
+        # The next server may have another folder with an image of this name; the digest distinguishes them.
         kept = "private, max-age=3600" if request.query_params.get("v") == digest else "no-store"
         headers = {"x-tile": ",".join(map(str, shape)), "cache-control": kept}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def encode(self, request: Request) -> Response:
-        """Encode an image that a tab shows, or with `ahead` one that it may show next."""
+        """Encode an image that a tab shows, or with `ahead` may show next."""
         key, body = self._key(request), await _body(request, EncodeBody)
         if body.ahead:
-            await self.annotator.on_model(partial(self.room.encode_ahead, key, body.tab), slow=True)
+            await self.annotator.on_model(partial(self.service.encode_ahead, key, body.tab), slow=True)
             return Json({"ready": False})
         if body.tab:
-            self.room.open[body.tab] = key
-        return Json(await self.annotator.on_model(partial(self.room.encode, key, body.tab)))
+            self.service.open[body.tab] = key
+        return Json(await self.annotator.on_model(partial(self.service.encode, key, body.tab)))
 
     async def predict(self, request: Request) -> Response:
-        """Answer a prompt."""
+        """Return the masks for a prompt."""
         key, body = self._key(request), await _body(request, PredictBody)
-        return await _json(await self.annotator.on_model(partial(self.room.predict, key, body.points, body.box)))
+        return await _json(await self.annotator.on_model(partial(self.service.predict, key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
-        """Return every object that is not labelled yet, of a large image those in a box."""
+        """Return the found objects that are not labelled yet; for a large image those in a box."""
         key, sides = self._key(request), _numbers(request, "box")
         if sides and not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
             raise ConfigError("box must be x0,y0,x1,y1")
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
         left = threading.Event()
         box = (sides[0], sides[1], sides[2], sides[3]) if sides else None
-        ask = partial(self.room.suggestions, key, list(labels.objects.values()), box, lambda: not left.is_set())
+        ask = partial(self.service.suggestions, key, list(labels.objects.values()), box, lambda: not left.is_set())
         answer = asyncio.ensure_future(self.annotator.on_model(ask, slow=True))
         while not answer.done():
             await asyncio.wait([answer], timeout=0.3)
@@ -184,7 +184,7 @@ class Routes:
         return await _json(answer.result())
 
     async def edits(self, request: Request) -> Response:
-        """Change objects."""
+        """Edit objects."""
         body = await _body(request, EditsBody)
         known = self.annotator.class_names()
 
@@ -204,7 +204,7 @@ class Routes:
         return await self._changed(request, lambda labels: labels.edit(body.version, change))
 
     async def step(self, request: Request) -> Response:
-        """Take back a step, or do one again."""
+        """Undo or redo a step."""
         body, step = await _body(request, VersionBody), request.url.path.rpartition("/")[2]
         return await self._changed(request, lambda labels: getattr(labels, step)(body.version))
 
@@ -223,7 +223,7 @@ class Routes:
         return Json(document)
 
     async def export(self, request: Request) -> Response:
-        """Return a COCO document of what is labelled."""
+        """Return the labels as a COCO document."""
         document = await self.annotator.on_files(self.annotator.coco)
         name = "".join(letter for letter in self.folder.root.name if letter.isascii() and letter.isalnum()) or "labels"
         return await _json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
@@ -242,7 +242,7 @@ class Routes:
             return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
 
         images = await self.annotator.on_files(prepare)
-        await self.annotator.training.start(body.steps, images, self.room.model)
+        await self.annotator.training.start(body.steps, images, self.service.model)
         return Json(self.annotator.training.document(), status_code=202)
 
     async def stop(self, request: Request) -> Response:
@@ -252,16 +252,16 @@ class Routes:
         return Json(self.annotator.training.document())
 
     async def next(self, request: Request) -> Response:
-        """Return the image that the model is least sure of, among those that are neither labelled nor open."""
+        """Return the image with the highest uncertainty among those that are neither labelled nor open."""
         body = await _body(request, NextBody)
         start = time.perf_counter()
         waiting = [key for key in self.folder.images if not self.folder.is_labelled(key) and key != body.after]
         for key in waiting:
-            if time.perf_counter() - start > _NEXT_S or self.room.closing.is_set():
+            if time.perf_counter() - start > _NEXT_S or self.service.closing.is_set():
                 break
-            if self.room.rank(key) is None:
-                await self.annotator.on_model(partial(self.room.uncertainty, key), slow=True)
-        ranked = {key: value for key in waiting if (value := self.room.rank(key)) is not None}
+            if self.service.rank(key) is None:
+                await self.annotator.on_model(partial(self.service.uncertainty, key), slow=True)
+        ranked = {key: value for key in waiting if (value := self.service.rank(key)) is not None}
         best = max(ranked, key=lambda key: ranked[key], default=waiting[0] if waiting else None)
         return Json(
             {
@@ -270,13 +270,13 @@ class Routes:
                 "uncertainty": None if best is None else ranked.get(best),
                 "ranked": len(ranked),
                 "of": len(waiting),
-                "how": self.room.how,
+                "how": self.service.how,
                 "seconds": time.perf_counter() - start,
             }
         )
 
     async def events(self, request: Request) -> Response:
-        """Tell what other tabs and the training do."""
+        """Stream the events of other tabs and the training."""
         return StreamingResponse(
             _stream(self.annotator), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
@@ -293,19 +293,19 @@ class Routes:
 
         def work() -> tuple[dict[str, Any], int]:
             labels = self.folder.labels(key)
-            self.folder.write_card()  # not under the image's lock: the folder asks images under its own
+            self.folder.write_card()  # without the lock of the image: the folder takes image locks inside its own
             with labels.lock:
                 edited = change(labels)
                 document, count = self.annotator.change_document(labels, edited), len(labels.objects)
             for region in edited.changed.values():
-                self.folder.class_seen(labels.class_of(region))
+                self.folder.add_found_class(labels.class_of(region))
             return document, count
 
         try:
             document, count = await self.annotator.on_files(work)
         except StaleError:
             state = await self.annotator.on_files(partial(self.annotator.image_document, key))
-            text = "another tab or program changed these labels; look at them as they are now"
+            text = "another tab or program changed these labels; check the present ones"
             return await _json({**error_document("stale", text), "state": state}, status_code=409)
         told = {"key": key, "objects": count}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
@@ -313,14 +313,14 @@ class Routes:
 
 
 def _number(text: str) -> int:
-    """Return a whole number of an address."""
+    """Parse a whole number in an address."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UnknownError("there is no such tile")
     return int(text)
 
 
 def _numbers(request: Request, name: str) -> list[int]:
-    """Return the whole numbers of a query field; none where it is missing."""
+    """Parse the whole numbers of a query field; empty if it is missing."""
     text = request.query_params.get(name, "")
     parts = text.split(",") if text else []
     if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
@@ -329,7 +329,7 @@ def _numbers(request: Request, name: str) -> list[int]:
 
 
 async def _body(request: Request, model: type[Body]) -> Body:
-    """Read the body of a request; a large one takes seconds, for which other requests do not wait."""
+    """Parse the body of a request in a thread, so that a large one does not delay other requests."""
     content = await request.body()
 
     def read() -> Body:
@@ -343,7 +343,7 @@ async def _body(request: Request, model: type[Body]) -> Body:
 
 
 async def _json(document: Any, **more: Any) -> Response:
-    """Return a document, which may be large, as json."""
+    """Return a document as json, written in a thread because it may be large."""
     return await asyncio.to_thread(partial(Json, document, **more))
 
 
@@ -352,9 +352,9 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
     async with annotator.listening() as queue:
         yield f"event: hello\ndata: {json.dumps({'session': annotator.session})}\n\n"
         quiet = 0.0
-        while not annotator.room.closing.is_set():
+        while not annotator.service.closing.is_set():
             try:
-                event, data = await asyncio.wait_for(queue.get(), 0.5)  # often, so that the server can end
+                event, data = await asyncio.wait_for(queue.get(), 0.5)  # short, so that the server can stop
             except TimeoutError:
                 quiet += 0.5
                 if quiet >= _PING_S:
@@ -365,7 +365,7 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
 
 
 async def _flush(annotator: Annotator) -> None:
-    """Write the mask files that are behind, of large images, again and again."""
+    """Regularly write the mask files of large images that are not up to date."""
     while True:
         await asyncio.sleep(_FLUSH_S)
         await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))
@@ -373,17 +373,17 @@ async def _flush(annotator: Annotator) -> None:
 
 _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     UnknownError: (404, "not_found", ""),
-    BusyError: (409, "busy", "a training runs already; stop it first"),
-    RestartedError: (409, "restarted", "the server was started again; look at what it has first"),
-    CancelledError: (409, "cancelled", "nobody waits for this any more"),
+    BusyError: (409, "busy", "a training is already running; stop it first"),
+    RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
+    CancelledError: (409, "cancelled", "the request was cancelled"),
     TooLargeError: (413, "size", f"a request may have at most {MOST_BODY} bytes"),
     ConfigError: (422, "invalid", ""),
     SimMATError: (422, "data", ""),
     OutputError: (507, "output", ""),
     HTTPException: (404, "not_found", "there is nothing at this address"),
-    Exception: (500, "internal", "a fault in the annotator; its terminal says more"),
+    Exception: (500, "internal", "an error in the annotator; see its terminal"),
 }
-"""Status, code and message of errors; "" is the error's own message, and no other says what is inside the server."""
+"""Error class -> status, code and message; "" means the error's own message. Others reveal nothing of the server."""
 
 
 async def _error(request: Request, error: Exception) -> Response:

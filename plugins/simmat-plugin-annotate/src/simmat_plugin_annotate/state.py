@@ -1,4 +1,4 @@
-"""The classes of a folder, and what else is kept of it between sessions."""
+"""The classes of a folder and other settings that are stored between sessions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = (
     *("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff"),
     *("#a6dcff", "#ffd58a", "#66d9b8", "#b8ad00", "#f2bcd7", "#ff9a57", "#66a9d9", "#b0b0b0"),
 )
-"""Of classes in their order, which people with colour-blindness tell apart: Okabe and Ito's, then lighter ones."""
+"""Colours of classes, distinguishable with colour blindness: those of Okabe and Ito, then lighter ones."""
 MOST_CLASSES = 1000
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
@@ -34,20 +34,20 @@ class ObjectClass(Document):
 
     @classmethod
     def of(cls, number: int, name: str, place: int) -> ObjectClass:
-        """Return a new class with the colour of its place in the list."""
+        """Return a new class with the colour for its position in the list."""
         return cls(id=number, name=name.strip()[:100] or f"class {number}", colour=COLOURS[place % len(COLOURS)])
 
 
 class FolderState(Document):
-    """What is kept of a folder between sessions, beside masks and card.
+    """State of a folder that is stored between sessions, besides masks and card.
 
     Attributes:
-        format: of this file; 1.
-        classes: in the order of their keys.
-        highest: id that a class has or had: undone objects may still have the ids of classes that were removed.
+        format: format number of the file, 1.
+        classes: the classes in the order of their shortcut keys.
+        highest: highest id that any class has or had, since objects in the history may have ids of removed classes.
         default: class of objects that were labelled before there were classes.
-        panoptic: masks hold classes, whatever the card still says.
-        bundle: the run whose bundle was better on validation, relative to the folder.
+        panoptic: True if masks contain classes, even if the card does not say so yet.
+        bundle: the run with the best validation score so far, relative to the folder; None if there is none.
     """
 
     format: int = Field(1, ge=1, le=1)
@@ -59,18 +59,18 @@ class FolderState(Document):
 
     @classmethod
     def read(cls, path: Path) -> FolderState:
-        """Read it; where there is none, nothing was kept yet."""
+        """Read the file; without a file return an empty state."""
         if not path.exists():
             return cls(format=1)
         try:
             return parse(cls, read_json(path), str(path))
         except SimMATError as error:
             raise DataError(
-                f"{error}. Remove this file; names and order of classes are then those of card.toml"
+                f"{error}. Remove this file; then names and order of classes are those of card.toml"
             ) from None
 
     def with_card(self, card: DataCard) -> FolderState:
-        """Return it with the classes of a card whose masks hold classes, where it has none of its own."""
+        """Return a copy that has the classes of the card if it has none and the masks contain classes."""
         if card.regions == "instances" or self.classes:
             return self
         named = {number: name for number, name in card.class_names.items() if number > 0 and number != card.ignore}
@@ -79,20 +79,20 @@ class FolderState(Document):
         return self.model_copy(update={"classes": tuple(classes), "default": classes[0].id})
 
     def with_seen(self, class_id: int, name: str) -> FolderState:
-        """Return it with a class that a mask holds, and perhaps no list names."""
+        """Return a copy that has a class found in a mask."""
         if class_id in self.ids():
             return self
         return self.model_copy(update={"classes": (*self.classes, ObjectClass.of(class_id, name, len(self.classes)))})
 
     def with_classes(self, given: Sequence[GivenClass], hidden: int | None) -> FolderState:
-        """Return it with another list of classes.
+        """Return a copy with another list of classes.
 
         Args:
             given: the classes in their order.
-            hidden: value that no class gets.
+            hidden: mask value without ground truth, which no class gets as id.
 
         Raises:
-            DataError: names are not unique, or an id is unknown or twice.
+            DataError: names or ids are not unique, or an id is unknown.
         """
         known = {one.id: one for one in self.classes}
         ids = [number for number, _, _ in given if number is not None]
@@ -103,15 +103,15 @@ class FolderState(Document):
             raise DataError("each class needs a name of its own, and each id may occur once")
         highest = max([self.highest, *known])
         result: list[ObjectClass] = []
-        for place, ((number, _, colour), name) in enumerate(zip(given, names, strict=True)):
+        for index, ((number, _, colour), name) in enumerate(zip(given, names, strict=True)):
             if number is None:
                 highest += 1 + (highest + 1 == hidden)
-            made = ObjectClass.of(highest, name, place) if number is None else known[number]
-            result.append(made.model_copy(update={"name": name, "colour": colour or made.colour}))
-        left = [one.id for one in result]
-        default = self.default if self.default in left else next(iter(left), None)
+            object_class = ObjectClass.of(highest, name, index) if number is None else known[number]
+            result.append(object_class.model_copy(update={"name": name, "colour": colour or object_class.colour}))
+        remaining_ids = [one.id for one in result]
+        default = self.default if self.default in remaining_ids else next(iter(remaining_ids), None)
         return self.model_copy(update={"classes": tuple(result), "highest": highest, "default": default})
 
     def ids(self) -> list[int]:
-        """Return the ids of its classes, in their order."""
+        """Return the ids of the classes, in their order."""
         return [one.id for one in self.classes]

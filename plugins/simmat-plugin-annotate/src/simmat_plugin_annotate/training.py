@@ -1,4 +1,4 @@
-"""A training in the background: `simmat train` as a process of its own, then the comparison with the present model."""
+"""Train in the background: run `simmat train` in a process, then compare its bundle with the present model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ State = Literal["idle", "running", "done", "failed", "stopped"]
 
 
 class BusyError(Exception):
-    """A training runs already."""
+    """A training is already running."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Training:
 
     Attributes:
         root: the folder.
-        arguments: of `simmat train`, but for folder, steps and out.
-        changed: called when there is news.
-        adopt: loads a bundle and works with it from then on.
+        arguments: returns the arguments of `simmat train` except folder, steps and out.
+        changed: called when the state changes.
+        adopt: makes a bundle the present model.
     """
 
     root: Path
@@ -67,7 +67,7 @@ class Training:
     _stopped: bool = False
 
     def document(self, *, log: bool = True) -> dict[str, Any]:
-        """Return it as the page reads it."""
+        """Return the state as a json document for the page."""
         end = time.monotonic() if self.state == "running" else self._ended
         return {
             "state": self.state,
@@ -88,19 +88,19 @@ class Training:
         """Start a run.
 
         Args:
-            steps: of the run; None for the default.
-            images: how many are labelled.
-            model: the present one, which the run is compared with.
+            steps: training steps; None for the default.
+            images: number of labelled images.
+            model: the present model, with which the new bundle is compared.
 
         Raises:
-            BusyError: one runs already.
+            BusyError: a run is already going on.
             DataError: too few images are labelled.
         """
         if self.state == "running":
             raise BusyError
         if images < 3:
             raise DataError(
-                f"{images} of the images are labelled; at least 3 are needed, to train, to validate and to test"
+                f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
             )
         self.run = _new_run(self.root)
         self.state, self.step, self.steps, self.message = "running", 0, steps or DEFAULT_STEPS, "starting"
@@ -110,7 +110,7 @@ class Training:
         self.changed()
 
     async def stop(self) -> None:
-        """End the run; what it has saved stays."""
+        """Stop the run; its saved files stay."""
         self._stopped = True
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ class Training:
                 await asyncio.wait_for(asyncio.shield(self._task), 10)
 
     async def close(self) -> None:
-        """End the run with the server."""
+        """Stop the run when the server stops."""
         if self.state == "running":
             await self.stop()
         if self._process is not None and self._process.returncode is None:
@@ -140,7 +140,7 @@ class Training:
                 self._end("failed", _reason(self._log(), code))
                 return
             await self._compare(model)
-        except Exception as error:  # of the run, of the evaluation, or of loading the bundle, such as no memory left
+        except Exception as error:  # any error of run, evaluation or loading, such as out of memory
             if self._stopped:
                 self._end("stopped", "stopped")
                 return
@@ -149,7 +149,7 @@ class Training:
             self._end("failed", str(error) or type(error).__name__)
 
     async def _compare(self, model: Model) -> None:
-        """Score the new bundle and the present model on the same validation images; take the better one."""
+        """Score the new bundle and the present model on the same validation images, and use the better one."""
         assert self.run is not None
         self.message = "comparing with the present model"
         self.changed()
@@ -166,13 +166,13 @@ class Training:
             self._end("stopped", "stopped")
             return
         self.adopted = self.score is not None and (self.before is None or self.score > self.before)
-        told = "" if self.score is None else f"{self.score:.3f}"
-        known = "unknown" if self.before is None else f"{self.before:.3f}"
+        new_score = "" if self.score is None else f"{self.score:.3f}"
+        old_score = "unknown" if self.before is None else f"{self.before:.3f}"
         if self.adopted:
             await self.adopt(self.run)
-            self._end("done", f"better: {told}, before {known}; the page uses it now")
+            self._end("done", f"better: {new_score}, before {old_score}; the page uses it now")
         else:
-            self._end("done", f"not better: {told}, before {known}; the page keeps its model")
+            self._end("done", f"not better: {new_score}, before {old_score}; the page keeps its model")
 
     async def _scores(self, bundle: Path) -> Mapping[str, Any]:
         assert self.run is not None
@@ -187,9 +187,9 @@ class Training:
         return found
 
     async def _simmat(self, command: list[str], log: Path, out: Path | None = None) -> int:
-        """Run a command of SimMAT; its messages are added to a log, its output goes to a file or the log too.
+        """Run a command of SimMAT; append its stderr to `log`, and write its stdout to `out` or else to `log`.
 
-        It ends with this process, however that ends: its stdin is a pipe, which closes then.
+        The command ends when this process ends, even if killed: its stdin is a pipe, which then closes.
         """
         if self._stopped:
             return -signal.SIGTERM
@@ -202,17 +202,17 @@ class Training:
                 stderr=messages,
                 start_new_session=True,
             )
-        if self._stopped:  # while it was being started
+        if self._stopped:  # `stop` was called while the process started
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGTERM)
         waiting = asyncio.create_task(self._process.wait())
         while not waiting.done():
             await asyncio.wait([waiting], timeout=_EVERY_S)
-            self._look()
+            self._read_metrics()
         return waiting.result()
 
-    def _look(self) -> None:
-        """Read the run's log of numbers."""
+    def _read_metrics(self) -> None:
+        """Read the metrics of the run so far."""
         assert self.run is not None
         with suppress(SimMATError):
             records = read_log(self.run / "metrics.jsonl")
@@ -254,4 +254,4 @@ def _reason(log: list[str], code: int) -> str:
     """Return why a process failed: its error message, or its last lines."""
     starts = [place for place, line in enumerate(log) if line.startswith("error:")]
     lines = log[starts[-1] :] if starts else log[-3:]
-    return "\n".join(lines) or f"the process ended with exit code {code} and said nothing"
+    return "\n".join(lines) or f"the process ended with exit code {code} without a message"
