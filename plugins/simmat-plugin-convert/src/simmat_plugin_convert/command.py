@@ -1,4 +1,4 @@
-"""`simmat data convert`: the same labels in another format."""
+"""`simmat data convert`: convert labels to another format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat")
 @click.command("data convert")
 @click.argument("data", metavar="DIR", type=PATH)
 @click.option("--to", "to", required=True, type=click.Choice(FORMATS), help="The format to write.")
-@click.option("--from", "kind", type=click.Choice(FORMATS), help="The format of DIR; found by its files if left out.")
+@click.option("--from", "kind", type=click.Choice(FORMATS), help="The format of DIR; by default found from its files.")
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
 @config_options("modality", "modality_options")
 @data_options
@@ -30,15 +30,19 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat")
     default="copy",
     show_default=True,
     type=click.Choice(["copy", "link", "none"]),
-    help="Copy image files as they are, link them, or write labels alone.",
+    help="Copy image files unchanged, link them, or write labels only.",
 )
 @click.option(
     "--to-regions",
     type=click.Choice(["instances", "classes", "components", "panoptic"]),
-    help="What a value of the new masks is, for --to masks; left out, what loses nothing.",
+    help="Meaning of a value in the new masks, for --to masks; by default a rule that loses nothing.",
 )
-@click.option("--polygons", is_flag=True, help="Outlines in COCO, LabelMe and CVAT, which people can drag, not masks.")
-@click.option("--lossy", is_flag=True, help="Convert even if the format cannot hold everything.")
+@click.option(
+    "--polygons",
+    is_flag=True,
+    help="Write outlines, which can be edited by hand, instead of masks: for COCO, LabelMe and CVAT.",
+)
+@click.option("--lossy", is_flag=True, help="Convert even if the format cannot store everything.")
 def command(
     data: Path,
     to: str,
@@ -52,10 +56,10 @@ def command(
     lossy: bool,
     **card: Any,
 ) -> None:
-    """Write the labels of DIR, and its images as they are, in another format.
+    """Write the labels of DIR, and its unchanged images, in another format.
 
-    Where the format cannot hold something, nothing is written, and what would be lost is said; --lossy writes it
-    all the same. --modality says which sensor the images are of (default: raster).
+    If the format cannot store everything, nothing is written and the losses are listed; --lossy converts anyway.
+    --modality names the sensor of the images (default: raster).
     """
     from simmat_plugin_convert.convert import convert
 

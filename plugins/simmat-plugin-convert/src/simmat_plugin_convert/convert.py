@@ -18,24 +18,24 @@ from simmat_plugin_convert.labels import (
     check_file_names,
     check_names,
     check_upright,
-    drawn_all,
+    drawn_labels,
 )
 from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, Target
 
 TURNED = ("labelme", "cvat", "yolo")
-"""Formats of tools that turn images by their EXIF orientation."""
+"""Formats of tools that rotate images by their EXIF orientation."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """What was converted.
+class Conversion:
+    """The result of a conversion.
 
     Attributes:
         kind: the format that was read.
         images: number of images.
         objects: number of objects.
-        notes: what was lost or left out.
+        notes: losses and left-out images, one line each.
     """
 
     kind: str
@@ -57,31 +57,31 @@ def convert(
     polygons: bool = False,
     lossy: bool = False,
     progress: Callable[[], None] = lambda: None,
-) -> Done:
+) -> Conversion:
     """Write the labels of a data set in another format, completely or not at all.
 
     Args:
         data: folder of the data set.
         out: a new or empty folder.
-        adapter: the sensor that the images are of.
+        adapter: the sensor of the images.
         to: "masks", "coco", "labelme", "yolo" or "cvat".
-        kind: the format that is read; None finds it.
+        kind: the format to read; None finds it from the files.
         card: options of the data card.
-        images: copy image files, link them, or write labels alone.
-        regions: what a value of new masks is; None takes what keeps objects and classes.
-        polygons: write outlines where a format has both these and masks.
-        lossy: convert even if the new format cannot hold everything.
+        images: copy image files, link them, or write labels only.
+        regions: meaning of a value in new masks; None takes a rule that keeps objects and classes.
+        polygons: write outlines if a format has both outlines and masks.
+        lossy: convert even if the new format cannot store everything.
         progress: called for each image.
 
     Raises:
-        DataError: the labels cannot be read; lists all problems.
-        ConfigError: the new format cannot hold them; or a setting does not fit.
+        DataError: the labels cannot be read; the message lists all problems.
+        ConfigError: the new format cannot store them, or a setting is invalid.
         OutputError: the folder is not empty, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is not an empty folder; choose another one")
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise OutputError(f"--out {out} lies in {data}, whose files are read; choose a folder outside of it")
+        raise OutputError(f"--out {out} is inside {data}, whose files are read; choose a folder outside of it")
     losses = Losses()
     found, labels = read_labels(Source(data, adapter, card or {}, losses), kind)
     if labels.skipped:
@@ -91,7 +91,7 @@ def convert(
         _check_upright(labels)
     present: set[int | None] = set()
     objects = 0
-    for _, drawn in drawn_all(labels):  # all faults are found before anything is written
+    for _, drawn in drawn_labels(labels):  # find all problems before anything is written
         present.update(one.class_id for one in drawn.objects)
         objects += len(drawn.objects)
     names = _all_names(labels, present)
@@ -99,9 +99,9 @@ def convert(
     with atomic_folder(out) as folder:
         WRITERS[to](Target(folder, labels, names, polygons, images, regions, losses, progress))
         if losses.counts and not lossy:
-            title = f"{data}: {to} cannot hold all of it; nothing was written. With --lossy this would be lost:"
+            title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
-    return Done(found, len(labels.items), objects, tuple(losses.lines()))
+    return Conversion(found, len(labels.items), objects, tuple(losses.lines()))
 
 
 def _check_upright(labels: Labels) -> None:
@@ -112,11 +112,11 @@ def _check_upright(labels: Labels) -> None:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError(all_problems(f"{labels.root}: images that are turned:", problems))
+        raise DataError(all_problems(f"{labels.root}: images rotated by their EXIF orientation:", problems))
 
 
 def _all_names(labels: Labels, present: set[int | None]) -> dict[int, str]:
-    """Return the names of all classes; one for objects without a class, too."""
+    """Return class -> name of all classes, including one for objects without a class."""
     unused = {0, labels.card.ignore} - present
     names = {number: name for number, name in labels.class_names.items() if number not in unused}
     for number in sorted(number for number in present if number is not None):

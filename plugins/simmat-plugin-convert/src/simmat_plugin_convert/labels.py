@@ -1,4 +1,4 @@
-"""A data set on its way from one format to another."""
+"""A labelled data set in memory, independent of the format."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from simmat.types import BoolArray
 NO_CLASS = "object"
 """Class of objects without one, in formats where every object has a class."""
 IGNORE = "ignore"
-"""Label of areas without ground truth, in formats that have no such thing."""
+"""Label of areas without ground truth, in formats without a notion of them."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 _SAME_SIZE = ("raster", "gray", "rgb")
-"""Sensors whose image has the size that the head of its file states."""
+"""Sensors whose images have the size in the header of the file."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageLabels:
     """The labels of one image.
 
     Attributes:
         size_hw: (height, width) in pixels.
-        objects: in the order of the file; they may overlap.
-        ignore: (H, W) bool, True where there is no ground truth; None where there is none of it.
+        objects: objects in the order of the file; they may overlap.
+        ignore: (H, W) bool, True on pixels without ground truth; None if there are none.
     """
 
     size_hw: tuple[int, int]
@@ -53,7 +53,7 @@ class Item:
 
     Attributes:
         name: relative path without ending and without the split, with "/" between folders.
-        split: "train", "val" or "test"; "" where none is stated.
+        split: "train", "val" or "test"; "" if it is not given.
         files: source name -> file, the reference first.
         draw: reads the labels.
     """
@@ -61,7 +61,7 @@ class Item:
     name: str
     split: str
     files: Mapping[str, Path]
-    draw: Callable[[], Drawn]
+    draw: Callable[[], ImageLabels]
 
     @property
     def reference(self) -> Path:
@@ -76,10 +76,10 @@ class Item:
 
 @dataclass
 class Losses:
-    """What the new format cannot hold.
+    """Counts what the new format cannot store.
 
     Attributes:
-        counts: what is lost -> where -> how often.
+        counts: description of the loss -> place -> number.
     """
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Losses:
             self.counts.setdefault(what, {})[where] = count
 
     def lines(self) -> list[str]:
-        """Return what is lost, one line each."""
+        """Return the losses, one line each."""
         return [f"{sum(found.values())} {what} (first: {next(iter(found))})" for what, found in self.counts.items()]
 
 
@@ -101,10 +101,10 @@ class Labels:
     Attributes:
         root: its folder.
         items: its images.
-        class_names: class -> name; of all classes that objects may have.
-        card: what else is known of the data.
-        has_splits: the format states them.
-        skipped: images without labels, which are left out.
+        class_names: class -> name, of all classes that objects may have.
+        card: other facts of the data set.
+        has_splits: True if the format gives splits.
+        skipped: number of images without labels, which are left out.
     """
 
     root: Path
@@ -116,7 +116,7 @@ class Labels:
 
 
 class ClassNumbers:
-    """Numbers of classes that a format knows by name: those of the card, then the next ones from 1.
+    """Assigns numbers to classes that a format knows by name: those of the card, then the next free ones from 1.
 
     Attributes:
         names: class -> name.
@@ -129,7 +129,7 @@ class ClassNumbers:
             self.number(name)
 
     def number(self, name: str) -> int:
-        """Return the number of a class, a new one where it was not seen before."""
+        """Return the number of a class; a class that is not known yet gets a new one."""
         if name not in self._numbers:
             number = next(value for value in range(1, len(self.names) + 2) if value not in self.names)
             self._numbers[name], self.names[number] = number, name
@@ -138,15 +138,15 @@ class ClassNumbers:
 
 @dataclass
 class Source:
-    """What a reader is given.
+    """The input of a reader.
 
     Attributes:
         root: the folder.
         adapter: the sensor, for the sizes of images.
         card: options of the card from the command line.
-        losses: what cannot be read as a mask is added to it.
-        problems: of files; raised together at the end.
-        seen: names of classes that shapes have.
+        losses: counts what cannot be read as a mask.
+        problems: problems of files, raised together at the end.
+        seen: names of the classes of shapes.
     """
 
     root: Path
@@ -163,7 +163,7 @@ class Source:
     def done(
         self, items: Sequence[Item], numbers: ClassNumbers, card: DataCard, what: str, *, has_splits: bool
     ) -> Labels:
-        """Return what was read, or raise what is wrong with it."""
+        """Return the labels, or raise the problems that were found."""
         if self.problems:
             raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
         if not items:
@@ -174,10 +174,10 @@ class Source:
 
 
 def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, int]:
-    """Return (height, width) of an image, which is decoded where the head of its file does not say it.
+    """Return (height, width) of an image, which is decoded only if the header of its file does not give it.
 
     Raises:
-        SimMATError: it cannot be read.
+        SimMATError: the image cannot be read.
     """
     size_hw = adapter.window_size(files)
     if size_hw is not None:
@@ -188,30 +188,30 @@ def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, i
 
 
 def check_upright(files: Mapping[str, Path]) -> None:
-    """Check that no EXIF orientation turns the reference image: LabelMe, CVAT and Ultralytics turn it, SimMAT does not.
+    """Check that the reference image has no EXIF rotation: LabelMe, CVAT and Ultralytics apply it, SimMAT does not.
 
     Raises:
-        DataError: it has one, so that labels would lie elsewhere.
+        DataError: it has one, so the labels would be misplaced.
     """
     path = next(iter(files.values()))
     try:
         with Image.open(path) as picture:
-            has_none = picture.format == "PNG" and "exif" not in picture.info  # it would be decoded to look for one
+            has_none = picture.format == "PNG" and "exif" not in picture.info  # looking for one would decode the image
             turn = 1 if has_none else picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return  # no picture file, or one that these tools do not open
+        return  # not an image file that these tools can open
     if turn != 1:
         raise DataError(
-            f"{path}: its EXIF orientation is {turn}, by which LabelMe, CVAT and Ultralytics turn the image, while "
-            "SimMAT reads it as it is stored; save the image upright, without that tag, and label that"
+            f"{path}: its EXIF orientation is {turn}, by which LabelMe, CVAT and Ultralytics rotate the image, but "
+            "SimMAT reads it as stored; save the image upright, without that tag, and label the new file"
         )
 
 
 def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> dict[str, Path] | str:
-    """Return source -> file of the first of some relative paths that exists, or a description of the problem.
+    """Return source -> file for the first of the relative paths that exists, or a description of the problem.
 
     Args:
-        root: folder that the file must be in.
+        root: folder that must contain the file.
         names: relative paths, with "/" between folders.
         adapter: the sensor; only its first source is looked for.
     """
@@ -224,8 +224,8 @@ def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> di
             source = adapter.sources[0]
             if not clean.lower().endswith(source.extensions):
                 return (
-                    f"{name!r} is no image of {adapter.name!r} ({', '.join(source.extensions)}); say with --modality "
-                    "which sensor it is of"
+                    f"{name!r} is not an image of {adapter.name!r} ({', '.join(source.extensions)}); name its sensor "
+                    "with --modality"
                 )
             return {source.name: path}
     return f"{names[0]!r}: no such image in {root}"
@@ -236,18 +236,18 @@ def stem_of(path: str) -> str:
     return posixpath.splitext(path)[0]
 
 
-def split_named(text: str) -> str:
-    """Return the split that a format's own word means ("valid", "Train"), or ""."""
+def split_of_name(text: str) -> str:
+    """Return the split for the word of a format ("valid", "Train"), or ""."""
     return text if text in SPLITS else split_meant(text) or ""
 
 
 def polygon_region(
     polygons: Sequence[Sequence[float]], size_hw: tuple[int, int], class_id: int, where: str, losses: Losses
 ) -> Instance | None:
-    """Return the region inside polygons, each x, y, x, y, …; None if it holds no pixel.
+    """Return the region inside polygons, each x, y, x, y, … in pixels; None if it contains no pixel centre.
 
     Raises:
-        DataError: a polygon is invalid or wholly outside of the image.
+        DataError: a polygon is invalid or completely outside the image.
     """
     height, width = size_hw
     for polygon in polygons:
@@ -267,7 +267,7 @@ def polygon_region(
             losses.add("polygons reach beyond the image and are cut at its edge", where)
     region = region_from_mask(draw_segmentation(listed, size_hw), class_id)
     if region is None:
-        losses.add("polygons hold no centre of a pixel and are left out", where)
+        losses.add("polygons contain no pixel centre and are left out", where)
     return region
 
 
@@ -275,11 +275,11 @@ def check_file_names(labels: Labels) -> None:
     """Check that names of images can be written to every format.
 
     Raises:
-        ConfigError: some hold control characters or bytes that are not UTF-8.
+        ConfigError: some contain control characters or bytes that are not UTF-8.
     """
     problems = [f"{item.where!r}" for item in labels.items if not _is_writable(item.where)]
     if problems:
-        title = f"{labels.root}: names of images with characters that other formats cannot hold; rename the files:"
+        title = f"{labels.root}: names of images with characters that other formats cannot store; rename the files:"
         raise ConfigError(all_problems(title, problems))
 
 
@@ -295,11 +295,11 @@ def check_names(names: Mapping[int, str], root: Path) -> None:
         root: folder of the data set, for messages.
 
     Raises:
-        ConfigError: one is empty, occurs twice or holds control characters.
+        ConfigError: a name is empty, occurs twice or contains control characters.
     """
     problems = [f"class {number} has no name" for number, name in names.items() if not name.strip()]
     problems += [
-        f"class {number}: {name!r} holds a character that cannot be written"
+        f"class {number}: {name!r} contains a character that cannot be written"
         for number, name in names.items()
         if not _is_writable(name)
     ]
@@ -313,11 +313,11 @@ def check_names(names: Mapping[int, str], root: Path) -> None:
         raise ConfigError(all_problems(f"{root}: class names that cannot be converted; rename them:", problems))
 
 
-def drawn_all(labels: Labels) -> Iterator[tuple[Item, Drawn]]:
-    """Yield all images with their labels; objects without a class stay so.
+def drawn_labels(labels: Labels) -> Iterator[tuple[Item, ImageLabels]]:
+    """Yield all images with their labels; objects without a class keep None.
 
     Raises:
-        DataError: labels cannot be read; lists all problems.
+        DataError: labels cannot be read; the message lists all problems.
     """
     problems: list[str] = []
     for item in labels.items:
@@ -354,7 +354,7 @@ def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:
 def one_line(value: Any) -> str:
     """Return a value as text for a message, shortened if it is long.
 
-    A yaml file of a few lines can hold lists in lists without end, whose whole text no memory holds.
+    A short yaml file can contain nested lists whose full text does not fit into memory.
     """
     text = _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

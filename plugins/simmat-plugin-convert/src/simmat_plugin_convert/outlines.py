@@ -1,7 +1,7 @@
-"""Outlines of masks along the edges of their pixels, as polygons without holes.
+"""Outlines of masks along pixel edges, as polygons without holes.
 
-Coordinates are x, y in pixels, the corner of the first pixel at 0, 0. A polygon's hole is joined to its outline by a
-line that runs there and back, so that filling by the even-odd rule at pixel centres gives the mask again, to the pixel.
+Coordinates are x, y in pixels; the corner of the first pixel is (0, 0). A hole is joined to the outline by a line that
+runs there and back, so filling by the even-odd rule at pixel centres restores the mask exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ring = npt.NDArray[np.int64]
 
 
 def part_polygons(instance: Instance) -> list[Ring]:
-    """Return one polygon for each part of a region; pixels that touch at a corner alone are of two parts."""
+    """Return one polygon per 4-connected part of a region."""
     numbered, _ = ndimage.label(instance.crop)
     y0, x0, _, _ = instance.box
     corner = np.asarray([x0, y0])
@@ -38,13 +38,13 @@ def one_polygon(instance: Instance) -> Ring:
 
 
 def joined(rings: Sequence[Ring]) -> Ring:
-    """Join rings to one by lines that run there and back, from the first corner of each to the nearest one before."""
+    """Join rings to one, by lines there and back from the first corner of each to the nearest earlier corner."""
     corners = np.concatenate(rings)
     ends = np.cumsum([len(ring) for ring in rings]).tolist()
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     starts = [0, *ends[:-1]]
     tree = cKDTree(corners) if len(rings) > 1 else None
-    leaves: dict[int, list[int]] = defaultdict(list)  # corner -> rings that are joined to it
+    leaves: dict[int, list[int]] = defaultdict(list)  # corner -> rings joined to it
     for number in range(1, len(rings)):
         assert tree is not None
         count, before = 8, np.zeros(0, np.intp)
@@ -54,7 +54,7 @@ def joined(rings: Sequence[Ring]) -> Ring:
             count *= 4
         leaves[int(before[0])].append(number)
     path: list[int] = []
-    ahead = list(reversed(range(ends[0])))  # corners; ~corner for one to which a line comes back
+    ahead = list(reversed(range(ends[0])))  # stack of corners; ~corner is a return along a joining line
     while ahead:
         corner = ahead.pop()
         if corner < 0:
@@ -80,20 +80,20 @@ def _rings(mask: BoolArray) -> list[Ring]:
     starts = sorted(follows, key=lambda corner: (corner[1], corner[0]), reverse=True)
     while starts:
         start = starts[-1]
-        if start not in follows:  # all rings through it are found
+        if start not in follows:  # all rings through this corner are found
             starts.pop()
             continue
         ring, here, came = [start], start, (1, 0)
         while True:
             ways = follows[here]
-            turn = (-came[1], came[0])  # to the right, so that pixels which touch at a corner stay apart
+            turn = (-came[1], came[0])  # prefer right turns, so that pixels that touch at a corner stay separate
             place = next((n for n, way in enumerate(ways) if (way[0] - here[0], way[1] - here[1]) == turn), 0)
             to = ways.pop(place)
             if not ways:
                 del follows[here]
             went = (to[0] - here[0], to[1] - here[1])
             if went == came and len(ring) > 1:
-                ring.pop()  # no corner
+                ring.pop()  # straight on: not a corner
             came, here = went, to
             if here == start:
                 break

@@ -23,13 +23,13 @@ from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
     ClassNumbers,
-    Drawn,
+    ImageLabels,
     Item,
     Labels,
     Source,
     find_image,
     one_line,
-    split_named,
+    split_of_name,
     stem_of,
 )
 from simmat_plugin_convert.shapes import Shapes, whole_number
@@ -45,10 +45,10 @@ def format_of(root: Path) -> str:
     """Return the format of the labels in a folder.
 
     Raises:
-        DataError: it has none that is known, or several.
+        DataError: it has labels of no known format, or of several.
     """
     if not root.is_dir():
-        what = "is a file, not a folder; give the folder that holds it" if root.exists() else "no such folder"
+        what = "is a file, not a folder; give the folder that contains it" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}")
     found = []
     if (root / MASKS).is_dir() or (root / MANIFEST_FILE).is_file():
@@ -64,7 +64,7 @@ def format_of(root: Path) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{root}: holds labels of {' and '.join(found)}; say which to read with --from")
+        raise DataError(f"{root}: contains labels of {' and '.join(found)}; choose one with --from")
     raise DataError(
         f"{root}: no labels found: none of masks/ or manifest.csv (masks), annotations.json or annotations/ (coco), "
         f"json files with shapes (labelme), data.yaml (yolo), {CVAT_FILE} (cvat)"
@@ -80,7 +80,7 @@ def read_own(source: Source) -> Labels:
         stated = load_card(source.root, source.card, defaults={"regions": stated.regions})
     crops = stated.model_copy(update={"crop": None})
     has_splits = not dataset.by_hash
-    items = [_own_item(dataset, sample, has_splits=has_splits) for sample in dataset.samples]
+    items = [_simmat_item(dataset, sample, has_splits=has_splits) for sample in dataset.samples]
     names = dict(dataset.class_names)
     if len(names) == 1 and set(names.values()) == {NO_CLASS}:
         items = [Item(item.name, item.split, item.files, _without_class(item.draw)) for item in items]
@@ -88,20 +88,20 @@ def read_own(source: Source) -> Labels:
     return Labels(source.root, items, names, crops, has_splits, len(dataset.unlabelled))
 
 
-def _own_item(dataset: Dataset, sample: Sample, *, has_splits: bool) -> Item:
-    def draw() -> Drawn:
+def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool) -> Item:
+    def draw() -> ImageLabels:
         label = dataset.label(sample)
-        return Drawn(label.size_hw, label.regions, label.ignore if label.ignore.any() else None)
+        return ImageLabels(label.size_hw, label.regions, label.ignore if label.ignore.any() else None)
 
     split = sample.split if has_splits else ""
     return Item(sample.id.removeprefix(f"{split}/") if split else sample.id, split, sample.files, draw)
 
 
-def _without_class(draw: Callable[[], Drawn]) -> Callable[[], Drawn]:
-    def without() -> Drawn:
+def _without_class(draw: Callable[[], ImageLabels]) -> Callable[[], ImageLabels]:
+    def without() -> ImageLabels:
         drawn = draw()
         objects = tuple(Instance(None, one.box, one.crop) for one in drawn.objects)
-        return Drawn(drawn.size_hw, objects, drawn.ignore)
+        return ImageLabels(drawn.size_hw, objects, drawn.ignore)
 
     return without
 
@@ -127,7 +127,7 @@ def read_labelme(source: Source) -> Labels:
             source.problems.append(f"{path}: imagePath {files}")
             continue
         parts = place.with_suffix("").parts
-        split = split_named(parts[0]) if len(parts) > 1 else ""
+        split = split_of_name(parts[0]) if len(parts) > 1 else ""
         item = Shapes(source, path, files, numbers)
         for number, shape in enumerate(content["shapes"]):
             item.labelme(number, shape)
@@ -144,7 +144,7 @@ def _labelme_files(root: Path) -> list[Path]:
 
 
 def _listed_classes(root: Path) -> list[str]:
-    """Return the classes of `labels.txt`, as `labelme --labels` takes them."""
+    """Return the classes of `labels.txt`, the file for `labelme --labels`."""
     if not (root / LABELME_LABELS).is_file():
         return []
     try:
@@ -163,13 +163,13 @@ def read_cvat(source: Source) -> Labels:
         stated = f"version {version}" if root.tag == "annotations" else f"<{root.tag}>"
         raise DataError(f"{path}: expected 'CVAT for images 1.1', got {stated}; export it from CVAT in that format")
     if root.find("track") is not None:
-        raise DataError(f"{path}: holds tracks of a video; export it from CVAT as 'CVAT for images 1.1'")
+        raise DataError(f"{path}: contains tracks of a video; export it from CVAT as 'CVAT for images 1.1'")
     listed = [
         name for label in root.iter("label") if (name := (label.findtext("name") or "").strip()) and name != IGNORE
     ]
     numbers = ClassNumbers(card.class_names, list(dict.fromkeys(listed)))
     items = []
-    splits = [split_named(image.get("subset", "")) for image in root.iter("image")]
+    splits = [split_of_name(image.get("subset", "")) for image in root.iter("image")]
     has_splits = bool(splits) and all(splits)
     for image, split in zip(root.iter("image"), splits, strict=True):
         name = image.get("name", "")
@@ -192,8 +192,8 @@ def read_cvat(source: Source) -> Labels:
 def _parse_xml(path: Path) -> ElementTree.Element:
     try:
         text = read_bytes(path, "CVAT xml", limit=_MOST_BYTES).decode("utf-8-sig")
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can name other files, or grow without end
-            raise DataError(f"{path}: declares a document type or entities, which CVAT does not; export it again")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can read other files or expand without limit
+            raise DataError(f"{path}: declares a document type or entities, as CVAT never does; export it again")
         return ElementTree.fromstring(text)
     except (UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
         raise DataError(f"{path}: not an XML file in UTF-8: {error}; export it from CVAT again") from None
@@ -236,7 +236,7 @@ def read_yolo(source: Source) -> Labels:
         inner = relative.split("/")
         place = len(inner) - 1 - inner[::-1].index("images") if "images" in inner else None
         if place is None:
-            source.problems.append(f"{relative}: a YOLO image lies below a folder images/, its labels below labels/")
+            source.problems.append(f"{relative}: a YOLO image must be below a folder images/, its labels below labels/")
             continue
         labels = source.root.joinpath(*inner[:place], "labels", *inner[place + 1 :]).with_suffix(".txt")
         item = Shapes(source, labels, files, numbers)
@@ -244,12 +244,12 @@ def read_yolo(source: Source) -> Labels:
             item.yolo(listed)
         name = stem_of("/".join(inner[place + 1 :]))
         head = name.split("/")[0]
-        items.append(item.item(name.removeprefix(f"{head}/") if split_named(head) == split else name, split))
+        items.append(item.item(name.removeprefix(f"{head}/") if split_of_name(head) == split else name, split))
     return source.done(items, numbers, card, "YOLO images", has_splits=True)
 
 
 def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield split and file of each image; a `path` in the file is that of another machine, so its own folder counts."""
+    """Yield split and file of each image; `path` in the file may be of another machine and is ignored."""
     for split in SPLITS:
         given = content.get(split) or []
         for entry in given if isinstance(given, list) else [given]:
@@ -257,7 +257,7 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
                 source.problems.append(f"{path}: {split} must name a folder of images, got {one_line(entry)}")
                 continue
             clean = posixpath.normpath(entry.replace("\\", "/"))
-            if clean.startswith("../images"):  # as Roboflow writes it, beside a folder that is not there
+            if clean.startswith("../images"):  # Roboflow writes it, but the folder is not one level up
                 clean = clean.removeprefix("../")
             if posixpath.isabs(clean) or clean.startswith("..") or "\0" in clean:
                 source.problems.append(f"{path}: {split} {entry!r} is outside of {source.root}")
@@ -266,7 +266,7 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
             if place.is_dir():
                 found = files_by_stem(place, source.adapter.sources[0].extensions)
                 if not found:
-                    source.problems.append(f"{path}: {split} {entry!r} holds no image")
+                    source.problems.append(f"{path}: {split} {entry!r} contains no image")
                 yield from ((split, image) for _, images in sorted(found.items()) for image in images)
             elif place.is_file() and place.suffix == ".txt":
                 for line in read_bytes(place, "list of images").decode(errors="replace").splitlines():
@@ -294,10 +294,10 @@ def read_labels(source: Source, kind: str | None) -> tuple[str, Labels]:
 
     Args:
         source: the folder.
-        kind: the format; None finds it.
+        kind: the format; None finds it from the files.
 
     Raises:
-        DataError: it has another format, or cannot be read.
+        DataError: the folder has another format, or cannot be read.
         ConfigError: its card is invalid.
     """
     if kind is None:
@@ -307,14 +307,14 @@ def read_labels(source: Source, kind: str | None) -> tuple[str, Labels]:
     elif kind in ("masks", "coco"):
         has_masks = (source.root / MASKS).is_dir() or (source.root / MANIFEST_FILE).is_file()
         if (kind == "masks" and not has_masks) or (kind == "coco" and not annotation_files(source.root)):
-            raise ConfigError(f"--from {kind}: {source.root} holds no such labels, but {_what_is_there(source.root)}")
+            raise ConfigError(f"--from {kind}: {source.root} contains no such labels, but {_found_labels(source.root)}")
     elif kind == "cvat" and not (source.root / CVAT_FILE).is_file():
-        raise ConfigError(f"--from cvat: {source.root} holds no {CVAT_FILE}, but {_what_is_there(source.root)}")
+        raise ConfigError(f"--from cvat: {source.root} contains no {CVAT_FILE}, but {_found_labels(source.root)}")
     return kind, READERS[kind](source)
 
 
-def _what_is_there(root: Path) -> str:
+def _found_labels(root: Path) -> str:
     try:
         return f"labels of {format_of(root)}"
     except DataError:
-        return "none that are known"
+        return "none of a known format"

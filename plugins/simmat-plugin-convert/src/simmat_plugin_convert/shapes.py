@@ -1,4 +1,4 @@
-"""Shapes of LabelMe, CVAT and YOLO as masks: polygons, PNG in base64, run lengths."""
+"""Convert shapes of LabelMe, CVAT and YOLO to masks: polygons, PNG in base64, run lengths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
     ClassNumbers,
-    Drawn,
+    ImageLabels,
     Item,
     Source,
     check_upright,
@@ -30,11 +30,11 @@ from simmat_plugin_convert.labels import (
     size_of,
 )
 
-_NO_MASK = "shapes are boxes, points or lines, which are no masks, and are left out"
+_NO_MASK = "shapes are boxes, points or lines, not masks, and are left out"
 _Key = tuple[str, object]
 """Class and number of an object in its file."""
-_Placed = tuple[tuple[int, int], BoolArray]
-"""(y, x) of its first pixel in the image, and an (h, w) mask."""
+_PlacedMask = tuple[tuple[int, int], BoolArray]
+"""y and x of the first pixel in the image, and mask (h, w)."""
 
 
 class Shapes:
@@ -47,7 +47,9 @@ class Shapes:
         self._where = f"{path}: {inner}" if inner else str(path)
         self._polygons: dict[_Key, list[Sequence[float]]] = {}
         self._order: list[_Key] = []
-        self._masks: dict[_Key, Callable[[], _Placed]] = {}  # decoded when drawn, as memory holds one image's alone
+        self._masks: dict[
+            _Key, Callable[[], _PlacedMask]
+        ] = {}  # decoded when drawn, for the masks of one image in memory
         try:
             self.size_hw = size_of(source.adapter, files)
             check_upright(files)
@@ -56,14 +58,14 @@ class Shapes:
             source.problems.append(str(error))
 
     def item(self, name: str, split: str) -> Item:
-        """Return the image with these shapes, which are drawn when they are asked for."""
+        """Return the image with these shapes, which are drawn on demand."""
         return Item(name, split, self._files, self._draw)
 
     def check_stated(self, height: object, width: object) -> None:
-        """Check the size that the labels state against that of the image."""
+        """Add a problem if the size in the labels differs from that of the image."""
         if self.size_hw != (0, 0) and (height, width) != self.size_hw and (height, width) != (None, None):
             self._source.problems.append(
-                f"{self._where}: the labels are of an image of {width}x{height}, the file "
+                f"{self._where}: the labels are for an image of {width}x{height}, the file "
                 f"{next(iter(self._files.values()))} is {self.size_hw[1]}x{self.size_hw[0]} (width x height)"
             )
 
@@ -112,7 +114,7 @@ class Shapes:
             self._masks[label, number] = lambda: _decode_runs(attributes, size_hw, where)
 
     def yolo(self, names: Mapping[int, str]) -> None:
-        """Add the polygons of a file of YOLO, whose classes have these names."""
+        """Add the polygons of a YOLO file; `names` is class number -> name."""
         try:
             lines = read_bytes(self._path, "YOLO labels").decode().splitlines()
         except (UnicodeDecodeError, DataError) as error:
@@ -141,7 +143,7 @@ class Shapes:
                 self._source.losses.add(_NO_MASK, where)
             else:
                 scaled = [value * (height if place % 2 else width) for place, value in enumerate(values)]
-                # corners on the edges of pixels, which the fractions do not state exactly
+                # restore corners on pixel edges, which fractions do not give exactly
                 rounded = [float(round(v)) if abs(v - round(v)) < 1e-3 else v for v in scaled]
                 self._add((names[kind], number), rounded)
 
@@ -154,7 +156,7 @@ class Shapes:
         self._order.append(key)
         self._source.seen.add(key[0])
 
-    def _draw(self) -> Drawn:
+    def _draw(self) -> ImageLabels:
         objects: list[Instance] = []
         ignore = np.zeros(self.size_hw, np.bool_)
         classless = set(self._numbers.names.values()) <= {NO_CLASS}
@@ -172,7 +174,7 @@ class Shapes:
                 ignore |= region.mask(self.size_hw)
             else:
                 objects.append(Instance(None if classless else number, region.box, region.crop))
-        return Drawn(self.size_hw, tuple(objects), ignore if ignore.any() else None)
+        return ImageLabels(self.size_hw, tuple(objects), ignore if ignore.any() else None)
 
     def _inside(self, top: int, left: int, crop: Any, number: int, where: str) -> Instance | None:
         height, width = self.size_hw
@@ -188,25 +190,25 @@ class Shapes:
 
 
 def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
-    """Return a mask of LabelMe.
+    """Decode a mask of LabelMe: (h, w) bool.
 
     Raises:
-        DataError: it is no PNG in base64, or larger than its image, whose (height, width) is given.
+        DataError: it is not a PNG in base64, or larger than its image of `size_hw` pixels.
     """
     try:
         raw = base64.b64decode(text if isinstance(text, str) else "", validate=True)
         with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
-            _check_room(picture.size[::-1], size_hw, where)
+            _check_size(picture.size[::-1], size_hw, where)
             return np.asarray(picture) > 0
     except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: its mask is no PNG in base64: {error}") from None
+        raise DataError(f"{where}: its mask is not a PNG in base64: {error}") from None
 
 
-def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _Placed:
-    """Return a mask of CVAT with its corner.
+def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _PlacedMask:
+    """Decode a mask of CVAT and its corner.
 
     Raises:
-        DataError: it is invalid, or larger than its image, whose (height, width) is given.
+        DataError: it is invalid, or larger than its image of `size_hw` pixels.
     """
     place = [whole_number(attributes.get(name)) for name in ("top", "left", "height", "width")]
     counts = [whole_number(text) for text in attributes.get("rle", "").split(",")]
@@ -214,14 +216,14 @@ def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where:
     if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
         raise DataError(f"{where}: rle, left, top, width and height must be whole numbers")
     runs = [count for count in counts if count is not None]
-    _check_room((height, width), size_hw, where)
+    _check_size((height, width), size_hw, where)
     if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
         raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return (top, left), pixels.reshape(height, width)
 
 
-def _check_room(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:
+def _check_size(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:
     """Check that a mask is not larger than its image before it is decoded."""
     if any(side > extent for side, extent in zip(mask_hw, size_hw, strict=True)):
         raise DataError(
@@ -230,7 +232,7 @@ def _check_room(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) 
 
 
 def whole_number(text: str | None) -> int | None:
-    """Return the whole number that a text states; None where it states none."""
+    """Parse a whole number; return None for any other text."""
     try:
         return int(text or "")
     except ValueError:

@@ -28,11 +28,11 @@ from simmat.types import RegionRule
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
-    Drawn,
+    ImageLabels,
     Item,
     Labels,
     Losses,
-    drawn_all,
+    drawn_labels,
     named_class,
     overlapping,
 )
@@ -41,23 +41,23 @@ from simmat_plugin_convert.readers import LABELME_LABELS
 
 Images = Literal["copy", "link", "none"]
 _SIDECAR = ".aux.xml"
-"""What GDAL writes beside an image, with its scales."""
+"""Ending of the file that GDAL writes beside an image, with scales."""
 _LARGE_MASK = ".tif", np.uint32
-"""Of values that a PNG cannot hold."""
+"""Ending of masks whose values do not fit into a PNG."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a writer is given.
+    """The input of a writer.
 
     Attributes:
-        folder: empty; replaced as a whole.
-        labels: what is written.
-        names: class -> name, of all classes; that of objects without one is `NO_CLASS`.
-        polygons: write outlines where a format has both these and masks.
-        images: copy image files, link them, or write labels alone.
-        regions: what a value of a mask is; None takes what keeps objects and classes.
-        losses: what the format cannot hold is added to it.
+        folder: the empty folder to write.
+        labels: the labels to write.
+        names: class -> name, of all classes; objects without a class are `NO_CLASS`.
+        polygons: write outlines if a format has both outlines and masks.
+        images: copy image files, link them, or write labels only.
+        regions: meaning of a mask value; None takes a rule that keeps objects and classes.
+        losses: counts what the format cannot store.
         progress: called for each image.
     """
 
@@ -74,10 +74,10 @@ class Target:
         """Put the image files of an item into the new folder; return the relative path of the first.
 
         Args:
-            item: whose files they are.
+            item: the image.
             folder: relative path, such as "images".
-            split_last: the folder of the split lies in that of the source.
-            every: all sources; otherwise the first alone, the others are lost.
+            split_last: put the folder of the split inside that of the source.
+            every: write all sources; otherwise only the first, and count the others as lost.
         """
         named = list(item.files.items())
         if not every and len(named) > 1:
@@ -110,14 +110,14 @@ class Target:
             except OSError as error:
                 raise DataError(f"{one}: cannot be copied: {error.strerror}") from None
 
-    def all(self) -> Iterable[tuple[Item, Drawn]]:
+    def all(self) -> Iterable[tuple[Item, ImageLabels]]:
         """Yield all images with their labels."""
-        for item, drawn in drawn_all(self.labels):
+        for item, drawn in drawn_labels(self.labels):
             yield item, drawn
             self.progress()
 
     def write_card(self, regions: RegionRule, *, ignore: int | None = None) -> None:
-        """Write `card.toml` with what else is known of the data."""
+        """Write `card.toml` with the rule for mask values and the other facts of the data set."""
         changed = {
             "regions": regions,
             "ignore": ignore,
@@ -129,7 +129,7 @@ class Target:
 
 
 def write_coco(target: Target) -> None:
-    """Write `annotations.json`, or `annotations/SPLIT.json`; masks are run lengths, ignored areas crowds."""
+    """Write `annotations.json`, or `annotations/SPLIT.json`; masks become run lengths, ignored areas crowds."""
     documents: dict[str, dict[str, list[dict[str, Any]]]] = {}
     numbers = {name: number for number, name in target.names.items()}
     for item, drawn in target.all():
@@ -166,7 +166,7 @@ def write_coco(target: Target) -> None:
 
 
 def write_labelme(target: Target) -> None:
-    """Write a json beside each image; masks as LabelMe 5.2 and later keep them."""
+    """Write a json beside each image, with masks in the form of LabelMe 5.2 and later."""
     for item, drawn in target.all():
         place = target.place(item, "", every=False)
         shapes: list[dict[str, Any]] = []
@@ -250,7 +250,7 @@ def write_cvat(target: Target) -> None:
 
 
 def write_yolo(target: Target) -> None:
-    """Write `data.yaml`, `images/SPLIT/` and `labels/SPLIT/` with one polygon an object."""
+    """Write `data.yaml`, `images/SPLIT/` and `labels/SPLIT/` with one polygon per object."""
     order = sorted(target.names)
     places = {target.names[number]: place for place, number in enumerate(order)}
     used: set[str] = set()
@@ -266,7 +266,7 @@ def write_yolo(target: Target) -> None:
             values = " ".join(f"{value:.8g}" for value in (ring / (width, height)).ravel().tolist())
             lines.append(f"{places[named_class(instance, target.names)]} {values}\n")
         if drawn.ignore is not None:
-            target.losses.add("images have areas to ignore, which YOLO takes as background", item.where)
+            target.losses.add("images have areas to ignore, which YOLO treats as background", item.where)
         path = target.folder / "labels" / Path(image).relative_to("images").with_suffix(".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -283,7 +283,7 @@ def write_yolo(target: Target) -> None:
 
 
 def write_masks(target: Target) -> None:
-    """Write `masks/` by the rule that keeps objects and classes, and `card.toml`, which says which one."""
+    """Write `masks/` by a rule that keeps objects and classes, and `card.toml` with this rule."""
     classless = set(target.names.values()) <= {NO_CLASS}
     regions = target.regions or ("instances" if classless else "components" if _are_components(target) else "panoptic")
     if regions != "instances" and min(target.names) < 1:
@@ -315,7 +315,7 @@ def write_masks(target: Target) -> None:
     target.write_card(regions, ignore=ignore if ignores else None)
 
 
-def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, drawn: Drawn) -> list[int]:
+def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, drawn: ImageLabels) -> list[int]:
     """Return the mask value of each object.
 
     Raises:
@@ -333,15 +333,15 @@ def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, d
         values.append(number * PANOPTIC + last[number])
     if max(last.values(), default=0) >= PANOPTIC:
         raise ConfigError(
-            f"{item.where}: a mask holds at most {PANOPTIC - 1} objects of a class with their class. SimMAT trains on "
-            "COCO json as it is (--to coco). To convert with a loss, use --to-regions instances (no classes) or "
+            f"{item.where}: a mask with classes can store at most {PANOPTIC - 1} objects of a class. SimMAT can train "
+            "on COCO json directly (--to coco). To convert with a loss, use --to-regions instances (no classes) or "
             "--to-regions components (objects that touch become one)"
         )
     return values
 
 
 def _ignore_value(target: Target, regions: RegionRule) -> int:
-    """Return the value of ignored pixels: that of the card, else 255, or 65535 where there may be more values."""
+    """Return the value of ignored pixels: that of the card, else 255, or 65535 if masks may need more values."""
     stated, taken = target.labels.card.ignore, target.names if regions in ("classes", "components") else ()
     if stated is not None and 0 < stated < 65536 and stated not in taken:
         return stated
@@ -349,9 +349,9 @@ def _ignore_value(target: Target, regions: RegionRule) -> int:
 
 
 def _are_components(target: Target) -> bool:
-    """Return whether all objects are the connected pieces of their classes, so that masks of classes keep them."""
+    """Return whether all objects are connected components of their class, so that masks of classes keep them."""
     numbers = {name: number for number, name in target.names.items()}
-    for _, drawn in drawn_all(target.labels):
+    for _, drawn in drawn_labels(target.labels):
         classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
         values = np.zeros(drawn.size_hw, np.int64)
         for number, instance in zip(classes, drawn.objects, strict=True):
@@ -368,14 +368,14 @@ def _are_components(target: Target) -> bool:
     return True
 
 
-def _with_ignore(drawn: Drawn) -> Sequence[Instance]:
-    """Return the objects, and last the ignored area."""
+def _with_ignore(drawn: ImageLabels) -> Sequence[Instance]:
+    """Return the objects, followed by the ignored area if there is one."""
     area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
     return drawn.objects if area is None else (*drawn.objects, area)
 
 
 def _runs(crop: Any) -> list[int]:
-    """Return the run lengths of an (h, w) mask row by row, those of the background first."""
+    """Return the run lengths of an (h, w) mask row by row, starting with background."""
     flat = np.concatenate([[False], crop.ravel(), [False]])
     edges = np.flatnonzero(np.diff(flat.astype(np.int8)))
     runs = np.diff(np.concatenate([[0], edges, [crop.size]]))
