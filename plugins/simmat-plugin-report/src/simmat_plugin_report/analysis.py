@@ -1,6 +1,6 @@
-"""Run a trained network for its report: scores beside zero-shot, pictures, how important each channel is.
+"""Run a trained network for its report: scores besides zero-shot, pictures, importance of channels.
 
-The cost is bounded, and counted in images encoded: see `Budget`.
+The cost is limited, and measured in encoded images: see `Budget`.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from simmat_plugin_report.object_scores import difference, miou
 from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
 
 CHECK = 2
-"""Images encoded to see whether step 0 is the untuned model: one, by each of the two."""
+"""Images encoded to check whether step 0 equals the untuned model: one by each of the two."""
 MOST_PASSES = 97
-"""Images that the report of a training encodes at most, pictures and check among them."""
+"""Most images that the report of a training encodes, including pictures and check."""
 MOST_GROUPS = 16
-"""Channels are withheld one by one, or where there are more, in this many groups of neighbours."""
+"""Most groups of channels to withhold: single channels, or groups of neighbours if there are more."""
 
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many images a report may encode, after scoring.
+    """Number of images that a report may encode, after scoring.
 
     Attributes:
-        zero_shot: to score the untuned model, where the scores of step 0 are not already its own.
-        ablation: to score with channels withheld.
+        zero_shot: for scoring the untuned model, if its scores are not those of step 0.
+        ablation: for scoring with channels withheld.
     """
 
     zero_shot: int
@@ -66,17 +66,17 @@ class Budget:
 
     @classmethod
     def after_training(cls, trained: int) -> Budget:
-        """Return what a training may spend: with `PICTURES` and `CHECK` a twentieth of it, and at most `MOST_PASSES`.
+        """Return the budget of a training: including `PICTURES` and `CHECK` 1/20 of it, at most `MOST_PASSES`.
 
         Args:
-            trained: images that the training encodes, those of training steps three times for the backward pass.
+            trained: images that the training encodes; those of training steps count three times for the backward pass.
         """
         allowed = min(trained // 20, MOST_PASSES) - PICTURES - CHECK
         return cls(max(allowed // 3, 1), max(allowed - allowed // 3, 0))
 
 
 FULL = Budget(0, 64)
-"""What `simmat report` spends after scoring both models."""
+"""Budget of `simmat report` after scoring both models."""
 
 
 def scores_of(
@@ -86,7 +86,7 @@ def scores_of(
     protocol: Protocol,
     progress: Advance | None = None,
 ) -> Scores:
-    """Return the scores of a bundle: by clicks, and with a dense head without prompts too.
+    """Score a bundle by clicks, and with a dense head also without prompts.
 
     Raises:
         DataError: no image has a region.
@@ -137,7 +137,7 @@ def zero_shot_scores(run: LiveRun, budget: Budget, start: Sequence[ObjectScore])
 
 
 def _untuned(beside: SimMAT, *network: Any) -> SimMAT:
-    """Return the untuned model on the device of another one."""
+    """Return the untuned model on the device of another model."""
     return assemble(*network).to(next(beside.parameters()).device).eval()
 
 
@@ -151,16 +151,16 @@ def analyse_bundle(
     overrides: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Analysis:
-    """Score a bundle and its untuned foundation model on some images of a data set, and draw what it does.
+    """Score a bundle and its untuned foundation model on images of a data set, and draw the results.
 
     Args:
         bundle: a loaded bundle.
         data: folder of the data set.
-        split: "train", "val" or "test"; None is test where there is one, else val.
-        registry: where the zero-shot map and the frozen tuner are found.
-        images: at most so many images are scored; of a larger split those with regions, spread evenly.
+        split: "train", "val" or "test"; None means test if there is one, else val.
+        registry: contains the zero-shot map and the frozen tuner.
+        images: most images to score; of a larger split evenly spread ones with regions.
         overrides: fields of the data card; None is not set.
-        progress: called with (done, total) passes over an image.
+        progress: called with the number of finished and of all passes over an image.
 
     Raises:
         DataError: the data cannot be read, or no image has a region.
@@ -169,7 +169,7 @@ def analyse_bundle(
     if split is None:
         split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
     every = dataset.split(split)
-    if images < len(every):  # in a sparse set most images of a few would hold nothing to click on
+    if images < len(every):  # in a sparse data set most of a few images would have no region
         index = read_index(dataset)
         every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
     samples = spread(every, images)
@@ -212,17 +212,17 @@ def analysis_of(
     why: str,
     names: Mapping[int, str],
 ) -> Analysis:
-    """Return an analysis that has scores alone.
+    """Return an analysis with scores only.
 
     Args:
         dataset: the data.
         split: name of the split.
-        samples: those that were scored.
-        protocol: how.
-        scores: of the tuned model.
-        zero_shot: of the untuned one.
-        why: there is no untuned one.
-        names: class -> name, where the data set has none.
+        samples: the scored samples.
+        protocol: the protocol of the scores.
+        scores: scores of the tuned model.
+        zero_shot: scores of the untuned model.
+        why: why there are no scores of the untuned model.
+        names: class -> name, used if the data set has none.
     """
     return Analysis(
         data=str(dataset.root),
@@ -239,12 +239,12 @@ def analysis_of(
 
 
 def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: Analysis, budget: Budget) -> Analysis:
-    """Add to the scores of a network pictures, how important channels are, and what is in the data.
+    """Add pictures, importance of channels and a report on the data to the scores of a network.
 
     Args:
-        bundle: whose scores they are.
-        dataset: the data.
-        samples: of the split.
+        bundle: the scored bundle.
+        dataset: the data set.
+        samples: samples of the split.
         found: the scores.
         budget: how many images may be encoded, beside `PICTURES`, and with a dense head as many again for images that
             it cuts into windows.
@@ -272,10 +272,10 @@ def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: 
 
 @dataclass(frozen=True)
 class _WithoutChannels(Pipeline):
-    """A pipeline that withholds channels: they are 0, which is their mean, as if nothing had been measured there.
+    """A pipeline that withholds channels: they are 0, their mean, like missing values.
 
     Attributes:
-        withheld: their indices.
+        withheld: indices of the withheld channels.
     """
 
     withheld: tuple[int, ...] = ()
@@ -294,15 +294,15 @@ def channel_ablations(
     protocol: Protocol,
     passes: int,
 ) -> tuple[ChannelAblation, ...]:
-    """Score some images with channels withheld; () where there is one channel or not enough to spend.
+    """Score images with channels withheld; empty for a single channel or too small a budget.
 
     Args:
-        bundle: the network.
-        dataset: the data.
-        samples: with objects.
-        scores: of their objects with all channels.
-        protocol: of the scores.
-        passes: how many images may be encoded.
+        bundle: the bundle with the network.
+        dataset: the data set.
+        samples: samples with objects.
+        scores: scores of their objects with all channels.
+        protocol: the protocol of the scores.
+        passes: most images to encode.
     """
     pipeline = bundle.pipeline
     groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MOST_GROUPS))

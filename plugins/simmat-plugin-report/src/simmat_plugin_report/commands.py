@@ -47,8 +47,8 @@ def report(
 ) -> None:
     """Write one HTML page about each RUN, or one that compares several.
 
-    The page is self-contained: what was run, curves, scores beside zero-shot, predictions, what the transfer layer
-    shows the foundation model, how important each channel is, what was found in the data, how to use the bundle.
+    The page is self-contained: settings, curves, scores besides zero-shot, predictions, output of the transfer layer,
+    importance of channels, problems of the data, and how to use the bundle.
 
     Training writes the same page into RUN at its end, and this takes what training found. The network runs only where
     --data asks for scores on other images, or where training did not come to its end: each of --images is encoded
@@ -62,7 +62,7 @@ def report(
     from simmat_plugin_report.run_view import open_run
 
     if split is not None and not sets:
-        raise ConfigError(f"--split {split} is one of --data DIR; give both, or none")
+        raise ConfigError(f"--split {split} is for --data DIR; give both, or neither")
     page = out if out is not None else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
     if page.is_dir():
         raise OutputError(f"{page} is a folder; give the name of a file in it")
@@ -107,7 +107,7 @@ def report(
 def curve(scores: tuple[Path, ...], out: Path) -> None:
     """Draw the mIoU after 1, 2, 3 … clicks, from files that `simmat eval --protocol full --out FILE` wrote.
 
-    Of one file, the tuned model beside the untuned one; of several, the tuned model of each.
+    For one file it shows the tuned and the untuned model; for several, the tuned model of each.
     """
     from simmat.evaluation import NOC_TARGETS
     from simmat_plugin_report.click_curve import picture_kind, plot_click_curve

@@ -28,7 +28,7 @@ Analyses = Mapping[str, Analysis]
 
 
 def names_of(runs: Sequence[RunView]) -> list[str]:
-    """Return a name for each run: of its folder, with as many folders above it as tell the runs apart."""
+    """Return a name for each run: its folder, with as many parent folders as needed to distinguish the runs."""
     paths = [run.bundle.absolute().parent for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = [str(Path(*path.parts[-depth:])) for path in paths]

@@ -1,4 +1,4 @@
-"""What is kept of a run for its page: `report.json`."""
+"""The data of a run's page: `report.json`."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class ExamplePrediction(Document):
     """An object whose prediction is shown.
 
     Attributes:
-        rank: among all objects by IoU.
+        rank: rank among all objects by IoU.
         score: its score.
-        display: how the sensor image is shown.
-        pictures: what it shows -> JPEG.
+        display: description of how the sensor image is displayed.
+        pictures: title -> JPEG.
     """
 
     rank: Rank
@@ -70,12 +70,12 @@ class ChannelAblation(Document):
     """Scores without some channels.
 
     Attributes:
-        channels: their names.
-        images: images scored.
-        objects: objects scored.
+        channels: names of the withheld channels.
+        images: number of scored images.
+        objects: number of scored objects.
         miou: mean IoU over objects without the channels.
-        base: of the same objects with all channels.
-        interval: 95 % interval of `miou - base`, drawn over images; None of one image.
+        base: mean IoU of the same objects with all channels.
+        interval: 95 % interval of `miou - base`, from a bootstrap over images; None for a single image.
     """
 
     channels: Listed[str]
@@ -87,11 +87,11 @@ class ChannelAblation(Document):
 
 
 class TransferLayerView(Document):
-    """What the transfer layer shows the foundation model of one image.
+    """The output of the transfer layer for one image.
 
     Attributes:
         sample: id of the sample.
-        pictures: what it is -> JPEG.
+        pictures: title -> JPEG.
     """
 
     sample: str
@@ -99,25 +99,25 @@ class TransferLayerView(Document):
 
 
 class Analysis(Document):
-    """What a network does on one split of a data set.
+    """The results of a network on one split of a data set.
 
     Attributes:
         data: folder of the data set.
         split: the split.
-        images: images of it that were scored.
-        available: images that it has.
-        protocol: how it was scored.
-        scores: of each object, by one click.
+        images: number of scored images.
+        available: number of images in the split.
+        protocol: protocol of the scores.
+        scores: score of each object with one click.
         zero_shot: of the untuned foundation model, of the same images or some of them.
-        no_zero_shot: why there are none; "" where there are some.
+        no_zero_shot: why there are no zero-shot scores; "" if there are.
         class_names: class -> name.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
         zero_shot_unprompted: block "everything" of the untuned foundation model; {} where it was not scored.
         examples: predictions.
-        views: what the transfer layer does; () where it gives no picture.
-        ablations: how important channels are.
-        dense: id of a sample -> pictures of what the dense head finds in it.
-        data_report: None where the data were not looked at.
+        views: outputs of the transfer layer; empty if its output is not an image.
+        ablations: importance of channels.
+        dense: sample id -> pictures of the results of the dense head.
+        data_report: report on the data; None if the data were not checked.
         example: source -> file of an image, for commands that can be copied.
         example_xy: a click in it.
     """
@@ -143,19 +143,19 @@ class Analysis(Document):
 
 
 class RunReport(Document):
-    """`report.json` of a run: what its page shows beside settings, log and bundle.
+    """`report.json` of a run: the content of its page besides settings, log and bundle.
 
     Attributes:
-        format: of this file.
+        format: format number of the file.
         steps: optimiser steps of the whole run.
-        seconds: that it has trained, over all resumes.
+        seconds: training time over all resumes.
         trainable: number of trained parameters.
         total: number of all parameters.
         train_images: number of training images.
-        machine: what it ran on: title -> text.
-        notes: what training said of the data and the settings.
-        weights_sha256: of the weights of the bundle that was analysed.
-        analysis: of that bundle on the validation split.
+        machine: hardware and versions, title -> text.
+        notes: notes of training on data and settings.
+        weights_sha256: sha256 of the weights of the analysed bundle.
+        analysis: analysis of that bundle on the validation split.
     """
 
     format: Literal[1] = 1
@@ -171,11 +171,11 @@ class RunReport(Document):
 
 
 def read_report(folder: RunFolder) -> RunReport | None:
-    """Read `report.json` of a run; None where there is none.
+    """Read `report.json` of a run; None if there is none.
 
     Raises:
-        ConfigError: it is damaged.
-        DataError: it cannot be read.
+        ConfigError: the file is damaged.
+        DataError: the file cannot be read.
     """
     if not folder.report.exists():
         return None

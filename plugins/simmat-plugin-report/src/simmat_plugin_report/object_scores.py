@@ -1,4 +1,4 @@
-"""Figures of scored objects: means, differences, groups by size and by class."""
+"""Metrics of scored objects: means, differences, groups by size and by class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simmat.evaluation import SIZES, ObjectScore, Scores, mean_interval
 
 Objects = Sequence[ObjectScore]
 Change = tuple[float, tuple[float, float] | None]
-"""A mean difference of IoU, and its 95 % interval over images; None of one image."""
+"""A mean difference of IoU, and its 95 % interval over images; None for a single image."""
 Group = tuple[str, str, list[list[ObjectScore]]]
 """What divides objects ("size", "class"), the name of a part, and the objects of each model in it."""
 
@@ -25,18 +25,18 @@ MOST_CLASSES = 40
 
 
 def miou(objects: Objects) -> float:
-    """Return the mean IoU; 0 of no objects."""
+    """Return the mean IoU; 0 without objects."""
     return fmean(score.iou for score in objects) if objects else 0.0
 
 
 def common(objects: Objects, others: Objects) -> list[ObjectScore]:
-    """Return those of some objects that were scored by another model, too."""
+    """Return the scores of the objects that another model scored as well."""
     known = {(score.sample, score.region) for score in others}
     return [score for score in objects if (score.sample, score.region) in known]
 
 
 def difference(objects: Objects, base: Objects) -> Change | None:
-    """Return by how much the IoU of the objects that both have differs; None where they share none."""
+    """Return the difference in IoU over common objects; None if there are none."""
     before = {(score.sample, score.region): score.iou for score in base}
     images: dict[str, list[float]] = {}
     for score in objects:
@@ -56,7 +56,7 @@ def signed(change: Change | None) -> str:
 
 
 def figures(objects: Objects) -> dict[str, str]:
-    """Return title -> figure of some objects; "–" for one that their protocol does not give."""
+    """Return title -> metric of objects; "–" for a metric that their protocol does not have."""
     if not objects:
         return {}
     summary = Scores(tuple(objects)).summary()
@@ -76,7 +76,7 @@ def figures(objects: Objects) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """Return a figure or an interval as text."""
+    """Return a metric or an interval as text."""
     if value is None:
         return NONE
     return "{:.3f} to {:.3f}".format(*value) if isinstance(value, tuple) else f"{value:.3f}"
@@ -96,7 +96,7 @@ UNPROMPTED = (
 
 
 def unprompted_figures(blocks: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return title, short title and figure of what was scored without prompts."""
+    """Return title, short title and value of each metric without prompts."""
     found = []
     for keys, title, short in UNPROMPTED:
         value: Any = blocks
@@ -121,7 +121,7 @@ def groups_of(models: Sequence[Objects], names: Mapping[int, str]) -> Iterator[G
 
 
 def class_counts(models: Iterable[Objects]) -> Counter[int]:
-    """Return how many objects each class has over all models."""
+    """Return the number of objects of each class over all models."""
     return Counter(score.class_id for objects in models for score in objects if score.class_id is not None)
 
 

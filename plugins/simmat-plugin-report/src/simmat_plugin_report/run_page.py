@@ -1,4 +1,4 @@
-"""The page of one run: what was run, how good it is, and what it sees."""
+"""The page of one run: settings, scores and pictures."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _LEGEND = (
 )
 _IN_EVERY_RUN = ("modality", "data", "out")
 _SAME_IOU = 0.01
-"""Two models whose IoUs differ by less on every object are taken for the same."""
+"""Largest difference of IoU of any object for two models that count as the same."""
 _LISTED = 20
-"""Most problems and notes that are shown."""
+"""Most problems and notes to show."""
 
 
 def summary_of(run: RunView) -> str:
@@ -66,7 +66,7 @@ def summary_of(run: RunView) -> str:
 
 
 def _step_0(run: RunView) -> str:
-    """Return what it means that step 0 was kept; "" if a later one was, or none was done yet."""
+    """Return the explanation if step 0 was kept; "" if a later step was, or there was none yet."""
     if run.step != 0 or not run.steps_done:
         return ""
     validated = any(record.get("kind") == "val" and record["step"] > 0 for record in run.records)
@@ -76,7 +76,7 @@ def _step_0(run: RunView) -> str:
 
 
 def _is_untuned(run: RunView) -> bool:
-    """Return whether the bundle is known to score as the untuned model, object by object."""
+    """Return whether the bundle is known to have the scores of the untuned model for every object."""
     found = run.analyses[0] if run.analyses else None
     if found is None or not found.zero_shot:
         return False
@@ -86,7 +86,7 @@ def _is_untuned(run: RunView) -> bool:
 
 
 def _steps(run: RunView, report: RunReport) -> str:
-    """Return the steps of a run in words: those that were done, if these are not all."""
+    """Return the steps of a run as text; if it is not complete, the finished steps."""
     if run.steps_done >= report.steps:
         return f"{report.steps} steps"
     done = f"{run.steps_done} of {report.steps} steps"

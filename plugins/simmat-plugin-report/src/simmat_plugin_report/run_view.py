@@ -1,4 +1,4 @@
-"""What the page of a run shows: its settings, log, bundle and report, read from its folder."""
+"""The content of the page of a run: settings, log, bundle and report, read from its folder."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from simmat_plugin_report.documents import Analysis, RunReport, read_report
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page of a run shows.
+    """The content of the page of a run.
 
     Attributes:
-        name: of the run's folder.
+        name: name of the run's folder.
         bundle: folder of its bundle.
         config: its settings.
-        spec: of its bundle.
+        spec: spec of its bundle.
         records: its log.
-        report: what training found; None where there is none.
-        analyses: what is shown, one for each data set.
-        running: its training goes on while the page is made.
+        report: results of training; None if there are none.
+        analyses: the analyses to show, one for each data set.
+        running: True if the training is still running.
     """
 
     name: str
@@ -40,7 +40,7 @@ class RunView:
 
     @property
     def made_of(self) -> str:
-        """Transfer layer, tuner and foundation model, in words."""
+        """Transfer layer, tuner and foundation model as text."""
         return f"{self.spec.mat} and {self.spec.tune} on {self.spec.foundation}"
 
     @property
@@ -50,43 +50,43 @@ class RunView:
 
     @property
     def steps_done(self) -> int:
-        """The last step of its log; without a log, all steps."""
+        """The last step in the log; all steps without a log."""
         if not self.records:
             return self.report.steps if self.report is not None else 0
         return max(int(record["step"]) for record in self.records)
 
     @property
     def trained(self) -> Analysis | None:
-        """What training found with this bundle on the validation split."""
+        """The analysis of this bundle on the validation split by training; None if there is none."""
         return self.report.analysis if self.report is not None and is_of(self.report, self.spec) else None
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has pictures, and the importance of channels where there are several."""
+        """True if it has pictures, and for several channels their importance."""
         found = self.analyses[0] if self.analyses else None
         return found is not None and bool(found.examples) and (bool(found.ablations) or len(self.spec.channels) < 2)
 
     def is_own(self, found: Analysis) -> bool:
-        """Return whether an analysis is of the images that chose the bundle."""
+        """Return whether an analysis is on the images that selected the bundle."""
         return found.split == "val" and found.data == str(self.config.data)
 
 
 def is_of(report: RunReport, spec: BundleSpec) -> bool:
-    """Return whether a report has the scores of a bundle, not of one that was kept before it."""
+    """Return whether a report has the scores of a bundle, not those of an earlier one."""
     return report.weights_sha256 == spec.weights_sha256
 
 
 def open_run(root: Path, analyses: tuple[Analysis, ...] = ()) -> RunView:
-    """Read what the page of a run shows.
+    """Read the content of the page of a run.
 
     Args:
         root: the folder of the run.
-        analyses: shown in place of the one that training made.
+        analyses: replace the analysis of training.
 
     Raises:
         SimMATError: there is no run, it has no bundle yet, or its files are damaged.
     """
-    folder = RunFolder(root.absolute())  # the page shows paths that can be copied
+    folder = RunFolder(root.absolute())  # absolute, because users copy paths from the page
     if not folder.config.is_file():
         hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
         raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
@@ -103,7 +103,7 @@ def open_run(root: Path, analyses: tuple[Analysis, ...] = ()) -> RunView:
 def view_of(
     config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None, analyses: tuple[Analysis, ...]
 ) -> RunView:
-    """Return what the page of a run shows; without analyses, the one of its report."""
+    """Return the content of the page of a run; without analyses, that of its report is used."""
     if not analyses and report is not None and is_of(report, spec):
         analyses = (report.analysis,)
     name = folder.root.name or str(folder.root)
