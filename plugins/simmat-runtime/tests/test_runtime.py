@@ -141,7 +141,7 @@ def test_a_folder_without_a_manifest_or_a_file_is_refused(tmp_path: Path) -> Non
     ("image", "words"),
     [
         (np.zeros((2, 8, 8)), r"\(1, H, W\) of gray \[count\]"),
-        (np.full((8, 8), -1.0), "no pixel holds a measurement"),
+        (np.full((8, 8), -1.0), "no pixel"),
         (np.asarray([["a"]]), "numbers"),
     ],
 )

@@ -47,7 +47,7 @@ TOLERANCE = 1e-3
 """Largest difference of logits and scores between onnxruntime and torch, in single precision."""
 _BOTH = (True, False)
 KINDS = tuple(kind for kind in itertools.product(_BOTH, _BOTH, _BOTH) if any(kind))
-"""What prompts have: points, a box, a mask."""
+"""Kinds of prompts: (has points, has box, has mask)."""
 Kinds = Sequence[tuple[bool, bool, bool]]
 
 Progress = Callable[[str], None]
@@ -55,13 +55,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folder: where.
+        folder: the written folder.
         files: name -> size in bytes.
-        difference: largest difference of logits and scores to torch, on an image of noise.
-        loss: what was measured on real data; None without them.
+        difference: largest difference of logits and scores from torch, on an image of noise.
+        loss: the loss on real data; None if it was not measured.
     """
 
     folder: Path
@@ -84,13 +84,13 @@ def export(
     Args:
         bundle: the bundle, on the CPU.
         out: the folder to write; an exported model there is replaced.
-        precision: of the encoder's network.
-        data: a data set, whose val split calibrates "int8-static", and tells what is lost; None measures nothing.
-        kinds: of prompts that the decoder takes, clicks at least.
-        progress: is told each step.
+        precision: precision of the network of the encoder.
+        data: a data set whose val split is used to calibrate "int8-static" and to measure the loss; None measures none.
+        kinds: kinds of prompts that the decoder takes, including clicks.
+        progress: called with the name of each step.
 
     Raises:
-        ConfigError: the sensor or the model cannot be exported, or `out` holds something else.
+        ConfigError: the sensor or the model cannot be exported, or `out` contains something else.
         OutputError: the folder cannot be written.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())):
@@ -134,7 +134,7 @@ def export(
 
 
 def _conversion(precision: Precision, bundle: Bundle, split: Split | None) -> Convert:
-    """Return what brings the encoder's network to a precision."""
+    """Return the function that converts the network of the encoder to a precision."""
     if precision == "fp16":
         return halved
     if precision == "int8-dynamic":
@@ -149,10 +149,10 @@ def _conversion(precision: Precision, bundle: Bundle, split: Split | None) -> Co
 
 
 def check_transform(bundle: Bundle) -> None:
-    """Refuse a sensor whose transform a graph cannot hold.
+    """Check that the transform of the sensor can be exported.
 
     Raises:
-        ConfigError: it does not say its transform in `transform_arrays`.
+        ConfigError: the sensor does not implement `transform_arrays`.
     """
     channels = bundle.spec.sensor_channels
     one = torch.ones(len(channels), 1, 1)
@@ -169,7 +169,7 @@ class _Parts:
     """The graphs of a bundle.
 
     Attributes:
-        levels: names of the embedding's levels.
+        levels: names of the levels of the embedding.
     """
 
     def __init__(self, bundle: Bundle, model: SimMAT, kinds: Kinds, convert: Convert) -> None:
@@ -180,7 +180,7 @@ class _Parts:
         self._answer = model.decode(self._embeddings[0], self._prompts((True, False, False), 2, 3, 1))
 
     def makers(self) -> dict[str, Callable[[], onnx.ModelProto]]:
-        """Return what makes each file."""
+        """Return file name -> function that makes the file."""
         dense = {names.DENSE: self._dense} if self._model.dense is not None else {}
         return {names.ENCODER: self._encoder, names.DECODER: self._decoder, names.MASKS: self._masks, **dense}
 
@@ -307,7 +307,7 @@ class _Parts:
         return {name: axes.get(name, {0: "images" if name in self.levels else "prompts"}) for name in given}
 
     def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the json beside the files."""
+        """Return the manifest, as json values."""
         spec, dense = self._spec, self._spec.dense
         predictor, largest = Predictor.of_bundle(self._bundle), MOST_SHRUNK * spec.image_size
         return {
@@ -379,7 +379,7 @@ def _write(file: Path, model: onnx.ModelProto) -> None:
 
 
 def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> float:
-    """Return the largest difference of logits and scores between what was exported and torch, on an image of noise."""
+    """Return the largest difference of logits and scores between the export and torch, on an image of noise."""
     predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
     spec = bundle.spec
     planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
@@ -399,11 +399,11 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
 
 
 def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
-    """Return (C, H, W) smooth noise in the sensor's units, with missing pixels, not of the network's size.
+    """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than S.
 
     Args:
-        sensor: C channels as loaded.
-        channels: those of the network, with mean and std.
+        sensor: the C channels of the sensor.
+        channels: the channels of the network, with mean and std.
         size: S.
     """
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What an export loses on real data: mIoU for one click an object, in torch and in onnxruntime."""
+"""Measure the loss of an export on real data: mIoU with one click per object, in torch and in onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Split = tuple[Dataset, list[Sample]]
 
 SPLIT = "val"
 _IMAGES = 32
-"""Images that are calibrated with, and measured."""
+"""Most images for calibration and measurement."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """mIoU over objects, one click in the middle of each.
+    """mIoU over objects with one click each.
 
     Attributes:
-        torch: of the bundle.
-        exported: of what was exported.
+        torch: mIoU of the bundle.
+        exported: mIoU of the exported model.
         images: number of images.
         objects: number of objects.
     """
@@ -56,7 +56,7 @@ def open_split(bundle: Bundle, data: Path) -> Split:
 
 
 def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[Sample]) -> Loss:
-    """Ask the bundle and what was exported for every object of some images by one click."""
+    """Segment every object of the images by one click, with the bundle and with the exported model."""
     predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
     ours: list[float] = []
     theirs: list[float] = []

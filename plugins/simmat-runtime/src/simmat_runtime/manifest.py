@@ -1,4 +1,4 @@
-"""The json beside the exported files: what they take, what they give, and their sha256."""
+"""The manifest of an exported model: inputs and outputs of its files, and their sha256."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-"""Raised with every change that an older reader would misread."""
+"""Format number, increased when an older reader would misread a change."""
 NAME = "manifest.json"
 ENCODER, DECODER, DENSE, MASKS = "encoder.onnx", "decoder.onnx", "dense.onnx", "masks.onnx"
 
 
 class ModelError(ValueError):
-    """The folder does not hold a whole exported model, or it does not fit what it is asked."""
+    """The folder has no complete exported model, or the model cannot do what is requested."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Channel:
 
     Attributes:
         name: unique, lower case.
-        unit: of the values that the model takes.
-        quantity: what is measured.
-        valid_range: smallest and largest valid value; None where there are no bounds.
+        unit: unit of the values.
+        quantity: measured quantity.
+        valid_range: smallest and largest valid value; None without bounds.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class Dense:
-    """What the dense head tells apart.
+    """The classes of the dense head.
 
     Attributes:
-        background: whether index 0 of the class map is no object.
-        classes: label value of each class of objects; None is an object without a class.
+        background: True if index 0 of the class map is background.
+        classes: label value of each class of objects; None for objects without a class.
     """
 
     background: bool
@@ -52,7 +52,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an exported model is.
+    """The description of an exported model.
 
     Attributes:
         modality: name of the sensor.
@@ -62,11 +62,11 @@ class Manifest:
         largest: longest side of an image in pixels that is looked at as a whole; larger ones are cut into windows.
         window: side of these windows in pixels.
         mask_size: (h, w) of `Prediction.low_res`.
-        levels: number of tensors that the encoder gives.
-        dense: None without a dense head.
+        levels: number of output tensors of the encoder.
+        dense: classes of the dense head; None without one.
         class_names: label value -> name.
         files: name -> sha256.
-        document: the json as it is, with what else it says.
+        document: the whole json document.
     """
 
     modality: str
@@ -87,7 +87,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     """Read the manifest of an exported model.
 
     Raises:
-        ModelError: it is missing, damaged, or of a newer format.
+        ModelError: the manifest is missing, damaged, or of a newer format.
     """
     file = Path(folder) / NAME
     try:
@@ -113,7 +113,7 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
     """Compare every file with its sha256.
 
     Raises:
-        ModelError: a file is missing or is not the one that was exported.
+        ModelError: a file is missing or differs from the exported one.
     """
     for name, digest in manifest.files.items():
         file = Path(folder) / name

@@ -29,7 +29,7 @@ from simmat_runtime.windows import GROWN, blended, joined, plan_windows, reaches
 Choice = Literal["single", "best"]
 CPU = ("CPUExecutionProvider",)
 _VALUES_AT_ONCE = 2**26
-"""Values of a group of masks at the size of the image."""
+"""Most values of a group of masks at the size of the image."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Prediction:
 
     Attributes:
         mask: (H, W) bool.
-        logits: (H, W) float32; the mask is where they are above 0.
+        logits: (H, W) float32; the mask is True where they are above 0.
         score: predicted IoU of the mask.
-        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
-        class_id: label value of the object's class; None where the model does not distinguish classes.
-        class_probability: of that class among those of objects.
+        low_res: (h, w) float32, the same logits at the size of the decoder, for `predict(mask=)`.
+        class_id: label value of the object's class; None if the model does not distinguish classes.
+        class_probability: probability of that class among the classes of objects.
     """
 
     mask: BoolArray
@@ -58,9 +58,9 @@ class ClassMap:
     """The class of every pixel of an image.
 
     Attributes:
-        labels: (H, W) label values, unsigned integers; 0 where the background is a class and the pixel is of it.
-        probability: (H, W) float32 of that class; 0 where nothing was measured.
-        nodata: label value of pixels where nothing was measured.
+        labels: (H, W) label values, unsigned integers; 0 is background if the model has it as a class.
+        probability: (H, W) float32, probability of that class; 0 for pixels without a measurement.
+        nodata: label value of pixels without a measurement.
     """
 
     labels: npt.NDArray[Any]
@@ -70,12 +70,12 @@ class ClassMap:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image that was encoded.
+    """An encoded image.
 
     Attributes:
         frame: its position in the network's input.
-        measured: (H, W) bool, False where no channel holds a measurement.
-        levels: the encoder's tensors, by name; the decoder and the dense head take them.
+        measured: (H, W) bool, False where no channel is valid.
+        levels: name -> output tensor of the encoder, for the decoder and the dense head.
     """
 
     frame: Frame
@@ -86,16 +86,16 @@ class Encoded:
 def load(
     folder: Path | str, *, providers: Sequence[str] = CPU, threads: int | None = None, check: bool = True
 ) -> Model:
-    """Load what `simmat export` wrote.
+    """Load a model exported by `simmat export`.
 
     Args:
         folder: the folder with manifest.json.
         providers: onnxruntime's execution providers, in order of preference.
-        threads: of one call; None leaves it to onnxruntime.
+        threads: threads of one call; None leaves it to onnxruntime.
         check: compare the files with their sha256.
 
     Raises:
-        ModelError: the folder does not hold a whole exported model, or onnxruntime cannot load it.
+        ModelError: the folder has no complete exported model, or onnxruntime cannot load it.
     """
     return Model(folder, providers=providers, threads=threads, check=check)
 
@@ -104,8 +104,8 @@ class Model:
     """An exported model.
 
     Attributes:
-        folder: where it was read.
-        manifest: what it is.
+        folder: folder of the model.
+        manifest: description of the model.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Model:
         self._dense: tuple[FloatArray, FloatArray] | None = None
 
     def __repr__(self) -> str:
-        """Name the folder, the sensor and the channels."""
+        """Return folder, sensor and channels as text."""
         names = ", ".join(f"{channel.name} [{channel.unit}]" for channel in self.channels)
         return f"<Model {self.folder}: {self.manifest.modality}, {names}>"
 
@@ -155,12 +155,12 @@ class Model:
         and are encoded when they are asked about.
 
         Args:
-            image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where nothing was measured.
+            image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing.
 
         Raises:
             ValueError: it has another shape, or no valid pixel.
         """
-        self._image = self._window = self._encoded = None  # after an error there is no image, not the one before
+        self._image = self._window = self._encoded = None  # after an error there must not be the former image
         planes = self._planes(image)
         self._valid = self._measured(planes)
         self._image = planes
@@ -202,10 +202,10 @@ class Model:
 
         Args:
             points: (x, y) in pixels of the image; (0, 0) is the centre of the top-left pixel.
-            labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
-            box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
+            labels: one for each point, 1 on the object, 0 beside it; None means that all are on it.
+            box: (x0, y0, x1, y1), outer edges of the object, from 0 to width and height.
             mask: (h, w) logits of an earlier mask, `Prediction.low_res`.
-            choice: "single" takes the model's single mask; "best" the alternative with the highest predicted IoU.
+            choice: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
 
         Raises:
             ValueError: no image is set, there is no prompt, or it does not fit the image.
@@ -262,17 +262,17 @@ class Model:
         picked = 0 if choice == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
         logits = self.restore(low[:, picked])[0]
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
-            raise ModelError(f"{self.folder} gives NaN or infinity for this image; export the model again")
+            raise ModelError(f"{self.folder} computes NaN or infinity for this image; export the model again")
         value, chance = self._class_of(low[0, picked]) or (None, None)
         return Prediction(logits > 0, logits, float(scores[0, picked]), low[0, picked], value, chance)
 
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
-        """Find every object of the current image, best first, each with its class where the model knows classes.
+        """Find every object of the current image, best first, with its class if the model distinguishes classes.
 
         Objects that a border of a window cuts become one.
 
         Args:
-            settings: how objects are found; by default as `Settings` says.
+            settings: settings of the search; by default those of `Settings`.
 
         Raises:
             ValueError: no image is set.
@@ -324,16 +324,16 @@ class Model:
         boxes: FloatArray | None = None,
         masks: FloatArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
-        """Answer K prompts of one kind, in pixels of the network's input.
+        """Decode K prompts of one kind, in pixels of the network's input.
 
         Args:
             coords: (K, N, 2) xy; N may be 0.
-            labels: (K, N), 1 on the object, 0 not on it.
+            labels: (K, N), 1 on the object, 0 beside it.
             boxes: (K, 4) XYXY, or None.
             masks: (K, 1, h, w) logits, or None.
 
         Returns:
-            (K, M, h, w) logits over the whole S×S input, mask 0 the single one, and (K, M) predicted IoU.
+            Logits (K, M, h, w) over the whole S×S input, with the single mask first, and predicted IoU (K, M).
         """
         feeds = {
             **self.encoded.levels,
@@ -358,7 +358,7 @@ class Model:
         return np.concatenate(parts) if parts else np.zeros((0, height, width), np.float32)
 
     def _dense_answer(self) -> tuple[FloatArray, FloatArray] | None:
-        """Return class logits (K, h, w) and logits of distances (h, w); None without a dense head."""
+        """Return class logits (K, h, w) and distance logits (h, w); None without a dense head."""
         levels = self.encoded.levels
         if self.manifest.dense is None:
             return None
@@ -368,7 +368,7 @@ class Model:
         return self._dense
 
     def _class_of(self, low: FloatArray) -> tuple[int, float] | None:
-        """Return class and probability of a mask (h, w); None without classes of objects, or an empty mask."""
+        """Return class and probability of a mask (h, w); None without classes of objects or for an empty mask."""
         dense, spec, inside = self._dense_answer(), self.manifest.dense, low > 0
         if dense is None or spec is None or spec.classes == (None,) or not inside.any():
             return None
@@ -387,12 +387,12 @@ class Model:
             planes = planes[None]  # (1, H, W)
         if planes.ndim != 3 or len(planes) != len(self.channels) or 0 in planes.shape:
             raise ValueError(f"the image must be an array {wanted}; got shape {planes.shape}")
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and therefore invalid
             planes = np.ascontiguousarray(planes, np.float32)
         return planes
 
     def _measured(self, planes: FloatArray) -> BoolArray:
-        """Return (H, W), True where a channel is valid; ValueError if none is anywhere."""
+        """Return (H, W) bool, True where a channel is valid; raise ValueError if there is no such pixel."""
         measured = np.zeros(planes.shape[1:], np.bool_)
         for plane, channel in zip(planes, self.channels, strict=True):
             low, high = channel.valid_range or (-np.inf, np.inf)
@@ -404,7 +404,7 @@ class Model:
             for one in self.channels
             if one.valid_range is not None
         )
-        raise ValueError("no pixel holds a measurement" + (f"; valid are {ranges}" if ranges else ""))
+        raise ValueError("no pixel has a valid measurement" + (f"; valid are {ranges}" if ranges else ""))
 
     def _check_prompt(
         self, coords: FloatArray, labels: npt.NDArray[np.int64], boxes: FloatArray, mask: FloatArray | None
@@ -442,6 +442,6 @@ class Model:
                 self._sessions[name] = onnxruntime.InferenceSession(
                     self.folder / name, options, providers=list(self._providers)
                 )
-            except Exception as error:  # onnxruntime's own errors share no base of their own
+            except Exception as error:  # onnxruntime's errors have no common base class
                 raise ModelError(f"onnxruntime cannot load {self.folder / name} ({error})") from error
         return self._sessions[name]
