@@ -175,7 +175,7 @@ function showPrompt() {
   } else if (walk) {
     const current = suggestion();
     const place = `Suggestion ${walk.at + 1} of ${walk.items.length}, score ${current.score.toFixed(2)}`;
-    text.textContent = `${place}${named(classNow())}. Enter accepts, N refuses, Esc stops.`;
+    text.textContent = `${place}${named(classNow())}. Enter accepts, N refuses, Shift+Enter accepts all that are left, Esc stops.`;
   } else if (app.selected !== null) {
     const object = app.labels.objects.get(app.selected);
     text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
@@ -473,7 +473,8 @@ async function suggest() {
     while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
     if (key !== app.image.key) return;
     if (!objects.length) {
-      messages.note("The model finds no further object here.");
+      const none = `The model finds no ${app.labels.objects.size ? "further " : ""}object here.`;
+      messages.note(`${none} Click what it misses: the more is labelled and the longer a training, the more it finds.`);
       return;
     }
     app.selected = null;
@@ -678,7 +679,11 @@ document.addEventListener("click", ({ target, detail }) => {
   }
 }, { capture: true }); // before the row makes way for a new one
 byId("brush").addEventListener("input", ({ target }) => setRadius(2 ** Number(target.value)));
-byId("train").addEventListener("click", () => attempt(() => training.toggle()));
+byId("train").addEventListener("click", () => {
+  stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
+  attempt(() => training.toggle());
+});
+byId("export").addEventListener("click", () => stage.canvas.focus({ preventScroll: true }));
 let adding = Promise.resolve();
 byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -68,9 +68,12 @@ export class TrainingPanel {
     const text = [];
     if (running) {
       text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
-      if (step) text.push(`About ${Math.ceil(((seconds / step) * (steps - step)) / 60)} min left`);
-    } else if (state === "done") text.push(adopted ? "New model in use" : "The model before was better and stays");
-    else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
+      if (step && step < steps) text.push(`About ${Math.ceil(((seconds / step) * (steps - step)) / 60)} min left`);
+      else if (step && /^step/.test(message)) text.push("Writing what was trained");
+    } else if (state === "done") {
+      const kept = "The new model is not better, so the one before stays: label more images or take more steps";
+      text.push(adopted ? "New model in use" : kept);
+    } else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
     if (score !== null) {
       const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
       text.push(`${score.toFixed(3)}${compared} (${metric})`);
