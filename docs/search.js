@@ -13,6 +13,9 @@
     return { place: doc.location, title: plain(doc.title), text: plain(doc.text) };
   });
 
+  var pages = {};
+  for (var section of sections) if (!section.place.includes("#")) pages[section.place] = section.title;
+
   function find(question) {
     var words = question.toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return [];
@@ -37,7 +40,9 @@
     link.className = "md-search-result__link";
     link.href = base + "/" + section.place;
     body.className = "md-search-result__article md-typeset";
-    body.appendChild(document.createElement("h1")).textContent = section.title;
+    var page = pages[section.place.split("#")[0]] || section.title;
+    body.appendChild(document.createElement("h1")).textContent =
+      page === section.title ? page : page + ": " + section.title;
     body.appendChild(document.createElement("p")).textContent =
       (from ? "…" : "") + section.text.slice(from, from + 180) + (section.text.length > from + 180 ? "…" : "");
     link.appendChild(body);
