@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -382,6 +383,29 @@ def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pat
         with pytest.raises(DataError, match=r"journal\.jsonl, byte \d+: .*newer"):
             of_image(tmp_path)
         assert journal.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"kind": "undo", "version": 1}, "nothing is there to undo"),
+        ({"kind": "edit", "version": 1, "changes": [{"id": 1, "before": None, "after": "far"}]}, "not in the image"),
+        ({"kind": "edit", "version": 1, "changes": [{"id": -1, "before": None, "after": None}]}, "cannot be read"),
+    ],
+)
+def test_a_history_that_does_not_fit_is_refused(tmp_path: Path, record: dict[str, Any], why: str) -> None:
+    """Of a stranger, or of an image that has another size since the last session."""
+    far = {"class": None, "mask": {"box": [900, 900, 901, 901], "runs": [0, 1]}}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(record).replace('"far"', json.dumps(far)) + "\n")
+    with pytest.raises(DataError, match=rf"(?s)journal\.jsonl, byte 0: .*{why}.*move the file away"):
+        of_image(tmp_path)
+
+
+def test_a_class_of_a_mask_of_32_bits_is_listed(tmp_path: Path) -> None:
+    """Its number is above those of 31 bits."""
+    from simmat_plugin_annotate.state import FolderState
+
+    assert FolderState(format=1).with_seen(3 * 10**9, "").ids() == [3 * 10**9]
 
 
 def test_the_last_step_is_found_without_the_others(tmp_path: Path) -> None:

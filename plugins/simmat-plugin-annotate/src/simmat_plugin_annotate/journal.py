@@ -22,6 +22,7 @@ from simmat.io.files import output_error, parse_json
 from simmat.io.files.system import sync
 from simmat.types import RegionRule
 from simmat_plugin_annotate.masks import MaskDocument
+from simmat_plugin_annotate.state import MOST_CLASS_ID
 
 HEAD = {"format": 1}
 """First line of a journal."""
@@ -30,14 +31,14 @@ HEAD = {"format": 1}
 class StoredObject(Document):
     """An object in one state: its class, None if it has none, and its pixels."""
 
-    class_id: int | None = Field(alias="class")
+    class_id: int | None = Field(alias="class", ge=1, lt=MOST_CLASS_ID)
     mask: MaskDocument
 
 
 class Change(Document):
     """An object before and after a step; None if it did not exist."""
 
-    id: int
+    id: int = Field(ge=1)
     before: StoredObject | None
     after: StoredObject | None
 

@@ -89,7 +89,7 @@ class ImageLabels:
             placed: called with the path of the mask file when it changes, and with None before the file is removed.
 
         Raises:
-            DataError: the mask cannot be read, is of another size, or cannot be edited.
+            DataError: the mask or the journal cannot be read, is of another size, or cannot be edited.
         """
         self.lock = threading.RLock()
         self.size_hw, self.mask = size_hw, mask
@@ -107,7 +107,14 @@ class ImageLabels:
         self._intended_sha256: str | None = None  # of the last content to be written
         self._mask_stat: tuple[int, int] | None = None
         for at, record in self._journal.read():
-            self._replay(record, at)
+            try:
+                self._replay(record, at)
+            except (DataError, IndexError) as error:
+                why = error if isinstance(error, DataError) else f"nothing is there to {record.kind}"
+                raise DataError(
+                    f"{journal}, byte {at}: the history does not fit this image: {why}. Put the former image back, or "
+                    "move the file away: the labels are then those of the mask"
+                ) from None
         self.refresh(rewrite=True)
 
     @property

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field
 from simmat.documents import Document, as_tuples
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
-from simmat_plugin_annotate.state import MOST_CLASSES, Colour
+from simmat_plugin_annotate.state import MOST_CLASS_ID, MOST_CLASSES, Colour
 
 MOST_POINTS = 256
 MOST_EDITS = 512
 Version = Annotated[int, Field(ge=0, lt=2**31)]
 ObjectId = Annotated[int, Field(ge=1, lt=2**53)]
-ClassId = Annotated[int, Field(ge=1, lt=2**31)]
+ClassId = Annotated[int, Field(ge=1, lt=MOST_CLASS_ID)]
 Place = Annotated[float, Field(ge=-1, lt=2**31)]
 Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)]
 

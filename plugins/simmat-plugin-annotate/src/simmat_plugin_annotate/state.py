@@ -19,6 +19,8 @@ COLOURS = (
 )
 """Colours of classes, distinguishable with colour blindness: those of Okabe and Ito, then lighter ones."""
 MOST_CLASSES = 1000
+MOST_CLASS_ID = 2**53
+"""Above the largest number of a class, which is a value of the masks: json in a browser counts to it."""
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 GivenClass = tuple[int | None, str, str | None]
@@ -28,7 +30,7 @@ GivenClass = tuple[int | None, str, str | None]
 class ObjectClass(Document):
     """A class of objects."""
 
-    id: int = Field(ge=1, lt=2**31)
+    id: int = Field(ge=1, lt=MOST_CLASS_ID)
     name: str = Field(min_length=1, max_length=100)
     colour: Colour
 
