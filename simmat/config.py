@@ -220,6 +220,11 @@ class TrainConfig(Document):
         ge=1,
         description="Steps between validations; by default a tenth of the run, more where that costs much.",
     )
+    val_images: int | None = Field(
+        None,
+        ge=1,
+        description="Validate on this many images, drawn by the seed; by default all, fewer where that costs much.",
+    )
     pictures: bool = Field(True, description="Write report.html, a page that shows the run (simmat-plugin-report).")
 
     track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(

@@ -68,6 +68,7 @@ OTHER: dict[str, Any] = {
     "grad_clip": 0.5,
     "grad_accumulation": 2,
     "val_every": 3,
+    "val_images": 2,
     "precision": "bf16",
     "seed": 1,
 }

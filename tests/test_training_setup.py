@@ -51,24 +51,25 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "val", "heads", "every"),
+    ("steps", "val", "heads", "every", "used"),
     [
-        (1000, 2, "prompt", 100),
-        (1000, 2, "prompt,dense", 100),
-        (12, 2, "prompt", 2),
-        (12, 6, "prompt", 4),
-        (4, 8, "prompt", 4),
+        (1000, 2, "prompt", 100, 2),
+        (1000, 2, "prompt,dense", 100, 2),
+        (12, 2, "prompt", 2, 2),
+        (12, 6, "prompt", 6, 6),
+        (12, 14, "prompt", 12, 9),
+        (24, 14, "prompt,dense", 24, 9),
     ],
 )
 def test_validation_is_a_fifth_of_a_run_by_default(
-    tmp_path: Path, steps: int, val: int, heads: str, every: int
+    tmp_path: Path, steps: int, val: int, heads: str, every: int, used: int
 ) -> None:
     """A short run would otherwise spend most of its time on scores; the last step has one in every case."""
     data = gray_set(tmp_path / "data", val=val)
     setup = prepare(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry(), Callback())
-    assert setup.val_every == every
-    validations = 1 + -(-steps // every)
-    assert validations * setup.val_encoded <= steps * setup.config.batch_size or validations == 2
+    assert (setup.val_every, len(setup.val)) == (every, used)
+    assert (1 + -(-steps // every)) * 4 * setup.val_work <= 3 * steps * setup.config.batch_size
+    assert any(f"{used} of {val} samples" in note for note in setup.notes) == (used < val)
 
 
 def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Training on a part of the images."""
+"""Training and validating on a part of the images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat.errors import ConfigError
@@ -42,3 +44,20 @@ def test_more_images_than_there_are_is_refused(data: Path) -> None:
     """A run on fewer images than it says would be reported wrongly."""
     with pytest.raises(ConfigError, match=r"--train-images 21 .* 20 "):
         drawn(data, train_images=21)
+
+
+def test_validation_images_are_drawn_once_and_one_can_be_scored(tmp_path: Path) -> None:
+    """Scores of two steps are compared, and a resumed run compares its own with those from before."""
+    data = gray_set(tmp_path / "set", val=9)
+    for number in range(5, 13):  # of s5 to s13 only the last has an object
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(data / f"masks/s{number}.png")
+
+    def val(**changes: Any) -> list[str]:
+        setup = prepare(config(data, tmp_path / "run", **changes), registry(), Callback())
+        return [sample.id for sample in setup.val]
+
+    assert val(val_images=1) == ["s13"]
+    assert val(val_images=4, steps=3) == val(val_images=4, steps=900, val_every=None)
+    assert set(val(val_images=4)) < set(val(val_images=5)) < set(val())
+    with pytest.raises(ConfigError, match=r"--val-images 10 .* 9 "):
+        val(val_images=10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,27 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
             f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
             f"use at most {len(samples)}, or leave it out"
         )
+    return _drawn(samples, count, config.seed)
+
+
+def _drawn(
+    samples: Sequence[Sample], count: int, seed: int, first_of: Callable[[], Sequence[Sample]] = tuple
+) -> tuple[Sample, ...]:
+    """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
     if count == len(samples):
         return tuple(samples)
-    drawn = sorted(samples, key=lambda sample: id_digest(f"{config.seed}/{sample.id}"))
-    chosen = {sample.id for sample in drawn[:count]}
+    needed = {sample.id for sample in first_of()}
+    drawn = sorted(samples, key=lambda sample: id_digest(f"{seed}/{sample.id}"))
+    first = next((sample for sample in drawn if sample.id in needed), None)
+    chosen = {sample.id for sample in sorted(drawn, key=lambda sample: sample is not first)[:count]}
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
 _VALIDATIONS = 10
-_TRAINED = 4
-"""How many images are scored in the time of one in a training step, which goes back too, and asks more often."""
+_ENOUGH = 100
+"""How many validation images are enough to compare the steps of a run; beyond, more validations are worth more."""
+_TRAINED = 3
+"""How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,8 @@ class Setup:
         config: the resolved config.
         contents: digests of its files, compared on resume.
         train: training samples, each with a region.
-        val: validation samples.
-        val_encoded: number of images and windows of them that a validation encodes.
+        val: samples of every validation of the run: those of the split, or some of them, see `_validated`.
+        val_work: work of a validation, see `_work`.
         spec: spec of the network.
         steps: total optimiser steps.
     """
@@ -87,7 +98,7 @@ class Setup:
     contents: Contents
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
-    val_encoded: int
+    val_work: float
     spec: ModelSpec
     parts: Parts
     pipeline: Pipeline
@@ -98,12 +109,11 @@ class Setup:
     def val_every(self) -> int:
         """Steps between validations: from the config, or so many that validation is at most a fifth of the work.
 
-        Work is counted in encoded images, see `_TRAINED`. At most `_VALIDATIONS` are made, and at least one at the end;
-        that before the first step counts too.
+        At most `_VALIDATIONS` are made, and at least one at the end; that before the first step counts too.
         """
         if self.config.val_every is not None:
             return self.config.val_every
-        validations = self.steps * self.config.batch_size * _TRAINED // (4 * self.val_encoded)
+        validations = int(_work_allowed(self.config, self.steps) / self.val_work)
         return math.ceil(self.steps / min(max(validations - 1, 1), _VALIDATIONS))
 
     @property
@@ -144,7 +154,7 @@ _SLOW_FOR_RANDOM = 1e-4
 
 
 def _notes(
-    config: TrainConfig, index: DataIndex, train: Sequence[Sample], size: int, parts: Parts, steps: int
+    config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts, steps: int
 ) -> Iterator[str]:
     """Yield what a user should know before the first step; raise ConfigError if --paste has nothing to copy."""
     yield index.dataset.split_note
@@ -155,6 +165,9 @@ def _notes(
     count, every = len(train), len(index.training_samples())
     if count != every:
         yield f"{count} of {every} training samples are used, drawn by seed {config.seed}."
+    if val != (every := len(index.dataset.split("val"))):
+        why = "" if config.val_images else ", so as to take at most a fifth of the run (--val-images sets how many)"
+        yield f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
     if config.paste and (repeatable := index.with_repeatable(train)) != count:
         if not repeatable:
             raise ConfigError(
@@ -198,10 +211,10 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
     dataset = index.dataset
-    every, val = index.training_samples(), dataset.split("val")
+    every = index.training_samples()
     if known is None:  # check what validation needs before the run's folder is made
-        if not index.with_regions(val, "validation"):
-            raise nothing_to_score(dataset, val)
+        if not index.with_regions(dataset.split("val"), "validation"):
+            raise nothing_to_score(dataset, dataset.split("val"))
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = subset_of(every, config)
     contents = index.contents
@@ -212,8 +225,44 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
-    notes = tuple(filter(None, _notes(config, index, train, size, parts, steps)))
-    return Setup(config, dataset, contents, train, val, _encoded(index, val, spec), spec, parts, pipeline, steps, notes)
+    val = _validated(index, config, spec, steps)
+    notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
+    work = _work(index, val, config, spec)
+    return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes)
+
+
+def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec, steps: int) -> tuple[Sample, ...]:
+    """Return the validation samples on which a run is scored, in the order of the data set.
+
+    They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
+    says, or where it sets neither them nor `val_every`, as many as keep validation at a fifth of the work.
+    """
+    every = index.dataset.split("val")
+    count = config.val_images or len(every)
+    if count > len(every):
+        raise ConfigError(
+            f"--val-images {count} is more than the {len(every)} validation samples in {config.data}; use at most "
+            f"{len(every)}, or leave it out"
+        )
+    if config.val_images is None and config.val_every is None:
+        affordable = int(len(every) * _work_allowed(config, steps) / _work(index, every, config, spec))
+        count = min(count, max(affordable // (1 + _VALIDATIONS), min(affordable // 2, _ENOUGH), 1))
+    return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
+
+
+def _work(index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec) -> float:
+    """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
+
+    Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
+    """
+    prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
+    asked = config.prompts_per_image * (1 + config.corrections)
+    return max(_encoded(index, val, spec), prompts / asked)
+
+
+def _work_allowed(config: TrainConfig, steps: int) -> float:
+    """Return how much work all validations may be: a quarter of that of the steps, a fifth of the run."""
+    return steps * config.batch_size * _TRAINED / 4
 
 
 def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:

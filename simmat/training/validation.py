@@ -72,7 +72,7 @@ class Untrained:
 
 
 def score_untrained(config: TrainConfig, registry: Registry, split: str, *, everything: bool = False) -> Untrained:
-    """Build the network of a config as `train` does, and score it untrained on "train", "val" or "test".
+    """Build the network of a config as `train` does, and score it untrained on "train", "val" (as `train`) or "test".
 
     The channel statistics are always those of the training images. `everything` also finds every object by a grid of
     clicks.
@@ -80,7 +80,7 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     setup = prepare(config, registry, Callback())
     device = pick_device(config.device)
     model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
-    samples = setup.dataset.split(split)
+    samples = setup.val if split == "val" else setup.dataset.split(split)
     scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
     if everything:
         predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
