@@ -193,7 +193,12 @@ class TrainConfig(Document):
     paste: float = Field(
         0.0, ge=0, le=1, description="Share of the training images in which objects are copied beside others."
     )
-    workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main process.")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_WORKERS,
+        description="Processes that load data; 0 loads in the main process; by default chosen by the number of cores.",
+    )
 
     heads: Heads = Field(
         DEFAULT_HEADS,

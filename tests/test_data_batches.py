@@ -34,6 +34,25 @@ def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
     assert not torch.equal(items[3].planes, items[3 + len(items.samples)].planes)
 
 
+def test_items_of_images_in_memory_are_equal_until_a_file_changes(items: TrainingItems, tmp_path: Path) -> None:
+    """Keeping them saves time and nothing else; whoever draws a mask or an image anew sees it."""
+    size = 4 * 40 * 56  # of an image in float32
+    for room, kept in ((4 * size, 4), (100 * size, 5)):
+        remembering = replace(items, image_bytes=room)
+        for position in (*range(10), *range(10)):
+            pairs = zip(remembering[position], items[position], strict=True)
+            assert all(torch.equal(known, read) for known, read in pairs)
+        assert len(remembering._known._images) == kept
+    data = gray_set(tmp_path / "set")
+    fresh = prepare(config(data, tmp_path / "run", augment=False), registry(), Callback()).items()
+    changing = replace(fresh, image_bytes=100 * size)
+    before = changing[0].planes
+    for path in (data / "images").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert not torch.equal(changing[0].planes, before)
+    assert torch.equal(changing[0].planes, fresh[0].planes)
+
+
 def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
     """A click beside its target would teach the opposite."""
     for position in range(6):

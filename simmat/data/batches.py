@@ -23,6 +23,7 @@ from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.coverage import Coverage
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.dense_targets import NO_TRUTH, DenseClasses, dense_targets
+from simmat.data.fingerprint import file_times
 from simmat.data.instances import Instance, Label, region_from_mask, seen_part, visible_regions
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
@@ -75,7 +76,7 @@ class TrainingItems(TorchDataset[Batch]):
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         dense: what a dense head is trained to tell apart; None without one.
-        labels: keeps the labels that were read.
+        image_bytes: how much memory images that were read may take in this process.
     """
 
     dataset: Dataset
@@ -87,7 +88,8 @@ class TrainingItems(TorchDataset[Batch]):
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
     dense: DenseClasses | None = None
-    labels: _KnownLabels = field(default_factory=lambda: _KnownLabels(), init=False, repr=False, compare=False)
+    image_bytes: int = 0
+    _known: _Known = field(default_factory=lambda: _Known(), init=False, repr=False, compare=False)
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -129,9 +131,9 @@ class TrainingItems(TorchDataset[Batch]):
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
         crop = self.dataset.card.crop
         if sample.window is None or crop is None:
-            image = self.dataset.image(sample)
-            return image, self.dataset.seen_label(self.labels(self.dataset, sample), sample, image)
-        whole = self.labels(self.dataset, sample)
+            image = self._known.image(self.dataset, sample, self.image_bytes)
+            return image, self.dataset.seen_label(self._known.label(self.dataset, sample), sample, image)
+        whole = self._known.label(self.dataset, sample)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
         label = cut_label(whole, inside, keep=0)
@@ -157,27 +159,45 @@ class TrainingItems(TorchDataset[Batch]):
         return [picked[int(index)] for index in order]
 
 
-class _KnownLabels:
-    """Labels that were read before, up to `_LABEL_BYTES`.
+class _Known:
+    """Labels and images that were read before, up to some bytes each.
 
     The first ones stay: every epoch has another order, so none of them is needed sooner than others.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Label] = {}
-        self._free = _LABEL_BYTES
+        self._labels: dict[str, Label] = {}
+        self._images: dict[str, tuple[bytes, SensorImage]] = {}
+        self._label_bytes = self._image_bytes = 0
 
-    def __call__(self, dataset: Dataset, sample: Sample) -> Label:
+    def label(self, dataset: Dataset, sample: Sample) -> Label:
         """Return the label of a sample, see `Dataset.label`."""
-        if (known := self._known.get(sample.id)) is not None:
+        if (known := self._labels.get(sample.id)) is not None:
             return known if known.ignore.size else replace(known, ignore=np.zeros(known.size_hw, np.bool_))
         label = dataset.label(sample)
         kept = label if label.ignore.any() else replace(label, ignore=np.empty((0, 0), np.bool_))
         regions = (*kept.regions, *kept.small)
-        self._free -= kept.ignore.nbytes + sum(region.crop.nbytes + _OBJECT_BYTES for region in regions)
-        if self._free >= 0:
-            self._known[sample.id] = kept
+        self._label_bytes += kept.ignore.nbytes + sum(region.crop.nbytes + _OBJECT_BYTES for region in regions)
+        if self._label_bytes <= _LABEL_BYTES:
+            self._labels[sample.id] = kept
         return label
+
+    def image(self, dataset: Dataset, sample: Sample, most: int) -> SensorImage:
+        """Return the image of a sample, see `Dataset.image`; read again if its files were written since."""
+        if most == 0:
+            return dataset.image(sample)
+        state = file_times(sample.images).tobytes()
+        known = self._images.get(sample.id)
+        if known is not None and known[0] == state:  # with arrays of its own, which may be changed
+            return replace(known[1], data=known[1].data.copy(), valid=known[1].valid.copy())
+        image = dataset.image(sample)
+        whole = bool(image.valid.all())
+        size = image.data.nbytes + (0 if whole else image.valid.nbytes)
+        if known is None and self._image_bytes + size <= most:
+            self._image_bytes += size
+            valid = np.broadcast_to(np.True_, image.valid.shape) if whole else image.valid.copy()
+            self._images[sample.id] = state, replace(image, data=image.data.copy(), valid=valid)
+        return image
 
 
 def _resized(region: Instance, coverage: Coverage) -> Instance:

@@ -1,6 +1,11 @@
-"""Set up accelerate for a run, and share buffers between its processes."""
+"""Set up accelerate for a run, share buffers between its processes, and choose how many processes load data."""
 
 from __future__ import annotations
+
+import multiprocessing
+import shutil
+import sys
+from contextlib import suppress
 
 import torch
 from accelerate import Accelerator
@@ -8,8 +13,16 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, broadcast
 
 from simmat.config import TrainConfig
+from simmat.data.batches import TrainingItems
 from simmat.errors import ConfigError
 from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
+from simmat.threads import usable_cpus
+
+_MOST_LOADING = 8
+_WORTH = 32
+"""Fewest items for a process that loads data, so that its start pays off."""
+_CORES = 4
+"""Cores for each such process, where the cores compute the steps, too."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -52,3 +65,27 @@ def share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
+
+
+def loading_processes(config: TrainConfig, accelerator: Accelerator, items: TrainingItems, count: int) -> int:
+    """Return how many processes load the next `count` items: as the config says, or so many that no step waits.
+
+    0 where they cost more than they give: for few items, and on a CPU of few cores, which compute the steps. 0, too, on
+    systems other than Linux, where each would start Python anew, in a process that may have no children, and where
+    /dev/shm, through which they pass batches, has little room.
+    """
+    if config.workers is not None:
+        return config.workers
+    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 0
+    processes: int = accelerator.num_processes
+    cores = usable_cpus() // processes
+    most = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES
+    most = min(most, count // processes // _WORTH, _MOST_LOADING)
+    if most <= 0:
+        return 0
+    step_bytes = config.batch_size * sum(part.nbytes for part in items[0])
+    room = 0
+    with suppress(OSError):  # each has two batches ready; half of the room is left to others
+        room = shutil.disk_usage("/dev/shm").free // (4 * step_bytes)
+    return min(most, room)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.data.batches import Batch, StepSampler, collate
+from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
@@ -27,7 +28,7 @@ from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
-from simmat.training.accelerator import make_accelerator, share_buffers
+from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
 from simmat.training.callbacks import Callback, Callbacks, LiveRun, RunPlan
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
@@ -44,9 +45,12 @@ from simmat.training.state import (
     save_state,
     scaler_notes,
 )
-from simmat.training.step import TrainingStep, estimate_bytes, memory_warning
+from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
 from simmat.training.trackers import TrackingCallback, check_tracker
 from simmat.training.validation import choosing_score, validate
+
+IMAGE_MEMORY = 1 / 8
+"""Share of the memory of the machine or container for images that were read, so that they need not be read again."""
 
 
 class Interrupted(SimMATError):
@@ -139,18 +143,26 @@ class _Run:
             backbone_factor=config.backbone_lr_factor,
         )
         parts = config.grad_accumulation
+        items, workers = self._items()
         loader = DataLoader(
-            self.setup.items(),
+            items,
             batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
             collate_fn=collate,
-            num_workers=config.workers,
-            persistent_workers=False,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
         if state:  # after accelerate, which would move AdamW's step counts to the device
             module = self.accelerator.unwrap_model(self.step)
             load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
             load_scaler_notes(self.accelerator.scaler, state.notes.scaler, str(self.folder.state))
+
+    def _items(self) -> tuple[TrainingItems, int]:
+        """Return the training items, and how many processes load them."""
+        items, left = self.setup.items(), (self.setup.steps - self.done) * self.config.batch_size
+        workers = loading_processes(self.config, self.accelerator, items, left)
+        memory = int(IMAGE_MEMORY * (available_bytes(torch.device("cpu")) or 0))
+        return replace(items, image_bytes=memory // (self.accelerator.num_processes * max(workers, 1))), workers
 
     def _peak(self) -> float:
         return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate

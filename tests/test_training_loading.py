@@ -1,0 +1,76 @@
+"""Processes that load data: how many there are, and that they change nothing."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from accelerate import Accelerator
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.training import RunFolder
+from simmat.training.accelerator import loading_processes
+
+Usage = namedtuple("Usage", "free")
+
+
+def test_a_run_is_the_same_with_any_number_of_processes(tmp_path: Path) -> None:
+    """Their number is chosen by the machine, which must not choose the result."""
+    data = gray_set(tmp_path / "set")
+    losses, weights = [], []
+    for workers in (0, 2):
+        out = tmp_path / f"run{workers}"
+        settings = config(data, out, steps=3, val_every=3, val_images=1, workers=workers, pictures=False)
+        bundle = training.train(settings, registry())
+        losses.append([record["loss"] for record in RunFolder(out).records() if record["kind"] == "train"])
+        weights.append((bundle / "weights.safetensors").read_bytes())
+    assert losses[0] == losses[1]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "processes", "count", "free", "expected"),
+    [
+        (2, "cpu", 1, 10**6, 2**34, 0),
+        (8, "cpu", 1, 10**6, 2**34, 2),
+        (16, "cpu", 2, 10**6, 2**34, 2),
+        (2, "cuda", 1, 10**6, 2**34, 1),
+        (64, "cuda", 2, 10**6, 2**34, 8),
+        (64, "cuda", 1, 20, 2**34, 0),
+        (64, "cuda", 1, 70, 2**34, 2),
+        (64, "cuda", 1, 10**6, 2**16, 0),
+    ],
+)
+def test_processes_are_as_many_as_pay_off(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    device: str,
+    processes: int,
+    count: int,
+    free: int,
+    expected: int,
+) -> None:
+    """On a GPU no step should wait; on a CPU, for little data or without room they would only cost."""
+    module = "simmat.training.accelerator"
+    monkeypatch.setattr(f"{module}.sys.platform", "linux")
+    monkeypatch.setattr(f"{module}.usable_cpus", lambda: cores)
+    monkeypatch.setattr(f"{module}.torch.get_num_threads", lambda: cores)
+    monkeypatch.setattr(f"{module}.shutil.disk_usage", lambda _: Usage(free))
+    settings = config(tmp_path, tmp_path / "run")
+    items = [(torch.zeros(2**12),)]
+    where = SimpleNamespace(num_processes=processes, device=torch.device(device))
+
+    def chosen(**changes: Any) -> int:
+        given = settings.model_copy(update=changes)
+        return loading_processes(given, cast(Accelerator, where), cast(Any, items), count)
+
+    assert chosen() == expected
+    assert chosen(workers=3) == 3
+    monkeypatch.setattr(f"{module}.sys.platform", "darwin")
+    assert chosen() == 0
