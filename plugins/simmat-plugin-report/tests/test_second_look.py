@@ -148,7 +148,7 @@ def test_channels_are_not_counted_as_files(tmp_path: Path) -> None:
         save_mask(tmp_path / f"masks/train/{number}.png", np.eye(8))
     said = check_dataset(open_planes(tmp_path)).text()
     assert " files, first" not in said
-    assert all(f"train: channel 'p{number}' is 1 K everywhere" in said for number in range(5))
+    assert all(f"train: channel 'p{number}' is -272.15 °C everywhere" in said for number in range(5))
 
 
 def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_errors(
