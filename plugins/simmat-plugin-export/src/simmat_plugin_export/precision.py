@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,21 +34,32 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
         return simplified(file)
 
 
-def quantized_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+def quantized_dynamic(model: onnx.ModelProto, *, kept: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a model whose matrices are 8-bit, with the range of activations measured in every call.
 
-    Convolutions stay as they are: onnxruntime is slower with this kind of integers there.
+    Convolutions stay as they are: onnxruntime is slower with this kind of integers there. So do the nodes named in
+    `kept`.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         out = Path(folder) / "out.onnx"
-        quantize_dynamic(model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            model,
+            out,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(kept),
+        )
         return onnx.load(out)
 
 
-def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> onnx.ModelProto:
-    """Return a model whose matrices and convolutions are 8-bit, with the ranges that activations have on `feeds`."""
+def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Sequence[str] = ()) -> onnx.ModelProto:
+    """Return a model whose matrices and convolutions are 8-bit, with the ranges that activations have on `feeds`.
+
+    The nodes named in `kept` stay as they are.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -73,6 +84,7 @@ def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> onnx.Mod
             reduce_range=True,  # without VNNI, 16-bit sums of products of 8 bits overflow
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(kept),
             extra_options={"CalibMovingAverage": True},
         )
         return onnx.load(out)
