@@ -61,7 +61,7 @@ def trace(
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
             torch.onnx.export(
-                _Fixed(module, one, other),
+                _Fixed(module, one, other).eval(),  # the mode that the exporter leaves it in
                 tuple(inputs),
                 str(file),
                 input_names=list(names),
@@ -131,6 +131,11 @@ class _Replayed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.adaptive_avg_pool2d and (kernel := _whole_kernel(*args)) is not None:
             return F.avg_pool2d(args[0], kernel)
+        if func is F.rms_norm:  # ONNX has it from opset 23 on
+            return _rms_norm(*args, **(kwargs or {}))
+        if func is F.interpolate and (kwargs or {}).get("antialias"):
+            # ONNX has no such operator. Models ask it for tables of positions, which depend on no input.
+            return torch.from_numpy(func(*args, **kwargs).detach().numpy().copy())
         if func is torch.Tensor.unflatten:  # the exporter makes constants of the other sizes
             image, axis, sizes = args
             shape, axis = _SHAPE(image), axis % image.ndim
@@ -159,6 +164,16 @@ class _Fixed(nn.Module):
         """Run the module."""
         with _Replayed(self._one, self._other):
             return self.module(*inputs)
+
+
+def _rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """Compute `F.rms_norm` by simpler operators."""
+    axes = tuple(range(-len(normalized_shape), 0))
+    least = torch.finfo(input.dtype).eps if eps is None else eps
+    scaled = input * torch.rsqrt(input.square().mean(axes, keepdim=True) + least)
+    return scaled if weight is None else scaled * weight
 
 
 def _whole_kernel(image: Tensor, size: Any) -> tuple[int, int] | None:

@@ -74,7 +74,7 @@ def _projected(module: nn.Module) -> tuple[Tensor, Tensor]:
 def _split(tokens: Tensor, like: Tensor) -> Tensor:
     """(N, heads · d) to (B, heads, N, d) of the dtype and batch of (B, heads, …, d)."""
     heads = tokens.reshape(len(tokens), like.shape[1], like.shape[3]).transpose(0, 1)
-    return heads.to(like.dtype).expand(len(like), -1, -1, -1)
+    return heads.to(like.dtype).expand(like.shape[0], -1, -1, -1)
 
 
 def open_attention(module: nn.Module, width: int, *, prefix_is_projected: bool) -> None:

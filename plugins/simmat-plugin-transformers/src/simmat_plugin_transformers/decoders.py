@@ -1,5 +1,7 @@
 """The library's prompt encoders and mask decoders, for prompts over several images.
 
+Sizes are asked of tensors, not of their `len`, which tracing for ONNX makes a constant.
+
 A decoder of the library gives one mask or three; here all four come from one pass. For SAM, SAM 2 and SAM 3 the
 pass is put together from the decoder's own parts, and tests hold it to the library's answers.
 """
@@ -59,7 +61,7 @@ class ClickDecoder(nn.Module):
                 input_masks=self._checked(prompts.mask_input),
             )
         if sparse is None:
-            sparse = dense.new_zeros(len(points), 1, 0, dense.shape[1])
+            sparse = dense.new_zeros(points.shape[0], 1, 0, dense.shape[1])
         return sparse[:, 0], dense
 
     def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,31 +96,15 @@ class SamHQDecoder(ClickDecoder):
         self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
         level, early = embedding.levels
-        rows, answers = [], []
-        for number in sorted(set(image.tolist())):
-            asked = (image == number).nonzero()[:, 0]
-            rows.append(asked)
-            own_mask = len(dense) > 1 or len(image) == 1
-            # The library adds one dense embedding to all prompts of an image; of several, each needs its own row.
-            count = len(asked) if own_mask else 1
-            points = sparse[asked][:, None] if own_mask else sparse[asked][None]
-            answers.append(
-                self._ask(
-                    level[number].expand(count, -1, -1, -1),
-                    early[number].expand(count, -1, -1, -1),
-                    points,
-                    dense[asked] if own_mask else dense,
-                )
-            )
-        back = torch.cat(rows).argsort()
-        return torch.cat([masks for masks, _ in answers])[back], torch.cat([iou for _, iou in answers])[back]
+        rows = dense.expand(sparse.shape[0], -1, -1, -1)  # each prompt has its own
+        return self._ask(level[image], early[image], sparse[:, None], rows)
 
     def _ask(self, level: Tensor, early: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D, h, w), (B, E, h, w), (B, P, tokens, D), (B, D, h, w) -> masks (B·P, 4, 4h, 4w) and iou (B·P, 4)."""
         passes = [
             self.mask_decoder(
                 image_embeddings=level,
-                image_positional_embeddings=self._positions(level).expand(len(level), -1, -1, -1),
+                image_positional_embeddings=self._positions(level).expand(level.shape[0], -1, -1, -1),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 multimask_output=several,
@@ -153,7 +139,7 @@ class PyramidDecoder(ClickDecoder):
 
     def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One point that is none, as the library has it."""
-        return points.new_zeros(len(points), 1, 2), labels.new_full((len(points), 1), -1)
+        return points.new_zeros(points.shape[0], 1, 2), labels.new_full((points.shape[0], 1), -1)
 
 
 def all_masks(
@@ -174,11 +160,11 @@ def all_masks(
     parts = cast(Any, decoder)
     first = [parts.obj_score_token.weight] if skips else []
     own = torch.cat([*first, parts.iou_token.weight, parts.mask_tokens.weight])  # (T, D)
-    tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse.to(own.dtype)], 1)[:, None]  # (K, 1, T + tokens, D)
+    tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse.to(own.dtype)], 1)[:, None]  # (K, 1, T + tokens, D)
     queries, keys = parts.transformer(
         point_embeddings=tokens,
         image_embeddings=image,
-        image_positional_embeddings=positions.expand(len(sparse), -1, -1, -1),
+        image_positional_embeddings=positions.expand(sparse.shape[0], -1, -1, -1),
         attention_similarity=None,
         target_embedding=None,
     )
@@ -210,7 +196,7 @@ def steadied(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tup
     outer = (single > -delta).sum(1)
     stable = torch.where(outer > 0, (single > delta).sum(1) / outer.clamp(min=1), 1.0) >= threshold  # (K,)
     chosen = torch.where(stable, 0, iou[:, 1:].argmax(1) + 1)
-    rows = torch.arange(len(logits), device=logits.device)
+    rows = torch.arange(logits.shape[0], device=logits.device)
     return (
         torch.cat([logits[rows, chosen][:, None], logits[:, 1:]], 1),
         torch.cat([iou[rows, chosen][:, None], iou[:, 1:]], 1),

@@ -30,17 +30,21 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
         centre_x, centre_y = x + 0.5, y + 0.5
         inside = (centre_x >= x0) & (centre_x <= x1) & (centre_y >= y0) & (centre_y <= y1)  # (K, S, S)
         plane = torch.where(inside, plane, -1.0)
-    for coords, labels in zip(prompts.point_coords.float().unbind(1), prompts.point_labels.unbind(1), strict=True):
-        dx, dy = x - coords[:, 0, None, None], y - coords[:, 1, None, None]
-        disk = (dx**2 + dy**2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[:, None, None]
-        plane = torch.where(disk, (2.0 * labels - 1)[:, None, None], plane)
+    labels = prompts.point_labels
+    if labels.shape[1]:
+        px, py = prompts.point_coords.float()[..., None, None].unbind(2)  # (K, N, 1, 1) each
+        disks = ((x - px) ** 2 + (y - py) ** 2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[..., None, None]  # (K, N, S, S)
+        rank = torch.ones_like(labels).cumsum(1)[..., None, None]  # 1 to N, without a loop that tracing would fix
+        last = (disks * rank).amax(1, keepdim=True)  # (K, 1, S, S), 0 outside of all disks
+        sign = ((rank == last) * (2.0 * labels - 1)[..., None, None]).sum(1)
+        plane = torch.where(last[:, 0] > 0, sign, plane)
     return plane[:, None]
 
 
 def _previous(prompts: PromptBatch, size: int) -> Tensor:
     """Return the probabilities of previous masks minus one half, (K, S, S); 0 without masks."""
     if prompts.mask_input is None:
-        return prompts.point_coords.new_zeros((len(prompts.image_index), size, size), dtype=torch.float32)
+        return prompts.point_coords.new_zeros((prompts.image_index.shape[0], size, size), dtype=torch.float32)
     logits = prompts.mask_input.float()
     if logits.shape[-2:] != (size, size):
         logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
