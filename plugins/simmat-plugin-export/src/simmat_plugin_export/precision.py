@@ -1,7 +1,7 @@
-"""The network of the encoder in half precision, or in 8-bit integers.
+"""Convert the network of the encoder to half precision or 8-bit integers.
 
-The sensor's part of the encoder, the prompt decoder and the dense head stay in single precision: the encoder is where
-the time goes, while positions of clicks and values in physical units need their digits.
+The sensor's part of the encoder, the prompt decoder and the dense head stay in single precision: most of the time is
+spent in the network, while click positions and values in physical units need the precision.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Convert = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model that computes in half precision; inputs and outputs stay single."""
+    """Return a model that computes in half precision, with inputs and outputs in single precision."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half = convert_float_to_float16(model, keep_io_types=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        onnx.save(half, file)  # its nodes are in no order
+        onnx.save(half, file)  # the nodes are not sorted
         return simplified(file)
 
 
 def quantized_dynamic(model: onnx.ModelProto, *, kept: Sequence[str] = ()) -> onnx.ModelProto:
-    """Return a model whose matrices are 8-bit, with the range of activations measured in every call.
+    """Return a model with 8-bit matrix products, and the range of activations measured in every call.
 
-    Convolutions stay as they are: onnxruntime is slower with this kind of integers there. So do the nodes named in
-    `kept`.
+    Convolutions stay in single precision, as onnxruntime is slower with dynamically quantized ones; so do the nodes
+    named in `kept`.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -56,20 +56,20 @@ def quantized_dynamic(model: onnx.ModelProto, *, kept: Sequence[str] = ()) -> on
 
 
 def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Sequence[str] = ()) -> onnx.ModelProto:
-    """Return a model whose matrices and convolutions are 8-bit, with the ranges that activations have on `feeds`.
+    """Return a model with 8-bit matrix products and convolutions; activations have the ranges found on `feeds`.
 
-    The nodes named in `kept` stay as they are.
+    The nodes named in `kept` stay in single precision.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Gives the inputs one by one."""
+        """Returns the inputs one by one."""
 
         def __init__(self) -> None:
             self._feeds = iter(feeds)
 
         def get_next(self) -> dict[str, Any] | None:
-            """Return the next inputs, None at the end."""
+            """Return the next inputs; None at the end."""
             return next((dict(one) for one in self._feeds), None)
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -81,7 +81,7 @@ def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Se
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "MatMul"],
             per_channel=True,
-            reduce_range=True,  # without VNNI, 16-bit sums of products of 8 bits overflow
+            reduce_range=True,  # without VNNI, 16-bit sums of 8-bit products overflow
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(kept),
@@ -91,7 +91,7 @@ def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Se
 
 
 class _quiet:
-    """Keep onnxruntime's advice, which is for those who call it, off the terminal."""
+    """Silence the warnings of onnxruntime's quantizer."""
 
     def __enter__(self) -> None:
         self._level = logging.root.manager.disable

@@ -1,8 +1,8 @@
 """Trace a module to ONNX with a dynamic number of images, prompts and pixels.
 
 `torch.onnx` with `dynamo=False` takes seconds where the exporter of torch.export takes minutes, and works with every
-torch from 2.4 on, but it takes every size of a tensor for dynamic, which many operators refuse. So the module runs
-twice beforehand, on inputs that differ in their dynamic sizes alone: sizes that are equal in both runs are constants.
+torch from 2.4 on. But it treats every size of a tensor as dynamic, which many operators refuse. So the module first
+runs twice, on inputs that differ only in their dynamic sizes: sizes that are equal in both runs are constants.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 OPSET = 17
-"""Of onnxruntime 1.13 and later."""
+"""Operator set of onnxruntime 1.13 and later."""
 
 LARGEST_FILE = 2**31 - 2**26
-"""Bytes of weights above which a file has them beside it: protobuf ends at 2 GiB."""
+"""Most bytes of weights inside a file; larger ones are in a separate file, as protobuf is limited to 2 GiB."""
 
 Dynamic = Mapping[str, Mapping[int, str]]
 """Name of an input or output -> axis -> name of its size."""
@@ -41,13 +41,13 @@ def trace(
     outputs: Sequence[str],
     dynamic: Dynamic,
 ) -> onnx.ModelProto:
-    """Return the ONNX model of a module.
+    """Trace a module to an ONNX model.
 
     Args:
         module: maps tensors to one tensor or a tuple of them.
-        inputs: to trace with.
-        others: the same with every dynamic size different.
-        names: of the inputs.
+        inputs: inputs for tracing.
+        others: inputs with all dynamic sizes different.
+        names: names of the inputs.
         outputs: names of the outputs.
         dynamic: names of the dynamic sizes.
 
@@ -56,7 +56,7 @@ def trace(
     """
     module = module.eval()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes that become constants, which are checked, and of deprecation
+        warnings.simplefilter("ignore")  # about sizes that become constants, which are checked, and deprecations
         one, other = _sizes(module, inputs), _sizes(module, others)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
@@ -74,28 +74,28 @@ def trace(
 
 
 def simplified(file: Path) -> onnx.ModelProto:
-    """Read a model, with its constants folded by onnxruntime, which then loads it in half the time."""
+    """Read a model with constants folded by onnxruntime, so that it loads in half the time."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if file.stat().st_size > LARGEST_FILE // 2:  # what is written could be larger than protobuf allows
+    if file.stat().st_size > LARGEST_FILE // 2:  # the result could be larger than protobuf allows
         return onnx.load(file)
     options.optimized_model_filepath = str(file.with_suffix(".folded"))
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     model = onnx.load(options.optimized_model_filepath)
-    domains = [one for one in model.opset_import if not one.domain]  # no operator is of another
+    domains = [one for one in model.opset_import if not one.domain]  # no operator has another domain
     del model.opset_import[:]
     model.opset_import.extend(domains)
     return model
 
 
 def _old_exporter() -> dict[str, Any]:
-    """Return what asks for the exporter by tracing; torch 2.4 has no other under this name."""
+    """Return the option that selects the tracing exporter; torch 2.4 has only that one."""
     return {} if torch.__version__.startswith("2.4.") else {"dynamo": False}
 
 
 def _sizes(module: nn.Module, inputs: Sequence[Tensor]) -> list[Any]:
-    """Return the sizes that a module asks for while it is traced; it may compute otherwise then."""
+    """Return the sizes that a module reads while it is traced, when it may compute in another way."""
     with _Recorded() as mode:
         torch.jit.trace(module, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
         sizes: list[Any] = mode.sizes
@@ -107,7 +107,7 @@ def _asks_size(function: Any) -> bool:
 
 
 class _Recorded(TorchFunctionMode):
-    """Keep every size that a module asks for, in order."""
+    """Records every size that a module reads, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _Recorded(TorchFunctionMode):
 
 
 class _Replayed(TorchFunctionMode):
-    """Answer with plain numbers where the sizes of two runs are equal, and as traced elsewhere."""
+    """Returns plain numbers for sizes that are equal in two runs, and traced values for others."""
 
     def __init__(self, one: Sequence[Any], other: Sequence[Any]) -> None:
         super().__init__()
@@ -136,11 +136,11 @@ class _Replayed(TorchFunctionMode):
         if func is F.interpolate and (kwargs or {}).get("antialias"):
             # ONNX has no such operator. Models ask it for tables of positions, which depend on no input.
             return torch.from_numpy(func(*args, **kwargs).detach().numpy().copy())
-        if func is torch.Tensor.unflatten:  # the exporter makes constants of the other sizes
+        if func is torch.Tensor.unflatten:  # the exporter would make the other sizes constants
             image, axis, sizes = args
             shape, axis = _SHAPE(image), axis % image.ndim
             return image.reshape(*shape[:axis], *sizes, *shape[axis + 1 :])
-        if func is torch.Tensor.movedim:  # the exporter writes negative axes as they are, which ONNX refuses
+        if func is torch.Tensor.movedim:  # the exporter writes negative axes, which ONNX refuses
             args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
         if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
             return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
@@ -154,7 +154,7 @@ class _Replayed(TorchFunctionMode):
 
 
 class _Fixed(nn.Module):
-    """A module whose sizes are constants where two runs agree."""
+    """A module with constant sizes where two runs agree."""
 
     def __init__(self, module: nn.Module, one: Sequence[Any], other: Sequence[Any]) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def _rms_norm(
 
 
 def _whole_kernel(image: Tensor, size: Any) -> tuple[int, int] | None:
-    """Return the kernel of the mean that equals an adaptive one; None where the sizes do not divide."""
+    """Return the kernel of the mean pooling that equals an adaptive one; None if the sizes do not divide."""
     height, width = (int(side) for side in _SHAPE(image)[-2:])
     rows, columns = (size, size) if isinstance(size, int) else (int(side) for side in size)
     if height % rows or width % columns:

@@ -1,9 +1,9 @@
-"""The library's attentions, opened to the tokens that prompt and prefix tuning join to their keys and values.
+"""Append the tokens of prompt and prefix tuning to the keys and values of the library's attentions.
 
-Most go through the library's attention interface, where a function of ours stands in for `sdpa` and joins what a
-module remembers. The vision attention of SAM and SAM-HQ goes another way and is replaced by `WindowAttention`.
+Most attentions use the library's attention interface, where `memory_attention` replaces `sdpa` and appends the memory
+of the module. The vision attention of SAM and SAM-HQ does not use it, and is replaced by `WindowAttention`.
 
-Joined tokens have no position: a rotary embedding is behind them, a relative one is zero there.
+Appended tokens have no position: rotary embeddings are applied before, and relative ones are zero for them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from simmat.foundation import Memory
 from simmat.nn.grid_attention import grid_attention
 
 IMPLEMENTATION = "simmat_memory"
-"""What this attention function is called in the library."""
+"""Name of `memory_attention` in the library."""
 
 
 class _Projections(Protocol):
-    """What an opened attention of the library has."""
+    """The attributes of an attention after `open_attention`."""
 
     memory: Memory | None
     prefix_is_projected: bool
@@ -34,7 +34,7 @@ class _Projections(Protocol):
 def memory_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend as `sdpa` does, with a module's memory joined behind its keys and values.
+    """Attend like `sdpa`, with the memory of the module appended to keys and values.
 
     Args:
         module: an attention of the library.
@@ -42,10 +42,10 @@ def memory_attention(
         key: (B, heads, N, d).
         value: (B, heads, N, d).
         attention_mask: added to the scores, (B or 1, heads or 1, Q, N), or None.
-        options: as the library passes them.
+        options: options of the library for `sdpa`.
 
     Returns:
-        (B, Q, heads, d), and None in place of the weights.
+        Output (B, Q, heads, d), and None instead of the attention weights.
     """
     if getattr(module, "memory", None) is not None:
         keys, values = (_split(tokens, key) for tokens in _projected(module))
@@ -59,7 +59,7 @@ def memory_attention(
 
 
 def _projected(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return what joins keys and values, (N, heads · d) each."""
+    """Return the keys and values to append, (N, heads · d) each."""
     opened = cast(_Projections, module)
     assert opened.memory is not None
     keys, values = opened.memory()
@@ -72,18 +72,18 @@ def _projected(module: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _split(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, heads · d) to (B, heads, N, d) of the dtype and batch of (B, heads, …, d)."""
+    """Reshape (N, heads · d) to (B, heads, N, d), with the dtype and batch of `like`, (B, heads, …, d)."""
     heads = tokens.reshape(len(tokens), like.shape[1], like.shape[3]).transpose(0, 1)
     return heads.to(like.dtype).expand(like.shape[0], -1, -1, -1)
 
 
 def open_attention(module: nn.Module, width: int, *, prefix_is_projected: bool) -> None:
-    """Give an attention of the library what `simmat.foundation.TunableAttention` asks for.
+    """Make an attention of the library a `simmat.foundation.TunableAttention`, in place.
 
     Args:
-        module: an attention that goes through the library's interface.
-        width: D of a token before the projections.
-        prefix_is_projected: a prefix joins before the projections, as where they change the width; else as it is.
+        module: an attention that uses the library's attention interface.
+        width: D, width of a token before the projections.
+        prefix_is_projected: project a prefix, for projections that change the width; else append it unchanged.
     """
     opened = cast(Any, module)
     opened.width, opened.memory, opened.prefix_is_projected = width, None, prefix_is_projected
@@ -91,9 +91,9 @@ def open_attention(module: nn.Module, width: int, *, prefix_is_projected: bool) 
 
 
 class WindowAttention(nn.Module):
-    """The vision attention of SAM and SAM-HQ, with its parameters under their names.
+    """The vision attention of SAM and SAM-HQ that can take a memory; parameters keep their names.
 
-    A prompt goes through `qkv`; a prefix, as wide as keys and values are, joins as it is.
+    A prompt is projected by `qkv`; a prefix is appended to keys and values unchanged.
     """
 
     def __init__(self, source: nn.Module) -> None:

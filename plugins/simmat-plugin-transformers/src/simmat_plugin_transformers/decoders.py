@@ -1,9 +1,9 @@
-"""The library's prompt encoders and mask decoders, for prompts over several images.
+"""The library's prompt encoders and mask decoders, for prompts of several images.
 
-Sizes are asked of tensors, not of their `len`, which tracing for ONNX makes a constant.
+Sizes are taken from `shape`, not from `len`, which tracing for ONNX makes a constant.
 
-A decoder of the library gives one mask or three; here all four come from one pass. For SAM, SAM 2 and SAM 3 the
-pass is put together from the decoder's own parts, and tests hold it to the library's answers.
+A decoder of the library returns one mask or three; here one pass returns all four. For SAM, SAM 2 and SAM 3 the pass
+uses the parts of the decoder, and tests compare its results with the library's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 
 
 class ClickDecoder(nn.Module):
-    """A prompt encoder and a mask decoder of the library; as it stands, SAM's.
+    """A prompt encoder and a mask decoder of the library. This class is for SAM, its subclasses for other models.
 
     Attributes:
         prompt_encoder: embeds points, boxes and masks.
@@ -34,7 +34,7 @@ class ClickDecoder(nn.Module):
         self.shared_image_embedding = shared_image_embedding
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer K prompts: logits (K, 4, h, w), h four times the grid's side, and iou (K, 4)."""
+        """Predict masks for K prompts: logits (K, 4, h, w), h four times the side of the grid, and iou (K, 4)."""
         sparse, dense = self._embed_prompts(prompts)
         logits, iou = self._predict(embedding, prompts.image_index, sparse, dense)
         return MaskPrediction(logits.float(), iou.float())
@@ -52,7 +52,7 @@ class ClickDecoder(nn.Module):
             raise DataError("a prompt needs at least one point, a box or a mask")
         if not points.shape[1] and prompts.boxes is None:
             points, labels = self._no_points(points, labels)
-        # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
+        # Positions are sines of coordinates times 2π; half precision would shift a point by pixels.
         with torch.autocast(points.device.type, enabled=False):
             sparse, dense = self.prompt_encoder(
                 input_points=points.float()[:, None] if points.shape[1] else None,
@@ -65,7 +65,7 @@ class ClickDecoder(nn.Module):
         return sparse[:, 0], dense
 
     def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what stands for points where only a mask is given: nothing."""
+        """Return the points of a prompt that has only a mask: none."""
         return points, labels
 
     def _checked(self, masks: Tensor | None) -> Tensor | None:
@@ -75,7 +75,7 @@ class ClickDecoder(nn.Module):
         return masks.float() if masks is not None else None
 
     def _positions(self, level: Tensor) -> Tensor:
-        """Return the positions of the grid's places, (1, D, h, w)."""
+        """Return the positions of the grid, (1, D, h, w)."""
         height, width = level.shape[-2:]
         rows = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) / width
@@ -86,10 +86,9 @@ class ClickDecoder(nn.Module):
 
 
 class SamHQDecoder(ClickDecoder):
-    """SAM-HQ's decoder, whose answers are SAM's with a fine mask added to each.
+    """The decoder of SAM-HQ, which adds a fine mask to each mask of SAM.
 
-    The library's own pass is run, once for the single mask and once for the three; it gives the three in the order of
-    their predicted IoU.
+    The library's decoder runs twice, for the single mask and for the three; it sorts the three by predicted IoU.
     """
 
     def _predict(
@@ -100,7 +99,17 @@ class SamHQDecoder(ClickDecoder):
         return self._ask(level[image], early[image], sparse[:, None], rows)
 
     def _ask(self, level: Tensor, early: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D, h, w), (B, E, h, w), (B, P, tokens, D), (B, D, h, w) -> masks (B·P, 4, 4h, 4w) and iou (B·P, 4)."""
+        """Run the library's decoder twice.
+
+        Args:
+            level: (B, D, h, w).
+            early: (B, E, h, w), output of the first global block.
+            sparse: (B, P, tokens, D).
+            dense: (B, D, h, w).
+
+        Returns:
+            Masks (B·P, 4, 4h, 4w) and iou (B·P, 4).
+        """
         passes = [
             self.mask_decoder(
                 image_embeddings=level,
@@ -118,10 +127,10 @@ class SamHQDecoder(ClickDecoder):
 
 
 class PyramidDecoder(ClickDecoder):
-    """The decoder of SAM 2 and SAM 3, which reads two finer levels too.
+    """The decoder of SAM 2 and SAM 3, which also reads two finer levels.
 
-    In evaluation mode, where the model says so, the single mask gives way to the best of the three where it is not
-    stable, as the library does it.
+    In evaluation mode, if the config says so, an unstable single mask is replaced by the best of the three, as in the
+    library.
     """
 
     def _predict(
@@ -138,19 +147,19 @@ class PyramidDecoder(ClickDecoder):
         return masks, iou
 
     def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One point that is none, as the library has it."""
+        """Return one padding point, as in the library."""
         return points.new_zeros(points.shape[0], 1, 2), labels.new_full((points.shape[0], 1), -1)
 
 
 def all_masks(
     decoder: nn.Module, image: Tensor, positions: Tensor, sparse: Tensor, skips: Sequence[Tensor] = ()
 ) -> tuple[Tensor, Tensor]:
-    """Run a mask decoder for K prompts and keep every mask it makes.
+    """Run a mask decoder for K prompts, and return all its masks.
 
     Args:
         decoder: a mask decoder of SAM, SAM 2 or SAM 3.
-        image: (K, D, h, w) image and mask embeddings, added.
-        positions: (1, D, h, w) of the image's grid.
+        image: (K, D, h, w), sum of image and mask embeddings.
+        positions: (1, D, h, w), positions of the grid.
         sparse: (K, tokens, D) embeddings of points and boxes.
         skips: (K, D/8, 4h, 4w) and (K, D/4, 2h, 2w), added while upscaling; none for SAM.
 
@@ -179,15 +188,15 @@ def all_masks(
 
 
 def steadied(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tuple[Tensor, Tensor]:
-    """Put the best-predicted alternative in the place of a single mask that is not stable (SAM 2, arXiv 2408.00714).
+    """Replace an unstable single mask by the alternative with the best predicted IoU (SAM 2, arXiv 2408.00714).
 
-    Stable is a mask whose area above `delta` is at least `threshold` of that above `-delta`.
+    A mask is stable if its area above `delta` is at least `threshold` times that above `-delta`.
 
     Args:
         logits: (K, 4, h, w), the single mask first.
         iou: (K, 4).
-        delta: how far the cut of the logits moves.
-        threshold: of the quotient of the two areas.
+        delta: offset of the logit threshold.
+        threshold: least ratio of the two areas.
 
     Returns:
         logits and iou of the same shapes.
