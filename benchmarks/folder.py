@@ -1,6 +1,6 @@
 """Measure what a folder of small images costs, as a ratio to the bare forward passes of the same run.
 
-    python benchmarks/folder.py [--images 300] [--ask semantic,everything] [--bundle DIR]
+    python benchmarks/folder.py [--images 300] [--ask semantic,everything] [--bundle DIR] [--json FILE]
 
 Images of 256 x 256 pixels in 7 bands, mosaics of the tiles of `benchmarks/raster.py`, with its bundle. Each question is
 a fresh process of one torch thread that runs `simmat predict FOLDER` with the files it writes by default, and times the
@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from measuring import Line, add_json_option, in_own_process, report
 from raster import BANDS, MEASURE, TILE, source_tiles, spent_in_network, train_bundle
 
 
@@ -69,24 +68,25 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--ask", default="semantic,everything")
     parser.add_argument("--bundle", type=Path)
+    add_json_option(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = given.bundle or train_bundle(folder)
         write_images(folder / "images", given.images)
+        lines = []
         print(f"{given.images} images of {2 * TILE} x {2 * TILE} x {BANDS}")
         for ask in given.ask.split(","):
-            call = [sys.executable, __file__, MEASURE, str(bundle), str(folder / "images"), ask, str(folder / ask)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-            found = json.loads(done.stdout.splitlines()[-1])
+            call = (MEASURE, bundle, folder / "images", ask, folder / ask)
+            found = in_own_process(__file__, *call, OMP_NUM_THREADS="1")
             (wall, own, both), spent = found["total"], found["spent"]
             walls, cpu = (sum(times[kind] for times in spent.values()) for kind in (0, 1))
-            print(
-                f"{ask}: exit code {found['code']}, {cpu / given.images * 1000:.0f} ms CPU of forward passes an image"
-            )
-            for name, total, bare in (("wall", wall, walls), ("CPU, this thread", own, cpu), ("CPU", both, cpu)):
-                print(f"  {name:<16} {total:8.1f} s  forward {bare:8.1f} s  {total / bare:5.2f} times", flush=True)
+            shown = f"{cpu / given.images * 1000:.0f} ms CPU of forward passes an image"
+            print(f"{ask}: exit code {found['code']}, {shown}\n")
+            for name, total, bare in (("wall", wall, walls), ("CPU of its thread", own, cpu), ("CPU", both, cpu)):
+                path = f"predict a folder of {given.images}, {ask}, {name}"
+                lines.append(Line(path, "s", [total], "forward passes", [bare]))
+    report(lines, given.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measure what a raster larger than memory costs: forward passes, reading alone, memory and MB/s, all of one run.
 
     python benchmarks/raster.py [--side 20000] [--ask semantic,everything] [--bundle DIR] [--tile PX] [--out DIR]
+                                [--json FILE]
 
 Seven bands of 16 bits, tiled from `shared/data/multispectral-water` where it is there (else from noise), in a GeoTIFF
 of deflated blocks. Without --bundle a model with a dense head is trained for a few steps on mosaics of the same tiles;
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from measuring import Line, add_json_option, in_own_process, peak_mib, report
 
 DATA = Path(__file__).parents[2] / "shared/data/multispectral-water"
 TILE, BANDS, BLOCK = 128, 7, 512
@@ -135,7 +137,7 @@ def measure(bundle: str, raster: str, ask: str, out: str, tile: str) -> None:
     code = run([*call, *(["--tile", tile] if int(tile) else [])])
     total = time.perf_counter() - begin[0], time.process_time() - begin[1]
     found = {"code": code, "reading": reading, "spent": spent, "total": total, **cut}
-    print(json.dumps(found | {"threads": torch.get_num_threads(), "peak": _peak_bytes()}))
+    print(json.dumps(found | {"threads": torch.get_num_threads(), "peak": peak_mib()}))
 
 
 def spent_in_network(cpu: Callable[[], float] = time.process_time) -> dict[str, list[float]]:
@@ -165,12 +167,6 @@ def _time_calls(owner: type, name: str, spent: list[float], cpu: Callable[[], fl
     setattr(owner, name, timed)
 
 
-def _peak_bytes() -> int:
-    """Return the largest resident memory of this process; getrusage would count that of its parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,6 +175,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--tile", type=int, default=0, help="0 takes that of training")
     parser.add_argument("--out", type=Path, help="keeps raster and results, and continues with them")
+    add_json_option(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.out or Path(temporary)
@@ -187,14 +184,16 @@ def main() -> None:
         raster = folder / f"raster{given.side}.tif"
         if not raster.exists():
             write_raster(raster, given.side)
+        lines = []
         for ask in given.ask.split(","):
-            call = [MEASURE, str(bundle), str(raster), ask, str(folder / f"{ask}{given.side}"), str(given.tile)]
-            done = subprocess.run([sys.executable, __file__, *call], check=True, stdout=subprocess.PIPE, text=True)
-            report(ask, given.side, raster, json.loads(done.stdout.splitlines()[-1]))
+            out = folder / f"{ask}{given.side}"
+            found = in_own_process(__file__, MEASURE, bundle, raster, ask, out, given.tile)
+            lines.append(line_of(ask, given.side, raster, found))
+    report(lines, given.json)
 
 
-def report(ask: str, side: int, raster: Path, found: dict[str, Any]) -> None:
-    """Print one run."""
+def line_of(ask: str, side: int, raster: Path, found: dict[str, Any]) -> Line:
+    """Print one run, and return its CPU time beside that of the forward passes."""
     (wall, cpu), (read_wall, read_cpu), spent = found["total"], found["reading"], found["spent"]
     ours = [sum(times[kind] for times in spent.values()) for kind in (0, 1)]
     size = side * side * BANDS * 2 / 1e6
@@ -204,7 +203,8 @@ def report(ask: str, side: int, raster: Path, found: dict[str, Any]) -> None:
     for name, (one, other) in {**spent, "forward passes": ours}.items():
         print(f"  {name:<16} {one:8.1f} s  {other:8.1f} s CPU  {one / wall:6.1%}  {other / cpu:6.1%} of CPU")
     print(f"  reading alone    {read_wall:8.1f} s  {read_cpu:8.1f} s CPU  {size / read_wall:6.1f} MB/s")
-    print(f"  peak memory      {found['peak'] / 2**30:8.2f} GiB", flush=True)
+    print(f"  peak memory      {found['peak'] / 1024:8.2f} GiB\n", flush=True)
+    return Line(f"predict a raster of {side} px, {ask}", "CPU s", [cpu], "forward passes", [ours[1]])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure Segment Anything ViT-B at 1024 px against the package's own code, in time and memory; and prompts on `lite`.
 
-    python benchmarks/sam_speed.py [--rounds 3] [--threads 1] [--only encoder lora decode]
+    python benchmarks/sam_speed.py [--rounds 3] [--threads 1] [--only encoder lora decode] [--json FILE]
 
 Weights are random. Each figure comes from a process of its own, and the arms take turns, so that a busy machine slows
 all alike; times are CPU seconds, median and range over the rounds; memory is the peak of the process. The floor is what
@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
+from measuring import Line, add_json_option, cpu_seconds, in_own_process, matrix_rate, peak_mib, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,6 +32,14 @@ ARMS = {
     "lora": ["package bf16", "simmat bf16", "simmat bf16 checkpointing", "simmat fp32"],
     "decode": ["1 prompt", "16 prompts", "64 prompts"],
 }
+TITLES = {"encoder": "SAM ViT-B encoder", "lora": "LoRA step on SAM ViT-B", "decode": "decoder of lite"}
+TIME_AIMS = {
+    ("encoder", "simmat fp32"): 0.59,
+    ("encoder", "simmat bf16"): 0.29,
+    ("lora", "simmat bf16"): 0.5,
+    ("decode", "64 prompts"): 6.0,
+}
+MEMORY_AIMS = {("encoder", "simmat fp32"): 0.6, ("encoder", "simmat bf16"): 0.6}
 
 
 class Figures(NamedTuple):
@@ -173,57 +177,39 @@ def measure(part: str, arm: str) -> Figures:
     if part == "decode":
         work()  # the first call is slow, and short
     runs = 5 if part == "decode" else 1
-    times = []
-    for _ in range(runs):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Figures(statistics.median(times), peak, flops_of(part, arm) / matrix_rate("bf16" in arm))
+    seconds = statistics.median(cpu_seconds(work) for _ in range(runs))
+    return Figures(seconds, peak_mib() / 1024, flops_of(part, work) / matrix_rate("bf16" in arm))
 
 
-def flops_of(part: str, arm: str) -> float:
-    """Return the multiplications and additions of the package's code for the work, on the meta device."""
-    if part != "encoder":
-        return 0.0
-    from segment_anything import sam_model_registry
+def flops_of(part: str, work: Callable[[], object]) -> float:
+    """Return the multiplications and additions of a work; of the encoder those of the package, on the meta device."""
+    with FlopCounterMode(display=False) as counter:
+        if part == "encoder":
+            from segment_anything import sam_model_registry
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
-        sam_model_registry["vit_b"]().image_encoder(torch.randn(1, 3, SIZE, SIZE))
+            with torch.device("meta"), torch.inference_mode():
+                sam_model_registry["vit_b"]().image_encoder(torch.randn(1, 3, SIZE, SIZE))
+        elif part == "decode":
+            work()
     return float(counter.get_total_flops())
 
 
-def matrix_rate(half: bool) -> float:
-    """Return the floating point operations a CPU second of a large matrix product."""
-    side = 2048
-    matrix = torch.randn(side, side, dtype=torch.bfloat16 if half else torch.float32)
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        matrix @ matrix
-        best = min(best, time.process_time() - start)
-    return 2 * side**3 / best
-
-
-def compare(part: str, rounds: int, threads: int) -> None:
-    """Measure the arms of a part in turn, and print a table with ratios to the first."""
+def compare(part: str, rounds: int, threads: int) -> list[Line]:
+    """Measure the arms of a part in turn; the first is the baseline of the others."""
     found: dict[str, list[Figures]] = {arm: [] for arm in ARMS[part]}
-    variables = os.environ | {"OMP_NUM_THREADS": str(threads)}
     for _ in range(rounds):
         for arm, figures in found.items():
-            command = [sys.executable, __file__, "--measure", part, arm, "--threads", str(threads)]
-            done = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
-            figures.append(Figures(*json.loads(done.stdout.splitlines()[-1])))
-    first = found[ARMS[part][0]]
-    base, most = statistics.median(one.seconds for one in first), max(one.peak for one in first)
-    print(f"{part:<28} {'CPU s':>8} {'min-max':>15} {'x faster':>9} {'floor s':>8} {'GiB':>6} {'share':>6}")
-    for arm, figures in found.items():
-        times = [one.seconds for one in figures]
-        middle, peak = statistics.median(times), max(one.peak for one in figures)
-        floor = min(one.floor for one in figures)
-        line = f"{arm:<28} {middle:>8.3f} {min(times):>7.3f}-{max(times):<7.3f} {base / middle:>9.2f}"
-        print(f"{line} {f'{floor:.2f}' if floor else '':>8} {peak:>6.2f} {peak / most:>6.2f}", flush=True)
-    print()
+            arguments = ("--measure", part, arm, "--threads", threads)
+            figures.append(Figures(*in_own_process(__file__, *arguments, OMP_NUM_THREADS=str(threads))))
+    lines = []
+    (base, first), *others = found.items()
+    for arm, figures in others:
+        for unit, column, aims in (("CPU s", 0, TIME_AIMS), ("GiB", 1, MEMORY_AIMS)):
+            ours, baseline = ([one[column] for one in arms] for arms in (figures, first))
+            floor = min(one.floor for one in figures) if column == 0 else 0
+            path = f"{TITLES[part]}, {arm}{', memory' if column else ''}"
+            lines.append(Line(path, unit, ours, base, baseline, floor or None, aims.get((part, arm))))
+    return lines
 
 
 def main() -> None:
@@ -233,13 +219,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    add_json_option(parser)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.measure:
         print(json.dumps(measure(*asked.measure)))
         return
-    for part in asked.only:
-        compare(part, asked.rounds, asked.threads)
+    report([line for part in asked.only for line in compare(part, asked.rounds, asked.threads)], asked.json)
 
 
 if __name__ == "__main__":

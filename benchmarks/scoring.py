@@ -1,6 +1,6 @@
 """Measure what scoring an object costs, against the same computed on the whole image: CPU ms, both timed in turn.
 
-    python benchmarks/scoring.py [--runs 5]
+    python benchmarks/scoring.py [--runs 5] [--json FILE]
 
 One click an object by the protocol `one-click`: targets, clicks, IoU of four masks, boundary IoU; without the model,
 whose answers are discs about as large as the object, or everything. Logits are 256 x 256 as those of SAM. The baseline
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from statistics import median
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from measuring import Line, add_json_option, report
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -93,13 +93,13 @@ def make_label(case: Case) -> Label:
     return Label((case.side, case.side), tuple(regions), ignore)
 
 
-def within_boxes(label: Label, model: Discs) -> tuple[list[ObjectScore], int]:
-    """Score as `simmat eval` does; also return how many masks were resized as a whole, see `MaskGrid`."""
+def within_boxes(label: Label, model: Discs) -> list[ObjectScore]:
+    """Score as `simmat eval` does."""
     frame = Frame(label.size_hw, INPUT)
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
     image = ScoredImage(cast(SimMAT, model), prepared, targets, ONE_CLICK)
-    return score_objects(image, "image", ONE_CLICK), image.grid.resized_whole
+    return score_objects(image, "image", ONE_CLICK)
 
 
 def on_the_whole_image(label: Label, model: Discs) -> list[tuple[float, ...]]:
@@ -155,8 +155,8 @@ def check(found: Sequence[ObjectScore], expected: Sequence[tuple[float, ...]]) -
             raise SystemExit(f"the figures of {score} are not those of the whole image, {figures}")
 
 
-def measure(case: Case, runs: int) -> str:
-    """Return the line of a case."""
+def measure(case: Case, runs: int) -> Line:
+    """Score the objects of a case both ways."""
     label = make_label(case)
     few = Label(label.size_hw, label.regions[:BASELINE_OBJECTS], label.ignore)
     boxes: list[float] = []
@@ -164,7 +164,7 @@ def measure(case: Case, runs: int) -> str:
     for run in range(runs + 1):  # the first warms up
         model = Discs(case)
         start = time.process_time()
-        scores, resized = within_boxes(label, model)
+        scores = within_boxes(label, model)
         boxes.append(1e3 * (time.process_time() - start - model.seconds) / len(scores))
         model = Discs(case)
         start = time.process_time()
@@ -174,11 +174,8 @@ def measure(case: Case, runs: int) -> str:
             check(scores, expected)
             boxes.clear()
             whole.clear()
-    ratio = median(a / b for a, b in zip(boxes, whole, strict=True))
-    spread = f"{min(boxes):.2f}-{max(boxes):.2f}"
-    shown = f"{case.side:>6} {case.objects:>8} {case.object_px:>7}   {case.answer:<11}"
-    times = f"{median(boxes):>8.2f} {spread:>13} {median(whole):>11.1f} {ratio:>7.3f}"
-    return f"{shown} {times} {resized:>5}/{4 * len(scores)}"
+    path = f"scoring, {case.side} px, {case.objects} objects of {case.object_px} px, answer is {case.answer}"
+    return Line(path, "CPU ms", boxes, "whole image", whole)
 
 
 @torch.inference_mode()
@@ -186,12 +183,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    add_json_option(parser)
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    print(" image  objects  object   answer      CPU ms an object       whole image   ratio  resized as")
-    print("    px               px                 median       min-max      median           a whole")
-    for case in CASES:
-        print(measure(case, runs), flush=True)
+    report([measure(case, given.runs) for case in CASES], given.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Measure how long commands take to start: best of several starts, and as a ratio to what cannot be faster.
+"""Measure the CPU time in which commands start, as a ratio to what cannot be faster.
 
-    python benchmarks/startup.py [--runs 10]
+    python benchmarks/startup.py [--runs 10] [--json FILE]
 
 Commands that only list are compared with `import numpy`, the mask of one image with `import torch` (simmat-plugin-lite,
 untuned; its imports alone, and all of it). All are measured in turn, so that a busy machine slows all alike.
@@ -9,13 +9,14 @@ untuned; its imports alone, and all of it). All are measured in turn, so that a 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from measuring import Line, add_json_option, report
 from PIL import Image
 
 PYTHON, SIMMAT = [sys.executable, "-c"], [sys.executable, "-m", "simmat"]
@@ -40,32 +41,31 @@ for name in sys.stdin.read().split():
 """
 
 
-def seconds(command: list[str], stdin: str = "") -> float:
-    """Return how long a command takes, from start to end."""
-    start = time.perf_counter()
+def seconds(command: list[str], stdin: str) -> float:
+    """Return the CPU seconds of a command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True, check=True, text=True, input=stdin)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measured(commands: dict[str, list[str]], runs: int, stdin: str = "") -> None:
-    """Measure commands and print a table with ratios to the first."""
-    best = dict.fromkeys(commands, float("inf"))
+def measure(commands: dict[str, list[str]], runs: int, stdin: str = "") -> list[Line]:
+    """Measure commands; the first is the baseline of the others."""
+    found: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(runs):
         for name, command in commands.items():
-            best[name] = min(best[name], seconds(command, stdin))
-    first = next(iter(best.values()))
-    print(f"{'command':<32} {'best of ' + str(runs):>11} {'ratio':>6}")
-    for name, value in best.items():
-        print(f"{name:<32} {value:>10.3f}s {value / first:>6.2f}")
-    print()
+            found[name].append(seconds(command, stdin))
+    base, *others = found
+    return [Line(name, "CPU s", found[name], base, found[base]) for name in others]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
-    runs = parser.parse_args().runs
-    measured(TELLING, runs)
+    add_json_option(parser)
+    given = parser.parse_args()
+    lines = measure(TELLING, given.runs)
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.png")
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)).save(image)
@@ -77,7 +77,8 @@ def main() -> None:
             "the imports of simmat predict": [*PYTHON, IMPORTING],
             "simmat predict": [*SIMMAT, *asked],
         }
-        measured(commands, runs, done.stdout.splitlines()[-1])
+        lines += measure(commands, given.runs, done.stdout.splitlines()[-1])
+    report(lines, given.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Measure what the number of CPU threads, and how they wait, costs: on the machine as it is, and with all cores taken.
 
-    python benchmarks/threads.py [--images 20] [--rounds 3] [--side 256]
+    python benchmarks/threads.py [--images 20] [--rounds 3] [--side 256] [--json FILE]
 
 Each arm is a process that encodes images with `simmat-plugin-lite`, untuned, and asks for the mask of one click. The
 arms: one thread; SimMAT's default, all cores with threads that spin briefly while they wait (`simmat.threads`); torch's
 own default, all cores with threads that spin for milliseconds. "every core taken" runs one endless loop per core beside
-them, at the same priority. Arms take turns, so that a machine that others use slows all alike; the ratio is that of the
-medians over all rounds, and above 1 means slower than one thread. "cpu" is CPU time, which spinning is a part of.
+them, at the same priority. Arms take turns, so that a machine that others use slows all alike; the ratio, image by
+image, is above 1 where it is slower than one thread. "cpu" is CPU time, which spinning is a part of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from measuring import Line, add_json_option, in_own_process, report
 
 from simmat.threads import THREADS_VARIABLE, WAIT_VARIABLES, usable_cpus
 
@@ -60,28 +60,19 @@ def every_core_taken() -> Iterator[None]:
             loop.wait()
 
 
-def run_arms(images: int, rounds: int, side: int) -> dict[str, tuple[float, float]]:
-    """Return arm -> median seconds of an image, in wall and CPU time."""
+def measure(title: str, images: int, rounds: int, side: int) -> list[Line]:
+    """Compare the arms with the first, in wall and in CPU time."""
     found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
-    bare = {name: value for name, value in os.environ.items() if name not in (THREADS_VARIABLE, *WAIT_VARIABLES)}
-    command = [sys.executable, __file__, "--segment", "--images", str(images), "--side", str(side)]
+    clean = dict.fromkeys((THREADS_VARIABLE, *WAIT_VARIABLES))
     for _ in range(rounds):
         for arm, variables in ARMS.items():
-            done = subprocess.run(command, env=bare | variables, check=True, capture_output=True, text=True)
-            found[arm] += json.loads(done.stdout.splitlines()[-1])
-    return {
-        arm: (statistics.median(wall for wall, _ in times), statistics.median(cpu for _, cpu in times))
-        for arm, times in found.items()
-    }
-
-
-def print_ratios(title: str, found: dict[str, tuple[float, float]]) -> None:
-    """Print a table with ratios to the first arm."""
-    first = next(iter(found.values()))
-    print(f"{title:<26} {'ms an image':>12} {'ratio':>7} {'cpu ms':>8} {'ratio':>7}")
-    for arm, (wall, cpu) in found.items():
-        print(f"{arm:<26} {wall * 1e3:>12.0f} {wall / first[0]:>7.2f} {cpu * 1e3:>8.0f} {cpu / first[1]:>7.2f}")
-    print(flush=True)
+            found[arm] += in_own_process(__file__, "--segment", "--images", images, "--side", side, **clean | variables)
+    base, *others = (dict(zip(("wall", "CPU"), zip(*times, strict=True), strict=True)) for times in found.values())
+    return [
+        Line(f"{arm}, {title}", f"{clock} s", times[clock], "one thread", base[clock])
+        for arm, times in zip(list(ARMS)[1:], others, strict=True)
+        for clock in ("wall", "CPU")
+    ]
 
 
 def main() -> None:
@@ -91,14 +82,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--segment", action="store_true", help=argparse.SUPPRESS)
+    add_json_option(parser)
     asked = parser.parse_args()
     if asked.segment:
         segment(asked.images, asked.side)
         return
     print(f"{usable_cpus()} cores, load {os.getloadavg()[0]:.1f} before the start\n")
-    print_ratios("as it is", run_arms(asked.images, asked.rounds, asked.side))
+    size = asked.images, asked.rounds, asked.side
+    lines = measure("machine as it is", *size)
     with every_core_taken():
-        print_ratios("every core taken", run_arms(asked.images, asked.rounds, asked.side))
+        lines += measure("every core taken", *size)
+    report(lines, asked.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure what a training item costs in one process, against decoding its two files: CPU ms, both timed in turn.
 
-    python benchmarks/training_items.py [--data DIR] [--images 24] [--runs 9] [--profile]
+    python benchmarks/training_items.py [--data DIR] [--images 24] [--runs 9] [--profile] [--json FILE]
 
 Items of `simmat train` by default (`lite`, 256 px, augmentation, 4 prompts, both heads where there are classes), from
 images of 640 x 512 pixels with 5 objects in 16 and in 8 bits, after the first epoch: read from their files, and with
@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from measuring import Line, add_json_option, cpu_seconds, report
 from PIL import Image
 from scipy import ndimage
 
@@ -71,15 +71,12 @@ def decode(paths: tuple[str, ...]) -> None:
 
 def cpu_ms(work: Callable[[int], object], count: int) -> float:
     """Return the CPU ms of one call, of `count` calls."""
-    start = time.process_time()
-    for index in range(count):
-        work(index)
-    return 1e3 * (time.process_time() - start) / count
+    return 1e3 * cpu_seconds(lambda: [work(index) for index in range(count)]) / count
 
 
-def measure(name: str, items: TrainingItems, runs: int) -> None:
-    """Time all in turn, and print the medians."""
-    count, start = len(items.samples), time.perf_counter()
+def measure(name: str, items: TrainingItems, runs: int) -> list[Line]:
+    """Time all in turn."""
+    count = len(items.samples)
     ways = {"from files": items, "in memory": replace(items, image_bytes=2**30)}
     bare: list[float] = []
     whole: dict[str, list[float]] = {way: [] for way in ways}
@@ -87,15 +84,10 @@ def measure(name: str, items: TrainingItems, runs: int) -> None:
         bare.append(cpu_ms(lambda index: decode(items.samples[index].paths), count))
         for way, these in ways.items():
             whole[way].append(cpu_ms(lambda index, run=run, these=these: these[run * count + index], count))  # type: ignore[misc]
-    print(f"{name}: decoding {median(bare[1:]):.2f} ms ({time.perf_counter() - start:.0f} s)")
-    for way, found in whole.items():
-        shares = [bare_ms / whole_ms for bare_ms, whole_ms in zip(bare[1:], found[1:], strict=True)]
-        low, middle, high = min(shares), median(shares), max(shares)
-        print(
-            f"  {way:<10} item {median(found[1:]):>6.2f} ms ({1e3 / median(found[1:]):.0f} a second), "
-            f"{median(found[1:]) / median(whole['from files'][1:]):.2f} of one from files; "
-            f"rate {middle:.1%} of decoding ({low:.1%} to {high:.1%})"
-        )
+    baseline = ("decoding image and mask", bare[1:])
+    return [
+        Line(f"training item, {name} {way}", "CPU ms", found[1:], *baseline, aim=2.5) for way, found in whole.items()
+    ]
 
 
 def profile(items: TrainingItems) -> None:
@@ -112,7 +104,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--profile", action="store_true")
+    add_json_option(parser)
     given = parser.parse_args()
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         sets = {given.data.name: given.data} if given.data else {f"{bits} bits": root / str(bits) for bits in (16, 8)}
@@ -120,9 +114,10 @@ def main() -> None:
             if not given.data:
                 make_set(data, given.images, int(name.split()[0]))
             items = stream(data, root / f"run {name}")
-            measure(name, items, given.runs)
+            lines += measure(name, items, given.runs)
             if given.profile:
                 profile(items)
+    report(lines, given.json)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Measure two parts of a training step against the plain way to write them: ratios, both timed in turn.
+"""Measure the CPU time of two parts of a training step against the plain way to write them, both in turn.
 
-    python benchmarks/training_parts.py [--runs 5] [--precision fp32|bf16]
+    python benchmarks/training_parts.py [--runs 5] [--precision fp32|bf16] [--json FILE]
 
 The transfer layer against the same with weights channels first; the losses of 24 prompts at 256 px against the same
-formulas written out map by map.
+formulas written out map by map. The floor is what the multiplications take at the rate of a large matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from measuring import Line, add_json_option, in_turn, least_seconds, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,13 +63,11 @@ def map_by_map(logits: Tensor, targets: Tensor, ignore: Tensor) -> Tensor:
     return (20 * (pixel * weight).sum(-1) / weight.sum(-1) + dice).mean() + 0 * (shared / union).mean()
 
 
-def seconds(forward: Callable[[], Tensor], half: bool) -> float:
-    """Return the seconds of a forward and backward pass."""
-    start = time.perf_counter()
+def there_and_back(forward: Callable[[], Tensor], half: bool) -> None:
+    """Compute a loss and its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss = forward()
     loss.backward()  # type: ignore[no-untyped-call]
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -76,15 +75,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    add_json_option(parser)
     given = parser.parse_args()
+    torch.set_num_threads(1)
+    half, lines = given.precision == "bf16", []
     for part, ways in (("transfer layer", layers()), ("losses", losses())):
-        best = dict.fromkeys(ways, float("inf"))
-        for _ in range(given.runs + 1):  # the first warms up
-            for name, forward in ways.items():
-                best[name] = min(best[name], seconds(forward, given.precision == "bf16"))
-        baseline = next(iter(best.values()))
-        for name, value in best.items():
-            print(f"{part:<16} {name:<16} {1e3 * value:>8.1f} ms {value / baseline:>6.2f}")
+        calls = {name: partial(there_and_back, forward, half) for name, forward in ways.items()}
+        baseline, ours = calls
+        found = in_turn(calls, given.runs)
+        floor = least_seconds(calls[ours], half) if part == "transfer layer" else None  # losses have few products
+        lines.append(Line(f"{part}, there and back", "CPU s", found[ours], baseline, found[baseline], floor, aim=1))
+    report(lines, given.json)
 
 
 if __name__ == "__main__":
