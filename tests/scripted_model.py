@@ -16,7 +16,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.evaluation import ObjectScore, Protocol, Scores, evaluate
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
-from simmat.types import BoolArray
+from simmat.types import BoolArray, SensorImage
 
 Answers = Callable[[PromptBatch], Tensor]
 
@@ -37,6 +37,10 @@ class Scripted(nn.Module):
         self.encoded: list[Tensor] = []
         self.asked: list[PromptBatch] = []
         self.given: list[Tensor] = []
+
+    def for_image(self, image: SensorImage) -> Scripted:
+        """Return itself."""
+        return self
 
     def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
         """Keep the planes."""

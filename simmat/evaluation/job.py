@@ -124,7 +124,7 @@ def why_no_zero_shot(parts: Parts) -> str:
     """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
-    return "the untuned weights were random, or the model is an exported one" if parts.weights is None else ""
+    return "it began with random weights, or was exported without those it began with" if parts.weights is None else ""
 
 
 def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
