@@ -17,6 +17,7 @@ from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPre
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.dense_head import DenseHead
+from simmat.nn.device import keep_freed_memory
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.plugins.registry import Registry
@@ -130,6 +131,7 @@ def assemble(
         SpecError: the model does not support the input size.
         WeightsError: the weight file is damaged or belongs to another model.
     """
+    keep_freed_memory()
     tune_options = complete_options(parts.tuner, spec.tune_options)
     with _limited(foundation_room, f"foundation model {parts.foundation.name!r} at {spec.image_size} px"):
         foundation = build_foundation(
