@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from runs import config
 
 from simmat.errors import ConfigError
 from simmat.evaluation import join_processes
-from simmat.nn.device import pick_device, wait_for
+from simmat.nn.device import keep_freed_memory, pick_device, wait_for
 from simmat.training import accelerator as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -97,3 +99,16 @@ def test_a_clock_is_read_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
     wait_for(torch.device(name))
     assert waited == waits
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_used_again_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MiB are 16,384 pages, which the system would clear each time."""
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not keep_freed_memory.__wrapped__()
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    assert keep_freed_memory.__wrapped__()
+    torch.ones(64 << 20, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 << 20, dtype=torch.uint8)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
