@@ -74,7 +74,9 @@ def encoder_work(ours: bool, _: bool) -> Callable[[], object]:
         return torch.inference_mode()(lambda: encoder(image))
     from simmat.foundations.sam import SAM_VIT_B
     from simmat.foundations.sam_model import build_sam
+    from simmat.nn.device import keep_freed_memory
 
+    keep_freed_memory()  # as for every network that SimMAT loads
     backbone = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).backbone
     return torch.inference_mode()(lambda: backbone.encode(backbone.embed(image)))
 
@@ -121,12 +123,14 @@ def simmat_loss(checkpointing: bool) -> tuple[nn.Module, Callable[[], Tensor]]:
     from simmat.foundations.sam import SAM_VIT_B
     from simmat.foundations.sam_model import build_sam
     from simmat.model import SimMAT
+    from simmat.nn.device import keep_freed_memory
     from simmat.nn.losses import LossWeights
     from simmat.nn.tuners import set_train_mode
     from simmat.plugins.builtin import TUNERS
     from simmat.specs import resolve
     from simmat.training.step import TrainingStep
 
+    keep_freed_memory()
     sam = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).requires_grad_(False)
     lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
     generator = torch.Generator().manual_seed(0)
