@@ -19,25 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from simmat import training
-from simmat.config import TrainConfig
+from simmat.config import COMPAT_DEFAULTS, TrainConfig
 from simmat.evaluation import Scores
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.training import Callback, RunPlan
 
-RELEASED = {
-    "prompts_per_image": 1,
-    "clicks": "random",
-    "box_fraction": 0.0,
-    "corrections": 0,
-    "augment": False,
-    "aspect": "squash",
-    "loss": "bce",
-    "weight_decay": 0.0,
-    "schedule": "halving",
-    "warmup_steps": 0,
-    "grad_clip": 0.0,
-}
+RELEASED = {name: value for name, value in COMPAT_DEFAULTS.items() if name not in ("epochs", "heads", "batch_size")}
 
 
 class Reached(Exception):

@@ -48,7 +48,7 @@ _TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "mo
 _PARTS_OF_AUGMENT = ("rotate", "paste")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
-_COMPAT_DEFAULTS: Mapping[str, Any] = {
+COMPAT_DEFAULTS: Mapping[str, Any] = {
     "epochs": 51,
     "heads": "prompt",
     "batch_size": 4,
@@ -271,7 +271,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(values)
     if filled.get("protocol") == "simmat-compat":
         length = {"epochs"} if filled.get("steps") is not None else set()
-        filled |= {k: v for k, v in _COMPAT_DEFAULTS.items() if filled.get(k) is None and k not in length}
+        filled |= {k: v for k, v in COMPAT_DEFAULTS.items() if filled.get(k) is None and k not in length}
     if filled.get("steps") is None and filled.get("epochs") is None:
         filled["steps"] = DEFAULT_STEPS
     if filled.get("from_scratch") is True:

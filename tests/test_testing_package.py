@@ -10,31 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from virtual_envs import ADAPTER
 
 from simmat.errors import UnknownNameError
 from simmat.testing import PACKAGE_CHECKS, PackageCase, PackageContract, run_check
 
 CHECKS = {check.id: check for check in PACKAGE_CHECKS}
-MODULE = """
-    from simmat.plugins.hooks import hookimpl
-    from simmat.sensors.adapter import ModalityAdapter, Source
-    from simmat.types import Channel
-
-
-    class Adapter(ModalityAdapter):
-        name = "kitsensor"
-        description = "a sensor"
-        sources = (Source("kitsensor", (".png",)),)
-        channels = (Channel("kitsensor", "counts", "count"),)
-
-        def load(self, files, *, nodata=None, missing=None):
-            raise NotImplementedError
-
-
-    @hookimpl
-    def simmat_modalities():
-        return [Adapter()]
-"""
+MODULE = ADAPTER.replace("NAME", "kitsensor")
 METADATA = """Metadata-Version: 2.1
 Name: simmat-plugin-kit
 Version: 1.2
