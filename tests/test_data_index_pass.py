@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from safetensors.numpy import load, save
 
 from simmat.data import index_pass
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, contents_of, read_index
-from simmat.data.index_file import FOLDER
+from simmat.data.index_file import FOLDER, digest_of
 from simmat.errors import DataError
 from simmat.sensors.composition import SelectedChannels
-from simmat.types import SensorImage
+from simmat.types import Channel, SensorImage
 
 
 @pytest.fixture
@@ -162,6 +164,22 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     else:
         os.mkfifo(path)
     assert values_of(read_index(open_planes(root))) == before
+
+
+def test_an_index_with_other_channels_than_the_sensor_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger can write one whose digest is right."""
+    monkeypatch.setattr(Planes, "channels", tuple(Channel(f"p{number}", "temperature", "K") for number in range(2)))
+    root = aged(folder_of(tmp_path, 4))
+    before = read_index(open_planes(root)).dataset.known_channels
+    path = index_of(root)
+    tensors = load(path.read_bytes())
+    notes = json.loads(tensors["notes"].tobytes())
+    notes["channels"][0] = []
+    tensors["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8).reshape(-1, 1)
+    path.write_bytes(save(tensors, metadata={"sha256": digest_of(tensors)}))
+    assert read_index(open_planes(root)).dataset.known_channels == before
 
 
 def test_a_folder_that_cannot_be_written_has_its_index_in_the_cache(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simmat.errors import PluginError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import SelectedChannels
 from simmat.types import BoolArray, Channel, SensorImage
@@ -100,7 +101,10 @@ def fill_value_hints(
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
-    """Return, for each source, the indices of all loaded channels of its sensor."""
+    """Return, for each source, the indices of all loaded channels of its sensor.
+
+    PluginError: their number is not that of the channels which the sensor declares.
+    """
     parts, names = adapter.sensors(), iter(adapter.source_names())
     known = sum(len(part.channels) for part in parts)
     found: dict[str, list[int]] = {}
@@ -109,4 +113,9 @@ def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) ->
         end = start + (len(part.channels) or len(channels) - known)
         found |= {source: list(range(start, end)) for source in islice(names, len(part.sources))}
         start = end
+    if start != len(channels):
+        raise PluginError(
+            f"modality {adapter.name!r} declares {known} channels, but its load returned {len(channels)}: "
+            f"{', '.join(channel.name for channel in channels)}. Tell its author"
+        )
     return found

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simmat.data.dataset import Dataset
+from simmat.data.fill_values import channels_by_source
 from simmat.data.fingerprint import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
 from simmat.documents import Document, validate
@@ -246,6 +247,7 @@ def _read(dataset: Dataset, place: Path) -> Kept:
         tensors = {name: file.get_tensor(name) for name in (*_COLUMNS, _NOTES)}
     notes = parse_json(tensors[_NOTES].tobytes(), constants=True)
     found = validate(_Channels, dict(zip(("loaded", "seen"), notes["channels"], strict=True)))
+    channels_by_source(dataset.adapter, found.loaded)  # fails if their number is not the sensor's
     for name, (kind, columns) in _kinds(dataset, len(found.seen)).items():
         if tensors[name].dtype != kind or tensors[name].shape[1:] != (columns,):
             raise ValueError(f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}")
