@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # browser.py
 
 from annotate_server import Client, gray_images, served
+from browser import Server, need_browser
 from bundles import tiny_bundle
 
 
@@ -31,3 +32,18 @@ def client(root: Path, bundle: Path) -> Iterator[Client]:
     """A server of the folder."""
     with served(root, bundle) as found:
         yield found
+
+
+@pytest.fixture
+def server_of(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server with options on `tmp_path`, for a browser."""
+    need_browser()
+    servers = []
+
+    def start(*options: str) -> Server:
+        servers.append(Server(tmp_path, "--foundation", "lite", "--image-size", "128", *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()

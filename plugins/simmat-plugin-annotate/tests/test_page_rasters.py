@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
-from browser import Server, browser, need_browser, same_on_disk, until
+from browser import browser, same_on_disk, until
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -19,21 +19,6 @@ def large():
     planes = np.stack([1000 * (band + 1) + (x * (band + 1) + 2 * y) % 3000 for band in range(BANDS)])
     planes[:, 600:700, 900:1000] = 60000
     return planes.astype(np.uint16)
-
-
-@pytest.fixture
-def server_of(tmp_path):
-    """A function that starts a server with options on `tmp_path`."""
-    need_browser()
-    servers = []
-
-    def start(*options):
-        servers.append(Server(tmp_path, "--foundation", "lite", "--image-size", "128", *options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.kill()
 
 
 def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_path, server_of):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import simmat
+from simmat.errors import DataError, all_problems, equal_problems
 from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
 from simmat.results import ImageRecords, coco_document, run_lengths
@@ -205,11 +206,21 @@ class Annotator:
         }
 
     def coco(self) -> dict[str, Any]:
-        """Return the labels of all images as a COCO document."""
-        records = []
+        """Return the labels of all images as a COCO document.
+
+        Raises:
+            DataError: the labels of some images cannot be read; it lists all of them.
+        """
+        records, problems = [], []
         for key, sample in self.folder.images.items():
             if self.folder.is_labelled(key) and not sample.has_polygons:
-                labels = self.folder.labels(key)
+                try:
+                    labels = self.folder.labels(key)
+                except DataError as error:
+                    problems.append(str(error))
+                    continue
+                if not (labels.objects or labels.unwritten or (labels.mask is not None and labels.mask.exists())):
+                    continue  # its mask was removed since the start: not an image in which nothing is there
                 with labels.lock:
                     objects = [
                         {
@@ -224,6 +235,12 @@ class Annotator:
                 reference = sample.reference
                 name = reference.relative_to(self.folder.root).as_posix() if reference.is_absolute() else str(reference)
                 records.append(ImageRecords(name, labels.size_hw, objects))
+        if problems:
+            title = (
+                f"nothing was exported, as the labels of {len(problems)} image{'s' * (len(problems) > 1)} cannot be "
+                "read; restore these files, or remove them to export the other images:"
+            )
+            raise DataError(all_problems(title, equal_problems(problems)))
         document = coco_document(records, self.class_names())
         for annotation in document["annotations"]:
             del annotation["score"]  # labels have no score

@@ -390,6 +390,6 @@ async def _error(request: Request, error: Exception) -> Response:
     status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
     if isinstance(error, HTTPException) and error.status_code == 405:
         status, code, message = 405, "method", "use GET or POST"
-    message = message or str(error)
-    problems = [line.strip().removeprefix("- ") for line in message.splitlines()[1:]]
+    message, *more = (message or str(error)).splitlines()
+    problems = [line.strip().removeprefix("- ") for line in more]
     return Json(error_document(code, message, problems), status_code=status)

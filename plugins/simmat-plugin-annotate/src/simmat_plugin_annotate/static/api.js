@@ -39,6 +39,17 @@ export async function post(path, body) {
   return (await send(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
+/** Save what an address answers as a file, under the server's name for it. A refusal is thrown: a link would not show it. */
+export async function download(path) {
+  const response = await send(path);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = name ?? "";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000); // the browser reads it after the click
+}
+
 /**
  * Channels of a tile; the browser keeps it under `digest`, that of the image's document.
  * @returns {Promise<{w, h, planes: {offset, scale, values: Uint16Array}[]}>} value 0: no measurement

@@ -1,6 +1,6 @@
 /** The annotator's page: what the keys, buttons and events do. */
 
-import { get, listen, post, server } from "./api.js";
+import { download, get, listen, post, server } from "./api.js";
 import { colourOfNumber, NO_CLASS, rgbOf, setMaps } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { Draft } from "./draft.js";
@@ -683,7 +683,10 @@ byId("train").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
   attempt(() => training.toggle());
 });
-byId("export").addEventListener("click", () => stage.canvas.focus({ preventScroll: true }));
+byId("export").addEventListener("click", () => {
+  stage.canvas.focus({ preventScroll: true });
+  attempt(() => download("/api/export/coco"), "Exporting …");
+});
 let adding = Promise.resolve();
 byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();
