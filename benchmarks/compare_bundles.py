@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
+from simmat_plugin_report.comparison import draw_comparison
 from simmat_plugin_report.sheet import GAP, GROUND, LINE, MARGIN, TEXT
 
 from simmat.bundle import load_bundle
@@ -26,7 +27,7 @@ from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 from simmat.report.display import display_rgb
-from simmat.report.overlay import draw_comparison, draw_overlay, font
+from simmat.report.overlay import draw_overlay, font
 from simmat.types import BoolArray, Prompt
 
 CELL = 200

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from simmat.cli.options import config_options, data_options, sensor_options
+from simmat.cli.options import config_options, data_options
 from simmat.config import CARD_FIELDS, TrainConfig, load_config
 from simmat.data.card import DataCard
 
@@ -79,15 +79,12 @@ def test_help_shows_defaults_and_bounds() -> None:
         assert part in said
 
 
-def test_commands_without_a_config_file_require_the_sensor() -> None:
+def test_commands_without_a_config_file_can_require_the_sensor() -> None:
     """There is no default sensor: guessing one would misread the files."""
+    sensor = config_options("modality", "channels", required=("modality",))
     with pytest.raises(click.MissingParameter, match="modality"):
-        parse(sensor_options)
-    assert parse(sensor_options, "--modality", "rgb") == {
-        "modality": "rgb",
-        "modality_options": None,
-        "channels": None,
-    }
+        parse(sensor)
+    assert parse(sensor, "--modality", "rgb") == {"modality": "rgb", "channels": None}
 
 
 def test_paths_are_paths() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simmat.report.colour_maps import coloured, look_of
-from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb
+from simmat.report.display import INVALID_RGB, display_channels, display_rgb
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -131,7 +131,6 @@ def test_false_colour_puts_each_channel_in_its_own_plane() -> None:
     assert shown[0, 0].tolist() == [255, 0, 0]
     assert shown[9, 0].tolist() == [0, 255, 0]
     assert shown[9, 9].tolist() == [0, 0, 255]
-    assert describe_display(channels) == "nir, red, green as R, G, B"
 
 
 def test_invalid_pixels_are_hatched_and_do_not_set_the_contrast() -> None:

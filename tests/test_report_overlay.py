@@ -7,18 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.errors import DataError
-from simmat.report.overlay import (
-    BOX,
-    FALSE_ALARM,
-    HIT,
-    MASK,
-    MISS,
-    NEGATIVE,
-    POSITIVE,
-    _grown,
-    draw_comparison,
-    draw_overlay,
-)
+from simmat.report.overlay import BOX, MASK, NEGATIVE, POSITIVE, _grown, draw_overlay
 from simmat.types import Prompt
 
 
@@ -86,28 +75,6 @@ def test_a_box_is_drawn_around_its_pixels() -> None:
     assert (columns.min(), columns.max()) == (9, 599)
     assert not changed[30, 300]
     assert changed[30, 598]
-
-
-def test_the_comparison_colours_hit_miss_and_false_alarm() -> None:
-    """The three must be told apart, and everything else must be grey so that the colours mean something."""
-    picture = grey(600, 600)
-    picture[...] = (200, 60, 20)
-    truth, found = square(600, 600, 100, 100, 200), square(600, 600, 200, 200, 200)
-    drawn = np.asarray(draw_comparison(picture, truth, found))
-    ground = drawn[50, 50]
-    assert ground[0] == ground[1] == ground[2]
-    for at, colour in (((250, 250), HIT), ((150, 150), MISS), ((350, 350), FALSE_ALARM)):
-        expected = ground * 0.4 + np.asarray(colour) * 0.6
-        assert np.abs(drawn[at] - expected).max() <= 1
-
-
-def test_what_is_not_scored_is_not_coloured() -> None:
-    """A false alarm where there is no ground truth is none."""
-    nothing, everything = np.zeros((600, 600), np.bool_), np.ones((600, 600), np.bool_)
-    ignore = square(600, 600, 0, 0, 300)
-    drawn = np.asarray(draw_comparison(grey(600, 600), nothing, everything, ignore=ignore))
-    assert drawn[100, 100].tolist() == [100, 100, 100]
-    assert drawn[500, 500].tolist() != [100, 100, 100]
 
 
 def test_an_object_smaller_than_a_pixel_of_the_picture_still_shows() -> None:

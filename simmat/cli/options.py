@@ -33,11 +33,6 @@ def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Co
     return decorate
 
 
-def sensor_options(command: Command) -> Command:
-    """Add --modality, which is required, --modality-option and --channels."""
-    return config_options("modality", "modality_options", "channels", required=("modality",))(command)
-
-
 def data_options(command: Command) -> Command:
     """Add the options that override the data card: how masks, missing values and large images are read."""
     return config_options(*CARD_FIELDS)(command)

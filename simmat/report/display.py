@@ -86,15 +86,6 @@ def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
     return order[0], order[1 if count == 2 else (count - 1) // 2], order[-1]
 
 
-def describe_display(channels: Sequence[Channel]) -> str:
-    """Describe what `display_rgb` shows, as "thermal [K], inferno" or "nir, red, green as R, G, B"."""
-    shown = display_channels(channels)
-    if len(shown) == 1:
-        channel, look = channels[shown[0]], look_of(channels[shown[0]])
-        return f"{channel.name} [{look.unit}], {'grey' if look.colours == 'gray' else look.colours}"
-    return ", ".join(channels[index].name for index in shown) + " as R, G, B"
-
-
 def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
     """Scale a plane to 0..1 between the percentiles of its valid pixels.
 

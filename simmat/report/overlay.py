@@ -26,13 +26,7 @@ BOX: Colour = (255, 214, 10)
 WHITE: Colour = (255, 255, 255)
 HALO: Colour = (12, 14, 18)
 
-# Okabe and Ito (2008): distinct under every common colour blindness; drawn over grey.
-HIT: Colour = (86, 180, 233)
-MISS: Colour = (230, 159, 0)
-FALSE_ALARM: Colour = (204, 94, 167)
-
 FILL_ALPHA = 0.38
-COMPARISON_ALPHA = 0.6
 SMALLEST_SIDE = 512
 """A picture whose longer side is shorter is enlarged by a whole factor."""
 
@@ -55,48 +49,74 @@ def draw_overlay(
     Raises:
         DataError: mask and picture differ in size.
     """
-    canvas = _scaled(picture, size_wh)
+    canvas = Canvas(picture, size_wh)
     if mask is not None:
-        shown = _scaled_mask(mask, picture, canvas.size)
-        canvas = _tint(canvas, shown, MASK, FILL_ALPHA)
-        canvas = _contour(canvas, shown, MASK)
+        shown = canvas.scaled(mask)
+        canvas.tint(shown, MASK, FILL_ALPHA)
+        canvas.outline(shown, MASK)
     if prompt is not None:
-        _draw_prompt(canvas, prompt, picture)
-    return canvas
+        canvas.mark(prompt)
+    return canvas.image
 
 
-def draw_comparison(
-    picture: PictureArray,
-    truth: BoolArray,
-    prediction: BoolArray,
-    prompt: Prompt | None = None,
-    *,
-    ignore: BoolArray | None = None,
-    size_wh: tuple[int, int] | None = None,
-) -> Image.Image:
-    """Draw hits, misses and false alarms of a prediction over the picture in grey.
+class Canvas:
+    """A picture at its final size, to draw on.
 
-    Args:
-        picture: (H, W, 3) uint8.
-        truth: (H, W) bool.
-        prediction: (H, W) bool.
-        prompt: drawn on top, in pixels of the picture.
-        ignore: (H, W) bool, True where nothing is scored; not coloured.
-        size_wh: as for `draw_overlay`.
-
-    Raises:
-        DataError: a mask and the picture differ in size.
+    Attributes:
+        image: the picture with what is drawn.
     """
-    canvas = _scaled(picture, size_wh).convert("L").convert("RGB")
-    true = _scaled_mask(truth, picture, canvas.size)
-    found = _scaled_mask(prediction, picture, canvas.size)
-    scored = True if ignore is None else ~_scaled_mask(ignore, picture, canvas.size)
-    for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
-        canvas = _tint(canvas, region & scored, colour, COMPARISON_ALPHA)
-    canvas = _contour(canvas, true, WHITE)
-    if prompt is not None:
-        _draw_prompt(canvas, prompt, picture)
-    return canvas
+
+    def __init__(self, picture: PictureArray, size_wh: tuple[int, int] | None = None) -> None:
+        """Scale a picture (H, W, 3); see `draw_overlay` for `size_wh`."""
+        self._height, self._width = picture.shape[:2]
+        self.image = _scaled(picture, size_wh)
+
+    def scaled(self, mask: BoolArray) -> BoolArray:
+        """Return an (H, W) mask of the picture at the size of the canvas; DataError for one of another size."""
+        height, width = mask.shape
+        if mask.shape != (self._height, self._width):
+            raise DataError(
+                f"cannot draw a mask of {width}x{height} over a picture of {self._width}x{self._height}; give the mask "
+                "at the original size"
+            )
+        if self.image.size == (width, height):
+            return np.asarray(mask, dtype=np.bool_)
+        # (height, width), the covered share of each pixel
+        share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(self.image.size, Image.Resampling.BOX))
+        return np.asarray(share >= 0.5 if share.max() >= 0.5 else share > 0, dtype=np.bool_)
+
+    def tint(self, where: BoolArray, colour: Colour, alpha: float) -> None:
+        """Cover the pixels of a `scaled` mask with a colour, of which `alpha` is the share."""
+        pixels = np.array(self.image)
+        under = pixels[where].astype(np.float32)
+        pixels[where] = np.rint(under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha).astype(np.uint8)
+        self.image = Image.fromarray(pixels)
+
+    def outline(self, mask: BoolArray, colour: Colour) -> None:
+        """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: seen on any ground."""
+        width = _line_width(self.image.size)
+        ring = mask & _grown(~mask, width)
+        halo = _grown(mask, max(width // 2, 1)) & ~mask
+        pixels = np.array(self.image)
+        pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
+        pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
+        self.image = Image.fromarray(pixels)
+
+    def mark(self, prompt: Prompt) -> None:
+        """Draw the box and points of a prompt, which are in pixels of the picture."""
+        canvas = self.image
+        scale = np.asarray(canvas.size) / (self._width, self._height)
+        if prompt.box is not None:
+            draw, width = ImageDraw.Draw(canvas), _line_width(canvas.size)
+            x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
+            x0, y0 = max(x0, 0), max(y0, 0)
+            # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible
+            x1, y1 = max(min(x1, canvas.width) - 1, x0), max(min(y1, canvas.height) - 1, y0)
+            draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
+            draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
+        radius = max(5.0, max(canvas.size) / 90)
+        for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
+            _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
 
 
 @lru_cache(maxsize=8)
@@ -119,37 +139,6 @@ def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Ima
     return image.resize(size_wh, Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX)
 
 
-def _scaled_mask(mask: BoolArray, picture: PictureArray, size_wh: tuple[int, int]) -> BoolArray:
-    if mask.shape != picture.shape[:2]:
-        raise DataError(
-            f"cannot draw a mask of {mask.shape[1]}x{mask.shape[0]} over a picture of "
-            f"{picture.shape[1]}x{picture.shape[0]}; give the mask at the original size"
-        )
-    if size_wh == (mask.shape[1], mask.shape[0]):
-        return np.asarray(mask, dtype=np.bool_)
-    # (height, width), the covered share of each pixel
-    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size_wh, Image.Resampling.BOX))
-    return np.asarray(share >= 0.5 if share.max() >= 0.5 else share > 0, dtype=np.bool_)
-
-
-def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, alpha: float) -> Image.Image:
-    pixels = np.array(canvas)
-    under = pixels[where].astype(np.float32)
-    pixels[where] = np.rint(under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha).astype(np.uint8)
-    return Image.fromarray(pixels)
-
-
-def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Image:
-    """Draw the inner edge in a light tint and a dark line outside it, which shows on any ground."""
-    width = _line_width(canvas.size)
-    ring = mask & _grown(~mask, width)
-    halo = _grown(mask, max(width // 2, 1)) & ~mask
-    pixels = np.array(canvas)
-    pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
-    pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
-    return Image.fromarray(pixels)
-
-
 def _grown(mask: BoolArray, steps: int) -> BoolArray:
     """Dilate an (H, W) mask `steps` times by the four neighbours of each pixel; scipy is slow to import."""
     for _ in range(steps):
@@ -166,22 +155,6 @@ def _line_width(size_wh: tuple[int, int]) -> int:
     """Return the width of a line in pixels: 1 on a thumbnail, 2 from 400 to 1500, then in proportion."""
     longest = max(size_wh)
     return 1 if longest < 400 else max(2, round(longest / 600))
-
-
-def _draw_prompt(canvas: Image.Image, prompt: Prompt, picture: PictureArray) -> None:
-    """Draw the box and points of a prompt, which are in pixels of the picture, on a canvas of any size."""
-    scale = np.asarray(canvas.size) / (picture.shape[1], picture.shape[0])
-    if prompt.box is not None:
-        draw, width = ImageDraw.Draw(canvas), _line_width(canvas.size)
-        x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
-        x0, y0 = max(x0, 0), max(y0, 0)
-        # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible
-        x1, y1 = max(min(x1, canvas.width) - 1, x0), max(min(y1, canvas.height) - 1, y0)
-        draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
-        draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
-    radius = max(5.0, max(canvas.size) / 90)
-    for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
-        _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
 
 
 def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:

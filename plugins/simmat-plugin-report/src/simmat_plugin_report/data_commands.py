@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli.common import PATH, json_option, load_registry, print_json, progress_bar
-from simmat.cli.options import data_options, sensor_options
+from simmat.cli.options import config_options, data_options
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_path, staged_files
 from simmat.terminal import say
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from simmat.data.samples import Sample
 
 
+_sensor_options = config_options("modality", "modality_options", "channels", required=("modality",))
+
+
 @click.command("data check")
 @click.argument("data", metavar="DIR", type=PATH)
-@sensor_options
+@_sensor_options
 @data_options
 @click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
 @click.option("--quick", is_flag=True, help="Skip near-duplicates and misaligned masks, which take longest.")
@@ -66,7 +69,7 @@ def check(
 
 @click.command("data stats")
 @click.argument("data", metavar="DIR", type=PATH)
-@sensor_options
+@_sensor_options
 @data_options
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
 @click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
@@ -107,7 +110,7 @@ def stats(
 
 @click.command("data preview")
 @click.argument("data", metavar="DIR", type=PATH)
-@sensor_options
+@_sensor_options
 @data_options
 @click.option(
     "--out", required=True, type=PATH, metavar="FILE.png", help="Several sheets are FILE-1.png, FILE-2.png, …"

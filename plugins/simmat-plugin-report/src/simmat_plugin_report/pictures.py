@@ -23,12 +23,13 @@ from simmat.everything import EverythingSettings, label_values
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
-from simmat.report.colour_maps import PictureArray
-from simmat.report.display import describe_display, display_rgb, stretch
-from simmat.report.overlay import draw_comparison, draw_overlay
+from simmat.report.colour_maps import PictureArray, look_of
+from simmat.report.display import display_channels, display_rgb, stretch
+from simmat.report.overlay import draw_overlay
 from simmat.results import ImageResult, draw_result
 from simmat.training import MOST_CLICKS
-from simmat.types import BoolArray, Prompt, SensorImage, Window
+from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
+from simmat_plugin_report.comparison import draw_comparison
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
 
 PICTURES = 6
@@ -120,6 +121,15 @@ def _example(
         display=describe_display(image.channels),
         pictures={"sensor": _jpeg(draw_overlay(picture, None, click, size_wh=size_wh)), "error": _jpeg(error)},
     )
+
+
+def describe_display(channels: Sequence[Channel]) -> str:
+    """Describe what `display_rgb` shows, as "thermal [K], inferno" or "nir, red, green as R, G, B"."""
+    shown = display_channels(channels)
+    if len(shown) == 1:
+        channel, look = channels[shown[0]], look_of(channels[shown[0]])
+        return f"{channel.name} [{look.unit}], {'grey' if look.colours == 'gray' else look.colours}"
+    return ", ".join(channels[index].name for index in shown) + " as R, G, B"
 
 
 def _around(mask: BoolArray, size_hw: tuple[int, int]) -> Window:

@@ -12,10 +12,11 @@ from simmat.config import TrainConfig
 from simmat.data.card import class_title
 from simmat.model_spec import as_json
 from simmat.report.colour_maps import look_of
-from simmat.report.overlay import FALSE_ALARM, HIT, MISS, POSITIVE, WHITE
+from simmat.report.overlay import POSITIVE, WHITE
 from simmat.sensors.options import modality_parts
 from simmat.types import Channel
 from simmat_plugin_report.blocks import both, calibration, counted, curves, duration, place_of, setting
+from simmat_plugin_report.comparison import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.data_report import SplitReport, texts_of
 from simmat_plugin_report.documents import Analysis, ChannelAblation, RunReport
 from simmat_plugin_report.object_scores import (
