@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 import simmat
@@ -26,6 +25,7 @@ from simmat.io.weights import CACHE_VARIABLE, cache_folder, find_weights
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
+from simmat.plugins.requirements import installed_version, packages_of, requirements_of, specifier, unmet
 from simmat.specs import API_VERSION
 from simmat.threads import (
     SHORT_SPIN,
@@ -135,13 +135,13 @@ def _versions(section: Section, registry: Registry) -> None:
         ("Python", f"{platform.python_version()}, {sys.executable}"),
         ("system", platform.platform()),
     ]
-    own = _packages(registry)
-    needed = sorted({canonicalize_name(r.name) for name in own for r in _requirements(name)} - set(own))
-    section.facts += [(name, _installed(name) or "missing") for name in needed]
+    own = packages_of(registry)
+    needed = sorted({canonicalize_name(r.name) for name in own for r in requirements_of(name)} - set(own))
+    section.facts += [(name, installed_version(name) or "missing") for name in needed]
     for name in (*own, *needed):
-        for requirement in _requirements(name):
-            if problem := _unmet(requirement):
-                section.problem(f"{name} needs {problem}", f"pip install '{_specifier(requirement)}'")
+        for requirement in requirements_of(name):
+            if problem := unmet(requirement):
+                section.problem(f"{name} needs {problem}", f"pip install '{specifier(requirement)}'")
 
 
 def _devices(section: Section) -> None:
@@ -348,65 +348,15 @@ def _folders(section: Section) -> None:
 
 
 def _extras(section: Section, registry: Registry) -> None:
-    for package in _packages(registry):
+    for package in packages_of(registry):
         for extra in importlib.metadata.metadata(package).get_all("Provides-Extra") or []:
             if package == PROJECT and extra in _FOR_DEVELOPERS:
                 continue
-            missing = [problem for requirement in _requirements(package, extra) if (problem := _unmet(requirement))]
+            missing = [problem for requirement in requirements_of(package, extra) if (problem := unmet(requirement))]
             label = f"{package}[{extra}]"
             state = f"not installed ({'; '.join(missing)}): pip install '{label}'" if missing else "installed"
             purpose = EXTRAS.get(extra, "") if package == PROJECT else ""
             section.facts.append((label, f"{purpose}; {state}" if purpose else state))
-
-
-def _packages(registry: Registry) -> list[str]:
-    """Return SimMAT and the packages of its plugins, by their normal names, those with metadata only."""
-    names = {canonicalize_name(report.distribution) for report in registry.reports} - {PROJECT}
-    return [name for name in (PROJECT, *sorted(names)) if _installed(name)]
-
-
-def _installed(name: str) -> str:
-    """Return the version of an installed package; "" if it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except (importlib.metadata.PackageNotFoundError, KeyError):
-        return ""
-
-
-def _requirements(name: str, extra: str = "") -> Iterator[Requirement]:
-    """Yield what an installed package requires here: without extras, or what an extra adds to that."""
-    if not _installed(name):
-        return
-    for line in importlib.metadata.requires(name) or []:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:  # an old package's own mistake
-            continue
-        marker = requirement.marker
-        always = marker is None or marker.evaluate({"extra": ""})
-        if always is not bool(extra) and (always or (marker is not None and marker.evaluate({"extra": extra}))):
-            yield requirement
-
-
-def _unmet(requirement: Requirement) -> str:
-    """Return what of a requirement is not met, "" if all is: "torch>=2.4, got 2.0"."""
-    version = _installed(requirement.name)
-    if not version:
-        return f"{_specifier(requirement)}, which is not installed"
-    if not requirement.specifier.contains(version, prereleases=True):
-        return f"{_specifier(requirement)}, got {version}"
-    inner = [
-        problem
-        for extra in requirement.extras
-        for r in _requirements(requirement.name, extra)
-        if (problem := _unmet(r))
-    ]
-    return "; ".join(inner)
-
-
-def _specifier(requirement: Requirement) -> str:
-    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-    return f"{requirement.name}{extras}{requirement.specifier}"
 
 
 def _cpu_flags() -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -120,15 +119,6 @@ def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
     if len(found) > 1:
         raise ConfigError(f"{argument!r} is in {' and '.join(sorted(found))}; give the name of the package")
     return found.pop()
-
-
-def is_installed(distribution: str) -> bool:
-    """Return whether a package of that name is installed."""
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _is_path(argument: str) -> bool:

@@ -16,8 +16,9 @@ from simmat import __version__
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
-from simmat.plugins.installer import PREFIX, is_installed
+from simmat.plugins.installer import PREFIX
 from simmat.plugins.registry import KNOWN_PLUGINS, Registry
+from simmat.plugins.requirements import installed_version
 from simmat.sensors.adapter import RESERVED_SOURCES
 
 _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
@@ -37,7 +38,7 @@ def check_name(name: str, registry: Registry) -> None:
     owners |= {part: registry.owner("modality", part) for part in registry.names("modality")}
     owners |= {part: " and ".join(owned) for (kind, part), owned in registry.conflicts().items() if kind == "modality"}
     owners |= {report.name: report.owner for report in registry.reports if report.version}
-    if is_installed(PREFIX + name):
+    if installed_version(PREFIX + name):
         owners.setdefault(name, f"the installed package {PREFIX}{name}")
     if name in owners:
         raise ConfigError(f"the name {name!r} is taken by {owners[name]}; choose another")
