@@ -20,7 +20,7 @@ from simmat import training
 from simmat.cli import COMMANDS, run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
-from simmat.io.images.planes import DEFAULT_GIB, LIMIT_VARIABLE
+from simmat.io.images.limits import DEFAULT_GIB, LIMIT_VARIABLE
 from simmat.training.callbacks import Callback, RunPlan
 
 REPORT_TORCH = """

@@ -129,7 +129,7 @@ def group(ctx: click.Context, /, max_image_gib: float | None) -> None:
 @contextlib.contextmanager
 def _image_limit(gib: float) -> Iterator[None]:
     """Set the limit on decoded images for this command and the processes it starts."""
-    from simmat.io.images.planes import LIMIT_VARIABLE, decoded_limit
+    from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
 
     before = os.environ.get(LIMIT_VARIABLE)
     os.environ[LIMIT_VARIABLE] = repr(gib)

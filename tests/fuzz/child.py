@@ -22,7 +22,7 @@ from fuzz.outcome import Kind, Outcome, place_of
 from fuzz.seeds import Seeds
 from fuzz.targets import Case, Place, Target
 from simmat.errors import PluginError, SimMATError
-from simmat.io.images.planes import LIMIT_VARIABLE
+from simmat.io.images.limits import LIMIT_VARIABLE
 
 CPU_SECONDS = 10
 """Computing time of a case. Time on the clock would depend on what else the machine does."""

@@ -1,6 +1,7 @@
 """Planes of image files (PNG, JPEG, TIFF, npy) in the file's own numbers, and what those mean."""
 
-from simmat.io.images.planes import check_size, check_window, image_size, read_image, window_size, write_image
+from simmat.io.images.limits import check_size, check_window
+from simmat.io.images.planes import image_size, read_image, window_size, write_image
 from simmat.io.images.values import (
     ImageFile,
     StatedNodata,

@@ -17,7 +17,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.io.files import atomic_path
-from simmat.io.images.planes import damaged
+from simmat.io.images.limits import damaged
 from simmat.io.images.tiff import file_state, opened
 from simmat.types import BoolArray, Georeference, Window
 

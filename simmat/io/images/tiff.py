@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import require_file
-from simmat.io.images.planes import MAX_PLANES, check_size, damaged
+from simmat.io.images.limits import MAX_PLANES, check_size, damaged
 from simmat.io.images.values import Colour, ImageFile
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36

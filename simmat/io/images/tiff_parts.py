@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from simmat.io.images.planes import check_size, check_window
+from simmat.io.images.limits import check_size, check_window
 from simmat.io.images.tiff import described, file_state, is_mappable, main_pages, opened, planes_first
 from simmat.io.images.values import ImageFile
 from simmat.types import Window
