@@ -1,4 +1,4 @@
-"""A sensor and its sample files, simulated or given by its author, for the checks."""
+"""A sensor and its sample files for the checks: simulated, given by its author, or with other planes written in."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import StatedNodata
+from simmat.io.images import StatedNodata, write_image
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import SensorImage
+
+Planes = npt.NDArray[Any]
+
+TIFF = (".tif", ".tiff")
+REWRITABLE = (*TIFF, ".png", ".npy")
+"""Formats that keep numbers unchanged."""
+_GDAL_NODATA = 42113
+_KEPT_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112)  # OGC GeoTIFF 1.1, GDAL_METADATA
 
 SIZE_HW = (61, 83)
 """Size of simulated samples: odd, and not square."""
@@ -149,3 +159,31 @@ def scene_number(index: int, size_hw: tuple[int, int] = SIZE_HW) -> Scene:
     """Return a synthetic scene, the same for every sensor; ConfigError without simmat-plugin-scenes."""
     scene: Scene = import_scenes("generate").generate_scene(np.random.default_rng([index, 0]), size_hw)
     return scene
+
+
+def rewrite(path: Path, planes: Planes, *, nodata: float | None = None) -> None:
+    """Replace the (P, H, W) planes of a file; the tags of a TIFF are kept, with another GDAL_NODATA if one is given."""
+    if path.suffix.lower() not in TIFF:
+        write_image(path, planes)
+        return
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0].aspage()
+        codes = _KEPT_TAGS if nodata is not None else (*_KEPT_TAGS, _GDAL_NODATA)
+        tags: list[tuple[int, Any, int | None, Any, bool]] = [
+            (tag.code, tag.dtype, tag.count, tag.value, True) for tag in map(page.tags.get, codes) if tag
+        ]
+        photometric, interleaved, description = page.photometric, page.axes == "YXS", page.description
+    if nodata is not None:
+        tags.append((_GDAL_NODATA, "s", 0, f"{nodata:.17g}", True))
+    several = len(planes) > 1
+    tifffile.imwrite(
+        path,
+        np.moveaxis(planes, 0, 2) if interleaved else planes if several else planes[0],
+        photometric=photometric,
+        planarconfig=("contig" if interleaved else "separate") if several else None,
+        description=description or None,
+        metadata=None,
+        extratags=tags,
+    )

@@ -12,7 +12,15 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file
 from simmat.specs import FoundationSpec
 from simmat.testing import foundation_answers as answers
-from simmat.testing import foundation_spec, modality_files, modality_network, modality_spec, modality_values, package
+from simmat.testing import (
+    foundation_spec,
+    modality_files,
+    modality_missing,
+    modality_network,
+    modality_spec,
+    modality_values,
+    package,
+)
 from simmat.testing.checks import Check, Result, run_checks
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase, installed_packages
@@ -34,7 +42,7 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
     Check(modality_files.same_file_same_bits),
     Check(modality_files.writes_nothing),
     Check(modality_files.windows_are_parts),
-    Check(modality_files.missing_stays_missing),
+    Check(modality_missing.missing_stays_missing),
     Check(modality_files.missing_files_are_refused),
     Check(modality_files.truncated_files_are_refused),
     Check(modality_files.wrong_files_are_refused),
