@@ -17,8 +17,8 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
-from simmat.cli.batch import replaceable_files
 from simmat.cli.prompted import PromptWork
+from simmat.cli.records import replaceable_files
 from simmat.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from found_results import found_box, objects_result
 from PIL import Image
 
 from simmat.cli import run, segment, segmenter
-from simmat.cli.batch import written_files
+from simmat.cli.records import written_files
 from simmat.model_spec import DenseSpec
 
 

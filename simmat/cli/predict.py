@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import click
 
 from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
-from simmat.cli.prompts import MAP_ENDINGS, Prompts, make_prompt, map_features, map_prompt, pixel_prompts, read_prompts
+from simmat.cli.prompts import PromptOptions, Prompts, pixel_prompts, read_prompts
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import check_writable
 from simmat.sensors.channel_selection import parse_channels
@@ -29,6 +28,11 @@ if TYPE_CHECKING:
 
 SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
 """Parameters of the options of `search_options`."""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def search_options(command: Command) -> Command:
@@ -44,6 +48,7 @@ def search_options(command: Command) -> Command:
             "--format",
             "formats",
             metavar="LIST",
+            callback=parsed(_names),
             help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay.  [default: labels,coco,overlay]",
         ),
         click.option("--semantic", is_flag=True, help="Find the class of every pixel."),
@@ -170,58 +175,9 @@ def command(
         samples = [
             (name, own, prompt_options.of_image(name)) for name, own in _images(predictor, files, source, names, out)
         ]
-    formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
     with _ended_by_sigterm():
-        prompt_job = PromptJob(out, choice, missing or (), search["tile"], formats, cache)
+        prompt_job = PromptJob(out, choice, missing or (), search["tile"], search["formats"], cache)
         segment_prompts(samples, predictor, prompt_job, processes)
-
-
-@dataclass(frozen=True)
-class PromptOptions:
-    """The options that say what to segment."""
-
-    point: tuple[str, ...]
-    negative: tuple[str, ...]
-    box: str | None
-    prompts: Path | None
-    crs: str | None
-
-    @property
-    def is_map_file(self) -> bool:
-        """True for a prompts file of points and polygons in map coordinates."""
-        return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
-
-    def check(self, *, searched: bool, search: Mapping[str, Any]) -> None:
-        """Raise ConfigError if options contradict each other."""
-        single = bool(self.point or self.negative or self.box is not None)
-        if searched:
-            if single or self.prompts is not None or self.crs is not None:
-                raise ConfigError(
-                    "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
-                )
-            return
-        if extra := [name for name in SEARCH if name not in ("formats", "tile") and search[name]]:
-            flag = extra[0].replace("_", "-")
-            raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
-        if self.prompts is not None:
-            if single:
-                raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
-            if self.crs is not None and not self.is_map_file:
-                raise ConfigError(f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}")
-        else:
-            make_prompt(self.point, self.negative, self.box)
-        if self.crs is not None or self.is_map_file:
-            from simmat.io.vectors import NEEDED, require_geo
-
-            require_geo("a prompt in map coordinates", *(NEEDED if self.is_map_file else ("rasterio",)))
-
-    def of_image(self, name: str) -> Prompts:
-        """Return the prompts for an image; `name` begins the names of its outputs."""
-        if self.prompts is not None:
-            return map_features(name, self.prompts, self.crs)
-        if self.crs is not None:
-            return map_prompt(name, self.point, self.negative, self.box, self.crs)
-        return pixel_prompts({name: make_prompt(self.point, self.negative, self.box)})
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.cli.batch import (
+from simmat.cli.batch import run_all
+from simmat.cli.prompts import Prompts, prompt_values
+from simmat.cli.records import (
     check_coco,
     check_unique,
     digest_of,
@@ -20,9 +22,7 @@ from simmat.cli.batch import (
     record_of,
     replaceable_files,
     result_endings,
-    run_all,
 )
-from simmat.cli.prompts import Prompts, prompt_values
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage
 from simmat.terminal import say

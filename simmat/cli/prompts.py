@@ -1,4 +1,4 @@
-"""Read prompts from the command line, or from a file for many images."""
+"""Prompts: those of the command line, and those of a file for many images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.cli.batch import files_key
+from simmat.cli.records import files_key
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import read_json
 from simmat.types import Prompt
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LIMIT = 2**31
 _POINT, _BOX = "X,Y", "X0,Y0,X1,Y1"
+MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
+"""Endings of prompts files in map coordinates."""
 
 
 @dataclass
@@ -47,6 +49,54 @@ class Prompts:
     names: tuple[str, ...] | None
     key: str
     in_image: Callable[[ImageReader], dict[str, Prompt]]
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """The options that say what to segment."""
+
+    point: tuple[str, ...]
+    negative: tuple[str, ...]
+    box: str | None
+    prompts: Path | None
+    crs: str | None
+
+    @property
+    def is_map_file(self) -> bool:
+        """True for a prompts file of points and polygons in map coordinates."""
+        return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
+
+    def check(self, *, searched: bool, search: Mapping[str, Any]) -> None:
+        """Raise ConfigError if options contradict each other, or those in `search`, which are for no prompt."""
+        single = bool(self.point or self.negative or self.box is not None)
+        if searched:
+            if single or self.prompts is not None or self.crs is not None:
+                raise ConfigError(
+                    "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
+                )
+            return
+        if extra := [name for name, value in search.items() if name not in ("formats", "tile") and value]:
+            flag = extra[0].replace("_", "-")
+            raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
+        if self.prompts is not None:
+            if single:
+                raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
+            if self.crs is not None and not self.is_map_file:
+                raise ConfigError(f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}")
+        else:
+            make_prompt(self.point, self.negative, self.box)
+        if self.crs is not None or self.is_map_file:
+            from simmat.io.vectors import NEEDED, require_geo
+
+            require_geo("a prompt in map coordinates", *(NEEDED if self.is_map_file else ("rasterio",)))
+
+    def of_image(self, name: str) -> Prompts:
+        """Return the prompts for an image; `name` begins the names of its outputs."""
+        if self.prompts is not None:
+            return map_features(name, self.prompts, self.crs)
+        if self.crs is not None:
+            return map_prompt(name, self.point, self.negative, self.box, self.crs)
+        return pixel_prompts({name: make_prompt(self.point, self.negative, self.box)})
 
 
 def pixel_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
@@ -93,10 +143,6 @@ def map_features(name: str, path: Path, crs: str | None) -> Prompts:
         return {f"{name}_{object_}": prompt for object_, prompt in found.items()}
 
     return Prompts(None, repr([name, crs, files_key({"": path})]), in_image)
-
-
-MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
-"""Endings of prompts files in map coordinates."""
 
 
 def prompt_values(prompt: Prompt) -> dict[str, Any]:

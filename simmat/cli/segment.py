@@ -8,8 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import check_coco, check_unique, read_record, replaceable_files, run_all, run_on
+from simmat.cli.batch import run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
+from simmat.cli.records import check_coco, check_unique, read_record, replaceable_files
 from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
@@ -33,7 +34,7 @@ def job_of(
     missing: tuple[str | int, ...],
     everything: bool,
     semantic: bool,
-    formats: str | None,
+    formats: tuple[str, ...] | None,
     classes: str | None,
     min_score: float | None,
     min_area: int | None,
@@ -49,14 +50,13 @@ def job_of(
     least_score = defaults.min_score if min_score is None else min_score
     settings = replace(defaults, min_score=least_score, min_area=min_area or defaults.min_area)
     default = ("labels", "coco", "overlay") if everything else ("labels", "overlay")
-    names = default if formats is None else tuple(part.strip() for part in formats.split(",") if part.strip())
     dense = predictor.dense
     class_ids = None
     if classes is not None:
         class_ids = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
     wanted = Wanted(settings if everything else None, semantic)
     check_wanted(predictor, wanted)
-    job = Job(wanted, names, out, class_ids, min_score, missing, tile, overlap)
+    job = Job(wanted, default if formats is None else formats, out, class_ids, min_score, missing, tile, overlap)
     job.check()
     return job
 

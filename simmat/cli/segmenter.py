@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.cli.batch import (
+from simmat.cli.records import (
     COCO_FILE,
     COCO_INFO,
     digest_of,
