@@ -48,6 +48,8 @@ STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
 """Seconds that `next` ranks images before it answers with the best so far."""
 _MOST_PLANES = 16
+_SMALL_BODY = 4096
+"""Bytes of a body that is parsed in less time than another thread takes to start."""
 _PING_S = 15.0
 _FLUSH_S = 1.0
 _IDLE_S = 2.0
@@ -165,7 +167,8 @@ class Routes:
     async def predict(self, request: Request) -> Response:
         """Return the masks for a prompt."""
         key, body = self._key(request), await _body(request, PredictBody)
-        return await _json(await self.annotator.on_model(partial(self.service.predict, key, body.points, body.box)))
+        # Written in the thread that predicts: a click waits for every change of threads on a busy machine.
+        return await self.annotator.on_model(lambda: Json(self.service.predict(key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
         """Return the found objects that are not labelled yet; for a large image those in a box."""
@@ -329,7 +332,7 @@ def _numbers(request: Request, name: str) -> list[int]:
 
 
 async def _body(request: Request, model: type[Body]) -> Body:
-    """Parse the body of a request in a thread, so that a large one does not delay other requests."""
+    """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
     content = await request.body()
 
     def read() -> Body:
@@ -339,7 +342,7 @@ async def _body(request: Request, model: type[Body]) -> Body:
             raise ConfigError(f"the body is not valid json: {error}") from None
         return parse(model, values, "the request")  # type: ignore[type-var]
 
-    return await asyncio.to_thread(read)
+    return read() if len(content) <= _SMALL_BODY else await asyncio.to_thread(read)
 
 
 async def _json(document: Any, **more: Any) -> Response:
