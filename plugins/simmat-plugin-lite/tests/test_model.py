@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
-from simmat_plugin_lite.blocks import pool_region
+from simmat_plugin_lite.blocks import pool_region, unit_vectors
 from simmat_plugin_lite.encoder import make_encoder
 from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
 from torch import nn
+from torch.nn import functional as F
 
 from simmat.errors import WeightsError
 from simmat.foundation import ImageEmbedding, PromptBatch
@@ -229,3 +230,19 @@ def test_the_mean_of_a_large_region_stays_within_fp16() -> None:
     with torch.autocast("cpu", dtype=torch.float16):
         found = pool_region(maps, torch.ones(1, 1, 256, 256))
     torch.testing.assert_close(found.float(), torch.full((1, 1, 4), 3.0), rtol=2e-3, atol=0)
+
+
+def test_unit_vectors_are_those_of_torch_with_their_gradient():
+    """A zero vector has no direction: it stays zero, and its gradient is finite."""
+    x = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    x[0, 1, :, 2] = 0
+    results = []
+    for function in (unit_vectors, lambda values, dim: F.normalize(values, dim=dim)):
+        given = x.clone().requires_grad_()
+        found = function(given, 2)
+        (found * torch.arange(7.0)).sum().backward()
+        results.append((found.detach(), torch.where(x == 0, 0.0, given.grad)))
+        assert given.grad.isfinite().all()
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    assert not results[0][0][0, 1, :, 2].any()
+    assert unit_vectors(x.bfloat16(), 2).dtype == torch.bfloat16

@@ -117,6 +117,16 @@ def sample_points(level: Tensor, image_index: Tensor, coords_xy: Tensor, stride:
     return top * (1 - fy) + bottom * fy
 
 
+def unit_vectors(x: Tensor, dim: int) -> Tensor:
+    """Divide vectors along a dimension by their length; zero vectors stay zero.
+
+    As `F.normalize`, whose norm takes 20 times as long on a CPU where the dimension is not the last one.
+    """
+    wide = x.float()
+    length = wide.square().sum(dim, keepdim=True).clamp_min(1e-24).sqrt()  # clamped first: no gradient of sqrt(0)
+    return (wide / length).to(x.dtype)
+
+
 def pool_region(maps: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted means of maps.
 

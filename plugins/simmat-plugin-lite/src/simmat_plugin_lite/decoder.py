@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
-from simmat_plugin_lite.blocks import ConvBlock, LayerNorm2d, gather_images, pool_region, sample_points
+from simmat_plugin_lite.blocks import ConvBlock, LayerNorm2d, gather_images, pool_region, sample_points, unit_vectors
 from simmat_plugin_lite.prompt_maps import MAP_CHANNELS, PromptState, prompt_maps, region_weight
 
 MASKS = 4  # 0: the single mask; 1..3: alternatives for an ambiguous prompt
@@ -34,7 +34,7 @@ class Similarity(nn.Module):
         b, _, h, w = level.shape
         k, n, _ = queries.shape
         keys = self.key(level).reshape(b, self.heads, self.width, h * w)
-        keys = F.normalize(keys, dim=2).index_select(0, image_index)
+        keys = unit_vectors(keys, 2).index_select(0, image_index)
         queries = self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
         queries = F.normalize(queries, dim=-1)  # (K, heads, N, width)
         return (queries @ keys).transpose(1, 2).reshape(k, n, self.heads, h, w)
@@ -57,7 +57,7 @@ def unlike_outside(level: Tensor, stride: int, state: PromptState) -> Tensor | N
     if state.outside.shape[1] == 0:
         return None
     around = F.normalize(sample_points(level, state.image_index, state.outside_xy, stride).float(), dim=-1)
-    inside = F.normalize(gather_images(level, state.image_index).float(), dim=1)
+    inside = unit_vectors(gather_images(level, state.image_index).float(), 1)
     like = (around @ inside.flatten(2)).masked_fill(~state.outside[..., None], -1.0).amax(1)
     return ((1 - like) / 2).clamp(1e-3, 1.0).reshape(-1, 1, *level.shape[-2:])
 
