@@ -80,12 +80,14 @@ class Parts:
 
     Attributes:
         weights: the foundation model's weight file; None for random weights from the spec's seed.
+        exported: True if they are names alone, of an exported model, which has its own network.
     """
 
     foundation: FoundationSpec
     transfer: TransferLayerSpec
     tuner: TunerSpec
     weights: Path | None
+    exported: bool = False
 
     @property
     def learning_rate(self) -> float:

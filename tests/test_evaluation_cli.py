@@ -160,18 +160,21 @@ def test_a_place_that_cannot_be_written_is_reported_at_once(
 
 
 @pytest.mark.parametrize(
-    ("promptable", "weights", "said"),
+    ("promptable", "weights", "exported", "said"),
     [
-        (False, None, "decoder of 'x'"),
-        (True, None, "random weights"),
-        (True, Path("w"), ""),
+        (False, None, False, "decoder of 'x'"),
+        (True, None, False, "random weights"),
+        (True, None, True, "exported"),
+        (True, Path("w"), False, ""),
     ],
 )
 def test_the_reason_for_a_missing_zero_shot_score_is_reported(
-    promptable: bool, weights: Path | None, said: str
+    promptable: bool, weights: Path | None, exported: bool, said: str
 ) -> None:
-    """A model thrown away for a start from scratch was trained all the same."""
-    parts = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
+    """A model thrown away for a start from scratch was trained all the same, and an export can be scored otherwise."""
+    foundation = SimpleNamespace(name="x", promptable=promptable)
+    parts = SimpleNamespace(foundation=foundation, weights=weights, exported=exported)
     found = why_no_zero_shot(cast(Parts, parts))
     assert said in found
+    assert ("random" in found) == (said == "random weights")
     assert bool(found) == bool(said)

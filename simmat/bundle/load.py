@@ -127,7 +127,7 @@ def load_bundle(
 def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
     """Return parts of which the foundation model, which need not be installed, is a name."""
     foundation = FoundationSpec(spec.foundation, "exported", "", spec.image_size, 1, (0.0,) * 3, (1.0,) * 3)
-    return Parts(foundation, registry.transfer_layer(spec.mat), registry.tuner(spec.tune), None)
+    return Parts(foundation, registry.transfer_layer(spec.mat), registry.tuner(spec.tune), None, exported=True)
 
 
 def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:

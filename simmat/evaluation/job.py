@@ -122,9 +122,11 @@ def _names_of(dataset: Dataset) -> dict[int, str]:
 
 def why_no_zero_shot(parts: Parts) -> str:
     """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
+    if parts.exported:
+        return "an exported model is without the untuned weights; score the bundle that it was made of"
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
-    return "it began with random weights, or was exported without those it began with" if parts.weights is None else ""
+    return f"the training began with random weights of {parts.foundation.name!r}" if parts.weights is None else ""
 
 
 def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
