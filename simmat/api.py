@@ -67,8 +67,7 @@ def load(
         if (channels, image_size, modality_options) != (None, None, None):
             raise TypeError("a bundle has its own channels, image_size and modality_options; leave them or source out")
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
-        if bundle.spec.exported is not None and device not in ("auto", "cpu"):
-            raise ConfigError(f"{source} is an exported model, which runs on the CPU here; leave --device {device} out")
+        bundle.check_device(device)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
         raise TypeError("give source, or both foundation and modality for an untuned model")

@@ -59,6 +59,11 @@ class Bundle:
         """The sensor, with the data card of training."""
         return self.pipeline.adapter
 
+    def check_device(self, device: str | None) -> None:
+        """Raise ConfigError for an exported model and any other device than the CPU; None and "auto" are any."""
+        if self.spec.exported is not None and device not in (None, "auto", "cpu"):
+            raise ConfigError(f"{self.path} is an exported model, which runs on the CPU; leave --device {device} out")
+
     def check_image(self, image: SensorImage) -> None:
         """Raise BundleError if an image's channels are not those of training."""
         check_sensor_channels(self.spec, image.channels, image.origin, self.path)

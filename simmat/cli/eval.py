@@ -78,6 +78,7 @@ def command(
     if out is not None and processes.is_main:
         _check_file(out)
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
+    loaded.check_device(device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
         say(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
     with progress_bar("scoring", "image", shown=processes.is_main) as bar:
@@ -136,10 +137,11 @@ def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
             block = found["everything"]
             say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
     parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
+    tuning = "{trainable:,} of {total:,} parameters tuned; ".format(**parameters) if parameters is not None else ""
     memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB" if cost["peak_memory_mib"] is not None else ""
     say(
-        f"{parameters['trainable']:,} of {parameters['total']:,} parameters tuned; {times['encode_ms']:.0f} ms per "
-        f"image and {times['decode_ms']:.1f} ms per prompt on {cost['device']}{memory}"
+        f"{tuning}{times['encode_ms']:.0f} ms per image and {times['decode_ms']:.1f} ms per prompt on "
+        f"{cost['device']}{memory}"
     )
 
 

@@ -27,8 +27,9 @@ def report_of(
 ) -> dict[str, Any]:
     """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
 
-    Only `cost` differs from run to run. Masks without prompts, where they were scored, are the blocks "everything" and
-    "semantic" of both; the zero-shot model has no class map.
+    Only `cost` differs from run to run. "parameters" is None for an exported model, which has none in torch. Masks
+    without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
+    no class map.
     """
     spec = bundle.spec
     trainable, total = count_parameters(bundle.model)
@@ -51,7 +52,7 @@ def report_of(
         "protocol": asdict(protocol),
         "class_names": {key: tuned.class_names[int(key)] for key in _numbers(named) if int(key) in tuned.class_names},
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
-        "parameters": {"trainable": trainable, "total": total},
+        "parameters": None if spec.exported is not None else {"trainable": trainable, "total": total},
         "tuned": summary,
         "zero_shot": zero,
         "cost": {

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,7 +21,7 @@ from bundles import GRAY, tiny_bundle
 from click.testing import CliRunner
 from installed import need_plugins
 from PIL import Image
-from runs import registry
+from runs import gray_set, registry
 from simmat_plugin_export import export as exporting
 from simmat_plugin_export.command import command
 from simmat_plugin_export.export import check_transform, export
@@ -129,8 +131,42 @@ def test_the_command_predicts_by_what_was_exported(folder: Path, tmp_path: Path)
         assert (tmp_path / f"{number}" / "a.json").is_file()
 
 
+def test_the_command_scores_what_was_exported_as_the_bundle(
+    bundle: Bundle,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Scores decide what is shipped; those of the files that are shipped must not need torch's weights."""
+    real, loose = Predictor.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
+    monkeypatch.setattr(Predictor, "segment_everything", lambda self, settings: real(self, loose))
+    data, out = gray_set(tmp_path / "set", train=1, val=1), tmp_path / "scores.json"
+    asked = ["eval", str(folder), "--data", str(data), "--everything", "--semantic", "--out", str(out)]
+    assert run(asked) == 0
+    said, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert "score the bundle" in said  # the reason for no zero-shot score
+    assert "parameters" not in said
+    assert found["parameters"] is None
+    expected = simmat.evaluate(
+        Predictor.of_bundle(bundle), data, everything=True, semantic=True, zero_shot=False, registry=registry()
+    )
+    assert found["tuned"]["everything"]["found"] == expected["tuned"]["everything"]["found"] > 0
+    for value, other in zip(figures(found["tuned"]), figures(expected["tuned"]), strict=True):
+        assert value == pytest.approx(other, abs=1e-3)
+
+
+def figures(value: Any) -> Iterator[float]:
+    """Yield the numbers of json values."""
+    if isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from figures(one)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each says what to use instead."""
     with pytest.raises(UnknownNameError, match="pip install simmat-plugin-export"):
@@ -138,6 +174,9 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
     monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))  # there may be no other
     with pytest.raises(ConfigError, match="leave --device cuda out"):
         simmat.load(folder, device="cuda", registry=EXPORT)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert run(["eval", str(folder), "--data", str(tmp_path), "--device", "mps"]) == 2
+    assert "leave --device mps out" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--checkpoint"):
         simmat.load(folder, checkpoint=tmp_path, registry=EXPORT)
     loaded = load_bundle(folder, EXPORT)
