@@ -23,7 +23,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import CachedEmbedding
-from simmat.predictor.large import _around
+from simmat.predictor.prompt_windows import window_around
 from simmat.types import Frame, Prompt
 
 SMALL, LARGE = (40, 56), (300, 400)
@@ -113,7 +113,7 @@ def test_a_window_holds_its_prompt_with_room_around_it() -> None:
         width, height = rng.uniform(0, side / 1.5, 2)
         box = np.asarray([x0, y0, min(x0 + width, 400), min(y0 + height, 300)], np.float32)
         prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
-        window = _around(prompt, LARGE, side)
+        window = window_around(prompt, LARGE, side)
         assert window.size_hw == (side, side)
         assert window.y0 >= 0 <= window.x0
         assert window.y1 <= 300
@@ -123,7 +123,7 @@ def test_a_window_holds_its_prompt_with_room_around_it() -> None:
         assert window.x0 == 0 or box[0] >= window.x0 + room
         assert window.y1 == 300 or box[3] <= window.y1 - room
         assert window.x1 == 400 or box[2] <= window.x1 - room
-    assert _around(prompt, (30, 40), 50).size_hw == (30, 40)
+    assert window_around(prompt, (30, 40), 50).size_hw == (30, 40)
 
 
 def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Path, encoded: list[Tensor]) -> None:

@@ -156,7 +156,7 @@ def command(
         own = processes.device
         given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate names it cpu:0
     predictor, files = _load(paths, given)
-    names = predictor.missing_channels(missing or ())
+    names = predictor.inputs.missing_channels(missing or ())
     if searched:
         from simmat.cli.segment import job_of, segment_all
 
@@ -243,7 +243,7 @@ def _images(
     predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str], out: Path
 ) -> list[tuple[str, Mapping[str, Path]]]:
     """Return (output name, files) of each image of the command line."""
-    optional = predictor.optional_sources(missing)
+    optional = predictor.inputs.optional_sources(missing)
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
     example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
     if source:

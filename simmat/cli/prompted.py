@@ -195,7 +195,7 @@ class PromptWork:
         from simmat.report.overlay import draw_overlay
 
         image, predictor = prediction.image, self.predictor
-        missing = predictor.missing_channels(self.job.missing)
+        missing = predictor.inputs.missing_channels(self.job.missing)
         written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
         if image.georeference is not None:
             mask_file = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")

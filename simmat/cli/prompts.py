@@ -113,7 +113,7 @@ def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: s
 
     def in_image(image: ImageReader) -> dict[str, Prompt]:
         from simmat.io.map_prompts import box_to_pixels, to_pixels
-        from simmat.predictor.reading import check_inside
+        from simmat.predictor.prediction import check_inside
 
         georeference, origin = image.georeference, image.origin
         coords = to_pixels(np.reshape(map_coords, (-1, 2)), crs, georeference, origin).astype(np.float32)

@@ -79,7 +79,7 @@ def record_of(
         "format": FORMAT,
         "request": request,
         "files": {source: str(file) for source, file in files.items()},
-        "missing": sorted(predictor.missing_channels(missing)),
+        "missing": sorted(predictor.inputs.missing_channels(missing)),
         "bundle": str(predictor.bundle.path) if predictor.bundle else None,
         "size_hw": list(size_hw),
     }

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.prediction import Choice, Prediction
 from simmat.predictor.predictor import Predictor
-from simmat.predictor.reading import Choice, Prediction
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
 if TYPE_CHECKING:

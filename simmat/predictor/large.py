@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,15 @@ from simmat.everything import ClassMap, EverythingSettings, label_values
 from simmat.io.files.system import release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import Choice, ImageReader, Prediction, check_inside, check_mask_size
+from simmat.predictor.prediction import Choice, Prediction, check_choice, check_inside, check_mask_size
+from simmat.predictor.prompt_windows import prompt_in, reaches_border, room_of, window_around
+from simmat.predictor.reading import ImageReader
 from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 if TYPE_CHECKING:
     from simmat.predictor.predictor import Predictor
+
 
 _SAMPLES = 4
 """Windows along each side that show what the values of a large image are like."""
@@ -134,7 +137,7 @@ class LargeImage:
     def answer(self, window: Window, wanted: Wanted) -> WindowAnswer:
         """Segment one window; raise SimMATError if it cannot be read or has other channels than the model."""
         image = self.reader.read(window)
-        self._predictor.check_channels(image)
+        self._predictor.inputs.check_channels(image)
         measured: BoolArray = np.any(image.valid, axis=0)
         if not measured.any():
             return WindowAnswer(measured)
@@ -286,7 +289,7 @@ class LargeImage:
             BundleError: the network's output is not finite.
             OutputError: an embedding cannot be written.
         """
-        self._predictor.check_choice(choice)
+        check_choice(choice)
         return self._predict(prompt, choice)[0]
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
@@ -311,8 +314,8 @@ class LargeImage:
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
             raise ConfigError(f"{self.reader.origin}: no point is on the object; add one, or its box")
-        side, most = max(self.tile, _room(prompt)), _GROWN * self.tile
-        window = _around(prompt, self.reader.size_hw, side)
+        side, most = max(self.tile, room_of(prompt)), _GROWN * self.tile
+        window = window_around(prompt, self.reader.size_hw, side)
         if side > self.tile and not self._is_bearable(window):
             raise ConfigError(
                 f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} pixels, "
@@ -321,10 +324,10 @@ class LargeImage:
         while True:
             found = self._predict_in(window, prompt, choice)
             side *= 2
-            wider = _around(prompt, self.reader.size_hw, side)
+            wider = window_around(prompt, self.reader.size_hw, side)
             if wider == window or side > most or not self._is_bearable(wider):
                 return found
-            if not _reaches_border(found[0], self.reader):
+            if not reaches_border(found[0], self.reader):
                 return found
             window = wider
 
@@ -334,10 +337,7 @@ class LargeImage:
 
     def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
         encoded, image = self._encoded_window(window)
-        prompt = _near(prompt, window)
-        coords = prompt.point_coords - np.asarray([window.x0, window.y0], np.float32)
-        box = None if prompt.box is None else prompt.box - np.asarray([window.x0, window.y0] * 2, np.float32)
-        decoded = encoded.decode([replace(prompt, point_coords=coords, box=box)])
+        decoded = encoded.decode([prompt_in(prompt, window)])
         check_mask_size(prompt.mask_input, decoded)
         picks: Iterable[Choice | int] = range(decoded.iou.shape[1]) if choice is None else (choice,)
         return [self._predictor.local_prediction(encoded, decoded, 0, pick, image, window) for pick in picks]
@@ -346,7 +346,7 @@ class LargeImage:
         """Return the embedding of a window, which is kept until another window is asked for."""
         if self._last is None or self._last[0] != window:
             image = self.reader.read(window)
-            self._predictor.check_channels(image)
+            self._predictor.inputs.check_channels(image)
             if not image.valid.any():
                 raise NothingMeasuredError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
             self._last = None  # before the next one is encoded
@@ -377,56 +377,3 @@ class LargeImage:
 def _touch(one: Window, other: Window) -> bool:
     """Return whether two parts of an image have a pixel in common."""
     return one.y0 < other.y1 and other.y0 < one.y1 and one.x0 < other.x1 and other.x0 < one.x1
-
-
-def _room(prompt: Prompt) -> int:
-    """Return the side of a window that holds the points and the box of a prompt, and half as much around them."""
-    low, high = _extent(prompt)
-    return math.ceil(1.5 * float((high - low).max()))
-
-
-def _extent(prompt: Prompt) -> tuple[FloatArray, FloatArray]:
-    """Return the smallest and the largest xy of the points on an object and of its box."""
-    on = prompt.point_coords[prompt.point_labels == 1]
-    places = [on, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])]
-    every = np.concatenate(places)
-    return every.min(axis=0), every.max(axis=0)
-
-
-def _near(prompt: Prompt, window: Window) -> Prompt:
-    """Return a prompt without those points not on the object that lie outside of a window."""
-    x, y = prompt.point_coords.T
-    inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
-    kept = inside | (prompt.point_labels == 1)
-    return replace(prompt, point_coords=prompt.point_coords[kept], point_labels=prompt.point_labels[kept])
-
-
-def _around(prompt: Prompt, size_hw: tuple[int, int], side: int) -> Window:
-    """Return the window of a side around a prompt, moved and cut to lie in the image.
-
-    It starts at a multiple of half its side, so that prompts near each other share one embedding. Where a prompt would
-    then come close to its border, the prompt is in its middle.
-    """
-    (height, width), (low, high) = size_hw, _extent(prompt)
-    y, x = (_start(float(low[i]), float(high[i]), length, side) for i, length in ((1, height), (0, width)))
-    return Window(y, x, min(y + side, height), min(x + side, width))
-
-
-def _start(low: float, high: float, length: int, side: int) -> int:
-    """Return where a window around a prompt starts along one side of an image."""
-    last, middle, step = max(length - side, 0), (low + high - side) / 2, max(side // 2, 1)
-    start = min(max(round(middle / step) * step, 0), last)
-    is_near = (start > 0 and low < start + side / 8) or (start < last and high > start + 7 * side / 8)
-    return min(max(round(middle), 0), last) if is_near else start
-
-
-def _reaches_border(found: Prediction, reader: ImageReader) -> bool:
-    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
-    window, mask = found.window, found.mask
-    height, width = reader.size_hw
-    return bool(
-        (window.y0 > 0 and mask[0].any())
-        or (window.x0 > 0 and mask[:, 0].any())
-        or (window.y1 < height and mask[-1].any())
-        or (window.x1 < width and mask[:, -1].any())
-    )

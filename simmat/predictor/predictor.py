@@ -8,48 +8,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.bundle import Bundle, check_sensor_channels, trained_tensors
-from simmat.data.card import DataCard
+from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline
-from simmat.errors import BundleError, ConfigError, DataError
+from simmat.errors import BundleError
 from simmat.foundation import MaskPrediction
 from simmat.io.files import with_home
-from simmat.io.images.georeference import read_georeference
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import (
+from simmat.predictor.prediction import (
     Choice,
-    FileImage,
-    LoadedImage,
     Prediction,
     as_numbers,
+    check_choice,
     check_inside,
     check_mask_size,
-    check_units,
-    range_of,
+    of_one_kind,
     unlike_training,
 )
-from simmat.sensors.adapter import ModalityAdapter, load_sample
-from simmat.sensors.channel_selection import MissingChannels, pick_channels
-from simmat.sensors.normalize import describe
-from simmat.types import MOST_SHRUNK, FloatArray, Georeference, Prompt, SensorImage, Window
+from simmat.predictor.reading import FileImage, Files, Inputs, LoadedImage
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import MOST_SHRUNK, FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
     from simmat.everything import ClassMap, EverythingSettings
     from simmat.predictor.large import LargeImage
-
-Files = Mapping[str, Path | str]
-
-_PROMPTS_AT_ONCE = 16
 
 
 class Predictor:
@@ -59,6 +50,7 @@ class Predictor:
         model: the network, in eval mode.
         pipeline: image in physical units -> network input.
         bundle: what it was loaded from, or None.
+        inputs: the images that it takes.
         channels: the C channels of the sensor's images; empty if only a file can tell.
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
@@ -90,7 +82,8 @@ class Predictor:
         self.model = model.eval()
         self.pipeline = pipeline
         self.bundle = bundle
-        self.channels = bundle.spec.sensor_channels if bundle else pipeline.adapter.channels
+        self.inputs = Inputs(pipeline.adapter, bundle)
+        self.channels = self.inputs.channels
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image_side = image_side or (bundle.spec.image_side if bundle else None)
         self.image: SensorImage | None = None
@@ -152,33 +145,17 @@ class Predictor:
         """
         folder = None if cache is None else with_home(cache)
         self.image = self._encoded = self._large = None  # after an error there is no image, not the one before
-        names = self.missing_channels(missing)
-        if isinstance(image, np.ndarray):
-            image = self._from_array(image)
-        elif isinstance(image, str | Path | Mapping):
-            image = self._from_files(self._files_of(image, names), names)
-        elif not isinstance(image, SensorImage):
-            raise TypeError(
-                f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
-                "convert it to an array, planes first: (C, H, W), not (H, W, C)"
-            )
-        self.check_channels(image)
-        if not image.valid.any():
-            ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
-            raise DataError(
-                f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
-                + (f"; valid are {ranges}" if ranges else "")
-            )
-        if self.tile_of(image.size_hw) < max(image.size_hw):
+        loaded = self.inputs.load(image, missing)
+        if self.tile_of(loaded.size_hw) < max(loaded.size_hw):
             from simmat.predictor.large import LargeImage
 
-            self._large = LargeImage(self, LoadedImage(image), cache=folder)
+            self._large = LargeImage(self, LoadedImage(loaded), cache=folder)
         else:
-            self.fit(lambda: image)
+            self.fit(lambda: loaded)
             self.fitted_to = None
-            self._encoded = self.encode(image, folder)
-        self.image = image
-        return image
+            self._encoded = self.encode(loaded, folder)
+        self.image = loaded
+        return loaded
 
     def open_image(
         self,
@@ -216,16 +193,7 @@ class Predictor:
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        names = self.missing_channels(missing)
-        files = self._files_of(image, names)
-        size_hw = self.adapter.window_size(files)
-        if size_hw is None or max(size_hw) <= MOST_SHRUNK * self.pipeline.size:
-            return LoadedImage(self._from_files(files, names))
-        lacking = MissingChannels(self.channels, names) if names else None
-        reader = FileImage(self.adapter, files, size_hw, self._card, lacking)
-        first = reader.read(Window(0, 0, 1, 1))  # for its georeference
-        self.check_channels(first)
-        return replace(reader, georeference=first.georeference or self._place_of(files))
+        return self.inputs.reader(image, missing, MOST_SHRUNK * self.pipeline.size)
 
     def tile_of(self, size_hw: tuple[int, int]) -> int:
         """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
@@ -277,7 +245,7 @@ class Predictor:
             ConfigError: a point or a box is outside of the image.
             BundleError: the network's output is not finite.
         """
-        self.check_choice(choice)
+        check_choice(choice)
         if self.image is None:
             raise ValueError("no image is set; call set_image first")
         for prompt in prompts:
@@ -287,7 +255,7 @@ class Predictor:
         assert self._encoded is not None  # set_image has set one of the two
         found: dict[int, Prediction] = {}
         whole = Window(0, 0, *self.image.size_hw)
-        for places in _of_one_kind(prompts):
+        for places in of_one_kind(prompts):
             decoded = self._encoded.decode([prompts[place] for place in places])
             check_mask_size(prompts[places[0]].mask_input, decoded)
             for row, place in enumerate(places):
@@ -382,109 +350,12 @@ class Predictor:
         """Return how the values of an image differ from those of training; "" if they do not."""
         return unlike_training(encoded.prepared, self.pipeline.channels) if self.bundle else ""
 
-    def check_choice(self, choice: str) -> None:
-        """Refuse an unknown choice of masks."""
-        if choice not in get_args(Choice):
-            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
-
     @property
     def class_names(self) -> Mapping[int, str]:
         """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
         if self.dense is not None and self.dense.classes == (None,):
             return {1: "object"}
-        return self._card.class_names
-
-    @property
-    def _card(self) -> DataCard:
-        return self.bundle.spec.card if self.bundle else DataCard(regions="instances")
-
-    def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
-        """Return the names of the sensor's channels that an image lacks.
-
-        Args:
-            missing: names, 0-based indices or wavelengths of channels, as for `--channels`.
-
-        Raises:
-            ConfigError: there is no such channel, none is left, or the transfer layer needs them all.
-        """
-        if not missing:
-            return frozenset()
-        if self.bundle is None:
-            raise ConfigError(
-                "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
-            )
-        path, spec, transfer = self.bundle.path, self.bundle.spec, self.bundle.parts.transfer
-        if not transfer.takes_missing:
-            raise ConfigError(
-                f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
-                "a bundle trained with --mat channel-attention takes a missing one"
-            )
-        picked = pick_channels(self.channels, missing, origin="--missing")
-        names = frozenset(self.channels[index].name for index in picked)
-        if len(names) == len(self.channels) or {channel.name for channel in spec.channels} <= names:
-            raise ConfigError(f"--missing leaves no channel: {path} has {describe(spec.channels)}")
-        return names
-
-    def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
-        """Return the sources whose channels are all missing, so that they need no file."""
-        return self.adapter.optional_sources(MissingChannels(self.channels, missing))
-
-    def _files_of(self, image: Path | str | Files, missing: frozenset[str]) -> dict[str, Path]:
-        """Return source name -> file, after checking that the sensor needs these sources."""
-        sources, optional = self.adapter.source_names(), self.optional_sources(missing)
-        if not isinstance(image, Mapping):
-            if len(sources) > 1:
-                wanted = ", ".join(f"{source!r}: …" for source in sources)
-                raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
-            image = {sources[0]: image}
-        files = {source: Path(file) for source, file in image.items()}
-        if not set(sources) - set(optional) <= set(files) <= set(sources):
-            got = ", ".join(files) or "none"
-            raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
-        return files
-
-    def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
-        optional = self.optional_sources(missing)
-        image = load_sample(
-            self.adapter,
-            files,
-            nodata=self._card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
-            missing=MissingChannels(self.channels, missing) if missing else None,
-        )
-        return image if image.georeference is not None else replace(image, georeference=self._place_of(files))
-
-    def _place_of(self, files: Mapping[str, Path]) -> Georeference | None:
-        """Return the georeference that the reference file states, for sensors that do not read it themselves."""
-        reference = files.get(self.adapter.sources[0].name)
-        return None if reference is None else read_georeference(reference)
-
-    def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
-        name, channels = self.adapter.name, self.channels
-        if planes.ndim == 2 and len(channels) == 1:
-            planes = planes[None]  # (1, H, W)
-        if planes.ndim != 3 or (channels and len(planes) != len(channels)):
-            wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
-            last = planes.ndim == 3 and planes.shape[-1] == len(channels)
-            advice = "; put the channels first: array.transpose(2, 0, 1)" if last else ""
-            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}")
-        if not channels:
-            raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
-        image = SensorImage.from_planes(planes, channels, origin="array")
-        check_units(image, planes)
-        return image
-
-    def check_channels(self, image: SensorImage) -> None:
-        """Raise BundleError if an image has other channels than the bundle; suggest `--missing` if that would help."""
-        if self.bundle is None:
-            return
-        try:
-            check_sensor_channels(self.bundle.spec, image.channels, image.origin, self.bundle.path)
-        except BundleError as error:
-            found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
-            if not (found < expected and self.bundle.parts.transfer.takes_missing):
-                raise
-            missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
-            raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
+        return self.inputs.card.class_names
 
     def fit(self, sample: Callable[[], SensorImage]) -> None:
         """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model.
@@ -497,13 +368,3 @@ class Predictor:
         prepared = self.pipeline(image)
         cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
         return EncodedImage(self.model.for_image(image), prepared, self.dense, cached)
-
-
-def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Group the indices of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in a group."""
-    kinds: dict[tuple[int, bool, bool], list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
-        kinds.setdefault(kind, []).append(place)
-    step = _PROMPTS_AT_ONCE
-    return [places[start : start + step] for places in kinds.values() for start in range(0, len(places), step)]

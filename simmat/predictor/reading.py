@@ -1,29 +1,24 @@
-"""What a predictor reads, the mask it finds, and the checks of both."""
+"""The images that a predictor takes: files, arrays and images in memory, as a whole or in parts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
-from simmat.data.pipeline import PreparedImage
-from simmat.errors import ConfigError, DataError
-from simmat.foundation import MaskPrediction
-from simmat.report.colour_maps import look_of
+from simmat.errors import BundleError, ConfigError, DataError
+from simmat.io.images.georeference import read_georeference
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
-from simmat.sensors.normalize import CLIP
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage, Window
-
-if TYPE_CHECKING:
-    from simmat.data.instances import FoundObject
-
-Choice = Literal["single", "best"]
+from simmat.sensors.channel_selection import MissingChannels, pick_channels
+from simmat.sensors.normalize import describe
+from simmat.types import Channel, Georeference, SensorImage, Window
 
 
 class ImageReader(Protocol):
@@ -93,85 +88,147 @@ class FileImage:
         return load_sample(self.adapter, self.files, nodata=nodata, missing=self.missing, window=window)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A mask of one image; those of `LargeImage` cover a window of it.
+Files = Mapping[str, Path | str]
+"""Source name -> file."""
+
+
+class Inputs:
+    """The images that a predictor takes: those of a sensor, with the channels and the data card of a bundle.
 
     Attributes:
-        mask: (H, W) bool at the original resolution.
-        logits: (H, W) float32; the mask is where they are above 0.
-        score: predicted IoU of the mask.
-        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
-        image: what was loaded, of the size of the mask.
-        window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
-        doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
-        class_id: class that the object most likely has; None if the model does not distinguish classes.
-        class_probability: of that class among all classes but the background.
+        channels: C of the sensor's images; empty if only a file can tell.
+        card: of the bundle.
     """
 
-    mask: BoolArray
-    logits: FloatArray
-    score: float
-    low_res: FloatArray
-    image: SensorImage
-    window: Window
-    doubt: str = ""
-    class_id: int | None = None
-    class_probability: float | None = None
+    def __init__(self, adapter: ModalityAdapter, bundle: Bundle | None) -> None:
+        self.adapter = adapter
+        self._bundle = bundle
+        self.channels = bundle.spec.sensor_channels if bundle else adapter.channels
+        self.card = bundle.spec.card if bundle else DataCard(regions="instances")
 
-    def __repr__(self) -> str:
-        """Give the size of the mask and its score, not half a million numbers."""
-        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
+    def load(
+        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
+    ) -> SensorImage:
+        """Load an image that `Predictor.set_image` takes, and check its channels and that something is measured."""
+        names = self.missing_channels(missing)
+        if isinstance(image, np.ndarray):
+            image = self._from_array(image)
+        elif isinstance(image, str | Path | Mapping):
+            image = self._from_files(self._files_of(image, names), names)
+        elif not isinstance(image, SensorImage):
+            raise TypeError(
+                f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
+                "convert it to an array, planes first: (C, H, W), not (H, W, C)"
+            )
+        self.check_channels(image)
+        if not image.valid.any():
+            ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
+            raise DataError(
+                f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
+                + (f"; valid are {ranges}" if ranges else "")
+            )
+        return image
 
-    def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
-        """Return the mask in pixels of the whole image; None if it is empty."""
-        from simmat.data.instances import FoundObject, region_from_mask
+    def reader(self, image: Path | str | Files, missing: Sequence[str | int], most: int) -> LoadedImage | FileImage:
+        """Load an image, or open one with a side of more than `most` pixels where its files can be read in parts."""
+        names = self.missing_channels(missing)
+        files = self._files_of(image, names)
+        size_hw = self.adapter.window_size(files)
+        if size_hw is None or max(size_hw) <= most:
+            return LoadedImage(self._from_files(files, names))
+        lacking = MissingChannels(self.channels, names) if names else None
+        reader = FileImage(self.adapter, files, size_hw, self.card, lacking)
+        first = reader.read(Window(0, 0, 1, 1))  # for its georeference
+        self.check_channels(first)
+        return replace(reader, georeference=first.georeference or self._place_of(files))
 
-        region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
-        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probability)
+    def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
+        """Return the names of the sensor's channels that an image lacks.
 
+        Args:
+            missing: names, 0-based indices or wavelengths of channels, as for `--channels`.
 
-_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
-"""Share of the clip value, share of the pixels, share of training's standard deviation: see `unlike_training`."""
-_LOOKED_AT = 128
-"""Pixels along each side that are enough to see it, evenly spread."""
+        Raises:
+            ConfigError: there is no such channel, none is left, or the transfer layer needs them all.
+        """
+        if not missing:
+            return frozenset()
+        if self._bundle is None:
+            raise ConfigError(
+                "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
+            )
+        path, spec, transfer = self._bundle.path, self._bundle.spec, self._bundle.parts.transfer
+        if not transfer.takes_missing:
+            raise ConfigError(
+                f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
+                "a bundle trained with --mat channel-attention takes a missing one"
+            )
+        picked = pick_channels(self.channels, missing, origin="--missing")
+        names = frozenset(self.channels[index].name for index in picked)
+        if len(names) == len(self.channels) or {channel.name for channel in spec.channels} <= names:
+            raise ConfigError(f"--missing leaves no channel: {path} has {describe(spec.channels)}")
+        return names
 
+    def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
+        """Return the sources whose channels are all missing, so that they need no file."""
+        return self.adapter.optional_sources(MissingChannels(self.channels, missing))
 
-def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
+    def _files_of(self, image: Path | str | Files, missing: frozenset[str]) -> dict[str, Path]:
+        """Return source name -> file, after checking that the sensor needs these sources."""
+        sources, optional = self.adapter.source_names(), self.optional_sources(missing)
+        if not isinstance(image, Mapping):
+            if len(sources) > 1:
+                wanted = ", ".join(f"{source!r}: …" for source in sources)
+                raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
+            image = {sources[0]: image}
+        files = {source: Path(file) for source, file in image.items()}
+        if not set(sources) - set(optional) <= set(files) <= set(sources):
+            got = ", ".join(files) or "none"
+            raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
+        return files
 
-    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
-    """
-    step = max(prepared.content.shape[0] // _LOOKED_AT, 1)
-    content = prepared.content[::step, ::step]
-    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
-        valid = plane[content & (plane != 0)]  # invalid pixels are 0
-        if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
-            continue
-        look = look_of(channel)
-        trained = f"{look.text(channel.mean, 4)} ± {look.factor * channel.std:.4g} {look.unit}"
-        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
-            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
-        if valid.numel() > 1 and float(valid.std()) < _FLAT:
-            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
-    return ""
-
-
-def as_numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
-    """Return numbers as float32 of a shape; TypeError, which names the form they must have, for anything else."""
-    try:
-        return np.asarray(given, np.float32).reshape(shape)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
-
-
-def check_mask_size(mask: npt.NDArray[np.generic] | None, decoded: MaskPrediction) -> None:
-    """Refuse a mask of another size than the decoder's own."""
-    expected = tuple(decoded.logits.shape[-2:])
-    if mask is not None and mask.shape != expected:
-        raise ValueError(
-            f"mask must be {expected} logits, the low_res of an earlier prediction of this model, got {mask.shape}"
+    def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
+        optional = self.optional_sources(missing)
+        image = load_sample(
+            self.adapter,
+            files,
+            nodata=self.card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
+            missing=MissingChannels(self.channels, missing) if missing else None,
         )
+        return image if image.georeference is not None else replace(image, georeference=self._place_of(files))
+
+    def _place_of(self, files: Mapping[str, Path]) -> Georeference | None:
+        """Return the georeference that the reference file states, for sensors that do not read it themselves."""
+        reference = files.get(self.adapter.sources[0].name)
+        return None if reference is None else read_georeference(reference)
+
+    def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
+        name, channels = self.adapter.name, self.channels
+        if planes.ndim == 2 and len(channels) == 1:
+            planes = planes[None]  # (1, H, W)
+        if planes.ndim != 3 or (channels and len(planes) != len(channels)):
+            wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
+            last = planes.ndim == 3 and planes.shape[-1] == len(channels)
+            advice = "; put the channels first: array.transpose(2, 0, 1)" if last else ""
+            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}")
+        if not channels:
+            raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
+        image = SensorImage.from_planes(planes, channels, origin="array")
+        check_units(image, planes)
+        return image
+
+    def check_channels(self, image: SensorImage) -> None:
+        """Raise BundleError if an image has other channels than the bundle; suggest `--missing` if that would help."""
+        if self._bundle is None:
+            return
+        try:
+            check_sensor_channels(self._bundle.spec, image.channels, image.origin, self._bundle.path)
+        except BundleError as error:
+            found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
+            if not (found < expected and self._bundle.parts.transfer.takes_missing):
+                raise
+            missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
+            raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
 
 
 def check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
@@ -198,22 +255,3 @@ def range_of(channel: Channel) -> str:
     """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
     low, high = channel.valid_range or (-math.inf, math.inf)
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
-
-
-def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
-    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
-    height, width = image.size_hw
-    problems = [
-        f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
-        for x, y in prompt.point_coords.tolist()
-        if not (0 <= x < width and 0 <= y < height)
-    ]
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box.tolist()
-        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
-            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
-    if problems:
-        raise ConfigError(
-            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
-            + (f"; {note}" if (note := getattr(image, "size_note", "")) else "")
-        )
