@@ -10,10 +10,14 @@ import time
 
 _GRACE_S = 10.0
 """Seconds that the command may take to end after the request."""
+_NICE = 5
+"""Lower priority of the command, so that clicks in the page do not wait for a training."""
 
 
 def main() -> None:
     """Run the command line; it and its children end when stdin closes, a pipe that the server keeps open."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(_NICE)  # before torch starts its threads, which have that of the thread that starts them
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runpy.run_module("simmat", run_name="__main__", alter_sys=True)
 
