@@ -364,3 +364,15 @@ def test_the_length_of_a_training_is_chosen_in_the_page(site, opened):
     with tab.page.expect_request("**/api/train") as asked:
         tab.page.click("#train")
     assert asked.value.post_data_json == {"steps": 7}
+
+
+def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
+    """A warning in a log that nobody opens, such as of images that are shrunk, helps nobody."""
+    tab, _ = opened("j")
+    state = {"state": "running", "step": 2, "steps": 7, "message": "step 2 of 7", "images": 3, "left_s": 125.0}
+    state |= dict.fromkeys(("score", "before", "metric", "adopted"))
+    warning = "Warning: 3 of 3 training images are shrunk; use a larger --image-size"
+    tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
+    tab.page.click("#train")
+    until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
+    assert warning in tab.text("#messages")

@@ -58,6 +58,20 @@ def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     assert ended(pid)
 
 
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of processes here")
+def test_a_training_gives_way_to_clicks() -> None:
+    """One labels while it runs, often on the same few cores."""
+    code = "import os, runpy; runpy.run_module = lambda *a, **k: print(os.nice(0), flush=True)\n"
+    code += "from simmat_plugin_annotate.child import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) > os.nice(0)
+    process.kill()
+    process.communicate()
+
+
 def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module that ends with it runs them, and their output is the command's."""
     found: list[Any] = []
@@ -123,3 +137,23 @@ def test_a_training_that_is_stopped_while_it_is_scored_is_stopped(
 
     one, begun = asyncio.run(runs())
     assert (one.state, begun) == ("stopped", ["train", "eval"])
+
+
+def test_the_time_left_counts_steps_alone_and_warnings_stay(tmp_path: Path) -> None:
+    """Start and first validation may take longer than all steps; the log's last lines are soon those of steps."""
+    one = training(tmp_path)
+    one.run, one.state, one.steps = tmp_path / "runs/annotate-001", "running", 4
+    one._began = time.monotonic() - 10_000
+    one.run.mkdir(parents=True)
+    log, metrics = one.run.with_suffix(".log"), one.run / "metrics.jsonl"
+    log.write_text("Warning: 3 images are shrunk; use a larger --image-size\nstep 1\n")
+    metrics.write_text('{"kind": "train", "step": 1}\n')
+    one._read_metrics()
+    assert one.document()["left_s"] is None
+    time.sleep(0.1)
+    log.write_text("step\n" * 100)
+    metrics.write_text(metrics.read_text() + '{"kind": "train", "step": 2}\n')
+    one._read_metrics()
+    document = one.document()
+    assert 0.2 <= document["left_s"] < 1000
+    assert [line for line in document["warnings"] if "--image-size" in line] == document["warnings"] != []

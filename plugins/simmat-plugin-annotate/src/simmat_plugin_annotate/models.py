@@ -147,13 +147,13 @@ class ModelService:
 
     def encode(self, key: str, tab: str = "") -> dict[str, Any]:
         """Encode an image that fits one window, unless the tab shows another image by now."""
-        start, whole = time.perf_counter(), False
+        start, window = time.perf_counter(), None
         skipped = self.open.get(tab, key) != key
         if not skipped:
             image, planes = self._image(key)
-            whole = image.encode()
+            window = None if image.encode() else image.tile
             self._ready.add((self.model.digest, planes.digest))
-        return {"ready": not skipped, "seconds": time.perf_counter() - start, "whole": whole}
+        return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
 
     def encode_ahead(self, key: str, tab: str) -> None:
         """Encode an image that a tab may show next, and store its embedding on disk."""

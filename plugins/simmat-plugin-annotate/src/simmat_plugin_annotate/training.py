@@ -60,6 +60,9 @@ class Training:
     adopted: bool | None = None
     images: int = 0
     run: Path | None = None
+    warnings: tuple[str, ...] = ()
+    _first: tuple[int, float] | None = None
+    """The first step that was seen, and when: what comes before it (start, a validation) says nothing of a step."""
     _began: float = 0.0
     _ended: float = 0.0
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
@@ -79,7 +82,9 @@ class Training:
             "metric": METRIC_WORDS,
             "adopted": self.adopted,
             "seconds": round(end - self._began, 1),
+            "left_s": self._left_s(),
             "images": self.images,
+            "warnings": list(self.warnings),
             "run": None if self.run is None else str(self.run),
             **({"log": self._log()} if log else {}),
         }
@@ -104,7 +109,8 @@ class Training:
             )
         self.run = _new_run(self.root)
         self.state, self.step, self.steps, self.message = "running", 0, steps or DEFAULT_STEPS, "starting"
-        self.score = self.before = self.adopted = None
+        self.score = self.before = self.adopted = self._first = None
+        self.warnings = ()
         self.images, self._began, self._stopped = images, time.monotonic(), False
         self._task = asyncio.create_task(self._follow(steps, model))
         self.changed()
@@ -220,8 +226,17 @@ class Training:
             for record in records:
                 self.step = max(self.step, int(record["step"]))
             if self.step != before:
+                self._first = self._first or (self.step, time.monotonic())
                 self.message = f"step {self.step} of {self.steps}"
+                self.warnings = self.warnings or tuple(line for line in self._log() if line.startswith("Warning: "))
                 self.changed()
+
+    def _left_s(self) -> float | None:
+        """Return the seconds that the steps left take at the pace of those so far; None before the second one."""
+        if self._first is None or self.step <= self._first[0]:
+            return None
+        step, seen = self._first
+        return round((time.monotonic() - seen) / (self.step - step) * (self.steps - self.step), 1)
 
     def _log(self) -> list[str]:
         if self.run is None:

@@ -289,10 +289,11 @@ async function encode() {
   const { key } = app.image;
   byId("busy").textContent = app.ready ? "" : "Encoding …";
   try {
-    const { ready, seconds, whole } = await post(`/api/images/${key}/encode`, { tab: app.tab });
+    const { ready, seconds, window } = await post(`/api/images/${key}/encode`, { tab: app.tab });
     if (!ready || key !== app.image.key) return;
     app.ready = true;
-    byId("busy").textContent = whole ? `Encoded in ${seconds.toFixed(1)} s` : "Large image: encoded around each click";
+    byId("busy").textContent = window === null
+      ? `Encoded in ${seconds.toFixed(1)} s` : `Cut into windows of ${window} px: encoded around each click`;
     show();
     const next = lists.neighbour(1);
     if (next) post(`/api/images/${next}/encode`, { tab: app.tab, ahead: true }).catch(() => {});

@@ -43,6 +43,7 @@ export class Messages {
 export class TrainingPanel {
   constructor(messages) {
     this.messages = messages;
+    this.warned = new Set(); // each is said once
     this.state = "idle";
   }
 
@@ -54,8 +55,12 @@ export class TrainingPanel {
     if (stop && this.state === "running") this.messages.note("The training stops after its present step.");
   }
 
-  show({ state, step, steps, message, score, before, metric, adopted, images, seconds }) {
+  show({ state, step, steps, message, score, before, metric, adopted, images, left_s, warnings }) {
     const ended = this.state === "running" && state !== "running";
+    for (const warning of warnings.filter((found) => !this.warned.has(found))) {
+      this.warned.add(warning);
+      this.messages.note(warning, true);
+    }
     this.state = state;
     const running = state === "running";
     byId("train").textContent = running ? "Stop training" : "Train";
@@ -68,7 +73,7 @@ export class TrainingPanel {
     const text = [];
     if (running) {
       text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
-      if (step && step < steps) text.push(`About ${Math.ceil(((seconds / step) * (steps - step)) / 60)} min left`);
+      if (left_s) text.push(`About ${Math.ceil(left_s / 60)} min left`);
       else if (step && /^step/.test(message)) text.push("Writing what was trained");
     } else if (state === "done") {
       const kept = "The new model is not better, so the one before stays: label more images or take more steps";
