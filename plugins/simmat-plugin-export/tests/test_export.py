@@ -299,6 +299,19 @@ def test_a_folder_with_something_else_stays(bundle: Bundle, tmp_path: Path) -> N
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_missing_onnxruntime_is_said_with_what_to_install(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can be missing beside an installed plugin: whoever changes to onnxruntime-gpu uninstalls it first."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for module in [name for name in sys.modules if name.startswith("simmat_plugin_export.")]:
+        if not module.endswith(".command"):
+            monkeypatch.delitem(sys.modules, module)
+    for arguments in (["predict", str(folder), "a.png", "--everything"], ["export", str(folder)]):
+        assert run([*arguments, "--out", str(tmp_path / "out")]) == 2
+        assert "pip install onnxruntime" in capsys.readouterr().err
+
+
 def test_no_bundle_is_one_message(tmp_path: Path) -> None:
     """The command is the front door."""
     result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out")])

@@ -48,8 +48,14 @@ def command(
     """
     import simmat
     from simmat.errors import ConfigError
-    from simmat_plugin_export.export import export
 
+    try:
+        from simmat_plugin_export.export import export
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("onnx", "onnxruntime"):
+            raise
+        raise ConfigError(f"simmat export needs {missing}, which is missing; pip install {missing}") from error
     if quantize is not None and precision != "fp32":
         raise ConfigError("--precision fp16 and --quantize exclude each other; leave one out")
     predictor = simmat.load(

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from simmat_runtime.everything import BoolArray, Box, FoundObject, Settings, find_objects, resized, softmax
 from simmat_runtime.frame import FloatArray, Frame
@@ -25,6 +24,9 @@ from simmat_runtime.manifest import (
     read_manifest,
 )
 from simmat_runtime.windows import GROWN, blended, joined, plan_windows, reaches_border, window_around
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Choice = Literal["single", "best"]
 CPU = ("CPUExecutionProvider",)
@@ -432,9 +434,15 @@ class Model:
         """Return the session of one file, which is loaded when it is first needed.
 
         Raises:
-            ModelError: onnxruntime cannot load it.
+            ModelError: onnxruntime cannot load it, or is not installed.
         """
         if name not in self._sessions:
+            try:
+                import onnxruntime
+            except ModuleNotFoundError as error:
+                raise ModelError(
+                    f"{self.folder} runs in onnxruntime, which is missing; pip install onnxruntime"
+                ) from error
             options = onnxruntime.SessionOptions()
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
