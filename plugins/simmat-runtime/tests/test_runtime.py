@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import simmat_runtime
 import torch
-from simmat_runtime import ModelError, everything, windows
+from simmat_runtime import ModelError, arrays, everything, objects, windows
 from simmat_runtime import frame as frames
 from simmat_runtime.command import main
 from simmat_runtime.manifest import check_files, read_manifest
@@ -68,7 +68,7 @@ def test_suppression_and_growth_are_those_of_simmat() -> None:
     assert everything.suppress(masks, scores.tolist(), 0.4) == kept
     regions = [Instance(None, (2, 2, 5, 6), np.ones((3, 4), np.bool_)), Instance(None, (9, 9, 12, 12), np.eye(3) > 0)]
     inside = rng.random((16, 16)) > 0.3
-    found = [everything.FoundObject(one.box, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
+    found = [objects.FoundObject(one.box, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
     grown = reference.grown(regions, torch.from_numpy(inside), 4)
     for one, other in zip(grown, everything.grown(found, inside, 4), strict=True):
         np.testing.assert_array_equal(other.mask, one.mask((16, 16)))
@@ -78,7 +78,7 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
     """A click half a pixel off misses small objects."""
     planes = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0))
     expected = upsample_logits(planes[None], (16, 20))[0]
-    np.testing.assert_allclose(everything.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
+    np.testing.assert_allclose(arrays.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
     points = np.asarray([(0, 0), (50, 30)], np.float32)
     for aspect in ("keep", "squash"):
         ours, theirs = frames.Frame((37, 91), 64, aspect), Frame((37, 91), 64, aspect)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
             (y, x), (h, w), score = rng.integers(0, 24, 2), rng.integers(4, 9, 2), float(rng.random())
             box = (int(y + y0), int(x + x0), int(min(y + h + y0, y1)), int(min(x + w + x0, x1)))
             crop = np.ones((box[2] - box[0], box[3] - box[1]), np.bool_)
-            ours.append(everything.FoundObject(box, crop, size_hw, score, (0, 0)))
+            ours.append(objects.FoundObject(box, crop, size_hw, score, (0, 0)))
             theirs.append(FoundObject(Instance(None, box, crop), score, (0, 0)))
         parts.append(((y0, x0, y1, x1), ours))
         expected += joiner.add(theirs)

@@ -25,15 +25,15 @@ def load(folder: Path) -> ExportedNetwork:
     """Load what `simmat export` wrote.
 
     Raises:
-        BundleError: a file is missing or damaged, or onnxruntime cannot load it.
+        BundleError: a file is missing or damaged, or onnxruntime cannot load it, or is not installed.
     """
     try:
-        model = simmat_runtime.load(folder, threads=torch.get_num_threads())
-        for name in (names.ENCODER, names.DECODER, *([names.DENSE] if model.manifest.dense is not None else [])):
-            model.session(name)
+        network = simmat_runtime.Network(folder, threads=torch.get_num_threads())
+        for name in (names.ENCODER, names.DECODER, *([names.DENSE] if network.manifest.dense is not None else [])):
+            network.session(name)
     except simmat_runtime.ModelError as error:
         raise BundleError(str(error)) from error
-    return ExportedNetwork(model)
+    return ExportedNetwork(network)
 
 
 class ExportedNetwork(SimMAT):
@@ -42,13 +42,13 @@ class ExportedNetwork(SimMAT):
     Its encoder takes images in the sensor's units, by `for_image`, and prepares them itself.
 
     Args:
-        model: what was exported.
+        exported: what was exported.
     """
 
-    def __init__(self, model: simmat_runtime.Model) -> None:
-        dense = None if model.manifest.dense is None else cast(DenseHead, _Dense(model))
-        super().__init__(_Digest(model), cast(FoundationModel, nn.Module()), "image", dense)
-        self._model = model
+    def __init__(self, exported: simmat_runtime.Network) -> None:
+        dense = None if exported.manifest.dense is None else cast(DenseHead, _Dense(exported))
+        super().__init__(_Digest(exported), cast(FoundationModel, nn.Module()), "image", dense)
+        self._exported = exported
         self._planes: FloatArray | None = None
         self.eval().requires_grad_(False)
 
@@ -66,16 +66,16 @@ class ExportedNetwork(SimMAT):
         """
         if self._planes is None:  # not asked by a predictor
             raise ConfigError(
-                f"{self._model.folder} is an exported model, which gives masks only; use the bundle for this"
+                f"{self._exported.folder} is an exported model, which gives masks only; use the bundle for this"
             )
-        manifest = self._model.manifest
+        manifest = self._exported.manifest
         frame = Frame((self._planes.shape[1], self._planes.shape[2]), manifest.image_size, manifest.aspect)
         if int(content.sum()) != frame.scaled_hw[0] * frame.scaled_hw[1]:
             raise ConfigError(
-                f"{self._model.folder} fits images into its input by aspect {manifest.aspect!r}, which the export has "
-                "fixed; use the bundle for a protocol that squashes images"
+                f"{self._exported.folder} fits images into its input by aspect {manifest.aspect!r}, which the export "
+                "has fixed; use the bundle for a protocol that squashes images"
             )
-        levels = _run(self._model, names.ENCODER, image=self._planes[None])
+        levels = _run(self._exported, names.ENCODER, image=self._planes[None])
         ordered = [levels[f"level_{index}"] for index in range(len(levels))]
         return ImageEmbedding(tuple(ordered), tuple(manifest.image_size / level.shape[-1] for level in ordered))
 
@@ -85,11 +85,11 @@ class ExportedNetwork(SimMAT):
         Raises:
             ValueError: masks of another size than the decoder's own.
         """
-        size, given = self._model.manifest.mask_size, prompts.mask_input
+        size, given = self._exported.manifest.mask_size, prompts.mask_input
         if given is not None and tuple(given.shape[-2:]) != size:
             raise ValueError(f"mask must be {size} logits, the low_res of this model, got {tuple(given.shape[-2:])}")
         found = _run(
-            self._model,
+            self._exported,
             names.DECODER,
             **_named(embedding),
             image_index=prompts.image_index.numpy(),
@@ -105,28 +105,28 @@ class _Dense(nn.Module):
     """The dense head.
 
     Args:
-        model: what was exported.
+        exported: what was exported.
     """
 
-    def __init__(self, model: simmat_runtime.Model) -> None:
+    def __init__(self, exported: simmat_runtime.Network) -> None:
         super().__init__()
-        self._model = model
+        self._exported = exported
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
         """Return classes and distances."""
-        return DenseAnswer(**_run(self._model, names.DENSE, **_named(embedding)))
+        return DenseAnswer(**_run(self._exported, names.DENSE, **_named(embedding)))
 
 
 class _Digest(nn.Module):
     """A parameter that stands for the files, so that what is kept of one export is not taken for another's.
 
     Args:
-        model: what was exported.
+        exported: what was exported.
     """
 
-    def __init__(self, model: simmat_runtime.Model) -> None:
+    def __init__(self, exported: simmat_runtime.Network) -> None:
         super().__init__()
-        digest = hashlib.sha256("".join(sorted(model.manifest.files.values())).encode()).digest()
+        digest = hashlib.sha256("".join(sorted(exported.manifest.files.values())).encode()).digest()
         self.digest = nn.Parameter(torch.tensor(list(digest), dtype=torch.float32))
 
 
@@ -134,8 +134,6 @@ def _named(embedding: ImageEmbedding) -> dict[str, Any]:
     return {f"level_{index}": level.numpy() for index, level in enumerate(embedding.levels)}
 
 
-def _run(model: simmat_runtime.Model, file: str, **feeds: Any) -> dict[str, Tensor]:
+def _run(exported: simmat_runtime.Network, file: str, **inputs: Any) -> dict[str, Tensor]:
     """Run one file; return its outputs by name."""
-    session = model.session(file)
-    outputs = [output.name for output in session.get_outputs()]
-    return dict(zip(outputs, map(torch.from_numpy, session.run(outputs, feeds)), strict=True))
+    return {name: torch.from_numpy(value) for name, value in exported.run(file, **inputs).items()}

@@ -6,10 +6,12 @@
 >>> model.everything()                            # every object, best first
 """
 
-from simmat_runtime.everything import FoundObject, Settings
+from simmat_runtime.everything import Settings
 from simmat_runtime.frame import Frame
 from simmat_runtime.manifest import Channel, Manifest, ModelError
 from simmat_runtime.model import ClassMap, Model, Prediction, load
+from simmat_runtime.network import Network
+from simmat_runtime.objects import FoundObject
 
 __all__ = [
     "Channel",
@@ -19,6 +21,7 @@ __all__ = [
     "Manifest",
     "Model",
     "ModelError",
+    "Network",
     "Prediction",
     "Settings",
     "load",

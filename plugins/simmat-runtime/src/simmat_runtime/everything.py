@@ -9,20 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.frame import FloatArray, Frame
+from simmat_runtime.arrays import BoolArray, FloatArray, resized, sigmoid, softmax
+from simmat_runtime.frame import Frame
+from simmat_runtime.manifest import Dense
+from simmat_runtime.network import EncodedImage
+from simmat_runtime.objects import Box, FoundObject
 
-if TYPE_CHECKING:
-    from simmat_runtime.manifest import Dense
-    from simmat_runtime.model import Model
-
-BoolArray = npt.NDArray[np.bool_]
-Box = tuple[int, int, int, int]
-"""(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
 PROMPTS_AT_ONCE = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
@@ -58,60 +54,9 @@ class Settings:
     most: int | None = None
 
 
-@dataclass(frozen=True)
-class FoundObject:
-    """An object of an image.
-
-    Attributes:
-        box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive.
-        crop: (y1 - y0, x1 - x0) bool, the mask in the box.
-        size_hw: (height, width) of the image in pixels.
-        score: predicted IoU, times the probabilities of the class map if there is one.
-        point_xy: the click that found it.
-        class_id: label value of its class; None if the model does not distinguish classes.
-        class_probability: probability of that class among the classes of objects.
-    """
-
-    box: Box
-    crop: BoolArray
-    size_hw: tuple[int, int]
-    score: float
-    point_xy: tuple[float, float]
-    class_id: int | None = None
-    class_probability: float | None = None
-
-    @property
-    def mask(self) -> BoolArray:
-        """(H, W) bool at the size of the image."""
-        return self.within((0, 0, *self.size_hw))
-
-    def within(self, box: Box) -> BoolArray:
-        """Return the part of the mask inside a box, as (y1 - y0, x1 - x0) bool of the box."""
-        y0, x0, y1, x1 = box
-        part = np.zeros((y1 - y0, x1 - x0), np.bool_)
-        top, left, bottom, right = self.box
-        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
-        return part
-
-    def shifted(self, y0: int, x0: int, size_hw: tuple[int, int]) -> FoundObject:
-        """Return the object of a window that starts at row y0 and column x0 of a larger image."""
-        (top, left, bottom, right), (x, y) = self.box, self.point_xy
-        box = (top + y0, left + x0, bottom + y0, right + x0)
-        return replace(self, box=box, size_hw=size_hw, point_xy=(x + x0, y + y0))
-
-
-def find_objects(model: Model, dense: tuple[FloatArray, FloatArray] | None, settings: Settings) -> list[FoundObject]:
-    """Find every object of a model's current image, best first.
-
-    Args:
-        model: the model, with an image set.
-        dense: class logits (K, h, w) and distance logits (h, w); None without a dense head.
-        settings: settings of the search.
-    """
-    frame, spec = model.encoded.frame, model.manifest.dense
+def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
+    """Find every object of an image, best first."""
+    frame, spec, dense = image.frame, image.network.manifest.dense, image.dense
     if dense is None:
         points = grid_points(frame, settings.grid)
     else:
@@ -120,14 +65,14 @@ def find_objects(model: Model, dense: tuple[FloatArray, FloatArray] | None, sett
         points = (points + 0.5) * (frame.size / distance.shape[-1]) - 0.5
         inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)  # not in the padding
         points = points[inside][: settings.most].astype(np.float32)
-    low, found = _answers(model, points, settings, stable=dense is None)
+    low, found = _answers(image, points, settings, stable=dense is None)
     kept = suppress(low, [one.score for one in found], settings.overlap)
     found = [found[row] for row in kept]
     if dense is not None and spec is not None and found:
         chances = softmax(dense[0])
         found = _classified(found, low[kept], chances, spec, settings.objectness)
         if spec.background and settings.reach:
-            objects = model.restore(1 - chances[:1])[0] > OBJECT
+            objects = image.restore(1 - chances[:1])[0] > OBJECT
             reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
             found = grown(found, objects, reach)
     return sorted(found, key=lambda one: -one.score)
@@ -156,22 +101,21 @@ def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
 
 
 def _answers(
-    model: Model, points: FloatArray, settings: Settings, *, stable: bool
+    image: EncodedImage, points: FloatArray, settings: Settings, *, stable: bool
 ) -> tuple[BoolArray, list[FoundObject]]:
     """Return the masks (N, h, w) at the size of the decoder, and the objects, of the clicks that found an object."""
-    frame = model.encoded.frame
     low: list[BoolArray] = []
     found: list[FoundObject] = []
     for start in range(0, len(points), PROMPTS_AT_ONCE):
         part = points[start : start + PROMPTS_AT_ONCE]
-        logits, scores = model.decode(part[:, None], np.ones((len(part), 1), np.int64))
+        logits, scores = image.decode(part[:, None], np.ones((len(part), 1), np.int64))
         logits, scores = logits[:, 0], scores[:, 0].clip(0, 1)
         good = scores >= settings.min_score
         if stable:
             inner, outer = ((logits > bound).sum((1, 2)) for bound in (1, -1))
             good &= inner / np.maximum(outer, 1) >= settings.stability
-        masks = model.restore(logits[good]) > 0
-        clicks = frame.points_to_original(part[good])
+        masks = image.restore(logits[good]) > 0
+        clicks = image.frame.points_to_original(part[good])
         for mask, small, click, score in zip(masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True):
             if (box := _box_of(mask)) is None:
                 continue
@@ -179,11 +123,11 @@ def _answers(
             crop = mask[y0:y1, x0:x1].copy()
             if crop.sum() >= settings.min_area:
                 low.append(small)
-                found.append(FoundObject(box, crop, frame.original_hw, float(score), (click[0], click[1])))
+                found.append(FoundObject(box, crop, image.frame.original_hw, float(score), (click[0], click[1])))
     return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
 
 
-def _box_of(mask: BoolArray) -> tuple[int, int, int, int] | None:
+def _box_of(mask: BoolArray) -> Box | None:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -263,27 +207,3 @@ def _with_pixels(one: FoundObject, rows: npt.NDArray[np.intp], columns: npt.NDAr
     crop[y0 - top : y1 - top, x0 - left : x1 - left] = one.crop
     crop[rows - top, columns - left] = True
     return replace(one, box=(top, left, bottom, right), crop=crop)
-
-
-def resized(planes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """Resize planes (K, h, w) to (K, *size_hw), bilinear, without aligned corners."""
-    down, across = (_weights(old, new) for old, new in zip(planes.shape[1:], size_hw, strict=True))
-    return np.asarray(down @ planes @ across.T, np.float32)
-
-
-def _weights(before: int, after: int) -> FloatArray:
-    """Return the (after, before) weights of bilinear resizing."""
-    scale = np.float32(before) / np.float32(after)
-    place = (scale * (np.arange(after, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)).clip(0, before - 1)
-    return (1 - np.abs(place[:, None] - np.arange(before, dtype=np.float32))).clip(0, None)
-
-
-def sigmoid(x: FloatArray) -> FloatArray:
-    """Return 1 / (1 + exp(-x))."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float32)
-
-
-def softmax(x: FloatArray) -> FloatArray:
-    """Return probabilities over the first axis."""
-    powers = np.exp(x - x.max(0))
-    return np.asarray(powers / powers.sum(0), np.float32)

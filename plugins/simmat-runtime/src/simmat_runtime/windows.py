@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat_runtime.everything import BoolArray, Box, FoundObject
-from simmat_runtime.frame import FloatArray
+from simmat_runtime.arrays import BoolArray, FloatArray
+from simmat_runtime.objects import Box, FoundObject, box_around, shared_box
 
 AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
@@ -117,19 +117,6 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     box = box_around(first.box, second.box)
     better = first if first.score >= second.score else second
     return replace(better, box=box, crop=first.within(box) | second.within(box))
-
-
-def shared_box(first: Box, second: Box) -> Box | None:
-    """Return the pixels that two boxes have in common; None if there are none."""
-    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
-    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
-    return (y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
-
-
-def box_around(first: Box, second: Box) -> Box:
-    """Return the box around two boxes."""
-    y0, x0 = min(first[0], second[0]), min(first[1], second[1])
-    return y0, x0, max(first[2], second[2]), max(first[3], second[3])
 
 
 def window_around(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], side: int) -> Box:
