@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
-from simmat_plugin_report import run_page
+from simmat_plugin_report import run_scores
 from simmat_plugin_report.documents import Analysis, RunReport
 from simmat_plugin_report.page import Table
+from simmat_plugin_report.run_facts import setting_blocks
 from simmat_plugin_report.run_page import summary_of
 from simmat_plugin_report.run_view import RunView, view_of
 
@@ -56,7 +57,7 @@ def view(*, kept: int, done: int, val: int = 2, untuned: float = 0.5) -> RunView
 
 def trained(run: RunView) -> str:
     """The row of that name."""
-    tables = [block for block in run_page._what(run) if isinstance(block, Table)]
+    tables = [block for block in setting_blocks(run) if isinstance(block, Table)]
     return next(row[1] for table in tables for row in table.rows if row[0] == "trained")
 
 
@@ -91,13 +92,13 @@ def test_every_object_is_scored_beside_the_untuned_model() -> None:
         (tuned, ("without clicks", "tuned"), "0.500", "0.900"),
         (both, ("without clicks", "zero-shot", "tuned"), "0.100 0.500", "– 0.900"),
     ):
-        table, text = run_page._scores_without_clicks(one)
+        table, text = run_scores._scores_without_clicks(one)
         assert isinstance(table, Table)
         assert table.head == head
         assert " ".join(table.rows[0][1:]) == first
         assert " ".join(table.rows[-1][1:]) == last
         assert ("--data" if one is tuned else "grid of clicks") in str(text)
-    assert not list(run_page._scores_without_clicks(found))
+    assert not list(run_scores._scores_without_clicks(found))
 
 
 def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
