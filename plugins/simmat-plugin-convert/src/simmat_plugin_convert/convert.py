@@ -21,7 +21,8 @@ from simmat_plugin_convert.labels import (
     drawn_labels,
 )
 from simmat_plugin_convert.readers import read_labels
-from simmat_plugin_convert.writers import WRITERS, Images, Target
+from simmat_plugin_convert.target import Images, Target
+from simmat_plugin_convert.writers import WRITERS
 
 TURNED = ("labelme", "cvat", "yolo")
 """Formats of tools that rotate images by their EXIF orientation."""

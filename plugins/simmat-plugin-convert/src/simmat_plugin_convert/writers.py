@@ -5,127 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import posixpath
-import shutil
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image
 
-from simmat.data.card import DataCard, write_card
-from simmat.data.instances import PANOPTIC, Instance, components, region_from_mask, seen_part
-from simmat.errors import ConfigError, DataError
+from simmat.data.instances import Instance, region_from_mask
+from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, atomic_write_text
-from simmat.io.images import write_image
 from simmat.results import run_lengths
-from simmat.types import RegionRule
-from simmat_plugin_convert.labels import (
-    IGNORE,
-    NO_CLASS,
-    ImageLabels,
-    Item,
-    Labels,
-    Losses,
-    drawn_labels,
-    named_class,
-    overlapping,
-)
+from simmat_plugin_convert.labels import IGNORE, ImageLabels, Item, named_class
+from simmat_plugin_convert.mask_images import write_masks
 from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons
 from simmat_plugin_convert.readers import LABELME_LABELS
-
-Images = Literal["copy", "link", "none"]
-_SIDECAR = ".aux.xml"
-"""Ending of the file that GDAL writes beside an image, with scales."""
-_LARGE_MASK = ".tif", np.uint32
-"""Ending of masks whose values do not fit into a PNG."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The input of a writer.
-
-    Attributes:
-        folder: the empty folder to write.
-        labels: the labels to write.
-        names: class -> name, of all classes; objects without a class are `NO_CLASS`.
-        polygons: write outlines if a format has both outlines and masks.
-        images: copy image files, link them, or write labels only.
-        regions: meaning of a mask value; None takes a rule that keeps objects and classes.
-        losses: counts what the format cannot store.
-        progress: called for each image.
-    """
-
-    folder: Path
-    labels: Labels
-    names: Mapping[int, str]
-    polygons: bool
-    images: Images
-    regions: RegionRule | None
-    losses: Losses
-    progress: Callable[[], None]
-
-    def place(self, item: Item, folder: str, *, split_last: bool = False, every: bool = True) -> str:
-        """Put the image files of an item into the new folder; return the relative path of the first.
-
-        Args:
-            item: the image.
-            folder: relative path, such as "images".
-            split_last: put the folder of the split inside that of the source.
-            every: write all sources; otherwise only the first, and count the others as lost.
-        """
-        named = list(item.files.items())
-        if not every and len(named) > 1:
-            self.losses.add("images have files of further sources, which are left out", item.where)
-            named = named[:1]
-        first = ""
-        for source, file in named:
-            inner = [source] if len(named) > 1 else []
-            split = [item.split] if item.split else []
-            place = "/".join([folder, *(inner + split if split_last else split + inner)]).strip("/")
-            place = posixpath.join(place, f"{item.name}{file.suffix}")
-            first = first or place
-            if self.images != "none":
-                self._put(file, self.folder / place)
-        return first
-
-    def _put(self, file: Path, to: Path) -> None:
-        beside = file.with_name(file.name + _SIDECAR)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        for one, there in ((file, to), (beside, to.with_name(to.name + _SIDECAR))):
-            if one is beside and not one.is_file():
-                continue
-            if there.exists():
-                raise DataError(f"{file}: two images would be named {to.relative_to(self.folder)}; rename one")
-            try:
-                if self.images == "link":
-                    there.symlink_to(one.resolve())
-                else:
-                    shutil.copyfile(one, there)
-            except OSError as error:
-                raise DataError(f"{one}: cannot be copied: {error.strerror}") from None
-
-    def all(self) -> Iterable[tuple[Item, ImageLabels]]:
-        """Yield all images with their labels."""
-        for item, drawn in drawn_labels(self.labels):
-            yield item, drawn
-            self.progress()
-
-    def write_card(self, regions: RegionRule, *, ignore: int | None = None) -> None:
-        """Write `card.toml` with the rule for mask values and the other facts of the data set."""
-        changed = {
-            "regions": regions,
-            "ignore": ignore,
-            "class_names": {} if set(self.names.values()) <= {NO_CLASS} else dict(self.names),
-            "zero_means": "background",
-            "class_attribute": None,
-        }
-        write_card(self.folder, DataCard.model_validate({**self.labels.card.model_dump(), **changed}))
+from simmat_plugin_convert.target import Target
 
 
 def write_coco(target: Target) -> None:
@@ -280,92 +177,6 @@ def write_yolo(target: Target) -> None:
     content["names"] = dict(enumerate(target.names[number] for number in order))
     atomic_write_text(target.folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     target.write_card("instances")
-
-
-def write_masks(target: Target) -> None:
-    """Write `masks/` by a rule that keeps objects and classes, and `card.toml` with this rule."""
-    classless = set(target.names.values()) <= {NO_CLASS}
-    regions = target.regions or ("instances" if classless else "components" if _are_components(target) else "panoptic")
-    if regions != "instances" and min(target.names) < 1:
-        raise ConfigError(f"class {min(target.names)} cannot be a value of a mask, where 0 is background; renumber it")
-    ignore = _ignore_value(target, regions)
-    ignores = False
-    for item, drawn in target.all():
-        overlaps = overlapping(drawn.objects, drawn.size_hw)
-        target.losses.add("objects overlap, and the later one takes the pixels", item.where, overlaps)
-        if regions == "instances" and not classless:
-            target.losses.add("objects lose their class", item.where, len(drawn.objects))
-        values = np.zeros(drawn.size_hw, np.int64)
-        for value, instance in zip(_mask_values(target, regions, ignore, item, drawn), drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.box
-            values[y0:y1, x0:x1][instance.crop] = value
-        if drawn.ignore is not None:
-            hidden = sum(seen_part(one, drawn.ignore) is not one for one in drawn.objects)
-            target.losses.add("objects reach into areas to ignore, which take the pixels", item.where, hidden)
-            values[drawn.ignore] = ignore
-            ignores = True
-        target.place(item, "images")
-        largest = int(values.max())
-        ending, kind = (".png", np.uint8) if largest < 256 else (".png", np.uint16) if largest < 65536 else _LARGE_MASK
-        path = target.folder / "masks" / item.split / f"{item.name}{ending}"
-        if path.exists():
-            raise DataError(f"{item.reference}: two images would have the mask {path.name}; rename one")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, values.astype(kind)[None])
-    target.write_card(regions, ignore=ignore if ignores else None)
-
-
-def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, drawn: ImageLabels) -> list[int]:
-    """Return the mask value of each object.
-
-    Raises:
-        ConfigError: one class has more objects than "panoptic" counts.
-    """
-    if regions == "instances":
-        return list(islice((number for number in count(1) if number != ignore), len(drawn.objects)))
-    numbers = {name: number for number, name in target.names.items()}
-    classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
-    if regions != "panoptic":
-        return classes
-    values, last = [], Counter[int]()
-    for number in classes:
-        last[number] += 1 + (number * PANOPTIC + last[number] + 1 == ignore)
-        values.append(number * PANOPTIC + last[number])
-    if max(last.values(), default=0) >= PANOPTIC:
-        raise ConfigError(
-            f"{item.where}: a mask with classes can store at most {PANOPTIC - 1} objects of a class. SimMAT can train "
-            "on COCO json directly (--to coco). To convert with a loss, use --to-regions instances (no classes) or "
-            "--to-regions components (objects that touch become one)"
-        )
-    return values
-
-
-def _ignore_value(target: Target, regions: RegionRule) -> int:
-    """Return the value of ignored pixels: that of the card, else 255, or 65535 if masks may need more values."""
-    stated, taken = target.labels.card.ignore, target.names if regions in ("classes", "components") else ()
-    if stated is not None and 0 < stated < 65536 and stated not in taken:
-        return stated
-    return 65535 if regions == "instances" or max(taken, default=0) >= 255 else 255
-
-
-def _are_components(target: Target) -> bool:
-    """Return whether all objects are connected components of their class, so that masks of classes keep them."""
-    numbers = {name: number for number, name in target.names.items()}
-    for _, drawn in drawn_labels(target.labels):
-        classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
-        values = np.zeros(drawn.size_hw, np.int64)
-        for number, instance in zip(classes, drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.box
-            values[y0:y1, x0:x1][instance.crop] = number
-        found = {
-            (number, region.box, region.crop.tobytes())
-            for number in set(classes)
-            for region in components(values == number, number)
-        }
-        objects = zip(classes, drawn.objects, strict=True)
-        if any((number, one.box, one.crop.tobytes()) not in found for number, one in objects):
-            return False
-    return True
 
 
 def _with_ignore(drawn: ImageLabels) -> Sequence[Instance]:
