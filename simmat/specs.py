@@ -232,7 +232,6 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
     """Build a model from its spec.
 
     Args:
-        spec: the model.
         image_size: S; must fit `spec.size_multiple`.
         weights: the weight file to load (already found and checked), or None for random weights.
         seed: seed of random weights; the same seed gives the same bits, and torch's global state does not change.

@@ -75,9 +75,7 @@ def apply_adapter(
     The module moves to `NAME.base`, the norm before it to `NAME.norm`.
 
     Args:
-        model: the foundation model.
         targets: its `adapters`.
-        generator: draws the first layers.
         width: hidden features, at least 1.
         scale: factor of the adapters' output, greater than 0.
 

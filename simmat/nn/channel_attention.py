@@ -36,7 +36,6 @@ class ChannelCodes(nn.Module):
 
     Args:
         wavelengths_um: C centre wavelengths; None gives a learned code.
-        generator: draws the learned codes.
     """
 
     fixed: Tensor
@@ -65,12 +64,10 @@ class ChannelAttention(nn.Module):
     like the zero-shot map.
 
     Args:
-        layer: the pretrained first layer.
         codes: codes of C channels.
         gain: factor of the output.
         heads: parts of D with their own attention weights; must divide D.
         drop: probability to drop a channel of an image in training.
-        generator: draws the random weights.
     """
 
     def __init__(
@@ -158,7 +155,6 @@ def build_channel_attention(
         channels: C channels.
         zero_shot: (3, C); the mean of its rows' sums is the gain.
         backbone: the backbone whose first layer is copied.
-        generator: draws the random weights.
         embedding: "wavelength", "identity" (a learned code for each channel), or "auto": the wavelength where only one
             channel has it, else a learned code, because equal codes cannot be told apart.
         heads: see `ChannelAttention`.

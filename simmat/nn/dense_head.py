@@ -69,7 +69,6 @@ class DenseHead(nn.Module):
             strides: stride of each level in input pixels.
             classes: K, including the background.
             background: True if index 0 is background.
-            generator: source of the weights.
         """
         super().__init__()
         self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)

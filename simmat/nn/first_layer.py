@@ -42,7 +42,6 @@ def refitted(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     """Return a trainable convolution of the same class and geometry with other weights.
 
     Args:
-        layer: the convolution.
         weight: (D, C, h, w), with the layer's h and w.
         bias: (D,) or None.
     """
@@ -62,7 +61,6 @@ class BlankPadding(nn.Module):
     """Replaces the features of windows that contain only padding.
 
     Args:
-        layer: the pretrained first layer.
         blank: (D,) features to put there; those of the layer itself are `embedding_of_zeros`.
     """
 
@@ -125,7 +123,6 @@ def blank_image(features: Tensor, layer: nn.Conv2d) -> Tensor:
 
     Args:
         features: (B, D, h, w), the layer's output.
-        layer: the first layer.
 
     Returns:
         (B, C, h · stride, w · stride).

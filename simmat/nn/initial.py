@@ -12,10 +12,7 @@ def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -
     """Make a convolution that keeps height and width, with torch's default distribution of weights.
 
     Args:
-        inputs: input channels.
-        outputs: output channels.
         kernel: odd side of the kernel in pixels.
-        generator: source of the weights.
     """
     conv = _unset_conv2d(inputs, outputs, kernel)
     uniform_(conv.weight, inputs * kernel * kernel, generator)

@@ -85,9 +85,7 @@ def apply_prompt(
     """Add trained tokens to every attention that the model names, in backbone and decoder.
 
     Args:
-        model: the foundation model.
         targets: its `attention` modules.
-        generator: draws the tokens.
         tokens: number of tokens per attention, at least 1.
         dropout: probability to drop a value in training, in [0, 1).
 
@@ -103,9 +101,7 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     """Add trained keys and values to every attention that the model names, in backbone and decoder.
 
     Args:
-        model: the foundation model.
         targets: its `attention` modules.
-        generator: draws the keys and values.
         tokens: number of keys, and of values, per attention, at least 1.
 
     Raises:

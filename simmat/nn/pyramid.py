@@ -196,7 +196,6 @@ class PromptableModel(nn.Module):
     Pyramid and decoder are random and need training; `FRESH` names their parameters.
 
     Args:
-        name: name of its spec.
         body: the library's backbone; if it has `first_layer`, transfer layers can copy or replace that. Its
             `gradient_checkpointing(on=True)`, if any, becomes the model's.
         image_size: S.

@@ -43,9 +43,7 @@ class SimCMF(nn.Module):
     """Gated planes as an image for the pretrained first layer, and features to add to its output.
 
     Args:
-        layer: the pretrained first layer.
         channels: C.
-        generator: draws the random weights.
 
     Attributes:
         embed: C one-channel first layers, (D, C, h, w), each the pretrained kernel summed over RGB.

@@ -21,7 +21,6 @@ def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> 
     """Read a safetensors file.
 
     Args:
-        path: the file.
         error: class of the error to raise.
 
     Raises:
@@ -38,7 +37,6 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
     """Read a state dict saved by `torch.save`.
 
     Args:
-        path: the file.
         hint: what to do if it is damaged.
 
     Raises:

@@ -47,7 +47,6 @@ def apply_lora(
     """Add LoRA to the layers that the model names; see `simmat.nn.lora`.
 
     Args:
-        model: the foundation model.
         targets: its `lora` layers.
         generator: draws the A matrices.
         rank: rows of A, at least 1.
