@@ -17,6 +17,9 @@ import numpy.typing as npt
 from simmat.data.instances import FoundObject, Instance, box_around, shared_box
 from simmat.types import FloatArray, Window
 
+_AGREEMENT = 0.7
+"""Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
+
 
 def window_starts(size: int, tile: int, overlap: int) -> list[int]:
     """Return where windows start along one side, evenly, with at least this overlap; the last ends with the image."""
@@ -111,16 +114,11 @@ class _Open:
 
 
 class InstanceJoiner:
-    """Joins the objects of windows, in raster order, into those of one image.
+    """Joins the objects of windows, in raster order, into those of one image."""
 
-    Args:
-        agreement: part of the smaller of two masks that the other one covers, where both windows look, if they are one.
-    """
-
-    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, *, agreement: float = 0.7) -> None:
+    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int) -> None:
         self._windows = plan_windows(size_hw, tile, overlap)
         self._rows = window_starts(size_hw[0], tile, overlap)
-        self._agreement = agreement
         self._count = 0
         self._open: list[_Open] = []
 
@@ -176,7 +174,7 @@ class InstanceJoiner:
                 continue
             a, b = instance.within(shared), item.found.instance.within(shared)
             smaller = min(np.count_nonzero(a), np.count_nonzero(b))
-            if smaller and np.count_nonzero(a & b) / smaller > self._agreement:
+            if smaller and np.count_nonzero(a & b) / smaller > _AGREEMENT:
                 return True
         return False
 

@@ -5,15 +5,13 @@
 json names their file by sha256, or the seed if they are random.
 """
 
-from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, sealed, write_bundle
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, load_tensors, trained_tensors
+from simmat.bundle.document import BundleSpec, check_bundle, read_bundle_spec, sealed, write_bundle
+from simmat.bundle.files import JSON_NAME, load_tensors, trained_tensors
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
 
 __all__ = [
-    "FORMAT",
     "JSON_NAME",
-    "WEIGHTS_NAME",
     "Bundle",
     "BundleSpec",
     "check_bundle",

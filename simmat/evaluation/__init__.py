@@ -9,7 +9,7 @@ from simmat.evaluation.job import (
     why_no_zero_shot,
 )
 from simmat.evaluation.processes import Processes, join_processes
-from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
+from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
 from simmat.evaluation.scores import (
     NOC_TARGETS,
     SIZES,
@@ -22,21 +22,19 @@ from simmat.evaluation.scores import (
     merge_scores,
     possible_summary,
 )
-from simmat.evaluation.unprompted import Unprompted, evaluate_unprompted
+from simmat.evaluation.unprompted import evaluate_unprompted
 
 __all__ = [
     "COMPAT",
     "FULL",
     "NOC_TARGETS",
     "ONE_CLICK",
-    "PROTOCOLS",
     "SIZES",
     "Cost",
     "ObjectScore",
     "Processes",
     "Protocol",
     "Scores",
-    "Unprompted",
     "bootstrap_means",
     "evaluate",
     "evaluate_bundle",

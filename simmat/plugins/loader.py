@@ -32,6 +32,8 @@ from simmat.types import Channel
 
 PLUGINS_VARIABLE = "SIMMAT_PLUGINS"
 STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"
+BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
+"""SimMAT's own parts, which are always loaded first."""
 
 HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_modalities": ("modality", ModalityAdapter),
@@ -84,10 +86,11 @@ def load_plugins(
     wanted = None if listed is None else {name.strip() for name in listed.split(",")} - {""}
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=PROJECT)
-    found = sorted(((_describe(entry), entry) for entry in entry_points), key=lambda p: (p[0].name, p[0].distribution))
+    found = sorted(
+        ((describe_entry(entry), entry) for entry in entry_points), key=lambda p: (p[0].name, p[0].distribution)
+    )
 
-    builtin = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
-    loaded = [_load(PluginReport(builtin.name, PROJECT, __version__), builtin)]
+    loaded = [_load(PluginReport(BUILTIN.name, PROJECT, __version__), BUILTIN)]
     for report, entry in found:
         off = wanted is not None and wanted.isdisjoint((report.name, report.distribution))
         loaded.append((replace(report, off=True), []) if off else _load(report, entry))
@@ -114,7 +117,7 @@ def _not_installed(wanted: set[str], found: Sequence[PluginReport]) -> list[Plug
     return [PluginReport(name, "", "", error=error) for name in sorted(missing)]
 
 
-def _describe(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
+def describe_entry(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
     """Return the report of a plugin that is not loaded yet."""
     name = version = None
     with suppress(Exception):  # a package with damaged metadata may still work, and must not stop the others

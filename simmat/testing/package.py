@@ -10,10 +10,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from simmat import __version__
 from simmat.errors import unknown_name
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
 from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
-
-_BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,10 @@ def installed_packages() -> dict[str, PackageCase]:
     """Return every installed package with a plugin, and SimMAT itself, by distribution name."""
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=PROJECT):
-        found.setdefault(_owner(entry), []).append(entry)
+        found.setdefault(describe_entry(entry).distribution, []).append(entry)
     cases = {name: PackageCase(name, tuple(entries), entries[0].dist) for name, entries in sorted(found.items())}
     own = importlib.metadata.distribution(PROJECT)
-    return {PROJECT: PackageCase(PROJECT, (_BUILTIN,), own), **cases}
-
-
-def _owner(entry: importlib.metadata.EntryPoint) -> str:
-    """Return the distribution's name, "unknown package" where its metadata is damaged."""
-    try:
-        name = entry.dist.name if entry.dist is not None else None
-    except Exception:
-        name = None
-    return name or "unknown package"
+    return {PROJECT: PackageCase(PROJECT, (BUILTIN,), own), **cases}
 
 
 def loads_without_torch(case: PackageCase) -> None:
@@ -86,7 +75,7 @@ def no_name_collides(case: PackageCase) -> None:
             raise CheckFailed(
                 f"{' and '.join(same)} has an entry point {entry.name!r} too", "name it as the package is named"
             )
-    entries = [entry for other in (case, *others) for entry in other.entry_points if entry is not _BUILTIN]
+    entries = [entry for other in (case, *others) for entry in other.entry_points if entry is not BUILTIN]
     for (kind, name), owners in load_plugins(entries, {}).conflicts().items():
         if any(owner.rpartition(" ")[0] == case.name for owner in owners):
             raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")
