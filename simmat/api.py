@@ -49,8 +49,8 @@ def load(
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
-        modality_options: of the untuned model's sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
-        channels: of the untuned model's sensor, as `--channels` takes them; None for all.
+        modality_options: options of the untuned model's sensor: {"unit": "cK"}; composition: {"thermal.unit": "cK"}.
+        channels: channels of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -105,7 +105,7 @@ def train(
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
         registry: what is installed; None loads the plugins.
-        settings: those of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
+        settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 
     Returns:
         The run's folder.
@@ -203,7 +203,7 @@ def open_dataset(
     Args:
         root: the folder.
         modality: the sensor: a name, an adapter, or its class.
-        modality_options: of the sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
+        modality_options: options of the sensor: {"unit": "cK"}; of a composition: {"thermal.unit": "cK"}.
         registry: what is installed; None loads the plugins.
         card: fields that override the data card: regions="instances", nodata=0, …
 

@@ -44,7 +44,7 @@ class EverythingSettings:
         min_score: smallest predicted IoU of a mask.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
-        reach: by how many pixels of the input masks grow over what the class map calls an object and no mask covers.
+        reach: pixels of the input by which masks grow over what the class map calls an object and no mask covers.
         most: most clicks of a dense head, the highest peaks; None for no limit.
     """
 

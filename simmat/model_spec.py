@@ -38,7 +38,7 @@ class DenseSpec(Document):
         background: whether class map index 0 is "no object"; its training then needs all objects to be marked.
         classes: label value or COCO category of each further index; None for objects without a class.
         widths: channels of each level of the foundation model's embedding, finest first; empty until it is built.
-        strides: of these levels in pixels of the input.
+        strides: stride of each level in pixels of the input.
     """
 
     background: bool

@@ -117,7 +117,7 @@ class TuningTargets:
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
             `r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3)` for q and v of a fused qkv, ((0,), 1) for all.
-        grid: those layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
+        grid: layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
             (B, H, W, D), or 1x1 conv on (B, D, H, W).
         adapters: residual MLP or block that gets a parallel adapter -> name of the norm before it in the same parent,
             "" for none; the adapter gets the input of that norm. The first Linear (on (…, D)) or Conv2d (on
@@ -143,14 +143,14 @@ class WeightFile:
     """A weight file: its source and its digest.
 
     Attributes:
-        filename: its name in the cache.
+        filename: name in the cache.
         sha256: hex digest of the file; "" if its publisher may change it, as on a hub; required with a url.
             Bundles always keep the digest of the file they were trained with.
         size_bytes: size, for progress and disk checks; 0 where unknown.
         url: download address; "" if `path` or `hub` is given.
         path: path in an installed package; None if it is downloaded.
         licence: SPDX id or the source's own words.
-        hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
+        hub: repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
             downloads to the Hub's own cache.
         alternatives: other file names in that repository, tried where it has no `filename`.
     """
@@ -183,7 +183,7 @@ class FoundationSpec:
         pixel_mean: mean of R, G, B on the 0..255 scale.
         pixel_std: standard deviation of R, G, B on the same scale.
         targets: where tuners find its layers.
-        weights: its weight file; None for a model with random weights. One without path, url and hub must be given
+        weights: weight file; None for a model with random weights. One without path, url and hub must be given
             by the user.
         promptable: whether its decoder was trained; without, there is no zero-shot score.
         dense_head: whether its embedding says what is in an image, so that `--heads auto` may train a dense head on it.

@@ -53,7 +53,7 @@ def cgroup_limits(root: Path = Path("/")) -> Limits:
     """Return the limits of the control groups of this process, the lowest of all levels; none outside of Linux.
 
     Args:
-        root: of the file system that is read.
+        root: root folder of the file system to read.
     """
     cpus: list[float] = []
     memory: list[int] = []

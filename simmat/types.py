@@ -144,7 +144,7 @@ class SensorImage:
         data: (C, H, W) float32, C-contiguous, each channel in its own unit.
         valid: (C, H, W) bool; False where there is no measurement, whatever the value.
         channels: C channels, in the order of the planes.
-        origin: its source, for messages (a path, "simulated").
+        origin: source, for messages (a path, "simulated").
         georeference: position on the earth, where the file states it.
         picture_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
     """

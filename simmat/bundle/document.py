@@ -38,7 +38,7 @@ class BundleSpec(ModelSpec):
 
     Attributes:
         metrics: scores on the validation split, with their step and protocol.
-        versions: of the software that wrote it.
+        versions: versions of the software that wrote it.
         exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
     """
 

@@ -26,7 +26,7 @@ class Protocol:
         alternatives: score the best-predicted and the best of a decoder's alternative masks too.
         clicks: clicks per object; each one after the first is placed on the largest error.
         draws: random clicks and jittered boxes per object; 0 leaves out tight boxes too.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     name: str
@@ -46,7 +46,7 @@ FULL = Protocol("full", clicks=20, draws=5)
 NoC stops at 20 clicks, as the interactive benchmarks do (Sofiiuk et al. 2021, arXiv 2102.06583).
 """
 COMPAT = Protocol("simmat-compat", first_click="middle", grid="quarter", alternatives=False)
-"""As the paper's released code scores: middle pixel, squashed image, masks compared at a quarter of the input."""
+"""The protocol of the paper's released code: middle pixel, squashed image, masks compared at a quarter of the input."""
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (ONE_CLICK, FULL, COMPAT)})
 """By name; the first is the default."""

@@ -119,11 +119,11 @@ class ObjectScore:
         class_id: class of the region, where the data set has classes.
         area: pixels of the region in the original image.
         click_xy: the first click, in pixels of the original image.
-        iou: of the single mask after that click.
-        iou_best_predicted: of the alternative mask with the highest predicted IoU.
-        iou_oracle: of the best of the alternative masks.
+        iou: IoU of the single mask after that click.
+        iou_best_predicted: IoU of the alternative mask with the highest predicted IoU.
+        iou_oracle: IoU of the best alternative mask.
         predicted_iou: the model's prediction of `iou`.
-        boundary_iou: of the single mask after the first click; None too where no pixel of the boundary is scored.
+        boundary_iou: boundary IoU of the single mask after the first click; None too where no pixel of it is scored.
         clicks: IoU of the single mask after 1, 2, 3 … clicks.
         box: IoU of the single mask from the tight box.
         jittered_boxes: the same from jittered boxes, one per draw.

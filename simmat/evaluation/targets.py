@@ -22,8 +22,8 @@ class Target:
     """One object to be scored.
 
     Attributes:
-        index: of the region within its image.
-        seen: its pixels that are not ignored, where clicks are placed.
+        index: index of the region within its image.
+        seen: the pixels of the region that are not ignored, where clicks are placed.
         truth: the region on the grid.
         click_xy: the first click, in pixels of the original image.
     """

@@ -35,8 +35,8 @@ class ImageFindings:
     """What was found in one image.
 
     Attributes:
-        matches: of every object; None if they are not scored.
-        confusion: of the pixels that are not ignored; None if classes are not scored.
+        matches: the objects found beside the true ones; None if they are not scored.
+        confusion: pixels by true and found class, without ignored ones; None if classes are not scored.
         everything_s: seconds to find every object, without encoding the image.
         semantic_s: seconds for the class of every pixel, without encoding the image.
     """
@@ -161,7 +161,7 @@ def evaluate_unprompted(
 
     Args:
         predictor: the model; with `dense`, its dense head finds the objects.
-        processes: those that share the samples; each of them gets all scores. None is this process alone.
+        processes: the processes that share the samples; each gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
 
     Raises:

@@ -32,7 +32,7 @@ class Polygons:
     Attributes:
         shapes: (N,) polygons and multipolygons of shapely, in the order of the file.
         crs: coordinate reference system as "EPSG:n" or WKT; None if the file states none.
-        values: of an attribute, as text; None if a polygon has no value. Without an attribute N times None.
+        values: values of an attribute as text, None where a polygon has none; without an attribute N times None.
     """
 
     shapes: npt.NDArray[np.object_]

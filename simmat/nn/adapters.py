@@ -75,7 +75,7 @@ def apply_adapter(
     The module moves to `NAME.base`, the norm before it to `NAME.norm`.
 
     Args:
-        targets: its `adapters`.
+        targets: names the modules for `adapters`.
         width: hidden features, at least 1.
         scale: factor of the adapters' output, greater than 0.
 

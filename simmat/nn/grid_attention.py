@@ -114,7 +114,7 @@ class _BlockedAttention(torch.autograd.Function):
         """Attend.
 
         Args:
-            ctx: of autograd.
+            ctx: autograd's context.
             q: (G, N, d) queries, N = H·W.
             k: (G, M, d) keys, of which the first N have a position.
             v: (G, M, d) values.

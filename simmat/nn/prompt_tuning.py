@@ -85,7 +85,7 @@ def apply_prompt(
     """Add trained tokens to every attention that the model names, in backbone and decoder.
 
     Args:
-        targets: its `attention` modules.
+        targets: names the `attention` modules.
         tokens: number of tokens per attention, at least 1.
         dropout: probability to drop a value in training, in [0, 1).
 
@@ -101,7 +101,7 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     """Add trained keys and values to every attention that the model names, in backbone and decoder.
 
     Args:
-        targets: its `attention` modules.
+        targets: names the `attention` modules.
         tokens: number of keys, and of values, per attention, at least 1.
 
     Raises:

@@ -47,7 +47,7 @@ def apply_lora(
     """Add LoRA to the layers that the model names; see `simmat.nn.lora`.
 
     Args:
-        targets: its `lora` layers.
+        targets: names the `lora` layers.
         generator: draws the A matrices.
         rank: rows of A, at least 1.
         alpha: the product is scaled by alpha / rank.

@@ -86,5 +86,5 @@ def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:  
 
     Args:
         config: the settings of the run.
-        run: its data, network and processes.
+        run: data, network and processes of the run.
     """

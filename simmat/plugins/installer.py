@@ -64,7 +64,7 @@ def install(
     """Install with pip and return the plugins that are new or were requested, as `installed_plugins` lists them.
 
     Args:
-        requirements: from `requirement_of`.
+        requirements: results of `requirement_of`.
 
     Raises:
         InstallerError: pip is missing or failed.

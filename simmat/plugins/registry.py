@@ -117,8 +117,8 @@ class CallbackHook:
     """What makes a plugin's callbacks of a training.
 
     Attributes:
-        name: of the plugin's module.
-        make: its hook, called with `config` and `run`; returns a list of what each implementation returned.
+        name: name of the plugin's module.
+        make: its hook, called with `config` and `run`; returns the list of what each implementation returned.
     """
 
     name: str
@@ -165,7 +165,7 @@ class Registry:
 
         Args:
             name: each part is the name of a sensor, or the path of the `sensor.toml` that describes one.
-            options: of the sensors, see `simmat.sensors.options.options_by_sensor`.
+            options: options of the sensors, see `simmat.sensors.options.options_by_sensor`.
             channels: names, 0-based indices or wavelengths of the channels to use; None for all.
             described: sensors that take precedence over installed ones of that name: those a bundle carries.
 

@@ -99,7 +99,7 @@ class AnswerStore:
         """Return the store of a question about an image.
 
         Args:
-            folder: of the image; made if it is missing.
+            folder: folder of the image; made if it is missing.
             key: says what was asked of which model and image.
         """
         store = cls(folder / hashlib.sha256(key.encode()).hexdigest()[:16])

@@ -76,7 +76,7 @@ class LargeImage:
 
     Attributes:
         windows: its parts in raster order; one where the whole image fits.
-        overlap: of neighbouring windows in pixels, at least.
+        overlap: smallest overlap of neighbouring windows in pixels.
         doubt: how the values of a window differ from those of training; "" if no window did.
         token: stands for this image, see `Predictor.fitted_to`.
     """
@@ -96,7 +96,7 @@ class LargeImage:
         Args:
             tile: side of a window in pixels; None takes the whole image if it is shrunk at most `MOST_SHRUNK` times,
                 else the size of the training images.
-            overlap: of neighbouring windows in pixels; None is an eighth of a window.
+            overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             encoded: the embedding of the whole image, if it is known and fits.
             cache: folder that keeps the embeddings of the windows around prompts; None keeps none.
 
@@ -199,7 +199,7 @@ class LargeImage:
         """Join the answers to all windows, in raster order.
 
         Args:
-            answers: of `answer`, one for each window.
+            answers: results of `answer`, one for each window.
             classes: (H, W) of `label_type`, filled with the class map.
             probability: (H, W) float32, filled with the probability of each pixel's class.
         """
@@ -250,7 +250,7 @@ class LargeImage:
 
         Args:
             settings: how objects are found.
-            box: of the image, outside of which no object is wanted; only the windows that it touches are looked at.
+            box: part of the image to search; only the windows that it touches are segmented.
             progress: called with the number of windows that are done; what it raises ends the search.
         """
         wanted = Wanted(settings or EverythingSettings())

@@ -39,7 +39,7 @@ class Prediction:
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
         class_id: class that the object most likely has; None if the model does not distinguish classes.
-        class_probability: of that class among all classes but the background.
+        class_probability: probability of that class among all classes but the background.
     """
 
     mask: BoolArray

@@ -172,7 +172,7 @@ class Predictor:
             image: a file, or {source: file} of a sensor with several.
             missing: as for `set_image`.
             tile: side of a window in pixels; None as `LargeImage`.
-            overlap: of neighbouring windows in pixels; None is an eighth of a window.
+            overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             cache: as for `set_image`.
 
         Raises:

@@ -30,7 +30,7 @@ class ImageReader(Protocol):
 
     @property
     def georeference(self) -> Georeference | None:
-        """Of the whole image, where the file states it."""
+        """Georeference of the whole image, where the file states it."""
 
     @property
     def origin(self) -> str:
@@ -53,7 +53,7 @@ class LoadedImage:
 
     @property
     def georeference(self) -> Georeference | None:
-        """Of the whole image."""
+        """Georeference of the whole image."""
         return self.image.georeference
 
     @property
@@ -97,7 +97,7 @@ class Inputs:
 
     Attributes:
         channels: C of the sensor's images; empty if only a file can tell.
-        card: of the bundle.
+        card: data card of the bundle.
     """
 
     def __init__(self, adapter: ModalityAdapter, bundle: Bundle | None) -> None:

@@ -46,10 +46,10 @@ class Look:
 
     Attributes:
         colours: name of the colour map.
-        unit: of the numbers that are shown beside it.
+        unit: unit of the numbers shown beside it.
         factor: a shown number is factor times the value plus offset.
         offset: see `factor`.
-        period: of an angle that begins again, in the channel's unit; None for all else.
+        period: period of an angle, in the channel's unit; None for all else.
     """
 
     colours: str

@@ -105,7 +105,7 @@ def limits_of(plane: FloatArray, valid: BoolArray, look: Look) -> Limits:
     Args:
         plane: (H, W) in the channel's unit.
         valid: (H, W).
-        look: of the channel.
+        look: how the channel is shown.
     """
     return _percentiles(plane, valid) if look.period is None else (0.0, look.period)
 

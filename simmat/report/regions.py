@@ -64,9 +64,9 @@ def region_map(
     A region that lies between the centres of the drawn pixels gets one.
 
     Args:
-        instances: of the image.
-        size_hw: of the image.
-        size_wh: of the drawn picture.
+        instances: objects of the image.
+        size_hw: (height, width) of the image.
+        size_wh: (width, height) of the drawn picture.
     """
     (height, width), (shown_width, shown_height) = size_hw, size_wh
     rows, columns = source_pixels(height, shown_height), source_pixels(width, shown_width)
@@ -96,7 +96,7 @@ def paint_regions(
     Args:
         picture: (h, w, 3).
         numbers: (h, w), 0 is no region.
-        colours: of the regions from 1.
+        colours: colour of each region, from region 1.
         fill: how much of a colour covers the picture, from 0 to 1.
     """
     table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)

@@ -53,7 +53,7 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
 
     Args:
         images: numbered from 1 in their order.
-        class_names: of classes that may be found; others get their number as a name.
+        class_names: names of classes that may be found; others get their number as a name.
     """
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

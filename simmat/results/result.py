@@ -31,7 +31,7 @@ class ImageResult:
     Attributes:
         name: how names of written files begin.
         file_name: the image's file, for COCO.
-        class_names: of label values; a value without a name is called by its number.
+        class_names: names of label values; a value without a name is called by its number.
         classes: (H, W) label values, an array or a np.memmap.
         nodata: label value in `classes` where nothing was measured.
         picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.

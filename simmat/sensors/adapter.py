@@ -275,7 +275,7 @@ class ModalityAdapter(ABC):
 
         Args:
             mask: (H, W) of the original image.
-            georeference: of the original image.
+            georeference: georeference of the original image.
             path: the file to write, without ending; the adapter adds that of its format.
 
         Returns:

@@ -61,17 +61,17 @@ class SelectedChannels(ModalityAdapter):
         return data, valid
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
-        """As the base adapter, with the same picks."""
+        """Change the base adapter, with the same picks."""
         return SelectedChannels(self.base.with_options(options), self.picks)
 
     def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
-        """As the base adapter, with the same picks."""
+        """Change the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
     def load_window(
         self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
-        """As the base adapter: all planes, those that nobody needs maybe without a valid pixel."""
+        """Read all planes of a window; those that are not picked may have no valid pixel."""
         return self.base.reading_only(self.picks).load_window(files, window, nodata=nodata, missing=missing)
 
     sensors = _of_base("sensors")

@@ -19,7 +19,7 @@ class PackageCase:
     """A package.
 
     Attributes:
-        distribution: its metadata; None if the entry points have none.
+        distribution: metadata of the package; None if the entry points have none.
     """
 
     name: str

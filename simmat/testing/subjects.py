@@ -115,7 +115,7 @@ def find_subjects(
     and all its items.
 
     Args:
-        name: of a modality (also `rgb+thermal`, or a sensor.toml), a foundation model, a distribution or a plugin.
+        name: name of a modality (also `rgb+thermal`, or a sensor.toml), foundation model, distribution or plugin.
         files: the files of one sample, source name -> file, for a sensor that does not simulate its own.
         image_size: side of the input of foundation models, in pixels.
 

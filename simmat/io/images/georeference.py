@@ -89,7 +89,7 @@ def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
 
     Args:
         mask: (H, W).
-        georeference: of its pixels.
+        georeference: georeference of its pixels.
         path: without ending.
 
     Returns:

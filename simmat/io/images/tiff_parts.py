@@ -19,7 +19,7 @@ from simmat.io.images.values import ImageFile
 from simmat.types import Window
 
 _KEPT_BYTES = 320 * 2**20
-"""Of the decoded strips of one file that are kept: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
+"""Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
 _FILES = 4
 """Files that are remembered, with their strips: those of one sample."""
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables

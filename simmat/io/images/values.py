@@ -235,7 +235,7 @@ def require_measured(
 
     Args:
         image: (1, H, W), whose channel has a valid range.
-        values: its numbers before any became invalid.
+        values: numbers of the image before any became invalid.
         advice: what to try, without a full stop.
         measured: (1, H, W) False where the file or the user calls a number missing.
     """
