@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simmat_plugin_depth.camera import dropout_probability, measured_depth_m, noise_m, shadowed
+from simmat_plugin_depth.camera import (
+    BASELINE_M,
+    DISPARITY_NOISE_PX,
+    WIDTH_PX,
+    dropout_probability,
+    measured_depth_m,
+    shadowed,
+)
 from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_scenes.generate import generate_scene
 
@@ -43,8 +50,8 @@ def test_noise_grows_with_the_square_of_the_distance(scene: Scene, depth_m: floa
     """The disparity is what is measured, so an error of it weighs z² / (f b)."""
     measured = measured_depth_m(flat(scene, depth_m), np.random.default_rng(0))[0]
     error = measured[np.isfinite(measured)] - depth_m
-    assert error.std() == pytest.approx(float(noise_m(depth_m, scene)), rel=0.15)
-    assert float(noise_m(4.0, scene)) == pytest.approx(16 * float(noise_m(1.0, scene)))
+    focal_baseline = scene.focal_px / SIZE_HW[1] * WIDTH_PX * BASELINE_M
+    assert error.std() == pytest.approx(depth_m**2 * DISPARITY_NOISE_PX / focal_baseline, rel=0.15)
 
 
 @pytest.mark.parametrize("depth_m", [0.1, 40.0, np.inf])

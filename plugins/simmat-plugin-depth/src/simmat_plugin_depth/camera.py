@@ -27,11 +27,6 @@ _HOLE_PX = 2.0
 _EDGE = 0.06  # of the disparity
 
 
-def noise_m(depth_m: npt.ArrayLike, scene: Scene) -> Array:
-    """Return the standard deviation of the measured depth: z² σ_d / (f b)."""
-    return np.asarray(np.square(depth_m) * DISPARITY_NOISE_PX / _focal_baseline(scene), dtype=np.float64)
-
-
 def measured_depth_m(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (1, H, W) depth in metres; NaN without a return."""
     true = _met_depth(scene, rng)
