@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU seconds, peak memory, a process for each figure, and lines with a ratio to a baseline.
+"""What the benchmarks share: seconds, peak memory, a process for each figure, and lines with a ratio to a baseline.
 
 A benchmark that compares with a baseline prints its `Line`s by `report`, and writes them as json where `--json FILE`
 says so; `benchmarks/run.py` joins these files to a table.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simmat.io.files import atomic_path
 
@@ -93,22 +93,58 @@ def read_lines(file: Path) -> list[Line]:
     return [Line(**one) for one in json.loads(file.read_text())]
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call: what others do on the machine changes them little."""
-    start = time.process_time()
+class Seconds(NamedTuple):
+    """Seconds of a call.
+
+    Attributes:
+        cpu: of all threads together, those included that wait; what others do on the machine changes them little.
+        wall: by the clock, which several threads are for; right on an idle machine only.
+    """
+
+    cpu: float
+    wall: float
+
+
+def seconds_of(work: Callable[[], object]) -> Seconds:
+    """Return the seconds of a call."""
+    cpu, wall = time.process_time(), time.perf_counter()
     work()
-    return time.process_time() - start
+    return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return way -> CPU seconds of each round; the ways take turns, after a round that warms up."""
-    found: dict[str, list[float]] = {way: [] for way in ways}
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of a call."""
+    return seconds_of(work).cpu
+
+
+def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
+    """Return way -> seconds of each round; the ways take turns, after a round that warms up."""
+    found: dict[str, list[Seconds]] = {way: [] for way in ways}
     for turn in range(rounds + 1):
         for way, work in ways.items():
-            seconds = cpu_seconds(work)
+            seconds = seconds_of(work)
             if turn:
                 found[way].append(seconds)
     return found
+
+
+def time_lines(
+    path: str,
+    ours: Sequence[Seconds],
+    against: str,
+    baseline: Sequence[Seconds],
+    floor: Seconds | None = None,
+    aim: float | None = None,
+    *,
+    threads: int = 1,
+) -> list[Line]:
+    """Return the line of CPU seconds and, of several threads, that of the clock; arguments as of `Line`."""
+    lines = []
+    for clock in range(1 if threads == 1 else 2):
+        figures = [[one[clock] for one in times] for times in (ours, baseline)]
+        unit = ("CPU s", f"s on {threads} threads")[clock]
+        lines.append(Line(path, unit, figures[0], against, figures[1], None if floor is None else floor[clock], aim))
+    return lines
 
 
 def in_own_process(file: str, *arguments: object, **variables: str | None) -> Any:
@@ -134,19 +170,21 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def matrix_rate(half: bool = False) -> float:
-    """Return the floating point operations a CPU second of a large matrix product, in fp32 or bf16."""
+def at_matrix_rate(operations: float, half: bool = False) -> Seconds:
+    """Return what floating point operations take at the rate of a large matrix product, in fp32 or bf16."""
     import torch
 
     side = 2048
     matrix = torch.randn(side, side, dtype=torch.bfloat16 if half else torch.float32)
-    return 2 * side**3 / min(cpu_seconds(lambda: matrix @ matrix) for _ in range(5))
+    found = [seconds_of(lambda: matrix @ matrix) for _ in range(5)]
+    share = operations / (2 * side**3)
+    return Seconds(share * min(one.cpu for one in found), share * min(one.wall for one in found))
 
 
-def least_seconds(work: Callable[[], object], half: bool = False) -> float:
-    """Return the CPU seconds that the multiplications of a call take at the rate of a large matrix product."""
+def least_seconds(work: Callable[[], object], half: bool = False) -> Seconds:
+    """Return what the multiplications of a call take at the rate of a large matrix product."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         work()
-    return float(counter.get_total_flops()) / matrix_rate(half)
+    return at_matrix_rate(float(counter.get_total_flops()), half)

@@ -6,6 +6,9 @@ Weights are random. Each figure comes from a process of its own, and the arms ta
 all alike; times are CPU seconds, median and range over the rounds; memory is the peak of the process. The floor is what
 the multiplications would take at the rate of a large matrix product, measured in the same process.
 
+CPU seconds count threads that wait, so with several threads there are also seconds by the clock, for which the machine
+must be idle. The threads of all arms wait as SimMAT's do (`simmat.threads`).
+
 encoder: one image. The first arm is `segment_anything` in fp32.
 lora: one optimiser step on LoRA in the encoder, one image. The first arms are a plain step on `segment_anything` under
 bf16 autocast: a click, a mask at the input's size, BCE. SimMAT's steps have 4 prompts, with one correction each.
@@ -20,8 +23,21 @@ import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+# This imports simmat, which sets how threads wait; torch reads that when it is loaded.
+from measuring import (
+    Line,
+    Seconds,
+    add_json_option,
+    at_matrix_rate,
+    in_own_process,
+    peak_mib,
+    report,
+    seconds_of,
+    time_lines,
+)
+
+# isort: split
 import torch
-from measuring import Line, add_json_option, cpu_seconds, in_own_process, matrix_rate, peak_mib, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,11 +59,11 @@ MEMORY_AIMS = {("encoder", "simmat fp32"): 0.6, ("encoder", "simmat bf16"): 0.6}
 
 
 class Figures(NamedTuple):
-    """What one process measured: CPU seconds, peak GiB, and seconds that the multiplications take at the least."""
+    """What one process measured: seconds, peak GiB, and seconds that the multiplications take at the least."""
 
-    seconds: float
+    seconds: Seconds
     peak: float
-    floor: float
+    floor: Seconds
 
 
 def make_work(part: str, arm: str) -> Callable[[], object]:
@@ -181,8 +197,9 @@ def measure(part: str, arm: str) -> Figures:
     if part == "decode":
         work()  # the first call is slow, and short
     runs = 5 if part == "decode" else 1
-    seconds = statistics.median(cpu_seconds(work) for _ in range(runs))
-    return Figures(seconds, peak_mib() / 1024, flops_of(part, work) / matrix_rate("bf16" in arm))
+    found = [seconds_of(work) for _ in range(runs)]
+    seconds = Seconds(*(statistics.median(clock) for clock in zip(*found, strict=True)))
+    return Figures(seconds, peak_mib() / 1024, at_matrix_rate(flops_of(part, work), "bf16" in arm))
 
 
 def flops_of(part: str, work: Callable[[], object]) -> float:
@@ -204,15 +221,17 @@ def compare(part: str, rounds: int, threads: int) -> list[Line]:
     for _ in range(rounds):
         for arm, figures in found.items():
             arguments = ("--measure", part, arm, "--threads", threads)
-            figures.append(Figures(*in_own_process(__file__, *arguments, OMP_NUM_THREADS=str(threads))))
-    lines = []
+            seconds, peak, floor = in_own_process(__file__, *arguments, OMP_NUM_THREADS=str(threads))
+            figures.append(Figures(Seconds(*seconds), peak, Seconds(*floor)))
+    lines: list[Line] = []
     (base, first), *others = found.items()
     for arm, figures in others:
-        for unit, column, aims in (("CPU s", 0, TIME_AIMS), ("GiB", 1, MEMORY_AIMS)):
-            ours, baseline = ([one[column] for one in arms] for arms in (figures, first))
-            floor = min(one.floor for one in figures) if column == 0 else 0
-            path = f"{TITLES[part]}, {arm}{', memory' if column else ''}"
-            lines.append(Line(path, unit, ours, base, baseline, floor or None, aims.get((part, arm))))
+        path, times = f"{TITLES[part]}, {arm}", [[one.seconds for one in arms] for arms in (figures, first)]
+        least = Seconds(*(min(clock) for clock in zip(*(one.floor for one in figures), strict=True)))
+        floor = None if part == "lora" else least  # the multiplications of a step are not counted
+        lines += time_lines(path, times[0], base, times[1], floor, TIME_AIMS.get((part, arm)), threads=threads)
+        peaks = [[one.peak for one in arms] for arms in (figures, first)]
+        lines.append(Line(f"{path}, memory", "GiB", peaks[0], base, peaks[1], None, MEMORY_AIMS.get((part, arm))))
     return lines
 
 

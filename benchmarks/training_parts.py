@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import Line, add_json_option, in_turn, least_seconds, report
+from measuring import Line, add_json_option, in_turn, least_seconds, report, time_lines
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,13 +78,14 @@ def main() -> None:
     add_json_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    half, lines = given.precision == "bf16", []
+    half = given.precision == "bf16"
+    lines: list[Line] = []
     for part, ways in (("transfer layer", layers()), ("losses", losses())):
         calls = {name: partial(there_and_back, forward, half) for name, forward in ways.items()}
         baseline, ours = calls
         found = in_turn(calls, given.runs)
         floor = least_seconds(calls[ours], half) if part == "transfer layer" else None  # losses have few products
-        lines.append(Line(f"{part}, there and back", "CPU s", found[ours], baseline, found[baseline], floor, aim=1))
+        lines += time_lines(f"{part}, there and back", found[ours], baseline, found[baseline], floor, aim=1)
     report(lines, given.json)
 
 
