@@ -159,6 +159,31 @@ def test_next_offers_an_image_without_labels(client: Client) -> None:
     assert "predicted IoU" in found["how"]
 
 
+def test_next_looks_over_the_whole_folder(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be time for a few images only, and the first of a recording are nearly the same image."""
+    from simmat_plugin_annotate.models import ModelService
+
+    asked: list[str] = []
+    ranks: dict[str, float] = {}
+
+    def rank(self: ModelService, key: str) -> float | None:
+        return ranks.get(key)
+
+    def uncertainty(self: ModelService, key: str) -> float:
+        asked.append(key)
+        return ranks.setdefault(key, 0.5)
+
+    monkeypatch.setattr(ModelService, "rank", rank)
+    monkeypatch.setattr(ModelService, "uncertainty", uncertainty)
+    with served(gray_images(tmp_path / "many", count=12), bundle) as client:
+        listed = list(client.keys().values())
+        client.done("/api/next", {"after": None})
+        monkeypatch.undo()
+    found = [listed.index(key) for key in asked]
+    assert sorted(found) == list(range(12))
+    assert max(found[:4]) > 6
+
+
 def test_other_tabs_are_informed(client: Client) -> None:
     """By server-sent events: what changed, not what it is."""
     import http.client
