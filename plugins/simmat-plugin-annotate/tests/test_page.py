@@ -376,3 +376,26 @@ def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
     tab.page.click("#train")
     until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
     assert warning in tab.text("#messages")
+
+
+def test_a_new_model_comes_with_the_command_that_applies_it(site, opened):
+    """Who has labelled twenty of a thousand images wants the others done."""
+    server, _ = site
+    tab, _ = opened("j")
+    model = tab.run(
+        "({ ...main.app.session.model, name: 'annotate-001', kind: 'bundle', path: '/my runs/annotate-001' })"
+    )
+    tab.run("new BroadcastChannel('simmat-annotate-events').postMessage(['model', argument])", model)
+    said = until(lambda: tab.text(".message"), "the page says it")
+    assert f'simmat predict "/my runs/annotate-001" {server.folder} --everything' in said
+
+
+def test_the_next_image_is_told_in_one_message(opened):
+    """Messages of images that were left cover the one that is open."""
+    tab, _ = opened("j")
+    for _ in range(2):
+        before = tab.state()["key"]
+        tab.press("u")
+        until(lambda before=before: tab.state()["key"] != before, "another image is open")
+    assert tab.page.locator(".message").count() == 1
+    assert tab.text("#image-name") in tab.text(".message")

@@ -306,9 +306,10 @@ async function encode() {
 async function openUnsure() {
   await attempt(async () => {
     const found = await post("/api/next", { after: app.image?.key ?? null });
-    if (found.key === null) messages.note("Nothing unlabelled is left.");
+    if (found.key === null) messages.note("Nothing unlabelled is left.", false, "next");
     else {
-      messages.note(`${found.name}: the least sure of ${found.ranked} images looked at, of ${found.of} without labels.`);
+      const place = `the least sure of ${found.ranked} images looked at, of ${found.of} without labels`;
+      messages.note(`${found.name}: ${place}.`, false, "next");
       await open(found.key);
     }
   }, "Looking for the image the model is least sure of …");
@@ -792,7 +793,9 @@ const EVENTS = {
     app.session.model = model;
     app.ready = false;
     training.showModel(model);
-    messages.note("The new model is better on validation and is used from now on.");
+    const words = [model.path, app.session.folder].map((path) => (/[^\w./:\\-]/.test(path) ? `"${path}"` : path));
+    messages.note("The new model is better on validation and is used from now on.\n" +
+      `For all images: simmat predict ${words.join(" ")} --everything --out OUT`, true, "model");
     if (app.image) attempt(encode);
   },
   classes: ({ classes: now }) => {

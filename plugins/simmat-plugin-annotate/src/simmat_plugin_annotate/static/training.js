@@ -12,10 +12,10 @@ export class Messages {
     this.shown = new Map();
   }
 
-  /** Say something; it goes by itself unless it is to `stay`. */
-  note(text, stay = false) {
-    const message = this.#add(text, "message", text);
-    if (!stay) setTimeout(() => this.shown.get(text) === message && this.clear(text), NOTE_MS);
+  /** Say something; it goes by itself unless it is to `stay`. One message of a `kind` at a time. */
+  note(text, stay = false, kind = text) {
+    const message = this.#add(text, "message", kind);
+    if (!stay) setTimeout(() => this.shown.get(kind) === message && this.clear(kind), NOTE_MS);
   }
 
   /** Say what failed; it stays until it is closed. One message of a `kind` at a time. */
