@@ -37,6 +37,17 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
+def numbers(name: str, text: str, count: int) -> Any:
+    """Return the numbers of a parameter, such as point=320,240; ValueError where it has others."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        raise ValueError(f"{name} must be {count} numbers with commas, got {text!r}")
+    return values
+
+
 def answer(model: simmat_runtime.Model, path: str, query: Mapping[str, Sequence[str]], body: bytes) -> Any:
     """Answer one request; ValueError for what does not fit."""
     if path not in ("/predict", "/everything"):
@@ -51,11 +62,13 @@ def answer(model: simmat_runtime.Model, path: str, query: Mapping[str, Sequence[
             {"score": one.score, "class": one.class_id, "point": one.point_xy, "mask": run_lengths(one.mask)}
             for one in model.everything()
         ]
-    points, others = (
-        [tuple(float(part) for part in text.split(",")) for text in query.get(name, [])] for name in ("point", "not")
+    points, others, boxes = (
+        [numbers(name, text, count) for text in query.get(name, [])]
+        for name, count in (("point", 2), ("not", 2), ("box", 4))
     )
-    box = [float(part) for part in query["box"][0].split(",")] if "box" in query else None
-    found = model.predict([*points, *others], [1] * len(points) + [0] * len(others), box)
+    if len(boxes) > 1:
+        raise ValueError(f"give one box, got {len(boxes)}")
+    found = model.predict([*points, *others], [1] * len(points) + [0] * len(others), boxes[0] if boxes else None)
     return {"score": found.score, "class": found.class_id, "mask": run_lengths(found.mask)}
 
 

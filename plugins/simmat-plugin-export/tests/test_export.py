@@ -330,9 +330,16 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 body = open({str(tmp_path / "image.npy")!r}, "rb").read()
 url = f"http://127.0.0.1:{{server.server_port}}/predict?point=40,20"
 print(urllib.request.urlopen(url, body).read().decode())
+try:
+    urllib.request.urlopen(url + ",7", body)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    first, refused = done.stdout.splitlines()
+    found = json.loads(first)
+    assert refused.startswith("400")
+    assert "point must be 2 numbers" in refused
     model = simmat_runtime.load(folder)
     model.set_image(picture())
     prediction = model.predict([(40, 20)])

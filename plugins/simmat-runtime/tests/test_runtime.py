@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from simmat_runtime import ModelError, arrays, everything, objects, windows
 from simmat_runtime import frame as frames
 from simmat_runtime.command import main
+from simmat_runtime.inputs import Prompt
 from simmat_runtime.manifest import check_files, read_manifest
 
 from simmat import everything as reference
@@ -152,6 +154,49 @@ def test_an_image_that_does_not_fit_is_refused(tmp_path: Path, image: np.ndarray
         model.set_image(image)
     with pytest.raises(ValueError, match="set_image"):
         model.predict([(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ({"points": [(1, 1, 1)]}, r"\(x, y\)"),
+        ({"points": [1, 1]}, r"\(x, y\)"),
+        ({"box": [1, 2, 3]}, "x0, y0, x1, y1"),
+        ({"points": [(99, 1)]}, "8 wide"),
+        ({"points": [(1, 1)], "labels": [2]}, "0 or 1"),
+        ({}, "at least one point"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_refused(prompt: dict[str, Any], words: str) -> None:
+    """Numbers are never taken as other coordinates than they were given as."""
+    given: dict[str, Any] = {"points": (), "labels": None, "box": None, "mask": None}
+    with pytest.raises(ValueError, match=words):
+        Prompt.of(**{**given, **prompt}).check((6, 8), (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"image": "none.npy"}, "none.npy"), ({"--out": "none/mask.npy"}, "mkdir"), ({"--point": "a,b"}, "2 numbers")],
+)
+def test_the_command_names_what_is_missing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, str],
+    words: str,
+) -> None:
+    """A user reads it without the code beside."""
+    monkeypatch.setattr("simmat_runtime.network.check_files", lambda *_: None)
+    monkeypatch.chdir(write(tmp_path))
+    np.save("image.npy", np.zeros((1, 8, 8)))
+    given = {"image": "image.npy", "--point": "1,1", "--out": "mask.npy", **changed}
+    arguments = ["predict", ".", given.pop("image"), *(text for option in given.items() for text in option)]
+    try:
+        code = main(arguments)
+    except SystemExit as error:  # of argparse
+        code = int(error.code or 0)
+    assert code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_command_says_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

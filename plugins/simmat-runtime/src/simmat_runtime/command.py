@@ -48,10 +48,14 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
     out = Path(given.out)
     if out.suffix != ".npy":
         raise ValueError(f"--out must be a file that ends in .npy, got {given.out!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}")
     if given.everything == bool(given.point or given.other or given.box):
         raise ValueError("give --point or --box, or --everything")
     try:
         image = np.load(given.image, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{given.image} does not exist; give an .npy of shape (C, H, W)") from None
     except (ValueError, EOFError) as error:
         raise ValueError(
             f"{given.image} must be an .npy of numbers of shape (C, H, W) in the sensor's units"
@@ -81,7 +85,10 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
 
 def _numbers(count: int) -> Any:
     def numbers(text: str) -> tuple[float, ...]:
-        values = tuple(float(part) for part in text.split(","))
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
         if len(values) != count:
             raise argparse.ArgumentTypeError(f"expected {count} numbers with commas, got {text!r}")
         return values

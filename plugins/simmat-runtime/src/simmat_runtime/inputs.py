@@ -69,12 +69,17 @@ class Prompt:
         box: Sequence[float] | None,
         mask: FloatArray | None,
     ) -> Prompt:
-        """Return the prompt of the arguments of `Model.predict`; ValueError for what is no numbers."""
-        coords = np.asarray(points, np.float32).reshape(-1, 2)
+        """Return the prompt of the arguments of `Model.predict`; ValueError for another number of numbers."""
+        coords = np.asarray(points, np.float32) if len(points) else np.zeros((0, 2), np.float32)
+        if coords.ndim != 2 or coords.shape[1] != 2:
+            raise ValueError(f"points must be a list of (x, y), got {points}")
+        corners = None if box is None else np.asarray(box, np.float32)
+        if corners is not None and corners.shape != (4,):
+            raise ValueError(f"box must be x0, y0, x1, y1, got {box}")
         return cls(
             coords,
             np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64).reshape(-1),
-            None if box is None else np.asarray(box, np.float32).reshape(4),
+            corners,
             None if mask is None else np.asarray(mask, np.float32),
         )
 
