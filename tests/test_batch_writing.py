@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from simmat.cli.batch import run_all
+from simmat.cli.batch import Work, run_all
 from simmat.errors import DataError, OutputError
 
 
 @dataclass(frozen=True)
-class Scripted:
+class Scripted(Work):
     """Work whose two parts do what a test says."""
 
     name: str
     find: Callable[[], object] = bool
     write: Callable[[], object] = bool
-    windows: int = 1
 
     def is_done(self) -> bool:
         """Return False."""
@@ -35,14 +34,6 @@ class Scripted:
     def _write(self) -> list[str]:
         self.write()
         return [f"{self.name} is written"]
-
-    def run(self) -> list[str]:
-        """Do both."""
-        return self.start()()
-
-    def prepare(self, indices: Sequence[int]) -> list[str]:
-        """Do nothing."""
-        return []
 
 
 def _raise(error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,32 +23,37 @@ WINDOWS_TOGETHER = 16
 """Number of windows in one task of an executor."""
 
 
-class Work(Protocol):
-    """The work on one image."""
+class Work(ABC):
+    """The work on one image.
 
-    @property
-    def name(self) -> str:
-        """Name of the image, for messages."""
+    Attributes:
+        name: name of the image, for messages.
+        files: source name -> file.
+    """
 
-    @property
-    def files(self) -> Mapping[str, Path]:
-        """Source name -> file."""
+    name: str
+    files: Mapping[str, Path]
 
     @property
     def windows(self) -> int:
         """Number of parts of the image that processes can share; 1 if one process does the whole image."""
+        return 1
 
+    @abstractmethod
     def is_done(self) -> bool:
         """Return whether an earlier call has done the work."""
 
+    @abstractmethod
     def start(self) -> Callable[[], list[str]]:
         """Run the network; return a function that does the rest in any thread and returns lines to print."""
 
     def run(self) -> list[str]:
         """Do all the work, and return lines to print."""
+        return self.start()()
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
         """Do some parts for a later `run`, and return lines to print."""
+        raise NotImplementedError("there is one part")
 
 
 class Tasks(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.cli.batch import run_all
+from simmat.cli.batch import Work, run_all
 from simmat.cli.prompts import Prompts, prompt_values
 from simmat.cli.records import (
     check_coco,
@@ -64,7 +64,7 @@ class PromptJob:
 
 
 @dataclass(frozen=True)
-class PromptWork:
+class PromptWork(Work):
     """One image of a call and the prompts for it."""
 
     predictor: Predictor
@@ -73,8 +73,6 @@ class PromptWork:
     files: Mapping[str, Path]
     prompts: Prompts
     model: str
-
-    windows = 1
 
     def is_done(self) -> bool:
         """Return whether an earlier call did the same, and all its files still exist."""
@@ -98,16 +96,8 @@ class PromptWork:
         """True if the objects of an image are written together."""
         return self.job.formats is not None or self.prompts.names is None
 
-    def prepare(self, indices: Sequence[int]) -> list[str]:
-        """Do nothing: processes do not share an image with prompts."""
-        return []
-
     def start(self) -> Callable[[], list[str]]:
-        """Segment the objects and write their files; the returned function only returns the lines."""
-        return partial(list, self.run())
-
-    def run(self) -> list[str]:
-        """Segment the objects, write their files, all or none, and return lines to print."""
+        """Segment the objects and write their files, all or none; the returned function only returns the lines."""
         job, predictor = self.job, self.predictor
         reader = predictor.reader(self.files, missing=job.missing)
         prompts = self.prompts.in_image(reader)
@@ -115,7 +105,7 @@ class PromptWork:
         at_once = job.tile is None and isinstance(reader, LoadedImage)
         is_large = reader.georeference is not None or math.prod(reader.size_hw) > _MOST_PIXELS
         if self._is_grouped or (is_large and not at_once):
-            return self._run_large(reader, prompts, where)
+            return partial(list, self._run_large(reader, prompts, where))
         loaded, found = (self._at_once if at_once else self._in_windows)(reader, prompts)
         lines = []
         with staged_files(job.out, replaced=replaceable_files(job.out, prompts, self.endings)) as staging:
@@ -127,7 +117,7 @@ class PromptWork:
                     f"of {short_names(loaded.channels)}" + self._class_text(prediction)
                 )
         _warn(where, found[0].doubt, loaded)
-        return lines
+        return partial(list, lines)
 
     def _at_once(self, reader: ImageReader, prompts: Mapping[str, Prompt]) -> tuple[SensorImage, Sequence[Prediction]]:
         """Return the image as loaded and the masks of all prompts."""

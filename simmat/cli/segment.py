@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import run_all, run_on
+from simmat.cli.batch import Work, run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
 from simmat.cli.records import check_coco, check_unique, read_record, replaceable_files
 from simmat.cli.segmenter import Job, Segmenter, write_coco
@@ -76,7 +76,7 @@ def class_values(text: str, names: Mapping[int, str], known: Sequence[int | None
 
 
 @dataclass(frozen=True)
-class SegmentWork:
+class SegmentWork(Work):
     """One image of a call."""
 
     segmenter: Segmenter
@@ -94,10 +94,6 @@ class SegmentWork:
     def is_done(self) -> bool:
         """Return whether an earlier call did the same, and all its files still exist."""
         return self.segmenter.is_done(self.name, self.files)
-
-    def run(self) -> list[str]:
-        """Segment the image, write its files, and return lines to print."""
-        return self.start()()
 
     def start(self) -> Callable[[], list[str]]:
         """Segment the image; return a function that writes its files and returns lines to print."""
