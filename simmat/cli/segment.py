@@ -113,7 +113,7 @@ class SegmentWork(Work):
         segmenter, count = self.segmenter, len(image.windows)
         store = segmenter.store(self.name, self.files, image)
         with progress_bar(self.name, "window", total=count) as bar:
-            answers = image.stored_answers(segmenter.wanted, store, lambda done: move_bar(bar, done, count))
+            answers = image.answers(segmenter.wanted, store=store, progress=lambda done: move_bar(bar, done, count))
             try:
                 joined = segmenter.joined(image, answers, store.folder)
             except NothingMeasuredError:

@@ -156,26 +156,34 @@ class LargeImage:
         assert chances is not None  # `check_wanted`
         return WindowAnswer(measured, objects, chances)
 
-    def answers(self, wanted: Wanted) -> Iterator[WindowAnswer]:
-        """Segment all windows in raster order."""
-        check_wanted(self._predictor, wanted)
-        for window in self.windows:
-            yield self.answer(window, wanted)
-
-    def stored_answers(
-        self, wanted: Wanted, store: AnswerStore, progress: Callable[[int], object] | None = None
+    def answers(
+        self,
+        wanted: Wanted,
+        *,
+        only: set[Window] | None = None,
+        store: AnswerStore | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Iterator[WindowAnswer]:
-        """Segment all windows in raster order; those in the store are read from it, the others are added to it.
+        """Segment the windows in raster order.
 
         Args:
-            progress: called with the number of windows that are done.
+            only: windows to segment; nothing is found in the others. None for all.
+            store: answers that are in it are read from it, the others are added to it.
+            progress: called with the number of windows that are done; what it raises ends the search.
         """
+        check_wanted(self._predictor, wanted)
+        done = 0
         for index, window in enumerate(self.windows):
-            answer = store.read(index)
+            if only is not None and window not in only:
+                yield WindowAnswer(np.ones((1, 1), np.bool_))
+                continue
+            answer = None if store is None else store.read(index)
             if answer is None:
-                answer = store.write(index, self.answer(window, wanted))
+                answer = self.answer(window, wanted)
+                answer = answer if store is None else store.write(index, answer)
+            done += 1
             if progress is not None:
-                progress(index + 1)
+                progress(done)
             yield answer
 
     def label_type(self) -> tuple[npt.DTypeLike, int]:
@@ -251,21 +259,11 @@ class LargeImage:
         Args:
             settings: how objects are found.
             box: part of the image to search; only the windows that it touches are segmented.
-            progress: called with the number of windows that are done; what it raises ends the search.
+            progress: see `answers`.
         """
         wanted = Wanted(settings or EverythingSettings())
-        looked_at = set(self.windows) if box is None else self.windows_in(box)
-
-        def answers() -> Iterator[WindowAnswer]:
-            done = 0
-            for window in self.windows:
-                seen = window in looked_at
-                yield self.answer(window, wanted) if seen else WindowAnswer(np.ones((1, 1), np.bool_))
-                done += seen
-                if progress is not None and seen:
-                    progress(done)
-
-        found = self.join(answers(), wanted).objects or []
+        only = None if box is None else self.windows_in(box)
+        found = self.join(self.answers(wanted, only=only, progress=progress), wanted).objects or []
         return found if box is None else [one for one in found if _touch(Window(*one.instance.box), box)]
 
     def segment_semantic(self) -> ClassMap:
