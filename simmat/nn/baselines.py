@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, gray_kernel, refitted
+from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
 from simmat.nn.initial import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
@@ -24,12 +24,12 @@ class ReplacedFirstLayer(nn.Module):
     Args:
         before: applied to the planes first, (B, C, S, S) -> (B, N, S, S).
         embed: maps N planes to features (B, D, h, w).
-        padding: replaces the features of padding by those of the pretrained layer.
+        layer: the pretrained layer, whose features padding gets.
     """
 
-    def __init__(self, before: nn.Module, embed: nn.Conv2d, padding: BlankPadding) -> None:
+    def __init__(self, before: nn.Module, embed: nn.Conv2d, layer: nn.Conv2d) -> None:
         super().__init__()
-        self.before, self.embed, self.padding = before, embed, padding
+        self.before, self.embed, self.padding = before, embed, BlankPadding(layer)
 
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
         """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
@@ -51,8 +51,7 @@ def build_baseline_a(
     uniform_(weight, weight[0].numel(), generator)
     bias = None if layer.bias is None else torch.empty(layer.out_channels)
     uniform_(bias, weight[0].numel(), generator)
-    padding = BlankPadding(layer, embedding_of_zeros(layer))
-    return ReplacedFirstLayer(nn.Identity(), refitted(layer, weight, bias), padding)
+    return ReplacedFirstLayer(nn.Identity(), refitted(layer, weight, bias), layer)
 
 
 def build_baseline_b(
@@ -64,9 +63,8 @@ def build_baseline_b(
         ConfigError: the model's first layer is not one convolution.
     """
     layer = first_layer_of(backbone, "baseline-b")
-    padding = BlankPadding(layer, embedding_of_zeros(layer))
     copied = refitted(layer, layer.weight, layer.bias)
-    return ReplacedFirstLayer(conv2d(len(channels), 3, 1, generator), copied, padding)
+    return ReplacedFirstLayer(conv2d(len(channels), 3, 1, generator), copied, layer)
 
 
 def build_baseline_d(
@@ -136,4 +134,4 @@ def build_first_conv(
     """
     layer = first_layer_of(backbone, "first-conv")
     widened = refitted(layer, widened_kernel(layer, len(channels)), layer.bias)
-    return ReplacedFirstLayer(nn.Identity(), widened, BlankPadding(layer, embedding_of_zeros(layer)))
+    return ReplacedFirstLayer(nn.Identity(), widened, layer)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, gray_kernel, refitted
+from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
 from simmat.nn.initial import uniform_
 from simmat.types import Channel
 
@@ -80,7 +80,7 @@ class ChannelAttention(nn.Module):
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.codes = codes
         self.modulate = nn.Parameter(torch.zeros(2 * width, _CODE))
-        self.padding = BlankPadding(layer, embedding_of_zeros(layer))
+        self.padding = BlankPadding(layer)
         if len(codes.order) > 1:
             self.query = nn.Parameter(torch.zeros(heads * _KEY, width))
             self.key = nn.Parameter(torch.empty(heads * _KEY, width))

@@ -61,29 +61,26 @@ class BlankPadding(nn.Module):
     """Replaces the features of windows that contain only padding.
 
     Args:
-        blank: (D,) features to put there; those of the layer itself are `embedding_of_zeros`.
+        blank: (D,) features to put there; None for those that the layer gives for zeros.
     """
 
     blank: Tensor
 
-    def __init__(self, layer: nn.Conv2d, blank: Tensor) -> None:
+    def __init__(self, layer: nn.Conv2d, blank: Tensor | None = None) -> None:
         super().__init__()
         height, width = layer.weight.shape[-2:]
         window = refitted(layer, torch.ones(1, 1, height, width), None)
         del window.weight
         window.register_buffer("weight", torch.ones(1, 1, height, width), persistent=False)
         self.window = window
+        if blank is None:
+            blank = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
         self.register_buffer("blank", blank.detach().clone(), persistent=False)
 
     def forward(self, features: Tensor, content: Tensor) -> Tensor:
         """Map features (B, D, h, w) to the same shape; content (B, S, S) bool is False on padding."""
         has_content = self.window(content[:, None].to(self.window.weight.dtype)) > 0  # (B, 1, h, w)
         return torch.where(has_content, features, self.blank[:, None, None].to(features.dtype))
-
-
-def embedding_of_zeros(layer: nn.Conv2d) -> Tensor:
-    """Return the output (D,) of a convolution for an input of zeros."""
-    return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach()
 
 
 _HANDED: ContextVar[Mapping[int, Tensor]] = ContextVar("handed", default={})  # noqa: B039 (it is replaced, not changed)

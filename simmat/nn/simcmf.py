@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, gray_kernel, refitted
+from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
 from simmat.nn.initial import conv2d
 from simmat.types import Channel
 
@@ -59,7 +59,7 @@ class SimCMF(nn.Module):
         bias = layer.bias
         self.biases = None if bias is None else nn.Parameter(bias.detach().expand(channels, -1).clone())
         self.mix = nn.Parameter(torch.zeros(channels))
-        self.padding = BlankPadding(layer, torch.zeros_like(embedding_of_zeros(layer)))
+        self.padding = BlankPadding(layer, torch.zeros_like(layer.weight[:, 0, 0, 0]))
 
     def forward(self, planes: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         """Map planes (B, C, S, S) and content (B, S, S) to an image (B, 3, S, S) and features (B, D, h, w)."""
