@@ -133,14 +133,8 @@ class PromptWork(Work):
 
         image = LargeImage(self.predictor, reader, tile=self.job.tile, cache=self.job.cache)
         found = [image.predict(prompt, self.job.choice) for prompt in prompts.values()]
-        loaded = reader.read(full_window := Window(0, 0, *reader.size_hw))
-        masks = [np.zeros(reader.size_hw, np.bool_) for _ in found]
-        for mask, prediction in zip(masks, found, strict=True):
-            mask[prediction.window.slices] = prediction.mask
-        return loaded, [
-            replace(prediction, mask=mask, image=loaded, window=full_window)
-            for mask, prediction in zip(masks, found, strict=True)
-        ]
+        loaded, size_hw = reader.read(whole := Window(0, 0, *reader.size_hw)), reader.size_hw
+        return loaded, [replace(one, mask=one.whole_mask(size_hw), image=loaded, window=whole) for one in found]
 
     def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
         """Segment the objects in windows, and write all of them to the same files."""

@@ -56,6 +56,12 @@ class Prediction:
         """Give the size of the mask and its score, not half a million numbers."""
         return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
 
+    def whole_mask(self, size_hw: tuple[int, int]) -> BoolArray:
+        """Return the mask at the (height, width) of the whole image, False outside of its window."""
+        mask = np.zeros(size_hw, np.bool_)
+        mask[self.window.slices] = self.mask
+        return mask
+
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""
         from simmat.data.instances import FoundObject, region_from_mask

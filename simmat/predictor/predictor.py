@@ -341,10 +341,11 @@ class Predictor:
         assert self.image is not None
         if found.window.size_hw == self.image.size_hw:
             return found
-        mask = np.zeros(self.image.size_hw, np.bool_)
-        logits = np.full(self.image.size_hw, min(float(found.logits.min()), -1.0), np.float32)
-        mask[found.window.slices], logits[found.window.slices] = found.mask, found.logits
-        return replace(found, mask=mask, logits=logits, image=self.image, window=Window(0, 0, *self.image.size_hw))
+        size_hw = self.image.size_hw
+        logits = np.full(size_hw, min(float(found.logits.min()), -1.0), np.float32)
+        logits[found.window.slices] = found.logits
+        mask, whole = found.whole_mask(size_hw), Window(0, 0, *size_hw)
+        return replace(found, mask=mask, logits=logits, image=self.image, window=whole)
 
     def doubt_of(self, encoded: EncodedImage) -> str:
         """Return how the values of an image differ from those of training; "" if they do not."""

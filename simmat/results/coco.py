@@ -35,10 +35,7 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     """
     return [
         {
-            "class": found.instance.class_id,
-            "class_name": result.class_name(found.instance.class_id),
-            "score": round(float(found.score), 6),
-            "class_probability": None if found.class_probability is None else round(float(found.class_probability), 6),
+            **result.record(found),
             "box_xyxy": [int(found.instance.box[side]) for side in (1, 0, 3, 2)],
             "area": found.instance.area,
             "point_xy": [round(float(value), 2) for value in found.point_xy],

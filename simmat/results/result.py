@@ -75,6 +75,16 @@ class ImageResult:
         """Return the name of a class, its number where it has none; None for objects without a class."""
         return None if value is None else self.class_names.get(value, str(value))
 
+    def record(self, found: FoundObject) -> dict[str, Any]:
+        """Return class, class_name, score and class_probability of an object as json values."""
+        chance, value = found.class_probability, found.instance.class_id
+        return {
+            "class": value,
+            "class_name": self.class_name(value),
+            "score": round(float(found.score), 6),
+            "class_probability": None if chance is None else round(float(chance), 6),
+        }
+
 
 def label_type(result: ImageResult) -> np.dtype[Any]:
     """Return the smallest type of the instance ids or label values: uint8, then uint16, then larger ones."""

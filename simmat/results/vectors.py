@@ -126,18 +126,8 @@ def _features(result: ImageResult) -> Iterator[tuple[Any, dict[str, Any]]]:
             yield outline, {"class": value, "class_name": result.class_name(value), "area_px": round(outline.area)}
     outlines = object_outlines(found.instance for found in result.ranked)
     for found, outline in zip(result.ranked, outlines, strict=True):
-        instance, chance = found.instance, found.class_probability
-        yield (
-            outline,
-            {
-                "class": instance.class_id,
-                "class_name": result.class_name(instance.class_id),
-                "score": round(float(found.score), 6),
-                "class_probability": None if chance is None else round(float(chance), 6),
-                "area_px": instance.area,
-                "point": ",".join(f"{value:.10g}" for value in found.point_xy),
-            },
-        )
+        point = ",".join(f"{value:.10g}" for value in found.point_xy)
+        yield outline, {**result.record(found), "area_px": found.instance.area, "point": point}
 
 
 def _column(field: str, values: Sequence[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
