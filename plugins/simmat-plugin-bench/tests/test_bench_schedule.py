@@ -9,7 +9,7 @@ from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.cells import FORMAT
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
-from simmat_plugin_bench.results import all_jobs, arm_state
+from simmat_plugin_bench.schedule import all_jobs, arm_state
 
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_json

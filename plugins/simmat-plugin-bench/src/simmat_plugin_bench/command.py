@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
     from simmat_plugin_bench.cells import Cell
     from simmat_plugin_bench.grid import Bench
-    from simmat_plugin_bench.results import Job, Results
+    from simmat_plugin_bench.results import Results
     from simmat_plugin_bench.run import Runner
+    from simmat_plugin_bench.schedule import Job
 
 
 @click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")

@@ -19,7 +19,7 @@ from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
 from simmat_plugin_bench.executors import KILL, STOP, Workers, clear_stop, request_stop, run_cell
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
-from simmat_plugin_bench.results import Job, all_jobs, arm_state
+from simmat_plugin_bench.schedule import Job, all_jobs, arm_state
 from simmat_plugin_bench.settings import EVERYTHING
 
 LOG_LINES = 8
