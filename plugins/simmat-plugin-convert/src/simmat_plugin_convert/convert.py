@@ -10,16 +10,8 @@ from simmat.errors import ConfigError, DataError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
-from simmat_plugin_convert.labels import (
-    NO_CLASS,
-    Labels,
-    Losses,
-    Source,
-    check_file_names,
-    check_names,
-    check_upright,
-    drawn_labels,
-)
+from simmat_plugin_convert.image_files import check_upright
+from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, Source, check_file_names, check_names, drawn_labels
 from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.target import Images, Target
 from simmat_plugin_convert.writers import WRITERS

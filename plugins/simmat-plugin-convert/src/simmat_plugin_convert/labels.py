@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
-from simmat.data.samples import SPLITS, split_meant
 from simmat.errors import ConfigError, DataError, all_problems, equal_problems
-from simmat.io.images import image_size
-from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray
 
 NO_CLASS = "object"
@@ -28,8 +24,6 @@ IGNORE = "ignore"
 """Label of areas without ground truth, in formats without a notion of them."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
-_SAME_SIZE = ("raster", "gray", "rgb")
-"""Sensors whose images have the size in the header of the file."""
 
 
 @dataclass(frozen=True)
@@ -171,74 +165,6 @@ class Source:
         for name in sorted(self.seen - {IGNORE}):
             numbers.number(name)
         return Labels(self.root, items, numbers.names, card, has_splits)
-
-
-def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, int]:
-    """Return (height, width) of an image, which is decoded only if the header of its file does not give it.
-
-    Raises:
-        SimMATError: the image cannot be read.
-    """
-    size_hw = adapter.window_size(files)
-    if size_hw is not None:
-        return size_hw
-    if adapter.name in _SAME_SIZE:
-        return image_size(next(iter(files.values())))
-    return load_sample(adapter, files).size_hw
-
-
-def check_upright(files: Mapping[str, Path]) -> None:
-    """Check that the reference image has no EXIF rotation: LabelMe, CVAT and Ultralytics apply it, SimMAT does not.
-
-    Raises:
-        DataError: it has one, so the labels would be misplaced.
-    """
-    path = next(iter(files.values()))
-    try:
-        with Image.open(path) as picture:
-            has_none = picture.format == "PNG" and "exif" not in picture.info  # looking for one would decode the image
-            turn = 1 if has_none else picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return  # not an image file that these tools can open
-    if turn != 1:
-        raise DataError(
-            f"{path}: its EXIF orientation is {turn}, by which LabelMe, CVAT and Ultralytics rotate the image, but "
-            "SimMAT reads it as stored; save the image upright, without that tag, and label the new file"
-        )
-
-
-def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> dict[str, Path] | str:
-    """Return source -> file for the first of the relative paths that exists, or a description of the problem.
-
-    Args:
-        root: folder that must contain the file.
-        names: relative paths, with "/" between folders.
-        adapter: the sensor; only its first source is looked for.
-    """
-    for name in names:
-        clean = posixpath.normpath(name.replace("\\", "/"))
-        if posixpath.isabs(clean) or clean == ".." or clean.startswith("../") or ":" in clean[:2] or "\0" in clean:
-            return f"{name!r} is outside of {root}; move the file into the folder"
-        path = root / clean
-        if path.is_file():
-            source = adapter.sources[0]
-            if not clean.lower().endswith(source.extensions):
-                return (
-                    f"{name!r} is not an image of {adapter.name!r} ({', '.join(source.extensions)}); name its sensor "
-                    "with --modality"
-                )
-            return {source.name: path}
-    return f"{names[0]!r}: no such image in {root}"
-
-
-def stem_of(path: str) -> str:
-    """Return a relative path without its ending."""
-    return posixpath.splitext(path)[0]
-
-
-def split_of_name(text: str) -> str:
-    """Return the split for the word of a format ("valid", "Train"), or ""."""
-    return text if text in SPLITS else split_meant(text) or ""
 
 
 def polygon_region(

@@ -17,6 +17,7 @@ from simmat.data.instances import Instance, region_from_mask
 from simmat.errors import DataError
 from simmat.io.files import read_bytes
 from simmat.types import BoolArray, is_finite_number
+from simmat_plugin_convert.image_files import check_upright, size_of
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
@@ -24,10 +25,8 @@ from simmat_plugin_convert.labels import (
     ImageLabels,
     Item,
     Source,
-    check_upright,
     one_line,
     polygon_region,
-    size_of,
 )
 
 _NO_MASK = "shapes are boxes, points or lines, not masks, and are left out"
