@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from annotate_server import TOKEN, Client, filled, gray_images, served, square
 from runs import registry
 from simmat_plugin_annotate.planes import Memory, Planes, halve, quantize
@@ -19,6 +20,7 @@ from simmat.bundle import load_bundle
 from simmat.data.card import DataCard
 from simmat.io.images import write_image
 from simmat.predictor import Predictor
+from simmat.predictor.large import LargeImage
 from simmat.types import Prompt
 
 SIZE = (40, 56)
@@ -237,6 +239,32 @@ def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) 
     service.encode_ahead("s2", "tab")
     assert not service.is_ready("s2")  # but its embedding is on disk
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
+
+
+def test_a_short_click_takes_one_thread_and_a_long_one_all(
+    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a training, threads wait for each other in every short loop; what takes long gains from them."""
+    real = LargeImage.predict_all
+    seen: list[int] = []
+
+    def predict_all(self: LargeImage, prompt: Prompt) -> Any:
+        seen.append(torch.get_num_threads())
+        return real(self, prompt)
+
+    monkeypatch.setattr(LargeImage, "predict_all", predict_all)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        service = service_of(root, bundle)
+        for most in (10.0, -1.0, -1.0):
+            monkeypatch.setattr("simmat_plugin_annotate.models._SHORT_S", most)
+            service.predict("s0", [(12.0, 12.0, 1)], None)
+            assert torch.get_num_threads() == 3
+        assert service.slow_thread.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 3]
 
 
 def test_suggestions_end_when_no_page_waits(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,12 @@ MOST_SUGGESTED = 64
 """Most windows for one request of suggestions."""
 _MOST_WINDOWS = 16
 """Most windows of an image that is ranked by uncertainty."""
+_SHORT_S = 0.25
+"""CPU time of a click up to which one thread answers it.
+
+More threads save a few hundredths of a second on free cores; on busy ones, as while a training runs, each of hundreds
+of short loops waits for the thread that has no core.
+"""
 _RANK_GRID = 5
 """Clicks along a side for the uncertainty of a model without a dense head."""
 DENSE_HOW = (
@@ -120,9 +127,12 @@ class ModelService:
             class_names: returns id -> name of the folder's classes.
             cache: folder for embeddings.
         """
+        import torch
+
         self.model = model
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
-        self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
+        all_threads = partial(torch.set_num_threads, torch.get_num_threads())  # else it may start with one, in a click
+        self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects", initializer=all_threads)
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names, self._cache = planes, class_names, cache
@@ -130,10 +140,11 @@ class ModelService:
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
         self._ranks: dict[tuple[str, str], float | None] = {}  # by digest of the model and key of the image
+        self._is_short = True
 
     def take(self, model: Model) -> None:
         """Replace the model."""
-        self.model = model
+        self.model, self._is_short = model, True
         self._images.clear()
         self._found.clear()
 
@@ -178,7 +189,14 @@ class ModelService:
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
         start = time.perf_counter()
-        found = image.predict_all(prompt)
+        image.encode()  # with all threads
+        if self._is_short:
+            began = time.thread_time()
+            with _one_thread():
+                found = image.predict_all(prompt)
+            self._is_short = time.thread_time() - began <= _SHORT_S
+        else:
+            found = image.predict_all(prompt)
         seconds = time.perf_counter() - start
         self._ready.add((model.digest, planes.digest))
         masks = []
@@ -300,6 +318,19 @@ class ModelService:
         if name is None:
             return class_id if class_id in names else None
         return next((number for number, known in names.items() if known == name), None)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread in this thread while the block runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _values(image: LargeImage) -> int:
