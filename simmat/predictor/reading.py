@@ -40,26 +40,12 @@ class ImageReader(Protocol):
         """Read a part of the image."""
 
 
-@dataclass(frozen=True)
 class LoadedImage:
     """An image in memory."""
 
-    image: SensorImage
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.image.size_hw
-
-    @property
-    def georeference(self) -> Georeference | None:
-        """Georeference of the whole image."""
-        return self.image.georeference
-
-    @property
-    def origin(self) -> str:
-        """Source of the image."""
-        return self.image.origin
+    def __init__(self, image: SensorImage) -> None:
+        self.image = image
+        self.size_hw, self.georeference, self.origin = image.size_hw, image.georeference, image.origin
 
     def read(self, window: Window) -> SensorImage:
         """Return a part of the image, or the image itself."""
