@@ -145,7 +145,7 @@ def _versions(section: Section, registry: Registry) -> None:
 
 
 def _devices(section: Section) -> None:
-    flags = _cpu_flags()
+    flags = set(cpu_field("flags|Features").split())
     found = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
     section.facts.append(("CPU", f"{cpu_name()}; {', '.join(found) or 'instruction sets unknown'}"))
     if flags and platform.machine() == "x86_64" and "avx2" not in flags:
@@ -357,10 +357,6 @@ def _extras(section: Section, registry: Registry) -> None:
             state = f"not installed ({'; '.join(missing)}): pip install '{label}'" if missing else "installed"
             purpose = EXTRAS.get(extra, "") if package == PROJECT else ""
             section.facts.append((label, f"{purpose}; {state}" if purpose else state))
-
-
-def _cpu_flags() -> set[str]:
-    return set(cpu_field("flags|Features").split())
 
 
 def _hub_folder() -> Path:
