@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
-from simmat.types import Aspect, Frame
+from simmat.sensors.normalize import normalize
+from simmat.types import Aspect, Channel, Frame, SensorImage
 
 
 def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -22,6 +23,12 @@ def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
 def all_valid(planes: torch.Tensor) -> torch.Tensor:
     """Return a validity of nothing missing."""
     return torch.ones_like(planes, dtype=torch.bool)
+
+
+def measured(planes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return planes as `normalize` gives them, here of mean 0 and standard deviation 1: 0 where invalid."""
+    channels = tuple(Channel(f"band{index}", "counts", "count").with_statistics(0, 1) for index in range(len(planes)))
+    return torch.from_numpy(normalize(SensorImage(planes.numpy(), valid.numpy(), channels), channels))
 
 
 def test_an_image_of_the_right_size_passes_bit_for_bit() -> None:
@@ -93,7 +100,7 @@ def test_missing_rows_of_a_strip_leave_the_others_alone() -> None:
     planes = torch.full((1, 3000, 20), 5.0)
     valid = all_valid(planes)
     valid[:, :1500] = False
-    out = resize_planes(planes, valid, Frame((3000, 20), 64))
+    out = resize_planes(measured(planes, valid), valid, Frame((3000, 20), 64))
     assert (out[0, :31, 0] == 0).all()
     torch.testing.assert_close(out[0, 33:, 0], torch.full((31,), 5.0))
 
@@ -113,7 +120,7 @@ def test_invalid_pixels_bleed_into_nothing() -> None:
     valid = all_valid(planes)
     valid[0, 10:13, 20:23] = False
     planes[0, 10:13, 20:23] = float("nan")
-    out = resize_planes(planes, valid, Frame((64, 64), 32))
+    out = resize_planes(measured(planes, valid), valid, Frame((64, 64), 32))
     seen = out[out != 0]
     torch.testing.assert_close(seen, torch.full_like(seen, 5.0))
     assert torch.isfinite(out).all()
@@ -125,7 +132,7 @@ def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
     planes = torch.full((1, 64, 64), 5.0)
     valid = all_valid(planes)
     valid[:, :, 32:] = False
-    out = resize_planes(planes, valid, Frame((64, 64), 16))
+    out = resize_planes(measured(planes, valid), valid, Frame((64, 64), 16))
     assert (out[..., 8:] == 0).all()
     torch.testing.assert_close(out[..., :8], torch.full((1, 16, 8), 5.0))
 
@@ -134,7 +141,31 @@ def test_invalid_pixels_are_zero_without_resizing_too() -> None:
     """The promise holds on every path."""
     planes = torch.full((1, 8, 8), float("inf"))
     valid = torch.zeros(1, 8, 8, dtype=torch.bool)
-    assert (resize_planes(planes, valid, Frame((8, 8), 8)) == 0).all()
+    assert (resize_planes(measured(planes, valid), valid, Frame((8, 8), 8)) == 0).all()
+
+
+@pytest.mark.parametrize("holes", ["around", "rows", "anywhere", "in one channel", "everywhere"])
+@pytest.mark.parametrize("size_hw", [(80, 100), (100, 41), (20, 25), (600, 3)], ids=str)
+def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, int], holes: str) -> None:
+    """Equal rows and equal channels are resized once, which may not show."""
+    (height, width), frame = size_hw, Frame(size_hw, 32)
+    valid = torch.ones(3, height, width, dtype=torch.bool)
+    if holes == "around":
+        valid[:] = False
+        valid[:, height // 5 : height // 2, width // 3 :] = True
+    elif holes == "rows":
+        valid[:, ::7] = False
+    elif holes == "everywhere":
+        valid[:] = False
+    else:
+        gone = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < 0.4
+        valid[1 if holes == "in one channel" else slice(None), gone] = False
+    planes = measured(smooth(3, height, width), valid)
+    out = resize_planes(planes, valid, frame)
+    sums = resize_planes(planes, torch.ones_like(valid), frame)
+    share = resize_planes(valid.float(), torch.ones_like(valid), frame)
+    expected = torch.where(share > 0.4999, sums / share, torch.zeros(()))
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size_hw", [(45, 70), (64, 64), (13, 9), (200, 150)], ids=str)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.types import Frame
+from simmat.types import BoolArray, Frame
 
 LEAST_SHARE = 0.5 - 1e-5
 """Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
@@ -23,7 +24,7 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
     bottom, as in segment-anything.
 
     Args:
-        planes: (C, H, W) float on the CPU; values at invalid pixels, even NaN, are not used.
+        planes: (C, H, W) float on the CPU, 0 at invalid pixels, as `normalize` returns them.
         valid: (C, H, W) bool.
         frame: position of the image in the input.
 
@@ -31,12 +32,10 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
         (C, S, S) float; exactly 0 in the padding and where less than half of the input under a pixel is valid.
     """
     complete = bool(valid.numpy().all())  # many times faster than torch.all
-    if not complete:
-        planes = torch.where(valid, planes, torch.zeros((), dtype=planes.dtype))
     if frame.scaled_hw != tuple(planes.shape[-2:]):
         scaled = _antialiased(planes, frame.scaled_hw)  # (C, h, w)
         if not complete:
-            share = _antialiased(valid.to(planes.dtype), frame.scaled_hw)
+            share = _valid_share(valid.numpy(), frame.scaled_hw)
             scaled = torch.where(
                 share >= LEAST_SHARE, scaled / share.clamp(min=0.5), torch.zeros((), dtype=planes.dtype)
             )
@@ -48,9 +47,9 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
 def content_mask(frame: Frame) -> Tensor:
     """Return (S, S) bool: True on the image, False on padding."""
     height, width = frame.scaled_hw
-    mask = torch.zeros(frame.size, frame.size, dtype=torch.bool)
+    mask = np.zeros((frame.size, frame.size), np.bool_)
     mask[:height, :width] = True
-    return mask
+    return torch.from_numpy(mask)
 
 
 def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
@@ -82,6 +81,24 @@ def _restore(logits: Tensor, frame: Frame) -> Tensor:
     height, width = frame.scaled_hw
     content = upsample_logits(logits, (frame.size, frame.size))[..., :height, :width]  # (K, M, height, width)
     return upsample_logits(content, frame.original_hw)
+
+
+def _valid_share(valid: BoolArray, size_hw: tuple[int, int]) -> Tensor:
+    """Return what `_antialiased` makes of (C, H, W) `valid`, (1, *size_hw) where it is the same in all channels.
+
+    Equal rows beside each other are resized once: around an image in a larger window all are, and in it all others.
+    """
+    if len(valid) > 1 and (valid == valid[:1]).all():
+        valid = valid[:1]
+    changes = (valid[:, 1:] != valid[:, :-1]).any(axis=2).any(axis=0)
+    starts = np.flatnonzero(np.concatenate([[True], changes]))
+    height, width = valid.shape[1], size_hw[1]
+    if 2 * len(starts) > height or width == 1:
+        return _antialiased(torch.from_numpy(valid.astype(np.float32)), size_hw)
+    different = torch.from_numpy(valid[:, starts].astype(np.float32))  # (C, n, W)
+    rows = _antialiased(different, (len(starts), width)).numpy()
+    lengths = np.diff(starts, append=height)
+    return _antialiased(torch.from_numpy(np.repeat(rows, lengths, axis=1)), size_hw)  # of (C, H, w)
 
 
 def _antialiased(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -97,7 +97,7 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
     if np.isfinite(limit).any():
         np.clip(scaled, -limit, limit, out=scaled)
     if not image.valid.all():
-        scaled[~image.valid] = 0
+        np.copyto(scaled, 0, where=~image.valid)
     return scaled
 
 
