@@ -84,21 +84,35 @@ class Augmentation:
                 image, label = adapter.flip(image, axis), _flip_label(label, axis)
         if self.rotate and (turns := int(rng.integers(4))):
             image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
+        corner, size_hw = (0, 0), image.size_hw
         if self.scale != (1, 1):
             low, high = np.log(self.scale)
             window = choose_window(label, float(np.exp(rng.uniform(low, high))), rng)
-            image, label = cut_image(image, window), cut_label(label, window, self.keep)
-        image = self._jitter(image, adapter.logarithmic(image.channels), rng)
-        return (image if image is before else replace(image, georeference=None)), label
+            corner, inside, size_hw = _overlap(image.size_hw, window)
+            image, label = _part(image, inside), cut_label(label, window, self.keep)
+        image = self._jitter(image, adapter.logarithmic(image.channels), rng, corner, size_hw)
+        image = _placed(image, corner, size_hw)
+        moved = image is not before and image.georeference is not None
+        return (replace(image, georeference=None) if moved else image), label
 
-    def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
+    def _jitter(
+        self,
+        image: SensorImage,
+        logarithmic: Sequence[bool],
+        rng: np.random.Generator,
+        corner: tuple[int, int],
+        size_hw: tuple[int, int],
+    ) -> SensorImage:
         """Change each channel's contrast and level and add noise, within the channel's range.
 
-        A pixel at an end of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
+        The image is to be placed at `corner` of a larger one of `size_hw`, for which the noise is. A pixel at an end
+        of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
         """
         if not (self.gain or self.offset or self.noise):
             return image
         data = np.empty_like(image.data)
+        scratch = np.empty_like(image.data[0])
+        here = tuple(slice(first, first + length) for first, length in zip(corner, image.size_hw, strict=True))
         for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
             gain, offset, level = (rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)).tolist()
             start = int(rng.integers(_NOISE))
@@ -108,14 +122,16 @@ class Augmentation:
                 changed[:] = plane
                 continue
             values = np.log(plane, out=np.zeros_like(plane), where=taken) if factors else plane
-            measured = values if taken.all() else values[taken]
+            whole = bool(taken.all())
+            measured = values if whole else values[taken]
             mean = measured.mean()
-            std = float(np.sqrt(np.square(measured - mean).mean()))
             np.subtract(values, mean, out=changed)
+            squares = np.square(changed, out=scratch) if whole else np.square(measured - mean)
+            std = float(np.sqrt(squares.mean()))
             changed *= 1 + gain
             changed += float(mean) + std * offset
             if self.noise:
-                changed += _noise(start, plane.shape) * np.float32(std * level)
+                changed += np.multiply(_noise(start, size_hw)[here], np.float32(std * level), out=scratch)
             if factors:  # positive values stay positive
                 np.exp(changed, out=changed)
                 low, high = channel.valid_range or (0.0, np.inf)
@@ -169,15 +185,23 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
     """Crop an image to a window; pixels outside the image are 0 and invalid."""
-    (top, left), inside, (height, width) = _overlap(image.size_hw, window)
-    if (inside[0].stop - inside[0].start, inside[1].stop - inside[1].start) == (height, width):
-        return replace(image, data=image.data[:, *inside].copy(), valid=image.valid[:, *inside].copy())
-    data = np.zeros((len(image.channels), height, width), dtype=np.float32)
+    corner, inside, size_hw = _overlap(image.size_hw, window)
+    return _placed(_part(image, inside), corner, size_hw)
+
+
+def _part(image: SensorImage, inside: tuple[slice, slice]) -> SensorImage:
+    return replace(image, data=image.data[:, *inside].copy(), valid=image.valid[:, *inside].copy())
+
+
+def _placed(image: SensorImage, corner: tuple[int, int], size_hw: tuple[int, int]) -> SensorImage:
+    """Return an image at a place of a larger one, the rest of which is 0 and invalid."""
+    if image.size_hw == size_hw:
+        return image
+    (top, left), (height, width) = corner, image.size_hw
+    place = np.s_[:, top : top + height, left : left + width]
+    data = np.zeros((len(image.channels), *size_hw), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
-    part = image.data[(slice(None), *inside)]
-    target = (slice(None), slice(top, top + part.shape[1]), slice(left, left + part.shape[2]))
-    data[target] = part
-    valid[target] = image.valid[(slice(None), *inside)]
+    data[place], valid[place] = image.data, image.valid
     return replace(image, data=data, valid=valid)
 
 
@@ -207,10 +231,10 @@ def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Wi
         return (0, 0, 0, 0)
     region = label.regions[int(rng.integers(len(label.regions)))]
     y0, x0, y1, x1 = region.box
-    pixels = np.flatnonzero(region.crop)
-    row, column = divmod(int(pixels[rng.integers(len(pixels))]), x1 - x0)
+    place = int(rng.integers(region.area))
     if y1 - y0 <= size[0] and x1 - x0 <= size[1]:
         return region.box
+    row, column = divmod(int(np.flatnonzero(region.crop)[place]), x1 - x0)
     return (y0 + row, x0 + column, y0 + row + 1, x0 + column + 1)
 
 
@@ -233,6 +257,9 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
     if (shared := shared_box(window, region.box)) is None:
         return None
     (y0, x0, y1, x1), (top, left) = shared, region.box[:2]
+    if shared == region.box:
+        box = (y0 - window[0], x0 - window[1], y1 - window[0], x1 - window[1])
+        return Instance(region.class_id, box, region.crop)
     piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
     return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]))
 
@@ -246,7 +273,8 @@ def _flip_label(label: Label, axis: Axis) -> Label:
         box = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
         return Instance(region.class_id, box, np.ascontiguousarray(region.crop[step]))
 
-    return _changed(label, label.size_hw, flipped, np.ascontiguousarray(label.ignore[step]))
+    ignore = np.ascontiguousarray(label.ignore[step]) if label.ignore.any() else label.ignore
+    return _changed(label, label.size_hw, flipped, ignore)
 
 
 def _rotate_label(label: Label, quarter_turns: int) -> Label:

@@ -241,7 +241,9 @@ class ModalityAdapter(ABC):
         """
         number = 2 if axis == "horizontal" else 1
         data = np.ascontiguousarray(np.flip(image.data, number))
-        return replace(image, data=data, valid=np.ascontiguousarray(np.flip(image.valid, number)))
+        whole = image.valid.all()  # most images are, and reversing bytes takes as long as reversing the values
+        valid = image.valid.copy() if whole else np.ascontiguousarray(np.flip(image.valid, number))
+        return replace(image, data=data, valid=valid)
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
         """Rotate an image or a crop of one counter-clockwise by 90° times `quarter_turns`; override for angles.
