@@ -12,10 +12,13 @@ from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
 
-from simmat.data.batches import Batch, TrainingItems, collate
+from simmat.data.batches import Batch, TrainingItems, _ignored, collate
+from simmat.data.coverage import Coverage
 from simmat.data.instances import Label, region_from_mask, visible_regions
+from simmat.nn.resize import content_mask, resize_planes
 from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
+from simmat.types import Frame
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,22 @@ def test_padding_is_ignored(items: TrainingItems) -> None:
     """There is no truth outside of the image."""
     item = items[0]
     assert item.ignore[~item.content].all()
+
+
+@pytest.mark.parametrize("size_hw", [(50, 64), (90, 70), (17, 120)])
+def test_what_is_ignored_around_an_image_is_what_covers_most_of_a_pixel(size_hw: tuple[int, int]) -> None:
+    """A box is computed by its sides alone; an ignored pixel inside takes the general way."""
+    frame, rng = Frame(size_hw, 32), np.random.default_rng(0)
+    for hole in (False, True) * 8:
+        y0, x0 = (int(rng.integers(length // 2)) for length in size_hw)
+        label = Label(size_hw, (), np.ones(size_hw, np.bool_))
+        label.ignore[y0 : y0 + size_hw[0] // 2, x0 : x0 + size_hw[1] // 2] = False
+        label.ignore[y0 + 1, x0 + 1] = hole
+        plane = torch.from_numpy(label.ignore[None].astype(np.float32))
+        covered = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
+        expected = (covered > 0.5) | ~content_mask(frame).numpy()
+        clear = abs(covered - 0.5) > 1e-5  # rounding decides exact halves
+        assert np.array_equal(_ignored(label, frame, Coverage(frame))[clear], expected[clear])
 
 
 def test_all_items_of_a_step_have_the_same_kind_of_prompt(items: TrainingItems) -> None:

@@ -17,15 +17,16 @@ from simmat.types import Aspect, Frame
 def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], aspect: Aspect) -> None:
     """Targets are those of the resizing of images, wherever the region is and whether it shrinks or grows."""
     frame, rng = Frame(size_hw, 32, aspect), np.random.default_rng(0)
-    coverage = Coverage(frame)
+    masks, regions = [], []
     for _ in range(20):
         y0, x0 = (int(rng.integers(length)) for length in size_hw)
         y1, x1 = int(rng.integers(y0, size_hw[0])) + 1, int(rng.integers(x0, size_hw[1])) + 1
         mask = np.zeros(size_hw, np.bool_)
         mask[y0:y1, x0:x1] = rng.random((y1 - y0, x1 - x0)) < 0.7
-        if (region := region_from_mask(mask, None)) is None:
-            continue
-        covered, (y, x) = coverage(region)
+        if (region := region_from_mask(mask, None)) is not None:
+            masks.append(mask)
+            regions.append(region)
+    for mask, (covered, (y, x)) in zip(masks, Coverage(frame)(regions), strict=True):
         found = np.zeros((32, 32), np.float32)
         found[y : y + covered.shape[0], x : x + covered.shape[1]] = covered
         plane = torch.from_numpy(mask[None].astype(np.float32))

@@ -62,6 +62,9 @@ _LABEL_BYTES = 2**27
 _OBJECT_BYTES = 500
 """Roughly what a region takes besides its mask."""
 
+_ROUNDING = 1e-5
+"""More than rounding changes a coverage."""
+
 DRAWS = 4
 """R: random numbers per prompt, one for each round of corrections."""
 
@@ -111,18 +114,16 @@ class TrainingItems(TorchDataset[Batch]):
         points = np.stack([_click(target, ignore, self.clicks, rng) for target in targets])
         classes, distance = self._dense(sample, label, prepared.frame)
         size_hw = (self.pipeline.size, self.pipeline.size)
-        boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
+        boxes = jitter_box(np.stack([tight_box(target) for target in targets]), size_hw, rng)
         return Batch(
             planes=prepared.planes,
             content=prepared.content,
-            targets=torch.from_numpy(np.stack([target.mask(size_hw) for target in targets])),
+            targets=torch.from_numpy(_masks(targets, self.pipeline.size)),
             ignore=torch.from_numpy(ignore),
             clicks=torch.from_numpy(points.astype(np.float32)),
-            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            boxes=torch.from_numpy(boxes),
             draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
-            step_draw=torch.tensor(
-                np.random.default_rng([self.seed, 2, position // self.batch_size]).random(), dtype=torch.float32
-            ),
+            step_draw=torch.tensor(_step_draw(position // self.batch_size, self.seed), dtype=torch.float32),
             classes=classes,
             distance=distance,
         )
@@ -155,8 +156,9 @@ class TrainingItems(TorchDataset[Batch]):
         """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
-        picked = {int(index): _resized(regions[index], coverage) for index in dict.fromkeys(order)}
-        return [picked[int(index)] for index in order]
+        picked = list(dict.fromkeys(order.tolist()))
+        resized = dict(zip(picked, _resized([regions[index] for index in picked], coverage), strict=True))
+        return [resized[index] for index in order.tolist()]
 
 
 class _Known:
@@ -200,25 +202,44 @@ class _Known:
         return image
 
 
-def _resized(region: Instance, coverage: Coverage) -> Instance:
-    """Return a region of the input: the pixels that it covers by more than half.
+def _resized(regions: Sequence[Instance], coverage: Coverage) -> Iterator[Instance]:
+    """Yield the regions of the input: the pixels that each covers by more than half.
 
     One thinner than a pixel keeps its strongest pixels, so that every prompt has a target.
     """
-    covered, corner = coverage(region)
-    resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, corner)
-    assert resized is not None
-    return resized
+    for region, (covered, corner) in zip(regions, coverage(regions), strict=True):
+        resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, corner)
+        assert resized is not None
+        yield resized
+
+
+def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
+    """Return (P, S, S) the masks of P regions."""
+    masks = np.zeros((len(regions), size, size), np.bool_)
+    for mask, region in zip(masks, regions, strict=True):
+        y0, x0, y1, x1 = region.box
+        mask[y0:y1, x0:x1] = region.crop
+    return masks
 
 
 def _ignored(label: Label, frame: Frame, coverage: Coverage) -> BoolArray:
     """Return (S, S) True in the padding, and where more than half of a pixel is ignored."""
     height, width = frame.scaled_hw
     ignore = np.ones((frame.size, frame.size), np.bool_)
-    ignore[:height, :width] = False
-    if (area := region_from_mask(label.ignore, None)) is not None:
-        covered, (y, x) = coverage(area)
-        ignore[y : y + covered.shape[0], x : x + covered.shape[1]] |= covered > 0.5
+    content = ignore[:height, :width]
+    content[:] = False
+    if not label.ignore.any():
+        return ignore
+    seen = region_from_mask(~label.ignore, None)
+    if seen is not None and seen.crop.all():  # an image in a larger window
+        covered = 1 - coverage.box(seen.box)
+        if np.abs(covered - 0.5).min() > _ROUNDING:
+            np.greater(covered, 0.5, out=content)
+            return ignore
+    area = region_from_mask(label.ignore, None)
+    assert area is not None
+    ((covered, (y, x)),) = coverage([area])
+    content[y : y + covered.shape[0], x : x + covered.shape[1]] = covered > 0.5
     return ignore
 
 
@@ -237,6 +258,11 @@ def sample_at(position: int, count: int, seed: int) -> int:
 @lru_cache(maxsize=2)
 def _order(epoch: int, count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+@lru_cache(maxsize=2)
+def _step_draw(step: int, seed: int) -> float:
+    return np.random.default_rng([seed, 2, step]).random()
 
 
 class StepSampler(Sampler[list[int]]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from simmat.data.instances import EIGHT, Instance, region_from_mask
+from simmat.data.instances import EIGHT, Instance, distance_inside, region_from_mask
 from simmat.errors import DataError
 from simmat.types import BoolArray, FloatArray
 
@@ -64,19 +64,19 @@ def tight_box(mask: BoolArray | Instance) -> FloatArray:
     return np.asarray([x0, y0, x1, y1], dtype=np.float32)
 
 
-def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator) -> FloatArray:
-    """Move each side of a box by up to 10 % of its length, at most 20 px (Kirillov et al. 2023, appendix A).
+def jitter_box(boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Move each side of boxes by up to 10 % of its length, at most 20 px (Kirillov et al. 2023, appendix A).
 
     Args:
-        box: (4,) XYXY in pixels, inside the image, not empty.
+        boxes: (..., 4) XYXY in pixels, inside the image, not empty.
         size_hw: of the image; the result stays inside.
 
     Returns:
-        (4,) float32 XYXY.
+        (..., 4) float32 XYXY.
     """
-    x0, y0, x1, y1 = (float(value) for value in box)
-    reach = np.minimum(np.asarray([x1 - x0, y1 - y0]) * 0.1, 20)
-    moved = np.asarray([x0, y0, x1, y1]) + rng.uniform(-1, 1, size=4) * np.tile(reach, 2)
+    corners = boxes.astype(np.float64)
+    reach = np.minimum((corners[..., 2:] - corners[..., :2]) * 0.1, 20)
+    moved = corners + rng.uniform(-1, 1, size=corners.shape) * np.concatenate([reach, reach], axis=-1)
     height, width = size_hw
     inside: FloatArray = np.clip(moved, 0, np.asarray([width, height, width, height])).astype(np.float32)
     return inside
@@ -84,7 +84,7 @@ def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generat
 
 def _center(region: Instance) -> tuple[float, float]:
     # No pixel outside the box is nearer than those just around it, so the crop is enough.
-    distance = ndimage.distance_transform_edt(np.pad(region.crop, 1))[1:-1, 1:-1]
+    distance = distance_inside(region.crop)
     row, column = divmod(int(np.argmax(distance)), distance.shape[1])
     return float(column + region.box[1]), float(row + region.box[0])
 

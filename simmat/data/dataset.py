@@ -147,9 +147,13 @@ class Dataset:
 
     def seen_label(self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None) -> Label:
         """Return a label that also ignores the pixels that are invalid in all channels; see `label`."""
-        where = sample.mask or f"COCO annotations of {sample.image_id}"
-        check_equal_size(where, label.size_hw, sample.reference, image.size_hw)
-        blind = ~(seen or self.adapter.transform(image)).valid.any(axis=0)
+        if label.size_hw != image.size_hw:
+            where = sample.mask or f"COCO annotations of {sample.image_id}"
+            check_equal_size(where, label.size_hw, sample.reference, image.size_hw)
+        valid = (seen or self.adapter.transform(image)).valid
+        if valid.all():
+            return label
+        blind = ~valid.any(axis=0)
         return replace(label, ignore=label.ignore | blind) if blind.any() else label
 
     def may_have_unmarked(self, sample: Sample) -> bool:

@@ -7,9 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import Instance, Label, distance_inside
 from simmat.types import BoolArray, FloatArray, Frame
 
 NO_TRUTH = -1
@@ -54,19 +53,19 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
     whole = (*label.regions, *label.small)
     every = [_picked(region, rows, columns) for region in whole]
     seen = _numbered(every, [region.area for region in whole], (height, width))
-    lookup = np.asarray([background, *(index_of.get(region.class_id, NO_TRUTH) for region in every)], np.int64)
     classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
     content = classes[:height, :width]
-    content[:] = lookup[seen]
-    if label.ignore.any():
-        content[label.ignore[np.ix_(rows, columns)]] = NO_TRUTH
+    content[:] = background
     distance = np.zeros((frame.size, frame.size), np.float32)
     for number, region in enumerate(every, start=1):
         y0, x0, y1, x1 = region.box
         inside = seen[y0:y1, x0:x1] == number
         if inside.any():
-            far = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-            np.copyto(distance[y0:y1, x0:x1], (far / far.max()).astype(np.float32), where=inside)
+            np.copyto(content[y0:y1, x0:x1], index_of.get(region.class_id, NO_TRUTH), where=inside)
+            far = distance_inside(inside)
+            np.copyto(distance[y0:y1, x0:x1], far / far.max(), where=inside)
+    if label.ignore.any():
+        np.copyto(content, NO_TRUTH, where=label.ignore.take(rows, axis=0).take(columns, axis=1))
     return DenseTargets(classes, distance)
 
 
@@ -83,9 +82,10 @@ def outside_objects(label: Label) -> BoolArray:
 
 def _picked(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
     """Return what is left of a region at some rows and columns of the image, both ascending; it may be empty."""
-    (y0, y1), (x0, x1) = np.searchsorted(rows, region.box[::2]), np.searchsorted(columns, region.box[1::2])
-    crop = region.crop[np.ix_(rows[y0:y1] - region.box[0], columns[x0:x1] - region.box[1])]
-    return Instance(region.class_id, (int(y0), int(x0), int(y1), int(x1)), crop)
+    top, left, bottom, right = region.box
+    (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
+    crop = region.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)
+    return Instance(region.class_id, (y0, x0, y1, x1), crop)
 
 
 def _numbers_of(label: Label) -> npt.NDArray[np.int32]:

@@ -230,12 +230,20 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
 
 def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:
     """Return the True pixels of an (h, w) mask, which starts at `offset_yx`, as a region; None if there are none."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    rows, columns = np.asarray(mask.any(axis=1)), np.asarray(mask.any(axis=0))
+    if not rows.any():
         return None
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
+    x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
     dy, dx = offset_yx
     return Instance(class_id, (y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
+
+
+def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
+    """Return (h, w), the distance of each pixel of an (h, w) crop to the nearest one outside of its region; 0 there."""
+    around = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.bool_)  # several times faster than np.pad
+    around[1:-1, 1:-1] = crop
+    return np.asarray(ndimage.distance_transform_edt(around)[1:-1, 1:-1])
 
 
 def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
