@@ -27,6 +27,7 @@ from scipy import ndimage
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.io.images import write_image
+from simmat.nn.device import keep_freed_memory
 from simmat.plugins.loader import load_plugins
 from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
@@ -58,6 +59,7 @@ def make_set(root: Path, images: int, bits: int) -> Path:
 
 def stream(data: Path, out: Path) -> TrainingItems:
     """Return the items of a run with default settings."""
+    keep_freed_memory()  # as a run does that has built its network
     config = TrainConfig(modality="gray", data=data, out=out, steps=1000)
     return prepare(config, load_plugins(), Callback()).items()
 
