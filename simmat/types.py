@@ -221,7 +221,7 @@ class SensorImage:
             values = values[None]  # (1, H, W)
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
             planes = np.ascontiguousarray(values, dtype=np.float32)
-        good = np.isfinite(planes)
+        good = np.isfinite(planes) if values.dtype.kind == "f" else np.ones(planes.shape, np.bool_)
         if valid is not None:
             good &= valid
         if planes.ndim == 3 and len(channels) == planes.shape[0]:

@@ -154,7 +154,7 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     """Return the format by content; the file's ending must agree with it."""
     require_file(path, "image")
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", buffering=0) as stream:
             head = stream.read(16)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
@@ -265,7 +265,7 @@ def _open_pillow(path: Path, kind: str) -> Any:
 
 def _png_depth(path: Path) -> int:
     """Return the bits per sample from the IHDR chunk, which Pillow does not report."""
-    with path.open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
         head = stream.read(26)
     if len(head) < 26 or head[12:16] != b"IHDR":
         raise DataError(f"{path}: damaged, a PNG must begin with its header chunk")

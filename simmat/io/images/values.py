@@ -111,7 +111,7 @@ def stated_valid(path: Path | str, stored: npt.NDArray[Any], nodata: StatedNodat
     """
     if nodata is None:
         return None
-    file = Path(path)
+    file = path if isinstance(path, Path) else Path(path)
     nodata.stored[file] = stored
     value = nodata.values.get(file)
     if value is None:
