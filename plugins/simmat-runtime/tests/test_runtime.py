@@ -32,6 +32,7 @@ MANIFEST = {
     "image_size": 64,
     "aspect": "keep",
     "largest": 128,
+    "window": 64,
     "mask_size": [16, 16],
     "levels": 1,
     "dense": None,

@@ -62,7 +62,6 @@ class Manifest:
         largest: longest side of an image in pixels that is looked at as a whole; larger ones are cut into windows.
         window: side of these windows in pixels.
         mask_size: (h, w) of `Prediction.low_res`.
-        levels: number of output tensors of the encoder.
         dense: classes of the dense head; None without one.
         class_names: label value -> name.
         files: name -> sha256.
@@ -76,7 +75,6 @@ class Manifest:
     largest: int
     window: int
     mask_size: tuple[int, int]
-    levels: int
     dense: Dense | None
     class_names: Mapping[int, str]
     files: Mapping[str, str]
@@ -142,9 +140,8 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
         image_size=int(document["image_size"]),
         aspect=document["aspect"],
         largest=int(document["largest"]),
-        window=int(document.get("window", document["image_size"])),  # of an export without it
+        window=int(document["window"]),
         mask_size=(int(height), int(width)),
-        levels=int(document["levels"]),
         dense=None if dense is None else Dense(bool(dense["background"]), tuple(dense["classes"])),
         class_names={int(value): str(name) for value, name in document["class_names"].items()},
         files=names,
