@@ -26,6 +26,7 @@ from simmat_plugin_export import export as exporting
 from simmat_plugin_export.command import command
 from simmat_plugin_export.export import check_transform, export
 from simmat_plugin_export.graphs import Masks, Prepare
+from simmat_plugin_export.tracing import trace
 
 import simmat
 from simmat.bundle import Bundle, check_bundle, load_bundle
@@ -227,6 +228,25 @@ def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], a
     frame = Frame(size_hw, 64, aspect)  # type: ignore[arg-type]
     masks = Masks(64, aspect)(logits, torch.tensor(size_hw))  # type: ignore[arg-type]
     np.testing.assert_allclose(masks, restore_logits(logits[None], frame)[0], atol=1e-4)
+
+
+class Enlarged(torch.nn.Module):
+    """Reshapes with -1, and repeats along the last axis, also called -1."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2, 6, 10) of (B, 12, 5)."""
+        return tokens.view(tokens.shape[0], 2, -1, 5).repeat_interleave(2, -1)
+
+
+def test_a_repeated_axis_changes_no_other_size() -> None:
+    """torch's exporter writes the axis over every equal constant, which made other networks of some, or none."""
+    inputs = [torch.randn(count, 12, 5) for count in (2, 3)]
+    axes = {"tokens": {0: "images"}, "larger": {0: "images"}}
+    model = trace(Enlarged(), inputs[:1], inputs[1:], names=["tokens"], outputs=["larger"], dynamic=axes)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for tokens in (*inputs, torch.randn(4, 12, 5)):
+        (found,) = session.run(None, {"tokens": tokens.numpy()})
+        np.testing.assert_array_equal(found, Enlarged()(tokens))
 
 
 SENSORS = {

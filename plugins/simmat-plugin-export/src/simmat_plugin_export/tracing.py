@@ -144,6 +144,9 @@ class _Replayed(TorchFunctionMode):
             args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
         if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
             return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
+        if func is torch.Tensor.repeat_interleave and len(args) == 3:
+            # The exporter makes a negative axis positive in place, and with it every -1 that a model reshapes by.
+            args = (*args[:2], args[2] % args[0].ndim)
         found = func(*args, **(kwargs or {}))
         if not _asks_size(func):
             return found
