@@ -110,7 +110,7 @@ def compare(
         cells = [str(seed), name, f"{seconds / max(steps, 1):.2f}", f"{watch.curve[0][2]:.3f}"]
         for target in targets:
             at, base = watch.first_above(target), watches["released"].first_above(target)
-            times = f" ({base[1] / at[1]:.2f} x)" if at and base and at[1] else ""
+            times = f" ({base[1] / at[1]:.2f} x)" if at and base and at[0] and base[0] else ""
             cells.append(f"step {at[0]}, {at[1]:.1f} s{times}" if at else "not reached")
         rows.append(f"| {' | '.join([*cells, f'{watch.final:.3f}' if steps == common['steps'] else ''])} |")
     return rows
