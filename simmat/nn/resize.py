@@ -36,9 +36,8 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
         scaled = _antialiased(planes, frame.scaled_hw)  # (C, h, w)
         if not complete:
             share = _valid_share(valid.numpy(), frame.scaled_hw)
-            scaled = torch.where(
-                share >= LEAST_SHARE, scaled / share.clamp(min=0.5), torch.zeros((), dtype=planes.dtype)
-            )
+            scaled /= share.clamp(min=0.5)
+            np.copyto(scaled.numpy(), 0, where=(share < LEAST_SHARE).numpy())
         planes = scaled
     height, width = frame.scaled_hw
     return F.pad(planes, (0, frame.size - width, 0, frame.size - height))
