@@ -58,6 +58,7 @@ SWEEPS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
 }
 """What is varied -> its setting, and the works with their values."""
 
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 SLACK = 0.15
 ONLY_LITE = {"SIMMAT_PLUGINS": "lite"}
 
@@ -193,9 +194,17 @@ def measure(work: str, setting: Setting, runs: int) -> Point:
     call()
     grown = peak_mib() - before
     ms = 1e3 * statistics.median(cpu_seconds(call) for _ in range(runs))
-    with FlopCounterMode(display=False) as counter:  # its imports would count as memory
+    with FlopCounterMode(
+        display=False, custom_mapping={CPU_ATTENTION: attention_flop}
+    ) as counter:  # its imports would count as memory
         call()
     return Point(ms, grown, counter.get_total_flops() / 1e9)
+
+
+def attention_flop(query: list[int], key: list[int], value: list[int], *_: object, **__: object) -> int:
+    """Return the multiplications and additions of attention on (B, heads, N, D), which torch counts on GPUs only."""
+    batch, heads, count, width = query
+    return 2 * batch * heads * count * key[2] * (width + value[3])
 
 
 def growth(name: str, sizes: Mapping[int, Point], figure: str) -> list[float]:
