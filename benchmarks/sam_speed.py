@@ -11,7 +11,7 @@ must be idle. The threads of all arms wait as SimMAT's do (`simmat.threads`).
 
 encoder: one image. The first arm is `segment_anything` in fp32.
 lora: one optimiser step on LoRA in the encoder, one image. The first arms are a plain step on `segment_anything` under
-bf16 autocast: a click, a mask at the input's size, BCE. SimMAT's steps have 4 prompts, with one correction each.
+bf16 autocast: a click, a mask at the input's size, BCE. SimMAT's steps have 4 prompts, or 8, with one correction each.
 decode: answers to prompts on one image of `lite`; the first arm is one prompt.
 """
 
@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 SIZE = 1024
 ARMS = {
     "encoder": ["package fp32", "package bf16", "simmat fp32", "simmat bf16"],
-    "lora": ["package bf16", "simmat bf16", "simmat bf16 checkpointing", "simmat fp32"],
+    "lora": ["package bf16", "simmat bf16", "simmat bf16 8 prompts", "simmat bf16 checkpointing", "simmat fp32"],
     "decode": ["1 prompt", "16 prompts", "64 prompts"],
 }
 TITLES = {"encoder": "SAM ViT-B encoder", "lora": "LoRA step on SAM ViT-B", "decode": "decoder of lite"}
@@ -71,7 +71,10 @@ def make_work(part: str, arm: str) -> Callable[[], object]:
     if part == "decode":
         return decode_work(int(arm.split()[0]))
     half = "bf16" in arm
-    run = (encoder_work if part == "encoder" else lora_work)("simmat" in arm, "checkpointing" in arm)
+    if part == "encoder":
+        run = encoder_work("simmat" in arm)
+    else:
+        run = lora_work("simmat" in arm, "checkpointing" in arm, 8 if "8 prompts" in arm else 4)
 
     def work() -> object:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -80,7 +83,7 @@ def make_work(part: str, arm: str) -> Callable[[], object]:
     return work
 
 
-def encoder_work(ours: bool, _: bool) -> Callable[[], object]:
+def encoder_work(ours: bool) -> Callable[[], object]:
     """Encode an image."""
     image = torch.randn(1, 3, SIZE, SIZE)
     if not ours:
@@ -97,9 +100,9 @@ def encoder_work(ours: bool, _: bool) -> Callable[[], object]:
     return torch.inference_mode()(lambda: backbone.encode(backbone.embed(image)))
 
 
-def lora_work(ours: bool, checkpointing: bool) -> Callable[[], object]:
+def lora_work(ours: bool, checkpointing: bool, prompts: int) -> Callable[[], object]:
     """Do an optimiser step."""
-    network, loss_of = simmat_loss(checkpointing) if ours else package_loss()
+    network, loss_of = simmat_loss(checkpointing, prompts) if ours else package_loss()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
 
     def step() -> None:
@@ -133,8 +136,8 @@ def package_loss() -> tuple[nn.Module, Callable[[], Tensor]]:
     return sam, loss
 
 
-def simmat_loss(checkpointing: bool) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """Return a network with LoRA and its loss for four prompts, with a correction each."""
+def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return a network with LoRA and its loss for some prompts, with a correction each."""
     from simmat.data.batches import Batch
     from simmat.foundations.sam import SAM_VIT_B
     from simmat.foundations.sam_model import build_sam
@@ -155,16 +158,16 @@ def simmat_loss(checkpointing: bool) -> tuple[nn.Module, Callable[[], Tensor]]:
     model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
     set_train_mode(model)
     step = TrainingStep(model, LossWeights(), box_fraction=0.0, corrections=1)
-    targets = torch.zeros(1, 4, SIZE, SIZE, dtype=torch.bool)
+    targets = torch.zeros(1, prompts, SIZE, SIZE, dtype=torch.bool)
     targets[..., 300:700, 300:700] = True
     batch = Batch(
         planes=torch.randn(1, 3, SIZE, SIZE),
         content=torch.ones(1, SIZE, SIZE, dtype=torch.bool),
         targets=targets,
         ignore=torch.zeros(1, SIZE, SIZE, dtype=torch.bool),
-        clicks=torch.full((1, 4, 2), SIZE / 2),
-        boxes=torch.tensor([300.0, 300, 700, 700]).expand(1, 4, 4),
-        draws=torch.full((1, 4, 4), 0.5),
+        clicks=torch.full((1, prompts, 2), SIZE / 2),
+        boxes=torch.tensor([300.0, 300, 700, 700]).expand(1, prompts, 4),
+        draws=torch.full((1, prompts, 4), 0.5),
         step_draw=torch.ones(1),
         classes=torch.zeros(1, 0, dtype=torch.int64),
         distance=torch.zeros(1, 0),
@@ -203,15 +206,21 @@ def measure(part: str, arm: str) -> Figures:
 
 
 def flops_of(part: str, work: Callable[[], object]) -> float:
-    """Return the multiplications and additions of a work; of the encoder those of the package, on the meta device."""
+    """Return the multiplications and additions of a work; of an encoder those of the package's, on the meta device.
+
+    Of a LoRA step they are the encoder's alone, forward and backward without gradients of the frozen weights.
+    """
     with FlopCounterMode(display=False) as counter:
-        if part == "encoder":
+        if part == "decode":
+            work()
+        else:
             from segment_anything import sam_model_registry
 
-            with torch.device("meta"), torch.inference_mode():
-                sam_model_registry["vit_b"]().image_encoder(torch.randn(1, 3, SIZE, SIZE))
-        elif part == "decode":
-            work()
+            with torch.device("meta"), torch.set_grad_enabled(part == "lora"):
+                encoder = sam_model_registry["vit_b"]().image_encoder.requires_grad_(False)
+                embedding = encoder(torch.randn(1, 3, SIZE, SIZE, requires_grad=part == "lora"))
+                if part == "lora":
+                    embedding.sum().backward()
     return float(counter.get_total_flops())
 
 
@@ -227,8 +236,7 @@ def compare(part: str, rounds: int, threads: int) -> list[Line]:
     (base, first), *others = found.items()
     for arm, figures in others:
         path, times = f"{TITLES[part]}, {arm}", [[one.seconds for one in arms] for arms in (figures, first)]
-        least = Seconds(*(min(clock) for clock in zip(*(one.floor for one in figures), strict=True)))
-        floor = None if part == "lora" else least  # the multiplications of a step are not counted
+        floor = Seconds(*(min(clock) for clock in zip(*(one.floor for one in figures), strict=True)))
         lines += time_lines(path, times[0], base, times[1], floor, TIME_AIMS.get((part, arm)), threads=threads)
         peaks = [[one.peak for one in arms] for arms in (figures, first)]
         lines.append(Line(f"{path}, memory", "GiB", peaks[0], base, peaks[1], None, MEMORY_AIMS.get((part, arm))))
