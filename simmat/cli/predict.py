@@ -104,6 +104,12 @@ def search_options(command: Command) -> Command:
     metavar="DIR",
     help="Keep embeddings in this folder, so that later prompts on the same image need no encoder.",
 )
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile the network with torch.compile, for thousands of images or windows: minutes at the start; needs a "
+    "compiler.",
+)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(
@@ -207,6 +213,10 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
     if not untuned and extra:
         option = extra[0].replace("_", "-").replace("options", "option")
         raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
+    if untuned and model["compile"]:
+        raise ConfigError(
+            "--compile is for a bundle; an untuned model is fitted to each image, and would compile anew; leave it out"
+        )
     if untuned and model["foundation"] is None:
         raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
 
