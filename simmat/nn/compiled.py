@@ -24,9 +24,10 @@ def compile_network(network: nn.Module, device: torch.device) -> None:
     try:
         _compiled(_probe)(torch.ones(8, device=device))
     except (ImportError, OSError, RuntimeError) as error:
+        cause = first_line(error).partition(" Set TORCHDYNAMO")[0]  # for developers of torch
         what = "a C++ compiler (g++ or clang++; the variable CXX may name one)" if device.type == "cpu" else "triton"
         raise ConfigError(
-            f"--compile: torch.compile does not work for {device} here ({first_line(error)}); install {what}, or leave "
+            f"--compile: torch.compile does not work for {device} here ({cause}); install {what}, or leave "
             "--compile out"
         ) from error
     for name in ("encode", "decode"):
