@@ -17,6 +17,7 @@ from simmat.data.instances import read_mask
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import read_image
 from simmat.io.images.tiff import check_tiff
+from simmat.types import Window
 
 Reader = Callable[[Path], object]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
@@ -123,6 +124,29 @@ def test_an_uncompressed_file_that_names_fewer_bytes_than_its_pixels_take_is_dam
     (tmp_path / "a.tif").write_bytes(_tiff([bytes(100)], width=20, height=20))
     with pytest.raises(DataError, match="pixels are missing"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [1, None])
+def test_a_predictor_without_compression_is_ignored(tmp_path: Path, compression: int | None) -> None:
+    """GDAL and Pillow ignore the tag; applied, the numbers are other ones."""
+    content = _tiff([bytes(range(16))], width=4, height=4, extra=[(317, 3, 2)])
+    if compression is None:
+        content = content.replace(struct.pack("<HH", 259, 3), struct.pack("<HH", 260, 3))  # an unknown tag
+    (tmp_path / "a.tif").write_bytes(content)
+    for window in (None, Window(0, 0, 4, 4)):
+        assert read_image(tmp_path / "a.tif", window=window).planes.ravel().tolist() == list(range(16))
+    np.testing.assert_array_equal(Image.open(tmp_path / "a.tif"), read_image(tmp_path / "a.tif").planes[0])
+
+
+@pytest.mark.parametrize("window", [None, Window(0, 0, 2, 2)])
+def test_pixels_at_offset_0_are_refused_and_left_out_ones_are_nodata(tmp_path: Path, window: Window | None) -> None:
+    """The header lies there, which would be read as pixels."""
+    (tmp_path / "a.tif").write_bytes(_tiff([bytes(16)], width=4, height=4, extra=[(273, 4, 0)]))
+    with pytest.raises(DataError, match="pixels are missing"):
+        read_image(tmp_path / "a.tif", window=window)
+    sparse = [(273, 4, 0), (279, 4, 0), (42113, 2, ord("7"))]
+    (tmp_path / "b.tif").write_bytes(_tiff([bytes(16)], width=4, height=4, extra=sparse))
+    assert set(read_image(tmp_path / "b.tif", window=window).planes.ravel()) == {7}
 
 
 def test_a_page_whose_next_page_is_itself_is_read_once(tmp_path: Path) -> None:

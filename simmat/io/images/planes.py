@@ -183,14 +183,10 @@ def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) 
     with damaged(path, kind):
         if kind == "npy":
             return _read_npy(path, itemsize=8 if labels else 4, window=window)
-        if kind == "tiff" and window is not None:
-            from simmat.io.images.tiff_parts import tiff_parts
-
-            return tiff_parts(path, labels=labels).read(window)
         if kind == "tiff":
-            from simmat.io.images.tiff import read_tiff
+            from simmat.io.images.tiff_parts import TiffParts, tiff_parts
 
-            return read_tiff(path, labels=labels)
+            return (TiffParts if window is None else tiff_parts)(path, labels=labels).read(window)
         found = _read_pillow(path, kind, labels=labels)
         if window is None:
             return found

@@ -21,31 +21,12 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
 _GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
 _ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 _ORIENTATION = 274
+_HEADER = 8  # bytes at the start of a TIFF that hold no pixels
 _LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
 _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 """tifffile's names of the compressions that keep every number."""
 _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
-
-
-def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
-    """Read a TIFF: one page of one or more samples, or pages of one sample that all agree.
-
-    Pages that the file marks as reduced copies (overviews) are skipped.
-
-    Args:
-        labels: True for a label image: one page, lossless; of a palette image the indices.
-
-    Raises:
-        DataError: no readable page, pages that differ, more than `check_size` allows, or numbers that are not plain
-            intensities (palette, white-is-zero, YCbCr, CMYK).
-    """
-    with opened(path) as tiff:
-        pages = main_pages(path, tiff, labels=labels)
-        planes = np.ascontiguousarray(
-            np.concatenate([planes_first(page.asarray(), page.axes) for page in pages])
-        )  # (P, H, W)
-        return described(path, pages, planes)
 
 
 def described(path: Path, pages: Sequence[Any], planes: npt.NDArray[Any]) -> ImageFile:
@@ -98,8 +79,8 @@ def opened(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def main_pages(path: Path, tiff: Any, *, labels: bool = False, whole: bool = True) -> list[Any]:
-    """Return the pages of the image, after checking that they agree."""
+def main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
+    """Return the pages of the image, after checking that they agree, without those marked as reduced copies."""
     full = []
     for page in _pages_of(path, tiff):
         if page.subfiletype & _MASK:
@@ -110,8 +91,10 @@ def main_pages(path: Path, tiff: Any, *, labels: bool = False, whole: bool = Tru
         raise DataError(f"{path}: holds no full-size page")
     if labels and len(full) > 1:
         raise DataError(f"{path}: {len(full)} pages; a mask has one")
-    _check_claims(path, full, itemsize=8 if labels else 4, whole=whole)
+    _check_claims(path, full, itemsize=8 if labels else 4, whole=False)
     for page in full:
+        if page.compression == 1:
+            page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
         _check_meaning(path, page, palette=labels)
     if labels:
         _check_labels(path, full[0])
@@ -204,13 +187,13 @@ def _check_whole(path: Path, page: Any) -> None:
         parts = [(size, 1)]
     row = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # bytes, uncompressed
     short = page.compression == 1 and not sparse and sum(count for _, count in parts) < page.imagelength * row
-    if short or any(offset + count > size or count == 0 for offset, count in parts):
+    if short or any(offset < _HEADER or offset + count > size or count == 0 for offset, count in parts):
         raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
 
 
 def is_mappable(page: Any) -> bool:
     """Return whether the pixels of a page lie in the file as in memory, so that no tile or strip need be decoded."""
-    return bool(page.is_contiguous and page.is_final and not page.is_subsampled)
+    return bool(page.is_final and page.dataoffsets[0])
 
 
 def planes_first(values: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Windows of a TIFF of any size: only the tiles or strips that a window touches are decoded."""
+"""Read a TIFF of any size, or a window of it: only the tiles or strips that the window touches are decoded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiff_parts(path: Path, *, labels: bool = False) -> TiffParts:
     needs it again. Those who read windows (a sensor's `load_window`) have nothing to hold an open file by.
 
     Raises:
-        DataError: as `read_tiff`, except for the number of its pixels.
+        DataError: as `TiffParts`.
     """
     return _remembered(path, labels, file_state(path))
 
@@ -43,12 +43,23 @@ def _remembered(path: Path, labels: bool, _state: tuple[int, ...]) -> TiffParts:
 
 
 class TiffParts:
-    """A TIFF whose tags are read; it holds no open file."""
+    """A TIFF whose tags are read; it holds no open file.
+
+    It has one page of one or more samples, or pages of one sample that all agree.
+
+    Args:
+        labels: True for a label image: one page, lossless; of a palette image the indices.
+
+    Raises:
+        DataError: no readable page, pages that differ, or numbers that are not plain intensities (palette,
+            white-is-zero, YCbCr, CMYK).
+    """
 
     def __init__(self, path: Path, *, labels: bool = False) -> None:
         self.path = path
+        self._itemsize = 8 if labels else 4
         with opened(path) as tiff:  # tags are read on their first use, so all are used here
-            self._pages = main_pages(path, tiff, labels=labels, whole=False)
+            self._pages = main_pages(path, tiff, labels=labels)
             self._order = tiff.byteorder
             self._decoders = [_decoder(page) for page in self._pages]
             first, count = self._pages[0], len(self._pages) * self._pages[0].samplesperpixel
@@ -56,11 +67,16 @@ class TiffParts:
         self.size_hw = (int(first.imagelength), int(first.imagewidth))
         self._strips = _Strips()
 
-    def read(self, window: Window) -> ImageFile:
-        """Read the planes (P, h, w) of a window; raise DataError if it reaches beyond the image or is too large."""
+    def read(self, window: Window | None = None) -> ImageFile:
+        """Read the planes (P, h, w) of a window, by default of the whole image.
+
+        Raises:
+            DataError: it reaches beyond the image, or is larger than `check_size` allows.
+        """
+        window = Window(0, 0, *self.size_hw) if window is None else window
         check_window(self.path, window, self.size_hw)
         empty = self._head.planes
-        check_size(self.path, *window.size_hw, len(empty), itemsize=empty.itemsize)
+        check_size(self.path, *window.size_hw, len(empty), itemsize=max(self._itemsize, empty.itemsize))
         self._strips.drop_above(window.y0)
         with self.path.open("rb") as stream:
             parts = [self._page(stream, number, window) for number in range(len(self._pages))]
