@@ -21,7 +21,7 @@ from simmat.nn.resize import restore_logits
 from simmat.predictor import Predictor
 from simmat.report.display import PictureArray, display_rgb
 from simmat.report.overlay import font
-from simmat.results.overlay import object_colours
+from simmat.report.regions import object_colour
 
 CELL = 300
 ARROW = 62
@@ -48,8 +48,8 @@ def painted(picture: PictureArray, model: Predictor) -> PictureArray:
     """Return the picture with every object in a colour of its own."""
     found = model.segment_everything()
     grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.8
-    for one, colour in zip(found[::-1], object_colours(len(found)), strict=True):
-        mask = one.instance.mask(picture.shape[:2])
+    for index, one in enumerate(found[::-1]):
+        mask, colour = one.instance.mask(picture.shape[:2]), object_colour(index)
         inner = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1)
         grey[mask] = 0.45 * grey[mask] + 0.55 * np.array(colour)
         grey[mask & ~inner] = colour

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from found_results import classes_result, found_box, objects_result
 from PIL import Image
 
-from simmat.report.regions import class_colours, object_colours
+from simmat.report.regions import class_colour, object_colour
 from simmat.results import write_result
 from simmat.results.overlay import LARGEST_SIDE, draw_result
 
@@ -25,13 +27,14 @@ def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path
     assert (ground == 128).all()
 
 
-def test_the_class_is_written_on_objects_that_are_large_enough() -> None:
-    """A colour says which object it is, not what it is."""
-    large, small = (objects_result((600, 800), found_box(100, 100, 100 + side, 100 + side, 2)) for side in (90, 20))
-    for result, written in ((large, True), (small, False)):
-        plain = replace(result, class_names={2: "person"})
-        same = np.array_equal(np.asarray(draw_result(result)), np.asarray(draw_result(plain)))
-        assert same != written
+def test_objects_have_the_colours_of_their_classes_as_in_the_class_map() -> None:
+    """One colour that means two classes in two pictures of the same image is read wrongly."""
+    objects = objects_result((600, 600), found_box(0, 0, 200, 600, 2), found_box(300, 0, 500, 600, 2))
+    classes = np.zeros((600, 600), np.uint8)
+    classes[:200], classes[300:500], classes[550:] = 2, 2, 1
+    drawn, mapped = (np.asarray(draw_result(one)) for one in (objects, classes_result(classes)))
+    np.testing.assert_array_equal(drawn[:540], mapped[:540])
+    assert len(drawn) > 600  # with a legend
 
 
 def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:
@@ -68,5 +71,20 @@ def test_a_legend_names_the_classes_in_the_image_and_only_these() -> None:
 
 def test_colours_of_many_differ() -> None:
     """Two classes of one colour cannot be told apart."""
-    assert len(set(class_colours(28))) == 28
-    assert len(set(object_colours(200))) == 200
+    assert len({class_colour(value) for value in range(29)}) == 29
+    assert len({object_colour(index) for index in range(200)}) == 200
+    assert class_colour(2**53) != class_colour(-1)
+
+
+# Linear RGB as people see it who lack one kind of cone (Viénot, Brettel, Mollon 1999).
+PROTAN = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+DEUTAN = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+
+
+@pytest.mark.parametrize("eyes", [np.eye(3), PROTAN, DEUTAN], ids=["all cones", "no L cones", "no M cones"])
+def test_the_colours_of_the_first_eight_classes_differ(eyes: np.ndarray) -> None:
+    """Also for people with colour-blindness."""
+    srgb = np.array([class_colour(value) for value in range(1, 9)]) / 255
+    seen = np.clip((((srgb + 0.055) / 1.055) ** 2.4) @ eyes.T, 0, 1)  # (8, 3) linear
+    nearest = min(np.linalg.norm(np.cbrt(a) - np.cbrt(b)) for a, b in itertools.combinations(seen, 2))
+    assert nearest > 0.1

@@ -176,7 +176,8 @@ class PromptWork(Work):
         from PIL import Image
 
         from simmat.report.display import display_rgb
-        from simmat.report.overlay import draw_overlay
+        from simmat.report.overlay import MASK, draw_overlay
+        from simmat.report.regions import class_colour
 
         image, predictor = prediction.image, self.predictor
         missing = predictor.inputs.missing_channels(self.job.missing)
@@ -188,7 +189,8 @@ class PromptWork(Work):
         with atomic_path(out / written[0]) as path:
             Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
         with atomic_path(out / written[1]) as path:
-            draw_overlay(display_rgb(visible), prediction.mask, prompt).save(path)
+            colour = MASK if prediction.class_id is None else class_colour(prediction.class_id)
+            draw_overlay(display_rgb(visible), prediction.mask, prompt, colour=colour).save(path)
         atomic_write_json(
             out / written[2],
             {

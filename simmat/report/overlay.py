@@ -36,6 +36,7 @@ def draw_overlay(
     mask: BoolArray | None = None,
     prompt: Prompt | None = None,
     *,
+    colour: Colour = MASK,
     size_wh: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw a mask as translucent fill and contour, and a prompt's points and box, over a picture.
@@ -44,6 +45,7 @@ def draw_overlay(
         picture: (H, W, 3) uint8, see `display_rgb`.
         mask: (H, W) bool, or None.
         prompt: in pixels of the picture; positive points are green discs with a plus, negative ones red with a minus.
+        colour: of the mask.
         size_wh: (width, height) of the result; None keeps the picture's size, or a whole multiple where it is small.
 
     Raises:
@@ -52,8 +54,8 @@ def draw_overlay(
     canvas = Canvas(picture, size_wh)
     if mask is not None:
         shown = canvas.scaled(mask)
-        canvas.tint(shown, MASK, FILL_ALPHA)
-        canvas.outline(shown, MASK)
+        canvas.tint(shown, colour, FILL_ALPHA)
+        canvas.outline(shown, colour)
     if prompt is not None:
         canvas.mark(prompt)
     return canvas.image

@@ -17,38 +17,49 @@ if TYPE_CHECKING:
 
 FILL_ALPHA = 0.45
 
+BACKGROUND: Colour = (150, 150, 150)
+"""Colour of label value 0, and of what has no class."""
+
 # Okabe and Ito (2008), distinct under every common colour blindness, without black; then the same, paler and darker.
 _CLASS_COLOURS: tuple[Colour, ...] = (
-    (230, 159, 0),
     (86, 180, 233),
+    (230, 159, 0),
     (0, 158, 115),
     (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
     (204, 121, 167),
+    (213, 94, 0),
+    (0, 114, 178),
 )
 _GOLDEN = 0.61803398875  # turns of the colour wheel from one object to the next, which never come near an earlier one
 
 
-def object_colours(count: int) -> list[Colour]:
-    """Return a bright colour for each of `count` objects, neighbours in the order far apart in hue."""
-    found = []
-    for index in range(count):
-        red, green, blue = colorsys.hsv_to_rgb((0.55 + index * _GOLDEN) % 1, (0.9, 0.6)[index % 2], 1)
-        found.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return found
+def object_colour(index: int) -> Colour:
+    """Return a bright colour for an object; those of neighbouring indices are far apart in hue."""
+    red, green, blue = colorsys.hsv_to_rgb((0.55 + index * _GOLDEN) % 1, (0.9, 0.6)[index % 2], 1)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def class_colours(count: int) -> list[Colour]:
-    """Return a colour for each of `count` classes; the first seven are distinct under colour blindness."""
-    found: list[Colour] = []
-    for index in range(count):
-        red, green, blue = _CLASS_COLOURS[index % len(_CLASS_COLOURS)]
-        turn = index // len(_CLASS_COLOURS)
-        toward, share = (255 if turn % 2 else 0), min((turn + 1) // 2 * 0.45, 0.8)
-        mixed = [round(value + (toward - value) * share) for value in (red, green, blue)]
-        found.append((mixed[0], mixed[1], mixed[2]))
-    return found
+def class_colour(value: int) -> Colour:
+    """Return the colour of a class in every picture and page, by its label value.
+
+    Those of 1 to 7 are distinct under colour blindness, those of 1 to 28 differ; 0 is grey.
+    """
+    if value == 0:
+        return BACKGROUND
+    turn, place = divmod(value - 1, len(_CLASS_COLOURS))
+    if not 0 <= turn < 4:
+        return object_colour(value)
+    toward, share = (255 if turn % 2 else 0), min((turn + 1) // 2 * 0.45, 0.8)
+    red, green, blue = (round(one + (toward - one) * share) for one in _CLASS_COLOURS[place])
+    return red, green, blue
+
+
+def region_colours(instances: Sequence[Instance]) -> list[Colour]:
+    """Return the colour of each object: that of its class, or where it has none, one of its own."""
+    return [
+        object_colour(index) if one.class_id is None else class_colour(one.class_id)
+        for index, one in enumerate(instances)
+    ]
 
 
 def source_pixels(size: int, shown: int) -> npt.NDArray[np.int64]:

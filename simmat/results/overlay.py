@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from simmat.report.overlay import HALO, SMALLEST_SIDE, WHITE, Colour, font
-from simmat.report.regions import class_colours, object_colours, paint_regions, region_map, source_pixels
+from simmat.report.regions import class_colour, paint_regions, region_colours, region_map, source_pixels
 from simmat.results.result import ImageResult
 
 LARGEST_SIDE = 2048
@@ -21,30 +21,24 @@ _SMALLEST_TEXT_PX = 14
 
 
 def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
-    """Draw each object in a colour of its own, or each class in its own, over the picture.
+    """Draw what was found over the picture, in the colours of its classes; an object without a class has its own.
 
-    `words` writes the classes on objects that are large enough, if there are several, or a legend below.
+    `words` names the classes in a legend below.
     """
     picture = _fitted(Image.fromarray(result.picture()))
     if result.classes is None:
         instances = [found.instance for found in result.ranked]
-        numbers = region_map(instances, result.size_hw, picture.size)
-        drawn = Image.fromarray(paint_regions(np.asarray(picture), numbers, object_colours(len(instances))))
-        if words and len(result.class_names) > 1:
-            _write_classes(drawn, result, numbers)
-        return drawn
-    values = _sampled(result, picture.size)
-    unseen = result.unseen
-    present = [value for value in np.unique(values).tolist() if value not in unseen]
-    every = sorted({*result.class_names, *present} - unseen)  # so that a class has one colour in all images
-    colours = class_colours(len(every))
-    numbers = np.zeros(values.shape, np.int64)
-    for number, value in enumerate(every, start=1):
-        numbers[values == value] = number
+        numbers, colours = region_map(instances, result.size_hw, picture.size), region_colours(instances)
+        present = sorted({one.class_id for one in instances if one.class_id is not None})
+    else:
+        values, unseen = _sampled(result, picture.size), result.unseen
+        present = [value for value in np.unique(values).tolist() if value not in unseen]
+        colours = [class_colour(value) for value in present]
+        numbers = np.zeros(values.shape, np.int64)
+        for number, value in enumerate(present, start=1):
+            numbers[values == value] = number
     drawn = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours))
-    if not words:
-        return drawn
-    return _with_legend(drawn, [(colours[every.index(value)], result.class_name(value) or "") for value in present])
+    return _with_legend(drawn, [(class_colour(v), result.class_name(v) or "") for v in present]) if words else drawn
 
 
 def _fitted(picture: Image.Image) -> Image.Image:
@@ -65,31 +59,11 @@ def _sampled(result: ImageResult, size_wh: tuple[int, int]) -> npt.NDArray[np.in
     return np.stack([result.classes[row][columns] for row in source_pixels(height, shown_height).tolist()])
 
 
-def _write_classes(picture: Image.Image, result: ImageResult, numbers: npt.NDArray[np.int64]) -> None:
-    """Write the class on each object if its middle is visible and its box is wider than the name."""
-    (height, width), draw = result.size_hw, ImageDraw.Draw(picture)
-    text_px = _text_px(picture)
-    letters = font(text_px)
-    scale_x, scale_y = picture.width / width, picture.height / height
-    for number, found in enumerate(result.ranked, start=1):
-        y0, x0, y1, x1 = found.instance.box
-        name = result.class_name(found.instance.class_id)
-        if name is None or (y1 - y0) * scale_y < 1.5 * text_px:
-            continue
-        x, y = (x0 + x1) * scale_x / 2, (y0 + y1) * scale_y / 2
-        if numbers[int(y), int(x)] == number and letters.getlength(name) < (x1 - x0) * scale_x:
-            draw.text((x, y), name, fill=WHITE, font=letters, anchor="mm", stroke_width=2, stroke_fill=HALO)
-
-
-def _text_px(picture: Image.Image) -> int:
-    return max(_SMALLEST_TEXT_PX, max(picture.size) // 90)
-
-
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
     """Return a picture with a strip below that names the colours."""
     if not entries:
         return picture
-    text_px = _text_px(picture)
+    text_px = max(_SMALLEST_TEXT_PX, max(picture.size) // 90)
     gap, letters = text_px // 2, font(text_px)
     places: list[tuple[int, int]] = []
     x, y = gap, gap

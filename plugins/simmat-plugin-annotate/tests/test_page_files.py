@@ -1,12 +1,9 @@
 """The page's files: what its content security policy and being offline demand."""
 
-import itertools
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from simmat_plugin_annotate.state import COLOURS
 
 STATIC = Path(__file__).parents[1] / "src/simmat_plugin_annotate/static"
 TEXTS = {file.name: file.read_text(encoding="utf-8") for file in STATIC.iterdir() if file.is_file()}
@@ -44,18 +41,3 @@ def test_every_id_that_the_modules_look_for_is_in_the_page():
     """A renamed element would be found only by using it."""
     wanted = {name for text in TEXTS.values() for name in re.findall(r'byId\("([\w-]+)"\)', text)}
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))
-
-
-# Linear RGB as people see it who lack one kind of cone (Viénot, Brettel, Mollon 1999).
-PROTAN = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
-DEUTAN = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
-
-
-@pytest.mark.parametrize("eyes", [np.eye(3), PROTAN, DEUTAN], ids=["all cones", "no L cones", "no M cones"])
-def test_the_colours_of_the_first_eight_classes_differ(eyes):
-    """Also for people with colour-blindness."""
-    hexes = [colour[1:] for colour in COLOURS[:8]]
-    srgb = np.array([[int(text[at : at + 2], 16) / 255 for at in (0, 2, 4)] for text in hexes])
-    seen = np.clip((((srgb + 0.055) / 1.055) ** 2.4) @ eyes.T, 0, 1)  # (8, 3) linear
-    nearest = min(np.linalg.norm(np.cbrt(a) - np.cbrt(b)) for a, b in itertools.combinations(seen, 2))
-    assert nearest > 0.1

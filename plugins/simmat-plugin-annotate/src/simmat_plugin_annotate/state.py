@@ -12,19 +12,15 @@ from simmat.data.card import DataCard
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_json
+from simmat.report.regions import class_colour
 
-COLOURS = (
-    *("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff"),
-    *("#a6dcff", "#ffd58a", "#66d9b8", "#b8ad00", "#f2bcd7", "#ff9a57", "#66a9d9", "#b0b0b0"),
-)
-"""Colours of classes, distinguishable with colour blindness: those of Okabe and Ito, then lighter ones."""
 MOST_CLASSES = 1000
 MOST_CLASS_ID = 2**53
 """Above the largest number of a class, which is a value of the masks: json in a browser counts to it."""
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 GivenClass = tuple[int | None, str, str | None]
-"""Id, None for a new class; name; colour, None for one of `COLOURS`."""
+"""Id, None for a new class; name; colour, None for that of `class_colour`."""
 
 
 class ObjectClass(Document):
@@ -35,9 +31,10 @@ class ObjectClass(Document):
     colour: Colour
 
     @classmethod
-    def of(cls, number: int, name: str, place: int) -> ObjectClass:
-        """Return a new class with the colour for its position in the list."""
-        return cls(id=number, name=name.strip()[:100] or f"class {number}", colour=COLOURS[place % len(COLOURS)])
+    def of(cls, number: int, name: str) -> ObjectClass:
+        """Return a new class with the colour that it has in all pictures."""
+        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(number))
+        return cls(id=number, name=name.strip()[:100] or f"class {number}", colour=colour)
 
 
 class FolderState(Document):
@@ -77,14 +74,14 @@ class FolderState(Document):
             return self
         named = {number: name for number, name in card.class_names.items() if number > 0 and number != card.ignore}
         listed = sorted(named.items()) or [(1, "object")]
-        classes = [ObjectClass.of(number, name, place) for place, (number, name) in enumerate(listed)]
+        classes = [ObjectClass.of(number, name) for number, name in listed]
         return self.model_copy(update={"classes": tuple(classes), "default": classes[0].id})
 
     def with_seen(self, class_id: int, name: str) -> FolderState:
         """Return a copy that has a class found in a mask."""
         if class_id in self.ids():
             return self
-        return self.model_copy(update={"classes": (*self.classes, ObjectClass.of(class_id, name, len(self.classes)))})
+        return self.model_copy(update={"classes": (*self.classes, ObjectClass.of(class_id, name))})
 
     def with_classes(self, given: Sequence[GivenClass], hidden: int | None) -> FolderState:
         """Return a copy with another list of classes.
@@ -105,10 +102,10 @@ class FolderState(Document):
             raise DataError("each class needs a name of its own, and each id may occur once")
         highest = max([self.highest, *known])
         result: list[ObjectClass] = []
-        for index, ((number, _, colour), name) in enumerate(zip(given, names, strict=True)):
+        for (number, _, colour), name in zip(given, names, strict=True):
             if number is None:
                 highest += 1 + (highest + 1 == hidden)
-            object_class = ObjectClass.of(highest, name, index) if number is None else known[number]
+            object_class = ObjectClass.of(highest, name) if number is None else known[number]
             result.append(object_class.model_copy(update={"name": name, "colour": colour or object_class.colour}))
         remaining_ids = [one.id for one in result]
         default = self.default if self.default in remaining_ids else next(iter(remaining_ids), None)

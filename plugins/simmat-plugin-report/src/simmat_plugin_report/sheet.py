@@ -16,7 +16,7 @@ from simmat.data.samples import Sample
 from simmat.report.colour_maps import colour_bar, look_of
 from simmat.report.display import Limits, limits_of, show_channels
 from simmat.report.overlay import Colour, font
-from simmat.report.regions import class_colours, object_colours, paint_regions, region_map
+from simmat.report.regions import BACKGROUND, class_colour, object_colour, paint_regions, region_map
 from simmat.terminal import escape
 from simmat.types import SensorImage
 
@@ -32,7 +32,6 @@ LINE = 24
 _SHEET_PX = 1560
 """Approximate width of a sheet in pixels."""
 _FILL = 0.3
-_IGNORED: Colour = (150, 150, 150)
 
 
 class Panel(NamedTuple):
@@ -87,7 +86,7 @@ class Sheet:
         found = {region.class_id for item in items if item.label for region in item.label.regions}
         if dataset.has_classes and None not in found:
             every = sorted({*self._names, *(number for number in found if number is not None)})
-            self._classes = dict(zip(every, class_colours(len(every)), strict=True))
+            self._classes = {number: class_colour(number) for number in every}
             self._present = [number for number in every if number in found]
         self._titles = {number: escape(class_title(number, self._names), keep="") for number in self._present}
 
@@ -145,9 +144,9 @@ class Sheet:
             regions = item.label.regions
             numbers = region_map(regions, item.label.size_hw, inner)
             colours = (
-                [self._classes.get(region.class_id or 0, _IGNORED) for region in regions]
+                [self._classes.get(region.class_id or 0, BACKGROUND) for region in regions]
                 if self._classes
-                else object_colours(len(regions))
+                else [object_colour(index) for index in range(len(regions))]
             )
             picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
