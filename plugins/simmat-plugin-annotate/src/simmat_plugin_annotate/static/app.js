@@ -1,0 +1,65 @@
+/** The state of the page, and what is asked of it. */
+
+import { NO_CLASS, colourOfNumber, rgbOf } from "./colours.js";
+import { Messages } from "./messages.js";
+import { byId } from "./show.js";
+
+export const messages = new Messages(byId("messages"));
+
+/** Everything that changes. */
+export const app = {
+  session: null,
+  image: null, // the server's document of the open image
+  labels: null,
+  raster: null,
+  draft: null,
+  drafts: new Map(), // of images that were left before theirs was accepted or dropped, by key
+  walk: null, // {items, at, past} of suggestions
+  selected: null,
+  tool: "click",
+  radius: 6,
+  activeClass: undefined, // not chosen yet
+  choices: 0, // how often the user has chosen a class
+  looking: null, // AbortController while suggestions are being computed
+  hidden: false,
+  ready: false,
+  opening: 0,
+  cursor: null,
+  tab: crypto.getRandomValues(new Uint32Array(4)).join("-"), // stands for this tab at the server
+  gone: false,
+};
+
+export function classes() {
+  return app.session.classes;
+}
+
+export function colourOfObject({ id, class: known }) {
+  return known === null && !classes().length ? rgbOf(colourOfNumber(id)) : colourOf(known);
+}
+
+export function colourOf(id) {
+  return rgbOf(classes().find((known) => known.id === id)?.colour ?? NO_CLASS);
+}
+
+export function suggestion() {
+  return app.walk?.items[app.walk.at] ?? null;
+}
+
+/** The class of new objects; null: none, or the one that the model says. */
+export function activeClass() {
+  if (app.activeClass !== undefined) return app.activeClass;
+  return app.session.model.knows_classes ? null : (classes()[0]?.id ?? null);
+}
+
+/** Class that the drawn object would get. */
+export function classNow() {
+  const { draft } = app;
+  if (draft && draft.objectClass !== undefined) return draft.objectClass;
+  const current = suggestion();
+  if (current) return current.class ?? activeClass();
+  return activeClass() ?? draft?.answer?.class ?? null;
+}
+
+export function inside([x, y]) {
+  return app.raster !== null && x >= 0 && y >= 0 && x < app.raster.width && y < app.raster.height;
+}

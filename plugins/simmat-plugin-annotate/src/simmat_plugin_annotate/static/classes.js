@@ -1,0 +1,38 @@
+/** Add, rename and remove classes. */
+
+import { post } from "./api.js";
+import { app, classes } from "./app.js";
+import { attempt } from "./events.js";
+import { stage } from "./main.js";
+import { show } from "./scene.js";
+import { byId } from "./show.js";
+
+let adding = Promise.resolve();
+byId("new-class").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const input = byId("class-name");
+  const name = input.value.trim();
+  const { choices } = app;
+  if (!name) return;
+  input.value = ""; // at once: what is typed while the server works is of the next class
+  stage.canvas.focus();
+  setClasses((known) => [...known, { id: null, name, colour: null }]).then((added) => {
+    if (!added && !input.value) input.value = name;
+    else if (added && app.choices === choices) app.activeClass = classes().at(-1).id;
+    show();
+  });
+});
+
+/** Send the list of classes as `change` makes it; one change after the other, as each sends the whole list. */
+export function setClasses(change) {
+  adding = adding.then(() => attempt(async () => {
+    const known = classes().map(({ id, name, colour }) => ({ id, name, colour }));
+    app.session.classes = (await post("/api/classes", { classes: change(known) })).classes;
+  }));
+  return adding;
+}
+
+/** Give a class another name, or remove it with the name null. */
+export function rename(id, name) {
+  setClasses((known) => known.flatMap((item) => (item.id !== id ? [item] : name === null ? [] : [{ ...item, name }])));
+}

@@ -1,0 +1,159 @@
+/** Draw objects, change those that are there, and save them. */
+
+import { app, classNow, classes, messages, suggestion } from "./app.js";
+import { Draft } from "./draft.js";
+import { attempt } from "./events.js";
+import { stage } from "./main.js";
+import { show } from "./scene.js";
+import { byId } from "./show.js";
+import { decide, step, undoDecision } from "./suggestions.js";
+
+export function setTool(tool) {
+  app.tool = tool;
+  show();
+}
+
+export function newDraft(options = {}) {
+  app.draft = new Draft(app.image.key, [app.raster.width, app.raster.height], options);
+  return app.draft;
+}
+
+export async function prompt(ask) {
+  if (!app.draft) {
+    // A click while suggestions are looked at corrects the one that is shown.
+    newDraft(app.walk ? { point: suggestion().point } : {});
+    app.selected = null;
+  }
+  const { draft } = app;
+  const asked = performance.now();
+  if ((await attempt(async () => {
+    const answered = ask(draft);
+    show();
+    return answered;
+  })) && !draft.waiting) {
+    app.ready = true;
+    await new Promise(requestAnimationFrame); // drawn
+    document.body.dataset.clickMs = String(performance.now() - asked);
+    byId("busy").textContent = `Mask in ${Math.round(performance.now() - asked)} ms`;
+  }
+}
+
+export function boxed([x0, y0, x1, y1]) {
+  const { width, height } = app.raster;
+  const box = [Math.max(0, x0), Math.max(0, y0), Math.min(width, x1), Math.min(height, y1)];
+  if (box[2] - box[0] >= 1 && box[3] - box[1] >= 1) prompt((draft) => draft.setBox(box));
+}
+
+export function beginStroke() {
+  if (!app.raster) return;
+  if (!app.draft && app.selected !== null) editSelected();
+  if (!app.draft) newDraft(app.walk ? { mask: suggestion().mask } : {});
+  app.draft.beginStroke();
+}
+
+export function editSelected() {
+  const object = app.labels.objects.get(app.selected);
+  newDraft({ replaces: object.id, mask: object.mask, objectClass: object.class });
+}
+
+export function redrawSelected() {
+  if (app.selected === null || app.draft) return;
+  const object = app.labels.objects.get(app.selected);
+  newDraft({ replaces: object.id, objectClass: object.class });
+  setTool("click");
+  byId("prompt").textContent = "Click it or draw a box; Enter replaces the object, Esc leaves it.";
+}
+
+export async function accept() {
+  const { draft, walk } = app;
+  if (!draft) {
+    if (walk) await decide(true);
+    return;
+  }
+  await draft.pending.catch(() => {});
+  const mask = draft.mask?.trimmed();
+  if (app.draft !== draft || draft.accepting) return;
+  if (!mask) {
+    messages.note(draft.replaces === null
+      ? "There is no mask to accept."
+      : "There is no mask to accept. Esc and then Delete removes the object.");
+    return;
+  }
+  draft.accepting = true;
+  const chosen = classNow();
+  // Painted pixels are meant: they go to this object. A model's mask leaves others what is theirs.
+  const overlap = draft.state.painted ? "take" : "keep";
+  const edits = draft.replaces !== null && app.labels.objects.has(draft.replaces)
+    ? [{ op: "replace", id: draft.replaces, mask: mask.toRuns(), overlap }]
+    : [{ op: "add", mask: mask.toRuns(), class: chosen, overlap }];
+  const before = app.labels.objects.get(draft.replaces);
+  if (before && before.class !== chosen) edits.push({ op: "class", id: before.id, class: chosen });
+  await attempt(async () => {
+    await app.labels.edit(...edits);
+    if (app.draft !== draft) return;
+    app.draft = null;
+    if (walk && app.walk === walk) step(walk, "accepted");
+  });
+  draft.accepting = false;
+}
+
+export function drop() {
+  if (app.draft) app.draft = null;
+  else if (app.walk) app.walk = null;
+  else app.selected = null;
+  show();
+}
+
+export function pick(id) {
+  const known = id === null || classes().some((item) => item.id === id);
+  if (!known) return;
+  const { draft, walk } = app;
+  if (!draft && !walk && app.selected !== null) {
+    attempt(() => app.labels.edit({ op: "class", id: app.selected, class: id }));
+  } else if (!draft && walk) suggestion().class = id;
+  else {
+    app.activeClass = id;
+    app.choices += 1;
+    if (draft && (draft.objectClass !== undefined || walk)) draft.objectClass = id;
+  }
+  show();
+}
+
+export function select(id) {
+  if (app.draft) return;
+  app.selected = app.selected === id ? null : id;
+  if (app.selected !== null) {
+    app.walk = null;
+    stage.view.show(app.labels.objects.get(id).mask);
+  }
+  show();
+}
+
+export async function remove() {
+  const { selected } = app;
+  if (selected === null || app.draft) return;
+  app.selected = null;
+  await attempt(() => app.labels.edit({ op: "remove", id: selected }));
+}
+
+export async function undo(back) {
+  const { draft, walk } = app;
+  if (draft && (back ? draft.undo() : draft.redo())) {
+    show();
+    return;
+  }
+  if (draft && (!draft.empty || draft.replaces !== null)) return;
+  app.draft = null;
+  if (back && walk?.past.length && !(await undoDecision(walk))) return;
+  if (!back || !walk) {
+    if (!(back ? app.labels.undo : app.labels.redo)) return;
+    await attempt(() => app.labels.step(back ? "undo" : "redo"));
+    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
+  }
+  show();
+}
+
+export function alternative(by) {
+  app.draft?.alternative(by);
+  show();
+}

@@ -1,0 +1,123 @@
+/** What fails, and what the server tells: its events, its end, and its coming back. */
+
+import { get, server } from "./api.js";
+import { app, messages } from "./app.js";
+import { encode } from "./images.js";
+import { lists, training } from "./main.js";
+import { show } from "./scene.js";
+import { byId } from "./show.js";
+
+export function say(error) {
+  if (error.name === "AbortError") return;
+  if (error.code === "gone" || error.code === "restarted") {
+    gone();
+    return;
+  }
+  if (error.code === "stale") {
+    messages.bad("Another tab or program changed this image. Its labels were loaded again; nothing of it was lost. " +
+      (app.draft ? "What you are drawing is kept: Enter accepts it." : "Do it again if it is still needed."));
+    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
+  } else messages.bad(error.message);
+}
+
+/** Run something of the server; failures become messages. Returns whether it worked. */
+export async function attempt(action, busy = "") {
+  if (busy) byId("busy").textContent = busy;
+  try {
+    await action();
+    return true;
+  } catch (error) {
+    if (!error.code && error.name !== "AbortError") console.error(error);
+    say(error);
+    return false;
+  } finally {
+    if (busy && byId("busy").textContent === busy) byId("busy").textContent = "";
+    if (app.labels) show();
+  }
+}
+
+export function gone() {
+  if (app.gone) return;
+  app.gone = true;
+  messages.bad("The server does not answer. What was accepted is on disk, what you are drawing is kept here. " +
+    "Start `simmat annotate` again with the same port: this page goes on by itself.", "gone");
+  if (app.labels) show();
+  retry();
+}
+
+export async function retry() {
+  while (app.gone) {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    try {
+      await get("/api/session");
+      await back();
+    } catch (error) {
+      if (error.code === "token") {
+        messages.bad("The server was started again: open the address that it printed, in another tab. " +
+          "This page then goes on with what it holds.", "gone");
+      }
+    }
+  }
+}
+
+/** The server answers again, perhaps another one: read everything, keep what is being drawn. */
+export async function back() {
+  const session = await get("/api/session");
+  if (session.folder !== app.session.folder) {
+    if (!app.gone) retry(app.gone = true);
+    messages.bad(`Another folder is served here now: ${session.folder}. What you are drawing is of ` +
+      `${app.session.folder} and cannot be saved here. Reload the page to go on with the other folder.`, "gone");
+    show();
+    return;
+  }
+  app.session = session;
+  server.session = session.session;
+  app.gone = false;
+  messages.clear("gone");
+  await load();
+  if (app.labels) {
+    app.ready = false;
+    await app.labels.refresh();
+    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
+    messages.note("The server is back; the labels were read again.");
+    show();
+    await encode();
+  }
+}
+
+export const EVENTS = {
+  hello: ({ session }) => {
+    if (session !== server.session) attempt(back);
+  },
+  gone,
+  image: ({ key, version, ...state }) => {
+    lists.update(key, state);
+    if (key !== app.image?.key) return;
+    attempt(async () => {
+      if (!(await app.labels.refresh(version))) return;
+      if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
+      messages.note("Another tab changed this image: its labels were loaded again.");
+    });
+  },
+  training: (state) => training.show(state),
+  model: (model) => {
+    app.session.model = model;
+    app.ready = false;
+    training.showModel(model);
+    const words = [model.path, app.session.folder].map((path) => (/[^\w./:\\-]/.test(path) ? `"${path}"` : path));
+    messages.note("The new model is better on validation and is used from now on.\n" +
+      `For all images: simmat predict ${words.join(" ")} --everything --out OUT`, true, "model");
+    if (app.image) attempt(encode);
+  },
+  classes: ({ classes: now }) => {
+    app.session.classes = now;
+    if (app.labels) show();
+  },
+};
+
+export async function load() {
+  const { images } = await get("/api/images");
+  lists.setImages(images);
+  training.show(app.session.training);
+  training.showModel(app.session.model);
+}

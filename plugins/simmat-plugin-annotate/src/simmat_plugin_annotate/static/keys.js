@@ -1,0 +1,122 @@
+/** What keys and buttons do. */
+
+import { download } from "./api.js";
+import { app, classes, inside } from "./app.js";
+import { accept, alternative, drop, pick, prompt, redrawSelected, remove, setTool, undo } from "./drawing.js";
+import { attempt } from "./events.js";
+import { open, openUnsure, setDone } from "./images.js";
+import { lists, panel, stage, training } from "./main.js";
+import { show } from "./scene.js";
+import { byId } from "./show.js";
+import { acceptAll, decide, suggest } from "./suggestions.js";
+
+function resize(factor) {
+  setRadius(app.radius * factor);
+}
+
+function setRadius(radius) {
+  app.radius = Math.min(200, Math.max(0.5, radius));
+  byId("brush").value = Math.log2(app.radius);
+  byId("brush-size").title = `Brush of ${(2 * app.radius).toPrecision(3)} pixels (, and .)`;
+  stage.redraw();
+}
+
+/** Click in the middle of the view, with the keyboard. */
+function clickMiddle(label) {
+  const at = stage.middle;
+  if (inside(at)) prompt((draft) => draft.addPoint(at, label));
+}
+
+const PAN_PX = 80;
+const FINE_PX = 4; // with Shift
+const KEYS = {
+  Enter: accept, " ": accept, Escape: drop, a: () => alternative(1), A: () => alternative(-1),
+  c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
+  ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
+  p: () => clickMiddle(1), m: () => clickMiddle(0),
+  s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
+  PageDown: () => open(lists.neighbour(1)), PageUp: () => open(lists.neighbour(-1)), u: openUnsure, d: setDone,
+  f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
+  "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
+  ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
+  ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
+  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
+};
+
+function hide() {
+  app.hidden = !app.hidden;
+  show();
+}
+
+function help() {
+  byId("help").showModal();
+}
+
+document.addEventListener("keydown", (event) => {
+  const { target } = event;
+  if (byId("help").open || !app.labels) return;
+  const typing = target.matches("input, select");
+  if (typing) {
+    if (event.key === "Escape" || (event.key === "Enter" && target.type === "number")) stage.canvas.focus();
+    return;
+  }
+  // [ and ] are typed with AltGr, which is Ctrl and Alt on some systems, or with Option on others.
+  const bracket = ["[", "]"].includes(event.key);
+  if ((event.ctrlKey || event.metaKey) && !bracket) {
+    const key = event.key.toLowerCase();
+    if (key === "z" || key === "y") {
+      event.preventDefault();
+      undo(key === "z" && !event.shiftKey);
+    }
+    return;
+  }
+  if (event.altKey && !bracket) return;
+  if (target.matches("button, a, summary") && [" ", "Enter"].includes(event.key)) return; // presses it
+  if (/^[0-9]$/.test(event.key)) {
+    pick(event.key === "0" ? null : (classes()[Number(event.key) - 1]?.id ?? -1));
+    return;
+  }
+  if (event.key === "Enter" && event.shiftKey) {
+    acceptAll();
+    return;
+  }
+  const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
+  if (!action) return;
+  event.preventDefault();
+  if (event.repeat && !/Arrow|[[\],.+=-]/.test(event.key)) return;
+  action(event.shiftKey ? FINE_PX : PAN_PX);
+  stage.redraw();
+});
+
+const BUTTONS = {
+  previous: () => open(lists.neighbour(-1)), following: () => open(lists.neighbour(1)), unsure: openUnsure, done: setDone,
+  "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
+  suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
+  delete: remove,
+};
+for (const [id, action] of Object.entries(BUTTONS)) {
+  byId(id).addEventListener("click", () => {
+    if (!app.labels) return;
+    stage.canvas.focus({ preventScroll: true }); // so that the keys that follow are of the image
+    action();
+  });
+}
+document.addEventListener("click", ({ target, detail }) => {
+  // The keys that follow are of the image; who chooses with the keyboard stays in the list of classes or objects.
+  if (target.closest("#images button") || (detail > 0 && target.closest("#classes button, #objects button"))) {
+    stage.canvas.focus({ preventScroll: true });
+  }
+}, { capture: true }); // before the row makes way for a new one
+byId("brush").addEventListener("input", ({ target }) => setRadius(2 ** Number(target.value)));
+byId("train").addEventListener("click", () => {
+  stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
+  attempt(() => training.toggle());
+});
+byId("export").addEventListener("click", () => {
+  stage.canvas.focus({ preventScroll: true });
+  attempt(() => download("/api/export/coco"), "Exporting …");
+});
+
+window.addEventListener("beforeunload", (event) => {
+  if (app.draft?.mask || app.drafts.size) event.preventDefault(); // a mask that was not accepted would be lost
+});

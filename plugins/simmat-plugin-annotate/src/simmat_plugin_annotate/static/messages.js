@@ -1,0 +1,40 @@
+/** Short messages over the image. */
+
+import { element } from "./show.js";
+
+const NOTE_MS = 7000;
+const MOST = 4; // messages at once
+
+export class Messages {
+  constructor(place) {
+    this.place = place;
+    this.shown = new Map();
+  }
+
+  /** Say something; it goes by itself unless it is to `stay`. One message of a `kind` at a time. */
+  note(text, stay = false, kind = text) {
+    const message = this.#add(text, "message", kind);
+    if (!stay) setTimeout(() => this.shown.get(kind) === message && this.clear(kind), NOTE_MS);
+  }
+
+  /** Say what failed; it stays until it is closed. One message of a `kind` at a time. */
+  bad(text, kind = text) {
+    this.#add(text, "message bad", kind);
+  }
+
+  clear(kind) {
+    this.shown.get(kind)?.remove();
+    this.shown.delete(kind);
+  }
+
+  #add(text, className, kind) {
+    this.clear(kind);
+    const message = element("div", { class: className }, element("span", {}, text));
+    message.append(element("button", { "aria-label": "Close", onclick: () => this.clear(kind) }, "×"));
+    this.place.append(message);
+    this.shown.set(kind, message);
+    const old = [...this.shown.keys()].filter((shown) => shown !== "gone"); // which stays until the server is back
+    for (const shown of old.slice(0, -MOST)) this.clear(shown);
+    return message;
+  }
+}

@@ -1,0 +1,126 @@
+/** What the page shows of the state: the scene of the canvas, and the words and buttons around it. */
+
+import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
+import { lists, panel, stage } from "./main.js";
+import { byId, clock, press, shownValue } from "./show.js";
+
+const WHITE = [255, 255, 255];
+
+export function scene() {
+  if (!app.raster) return null;
+  const shapes = [];
+  const shown = app.hidden ? [] : app.labels.objects.values();
+  for (const object of shown) {
+    if (object.id === app.draft?.replaces) continue;
+    const chosen = object.id === app.selected;
+    shapes.push({ mask: object.mask, colour: colourOfObject(object), alpha: chosen ? 0.5 : 0.3, line: chosen ? 3 : 1.5 });
+  }
+  const current = suggestion();
+  if (app.walk) {
+    for (const [i, item] of app.walk.items.entries()) {
+      if (i > app.walk.at) shapes.push({ mask: item.mask, colour: WHITE, alpha: 0, line: 1, dash: [3, 3] });
+    }
+  }
+  const drawn = app.draft ? app.draft.mask : current?.mask;
+  if (drawn) shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, alpha: 0.5, line: 2, dash: [6, 4] });
+  return {
+    raster: app.raster,
+    display: panel.display,
+    shapes,
+    points: app.draft?.state.points ?? [],
+    box: app.draft?.state.box ?? null,
+    brush: app.tool === "click" ? null : { radius: app.radius, erases: app.tool === "eraser" },
+  };
+}
+
+/** Bring the page up to date with the state. */
+export function show() {
+  lists.showObjects();
+  lists.showClasses(classNow());
+  showPrompt();
+  const { labels, draft, walk } = app;
+  byId("undo").disabled = !(draft?.past.length || walk?.past.length || labels?.undo);
+  byId("redo").disabled = !(draft?.future.length || labels?.redo);
+  for (const tool of ["click", "brush", "eraser"]) press(byId(`tool-${tool}`), app.tool === tool);
+  press(byId("suggest"), walk !== null);
+  press(byId("done"), Boolean(labels?.done));
+  press(byId("hide"), app.hidden);
+  byId("brush-size").hidden = app.tool === "click";
+  byId("selected-actions").hidden = app.selected === null || draft !== null;
+  stage.canvas.style.cursor = app.tool === "click" ? "crosshair" : "none";
+  showSaved();
+  document.body.dataset.state = JSON.stringify({
+    key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
+    draft: draft !== null, waiting: draft?.waiting ?? false, walk: walk ? [walk.at, walk.items.length] : null,
+    selected: app.selected, ready: app.ready, gone: app.gone,
+  });
+  stage.redraw();
+}
+
+export function showPrompt() {
+  const text = byId("prompt");
+  const { draft, walk } = app;
+  const named = (id) => {
+    const known = classes().find((item) => item.id === id);
+    return known ? `, ${known.name}` : "";
+  };
+  if (draft) {
+    const { masks, index, doubt } = draft.state;
+    if (draft.waiting) text.textContent = app.ready ? "Segmenting …" : "Encoding the image …";
+    else if (!draft.mask) text.textContent = "Nothing found here. Click again, draw a box or use the brush. Esc drops it.";
+    else {
+      const found = draft.answer;
+      const alternatives = found ? `, mask ${index + 1} of ${masks.length}` : "";
+      const score = found ? `Predicted IoU ${found.score.toFixed(2)}${alternatives}` : `Painted, ${draft.mask.area} px`;
+      const what = draft.replaces !== null ? " in place of the selected object" : "";
+      const next = found && masks.length > 1 ? ", A shows the next mask" : "";
+      text.textContent =
+        `${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${doubt && found ? ` ${doubt}` : ""}`;
+    }
+  } else if (walk) {
+    const current = suggestion();
+    const place = `Suggestion ${walk.at + 1} of ${walk.items.length}, score ${current.score.toFixed(2)}`;
+    text.textContent = `${place}${named(classNow())}. Enter accepts, N refuses, Shift+Enter accepts all that are left, Esc stops.`;
+  } else if (app.selected !== null) {
+    const object = app.labels.objects.get(app.selected);
+    text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
+      "B and E its pixels, R draws it again, Delete deletes it.";
+  } else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
+  else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";
+  text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null);
+}
+
+export function showSaved() {
+  const { labels } = app;
+  if (!labels) return;
+  const count = `${labels.objects.size} object${labels.objects.size === 1 ? "" : "s"} on disk`;
+  byId("saved").textContent = app.gone
+    ? "The server is gone: nothing is saved now"
+    : labels.savedAt ? `Saved ${clock(labels.savedAt)}, ${count}` : count;
+}
+
+export function showValue() {
+  const { cursor, raster } = app;
+  const zoom = stage.view.zoom;
+  byId("zoom").textContent = zoom >= 1 ? `${Number(zoom.toPrecision(3))} × native` : `${(100 * zoom).toPrecision(3)} %`;
+  const text = byId("value");
+  if (!raster || !cursor || !inside(cursor)) {
+    text.textContent = raster ? `${raster.width} × ${raster.height} px` : "–";
+    return;
+  }
+  const [x, y] = cursor.map(Math.floor);
+  const { display } = panel;
+  const read = display.channels.map((index) => raster.value(index, x, y));
+  const parts = read.map((found, i) => {
+    const channel = app.image.channels[display.channels[i]];
+    if (!found) return `${channel.name} …`;
+    const range = channel.range ? (channel.range[1] - channel.range[0]) / 5 : 1;
+    const whole = channel.unit === "count" && Math.abs(found.value - Math.round(found.value)) <= found.step;
+    const value = found.value === null ? "no data" : shownValue(found.value, channel, whole ? 1000 : range);
+    return `${channel.name} ${found.exact ? "" : "≈ "}${value}`;
+  });
+  if (display.mode === "index" && read.every((found) => found && found.value !== null)) {
+    parts.unshift(`index ${((read[0].value - read[1].value) / (read[0].value + read[1].value)).toFixed(3)}`);
+  }
+  text.textContent = `x ${x}, y ${y}: ${parts.join(", ")}`;
+}

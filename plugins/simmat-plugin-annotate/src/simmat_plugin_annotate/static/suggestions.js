@@ -1,0 +1,118 @@
+/** Walk through the objects that the model finds. */
+
+import { get } from "./api.js";
+import { activeClass, app, classNow, messages, suggestion } from "./app.js";
+import { accept } from "./drawing.js";
+import { attempt } from "./events.js";
+import { stage } from "./main.js";
+import { Mask } from "./masks.js";
+import { show } from "./scene.js";
+import { byId } from "./show.js";
+
+export async function suggest() {
+  if (app.walk) {
+    app.walk = null;
+    show();
+    return;
+  }
+  const { key } = app.image;
+  if (app.looking) return;
+  const looking = new AbortController();
+  app.looking = looking;
+  await attempt(async () => {
+    const { objects, how } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}`, looking.signal);
+    if (key !== app.image.key) return;
+    while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
+    if (key !== app.image.key) return;
+    if (!objects.length) {
+      const none = `The model finds no ${app.labels.objects.size ? "further " : ""}object here.`;
+      messages.note(`${none} Click what it misses: the more is labelled and the longer a training, the more it finds.`);
+      return;
+    }
+    app.selected = null;
+    app.walk = { items: objects.map((item) => ({ ...item, mask: Mask.fromRuns(item.mask) })), at: 0, past: [] };
+    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${how === "dense" ? "dense head" : "grid of clicks"})`;
+    look();
+  }, "Looking for every object …");
+  if (app.looking === looking) app.looking = null;
+}
+
+/** The pixels in view as [x0, y0, x1, y1]; of a large image suggestions are for these. */
+export function seenBox() {
+  const { view } = stage;
+  const within = (value, most) => Math.min(most, Math.max(0, value));
+  const [left, top] = view.toImage(0, 0);
+  const [right, bottom] = view.toImage(view.width, view.height);
+  const [x0, y0] = [within(Math.floor(left), app.raster.width - 1), within(Math.floor(top), app.raster.height - 1)];
+  return [x0, y0, Math.max(x0 + 1, within(Math.ceil(right), app.raster.width)),
+    Math.max(y0 + 1, within(Math.ceil(bottom), app.raster.height))];
+}
+
+/** Bring the suggestion that is asked about into view. */
+export function look() {
+  stage.view.show(suggestion().mask);
+}
+
+export async function decide(accepted) {
+  const { walk } = app;
+  if (!walk || walk.deciding) return;
+  const { mask } = suggestion();
+  walk.deciding = true;
+  if (!accepted) step(walk, "refused");
+  else {
+    await attempt(async () => {
+      await app.labels.edit({ op: "add", mask: mask.toRuns(), class: classNow(), overlap: "keep" });
+      if (app.walk === walk) step(walk, "accepted");
+    });
+  }
+  walk.deciding = false;
+  show();
+}
+
+export function step(walk, decision) {
+  walk.past.push(decision);
+  walk.at += 1;
+  if (walk.at >= walk.items.length) {
+    const count = walk.past.filter((past) => past === "accepted").length;
+    messages.note(`All suggestions looked at: ${count} accepted, ${walk.past.length - count} refused.`);
+    app.walk = null;
+  } else look();
+  show();
+}
+
+export async function undoDecision(walk) {
+  if (walk.past.at(-1) === "accepted" && !(await attempt(() => app.labels.step("undo")))) return false;
+  walk.past.pop();
+  walk.at -= 1;
+  look();
+  return true;
+}
+
+export async function acceptAll() {
+  const { walk } = app;
+  if (!walk) return accept();
+  if (walk.deciding) return;
+  walk.deciding = true;
+  let added = 0;
+  const from = walk.at;
+  const { edits: most, body } = app.session.limits;
+  await attempt(async () => {
+    while (walk.at < walk.items.length) {
+      const batch = [];
+      let bytes = 1000;
+      for (const item of walk.items.slice(walk.at, walk.at + most)) {
+        const edit = { op: "add", mask: item.mask.toRuns(), class: item.class ?? activeClass(), overlap: "skip" };
+        bytes += JSON.stringify(edit).length + 1;
+        if (batch.length && bytes > body) break;
+        batch.push(edit);
+      }
+      added += (await app.labels.edit(...batch)).added.length;
+      walk.at += batch.length; // these are not sent again, whatever becomes of the others
+      walk.past = []; // Ctrl+Z takes back the batch
+    }
+    app.walk = null;
+    const covered = walk.items.length - from - added;
+    messages.note(`${added} suggestions accepted.${covered ? ` ${covered} were covered by others.` : ""} Ctrl+Z takes them back.`);
+  }, "Saving …");
+  walk.deciding = false;
+}
