@@ -87,6 +87,14 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
         assert f"\n  {name} " in said
 
 
+@pytest.mark.parametrize("args", [[], ["data"]])
+def test_a_group_without_a_command_shows_its_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A newcomer types the name alone, which is no mistake."""
+    assert run(args) == 0
+    said = capsys.readouterr()
+    assert (said.out.startswith("Usage: simmat"), said.err) == (True, "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_table_is_there(name: str) -> None:
     """The table is written by hand; a typing error in it would show only when the command is run."""

@@ -45,6 +45,10 @@ COMMANDS = {
 class Group(click.Group):
     """A group of SimMAT's and plugins' commands; the error for an unknown command names the nearest."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help where no command is given; click's own answer depends on its version."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""
         return sorted([*super().list_commands(ctx), *_plugin_commands(ctx)])
