@@ -128,7 +128,7 @@ def train(
         The run's folder.
 
     Raises:
-        TypeError: a setting is unknown.
+        TypeError: a setting is unknown, or `data` is neither a folder nor a data set.
         SimMATError: settings, data, weights or the output folder are wrong.
     """
     from simmat.config import TrainConfig
@@ -258,8 +258,17 @@ def _with(registry: Registry, modality: Modality | None) -> tuple[Registry, str 
 
 
 def _root(data: str | Path | Dataset) -> Path:
-    """Return the folder of a data set."""
-    return Path(data) if isinstance(data, str | os.PathLike) else data.root
+    """Return the folder of a data set; raise TypeError for arrays and others."""
+    from simmat.data.dataset import Dataset
+
+    if isinstance(data, Dataset):
+        return data.root
+    if not isinstance(data, str | os.PathLike):
+        raise TypeError(
+            f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; of arrays make one with "
+            "simmat.Dataset.from_arrays(images, masks)"
+        )
+    return Path(data)
 
 
 def _local(source: str | Path) -> Path:

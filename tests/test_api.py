@@ -128,6 +128,12 @@ def test_an_unknown_setting_is_a_type_error(tmp_path: Path) -> None:
         simmat.train(modality="gray", data=tmp_path, out=tmp_path / "run", step=1)
 
 
+def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(tmp_path: Path) -> None:
+    """A pair of images and masks is what other libraries take."""
+    with pytest.raises(TypeError, match=r"tuple.*Dataset\.from_arrays\(images, masks\)"):
+        simmat.train(modality="gray", data=([], []), out=tmp_path / "run", registry=registry())  # type: ignore[arg-type]
+
+
 def test_what_is_installed_is_listed() -> None:
     """The first thing one asks."""
     assert {"gray", "rgb", "raster"} <= set(simmat.list_modalities(registry()))
