@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from simmat.data.card import DataCard
+from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import DataError
+from simmat.sensors.builtin import Gray
 
 
 def samples(count: int, split: str = "") -> list[Sample]:
@@ -68,7 +71,10 @@ def test_named_splits_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])
-def test_too_few_images_to_cut_are_refused(count: int, split: str) -> None:
-    """An empty split would only show up later, as a stranger error."""
-    with pytest.raises(DataError, match="at least"):
-        decide_splits(Path("D"), samples(count, split), "x")
+def test_too_few_images_to_split_can_be_opened_and_not_trained_on(count: int, split: str) -> None:
+    """Labels of one image can be converted and looked at; who trains is told how many images it takes."""
+    listing = decide_splits(Path("D"), samples(count, split), "x")
+    assert counts(listing.samples) == {"train": count, "val": 0, "test": 0}
+    dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), listing.samples, listing.split_note)
+    with pytest.raises(DataError, match=rf"val split is empty.* {count} train.*[Aa]t least 3.*manifest\.csv"):
+        dataset.split("val")

@@ -106,8 +106,13 @@ class Dataset:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
         found = tuple(sample for sample in self.samples if sample.split == name)
         if not found:
-            have = [split for split in SPLITS if any(sample.split == split for sample in self.samples)]
-            raise DataError(f"{self.root}: the {name} split is empty; the data set has {', '.join(have)}")
+            counts = ((split, sum(sample.split == split for sample in self.samples)) for split in SPLITS)
+            have = ", ".join(f"{count} {split}" for split, count in counts if count)
+            parts = "blocks of a smaller --crop" if self.card.crop else "images, or --crop N for large ones,"
+            raise DataError(
+                f"{self.root}: the {name} split is empty; the data set has {have}. At least 3 labelled {parts} make "
+                "train, val and test; or name the split of each image in manifest.csv"
+            )
         return found
 
     def image(self, sample: Sample) -> SensorImage:

@@ -166,8 +166,9 @@ def decide_splits(
 
     Samples without a mask are set aside first, so that each split has its fraction of the labelled ones. Without any
     split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val, 15 % of
-    train become val. Samples with the same reference file stay together. The order is that of sha256(id), so it needs
-    no seed and does not depend on the order of the files.
+    train become val. Where there are too few images for that, val and test are empty. Samples with the same reference
+    file stay together. The order is that of sha256(id), so it needs no seed and does not depend on the order of the
+    files.
 
     Args:
         samples: all with a split or all without.
@@ -176,7 +177,7 @@ def decide_splits(
         divider: divides the images into blocks, which are split instead.
 
     Raises:
-        DataError: too few images, or an image is in two splits.
+        DataError: an image is in two splits.
     """
     unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
     samples = [sample for sample in samples if not masks or sample.has_mask]
@@ -186,20 +187,15 @@ def decide_splits(
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
-    kind, hint = "images", ", --crop N for large images"
+    kind = "images"
     if divider is not None:
         samples = divider.blocks(samples)
-        kind, hint = "blocks", ", a smaller --crop"
+        kind = "blocks"
     named = {sample.split for sample in samples if sample.split}
     chosen: dict[_Place, str] = {}
     if not named:
         groups = _groups(samples)
-        share = max(round(SHARE * len(groups)), 1)
-        if len(groups) < 3:
-            raise DataError(
-                f"{root}: {len(groups)} labelled {kind} cannot be split into train, val and test; "
-                f"at least 3 are needed{hint}, or a split column in manifest.csv"
-            )
+        share = max(round(SHARE * len(groups)), 1) if len(groups) >= 3 else 0
         chosen = dict.fromkeys(groups, "train")
         chosen |= dict.fromkeys(groups[:share], "val") | dict.fromkeys(groups[share : 2 * share], "test")
         note = (
@@ -208,11 +204,7 @@ def decide_splits(
         )
     elif "train" in named and "val" not in named:
         training = _groups([sample for sample in samples if sample.split == "train"])
-        share = max(round(SHARE * len(training)), 1)
-        if len(training) < 2:
-            raise DataError(
-                f"{root}: {said_by} names one train {kind[:-1]} and no val; at least 2 train {kind} are needed{hint}"
-            )
+        share = max(round(SHARE * len(training)), 1) if len(training) >= 2 else 0
         chosen = dict.fromkeys(training[:share], "val")
         note = (
             f"{said_by} of {root} names no val split: by the hash of the ids, {share} of the {len(training)} train "

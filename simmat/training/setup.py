@@ -207,6 +207,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = _opened(config, adapter)
+    dataset.split("val")  # refused before all files are read
     config = _with_heads(config, foundation, dataset, known)
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
