@@ -105,6 +105,29 @@ def coco_set(root: Path, annotations: list[dict[str, object]], size: tuple[int, 
     return root
 
 
+def test_two_images_are_enough(tmp_path: Path) -> None:
+    """Splits are the business of training; an annotator's first export may hold one image."""
+    start = coco_set(tmp_path / "coco", [{"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]}])
+    document = json.loads((start / "annotations.json").read_text())
+    (start / "annotations.json").write_text(json.dumps({**document, "images": document["images"][:1]}))
+    for kind in (*FORMATS[1:], "masks"):
+        done = convert(start, tmp_path / kind, Raster(), kind)
+        assert (done.images, done.objects, done.notes) == (1, 1, ())
+        assert convert(tmp_path / kind, tmp_path / f"{kind}-back", Raster(), "coco").images == 1
+
+
+def test_a_yolo_set_that_validates_on_its_training_images_is_read_once(tmp_path: Path) -> None:
+    """Ultralytics' own example has train = val; two copies of an image would be a leak."""
+    start = convert(mask_set(tmp_path / "masks", splits=True), tmp_path / "yolo", Raster(), "yolo")
+    listing = tmp_path / "yolo" / "data.yaml"
+    content = yaml.safe_load(listing.read_text())
+    listing.write_text(yaml.safe_dump({**content, "val": content["train"]}))
+    done = convert(tmp_path / "yolo", tmp_path / "coco", Raster(), "coco")
+    assert (start.images, done.images) == (3, 2)  # train and test
+    assert len(done.notes) == 1
+    assert "train/s0.tif in train and val" in done.notes[0]
+
+
 OVERLAPPING = [
     {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]},
     {"segmentation": [[6, 6, 20, 6, 20, 20, 6, 20]], "category_id": 2},

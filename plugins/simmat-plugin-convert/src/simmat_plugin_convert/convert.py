@@ -28,7 +28,7 @@ class Conversion:
         kind: the format that was read.
         images: number of images.
         objects: number of objects.
-        notes: losses and left-out images, one line each.
+        notes: losses, left-out images and what was read otherwise than it is stated, one line each.
     """
 
     kind: str
@@ -94,7 +94,7 @@ def convert(
         if losses.counts and not lossy:
             title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
-    return Conversion(found, len(labels.items), objects, tuple(losses.lines()))
+    return Conversion(found, len(labels.items), objects, tuple(filter(None, (labels.note, *losses.lines()))))
 
 
 def _check_upright(labels: Labels) -> None:

@@ -99,6 +99,7 @@ class Labels:
         card: other facts of the data set.
         has_splits: True if the format gives splits.
         skipped: number of images without labels, which are left out.
+        note: a sentence for the user on what was read otherwise than it is stated; "" if nothing was.
     """
 
     root: Path
@@ -107,6 +108,7 @@ class Labels:
     card: DataCard
     has_splits: bool
     skipped: int = 0
+    note: str = ""
 
 
 class ClassNumbers:

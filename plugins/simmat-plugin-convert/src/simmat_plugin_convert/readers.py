@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +212,16 @@ def read_yolo(source: Source) -> Labels:
     if len(set(listed.values())) < len(listed):
         raise DataError(f"{path}: two classes have the same name: {one_line(names)}")
     numbers = ClassNumbers(card.class_names, [name for _, name in sorted(listed.items())])
-    items, seen = [], set()
+    items: list[Item] = []
+    seen: dict[str, str] = {}
+    again: list[str] = []
     for split, image in _yolo_images(source, path, content):
         relative = image.relative_to(source.root).as_posix()
         if relative in seen:
-            source.problems.append(f"{path}: {relative} is listed twice")
+            if (first := seen[relative]) != split:
+                again.append(f"{relative} in {first} and {split}")
             continue
-        seen.add(relative)
+        seen[relative] = split
         files = find_image(source.root, [relative], source.adapter)
         if isinstance(files, str):
             source.problems.append(files)
@@ -234,7 +238,8 @@ def read_yolo(source: Source) -> Labels:
         name = stem_of("/".join(inner[place + 1 :]))
         head = name.split("/")[0]
         items.append(item.item(name.removeprefix(f"{head}/") if split_of_name(head) == split else name, split))
-    return source.done(items, numbers, card, "YOLO images", has_splits=True)
+    note = f"{len(again)} images are in two splits and are kept in the first (first: {again[0]})" if again else ""
+    return replace(source.done(items, numbers, card, "YOLO images", has_splits=True), note=note)
 
 
 def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
