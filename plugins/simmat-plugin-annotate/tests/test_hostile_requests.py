@@ -81,6 +81,14 @@ STRANGERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("a million channels", "GET", "/api/images/KEY/tiles/0/0/0?channels=" + "0," * 90 + "0", OWN, 422),
 ]
 
+
+def test_a_browser_without_the_token_is_shown_a_page(client: Client) -> None:
+    """Whoever opens the address without it is no program that reads json."""
+    status, headers, content = client.raw("GET", "/", headers={"Accept": "text/html,*/*"})
+    assert (status, headers["content-type"].split(";")[0]) == (401, "text/html")
+    assert b"simmat annotate" in content
+
+
 MASK = ADD["mask"]
 BODIES: list[tuple[str, str, Any, int]] = [
     ("no json", "next", b"{", 422),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import html
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -95,6 +96,9 @@ class Guard:
         if refused is None:
             return None
         status, code, message = refused
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            text = f"<!doctype html><title>SimMAT annotate</title><h1>No access</h1><p>{html.escape(message)}."
+            return HTMLResponse(text, status, {"connection": "close"})
         return JSONResponse(error_document(code, message), status, {"connection": "close"})
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
