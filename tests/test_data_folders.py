@@ -42,6 +42,15 @@ def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(tmp_path: P
     assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == [" ", "a", "b", "c"]
 
 
+def test_notes_beside_the_images_are_named_as_what_they_are(tmp_path: Path) -> None:
+    """Not as images and masks that do not match."""
+    put(tmp_path, *(f"images/{n}.npy" for n in "abc"), *(f"masks/{n}.png" for n in "abc"))
+    (tmp_path / "images/notes.txt").write_text("")
+    assert "notes.txt" in complaint(tmp_path)
+    assert "move them elsewhere" in complaint(tmp_path)
+    assert "do not match" not in complaint(tmp_path)
+
+
 def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
     """The usual layout of published sets; equal names in two splits are two samples."""
     splits = ("train", "val", "test")

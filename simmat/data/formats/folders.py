@@ -48,10 +48,13 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
     return decide_splits(root, samples, "the folders of images/", divider=divider)
 
 
-def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
+def find_samples(
+    root: Path, sources: Sequence[Source], *, masks: bool = True, others: list[str] | None = None
+) -> list[Sample]:
     """Match images with masks as `scan_folders` does; those without a mask are samples too. The split may be "".
 
-    `masks=False` is for a folder whose masks are yet to be made. DataError lists all problems.
+    `masks=False` is for a folder whose masks are yet to be made. Files that are neither images nor masks are a problem,
+    or with a list `others` are left out and described there. DataError lists all problems.
     """
     missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
     if missing and masks:
@@ -68,9 +71,13 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
     scan = _Scan(root, tuple(sources))
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     problems = [*scan.problems, *scan.mask_problems()]
-    if problems:
+    if others is not None:
+        others += scan.others
+    if problems or (scan.others and others is None):
         title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
-        raise DataError(all_problems(title, equal_problems(problems)))
+        if not problems:
+            title = f"{root}: {IMAGES}/ and {MASKS}/ hold files that are no images or masks; move them elsewhere:"
+        raise DataError(all_problems(title, equal_problems([*problems, *([] if others is not None else scan.others)])))
     return sorted(samples, key=lambda sample: sample.id)
 
 
@@ -181,11 +188,12 @@ class _Found:
 
 @dataclass
 class _Scan:
-    """Scans the folders of a data set once, and collects problems."""
+    """Scans the folders of a data set once, and collects problems; `others` describes files of other kinds."""
 
     root: Path
     sources: tuple[Source, ...]
     problems: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     folders: _Folders = field(init=False)
     masks: _Found = field(init=False)
     used: list[str] = field(default_factory=list)
@@ -267,7 +275,7 @@ class _Scan:
         return found.files
 
     def _note(self, found: _Found, kind: str, other: str) -> None:
-        self.problems += [f"{self._name(path)}: {other}" for path in found.others()]
+        self.others += [f"{self._name(path)}: {other}" for path in found.others()]
         for paths in found.twice.values():
             self.problems.append(f"two {kind} with the same name: {', '.join(map(self._name, sorted(paths)))}")
 
