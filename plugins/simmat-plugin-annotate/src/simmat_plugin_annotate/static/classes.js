@@ -13,9 +13,13 @@ byId("new-class").addEventListener("submit", (event) => {
   const input = byId("class-name");
   const name = input.value.trim();
   const { choices } = app;
-  if (!name) return;
-  input.value = ""; // at once: what is typed while the server works is of the next class
-  stage.canvas.focus();
+  if (!name) {
+    stage.canvas.focus({ preventScroll: true });
+    return;
+  }
+  input.value = ""; // at once, and the focus stays: what is typed next is the name of the next class
+  input.placeholder = "Next class, or Enter to end";
+  input.focus();
   setClasses((known) => [...known, { id: null, name, colour: null }]).then((added) => {
     if (!added && !input.value) input.value = name;
     else if (added && app.choices === choices) app.activeClass = classes().at(-1).id;
