@@ -129,7 +129,7 @@ def test_with_the_first_class_masks_hold_classes(root: Path, bundle: Path) -> No
         keys = client.keys()
         client.edit(keys["s0"], 0, {"op": "add", "mask": square(0, 0, 4, 4)}, {"op": "add", "mask": square(4, 0, 8, 4)})
         client.edit(keys["s1"], 0, {"op": "add", "mask": square(0, 0, 4, 4)})
-        client.done(f"/api/images/{keys['s2']}/done", {"version": 0, "done": True})
+        client.done(f"/api/images/{keys['s2']}/done", {"version": 0, "done": True, "empty": True})
         items = [{"id": None, "name": "cell"}, {"id": None, "name": "débris", "colour": "#010203"}]
         classes = client.done("/api/classes", {"classes": items})["classes"]
         assert [(one["id"], one["name"]) for one in classes] == [(1, "cell"), (2, "débris")]
@@ -149,6 +149,31 @@ def test_with_the_first_class_masks_hold_classes(root: Path, bundle: Path) -> No
     with served(root, bundle) as client:
         assert [one["id"] for one in client.get("/api/session")["classes"]] == [1, 2]
         client.done(f"/api/images/{keys['s0']}/undo", {"version": 1})
+
+
+def test_done_leaves_an_empty_mask_only_where_the_user_says_that_nothing_is_there(client: Client, root: Path) -> None:
+    """A training takes it as a fact; an object that is deleted from an image that was done is no such word."""
+    key = client.keys()["s0"]
+    status, answer = client.post(f"/api/images/{key}/done", {"version": 0, "done": True})
+    assert (status, answer["error"]["code"]) == (422, "data")
+    client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
+    assert client.done(f"/api/images/{key}/done", {"version": 1, "done": True})["done"]
+    assert not client.edit(key, 2, {"op": "remove", "id": 1})["done"]
+    assert not (root / "masks/s0.png").exists()
+    client.done(f"/api/images/{key}/done", {"version": 3, "done": True, "empty": True})
+    assert not on_disk(root, "s0").any()
+
+
+def test_an_image_that_cannot_be_read_is_marked_in_the_list(root: Path, bundle: Path) -> None:
+    """So that the page can skip it; a file of another kind beside the images is left out, and the page says so."""
+    (root / "images/s1.png").write_bytes(b"not a picture")
+    (root / "images/notes.txt").write_text("taken on Monday")
+    with served(root, bundle) as client:
+        assert "notes.txt" in client.get("/api/session")["notice"]
+        key = client.keys()["s1"]
+        status, _, _ = client.raw("GET", f"/api/images/{key}")
+        problems = {image["name"]: image["problem"] for image in client.get("/api/images")["images"]}
+        assert (status, problems["s0"], "s1.png" in problems["s1"]) == (422, "", True)
 
 
 def test_one_server_a_folder(client: Client, root: Path, bundle: Path) -> None:

@@ -14,7 +14,7 @@ def site(tmp_path_factory):
     """A server on equal images, of which each test takes its own, and the centres of their objects."""
     need_browser()
     folder = tmp_path_factory.mktemp("site")
-    centres = folder_of(folder, [*"abcdefghijklmno", HOSTILE])
+    centres = folder_of(folder, [*"abcdefghijklmnopqr", HOSTILE])
     server = Server(folder, "--modality", "gray", "--foundation", "lite", "--image-size", "128")
     yield server, centres
     server.kill()
@@ -129,7 +129,7 @@ def test_number_keys_give_and_change_classes_whose_names_are_shown_as_text(site,
         tab.page.fill("#class-name", name)
         tab.page.keyboard.press("Enter")
         until(lambda name=name: name in tab.text("#classes"), f"the class {name} is there")
-    tab.press("1")
+    tab.press("Enter", "1")
     tab.click(*centres[0])
     tab.saves("Enter")
     tab.press("2")
@@ -399,3 +399,44 @@ def test_the_next_image_is_told_in_one_message(opened):
         until(lambda before=before: tab.state()["key"] != before, "another image is open")
     assert tab.page.locator(".message").count() == 1
     assert tab.text("#image-name") in tab.text(".message")
+
+
+def test_a_second_class_is_typed_straight_after_the_first(opened):
+    """Its letters are no keys of the image: "body" has chosen the brush and marked the image as done."""
+    tab, _ = opened("g")
+    tab.page.click("#class-name")
+    tab.page.keyboard.type("udder\rbody\r")
+    until(lambda: "body" in tab.text("#classes"), "both classes are there")
+    assert "udder" in tab.text("#classes")
+    assert not tab.run("main.app.labels.done")
+    tab.press("Enter", "b")
+    assert tab.run("main.app.tool") == "brush"
+
+
+def test_done_asks_before_it_writes_an_empty_mask(site, opened):
+    """And says first that a drawn object is not accepted yet."""
+    _, centres = site
+    tab, mask = opened("p")
+    tab.click(*centres[0])
+    tab.press("d")
+    assert "not saved yet" in tab.text("#messages")
+    tab.press("Escape", "d")
+    assert "empty mask" in tab.text("#empty")
+    tab.press("Enter")
+    assert tab.state()["version"] == 0
+    tab.press("d")
+    tab.page.click("#is-empty")
+    until(mask.exists, "the empty mask is written")
+
+
+def test_page_down_skips_an_image_that_cannot_be_read(site, opened):
+    """It is marked in the list; before, the key stuck there."""
+    server, _ = site
+    tab, _ = opened("p")
+    (server.folder / "images/q.png").write_bytes(b"not a picture")
+    tab.press("PageDown")
+    until(lambda: tab.run("main.app.image.name") == "r", "the image after it is open")
+    assert "q cannot be opened and is skipped" in tab.text("#messages")
+    assert "1 cannot be opened" in tab.text("#counts")
+    tab.press("PageUp")
+    until(lambda: tab.run("main.app.image.name") == "p", "the image before it is open")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import simmat
-from simmat.errors import DataError, all_problems, equal_problems
+from simmat.errors import DataError, SimMATError, all_problems, equal_problems
 from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
 from simmat.results import ImageRecords, coco_document, run_lengths
@@ -165,12 +165,22 @@ class Annotator:
                     "objects": last_step.objects if last_step is not None else None if labelled else 0,
                     "uncertainty": self.service.rank(key),
                     "version": 0 if last_step is None else last_step.version,
+                    "problem": folder.problems.get(key, ""),
                 }
             )
         return images
 
     def image_document(self, key: str) -> dict[str, Any]:
-        """Return an image with its objects."""
+        """Return an image with its objects; keep the error of one that cannot be read, for the list of images."""
+        try:
+            document = self._image_document(key)
+        except SimMATError as error:
+            self.folder.problems[key] = str(error)
+            raise
+        self.folder.problems.pop(key, None)
+        return document
+
+    def _image_document(self, key: str) -> dict[str, Any]:
         labels, planes = self.folder.labels(key), self.folder.planes(key)
         georeference, channels = planes.georeference, planes.channels
         rgb, shown = rgb_indices(channels), display_channels(channels)

@@ -42,6 +42,7 @@ class LabelFolder:
         images: key of an image in addresses -> its files, sorted by name.
         home: folder of journals, tiles and embeddings.
         state: classes and other stored settings.
+        problems: key of an image that cannot be labelled -> why.
     """
 
     def __init__(self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]) -> None:
@@ -65,7 +66,7 @@ class LabelFolder:
         self._planes: dict[str, Planes] = {}
         self._labels: WeakValueDictionary[str, ImageLabels] = WeakValueDictionary()
         self._used: dict[str, ImageLabels] = {}  # most recently used last
-        self._faulty: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
         self._last_steps: dict[str, Record] = {}
         self._card = self._read_card(overrides)
         self._overrides = overrides
@@ -75,6 +76,7 @@ class LabelFolder:
                 self._stored = self._read_card({})
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
+        self._others: list[str] = []  # files that are neither images nor masks
         self.images = {_key_of(sample.id): sample for sample in self._find_images()}
         self._masks = {key: sample.mask for key, sample in self.images.items()}
         self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
@@ -95,18 +97,21 @@ class LabelFolder:
 
     @property
     def notice(self) -> str:
-        """A warning about the folder to show before labelling; "" if there is none."""
-        if self._faulty:
-            first, *rest = self._faulty.values()
-            more = f" ({len(rest)} more images in the terminal)" if rest else ""
-            return f"cannot be edited: {first}{more}"
+        """Warnings about the folder to show before labelling, one a line; "" if there is none."""
+        lines = []
+        if self.problems:
+            first, *rest = self.problems.values()
+            lines.append(f"cannot be edited: {first}" + (f" ({len(rest)} more images in the terminal)" if rest else ""))
         if self._card.regions in ("components", "classes"):
             joined = "that touch" if self._card.regions == "components" else "of an image"
-            return (
+            lines.append(
                 f"By card.toml a mask value is a class (regions = {self._card.regions!r}): for training, objects of "
                 f"one class {joined} are one region."
             )
-        return ""
+        if self._others:
+            more = f"; {len(self._others) - 1} more files too" if len(self._others) > 1 else ""
+            lines.append(f"left out: {self._others[0]}{more}")
+        return "\n".join(lines)
 
     def find(self, key: str) -> Sample:
         """Return the files of an image.
@@ -301,7 +306,7 @@ class LabelFolder:
         try:
             yield
         except (SimMATError, OSError) as error:
-            self._faulty[key] = str(error)
+            self.problems[key] = str(error)
             _log.warning("%s cannot be edited: %s", self.images[key].id, error)
 
     def _rewrite_masks(self) -> None:
@@ -378,7 +383,7 @@ class LabelFolder:
         found = (
             manifest_samples(self.root, self.adapter.sources)
             if self._has_manifest
-            else find_samples(self.root, self.adapter.sources, masks=False)
+            else find_samples(self.root, self.adapter.sources, masks=False, others=self._others)
         )
         if not found:
             raise DataError(f"{self.root}: no image in {IMAGES}/")

@@ -236,10 +236,23 @@ class ImageLabels:
             self._write(kind, changes)
             return self._edited(changes)
 
-    def set_done(self, version: int, done: bool) -> Edited:
-        """Mark the image as finished or not; without objects it gets an empty mask, so that it counts as labelled."""
+    def set_done(self, version: int, done: bool, *, empty: bool = False) -> Edited:
+        """Mark the image as finished or not.
+
+        Args:
+            version: version of the labels that the mark is for.
+            done: True if it is finished.
+            empty: True if the user says that nothing is in the image: only then one without objects is finished. It
+                gets an empty mask, so that it counts as labelled.
+
+        Raises:
+            StaleError: `version` is not the present one.
+            DataError: no object is marked, and the image is not said to be empty.
+        """
         with self.lock:
             self._check(version)
+            if done and not self.objects and not empty:
+                raise DataError("no object is marked in this image; mark one, or say that the image is empty")
             if done != self.done:
                 self._write("done", (), done=done)
             return Edited()
@@ -362,6 +375,8 @@ class ImageLabels:
         objects = apply_changes(self.objects, changes, self.size_hw)
         self._rule().values(objects, self._ignored)
         version = self.version + (kind != "written")
+        if self.done and not objects and kind in ("edit", "undo", "redo"):
+            done = False  # nobody said that the image is empty
         more = {} if done is None else {"done": done}
         self._append(self._record(kind, objects, version=version, changes=changes, sha256="", **more))
         self.unwritten, self.changed_s = True, time.monotonic()

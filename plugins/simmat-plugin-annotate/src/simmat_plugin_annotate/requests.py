@@ -88,10 +88,11 @@ class VersionBody(Document):
 
 
 class DoneBody(Document):
-    """Mark an image as finished or not."""
+    """Mark an image as finished or not; without objects only if the user says that it is `empty`."""
 
     version: Version
     done: bool
+    empty: bool = False
 
 
 class ClassItem(Document):

@@ -214,7 +214,7 @@ class Routes:
     async def done(self, request: Request) -> Response:
         """Mark an image as finished."""
         body = await _body(request, DoneBody)
-        return await self._changed(request, lambda labels: labels.set_done(body.version, body.done))
+        return await self._changed(request, lambda labels: labels.set_done(body.version, body.done, empty=body.empty))
 
     async def classes(self, request: Request) -> Response:
         """Replace the list of classes."""

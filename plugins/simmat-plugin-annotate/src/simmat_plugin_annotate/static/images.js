@@ -7,16 +7,27 @@ import { Labels } from "./labels.js";
 import { lists, panel, stage } from "./main.js";
 import { Raster } from "./raster.js";
 import { show } from "./scene.js";
-import { byId } from "./show.js";
+import { ask, byId } from "./show.js";
 
 const SETTLED_MS = 300; // an image that is only passed is not encoded
 
-export async function open(key) {
+/** Open an image; `by` 1 or -1 goes on to the one after or before it where it cannot be read. */
+export async function open(key, by = 0) {
   if (!key) return;
   const opening = ++app.opening;
   await attempt(async () => {
-    const image = await get(`/api/images/${key}`);
+    let image;
+    try {
+      image = await get(`/api/images/${key}`);
+    } catch (error) {
+      if (error.code !== "data") throw error;
+      const name = lists.unreadable(key, error.message);
+      messages.bad(`${name} cannot be opened${by ? " and is skipped" : ""}: ${error.message}`, `unreadable ${key}`);
+      if (by && opening === app.opening) await open(lists.neighbour(by, key), by);
+      return;
+    }
     if (opening !== app.opening) return;
+    lists.readable(key);
     app.raster?.close();
     app.looking?.abort();
     if (app.draft?.mask && app.image.key !== key) {
@@ -39,6 +50,11 @@ export async function open(key) {
     if (!image.ready) await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
     if (opening === app.opening) await encode();
   });
+}
+
+/** Open the image after (1) or before (-1) the open one. */
+export function turn(by) {
+  return open(lists.neighbour(by), by);
 }
 
 export async function encode() {
@@ -72,5 +88,13 @@ export async function openUnsure() {
 }
 
 export async function setDone() {
-  await attempt(() => app.labels.setDone(!app.labels.done));
+  const { labels, draft } = app;
+  const done = !labels.done;
+  if (done && draft?.mask) {
+    messages.note("What you are drawing is not saved yet: Enter accepts it, Esc drops it. Then D marks the image as done.");
+    return;
+  }
+  const empty = done && !labels.objects.size;
+  if (empty && (await ask(byId("empty"))) !== "empty") return;
+  await attempt(() => labels.setDone(done, empty));
 }

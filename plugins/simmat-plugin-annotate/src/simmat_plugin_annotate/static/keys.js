@@ -4,8 +4,8 @@ import { download } from "./api.js";
 import { app, classes, inside } from "./app.js";
 import { accept, alternative, drop, pick, prompt, redrawSelected, remove, setTool, undo } from "./drawing.js";
 import { attempt } from "./events.js";
-import { open, openUnsure, setDone } from "./images.js";
-import { lists, panel, stage, training } from "./main.js";
+import { openUnsure, setDone, turn } from "./images.js";
+import { panel, stage, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 import { acceptAll, decide, suggest } from "./suggestions.js";
@@ -35,7 +35,7 @@ const KEYS = {
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => clickMiddle(1), m: () => clickMiddle(0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
-  PageDown: () => open(lists.neighbour(1)), PageUp: () => open(lists.neighbour(-1)), u: openUnsure, d: setDone,
+  PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnsure, d: setDone,
   f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
@@ -54,7 +54,7 @@ function help() {
 
 document.addEventListener("keydown", (event) => {
   const { target } = event;
-  if (byId("help").open || !app.labels) return;
+  if (document.querySelector("dialog[open]") || !app.labels) return;
   const typing = target.matches("input, select");
   if (typing) {
     if (event.key === "Escape" || (event.key === "Enter" && target.type === "number")) stage.canvas.focus();
@@ -89,7 +89,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const BUTTONS = {
-  previous: () => open(lists.neighbour(-1)), following: () => open(lists.neighbour(1)), unsure: openUnsure, done: setDone,
+  previous: () => turn(-1), following: () => turn(1), unsure: openUnsure, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
   delete: remove,

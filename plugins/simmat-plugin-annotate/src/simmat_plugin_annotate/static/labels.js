@@ -49,8 +49,9 @@ export class Labels {
     return this.#post(action, {});
   }
 
-  setDone(done) {
-    return this.#post("done", { done });
+  /** @param empty whether the user says that nothing is in the image */
+  setDone(done, empty = false) {
+    return this.#post("done", { done, empty });
   }
 
   /** Read the image again where the server has another version; returns whether it had. */

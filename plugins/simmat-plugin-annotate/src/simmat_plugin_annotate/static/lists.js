@@ -36,7 +36,7 @@ export class Lists {
   }
 
   first() {
-    return (this.images.find((image) => !image.done && !image.labelled) ?? this.images[0])?.key ?? null;
+    return (this.images.find((image) => !image.done && !image.labelled && !image.problem) ?? this.images[0])?.key ?? null;
   }
 
   #passes(image) {
@@ -45,12 +45,21 @@ export class Lists {
     return states[byId("filter-state").value] && image.name.toLowerCase().includes(text);
   }
 
-  /** Key of the image before (-1) or after (1) the open one, of those that the filter lets through; null at the end. */
-  neighbour(by) {
-    const key = this.app.image?.key;
+  /** Mark an image as one that cannot be opened, and say why; returns its name. */
+  unreadable(key, problem) {
+    this.update(key, { problem });
+    return this.images.find((image) => image.key === key)?.name ?? key;
+  }
+
+  readable(key) {
+    if (this.images.find((image) => image.key === key)?.problem) this.update(key, { problem: "" });
+  }
+
+  /** Key of the image before (-1) or after (1) another one, of those that the filter lets through; null at the end. */
+  neighbour(by, key = this.app.image?.key) {
     const at = this.images.findIndex((image) => image.key === key);
     for (let i = at + by; i >= 0 && i < this.images.length; i += by) {
-      if (this.#passes(this.images[i])) return this.images[i].key;
+      if (this.#passes(this.images[i]) && !this.images[i].problem) return this.images[i].key;
     }
     return null;
   }
@@ -74,7 +83,8 @@ export class Lists {
     const passing = this.images.filter((image) => this.#passes(image)).length;
     const filtered = passing < this.images.length ? `${passing} of ` : "";
     const all = `${this.images.length} image${this.images.length === 1 ? "" : "s"}`;
-    byId("counts").textContent = `${filtered}${all}, ${labelled} labelled, ${done} done`;
+    const bad = this.images.filter((image) => image.problem).length;
+    byId("counts").textContent = `${filtered}${all}, ${labelled} labelled, ${done} done${bad ? `, ${bad} cannot be opened` : ""}`;
   }
 
   showImages() {
@@ -96,11 +106,11 @@ export class Lists {
   }
 
   #row(image) {
-    const { name, split, labelled, done, objects, uncertainty } = image;
-    const state = done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : "○";
+    const { name, split, labelled, done, objects, uncertainty, problem } = image;
+    const state = problem ? "✕" : done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : "○";
     const meaning = done ? "done" : labelled ? "labelled, not done" : "no labels";
     const sure = uncertainty === null || uncertainty === undefined ? "" : `, uncertainty ${uncertainty.toFixed(2)}`;
-    const title = `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}${sure}`;
+    const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}${sure}`;
     const button = element(
       "button",
       { title, onclick: () => this.act.open(image.key) },

@@ -53,6 +53,6 @@ await attempt(async () => {
   // While the server is gone, or is one of another folder, nothing but its coming back counts.
   listen((kind, data) => (kind === "hello" || !app.gone) && EVENTS[kind]?.(data));
   const wanted = location.hash.slice(1);
-  await open(lists.has(wanted) ? wanted : lists.first());
+  await open(lists.has(wanted) ? wanted : lists.first(), 1);
   stage.canvas.focus({ preventScroll: true });
 });

@@ -17,6 +17,13 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+/** Open a dialog; returns the value of the button that closes it, "" for Esc. */
+export function ask(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }));
+}
+
 export function press(button, pressed) {
   button.setAttribute("aria-pressed", String(pressed));
 }
