@@ -182,18 +182,24 @@ def test_an_index_with_other_channels_than_the_sensor_is_made_again(
     assert read_index(open_planes(root)).dataset.known_channels == before
 
 
+@pytest.mark.parametrize("is_link", [False, True])
 def test_a_folder_that_cannot_be_written_has_its_index_in_the_cache(
-    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch, is_link: bool
 ) -> None:
-    """Shared data lies where only one person may write."""
+    """Shared data lies where only one person may write; a link in data of a stranger leads anywhere."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     root = aged(folder_of(tmp_path / "set", 4))
-    (root / FOLDER).write_text("no folder can be made here")
+    if is_link:
+        (tmp_path / "elsewhere").mkdir()
+        (root / FOLDER).symlink_to("../elsewhere")
+    else:
+        (root / FOLDER).write_text("no folder can be made here")
     read_index(open_planes(root))
     loads.clear()
     read_index(open_planes(root))
     assert loads == []
     assert list((tmp_path / "cache").rglob("*.safetensors"))
+    assert not list(tmp_path.glob("elsewhere/*"))
 
 
 def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(

@@ -468,23 +468,27 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="device or a pipe"):
         atomic_write_text(pipe, "x")
     assert pipe.is_fifo()
+    with pytest.raises(OutputError, match="device or a pipe"), atomic_path("/dev/no-device"):  # /dev/stdout is a link
+        pytest.fail("root could write there")
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """Results often lie on another disk; who links to it wants them there."""
+@pytest.mark.parametrize("target", ["disk", "gone"])
+@pytest.mark.parametrize("dots", ["", "disk/../"])
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path, target: str, dots: str) -> None:
+    """In a data set or run of a stranger it could lead to any file of the user."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk/old.txt").write_text("old")
-    (tmp_path / "file.txt").symlink_to("disk/old.txt")
-    (tmp_path / "folder").symlink_to("disk")
-    atomic_write_text(tmp_path / "file.txt", "new")
-    assert (tmp_path / "disk/old.txt").read_text() == "new"
+    (tmp_path / "file.txt").symlink_to(f"{target}/old.txt")
+    for name in ("folder", ".folder.old", ".folder.new"):
+        (tmp_path / name).symlink_to(target)
+    atomic_write_text(tmp_path / f"{dots}file.txt", "new")
     for content in ("first", "second"):
-        with atomic_folder(tmp_path / "folder") as folder:
+        with atomic_folder(tmp_path / f"{dots}folder") as folder:
             (folder / "new.txt").write_text(content)
-    assert (tmp_path / "file.txt").is_symlink()
-    assert (tmp_path / "folder").is_symlink()
-    assert [path.read_text() for path in (tmp_path / "disk").iterdir()] == ["second"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "file.txt", "folder"]
+    assert names(tmp_path) == ["disk", "file.txt", "folder"]
+    assert [path.read_text() for path in (tmp_path / "disk").iterdir()] == ["old"]
+    assert [(tmp_path / name).read_text() for name in ("file.txt", "folder/new.txt")] == ["new", "second"]
+    assert not any(path.is_symlink() for path in tmp_path.iterdir())
 
 
 def test_a_folder_named_through_itself_is_replaced(tmp_path: Path) -> None:

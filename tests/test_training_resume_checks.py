@@ -13,11 +13,12 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
 from simmat.data.card import DataCard
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import TAKEN, ModelSpec
 from simmat.sensors.declaration import parse_declaration
 from simmat.training.callbacks import Callback
 from simmat.training.resume_checks import check_network, check_settings, settings_of
+from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
 from simmat.types import Channel
 
@@ -198,3 +199,15 @@ def test_an_option_that_a_plugin_has_got_since_was_at_its_default(begun: Setup) 
     options = {name: value for name, value in begun.spec.tune_options.items() if name != "rank"}
     assert len(options) < len(begun.spec.tune_options)
     check_network(begun.config, begun.spec.model_copy(update={"tune_options": options}), begun.spec, begun.parts)
+
+
+def test_the_lock_of_a_run_does_not_empty_the_target_of_a_link(tmp_path: Path) -> None:
+    """Looking at a run of a stranger is enough to try its lock."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to("../precious")
+    run = RunFolder(tmp_path / "run")
+    assert not run.running
+    with pytest.raises(OutputError, match="a link is in the way"), run.held():
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"

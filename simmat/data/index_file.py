@@ -1,7 +1,7 @@
 """The file of an index: the results of one pass over a data set, valid while its files do not change.
 
-It is in `.simmat/` of the data set's folder, or in the cache folder if that is not writable. It may come from someone
-else, so a file that is damaged, or of another format or sensor, is ignored.
+It is in `.simmat/` of the data set's folder, or in the cache folder if that is not writable or a link. It may come from
+someone else, so a file that is damaged, or of another format or sensor, is ignored.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ def places_of(dataset: Dataset) -> tuple[Path, ...]:
         return ()
     name = f"index-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}.safetensors"
     root = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
-    return dataset.root / FOLDER / name, cache_folder() / "index" / root / name
+    places = (dataset.root / FOLDER / name, cache_folder() / "index" / root / name)
+    return places[1:] if (dataset.root / FOLDER).is_symlink() else places  # of a stranger's set, it leads anywhere
 
 
 def read_kept(dataset: Dataset, places: Sequence[Path]) -> Kept | None:
@@ -273,7 +274,7 @@ def digest_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
 
 def _remove_old(folder: Path) -> None:
     with suppress(OSError):
-        found = sorted(folder.glob("index-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        found = sorted(folder.glob("index-*.safetensors"), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
         for path in found[_MOST_KEPT:]:
             path.unlink(missing_ok=True)
 

@@ -87,6 +87,8 @@ class RunFolder:
             raise OutputError(
                 f"another training is running in {self.root}; wait for it, or choose another --out"
             ) from None
+        except OSError as error:
+            raise output_error(error, self.root / _LOCK) from error
         try:
             yield
         finally:

@@ -157,3 +157,13 @@ def test_the_time_left_counts_steps_alone_and_warnings_stay(tmp_path: Path) -> N
     document = one.document()
     assert 0.2 <= document["left_s"] < 1000
     assert [line for line in document["warnings"] if "--image-size" in line] == document["warnings"] != []
+
+
+def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:
+    """In a folder of a stranger it would lead the run, or its log, elsewhere."""
+    from simmat_plugin_annotate.training import _new_run
+
+    (tmp_path / "runs").mkdir()
+    for name in ("annotate-001", "annotate-002.log", "annotate-003.eval.json"):
+        (tmp_path / "runs" / name).symlink_to("../../gone")
+    assert _new_run(tmp_path).name == "annotate-004"

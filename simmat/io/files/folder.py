@@ -10,15 +10,15 @@ from pathlib import Path
 
 from simmat.errors import OutputError
 from simmat.io.files.locks import locked
-from simmat.io.files.system import output_errors, remove_folder, resolve_link, sync, sync_tree
+from simmat.io.files.system import output_errors, remove_folder, sync, sync_tree, without_dots
 
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder next to `path` that replaces `path` when the block ends without an error.
 
-    If `path` is a link, the folder it points to is replaced. Two folders cannot be swapped in one step on every file
-    system, so `path` is missing for a moment between two renames; `recover_folder` finishes a swap that was
+    If `path` is a link, the link is replaced and its target stays. Two folders cannot be swapped in one step on every
+    file system, so `path` is missing for a moment between two renames; `recover_folder` finishes a swap that was
     interrupted there.
 
     Raises:
@@ -26,7 +26,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """
     if not _has_name(Path(path)):
         raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
-    target = resolve_link(Path(path))
+    target = without_dots(Path(path))
     new, old = _new_and_old(target)
     with output_errors(target, new, old):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +55,9 @@ def recover_folder(path: Path | str) -> Path:
     """
     if not _has_name(Path(path)):
         return Path(path)
-    target = resolve_link(Path(path))
+    target = without_dots(Path(path))
     new, old = _new_and_old(target)
-    if not target.exists() and old.is_dir():
+    if not os.path.lexists(target) and old.is_dir():
         # The old folder is only renamed once the new one is complete and synced.
         with output_errors(target, new, old), suppress(FileNotFoundError):
             try:
@@ -73,7 +73,9 @@ def _claimed(new: Path, target: Path) -> Iterator[None]:
     """Make the folder `new` and lock it for this process; one that a killed process left is replaced."""
     with ExitStack() as held:
         with locked(target.parent, patience_s=2):  # so that no other process comes between the check and the lock
-            if new.exists():
+            if new.is_symlink():
+                new.unlink()
+            elif new.exists():
                 with locked(new) as free:
                     if free is False:
                         raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
@@ -93,7 +95,7 @@ def _new_and_old(target: Path) -> tuple[Path, Path]:
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:
-    if target.exists():
+    if os.path.lexists(target):
         os.rename(target, old)
     try:
         os.rename(new, target)

@@ -23,7 +23,7 @@ def locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool | None]:
     try:
         import fcntl
 
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # opening a pipe would wait for a writer
     except (ImportError, PermissionError):
         yield None
         return

@@ -19,7 +19,7 @@ from typing import Any
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.io.files.inputs import parse_json, require_file
 from simmat.io.files.locks import locked
-from simmat.io.files.system import TEMPORARY_MARK, output_errors, remove_folder, resolve_link, sync
+from simmat.io.files.system import TEMPORARY_MARK, output_errors, remove_folder, sync, without_dots
 
 _TRIES = 5
 _MOST_LINE_BYTES = 2**20
@@ -41,13 +41,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`; the file there replaces `path` when the block ends without an error.
 
     The temporary name keeps the suffix (".png"), by which libraries choose the format. Missing parent folders are
-    made. If `path` is a link, the file it points to is replaced. On any failure the temporary file is removed and
-    `path` stays as it was.
+    made. If `path` is a link, the link is replaced and its target stays: in a folder of someone else, a link could lead
+    anywhere. On any failure the temporary file is removed and `path` stays as it was.
 
     Raises:
         OutputError: the file cannot be written, or `path` is a folder, device or pipe.
     """
-    target = resolve_link(Path(path))
+    target = without_dots(Path(path))
     temporary = target.with_name(
         f"{_temporary_prefix(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
     )
@@ -55,7 +55,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-        if target.exists() and not target.is_file():
+        # /dev/stdout may be a link to a file, and root could replace it
+        if target.parent == Path("/dev") or (target.exists() and not target.is_file()):
             raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; give the name of a file")
         try:
             yield temporary
@@ -75,7 +76,7 @@ def remove_left(path: Path | str) -> None:
     Raises:
         OutputError: one cannot be removed.
     """
-    target = resolve_link(Path(path))
+    target = without_dots(Path(path))
     left = re.compile(
         rf"{re.escape(_temporary_prefix(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
     )

@@ -32,7 +32,7 @@ _CAUSES = {
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "move it or choose another path"),
     errno.EEXIST: ("a file of that name is in the way", "move it or choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
-    errno.ELOOP: ("the path is a loop of links", "choose another path"),
+    errno.ELOOP: ("a link is in the way, or a loop of links", "remove it or choose another path"),
 }
 
 
@@ -59,14 +59,16 @@ def output_errors(target: Path, *temporary: Path) -> Iterator[None]:
         raise output_error(error, target) from error
 
 
-def resolve_link(path: Path) -> Path:
-    """Return the target of a link; resolve "..", which would break when a folder on the path is replaced."""
-    return Path(os.path.realpath(path)) if path.is_symlink() or ".." in path.parts else path
+def without_dots(path: Path) -> Path:
+    """Return a path without "..", which would break when a folder on the path is replaced; a link at its end stays."""
+    return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with its contents, if it exists."""
-    if folder.is_dir():
+    """Remove a folder with its contents, if it exists; of a link to a folder the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
         shutil.rmtree(folder)
 
 

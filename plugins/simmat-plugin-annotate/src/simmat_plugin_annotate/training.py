@@ -255,7 +255,7 @@ def _new_run(root: Path) -> Path:
     """Return the folder of the next run: runs/annotate-001, and so on."""
     for number in range(1, 10**6):
         run = root / RUNS / f"annotate-{number:03d}"
-        if not run.exists() and not run.with_suffix(".log").exists():
+        if not any(map(os.path.lexists, (run, run.with_suffix(".log"), run.with_suffix(".eval.json")))):
             return run
     raise DataError(f"{root / RUNS}: too many runs; remove old ones")
 

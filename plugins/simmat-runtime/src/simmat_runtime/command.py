@@ -76,7 +76,8 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         print(json.dumps({"score": prediction.score, "pixels": int(result.sum()), "class": prediction.class_id}))
     temporary = out.with_name(f".{out.name}.part")
     try:
-        with temporary.open("wb") as stream:
+        temporary.unlink(missing_ok=True)  # of a killed process, or a link that would be followed
+        with temporary.open("xb") as stream:
             np.save(stream, result)
         temporary.replace(out)
     finally:
