@@ -165,6 +165,10 @@ class Dataset:
         """Return whether a sample may hold objects that nobody marked: its label value 0 means "unlabelled"."""
         return (sample.zero_means or self.card.zero_means) == "unlabelled"
 
+    def is_labelled(self, sample: Sample) -> bool:
+        """Return whether a sample has ground truth; those of `open_images` may have none."""
+        return sample.has_mask or self.coco is not None
+
     @property
     def has_classes(self) -> bool:
         """Whether its objects have classes; in label images whose values are instances they have none."""
@@ -298,13 +302,17 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
     try:
         return open_dataset(folder, adapter, overrides, defaults=defaults)
     except DataError:
-        if not folder.is_dir() or (folder / MASKS).is_dir() or annotation_files(folder):
+        if not folder.is_dir() or _has_masks(folder) or annotation_files(folder):
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
         adapter = fitted_to_card(adapter, card.model_dump())
         if not (samples := unlabelled_samples(folder, adapter.sources)):
             raise
     return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")
+
+
+def _has_masks(folder: Path) -> bool:
+    return (folder / MASKS).is_dir() and any(not path.name.startswith(".") for path in (folder / MASKS).iterdir())
 
 
 @contextmanager

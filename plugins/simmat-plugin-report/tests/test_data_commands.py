@@ -76,6 +76,25 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
     assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
 
 
+@pytest.mark.parametrize("empty", [True, False])
+def test_images_without_masks_are_checked_alone(
+    empty: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anybody labels, a damaged file or a wrong unit is cheapest to find."""
+    root = folder_of(tmp_path / "set", 4)
+    for mask in (root / "masks").iterdir():
+        mask.unlink()
+    if not empty:
+        (root / "masks").rmdir()
+    assert run(["data", "check", str(root), *RASTER]) == 0
+    said = capsys.readouterr().out
+    assert "images: 4 samples" in said
+    assert "no image has a mask" in said
+    (root / "images/s2.npy").write_bytes(b"cut")
+    assert run(["data", "check", str(root), *RASTER]) == 2
+    assert "images/s2.npy" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_not_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2

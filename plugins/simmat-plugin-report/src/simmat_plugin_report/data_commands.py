@@ -10,7 +10,7 @@ import click
 
 from simmat.cli.common import PATH, json_option, load_registry, print_json, progress_bar
 from simmat.cli.options import config_options, data_options
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path, staged_files
 from simmat.terminal import say
 
@@ -46,14 +46,18 @@ def check(
     """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
     It also finds near-duplicate images in different splits, masks that do not fit their images, images without an
-    object, and rare classes. The exit code is 2 if a problem would stop training or scoring.
+    object, and rare classes. Where no image has a mask, the images alone are checked. The exit code is 2 if a problem
+    would stop training or scoring.
     """
-    from simmat.data.dataset import open_dataset
+    from simmat.data.dataset import open_dataset, open_images
     from simmat_plugin_report.checks import check_dataset
     from simmat_plugin_report.second_look import MOST_COMPARED
 
     adapter = load_registry().modality(modality, modality_options, channels=channels)
-    dataset = open_dataset(data, adapter, card)
+    try:
+        dataset = open_dataset(data, adapter, card)
+    except DataError:
+        dataset = open_images(data, adapter, card)  # which raises the same unless there are no labels at all
     count = len(dataset.samples)
     with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MOST_COMPARED))) as bar:
         report = check_dataset(dataset, bar.update, twice=not quick)

@@ -63,7 +63,7 @@ class SplitReport(Document):
     """The contents of one split.
 
     Attributes:
-        name: "train", "val" or "test".
+        name: "train", "val" or "test"; "images" where there are no labels.
         samples: number of samples.
         without_region: ids of samples without a region, which training and scoring skip.
         regions: number of regions.
