@@ -82,6 +82,17 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("Skipped 1 image without a mask" in note for note in setup.notes)
 
 
+def test_objects_that_the_rule_joins_are_counted(tmp_path: Path) -> None:
+    """Two nerves of one class are one region by "classes", which their user would learn from the scores alone."""
+    data = gray_set(tmp_path / "data")
+    two = np.zeros((40, 56), dtype=np.uint8)
+    two[5:15, 5:15] = two[20:30, 5:15] = two[5:15, 30:40] = 1
+    Image.fromarray(two).save(data / "masks" / "s0.png")
+    for regions, joined in (("classes", True), ("components", False)):
+        notes = prepare(config(data, tmp_path / "run", regions=regions), registry(), Callback()).notes
+        assert any("In 1 of 5" in note and "2 more" in note and "components" in note for note in notes) is joined
+
+
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
     """Two copies would be two regions, and the rule says they are one."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")

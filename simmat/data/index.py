@@ -101,6 +101,18 @@ class DataIndex:
         """Return the number of samples that have an object which `repeat_regions` can copy."""
         return int(np.count_nonzero(self.table.counts[self._rows_of(samples), 5]))
 
+    def joined_note(self, samples: Sequence[Sample]) -> str:
+        """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
+        joined = self.table.counts[self._rows_of(samples), 6]
+        if not joined.any():
+            return ""
+        images, pieces = np.count_nonzero(joined), joined.sum()
+        return (
+            f"In {images} of {len(samples)} images a class has separate pieces, {pieces} more than there are regions: "
+            "--regions classes makes one region of all, which one click stands for. Where the pieces are objects, use "
+            'regions = "components" (--regions components)'
+        )
+
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
         """Return the statistics of the transformed channels over the valid pixels of some samples.
 

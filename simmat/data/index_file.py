@@ -35,7 +35,7 @@ from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import Channel
 
-FORMAT = 3
+FORMAT = 4
 FOLDER = ".simmat"
 """Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
@@ -69,8 +69,9 @@ class Table:
         numbers: (N, 4·C·C + 2·C) packed moments, then the smallest and the largest values of the channels.
         places: (N, 5) smallest x and y and largest x and y on the earth, and a number of the coordinate system; NaN and
             0 without a georeference.
-        counts: (N, 6) height; width; dropped instances; ignored pixels; instances without a visible pixel; 1 if an
-            instance can be repeated, else 0.
+        counts: (N, 7) height; width; dropped instances; ignored pixels; instances without a visible pixel; 1 if an
+            instance can be repeated, else 0; by rule "classes", pieces that are joined to another one, see
+            `simmat.data.instances.count_joined`.
         ends: (N, 2) end of each sample's rows in `instances` and in `stored`.
         instances: (M, 2) class, or `NO_CLASS`, and area in pixels, ordered by sample.
         stored: (Q, 8), see `simmat.data.fill_values.count_stored`, ordered by sample.
@@ -151,7 +152,7 @@ def _kinds(dataset: Dataset, channels: int) -> dict[str, tuple[type, int]]:
         "digests": (np.uint8, 32 * files),
         "numbers": (np.float64, 4 * channels * channels + 2 * channels),
         "places": (np.float64, 5),
-        "counts": (np.int64, 6),
+        "counts": (np.int64, 7),
         "ends": (np.int64, 2),
         "instances": (np.int64, 2),
         "stored": (np.int64, 8),

@@ -30,7 +30,7 @@ from simmat.data.dataset import Dataset, Sample
 from simmat.data.fill_values import count_stored
 from simmat.data.fingerprint import Bytes, Times, read_file, read_files
 from simmat.data.index_file import NO_CLASS, Table
-from simmat.data.instances import visible_regions
+from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
 from simmat.io.images.georeference import read_georeference
@@ -112,7 +112,10 @@ def _read_sample(
         files.append(file)
     image, found = dataset.read(sample)
     seen = dataset.adapter.transform(image)
-    label = dataset.label(sample, image, seen)
+    if dataset.is_labelled(sample):
+        label = dataset.label(sample, image, seen)
+    else:
+        label = Label(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
     whole = bool(seen.valid.all())
     axes = (1, 2)
     low = seen.data.min(axis=axes) if whole else np.min(seen.data, axis=axes, initial=np.inf, where=seen.valid)
@@ -120,7 +123,8 @@ def _read_sample(
     classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
     areas = [region.area for region in label.regions]
     hidden = len(label.regions) - len(visible_regions(label))
-    counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label))]
+    joined = count_joined(label) if dataset.card.regions == "classes" else 0
+    counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label)), joined]
     stored = count_stored(
         dataset.adapter, {channel.name for channel in seen.channels}, sample.files, image, found.stored
     )

@@ -272,6 +272,17 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
     return regions
 
 
+def count_joined(label: Label) -> int:
+    """Return how many connected pieces of at least `smallest` pixels a label has more than regions."""
+    joined = 0
+    for region in label.regions:
+        numbered, count = ndimage.label(region.crop, structure=EIGHT)
+        if count > 1:
+            areas = np.bincount(numbered.ravel())[1:]
+            joined += max(int(np.count_nonzero(areas >= label.smallest)) - 1, 0)
+    return joined
+
+
 def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
     """Yield each label value except the ignored one with its box and its pixels in the box, in ascending order."""
     low, high = int(mask.min()), int(mask.max())

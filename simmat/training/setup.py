@@ -162,6 +162,7 @@ def _notes(
     yield index.contents.shared_warning()
     yield neighbour_warning(index)
     yield normalized_warning(index)
+    yield index.joined_note(train)
     count, every = len(train), len(index.training_samples())
     if count != every:
         yield f"{count} of {every} training samples are used, drawn by seed {config.seed}."

@@ -216,6 +216,19 @@ def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> 
     assert re.search(r"classes .*card: \[3\]", notes)
 
 
+def test_objects_that_a_rule_joins_are_counted(tmp_path: Path) -> None:
+    """Two nerves as one region: whoever clicks on one is then told to find both."""
+    root = split_folder(tmp_path, train=3, val=1)
+    several = one_square()
+    several[6:8, 6:8] = several[0, 7] = 1
+    save_mask(root / "masks/train/1.png", several)
+    for regions, said in (("classes", "In 1 of 4 images .* 1 more .*components"), ("components", None)):
+        report = check_dataset(open_planes(root, regions=regions, min_region=2))
+        found = [one.text for one in report.findings if one.kind == "joined-regions"]
+        assert len(found) == (said is not None)
+        assert said is None or re.search(said, found[0])
+
+
 def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
     """One whose mask was lost is found here, among those nobody has labelled yet."""
     root = folder_of(tmp_path, 20)

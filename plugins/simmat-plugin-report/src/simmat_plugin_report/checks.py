@@ -23,6 +23,10 @@ from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding,
 
 _MANY_EMPTY = 0.5
 """Least fraction of images without a region for a warning."""
+_NO_MASKS = (
+    "no image has a mask, so there is nothing to train on or to score; label some with `simmat annotate`, or save masks "
+    "as masks/NAME.png"
+)
 _UNEQUAL, _VERY_UNEQUAL = 10, 100
 """Least ratio of regions of the most frequent class to those of the rarest, for a note and for a warning."""
 
@@ -32,6 +36,8 @@ def check_dataset(
 ) -> DataReport:
     """Check every image and label; files that have not changed since the last pass are not read again.
 
+    Of images without any label, those of `open_images`, the images alone are checked.
+
     Args:
         dataset: the data set.
         progress: called with the number of completed samples.
@@ -40,7 +46,7 @@ def check_dataset(
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
-    used = [tally for name in SPLITS if (tally := _Tally(index, name)).samples]
+    used = [tally for name in (*SPLITS, "") if (tally := _Tally(index, name)).samples]
     findings = [finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
     findings += [one for tally in used for one in tally.findings()]
     findings += [
@@ -51,6 +57,11 @@ def check_dataset(
         findings.append(finding("warning", "neighbours", neighbours))
     if fractions := normalized_warning(index):
         findings.append(finding("warning", "unit", fractions))
+    usable = [sample for sample in dataset.samples if sample.id not in index.faults]
+    if joined := index.joined_note(usable):
+        findings.append(finding("warning", "joined-regions", joined))
+    if not any(map(dataset.is_labelled, dataset.samples)):
+        findings.append(finding("warning", "no-masks", _NO_MASKS))
     if twice:
         from simmat_plugin_report.second_look import second_look  # imports scipy, reads all images again
 
@@ -91,6 +102,7 @@ class _Tally:
 
     def __init__(self, index: DataIndex, name: str) -> None:
         self.dataset, self.name, self.channels = index.dataset, name, index.dataset.channels()
+        self.title = name or "images"
         samples = [sample for sample in self.dataset.samples if sample.split == name]
         used = [sample for sample in samples if sample.id not in index.faults]
         table = index.table_of(used)
@@ -112,13 +124,13 @@ class _Tally:
 
     def findings(self) -> Iterator[Finding]:
         """Yield the problems that would stop training or scoring on this split."""
-        if self.read and not self.areas:
+        if self.name and self.read and not self.areas:  # images without labels belong to no split
             card = self.dataset.card
             text = f"{self.name}: no sample has a region of at least {card.smallest}; check the masks, --regions "
             yield finding("error", "no-regions", f"{text}and --min-region")
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if self.read and least > most:
-                text = f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
+                text = f"{self.title}: channel {channel.name!r} has no valid pixel; check --nodata"
                 yield finding("error", "no-valid-pixel", text)
         severity: Severity = "error" if self.name == "train" else "warning"  # statistics come from train
         yield from (finding(severity, "constant-channel", text) for text in self.constants())
@@ -128,16 +140,16 @@ class _Tally:
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if least == most:
                 look = look_of(channel)
-                yield f"{self.name}: channel {channel.name!r} is {look.text(least)} {look.unit} everywhere"
+                yield f"{self.title}: channel {channel.name!r} is {look.text(least)} {look.unit} everywhere"
 
     def report(self) -> SplitReport:
         """Return the report of the split."""
         mean = self.total / np.maximum(self.valid, 1)
         areas = sorted(self.areas)
         return SplitReport(
-            name=self.name,
+            name=self.title,
             samples=self.samples,
-            without_region=tuple(self.without_region),
+            without_region=tuple(self.without_region) if self.name else (),
             regions=len(self.areas),
             dropped=self.dropped,
             area_px=(areas[0], areas[len(areas) // 2], areas[-1]) if areas else None,
@@ -173,7 +185,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
-        for text in fill_value_hints(dataset.adapter, tally.stored, tally.name, dataset.card.nodata):
+        for text in fill_value_hints(dataset.adapter, tally.stored, tally.title, dataset.card.nodata):
             yield finding("warning", "fill-values", text)
         yield from _background_only(tally)
     yield from _imbalance(dataset, tallies)
