@@ -74,7 +74,7 @@ def _drawn(
 
 _VALIDATIONS = 10
 _ENOUGH = 100
-"""How many validation images are enough to compare the steps of a run; beyond, more validations are worth more."""
+"""Work of a validation, see `_work`, that is enough to compare the steps of a run: about as many images."""
 _TRAINED = 3
 """How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
 
@@ -167,7 +167,7 @@ def _notes(
     if count != every:
         yield f"{count} of {every} training samples are used, drawn by seed {config.seed}."
     if val != (every := len(index.dataset.split("val"))):
-        why = "" if config.val_images else ", so as to take at most a fifth of the run (--val-images sets how many)"
+        why = "" if config.val_images else ", enough to compare the steps (--val-images sets how many)"
         yield f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
     if config.paste and (repeatable := index.with_repeatable(train)) != count:
         if not repeatable:
@@ -227,17 +227,18 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
-    val = _validated(index, config, spec, steps)
+    val = _validated(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
     work = _work(index, val, config, spec)
     return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes)
 
 
-def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec, steps: int) -> tuple[Sample, ...]:
+def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec) -> tuple[Sample, ...]:
     """Return the validation samples on which a run is scored, in the order of the data set.
 
     They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
-    says, or where it sets neither them nor `val_every`, as many as keep validation at a fifth of the work.
+    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH`. Runs of any length on the same
+    data have the same samples, so their scores can be compared.
     """
     every = index.dataset.split("val")
     count = config.val_images or len(every)
@@ -247,8 +248,7 @@ def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec, steps: in
             f"{len(every)}, or leave it out"
         )
     if config.val_images is None and config.val_every is None:
-        affordable = int(len(every) * _work_allowed(config, steps) / _work(index, every, config, spec))
-        count = min(count, max(affordable // (1 + _VALIDATIONS), min(affordable // 2, _ENOUGH), 1))
+        count = min(count, max(int(len(every) * _ENOUGH / _work(index, every, config, spec)), 1))
     return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
 
 
