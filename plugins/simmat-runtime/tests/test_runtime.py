@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from simmat_runtime import ModelError, arrays, everything, objects, windows
 from simmat_runtime import frame as frames
 from simmat_runtime.command import main
 from simmat_runtime.inputs import Prompt
-from simmat_runtime.manifest import check_files, read_manifest
+from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, sealed
 
 from simmat import everything as reference
 from simmat.data.instances import FoundObject, Instance
@@ -25,10 +26,12 @@ from simmat.types import Frame
 from simmat.windows import ClassMapBlender, InstanceJoiner
 from simmat.windows import plan_windows as reference_plan
 
-MANIFEST = {
+CHANNEL = {"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}
+FILES = {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")}
+MANIFEST: dict[str, Any] = {
     "format": 1,
     "modality": "gray",
-    "channels": [{"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}],
+    "channels": [CHANNEL],
     "image_size": 64,
     "aspect": "keep",
     "largest": 128,
@@ -37,12 +40,12 @@ MANIFEST = {
     "levels": 1,
     "dense": None,
     "class_names": {"1": "object"},
-    "files": {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")},
+    "files": FILES,
 }
 
 
 def write(folder: Path, **changes: object) -> Path:
-    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, **changes}))
+    (folder / "manifest.json").write_text(json.dumps(sealed({**MANIFEST, **changes})))
     return folder
 
 
@@ -121,12 +124,62 @@ def test_windows_are_joined_as_in_simmat() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"format": 2}, "format 2"), ({"image_size": None}, "damaged"), ({"files": {}}, "damaged")],
+    [
+        ({"format": 2}, "format 2"),
+        ({"files": {}}, "encoder.onnx"),
+        ({"files": {**FILES, "a\0": FILES["masks.onnx"]}}, "files"),
+        ({"files": {**FILES, "../a": FILES["masks.onnx"]}}, "files"),
+        ({"aspect": "wide"}, "aspect"),
+        ({"image_size": None}, "image_size"),
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": -5}, "image_size"),
+        ({"image_size": 10**9}, "image_size"),
+        ({"image_size": True}, "image_size"),
+        ({"window": 0}, "window"),
+        ({"mask_size": [10**9, 10**9]}, "mask_size"),
+        ({"mask_size": 16}, "mask_size"),
+        ({"channels": []}, "channels"),
+        ({"channels": [{**CHANNEL, "valid_range": [5]}]}, "valid_range"),
+        ({"channels": [{**CHANNEL, "valid_range": [10**400, None]}]}, "valid_range"),
+        ({"channels": [{**CHANNEL, "name": "\x1b[2J"}]}, "name"),
+        ({"dense": {"background": True, "classes": []}}, "classes"),
+        ({"dense": {"background": True, "classes": [2**40]}}, "classes"),
+        ({"dense": []}, "dense"),
+    ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
-    """A newer or cut file must not be read as something else."""
+    """A newer file must not be read as something else, and a stranger can write a digest, too."""
     with pytest.raises(ModelError, match=words):
         read_manifest(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (json.dumps({**MANIFEST, "window": 32, "sha256": sealed(MANIFEST)["sha256"]}), "was changed"),
+        (json.dumps(MANIFEST), "was changed"),
+        ('{"format": 1e999}', "1e999"),
+        ('{"format": NaN}', "NaN"),
+        ("[" * 100_000, "recursion"),
+        (" " * (MAX_BYTES + 1), "larger"),
+        ("[]", "format None"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    """Folders are copied by hand and edited, and some are not what they say."""
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match=words):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encoder.onnx"])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, name: str) -> None:
+    """Opening one waits for ever for somebody who writes."""
+    write(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ModelError, match=rf"{name}.* not a regular file"):
+        simmat_runtime.load(tmp_path)
 
 
 def test_a_folder_without_a_manifest_or_a_file_is_refused(tmp_path: Path) -> None:

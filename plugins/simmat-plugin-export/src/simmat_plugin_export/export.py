@@ -115,7 +115,7 @@ def export(
         listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}
         document = parts.manifest(listed) | {"precision": precision}
-        atomic_write_json(folder / names.NAME, document)
+        atomic_write_json(folder / names.NAME, names.sealed(document))
         progress("comparing with torch")
         with _refused(bundle, "what was traced"):
             difference = difference_to_torch(bundle, folder, kinds)
@@ -129,7 +129,7 @@ def export(
         if split is not None:
             progress("measuring the loss")
             loss = measured_loss(bundle, folder, *split)
-            atomic_write_json(folder / names.NAME, {**document, "measured": asdict(loss)})
+            atomic_write_json(folder / names.NAME, names.sealed({**document, "measured": asdict(loss)}))
     return Exported(out, sizes, difference, loss)
 
 

@@ -135,5 +135,8 @@ def _named(embedding: ImageEmbedding) -> dict[str, Any]:
 
 
 def _run(exported: simmat_runtime.Network, file: str, **inputs: Any) -> dict[str, Tensor]:
-    """Run one file; return its outputs by name."""
-    return {name: torch.from_numpy(value) for name, value in exported.run(file, **inputs).items()}
+    """Run one file; return its outputs by name; BundleError if that fails."""
+    try:
+        return {name: torch.from_numpy(value) for name, value in exported.run(file, **inputs).items()}
+    except simmat_runtime.ModelError as error:
+        raise BundleError(str(error)) from error

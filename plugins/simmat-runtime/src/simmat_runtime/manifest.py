@@ -1,19 +1,34 @@
-"""The manifest of an exported model: inputs and outputs of its files, and their sha256."""
+"""The manifest of an exported model: inputs and outputs of its files, their sha256, and that of the manifest itself.
+
+The digests guard against damage and mistakes in an editor. They are not a signature.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
 NAME = "manifest.json"
 ENCODER, DECODER, DENSE, MASKS = "encoder.onnx", "decoder.onnx", "dense.onnx", "masks.onnx"
+MAX_BYTES = 4 * 2**20
+"""Of a manifest; one of 1000 classes has 40 KB."""
+_MAX_SIZE = 2**14
+"""Pixels of a side of the network's input."""
+_MIN_WINDOW = 8
+_MAX_CHANNELS = 4096
+_MAX_CLASSES = 2**16
+_MAX_CLASS = 2**32 - 2
+"""A class map has at most 32 bits, and its largest value stands for missing pixels."""
+_DIGEST = "sha256"
 
 
 class ModelError(ValueError):
@@ -89,22 +104,45 @@ def read_manifest(folder: Path | str) -> Manifest:
     """
     file = Path(folder) / NAME
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        with opened(file) as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES / 2**20:g} MiB")
+        document = json.loads(content, parse_float=_finite, parse_constant=_not_finite)
+        sealed_again = sealed(document) if isinstance(document, dict) else {}
     except FileNotFoundError:
         raise ModelError(
             f"no exported model at {folder}: {NAME} is missing; write one with `simmat export BUNDLE --out {folder}`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read ({error}); export the model again") from error
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise ModelError(
-            f"{file} has format {found!r}, this simmat-runtime reads format {FORMAT}; upgrade it, or export again"
+            f"{file} has format {found!r:.80}, this simmat-runtime reads format {FORMAT}; upgrade it, or export again"
         )
     try:
+        if document.get(_DIGEST) != sealed_again[_DIGEST]:
+            raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
         return _parsed(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{file} is damaged ({type(error).__name__}: {error}); export the model again") from error
+    except KeyError as error:
+        raise ModelError(f"{file} is damaged ({error} is missing); export the model again") from error
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged ({error}); export the model again") from error
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's json values with the sha256 of their canonical form: keys sorted, ASCII, no spaces."""
+    plain = {key: value for key, value in document.items() if key != _DIGEST}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return {**plain, _DIGEST: hashlib.sha256(text.encode("ascii")).hexdigest()}
+
+
+def opened(file: Path) -> BinaryIO:
+    """Open a regular file; raise ValueError for a pipe or a device, which would be waited for or never end."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError(f"{file} is not a regular file")
+    return file.open("rb")
 
 
 def check_files(folder: Path | str, manifest: Manifest) -> None:
@@ -116,9 +154,9 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         file = Path(folder) / name
         try:
-            with file.open("rb") as stream:
+            with opened(file) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ModelError(f"{file} cannot be read ({error}); copy the whole folder, or export again") from error
         if found != digest:
             raise ModelError(
@@ -126,35 +164,106 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
             )
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text:.80} is not a number that json can hold")
+
+
 def _parsed(document: Mapping[str, Any]) -> Manifest:
-    dense = document["dense"]
-    height, width = document["mask_size"]
-    names = {name: str(file["sha256"]) for name, file in document["files"].items()}
-    if any(Path(name).name != name for name in names) or not {ENCODER, DECODER, MASKS} <= set(names):
-        raise ValueError(f"files are {sorted(names)}")
+    """Check a document; raise KeyError where a field is missing, ValueError where one is wrong."""
     if document["aspect"] not in ("keep", "squash"):
-        raise ValueError(f"aspect is {document['aspect']!r}")
+        raise _wrong("aspect", "keep or squash", document["aspect"])
+    dense = None if document["dense"] is None else _table("dense", document["dense"])
     return Manifest(
-        modality=str(document["modality"]),
-        channels=tuple(_channel(channel) for channel in document["channels"]),
-        image_size=int(document["image_size"]),
+        modality=_text("modality", document["modality"]),
+        channels=tuple(map(_channel, _list("channels", document["channels"], _MAX_CHANNELS))),
+        image_size=_whole("image_size", document["image_size"], 1, _MAX_SIZE),
         aspect=document["aspect"],
-        largest=int(document["largest"]),
-        window=int(document["window"]),
-        mask_size=(int(height), int(width)),
-        dense=None if dense is None else Dense(bool(dense["background"]), tuple(dense["classes"])),
-        class_names={int(value): str(name) for value, name in document["class_names"].items()},
-        files=names,
+        largest=_whole("largest", document["largest"], 1, 2 * _MAX_SIZE),
+        window=_whole("window", document["window"], _MIN_WINDOW, 2 * _MAX_SIZE),
+        mask_size=_mask_size(document["mask_size"]),
+        dense=None if dense is None else _dense(dense),
+        class_names={int(value): str(name) for value, name in _table("class_names", document["class_names"]).items()},
+        files=_files(_table("files", document["files"])),
         document=document,
     )
 
 
-def _channel(document: Mapping[str, Any]) -> Channel:
-    bounds = document["valid_range"]
+def _dense(document: Mapping[str, Any]) -> Dense:
+    if not isinstance(document["background"], bool):
+        raise _wrong("dense.background", "true or false", document["background"])
+    return Dense(
+        document["background"],
+        tuple(
+            None if value is None else _whole("dense.classes", value, 0, _MAX_CLASS)
+            for value in _list("dense.classes", document["classes"], _MAX_CLASSES)
+        ),
+    )
+
+
+def _mask_size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _wrong("mask_size", "[height, width]", value)
+    height, width = (_whole("mask_size", side, 1, _MAX_SIZE) for side in value)
+    return height, width
+
+
+def _files(document: Mapping[str, Any]) -> dict[str, str]:
+    digests = {name: _table(f"files.{name:.80}", file)["sha256"] for name, file in document.items()}
+    if not {ENCODER, DECODER, MASKS} <= set(digests):
+        raise _wrong("files", f"at least {ENCODER}, {DECODER} and {MASKS}", sorted(digests))
+    for name, digest in digests.items():
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise _wrong("files", "names of letters, digits, dots and hyphens", name)
+        if not isinstance(digest, str):
+            raise _wrong("files", "a sha256 each", digest)
+    return digests
+
+
+def _channel(document: Any) -> Channel:
+    bounds = _table("channels", document)["valid_range"]
     if bounds is not None:
-        low, high = (
-            (-math.inf if bounds[0] is None else float(bounds[0])),
-            (math.inf if bounds[1] is None else float(bounds[1])),
-        )
-        bounds = (low, high)
-    return Channel(str(document["name"]), str(document["unit"]), str(document["quantity"]), bounds)
+        bounds = _bounds(bounds)
+    name, unit, quantity = (_text(f"channels.{key}", document[key]) for key in ("name", "unit", "quantity"))
+    return Channel(name, unit, quantity, bounds)
+
+
+def _bounds(value: Any) -> tuple[float, float]:
+    if isinstance(value, list) and len(value) == 2 and all(one is None or type(one) in (int, float) for one in value):
+        low = -math.inf if value[0] is None else value[0]
+        high = math.inf if value[1] is None else value[1]
+        if low < high and max((abs(one) for one in value if one is not None), default=0) < 1e300:
+            return float(low), float(high)
+    raise _wrong("channels.valid_range", "[low, high] with low < high, null where unbounded", value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _wrong(name, f"a whole number from {low} to {high}", value)
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise _wrong(name, "a printable text", value)
+    return value
+
+
+def _list(name: str, value: Any, most: int) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        raise _wrong(name, f"a list of 1 to {most} values", value)
+    return value
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(name, "a table", value)
+    return value
+
+
+def _wrong(name: str, wanted: str, value: Any) -> ValueError:
+    return ValueError(f"{name} must be {wanted}, got {value!r:.80}")

@@ -65,10 +65,17 @@ class Network:
         return self._sessions[file]
 
     def run(self, file: str, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Run one file; return its outputs by name."""
+        """Run one file; return its outputs by name.
+
+        Raises:
+            ModelError: onnxruntime cannot load or run it, or is not installed.
+        """
         session = self.session(file)
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise ModelError(f"onnxruntime cannot run {self.folder / file} ({error})") from error
 
     def encode(self, planes: FloatArray, measured: BoolArray) -> EncodedImage:
         """Encode an image.
