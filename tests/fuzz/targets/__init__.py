@@ -8,6 +8,7 @@ from fuzz.targets.data import DATA_TARGETS
 from fuzz.targets.documents import DOCUMENT_TARGETS
 from fuzz.targets.images import IMAGE_TARGETS
 from fuzz.targets.runs import RUN_TARGETS
+from fuzz.targets.runtime import RUNTIME_TARGETS
 from fuzz.targets.sensors import SENSOR_TARGETS
 from fuzz.targets.weights import WEIGHT_TARGETS
 
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
         BUNDLE_TARGETS,
         WEIGHT_TARGETS,
         RUN_TARGETS,
+        RUNTIME_TARGETS,
     )
     for target in group
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from simmat_runtime.files import read_file
 from simmat_runtime.model import Model, load
 
 
@@ -23,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (info, predict):
         command.add_argument("model", metavar="DIR", help="the exported model")
     predict.add_argument(
-        "image", metavar="FILE", help=".npy of shape (C, H, W) in the sensor's units, NaN where missing"
+        "image",
+        metavar="FILE",
+        help=".npy of shape (C, H, W) in the sensor's units, NaN where missing; or PNG, JPEG, TIFF with [images]",
     )
     predict.add_argument(
         "--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="pixel on the object"
@@ -52,15 +55,7 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         raise ValueError(f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}")
     if given.everything == bool(given.point or given.other or given.box):
         raise ValueError("give --point or --box, or --everything")
-    try:
-        image = np.load(given.image, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{given.image} does not exist; give an .npy of shape (C, H, W)") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{given.image} must be an .npy of numbers of shape (C, H, W) in the sensor's units"
-        ) from error
-    model.set_image(image)
+    model.set_image(read_file(given.image, model.channels))
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()

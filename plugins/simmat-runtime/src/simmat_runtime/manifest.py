@@ -12,8 +12,9 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
@@ -138,7 +139,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, _DIGEST: hashlib.sha256(text.encode("ascii")).hexdigest()}
 
 
-def opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> BufferedReader:
     """Open a regular file; raise ValueError for a pipe or a device, which would be waited for or never end."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError(f"{file} is not a regular file")
