@@ -153,7 +153,7 @@ def evaluate(
     modality: Modality | None = None,
     split: str = "test",
     protocol: str = "one-click",
-    zero_shot: bool = True,
+    zero_shot: bool | None = None,
     everything: bool = False,
     semantic: bool = False,
     device: str = "auto",
@@ -168,7 +168,8 @@ def evaluate(
         modality: a sensor of the bundle that is not installed, as `load` takes it.
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
-        zero_shot: score the untuned model too, if it can be used.
+        zero_shot: score the untuned model too, if it can be used: False not, None by prompts, True also what
+            `everything` asks, by a grid of clicks that takes long.
         everything: find and score every object without prompts, too.
         semantic: score the class of every pixel, too; the model needs a dense head.
         device: for a model that is not loaded yet.

@@ -98,6 +98,19 @@ def test_every_object_is_found_by_a_grid_without_a_dense_head(
     assert "--heads prompt,dense" in capsys.readouterr().err
 
 
+def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid of clicks takes it half a minute an image."""
+    for module in ("simmat.evaluation.job", "simmat.evaluation"):
+        monkeypatch.setattr(f"{module}.why_no_zero_shot", lambda parts: "")
+    asked = ("--everything", "--device", "cpu")
+    assert evaluate(bundle, data, tmp_path / "s.json", *asked)["zero_shot"]["everything"] is None
+    assert "--zero-shot does it" in capsys.readouterr().out
+    report = evaluate(bundle, data, tmp_path / "s.json", *asked, "--zero-shot")
+    assert report["zero_shot"]["everything"]["clicks"] == "grid"
+
+
 def test_compat_says_what_the_bundle_was_not_trained_for(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +218,16 @@ def test_a_class_map_needs_a_dense_head(tmp_path: Path) -> None:
     dataset = data_set(tmp_path, regions="components")
     with pytest.raises(ConfigError, match="--semantic"):
         evaluate_unprompted(scripted(ANSWERS, dense=False), dataset, dataset.samples)
+
+
+def test_the_time_of_a_grid_of_clicks_is_told_after_the_first_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour without a word looks like a fault."""
+    dataset, clock, said = data_set(tmp_path, regions="components"), itertools.count(0, 60), []
+    monkeypatch.setattr("simmat.evaluation.unprompted.perf_counter", lambda: next(clock))
+    for dense in (True, False):
+        model = scripted(ANSWERS, 1, 2, dense=dense)
+        evaluate_unprompted(model, dataset, dataset.samples, semantic=False, note=said.append)
+    (line,) = said
+    assert "min for 3 images" in line

@@ -24,7 +24,11 @@ _SHOWN_CLICKS = (1, 3, 5, 8)
 @click.argument("bundle", type=PATH)
 @click.option("--data", required=True, type=PATH, help="Folder of the data set.")
 @click.option("--split", default="test", show_default=True, help="Split to score: train, val or test.")
-@click.option("--zero-shot/--no-zero-shot", default=True, show_default=True, help="Score the untuned model too.")
+@click.option(
+    "--zero-shot/--no-zero-shot",
+    default=None,
+    help="Score the untuned model too.  [default: by prompts; --zero-shot: by --everything, too]",
+)
 @click.option(
     "--protocol", "name", default="one-click", show_default=True, help="Protocol: one-click, full or simmat-compat."
 )
@@ -44,7 +48,7 @@ def command(
     bundle: Path,
     data: Path,
     split: str,
-    zero_shot: bool,
+    zero_shot: bool | None,
     name: str,
     clicks: int | None,
     draws: int | None,
@@ -64,7 +68,8 @@ def command(
     full: also clicks on errors (mIoU by number of clicks, NoC), tight and jittered boxes, and random clicks.
     simmat-compat: the scores of the paper's released code.
 
-    --everything uses the dense head of BUNDLE. Without one, and for the untuned model, it clicks on a grid.
+    --everything uses the dense head of BUNDLE. Without one, and for the untuned model, it clicks on a grid, which can
+    take half a minute an image; the untuned model does it with --zero-shot only.
 
     Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
     """
@@ -104,7 +109,7 @@ def command(
     if as_json:
         print_json(report)
     else:
-        _print_report(report, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot else "")
+        _print_report(report, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "")
 
 
 def _check_file(file: Path) -> None:
@@ -130,11 +135,13 @@ def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
     print_table(("", "ZERO-SHOT", "TUNED"), rows)
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")
-    elif report["zero_shot"] is not None and "semantic" in tuned:
-        say("no zero-shot class map: the untuned model knows no classes")
+    elif report["zero_shot"] is not None:
+        if "semantic" in tuned:
+            say("no zero-shot class map: the untuned model knows no classes")
+        if "everything" in tuned and report["zero_shot"]["everything"] is None:
+            say("the untuned model was not asked for every object, which takes long; --zero-shot does it")
     for name, found in (("zero-shot", report["zero_shot"]), ("tuned", tuned)):
-        if found is not None and "everything" in found:
-            block = found["everything"]
+        if block := (found or {}).get("everything"):
             say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
     parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
     tuning = "{trainable:,} of {total:,} parameters tuned; ".format(**parameters) if parameters is not None else ""

@@ -44,7 +44,7 @@ def evaluate_bundle(
     split: str = "test",
     *,
     overrides: Mapping[str, object] | None = None,
-    zero_shot: bool = False,
+    zero_shot: bool | None = False,
     registry: Registry | None = None,
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], object] | None = None,
@@ -59,8 +59,9 @@ def evaluate_bundle(
 
     Args:
         zero_shot: score the foundation model too, if it can be used (see `why_no_zero_shot`); this needs `registry`.
+            None scores it by prompts alone, since `everything` takes it a grid of clicks.
         progress: called with (done, total) samples of this process.
-        note: called with what a user should know of the data, such as images left out because they have no mask.
+        note: called with what a user should know, such as images left out because they have no mask, or a long time.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         everything: find and score every object without prompts, too, by the dense head or else by a grid of clicks.
         semantic: score the class of every pixel, too; the zero-shot model has none.
@@ -80,9 +81,9 @@ def evaluate_bundle(
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     models = [bundle.model]
-    if zero_shot and registry is not None and not why_no_zero_shot(bundle.parts):
+    if zero_shot is not False and registry is not None and not why_no_zero_shot(bundle.parts):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
-    tasks = [(everything, semantic), (everything, False)]
+    tasks = [(everything, semantic), (everything and zero_shot is True, False)]
     side = bundle.spec.image_side
     references = (Predictor(model, bundle.pipeline, image_side=side) for model in models[1:])
     predictors = [Predictor.of_bundle(bundle), *references]
@@ -107,7 +108,14 @@ def evaluate_bundle(
         score = replace(score, class_names=names)
         if any(task):
             found = evaluate_unprompted(
-                predictor, dataset, samples, everything=task[0], semantic=task[1], processes=work, progress=advance
+                predictor,
+                dataset,
+                samples,
+                everything=task[0],
+                semantic=task[1],
+                processes=work,
+                progress=advance,
+                note=note,
             )
             score = replace(score, unprompted=found)
         scores.append(score)

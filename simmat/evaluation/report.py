@@ -29,15 +29,15 @@ def report_of(
 
     Only `cost` differs from run to run. "parameters" is None for an exported model, which has none in torch. Masks
     without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
-    no class map.
+    no class map, and None where it was not asked for every object.
     """
     spec = bundle.spec
     trainable, total = count_parameters(bundle.model)
     device = next(bundle.model.parameters()).device
     memory = _peak_memory_bytes(device)
     summary, zero = tuned.summary(), untuned.summary() if untuned is not None else None
-    if zero is not None and "semantic" in summary:
-        zero["semantic"] = None
+    if zero is not None:
+        zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})
     named = [summary["iou_by_class"], *(summary.get(block, {}).get(key, {}) for block, key in _BY_CLASS)]
     return {
         "format": FORMAT,

@@ -153,6 +153,7 @@ def evaluate_unprompted(
     settings: EverythingSettings | None = None,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Unprompted:
     """Find every object of some samples and the class of every pixel, and compare them with the truth.
 
@@ -163,6 +164,7 @@ def evaluate_unprompted(
         predictor: the model; with `dense`, its dense head finds the objects.
         processes: the processes that share the samples; each gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
+        note: called after the first sample with the time that a grid of clicks takes, where it is long.
 
     Raises:
         ConfigError: `semantic` without a dense head.
@@ -173,13 +175,18 @@ def evaluate_unprompted(
     named = dense is not None and any(value is not None for value in dense.classes)
     classed = dataset.has_classes and named
     own: list[ImageFindings] = []
-    for sample in samples if processes is None else processes.share(samples):
+    share = samples if processes is None else processes.share(samples)
+    start = perf_counter()
+    for number, sample in enumerate(share):
         found = _score_sample(
             predictor, dataset, sample, everything=everything, semantic=semantic, classed=classed, settings=settings
         )
         own += [] if found is None else [found]
         if progress is not None:
             progress(1)
+        minutes = (perf_counter() - start) / 60 * len(share)
+        if number == 0 and note is not None and everything and dense is None and minutes >= 1:
+            note(f"every object by a grid of clicks takes about {minutes:.0f} min for {len(share)} images")
     parts = [own] if processes is None else processes.gather(own)
     place = {sample.id: index for index, sample in enumerate(samples)}
     images = sorted((one for part in parts for one in part), key=lambda one: place[one.sample])

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
-from simmat_plugin_report import run_scores
 from simmat_plugin_report.documents import Analysis, RunReport
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_facts import setting_blocks
@@ -80,25 +79,6 @@ def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> N
     assert not view_of(run.config, run.spec, folder, run.report, ()).running
     assert not RunFolder(tmp_path / "none").running
     assert not (tmp_path / "none").exists()
-
-
-def test_every_object_is_scored_beside_the_untuned_model() -> None:
-    """A score alone does not say what the training was worth; a class map the untuned model has none of."""
-    everything = {"ap": 0.5, "ap50": 0.8, "pq": 0.6, "f1": 0.7}
-    found = view(kept=2, done=60).analyses[0]
-    tuned = found.model_copy(update={"unprompted": {"everything": everything, "semantic": {"miou": 0.9}}})
-    both = tuned.model_copy(update={"zero_shot_unprompted": {"everything": everything | {"ap": 0.1, "f1": None}}})
-    for one, head, first, last in (
-        (tuned, ("without clicks", "tuned"), "0.500", "0.900"),
-        (both, ("without clicks", "zero-shot", "tuned"), "0.100 0.500", "– 0.900"),
-    ):
-        table, text = run_scores._scores_without_clicks(one)
-        assert isinstance(table, Table)
-        assert table.head == head
-        assert " ".join(table.rows[0][1:]) == first
-        assert " ".join(table.rows[-1][1:]) == last
-        assert ("--data" if one is tuned else "grid of clicks") in str(text)
-    assert not list(run_scores._scores_without_clicks(found))
 
 
 def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:

@@ -176,10 +176,9 @@ def analyse_bundle(
     protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
     why = why_no_zero_shot(bundle.parts)
     models = 1 if why else 2
-    total, done = len(samples) * models * (1 if bundle.spec.dense is None else 2), itertools.count(1)
+    total, done = len(samples) * (models + (bundle.spec.dense is not None)), itertools.count(1)
     advance = None if progress is None else lambda _: progress(next(done), total)
     scores, zero_shot = scores_of(bundle, dataset, samples, protocol, advance), None
-    unprompted: dict[str, Any] = {}
     if not why:
         model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
         untuned = replace(bundle, model=model)
@@ -192,12 +191,9 @@ def analyse_bundle(
             check=untuned.check_image,
             progress=advance,
         ).objects
-        if scores.unprompted is not None and scores.unprompted.everything() is not None:
-            predictor = Predictor(model, bundle.pipeline, image_side=bundle.spec.image_side)
-            unprompted = evaluate_unprompted(predictor, dataset, samples, semantic=False, progress=advance).summary()
     found = analysis_of(
         dataset, split, samples, protocol, scores, zero_shot=zero_shot, why=why, names=bundle.spec.card.class_names
-    ).model_copy(update={"available": len(every), "zero_shot_unprompted": unprompted})
+    ).model_copy(update={"available": len(every)})
     return analyse(bundle, dataset, samples, found, FULL)
 
 

@@ -52,8 +52,8 @@ def report(
 
     Training writes the same page into RUN at its end, and this takes what training found. The network runs only where
     --data asks for scores on other images, or where training did not come to its end: each of --images is encoded
-    twice (with a dense head four times, once of these for a grid of clicks), 6 images for pictures and at most 64 with
-    channels withheld. Of a run that is still training it shows the best bundle so far.
+    twice (with a dense head three times), 6 images for pictures and at most 64 with channels withheld. Of a run that is
+    still training it shows the best bundle so far.
     """
     from simmat.bundle import load_bundle
     from simmat.nn.device import pick_device

@@ -61,8 +61,10 @@ def _compared(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
     rows: list[list[str]] = []
     best = max(miou(one.scores) for one in found.values())
     marked = set()
-    models = [(name, one.zero_shot or (), one.zero_shot_unprompted) for name, one in _untuned(runs, found).items()]
-    models += [(name, one.scores, one.unprompted) for name, one in found.items()]
+    models: list[tuple[str, Objects, Mapping[str, object]]] = [
+        *((name, one.zero_shot or (), {}) for name, one in _untuned(runs, found).items()),
+        *((name, one.scores, one.unprompted) for name, one in found.items()),
+    ]
     for name, scores, blocks in models:
         if name in found and miou(scores) == best:
             marked.add((len(rows), 2))

@@ -112,7 +112,6 @@ class Analysis(Document):
         no_zero_shot: why there are no zero-shot scores; "" if there are.
         class_names: class -> name.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
-        zero_shot_unprompted: block "everything" of the untuned foundation model; {} where it was not scored.
         examples: predictions.
         views: outputs of the transfer layer; empty if its output is not an image.
         ablations: importance of channels.
@@ -132,7 +131,6 @@ class Analysis(Document):
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
-    zero_shot_unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
     examples: Listed[ExamplePrediction] = ()
     views: Listed[TransferLayerView] = ()
     ablations: Listed[ChannelAblation] = ()

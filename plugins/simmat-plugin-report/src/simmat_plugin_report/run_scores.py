@@ -57,18 +57,8 @@ def score_blocks(found: Analysis, *, chosen: bool) -> Iterator[Block]:
 
 def _scores_without_clicks(found: Analysis) -> Iterator[Block]:
     tuned = {title: value for title, _, value in unprompted_figures(found.unprompted)}
-    if not tuned:
-        return
-    if not found.zero_shot_unprompted:
+    if tuned:
         yield Table(("without clicks", "tuned"), list(tuned.items()), 1)
-        if "everything" in found.unprompted and found.zero_shot:
-            yield Text("simmat report RUN --data DIR finds every object by the untuned model, too.", faint=True)
-        return
-    untuned = {title: value for title, _, value in unprompted_figures(found.zero_shot_unprompted)}
-    rows = [(title, untuned.get(title, NONE), value) for title, value in tuned.items()]
-    yield Table(("without clicks", "zero-shot", "tuned"), rows, 1)
-    said = "The untuned model has no dense head: its objects are found by a grid of clicks, and it knows no classes."
-    yield Text(said, faint=True)
 
 
 def group_blocks(found: Analysis) -> Iterator[Block]:
