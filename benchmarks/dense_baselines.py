@@ -209,7 +209,7 @@ def _with_class(one: FoundObject, chances: FloatArray, spec: DenseSpec | None) -
     """Give an object the class of the map over its pixels."""
     if spec is None or spec.classes == (None,):
         return one
-    y0, x0, y1, x1 = one.instance.box
+    y0, x0, y1, x1 = one.instance.window
     mean = chances[1:, y0:y1, x0:x1][:, one.instance.crop].mean(axis=1)
     value, chance = spec.classes[int(mean.argmax())], float(mean.max() / max(mean.sum(), 1e-6))
     return replace(one, instance=replace(one.instance, class_id=value), score=one.score * chance)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import Instance, box_around
+from simmat.data.instances import Instance, enclosing_window
 from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction
-from simmat.types import BoolArray, FloatArray, Frame
+from simmat.types import BoolArray, FloatArray, Frame, Window
 
 PROMPTS_AT_ONCE = 16
 OBJECT = 0.5
@@ -175,7 +175,7 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
     """
     numbers = np.zeros(inside.shape, np.float32)  # the best mask has the largest number
     for number, region in enumerate(reversed(regions), start=1):
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         numbers[y0:y1, x0:x1][region.crop] = number
     labels = torch.from_numpy(numbers).to(inside.device)
     free = inside & (labels == 0)
@@ -192,11 +192,11 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
 
 
 def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
-    new = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
-    box = box_around(region.box, new)
-    crop = region.within(box)
-    crop[rows - box[0], columns - box[1]] = True
-    return replace(region, box=box, crop=crop)
+    new = Window(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    window = enclosing_window(region.window, new)
+    crop = region.within(window)
+    crop[rows - window.y0, columns - window.x0] = True
+    return replace(region, window=window, crop=crop)
 
 
 @dataclass(frozen=True)

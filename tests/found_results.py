@@ -15,7 +15,7 @@ PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.
 def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> FoundObject:
     region = region_from_mask(mask, class_id)
     assert region is not None
-    return FoundObject(region, score, (float(region.box[1]), float(region.box[0])), 0.75)
+    return FoundObject(region, score, (float(region.window[1]), float(region.window[0])), 0.75)
 
 
 def found_box(y0: int, x0: int, y1: int, x1: int, class_id: int | None = None, score: float = 0.5) -> FoundObject:

@@ -16,7 +16,7 @@ from simmat.data.card import DataCard
 from simmat.data.instances import Label, label_from_mask
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
-from simmat.types import Channel, Georeference, SensorImage
+from simmat.types import Channel, Georeference, SensorImage, Window
 
 
 class Angles(Planes):
@@ -176,9 +176,9 @@ def test_without_a_region_the_window_may_lie_anywhere() -> None:
 def test_slivers_of_cut_regions_are_not_objects() -> None:
     """Three pixels of a car at the border are no car to click on."""
     large, whole = region_at(0, 0, np.ones((4, 8))), region_at(6, 6, np.ones((2, 2)))
-    cut = cut_label(label_of((8, 10), large, whole), (0, 7, 8, 10), keep=0.25)
+    cut = cut_label(label_of((8, 10), large, whole), Window(0, 7, 8, 10), keep=0.25)
     assert [region.area for region in cut.regions] == [2]
-    only = cut_label(label_of((8, 10), large), (0, 7, 8, 10), keep=0.25)
+    only = cut_label(label_of((8, 10), large), Window(0, 7, 8, 10), keep=0.25)
     assert [region.area for region in only.regions] == [4]
 
 
@@ -269,7 +269,7 @@ def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:
 def test_window_of_image_and_label_agree_beyond_the_border() -> None:
     """Both pad by the same rule."""
     image, label = scene(4)
-    window = (-3, 5, 20, 40)
+    window = Window(-3, 5, 20, 40)
     changed, moved = cut_image(image, window), cut_label(label, window, 0)
     assert changed.size_hw == moved.size_hw == (23, 35)
     assert np.array_equal(changed.data[:, 3:, :26], image.data[:, :20, 5:])

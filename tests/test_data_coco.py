@@ -311,7 +311,7 @@ def test_run_length_text_of_any_shape_is_taken(tmp_path: Path) -> None:
 def test_run_lengths_may_begin_with_the_object(tmp_path: Path) -> None:
     """A mask that starts at the first pixel has a first run of 0."""
     label = of(opened(write(tmp_path, [{"segmentation": plain(pixels((0, 0, 2, 2)))}])))
-    assert [region.box for region in label.regions] == [(0, 0, 2, 2)]
+    assert [region.window for region in label.regions] == [(0, 0, 2, 2)]
 
 
 def test_json_size_must_be_the_images(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_copy_is_the_object_as_it_was_measured_mirrored_turned_or_halved(rotat
     met = set()
     for changed, copies in repeats(image, label, rotate=rotate, seeds=80):
         for copy in copies:
-            y0, x0, y1, x1 = copy.box
+            y0, x0, y1, x1 = copy.window
             got = np.where(copy.crop, changed.data[0, y0:y1, x0:x1], 0)
             met |= {name for name, way in allowed.items() if np.array_equal(_trimmed(way), got)} or {"something else"}
         assert np.array_equal(changed.data[1], -changed.data[0])
@@ -120,7 +120,7 @@ def test_many_copies_are_close_to_a_region() -> None:
 
 
 def _centre(region: Instance) -> npt.NDArray[np.float64]:
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     return np.array([y0 + y1, x0 + x1]) / 2
 
 

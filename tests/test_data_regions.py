@@ -66,7 +66,7 @@ def test_region_masks_are_exactly_the_pixels_of_the_label(rule: str) -> None:
 def test_large_ids_give_the_same_regions_as_small_ones() -> None:
     """Ids from a 32-bit tool take another way through the code."""
     small, large = find(MASK, regions="instances"), find(MASK * 100_000_000, regions="instances")
-    assert [region.box for region in small.regions] == [region.box for region in large.regions]
+    assert [region.window for region in small.regions] == [region.window for region in large.regions]
 
 
 def test_small_regions_are_dropped_and_counted() -> None:

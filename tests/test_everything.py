@@ -63,7 +63,7 @@ def test_masks_grow_over_the_object_they_lie_in() -> None:
     inside[5:15, 5:25] = inside[5:15, 30:38] = True
     first, second = _box(8, 8, 3), _box(8, 20, 3)
     small = grown([first, second], inside, 2)
-    assert [one.box for one in small] == [(6, 6, 13, 13), (6, 18, 13, 25)]
+    assert [one.window for one in small] == [(6, 6, 13, 13), (6, 18, 13, 25)]
     assert all(one.crop.all() for one in small)
     large = grown([first, second], inside, 40)
     assert sum(one.area for one in large) == 10 * 20
@@ -105,7 +105,12 @@ def test_average_precision_is_that_of_pycocotools() -> None:
             _box(*map(int, rng.integers(0, 40, 2)), int(rng.integers(8, 20)), int(rng.integers(1, 3))) for _ in range(6)
         ]
         seen = [
-            _box(max(t.box[0] + int(rng.integers(-2, 3)), 0), t.box[1], t.box[2] - t.box[0], int(t.class_id or 0))
+            _box(
+                max(t.window[0] + int(rng.integers(-2, 3)), 0),
+                t.window[1],
+                t.window[2] - t.window[0],
+                int(t.class_id or 0),
+            )
             for t in true[:5]
         ] + [_box(*map(int, rng.integers(0, 40, 2)), 10, 1)]
         scores = rng.random(len(seen)).astype(np.float32)

@@ -60,8 +60,8 @@ def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> N
     image = model.open_image(file)
     assert image.windows == [(0, 0, 40, 60)]
     model.set_image(file)
-    assert [one.instance.box for one in image.segment_everything(EVERY)] == [
-        one.instance.box for one in model.segment_everything(EVERY)
+    assert [one.instance.window for one in image.segment_everything(EVERY)] == [
+        one.instance.window for one in model.segment_everything(EVERY)
     ]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
 
@@ -97,7 +97,7 @@ def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: P
     assert type(image.reader).__name__ == "FileImage"
     assert loaded.size_hw == image.reader.size_hw == (150, 180)
     found, again = image.segment_everything(EVERY), model.segment_everything(EVERY)
-    assert [(one.instance.box, one.score) for one in found] == [(one.instance.box, one.score) for one in again]
+    assert [(one.instance.window, one.score) for one in found] == [(one.instance.window, one.score) for one in again]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
 
 
@@ -108,7 +108,7 @@ def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Pre
     assert done == list(range(1, len(image.windows_in(box)) + 1))
     assert len(done) < len(image.windows)
     assert seen
-    assert all(one.instance.box[0] < 40 and one.instance.box[1] < 40 for one in seen)
+    assert all(one.instance.window[0] < 40 and one.instance.window[1] < 40 for one in seen)
 
     class StoppedError(Exception):
         pass
@@ -142,7 +142,7 @@ def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     store.write(1, answer)
     again = AnswerStore.open(tmp_path / "store", "key").read(1)
     assert again is not None
-    assert [one.instance.box for one in again.objects] == [one.instance.box for one in answer.objects]
+    assert [one.instance.window for one in again.objects] == [one.instance.window for one in answer.objects]
     assert all((a.instance.crop == b.instance.crop).all() for a, b in zip(again.objects, answer.objects, strict=True))
     assert answer.chances is not None
     np.testing.assert_allclose(again.chances, answer.chances, atol=1 / 500)

@@ -25,7 +25,7 @@ from simmat.evaluation.everything import ImageMatches, object_scores
 from simmat.everything import ClassMap
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.types import SensorImage
+from simmat.types import SensorImage, Window
 
 SIZE = 32
 
@@ -56,7 +56,7 @@ def test_small_objects_are_neither_hit_nor_miss() -> None:
 
     for number in range(1, 7):
         true = [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(5)]
-        moved = [square(t.box[0], t.box[1], t.box[2] - t.box[0] + int(rng.integers(-1, 2))) for t in true]
+        moved = [square(t.window[0], t.window[1], t.window[2] - t.window[0] + int(rng.integers(-1, 2))) for t in true]
         found = moved + [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(3)]
         scores = rng.random(len(found)).astype(np.float32)
         images.append(ImageMatches.of(found, scores.tolist(), label_of(*true, smallest=smallest)))
@@ -94,7 +94,7 @@ def test_small_pieces_keep_their_class() -> None:
     label = label_from_mask(mask, DataCard(regions="components", min_region=4))
     assert [one.class_id for one in label.regions] == [3]
     assert (class_map(label) == mask).all()
-    cut = cut_label(label, (3, 3, 8, 8), keep=0.5)
+    cut = cut_label(label, Window(3, 3, 8, 8), keep=0.5)
     assert (class_map(cut) == mask[3:, 3:]).all()
 
 

@@ -14,17 +14,14 @@ from functools import lru_cache
 import numpy as np
 
 from simmat.data.copy_paste import repeat_regions
-from simmat.data.instances import Instance, Label, region_from_mask, shared_box
+from simmat.data.instances import Instance, Label, region_from_mask, shared_window
 from simmat.errors import ConfigError, all_problems
 from simmat.io.images import full_scale
 from simmat.sensors.adapter import Axis, ModalityAdapter
-from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage
+from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage, Window
 
 ANGLE_UNITS = ("rad", "deg")
 """Units of channels whose values do not change: gain and offset make no sense for an angle."""
-
-Window = tuple[int, int, int, int]
-"""(y0, x0, y1, x1) in pixels of the image; may extend beyond it."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
 def choose_window(label: Label, magnification: float, rng: np.random.Generator) -> Window:
     """Choose a window of 1/`magnification` of the image size that contains a random region.
 
-    A region that fits is completely inside; of a larger one, a random pixel is.
+    A region that fits is completely inside; of a larger one, a random pixel is. It may extend beyond the image.
     """
     height, width = label.size_hw
     return place_window(label, (max(round(height / magnification), 1), max(round(width / magnification), 1)), rng)
@@ -180,7 +177,7 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
         _place(extent, length, (must[axis], must[axis + 2]), rng)
         for axis, (extent, length) in enumerate(zip(label.size_hw, size, strict=True))
     )
-    return y0, x0, y0 + size[0], x0 + size[1]
+    return Window(y0, x0, y0 + size[0], x0 + size[1])
 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
@@ -228,14 +225,14 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
     """Return what the window must contain: the box or a pixel of a random region; an empty box without regions."""
     if not label.regions:
-        return (0, 0, 0, 0)
+        return Window(0, 0, 0, 0)
     region = label.regions[int(rng.integers(len(label.regions)))]
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     place = int(rng.integers(region.area))
     if y1 - y0 <= size[0] and x1 - x0 <= size[1]:
-        return region.box
+        return region.window
     row, column = divmod(int(np.flatnonzero(region.crop)[place]), x1 - x0)
-    return (y0 + row, x0 + column, y0 + row + 1, x0 + column + 1)
+    return Window(y0 + row, x0 + column, y0 + row + 1, x0 + column + 1)
 
 
 def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:
@@ -254,12 +251,12 @@ def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int],
 
 
 def _cut_region(region: Instance, window: Window) -> Instance | None:
-    if (shared := shared_box(window, region.box)) is None:
+    if (shared := shared_window(window, region.window)) is None:
         return None
-    (y0, x0, y1, x1), (top, left) = shared, region.box[:2]
-    if shared == region.box:
-        box = (y0 - window[0], x0 - window[1], y1 - window[0], x1 - window[1])
-        return Instance(region.class_id, box, region.crop)
+    (y0, x0, y1, x1), (top, left) = shared, region.window[:2]
+    if shared == region.window:
+        moved = Window(y0 - window.y0, x0 - window.x0, y1 - window.y0, x1 - window.x0)
+        return replace(region, window=moved)
     piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
     return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]))
 
@@ -269,9 +266,9 @@ def _flip_label(label: Label, axis: Axis) -> Label:
     height, width = label.size_hw
 
     def flipped(region: Instance) -> Instance:
-        y0, x0, y1, x1 = region.box
-        box = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
-        return Instance(region.class_id, box, np.ascontiguousarray(region.crop[step]))
+        y0, x0, y1, x1 = region.window
+        moved = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
+        return Instance(region.class_id, Window(*moved), np.ascontiguousarray(region.crop[step]))
 
     ignore = np.ascontiguousarray(label.ignore[step]) if label.ignore.any() else label.ignore
     return _changed(label, label.size_hw, flipped, ignore)
@@ -283,9 +280,9 @@ def _rotate_label(label: Label, quarter_turns: int) -> Label:
         height, width = label.size_hw
 
         def turned(region: Instance, width: int = width) -> Instance:
-            y0, x0, y1, x1 = region.box
+            y0, x0, y1, x1 = region.window
             return Instance(
-                region.class_id, (width - x1, y0, width - x0, y1), np.ascontiguousarray(np.rot90(region.crop))
+                region.class_id, Window(width - x1, y0, width - x0, y1), np.ascontiguousarray(np.rot90(region.crop))
             )
 
         label = _changed(label, (width, height), turned, np.ascontiguousarray(np.rot90(label.ignore)))

@@ -217,7 +217,7 @@ def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
     """Return (P, S, S) the masks of P regions."""
     masks = np.zeros((len(regions), size, size), np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         mask[y0:y1, x0:x1] = region.crop
     return masks
 
@@ -232,7 +232,7 @@ def _ignored(label: Label, frame: Frame, coverage: Coverage) -> BoolArray:
         return ignore
     seen = region_from_mask(~label.ignore, None)
     if seen is not None and seen.crop.all():  # an image in a larger window
-        covered = 1 - coverage.box(seen.box)
+        covered = 1 - coverage.window(seen.window)
         if np.abs(covered - 0.5).min() > _ROUNDING:
             np.greater(covered, 0.5, out=content)
             return ignore

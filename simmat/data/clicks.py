@@ -30,7 +30,7 @@ def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[
     region = _region(mask)
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[rng.integers(len(inside))]), region.crop.shape[1])
-    return float(column + region.box[1]), float(row + region.box[0])
+    return float(column + region.window[1]), float(row + region.window[0])
 
 
 def corrective_click(
@@ -60,7 +60,7 @@ def corrective_click(
 
 def tight_box(mask: BoolArray | Instance) -> FloatArray:
     """Return the (4,) float32 XYXY box of an (H, W) mask or a region; x1 and y1 are the last column and row + 1."""
-    y0, x0, y1, x1 = _region(mask).box
+    y0, x0, y1, x1 = _region(mask).window
     return np.asarray([x0, y0, x1, y1], dtype=np.float32)
 
 
@@ -86,7 +86,7 @@ def _center(region: Instance) -> tuple[float, float]:
     # No pixel outside the box is nearer than those just around it, so the crop is enough.
     distance = distance_inside(region.crop)
     row, column = divmod(int(np.argmax(distance)), distance.shape[1])
-    return float(column + region.box[1]), float(row + region.box[0])
+    return float(column + region.window[1]), float(row + region.window[0])
 
 
 def _region(mask: BoolArray | Instance) -> Instance:
@@ -105,8 +105,8 @@ def _largest_component(region: Instance | None, without: Instance | None, ignore
     """
     if region is None:
         return None
-    y0, x0, y1, x1 = region.box
-    left = region.crop.copy() if without is None else region.crop & ~without.within(region.box)
+    y0, x0, y1, x1 = region.window
+    left = region.crop.copy() if without is None else region.crop & ~without.within(region.window)
     if ignore is not None:
         left &= ~ignore[y0:y1, x0:x1]
     around = region_from_mask(left, None, (y0, x0))
@@ -115,4 +115,4 @@ def _largest_component(region: Instance | None, without: Instance | None, ignore
     numbered, _ = ndimage.label(around.crop, structure=EIGHT)
     sizes = np.bincount(numbered.ravel())
     largest = int(np.argmax(sizes[1:])) + 1
-    return region_from_mask(numbered == largest, None, around.box[:2])
+    return region_from_mask(numbered == largest, None, around.window[:2])

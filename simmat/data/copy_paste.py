@@ -54,7 +54,7 @@ def repeat_regions(
     data, valid = image.data.copy(), image.valid.copy()
     union = np.zeros(label.size_hw, dtype=np.bool_)
     for region in label.regions:
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         union[y0:y1, x0:x1] |= region.crop
     closed = label.ignore | ndimage.binary_dilation(union, EIGHT)
     regions = list(label.regions)
@@ -79,8 +79,8 @@ def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
     """Return the part of a region that no copy covers; None if there is none."""
     crop = region.crop
     for copied in copies:
-        crop = crop & ~copied.within(region.box)
-    return region_from_mask(crop, region.class_id, region.box[:2])
+        crop = crop & ~copied.within(region.window)
+    return region_from_mask(crop, region.class_id, region.window[:2])
 
 
 def repeatable(label: Label) -> Sequence[Instance]:
@@ -95,7 +95,7 @@ def _is_cut(region: Instance, unknown: BoolArray) -> bool:
 
     `unknown` is (H + 2, W + 2) bool: the ignored pixels in a border of True.
     """
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     around = unknown[y0 : y1 + 2, x0 : x1 + 2]
     if not around.any():
         return False
@@ -114,7 +114,7 @@ def _copy(
     smallest: int,
 ) -> tuple[SensorImage, BoolArray]:
     """Return the image within a region's box and the region's mask, both mirrored, rotated and halved at random."""
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     cut = (slice(None), slice(y0, y1), slice(x0, x1))
     piece = replace(image, data=image.data[cut].copy(), valid=image.valid[cut].copy(), georeference=None)
     mask = region.crop
@@ -149,7 +149,7 @@ def _free_place(
         if anchor is None:
             y, x = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
         else:
-            y0, x0, y1, x1 = anchor.box
+            y0, x0, y1, x1 = anchor.window
             reach = rng.uniform(0.3, 1.2) * (np.hypot(y1 - y0, x1 - x0) + np.hypot(height, width)) / 2
             angle = rng.uniform(0, 2 * np.pi)
             y = round((y0 + y1 - height) / 2 + reach * np.sin(angle))

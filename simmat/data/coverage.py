@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from simmat.data.instances import Box, Instance
-from simmat.types import FloatArray, Frame
+from simmat.data.instances import Instance
+from simmat.types import FloatArray, Frame, Window
 
 
 class Coverage:
@@ -23,13 +23,13 @@ class Coverage:
 
     def __call__(self, regions: Sequence[Instance]) -> list[tuple[FloatArray, tuple[int, int]]]:
         """Return, for each region, (h, w) coverage in 0..1 and the (y, x) of its first pixel; it is 0 elsewhere."""
-        tops, rows = self._axes[0].resize([region.crop for region in regions], [region.box[0] for region in regions])
-        lefts, columns = self._axes[1].resize([crop.T for crop in rows], [region.box[1] for region in regions])
+        tops, rows = self._axes[0].resize([region.crop for region in regions], [region.window[0] for region in regions])
+        lefts, columns = self._axes[1].resize([crop.T for crop in rows], [region.window[1] for region in regions])
         return [(crop.T, (top, left)) for crop, top, left in zip(columns, tops, lefts, strict=True)]
 
-    def box(self, box: Box) -> FloatArray:
-        """Return (h, w) coverage of the whole content by all pixels of a box, up to rounding."""
-        rows, columns = (axis.share(*box[number::2]) for number, axis in enumerate(self._axes))
+    def window(self, window: Window) -> FloatArray:
+        """Return (h, w) coverage of the whole content by all pixels of a window, up to rounding."""
+        rows, columns = (axis.share(*window[number::2]) for number, axis in enumerate(self._axes))
         return np.outer(rows, columns)
 
 

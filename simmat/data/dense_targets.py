@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import Instance, Label, distance_inside
-from simmat.types import BoolArray, FloatArray, Frame
+from simmat.types import BoolArray, FloatArray, Frame, Window
 
 NO_TRUTH = -1
 """Class of a pixel without ground truth."""
@@ -58,7 +58,7 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
     content[:] = background
     distance = np.zeros((frame.size, frame.size), np.float32)
     for number, region in enumerate(every, start=1):
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         inside = seen[y0:y1, x0:x1] == number
         if inside.any():
             np.copyto(content[y0:y1, x0:x1], index_of.get(region.class_id, NO_TRUTH), where=inside)
@@ -82,10 +82,10 @@ def outside_objects(label: Label) -> BoolArray:
 
 def _picked(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
     """Return what is left of a region at some rows and columns of the image, both ascending; it may be empty."""
-    top, left, bottom, right = region.box
+    top, left, bottom, right = region.window
     (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
     crop = region.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)
-    return Instance(region.class_id, (y0, x0, y1, x1), crop)
+    return Instance(region.class_id, Window(y0, x0, y1, x1), crop)
 
 
 def _numbers_of(label: Label) -> npt.NDArray[np.int32]:
@@ -97,7 +97,7 @@ def _numbered(every: Sequence[Instance], areas: Sequence[int], size_hw: tuple[in
     """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
     numbers = np.zeros(size_hw, np.int32)
     for index in sorted(range(len(every)), key=lambda index: -areas[index]):
-        y0, x0, y1, x1 = every[index].box
+        y0, x0, y1, x1 = every[index].window
         numbers[y0:y1, x0:x1][every[index].crop] = index + 1
     return numbers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,21 +75,17 @@ def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | s
         )
 
 
-Box = tuple[int, int, int, int]
-"""(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
-
-
-def shared_box(first: Box, second: Box) -> Box | None:
-    """Return the pixels that two boxes have in common; None if there are none."""
+def shared_window(first: Window, second: Window) -> Window | None:
+    """Return the pixels that two windows have in common; None if there are none."""
     y0, x0 = max(first[0], second[0]), max(first[1], second[1])
     y1, x1 = min(first[2], second[2]), min(first[3], second[3])
-    return (y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+    return Window(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
 
 
-def box_around(first: Box, second: Box) -> Box:
-    """Return the box around two boxes."""
+def enclosing_window(first: Window, second: Window) -> Window:
+    """Return the smallest window around two windows."""
     y0, x0 = min(first[0], second[0]), min(first[1], second[1])
-    return y0, x0, max(first[2], second[2]), max(first[3], second[3])
+    return Window(y0, x0, max(first[2], second[2]), max(first[3], second[3]))
 
 
 EIGHT = np.ones((3, 3), dtype=np.bool_)
@@ -104,12 +100,12 @@ class Instance:
 
     Attributes:
         class_id: label value or COCO category; None if the labels are instance ids.
-        box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive; not empty.
-        crop: (y1 - y0, x1 - x0) bool, the region within its box.
+        window: the pixels of the image around it; not empty.
+        crop: (y1 - y0, x1 - x0) bool, the region within its window.
     """
 
     class_id: int | None
-    box: Box
+    window: Window
     crop: BoolArray
 
     @property
@@ -117,15 +113,21 @@ class Instance:
         """Number of pixels."""
         return int(np.count_nonzero(self.crop))
 
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1) of its outer edges in pixels, as `Predictor.predict` takes a box."""
+        y0, x0, y1, x1 = self.window
+        return x0, y0, x1, y1
+
     def mask(self, size_hw: tuple[int, int]) -> BoolArray:
         """Return the region as (H, W) bool."""
-        return self.within((0, 0, *size_hw))
+        return self.within(Window(0, 0, *size_hw))
 
-    def within(self, box: Box) -> BoolArray:
-        """Return the part of the region inside a box, as (y1 - y0, x1 - x0) bool of the box."""
-        y0, x0, y1, x1 = box
+    def within(self, window: Window) -> BoolArray:
+        """Return the part of the region inside a window, as (y1 - y0, x1 - x0) bool."""
+        y0, x0, y1, x1 = window
         part = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
-        top, left, bottom, right = self.box
+        top, left, bottom, right = self.window
         rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
         if rows.start < rows.stop and columns.start < columns.stop:
             shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
@@ -152,8 +154,8 @@ class FoundObject:
 
     def shifted(self, y0: int, x0: int) -> FoundObject:
         """Return the object of a window whose first pixel is at row y0 and column x0, in pixels of the image."""
-        (top, left, bottom, right), (x, y) = self.instance.box, self.point_xy
-        moved = Instance(self.instance.class_id, (top + y0, left + x0, bottom + y0, right + x0), self.instance.crop)
+        (top, left, bottom, right), (x, y) = self.instance.window, self.point_xy
+        moved = replace(self.instance, window=Window(top + y0, left + x0, bottom + y0, right + x0))
         return FoundObject(moved, self.score, (x + x0, y + y0), self.class_probability)
 
 
@@ -198,11 +200,11 @@ def label_from_mask(
     ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
     zero = (zero_means or card.zero_means) == "none"
     found: list[Instance] = []
-    for value, box, crop in _values(mask, origin, card.ignore, zero=zero):
+    for value, window, crop in _values(mask, origin, card.ignore, zero=zero):
         if card.regions == "components":
-            found += components(crop, value, box[:2])
+            found += components(crop, value, window[:2])
         else:
-            found.append(Instance(_class_of(value, card.regions, origin), box, crop))
+            found.append(Instance(_class_of(value, card.regions, origin), window, crop))
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
@@ -236,7 +238,7 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
     y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
     x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
     dy, dx = offset_yx
-    return Instance(class_id, (y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
+    return Instance(class_id, Window(y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
 
 
 def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
@@ -248,7 +250,7 @@ def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
 
 def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
     """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     hidden = ignore[y0:y1, x0:x1]
     return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
 
@@ -283,8 +285,10 @@ def count_joined(label: Label) -> int:
     return joined
 
 
-def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
-    """Yield each label value except the ignored one with its box and its pixels in the box, in ascending order."""
+def _values(
+    mask: LabelArray, origin: str, ignored: int | None, *, zero: bool
+) -> Iterator[tuple[int, Window, BoolArray]]:
+    """Yield each label value except the ignored one with its window and its pixels there, in ascending order."""
     low, high = int(mask.min()), int(mask.max())
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
         values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask
@@ -300,4 +304,4 @@ def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -
     for number, (value, place) in enumerate(zip(values, ndimage.find_objects(numbered), strict=True), start=1):
         if place is not None and value != ignored and (value or zero):
             rows, columns = place
-            yield value, (rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number
+            yield value, Window(rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance, Label, shared_box
+from simmat.data.instances import Instance, Label, shared_window
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
@@ -29,7 +29,7 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray)
     for row, region in enumerate(found):
         own = _counted(region, ignore)
         for column, other in enumerate(true):
-            if (box := shared_box(region.box, other.box)) is None:
+            if (box := shared_window(region.window, other.window)) is None:
                 continue
             both = region.within(box) & other.within(box) & ~ignore[box[0] : box[2], box[1] : box[3]]
             shared = int(np.count_nonzero(both))
@@ -38,7 +38,7 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray)
 
 
 def _counted(region: Instance, ignore: BoolArray) -> int:
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
 
 

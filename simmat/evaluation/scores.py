@@ -58,13 +58,13 @@ def mask_iou(mask: Instance | None, truth: Instance, scored: BoolArray) -> float
     if mask is None:
         return 0.0
     true = _scored_part(truth, scored)
-    shared = int(np.count_nonzero(true & mask.within(truth.box)))
+    shared = int(np.count_nonzero(true & mask.within(truth.window)))
     union = int(np.count_nonzero(true)) + int(np.count_nonzero(_scored_part(mask, scored))) - shared
     return shared / max(union, 1)
 
 
 def _scored_part(region: Instance, scored: BoolArray) -> BoolArray:
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     part: BoolArray = region.crop & scored[y0:y1, x0:x1]
     return part
 
@@ -80,7 +80,7 @@ def boundary(region: Instance, width: int) -> Instance:
     That is the region less its erosion by `width` steps of a 3×3 square; pixels beyond the image are outside.
     """
     inside = ndimage.minimum_filter(region.crop, 2 * width + 1, mode="constant", cval=False)
-    return Instance(region.class_id, region.box, region.crop & ~inside)
+    return Instance(region.class_id, region.window, region.crop & ~inside)
 
 
 def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray, width: int) -> float | None:

@@ -96,7 +96,7 @@ def middle_pixel(region: Instance) -> tuple[float, float]:
     """Return (x, y) of the middle pixel of a region in raster order: pixel ⌊n / 2⌋ of n, counted from 0."""
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
-    return float(column + region.box[1]), float(row + region.box[0])
+    return float(column + region.window[1]), float(row + region.window[0])
 
 
 def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
@@ -111,7 +111,7 @@ def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, 
     """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
     if old_hw == new_hw:
         return region
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     rows, columns = (_under_centres(old, new) for old, new in zip(old_hw, new_hw, strict=True))
     top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
     left, right = np.searchsorted(columns, (x0, x1)).tolist()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from simmat.data.instances import FoundObject, Instance
 from simmat.everything import EverythingSettings
 from simmat.io.files.system import output_errors, remove_folder
-from simmat.types import BoolArray, FloatArray
+from simmat.types import BoolArray, FloatArray, Window
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class WindowAnswer:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the answer as plain arrays, for a file; probabilities are rounded to 1/255."""
-        boxes = np.asarray([one.instance.box for one in self.objects], np.int64).reshape(-1, 4)
+        boxes = np.asarray([one.instance.window for one in self.objects], np.int64).reshape(-1, 4)
         numbers = [
             (one.score, *one.point_xy, math.nan if one.class_probability is None else one.class_probability)
             for one in self.objects
@@ -75,12 +75,11 @@ class WindowAnswer:
         sizes = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in arrays["boxes"].tolist()]
         pixels = np.unpackbits(arrays["pixels"], count=sum(sizes)).astype(np.bool_)
         objects, start = [], 0
-        for box, size, (score, x, y, chance), (known, value) in zip(
+        for corners, size, (score, x, y, chance), (known, value) in zip(
             arrays["boxes"].tolist(), sizes, arrays["numbers"].tolist(), arrays["classes"].tolist(), strict=True
         ):
-            y0, x0, y1, x1 = box
-            crop = pixels[start : start + size].reshape(y1 - y0, x1 - x0)
-            instance = Instance(value if known else None, (y0, x0, y1, x1), crop)
+            window = Window(*corners)
+            instance = Instance(value if known else None, window, pixels[start : start + size].reshape(window.size_hw))
             objects.append(FoundObject(instance, score, (x, y), None if math.isnan(chance) else chance))
             start += size
         measured = np.unpackbits(arrays["measured"], count=height * width).astype(np.bool_).reshape(height, width)

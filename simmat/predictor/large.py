@@ -264,7 +264,7 @@ class LargeImage:
         wanted = Wanted(settings or EverythingSettings())
         only = None if box is None else self.windows_in(box)
         found = self.join(self.answers(wanted, only=only, progress=progress), wanted).objects or []
-        return found if box is None else [one for one in found if _touch(Window(*one.instance.box), box)]
+        return found if box is None else [one for one in found if _touch(one.instance.window, box)]
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel."""

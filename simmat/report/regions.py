@@ -84,7 +84,7 @@ def region_map(
     numbers = np.zeros((shown_height, shown_width), np.int64)
     for number in range(len(instances), 0, -1):
         instance = instances[number - 1]
-        y0, x0, y1, x1 = instance.box
+        y0, x0, y1, x1 = instance.window
         top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
         left, right = np.searchsorted(columns, (x0, x1)).tolist()
         part = instance.crop[np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)]

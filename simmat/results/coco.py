@@ -36,7 +36,7 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     return [
         {
             **result.record(found),
-            "box_xyxy": [int(found.instance.box[side]) for side in (1, 0, 3, 2)],
+            "box_xyxy": list(found.instance.box_xyxy),
             "area": found.instance.area,
             "point_xy": [round(float(value), 2) for value in found.point_xy],
             "segmentation": run_lengths(found.instance, result.size_hw),
@@ -89,7 +89,7 @@ def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
     height, width = size_hw
     if height * width >= 2**32:
         raise DataError(f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)")
-    y0, x0, y1, x1 = instance.box
+    y0, x0, y1, x1 = instance.window
     columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros
     columns[:, 1:-1] = instance.crop.T
     change = np.diff(columns, axis=1)

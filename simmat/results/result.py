@@ -104,7 +104,7 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
     Where objects overlap, the pixel is of the one with the highest score; 0 is the background.
     """
     height, width = result.size_hw
-    boxes = np.asarray([found.instance.box for found in result.ranked], np.int64).reshape(-1, 4)
+    boxes = np.asarray([found.instance.window for found in result.ranked], np.int64).reshape(-1, 4)
     for y0 in range(0, height, rows):
         y1 = min(y0 + rows, height)
         if result.classes is not None:
@@ -113,7 +113,7 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
             continue
         band = np.zeros((y1 - y0, width), np.uint32)
         for index in np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))[::-1].tolist():
-            top, left, bottom, right = result.ranked[index].instance.box
+            top, left, bottom, right = result.ranked[index].instance.window
             first, last = max(top, y0), min(bottom, y1)
             part = result.ranked[index].instance.crop[first - top : last - top]
             band[first - y0 : last - y0, left:right][part] = index + 1

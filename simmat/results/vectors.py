@@ -167,7 +167,7 @@ def _outlined(instances: Sequence[Instance]) -> list[Any]:
     polygons: list[list[Any]] = [[] for _ in instances]
     for outline, value in features.shapes(sheet, mask=sheet > 0, connectivity=4) if sheet.size else ():
         index = int(value) - 1
-        y0, x0, _, _ = instances[index].box
+        y0, x0, _, _ = instances[index].window
         move = np.asarray([x0 - lefts[index], y0])
         shell, *holes = (np.asarray(ring) + move for ring in outline["coordinates"])
         polygons[index].append(shapely.Polygon(shell, holes))

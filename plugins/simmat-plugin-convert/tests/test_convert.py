@@ -54,7 +54,7 @@ def found(root: Path) -> dict[str, list[tuple[object, ...]]]:
     dataset = open_dataset(root, Raster())
     return {
         sample.id: sorted(
-            (dataset.class_names.get(one.class_id or 0, ""), one.box, one.crop.tobytes())
+            (dataset.class_names.get(one.class_id or 0, ""), one.window, one.crop.tobytes())
             for one in dataset.label(sample).regions
         )
         for sample in dataset.samples
@@ -145,7 +145,7 @@ def test_objects_that_overlap_keep_their_pixels_order_and_class(tmp_path: Path, 
     def ordered(root: Path) -> list[tuple[object, ...]]:
         dataset = open_dataset(root, Raster())
         label = dataset.label(next(sample for sample in dataset.samples if sample.id.endswith("i0")))
-        return [(dataset.class_names[one.class_id or 0], one.box, one.crop.tobytes()) for one in label.regions]
+        return [(dataset.class_names[one.class_id or 0], one.window, one.crop.tobytes()) for one in label.regions]
 
     assert ordered(tmp_path / "back") == ordered(start)
     assert len(ordered(start)) == 3
@@ -207,7 +207,7 @@ def test_objects_that_touch_or_are_in_pieces_keep_class_and_pixels_as_masks(tmp_
     assert dataset.card.regions == "panoptic"
     label = dataset.label(next(sample for sample in dataset.samples if sample.id == "i0"))
     assert label.ignore.sum() == 63
-    regions = [(dataset.class_names[one.class_id or 0], one.box, one.area) for one in label.regions]
+    regions = [(dataset.class_names[one.class_id or 0], one.window, one.area) for one in label.regions]
     assert regions == [("cell", (2, 2, 12, 12), 100), ("cell", (2, 12, 12, 20), 80), ("worm", (14, 2, 18, 24), 32)]
 
 

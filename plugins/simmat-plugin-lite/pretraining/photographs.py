@@ -60,7 +60,7 @@ def read_photo(dataset: Dataset, sample: Sample, short_px: int) -> Photo:
     image = dataset.image(sample)
     labels = np.zeros(image.size_hw, np.uint16)
     for number, region in enumerate(dataset.label(sample, image).regions, start=1):
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         labels[y0:y1, x0:x1][region.crop] = number
     pixels = np.ascontiguousarray(image.data.transpose(1, 2, 0).astype(np.uint8))  # (H, W, 3)
     photo = Photo(pixels, labels, sample.extra.get("source") in PARTS_OF_ONE)

@@ -74,7 +74,7 @@ def test_suppression_and_growth_are_those_of_simmat() -> None:
     assert everything.suppress(masks, scores.tolist(), 0.4) == kept
     regions = [Instance(None, (2, 2, 5, 6), np.ones((3, 4), np.bool_)), Instance(None, (9, 9, 12, 12), np.eye(3) > 0)]
     inside = rng.random((16, 16)) > 0.3
-    found = [objects.FoundObject(one.box, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
+    found = [objects.FoundObject(one.window, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
     grown = reference.grown(regions, torch.from_numpy(inside), 4)
     for one, other in zip(grown, everything.grown(found, inside, 4), strict=True):
         np.testing.assert_array_equal(other.mask, one.mask((16, 16)))
@@ -116,7 +116,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
         bands += list(blender.add(chances[-1]))
     found = windows.joined(parts)
     assert len(found) < 6 * len(planned)
-    assert sorted((one.score, one.box) for one in found) == sorted((o.score, o.instance.box) for o in expected)
+    assert sorted((one.score, one.window) for one in found) == sorted((o.score, o.instance.window) for o in expected)
     for (y0, part), band in zip(windows.blended(size_hw, planned, chances, 3), bands, strict=True):
         assert y0 == band.y0
         np.testing.assert_allclose(part.max(0), band.probability, atol=1e-3)

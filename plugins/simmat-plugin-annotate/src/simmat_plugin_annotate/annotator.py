@@ -235,7 +235,7 @@ class Annotator:
                     objects = [
                         {
                             "class": labels.class_of(region),
-                            "box_xyxy": [region.box[side] for side in (1, 0, 3, 2)],
+                            "box_xyxy": region.box_xyxy,
                             "area": region.area,
                             "score": 1.0,
                             "segmentation": run_lengths(region, labels.size_hw),

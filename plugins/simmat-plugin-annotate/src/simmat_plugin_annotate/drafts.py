@@ -112,7 +112,7 @@ def differences(before: Mapping[int, Instance], after: Mapping[int, Instance]) -
 def _same(one: Instance | None, other: Instance | None) -> bool:
     if one is None or other is None:
         return one is other
-    return one.class_id == other.class_id and one.box == other.box and bool(np.array_equal(one.crop, other.crop))
+    return one.class_id == other.class_id and one.window == other.window and bool(np.array_equal(one.crop, other.crop))
 
 
 def _stored_object(region: Instance | None) -> StoredObject | None:

@@ -97,7 +97,7 @@ def draw_labels(
 
 
 def _fill(plane: npt.NDArray[Any], region: Instance, value: int) -> None:
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     plane[y0:y1, x0:x1][region.crop] = value
 
 
@@ -126,7 +126,7 @@ def read_objects(
     found: Objects = {}
     for region in (*label.regions, *label.small):
         row, column = np.argwhere(region.crop)[0]
-        value = int(mask[region.box[0] + row, region.box[1] + column])
+        value = int(mask[region.window[0] + row, region.window[1] + column])
         found[value if card.regions == "instances" else len(found) + 1] = region
     ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
     return _match_ids(found, known, card.ignore), ignored
@@ -138,9 +138,9 @@ def _match_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
     unmatched: list[tuple[int, Instance]] = []
     by_box: dict[tuple[int, int, int, int], list[int]] = {}
     for number, region in known.items():
-        by_box.setdefault(region.box, []).append(number)
+        by_box.setdefault(region.window, []).append(number)
     for number, region in found.items():
-        equal = [key for key in by_box.get(region.box, []) if np.array_equal(known[key].crop, region.crop)]
+        equal = [key for key in by_box.get(region.window, []) if np.array_equal(known[key].crop, region.crop)]
         if equal and equal[0] not in objects:
             old = known[equal[0]]
             objects[equal[0]] = region if region.class_id is not None else replace(region, class_id=old.class_id)

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BeforeValidator, FailFast, Field
 
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.instances import Instance, region_from_mask, shared_window
 from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 
@@ -33,7 +33,7 @@ class MaskDocument(Document):
 
 def encode_mask(region: Instance) -> dict[str, list[int]]:
     """Return a region as the values of a `MaskDocument`."""
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     flat = region.crop.ravel()  # (h * w,)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=len(flat)).tolist()
@@ -70,20 +70,17 @@ def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
 
 def subtract(region: Instance, others: Iterable[Instance]) -> Instance | None:
     """Return the pixels of a region that are in none of the others; None if there are none."""
-    y0, x0, y1, x1 = region.box
+    y0, x0, y1, x1 = region.window
     crop = region.crop
     for other in others:
-        top, left, bottom, right = other.box
+        top, left, bottom, right = other.window
         if top < y1 and y0 < bottom and left < x1 and x0 < right:
-            crop = crop & ~other.within(region.box)
+            crop = crop & ~other.within(region.window)
     return region if crop is region.crop else region_from_mask(crop, region.class_id, (y0, x0))
 
 
 def overlap_px(one: Instance, other: Instance) -> int:
     """Return the number of pixels that two regions have in common."""
-    y0, x0 = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
-    y1, x1 = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])
-    if y0 >= y1 or x0 >= x1:
+    if (shared := shared_window(one.window, other.window)) is None:
         return 0
-    box = (y0, x0, y1, x1)
-    return int(np.count_nonzero(one.within(box) & other.within(box)))
+    return int(np.count_nonzero(one.within(shared) & other.within(shared)))

@@ -40,7 +40,7 @@ def write_masks(target: Target) -> None:
             target.losses.add("objects lose their class", item.where, len(drawn.objects))
         values = np.zeros(drawn.size_hw, np.int64)
         for value, instance in zip(_mask_values(target, regions, ignore, item, drawn), drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.box
+            y0, x0, y1, x1 = instance.window
             values[y0:y1, x0:x1][instance.crop] = value
         if drawn.ignore is not None:
             hidden = sum(seen_part(one, drawn.ignore) is not one for one in drawn.objects)
@@ -98,14 +98,14 @@ def _are_components(target: Target) -> bool:
         classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
         values = np.zeros(drawn.size_hw, np.int64)
         for number, instance in zip(classes, drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.box
+            y0, x0, y1, x1 = instance.window
             values[y0:y1, x0:x1][instance.crop] = number
         found = {
-            (number, region.box, region.crop.tobytes())
+            (number, region.window, region.crop.tobytes())
             for number in set(classes)
             for region in components(values == number, number)
         }
         objects = zip(classes, drawn.objects, strict=True)
-        if any((number, one.box, one.crop.tobytes()) not in found for number, one in objects):
+        if any((number, one.window, one.crop.tobytes()) not in found for number, one in objects):
             return False
     return True

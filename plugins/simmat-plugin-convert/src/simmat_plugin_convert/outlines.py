@@ -24,7 +24,7 @@ Ring = npt.NDArray[np.int64]
 def part_polygons(instance: Instance) -> list[Ring]:
     """Return one polygon per 4-connected part of a region."""
     numbered, _ = ndimage.label(instance.crop)
-    y0, x0, _, _ = instance.box
+    y0, x0, _, _ = instance.window
     corner = np.asarray([x0, y0])
     return [
         joined(_rings(numbered[rows, columns] == number)) + corner + [columns.start, rows.start]

@@ -90,7 +90,7 @@ def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool) -> Item:
 def _without_class(draw: Callable[[], ImageLabels]) -> Callable[[], ImageLabels]:
     def without() -> ImageLabels:
         drawn = draw()
-        objects = tuple(Instance(None, one.box, one.crop) for one in drawn.objects)
+        objects = tuple(Instance(None, one.window, one.crop) for one in drawn.objects)
         return ImageLabels(drawn.size_hw, objects, drawn.ignore)
 
     return without

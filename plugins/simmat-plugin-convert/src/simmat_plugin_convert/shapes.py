@@ -172,7 +172,7 @@ class Shapes:
             if key[0] == IGNORE:
                 ignore |= region.mask(self.size_hw)
             else:
-                objects.append(Instance(None if classless else number, region.box, region.crop))
+                objects.append(Instance(None if classless else number, region.window, region.crop))
         return ImageLabels(self.size_hw, tuple(objects), ignore if ignore.any() else None)
 
     def _inside(self, top: int, left: int, crop: Any, number: int, where: str) -> Instance | None:

@@ -39,7 +39,7 @@ def write_coco(target: Target) -> None:
         area = None if drawn.ignore is None else region_from_mask(drawn.ignore, min(target.names))
         for instance in drawn.objects if area is None else (*drawn.objects, area):
             is_crowd = instance is area
-            y0, x0, y1, x1 = instance.box
+            y0, x0, y1, x1 = instance.window
             outline: Any = run_lengths(instance, drawn.size_hw)
             if target.polygons and not is_crowd:
                 outline = [ring.ravel().tolist() for ring in part_polygons(instance)]
@@ -76,7 +76,7 @@ def write_labelme(target: Target) -> None:
                     group = number if len(rings) > 1 else None
                     shapes.append({**shape, "group_id": group, "points": ring.tolist(), "shape_type": "polygon"})
                 continue
-            y0, x0, y1, x1 = instance.box
+            y0, x0, y1, x1 = instance.window
             crop = io.BytesIO()
             Image.fromarray(instance.crop.astype(np.uint8)).save(crop, "PNG")
             shapes.append(
@@ -134,7 +134,7 @@ def write_cvat(target: Target) -> None:
                     group = {"group_id": str(order + 1)} if len(rings) > 1 else {}
                     ElementTree.SubElement(image, "polygon", {**shape, "points": points, **group})
                 continue
-            y0, x0, y1, x1 = instance.box
+            y0, x0, y1, x1 = instance.window
             box = {"left": str(x0), "top": str(y0), "width": str(x1 - x0), "height": str(y1 - y0)}
             runs = ", ".join(map(str, _runs(instance.crop)))
             ElementTree.SubElement(image, "mask", {**shape, "rle": runs, **box})

@@ -118,7 +118,7 @@ def _outline(label: Label, size_hw: tuple[int, ...], step: int) -> FloatArray:
     """Return (h, w), 1 on both sides of the border of a region, on the shrunk grid."""
     numbers = np.zeros(label.size_hw, np.int32)
     for number, region in enumerate((*label.regions, *label.small), start=1):
-        y0, x0, y1, x1 = region.box
+        y0, x0, y1, x1 = region.window
         numbers[y0:y1, x0:x1][region.crop] = number
     height, width = size_hw
     small = numbers[step // 2 :: step, step // 2 :: step][:height, :width]

@@ -96,7 +96,7 @@ def draw_examples(
         if len(views) < PICTURES // 2 and (one := _view(bundle, name, image, encoded.prepared)) is not None:
             views.append(one)
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
-            first = label.regions[chosen[places[0]][1].region].box
+            first = label.regions[chosen[places[0]][1].region].window
             if pipeline is not bundle.pipeline:  # without clicks, use the pipeline of prediction
                 encoded = EncodedImage(bundle.model, bundle.pipeline(image), bundle.spec.dense)
             dense.append((name, _dense(bundle, dataset, bundle.spec.dense, image, label, encoded, first)))
@@ -201,7 +201,7 @@ def _dense(
             min(max((box[axis] + box[axis + 2] - side) // 2, 0), max(image.size_hw[axis] - side, 0)) for axis in (0, 1)
         )
         height, width = (min(side, extent) for extent in image.size_hw)
-        window = (y0, x0, y0 + height, x0 + width)
+        window = Window(y0, x0, y0 + height, x0 + width)
         image, label = cut_image(image, window), cut_label(label, window, keep=0)
         encoded = EncodedImage(bundle.model, bundle.pipeline(image), dense)
     picture = display_rgb(image)

@@ -188,7 +188,7 @@ def _thin_label(dataset: Dataset, sample: Sample, size_hw: tuple[int, int], side
     found: list[Instance] = []
     for window in windows_side_by_side(size_hw, length):
         for region in dataset.label(sample.within(window)).regions:
-            top, left = region.box[:2]
+            top, left = region.window[:2]
             down, right = (first - top) % step, (first - left) % step  # offset of the first kept pixel
             corner = ((window.y0 + top + down) // step, (window.x0 + left + right) // step)
             kept = region_from_mask(region.crop[down::step, right::step], region.class_id, corner)

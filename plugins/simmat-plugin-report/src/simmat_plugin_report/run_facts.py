@@ -129,7 +129,7 @@ def use_blocks(run: RunView) -> Iterator[Block]:
         "print(found.mask.shape, found.mask.sum())  # (height, width) of bool, pixels of the object",
     ]
     if run.spec.dense is not None:
-        lines += ["for one in model.segment_everything():", "    print(one.score, one.instance.box)  # y0, x0, y1, x1"]
+        lines += ["for one in model.segment_everything():", "    print(one.score, one.instance.box_xyxy)"]
     yield Code("\n".join(lines))
 
 

@@ -63,7 +63,7 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         for number, one in reversed(list(enumerate(found, start=1))):
             result[one.mask] = number
         for number, one in enumerate(found, start=1):
-            print(json.dumps({"number": number, "score": one.score, "class": one.class_id, "box_yxyx": one.box}))
+            print(json.dumps({"number": number, "score": one.score, "class": one.class_id, "box_xyxy": one.box_xyxy}))
     else:
         points = [*given.point, *given.other]
         prediction = model.predict(points, [1] * len(given.point) + [0] * len(given.other), given.box)

@@ -17,7 +17,7 @@ from simmat_runtime.arrays import BoolArray, FloatArray, resized, sigmoid, softm
 from simmat_runtime.frame import Frame
 from simmat_runtime.manifest import Dense
 from simmat_runtime.network import EncodedImage
-from simmat_runtime.objects import Box, FoundObject
+from simmat_runtime.objects import FoundObject, Window
 
 PROMPTS_AT_ONCE = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
@@ -127,7 +127,7 @@ def _answers(
     return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
 
 
-def _box_of(mask: BoolArray) -> Box | None:
+def _box_of(mask: BoolArray) -> Window | None:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -181,7 +181,7 @@ def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[F
     """
     labels = np.zeros(inside.shape, np.int32)  # the best mask has the largest number
     for number, one in enumerate(reversed(found), start=1):
-        y0, x0, y1, x1 = one.box
+        y0, x0, y1, x1 = one.window
         labels[y0:y1, x0:x1][one.crop] = number
     free = inside & (labels == 0)
     for _ in range(reach if found else 0):
@@ -200,10 +200,10 @@ def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[F
 
 
 def _with_pixels(one: FoundObject, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> FoundObject:
-    y0, x0, y1, x1 = one.box
+    y0, x0, y1, x1 = one.window
     top, left = min(y0, int(rows.min())), min(x0, int(columns.min()))
     bottom, right = max(y1, int(rows.max()) + 1), max(x1, int(columns.max()) + 1)
     crop = np.zeros((bottom - top, right - left), np.bool_)
     crop[y0 - top : y1 - top, x0 - left : x1 - left] = one.crop
     crop[rows - top, columns - left] = True
-    return replace(one, box=(top, left, bottom, right), crop=crop)
+    return replace(one, window=(top, left, bottom, right), crop=crop)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simmat_runtime.arrays import BoolArray, FloatArray, IntArray
 from simmat_runtime.frame import Frame
 from simmat_runtime.manifest import Channel
-from simmat_runtime.objects import Box
+from simmat_runtime.objects import Window
 
 
 def checked_planes(image: npt.NDArray[Any], channels: Sequence[Channel]) -> FloatArray:
@@ -112,7 +112,9 @@ class Prompt:
             raise ValueError("no point is on the object; add one, or its box")
         return every.min(0), every.max(0)
 
-    def in_window(self, window: Box, frame: Frame) -> tuple[FloatArray, IntArray, FloatArray | None, FloatArray | None]:
+    def in_window(
+        self, window: Window, frame: Frame
+    ) -> tuple[FloatArray, IntArray, FloatArray | None, FloatArray | None]:
         """Return a prompt of the image as `EncodedImage.decode` takes it, K = 1, without what is beside a window.
 
         Args:

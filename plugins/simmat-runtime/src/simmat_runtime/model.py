@@ -16,7 +16,7 @@ from simmat_runtime.everything import Settings, find_objects
 from simmat_runtime.inputs import Prompt, checked_planes, measured_pixels
 from simmat_runtime.manifest import Channel, ModelError
 from simmat_runtime.network import CPU, EncodedImage, Network
-from simmat_runtime.objects import Box, FoundObject
+from simmat_runtime.objects import FoundObject, Window
 from simmat_runtime.windows import GROWN, blended, joined, plan_windows, reaches_border, window_around
 
 Choice = Literal["single", "best"]
@@ -88,8 +88,8 @@ class Model:
         self._network = network
         self._image: FloatArray | None = None  # (C, H, W)
         self._valid: BoolArray = np.zeros((0, 0), np.bool_)  # (H, W)
-        self._windows: list[Box] = []
-        self._window: Box | None = None  # the one that is encoded
+        self._windows: list[Window] = []
+        self._window: Window | None = None  # the one that is encoded
         self._encoded: EncodedImage | None = None
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ class Model:
         longest = max(self.size_hw)
         return longest if longest <= self.manifest.largest else self.manifest.window
 
-    def _look(self, window: Box) -> EncodedImage | None:
+    def _look(self, window: Window) -> EncodedImage | None:
         """Return a part of the image, encoded unless it is already; None where nothing is measured."""
         assert self._image is not None  # those who call have asked `size_hw`
         y0, x0, y1, x1 = window
@@ -200,7 +200,7 @@ class Model:
         whole[inside], logits[inside] = found.mask, found.logits
         return replace(found, mask=whole, logits=logits)
 
-    def _predict_in(self, window: Box, prompt: Prompt, choice: Choice) -> Prediction:
+    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> Prediction:
         """Answer a checked prompt of the image in a window; the mask has the window's size."""
         image = self._look(window)
         if image is None:
@@ -226,7 +226,7 @@ class Model:
         """
         size_hw, wanted = self.size_hw, settings or Settings()
 
-        def found() -> Iterator[tuple[Box, list[FoundObject]]]:
+        def found() -> Iterator[tuple[Window, list[FoundObject]]]:
             for window in self._windows:
                 if image := self._look(window):
                     objects = find_objects(image, wanted)
@@ -258,7 +258,7 @@ class Model:
             probability[rows] = chances.max(0) * measured
         return ClassMap(labels, probability, nodata)
 
-    def _class_probabilities(self, window: Box) -> FloatArray | None:
+    def _class_probabilities(self, window: Window) -> FloatArray | None:
         """Return the (K, h, w) class probabilities of a window, 0 where nothing is measured; None without any."""
         image = self._look(window)
         if image is None or image.dense is None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from simmat_runtime.arrays import BoolArray, FloatArray
-from simmat_runtime.objects import Box, FoundObject, box_around, shared_box
+from simmat_runtime.objects import FoundObject, Window, enclosing_window, shared_window
 
 AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
@@ -28,7 +28,7 @@ def window_starts(size: int, tile: int, overlap: int) -> list[int]:
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
-def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Box]:
+def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Window]:
     """Cover an image with windows (y0, x0, y1, x1), row by row from the top left."""
     height, width = size_hw
     return [
@@ -39,7 +39,7 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Box]
 
 
 def blended(
-    size_hw: tuple[int, int], windows: Sequence[Box], chances: Iterable[FloatArray | None], classes: int
+    size_hw: tuple[int, int], windows: Sequence[Window], chances: Iterable[FloatArray | None], classes: int
 ) -> Iterator[tuple[int, FloatArray]]:
     """Blend class probabilities, with weights that are highest in the middle of a window and 1 together.
 
@@ -78,20 +78,20 @@ def _weights(spans: Sequence[tuple[int, int]], size: int) -> list[FloatArray]:
     return [(tent / total[start:end]).astype(np.float32) for start, end in spans]
 
 
-def joined(parts: Iterable[tuple[Box, Sequence[FoundObject]]]) -> list[FoundObject]:
+def joined(parts: Iterable[tuple[Window, Sequence[FoundObject]]]) -> list[FoundObject]:
     """Join the objects of windows, in pixels of the image: those that a border cuts become one.
 
     Args:
         parts: each window, in raster order, with its objects.
     """
-    every: list[tuple[FoundObject, list[Box]]] = []
+    every: list[tuple[FoundObject, list[Window]]] = []
     for window, found in parts:
-        near = [item for item in every if shared_box(item[0].box, window)]
-        every = [item for item in every if not shared_box(item[0].box, window)]
+        near = [item for item in every if shared_window(item[0].window, window)]
+        every = [item for item in every if not shared_window(item[0].window, window)]
         for one in sorted(found, key=lambda item: -item.score):
             whole, windows, rest = one, [window], []
             for item in near:
-                if shared_box(whole.box, item[0].box) and _agree(whole, item, window):
+                if shared_window(whole.window, item[0].window) and _agree(whole, item, window):
                     whole, windows = _union(item[0], whole), [*windows, *item[1]]
                 else:
                     rest.append(item)
@@ -100,12 +100,12 @@ def joined(parts: Iterable[tuple[Box, Sequence[FoundObject]]]) -> list[FoundObje
     return [found for found, _ in every]
 
 
-def _agree(one: FoundObject, item: tuple[FoundObject, list[Box]], window: Box) -> bool:
+def _agree(one: FoundObject, item: tuple[FoundObject, list[Window]], window: Window) -> bool:
     """Return whether two objects are one, by the pixels that both windows look at."""
     other, windows = item
     for seen in windows:
-        both = shared_box(window, seen)
-        shared = shared_box(both, box_around(one.box, other.box)) if both and seen != window else None
+        both = shared_window(window, seen)
+        shared = shared_window(both, enclosing_window(one.window, other.window)) if both and seen != window else None
         if shared is None:
             continue
         a, b = one.within(shared), other.within(shared)
@@ -117,12 +117,12 @@ def _agree(one: FoundObject, item: tuple[FoundObject, list[Box]], window: Box) -
 
 def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     """Return the pixels of both with the class, score and click of the one with the higher score."""
-    box = box_around(first.box, second.box)
+    window = enclosing_window(first.window, second.window)
     better = first if first.score >= second.score else second
-    return replace(better, box=box, crop=first.within(box) | second.within(box))
+    return replace(better, window=window, crop=first.within(window) | second.within(window))
 
 
-def window_around(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], side: int) -> Box:
+def window_around(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], side: int) -> Window:
     """Return the window of a side around a prompt, moved and cut to lie in the image.
 
     It starts at a multiple of half its side, so that prompts near each other share one embedding. Where a prompt would
@@ -146,7 +146,7 @@ def _start(low: float, high: float, length: int, side: int) -> int:
     return min(max(round(middle), 0), last) if is_near else start
 
 
-def reaches_border(mask: BoolArray, window: Box, size_hw: tuple[int, int]) -> bool:
+def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
     """Return whether a mask has pixels at a border of its window that is not a border of the image."""
     y0, x0, y1, x1 = window
     return bool(
