@@ -24,8 +24,8 @@ from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding,
 _MANY_EMPTY = 0.5
 """Least fraction of images without a region for a warning."""
 _NO_MASKS = (
-    "no image has a mask, so there is nothing to train on or to score; label some with `simmat annotate`, or save masks "
-    "as masks/NAME.png"
+    "no image has a mask, so there is nothing to train on or to score; label some with `simmat annotate`, or save "
+    "masks as masks/NAME.png"
 )
 _UNEQUAL, _VERY_UNEQUAL = 10, 100
 """Least ratio of regions of the most frequent class to those of the rarest, for a note and for a warning."""
