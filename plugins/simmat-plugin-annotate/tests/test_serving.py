@@ -105,6 +105,19 @@ def test_a_tile_holds_the_values_of_the_sensor(client: Client, root: Path) -> No
     )
 
 
+def test_the_list_has_a_small_picture_of_each_image(client: Client, root: Path) -> None:
+    """Names of files say nothing of what is on them; the brightest of the picture is the brightest of the image."""
+    import io
+
+    from PIL import Image
+
+    status, headers, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/thumbnail")
+    assert (status, headers["content-type"]) == (200, "image/png")
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+    assert picture.shape == SIZE
+    assert picture[10:18, 12:20].mean() > 2 * picture[25:, :].mean()
+
+
 def test_values_that_are_not_counts_are_off_by_less_than_a_step() -> None:
     """Kelvin of a scene: 1 / 65534 of its range; invalid pixels stay invalid."""
     plane = np.random.default_rng(0).uniform(280, 320, (30, 40)).astype(np.float32)

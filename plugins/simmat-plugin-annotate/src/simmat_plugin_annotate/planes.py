@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from simmat.data.card import DataCard
 from simmat.errors import DataError, OutputError
 from simmat.io.files import atomic_write_bytes
 from simmat.io.images.georeference import read_georeference
+from simmat.report.display import display_rgb
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
 
@@ -194,6 +196,22 @@ class Planes:
         header = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in quantized)
         shape = (len(channels), int(values.shape[1]), int(values.shape[2]))
         return shape, header + b"".join(plane.tobytes() for _, _, plane in quantized)
+
+    def thumbnail(self, side: int) -> bytes:
+        """Return a small picture, as a PNG of at most `side` pixels a side.
+
+        Raises:
+            UnknownError: the image is read in parts, and nobody has looked at it yet.
+            DataError: the image cannot be read.
+        """
+        last = self.levels - 1
+        if self._is_read_in_parts() and not self._tile_file(last, 0, 0).exists():
+            raise UnknownError("there is no thumbnail before the image was opened")
+        picture = Image.fromarray(display_rgb(SensorImage(*self._tile(last, 0, 0), self.channels)))
+        picture.thumbnail((side, side))
+        stream = io.BytesIO()
+        picture.save(stream, "png")
+        return stream.getvalue()
 
     def _whole(self) -> SensorImage:
         def read() -> SensorImage:

@@ -48,6 +48,7 @@ STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
 """Seconds that `next` ranks images before it answers with the best so far."""
 _MOST_PLANES = 16
+_THUMBNAIL_PX = 64
 _SMALL_BODY = 4096
 """Bytes of a body that is parsed in less time than another thread takes to start."""
 _PING_S = 15.0
@@ -91,6 +92,7 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/api/session", routes.session),
         ("GET", "/api/images", routes.images),
         ("GET", image, routes.image),
+        ("GET", f"{image}/thumbnail", routes.thumbnail),
         ("GET", f"{image}/tiles/{{level}}/{{column}}/{{row}}", routes.tile),
         ("POST", f"{image}/encode", routes.encode),
         ("POST", f"{image}/predict", routes.predict),
@@ -153,6 +155,13 @@ class Routes:
         kept = "private, max-age=3600" if request.query_params.get("v") == digest else "no-store"
         headers = {"x-tile": ",".join(map(str, shape)), "cache-control": kept}
         return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def thumbnail(self, request: Request) -> Response:
+        """Return a small picture of an image."""
+        key = self._key(request)
+        content = await self.annotator.on_files(lambda: self.folder.planes(key).thumbnail(_THUMBNAIL_PX))
+        kept = "private, max-age=3600" if request.query_params.get("v") == self.annotator.session else "no-store"
+        return Response(content, media_type="image/png", headers={"cache-control": kept})
 
     async def encode(self, request: Request) -> Response:
         """Encode an image that a tab shows, or with `ahead` may show next."""

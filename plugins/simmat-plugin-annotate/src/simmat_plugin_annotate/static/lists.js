@@ -114,12 +114,22 @@ export class Lists {
     const button = element(
       "button",
       { title, onclick: () => this.act.open(image.key) },
+      this.#thumbnail(image),
       element("span", { class: "label" }, name),
       element("span", { class: "state" }, state),
     );
     button.dataset.row = image.key;
     if (image.key === this.app.image?.key) button.setAttribute("aria-current", "true");
     return element("li", {}, button);
+  }
+
+  /** A small picture that is asked for when it comes into view. */
+  #thumbnail({ key, problem }) {
+    if (problem) return null;
+    const src = `/api/images/${key}/thumbnail?v=${this.app.session.session}`;
+    const made = element("img", { loading: "lazy", fetchPriority: "low", alt: "", width: 40, height: 30, src });
+    made.addEventListener("error", () => made.classList.add("missing"));
+    return made;
   }
 
   markOpen(key) {
