@@ -440,3 +440,53 @@ def test_page_down_skips_an_image_that_cannot_be_read(site, opened):
     assert "1 cannot be opened" in tab.text("#counts")
     tab.press("PageUp")
     until(lambda: tab.run("main.app.image.name") == "p", "the image before it is open")
+
+
+def test_a_polygon_is_drawn_by_its_corners(site, opened):
+    """Straight edges take a few clicks; the right button takes a corner back, Enter closes it."""
+    tab, mask = opened("r")
+    tab.press("o")
+    for place in ((10, 10), (40, 10), (40, 30), (70, 70)):
+        tab.page.mouse.click(*tab.place(*place))
+    tab.page.mouse.click(*tab.place(5, 5), button="right")
+    tab.page.mouse.click(*tab.place(10, 30))
+    tab.press("Enter")
+    assert np.argwhere(tab.drafted()).min(0).tolist() == [10, 10]
+    assert tab.drafted().sum() == 20 * 30
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+
+
+def test_holes_are_filled_and_specks_removed(opened):
+    """With a key each, of the drawn or the selected object."""
+    tab, mask = opened("r")
+    ring = np.zeros((10, 30), bool)
+    ring[:, :10] = True
+    ring[4:6, 4:6] = False
+    ring[5, 25] = True
+    edges = np.flatnonzero(np.diff(ring.ravel(), prepend=False, append=False))
+    mask_document = {"box": [60, 60, 90, 70], "runs": np.diff(edges, prepend=0, append=300).tolist()}
+    tab.run("main.app.labels.edit({ op: 'add', overlap: 'take', class: null, mask: argument })", mask_document)
+    tab.run("main.stage.act.endStroke()")
+    until(lambda: tab.state()["objects"], "the object is there")
+    tab.page.click("#objects button")
+    tab.press("i")
+    assert tab.drafted().sum() == 101
+    tab.press("x")
+    assert tab.drafted().sum() == 100
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+    tab.press("i")
+    assert "no hole" in tab.text("#messages")
+
+
+def test_the_opacity_of_masks_is_chosen(opened):
+    """What is below a mask decides where it ends."""
+    tab, _ = opened("r")
+    tab.page.keyboard.press("Escape")
+    seen = []
+    for value in ("0", "1"):
+        tab.page.fill("#opacity", value)
+        seen.append(tab.pixel(62.5, 60.5))
+    assert seen[0][0] == seen[0][1] == seen[0][2]
+    assert len(set(seen[1])) > 1

@@ -18,6 +18,8 @@ export const app = {
   selected: null,
   tool: "click",
   radius: 6,
+  corners: [], // [x, y] of the polygon that is being drawn
+  opacity: 0.3, // of the masks
   activeClass: undefined, // not chosen yet
   choices: 0, // how often the user has chosen a class
   looking: null, // AbortController while suggestions are being computed

@@ -106,6 +106,13 @@ export class Draft {
     this.own = null; // the mask that this stroke has made
   }
 
+  /** Replace the mask by one that a tool has made. */
+  paint(mask) {
+    this.#step({ painted: mask });
+    this.asked += 1; // an answer under way would cover it
+    this.waiting = false;
+  }
+
   stroke(from, to, radius, value) {
     const { painted } = this.state;
     this.own = Mask.stroked(painted, from, to, radius, value, this.size, painted !== null && painted === this.own);

@@ -1,21 +1,29 @@
 /** Draw objects, change those that are there, and save them. */
 
-import { app, classNow, classes, messages, suggestion } from "./app.js";
+import { app, classNow, classes, inside, messages, suggestion } from "./app.js";
 import { Draft } from "./draft.js";
 import { attempt } from "./events.js";
 import { stage } from "./main.js";
 import { show } from "./scene.js";
+import { polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
 import { byId } from "./show.js";
 import { decide, step, undoDecision } from "./suggestions.js";
 
 export function setTool(tool) {
   app.tool = tool;
+  app.corners = [];
   show();
 }
 
 export function newDraft(options = {}) {
   app.draft = new Draft(app.image.key, [app.raster.width, app.raster.height], options);
   return app.draft;
+}
+
+/** What a click at an image position means to the tool. */
+export function click(at, label) {
+  if (app.tool === "polygon") corner(at, label);
+  else if (inside(at)) prompt((draft) => draft.addPoint(at, label));
 }
 
 export async function prompt(ask) {
@@ -44,11 +52,50 @@ export function boxed([x0, y0, x1, y1]) {
   if (box[2] - box[0] >= 1 && box[3] - box[1] >= 1) prompt((draft) => draft.setBox(box));
 }
 
-export function beginStroke() {
-  if (!app.raster) return;
+/** The drawn object, or else one that begins with the mask of what is selected or suggested. */
+function draftToPaint() {
   if (!app.draft && app.selected !== null) editSelected();
-  if (!app.draft) newDraft(app.walk ? { mask: suggestion().mask } : {});
-  app.draft.beginStroke();
+  return app.draft ?? newDraft(app.walk ? { mask: suggestion().mask } : {});
+}
+
+export function beginStroke() {
+  if (app.raster) draftToPaint().beginStroke();
+}
+
+/** Add a corner of a polygon (label 1) at an image position, or take the last one back (label 0). */
+export function corner(at, label) {
+  const { corners } = app;
+  if (label === 0) corners.pop();
+  else if (corners.length > 2 && stage.isAt(at, corners[0])) closePolygon();
+  else if (!corners.length || !stage.isAt(at, corners.at(-1))) corners.push(at);
+  show();
+}
+
+/** Add the pixels of the polygon to the drawn object; returns whether there is a polygon. */
+export function closePolygon() {
+  const { corners, raster } = app;
+  if (!corners.length) return false;
+  const mask = corners.length > 2 ? polygonMask(corners, [raster.width, raster.height]) : null;
+  if (mask) {
+    const draft = draftToPaint();
+    draft.paint(united(draft.mask, mask));
+    app.corners = [];
+  } else messages.note("A polygon needs three corners, and a pixel inside.", false, "polygon");
+  show();
+  return true;
+}
+
+export const fillHoles = () => clean(withoutHoles, "There is no hole in it.");
+export const removeSpecks = () => clean(withoutSpecks, "There is no part in it that is much smaller than the largest.");
+
+/** Change the mask of the drawn, suggested or selected object; say where that changes nothing. */
+function clean(change, nothing) {
+  const mask = app.draft ? app.draft.mask : (suggestion() ?? app.labels.objects.get(app.selected))?.mask;
+  if (!mask) return;
+  const cleaned = change(mask);
+  if (cleaned.area === mask.area) messages.note(nothing, false, "clean");
+  else draftToPaint().paint(cleaned);
+  show();
 }
 
 export function editSelected() {
@@ -65,6 +112,7 @@ export function redrawSelected() {
 }
 
 export async function accept() {
+  if (closePolygon()) return;
   const { draft, walk } = app;
   if (!draft) {
     if (walk) await decide(true);
@@ -98,7 +146,8 @@ export async function accept() {
 }
 
 export function drop() {
-  if (app.draft) app.draft = null;
+  if (app.corners.length) app.corners = [];
+  else if (app.draft) app.draft = null;
   else if (app.walk) app.walk = null;
   else app.selected = null;
   show();
@@ -138,6 +187,10 @@ export async function remove() {
 
 export async function undo(back) {
   const { draft, walk } = app;
+  if (app.corners.length) {
+    if (back) corner(null, 0);
+    return;
+  }
   if (draft && (back ? draft.undo() : draft.redo())) {
     show();
     return;

@@ -38,6 +38,7 @@ export async function open(key, by = 0) {
     const draft = app.image?.key === key ? app.draft : (app.drafts.get(key) ?? null);
     app.drafts.delete(key);
     Object.assign(app, { image, labels: new Labels(image), draft, walk: null, selected: null, ready: image.ready });
+    app.corners = [];
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);
     stage.setImage(width, height);

@@ -1,8 +1,10 @@
 /** What keys and buttons do. */
 
 import { download } from "./api.js";
-import { app, classes, inside } from "./app.js";
-import { accept, alternative, drop, pick, prompt, redrawSelected, remove, setTool, undo } from "./drawing.js";
+import { app, classes } from "./app.js";
+import {
+  accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
+} from "./drawing.js";
 import { attempt } from "./events.js";
 import { openUnsure, setDone, turn } from "./images.js";
 import { panel, stage, training } from "./main.js";
@@ -23,8 +25,7 @@ function setRadius(radius) {
 
 /** Click in the middle of the view, with the keyboard. */
 function clickMiddle(label) {
-  const at = stage.middle;
-  if (inside(at)) prompt((draft) => draft.addPoint(at, label));
+  click(stage.middle, label);
 }
 
 const PAN_PX = 80;
@@ -32,6 +33,7 @@ const FINE_PX = 4; // with Shift
 const KEYS = {
   Enter: accept, " ": accept, Escape: drop, a: () => alternative(1), A: () => alternative(-1),
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
+  o: () => setTool("polygon"), i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => clickMiddle(1), m: () => clickMiddle(0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
@@ -91,6 +93,7 @@ document.addEventListener("keydown", (event) => {
 const BUTTONS = {
   previous: () => turn(-1), following: () => turn(1), unsure: openUnsure, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
+  "tool-polygon": () => setTool("polygon"), "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
   delete: remove,
 };
@@ -108,6 +111,11 @@ document.addEventListener("click", ({ target, detail }) => {
   }
 }, { capture: true }); // before the row makes way for a new one
 byId("brush").addEventListener("input", ({ target }) => setRadius(2 ** Number(target.value)));
+byId("opacity").addEventListener("input", ({ target }) => {
+  app.opacity = Number(target.value);
+  stage.redraw();
+});
+for (const id of ["brush", "opacity"]) byId(id).addEventListener("pointerup", () => stage.canvas.focus({ preventScroll: true }));
 byId("train").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
   attempt(() => training.toggle());

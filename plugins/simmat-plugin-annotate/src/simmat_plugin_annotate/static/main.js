@@ -1,11 +1,11 @@
 /** The annotator's page: its parts, and its start. */
 
 import { get, listen, server } from "./api.js";
-import { app, inside, messages } from "./app.js";
+import { app, messages } from "./app.js";
 import { rename } from "./classes.js";
 import { setMaps } from "./colours.js";
 import { DisplayPanel } from "./display.js";
-import { beginStroke, boxed, pick, prompt, select } from "./drawing.js";
+import { beginStroke, boxed, click, pick, select } from "./drawing.js";
 import { attempt, EVENTS, load } from "./events.js";
 import { open } from "./images.js";
 import "./keys.js";
@@ -18,7 +18,7 @@ import { TrainingPanel } from "./training.js";
 export { app };
 export const panel = new DisplayPanel(() => stage?.redraw());
 export const stage = new Stage(byId("canvas"), scene, {
-  click: (at, label) => inside(at) && prompt((draft) => draft.addPoint(at, label)),
+  click,
   box: (box) => boxed(box),
   beginStroke: () => beginStroke(),
   stroke: (from, to, paints) => {

@@ -173,16 +173,16 @@ export class Mask {
     return path;
   }
 
-  /** Draw the pixels in a colour `[r, g, b]`, half transparent, on a context in image pixels. */
+  /** Draw the pixels in a colour `[r, g, b]` with an opacity `alpha`, 0..1, on a context in image pixels. */
   draw(context, [r, g, b], alpha) {
-    const key = [r, g, b, alpha].join();
+    const key = [r, g, b].join();
     let fill = this.fills.get(key);
     if (!fill) {
       const { bits, w, h, step } = this.#drawn();
       const canvas = new OffscreenCanvas(w, h);
       const pixels = new ImageData(w, h);
       const colour = new Uint32Array(pixels.data.buffer);
-      const value = new Uint32Array(Uint8Array.of(r, g, b, Math.round(alpha * 255)).buffer)[0];
+      const value = new Uint32Array(Uint8Array.of(r, g, b, 255).buffer)[0];
       for (let i = 0; i < bits.length; i += 1) if (bits[i]) colour[i] = value;
       canvas.getContext("2d").putImageData(pixels, 0, 0);
       fill = { canvas, w: w * step, h: h * step };
@@ -190,6 +190,8 @@ export class Mask {
       this.fills.set(key, fill);
     }
     context.imageSmoothingEnabled = false;
+    context.globalAlpha = alpha;
     context.drawImage(fill.canvas, this.x, this.y, fill.w, fill.h);
+    context.globalAlpha = 1;
   }
 }

@@ -13,7 +13,7 @@ export function scene() {
   for (const object of shown) {
     if (object.id === app.draft?.replaces) continue;
     const chosen = object.id === app.selected;
-    shapes.push({ mask: object.mask, colour: colourOfObject(object), alpha: chosen ? 0.5 : 0.3, line: chosen ? 3 : 1.5 });
+    shapes.push({ mask: object.mask, colour: colourOfObject(object), alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5 });
   }
   const current = suggestion();
   if (app.walk) {
@@ -22,15 +22,25 @@ export function scene() {
     }
   }
   const drawn = app.draft ? app.draft.mask : current?.mask;
-  if (drawn) shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, alpha: 0.5, line: 2, dash: [6, 4] });
+  if (drawn) shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, alpha: stronger(), line: 2, dash: [6, 4] });
   return {
     raster: app.raster,
     display: panel.display,
     shapes,
     points: app.draft?.state.points ?? [],
     box: app.draft?.state.box ?? null,
-    brush: app.tool === "click" ? null : { radius: app.radius, erases: app.tool === "eraser" },
+    corners: app.tool === "polygon" ? app.corners : null,
+    brush: !paints() ? null : { radius: app.radius, erases: app.tool === "eraser" },
   };
+}
+
+/** Opacity of the mask that is drawn or selected. */
+function stronger() {
+  return app.opacity && Math.min(1, app.opacity + 0.2);
+}
+
+function paints() {
+  return app.tool === "brush" || app.tool === "eraser";
 }
 
 /** Bring the page up to date with the state. */
@@ -39,15 +49,16 @@ export function show() {
   lists.showClasses(classNow());
   showPrompt();
   const { labels, draft, walk } = app;
-  byId("undo").disabled = !(draft?.past.length || walk?.past.length || labels?.undo);
+  byId("undo").disabled = !(app.corners.length || draft?.past.length || walk?.past.length || labels?.undo);
   byId("redo").disabled = !(draft?.future.length || labels?.redo);
-  for (const tool of ["click", "brush", "eraser"]) press(byId(`tool-${tool}`), app.tool === tool);
+  for (const tool of ["click", "brush", "eraser", "polygon"]) press(byId(`tool-${tool}`), app.tool === tool);
   press(byId("suggest"), walk !== null);
   press(byId("done"), Boolean(labels?.done));
   press(byId("hide"), app.hidden);
-  byId("brush-size").hidden = app.tool === "click";
+  byId("brush-size").hidden = !paints();
   byId("selected-actions").hidden = app.selected === null || draft !== null;
-  stage.canvas.style.cursor = app.tool === "click" ? "crosshair" : "none";
+  byId("mask-actions").hidden = !(draft?.mask || (!draft && (walk || app.selected !== null)));
+  stage.canvas.style.cursor = paints() ? "none" : "crosshair";
   showSaved();
   document.body.dataset.state = JSON.stringify({
     key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
@@ -64,7 +75,10 @@ export function showPrompt() {
     const known = classes().find((item) => item.id === id);
     return known ? `, ${known.name}` : "";
   };
-  if (draft) {
+  if (app.corners.length) {
+    text.textContent = `${app.corners.length} corner${app.corners.length === 1 ? "" : "s"}. ` +
+      "A click on the first one or Enter closes the polygon, the right button takes the last corner back, Esc drops it.";
+  } else if (draft) {
     const { masks, index, doubt } = draft.state;
     if (draft.waiting) text.textContent = app.ready ? "Segmenting …" : "Encoding the image …";
     else if (!draft.mask) text.textContent = "Nothing found here. Click again, draw a box or use the brush. Esc drops it.";
@@ -85,9 +99,10 @@ export function showPrompt() {
     const object = app.labels.objects.get(app.selected);
     text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
       "B and E its pixels, R draws it again, Delete deletes it.";
-  } else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
+  } else if (app.tool === "polygon") text.textContent = "Click the corners of an object, one after the other.";
+  else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";
-  text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null);
+  text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null || app.corners.length > 0);
 }
 
 export function showSaved() {

@@ -3,11 +3,12 @@
 import { View } from "./view.js";
 
 const CLICK_PX = 4; // a pointer that moves less has clicked
+const CLOSE_PX = 8; // a click so near to the first corner closes a polygon
 
 export class Stage {
   /**
    * @param canvas the element
-   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush} or null
+   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners} or null
    * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen
    */
   constructor(canvas, scene, act) {
@@ -91,9 +92,10 @@ export class Stage {
     this.act.seen(missing);
   }
 
-  #drawPrompts(context, { points, box, brush }) {
+  #drawPrompts(context, { points, box, brush, corners }) {
     const { view, gesture, pointer } = this;
-    const drawn = gesture?.kind === "box" && gesture.moved ? boxOf(gesture.from, gesture.to) : box;
+    if (corners?.length) this.#drawCorners(context, corners.map(([x, y]) => view.toScreen(x, y)), pointer);
+    const drawn = corners ? null : gesture?.kind === "box" && gesture.moved ? boxOf(gesture.from, gesture.to) : box;
     if (drawn) {
       const [x0, y0] = view.toScreen(drawn[0], drawn[1]);
       const [x1, y1] = view.toScreen(drawn[2], drawn[3]);
@@ -146,6 +148,31 @@ export class Stage {
     }
   }
 
+  /** Draw the edges of an open polygon as far as the pointer; corners and pointer on the screen. */
+  #drawCorners(context, corners, pointer) {
+    for (const [style, width] of [["#000", 3.5], ["#fff", 1.5]]) {
+      context.beginPath();
+      for (const [x, y] of pointer ? [...corners, pointer] : corners) context.lineTo(x, y);
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.stroke();
+    }
+    for (const [i, [x, y]] of corners.entries()) {
+      context.beginPath();
+      context.arc(x, y, i === 0 ? CLOSE_PX : 4, 0, 7);
+      context.fillStyle = i === 0 ? "#1a985080" : "#fff";
+      context.fill();
+      context.lineWidth = 1.5;
+      context.strokeStyle = i === 0 ? "#fff" : "#000";
+      context.stroke();
+    }
+  }
+
+  /** Whether an image position is at another one, on the screen. */
+  isAt(one, other) {
+    return Math.hypot(one[0] - other[0], one[1] - other[1]) * this.view.zoom <= CLOSE_PX;
+  }
+
   #listen() {
     const { canvas } = this;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -195,7 +222,8 @@ export class Stage {
       else if (!gesture.moved) {
         if (gesture.shift) this.act.select(gesture.from);
         else if (gesture.button !== 1) this.act.click(gesture.from, gesture.button === 0 ? 1 : 0);
-      } else if (gesture.kind === "box") this.act.box(boxOf(gesture.from, gesture.to));
+      } else if (gesture.kind === "box" && this.scene()?.corners) this.act.click(gesture.to, 1); // a corner, though dragged
+      else if (gesture.kind === "box") this.act.box(boxOf(gesture.from, gesture.to));
       this.redraw();
     });
     canvas.addEventListener("pointercancel", () => {
