@@ -443,3 +443,37 @@ def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:
         file.write(planes)
     image = load(tmp_path / "a.tif")
     assert image.valid.tolist() == [[[False, True], [True, False]]] + 2 * [[[True, True], [True, False]]]
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "said"),
+    [
+        (".msk", "<VRTDataset/>", "mask"),
+        (".aux.xml", "<PAMDataset><PAMRasterBand band='1'><Scale>2</Scale></PAMRasterBand></PAMDataset>", "Scale"),
+    ],
+)
+def test_a_file_beside_an_image_that_would_change_its_values_is_refused(
+    tmp_path: Path, ending: str, content: str, said: str
+) -> None:
+    """It is no part of the fingerprint, and GDAL would open a VRT, and by it any file or address."""
+    path = write(tmp_path / "a.tif")
+    Path(f"{path}{ending}").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.tif{ending} beside it holds .*{said}.*gdal_translate"):
+        load(path)
+
+
+def test_other_files_beside_an_image_are_not_opened(tmp_path: Path) -> None:
+    """Viewers leave statistics there; a pipe of such a name would wait for ever."""
+    path = write(tmp_path / "a.tif")
+    notes = "<PAMRasterBand band='1'><Description>outside</Description></PAMRasterBand>"
+    Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{notes}</PAMDataset>")
+    assert load(path).channels[0].name == "band0"
+
+
+def test_an_overview_in_another_file_is_refused(tmp_path: Path) -> None:
+    """GDAL opens whatever file or address is named, as soon as a smaller copy of the image is asked for."""
+    item = '<Item name="OVERVIEW_FILE" domain="OVERVIEWS">/vsicurl/http://localhost/o.vrt</Item>'
+    metadata = f"<GDALMetadata>{item}</GDALMetadata>"
+    tifffile.imwrite(tmp_path / "a.tif", DN[0], extratags=[(42112, "s", 0, metadata, True)])
+    with pytest.raises(DataError, match=r"a\.tif: names another file, '/vsicurl"):
+        load(tmp_path / "a.tif")

@@ -52,13 +52,31 @@ def _read_georeference(path: Path) -> Georeference | None:
             return None
     if find_spec("rasterio") is None:
         return None
-    import rasterio
-
     try:
-        with quiet(), rasterio.open(path, driver="GTiff") as file:
+        with quiet(), open_geotiff(path) as file:
             return georeference_of(file)
+    except DataError:
+        raise
     except Exception as error:  # GDAL's own errors are of no public class
         raise DataError(f"{path}: its georeference cannot be read ({error})") from error
+
+
+def open_geotiff(path: Path) -> Any:
+    """Open a GeoTIFF with rasterio, and no other file, now or when it is read.
+
+    GDAL would open what stands beside it (.aux.xml, .msk, .ovr, .tfw) in any of its formats, and by a VRT or a URL any
+    file or server. Call `quiet` around it.
+
+    Raises:
+        DataError: the file names another file as its overview.
+    """
+    import rasterio
+
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        file = rasterio.open(path.absolute(), driver="GTiff")  # a relative one may start as an address of GDAL
+    if elsewhere := file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
+        raise DataError(f"{path}: names another file, {elsewhere!r}, as its overview; write it with overviews inside")
+    return file
 
 
 def georeference_of(file: Any) -> Georeference | None:
