@@ -8,9 +8,10 @@ import pytest
 
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.samples import Sample, decide_splits
+from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError
 from simmat.sensors.builtin import Gray
+from simmat.types import Window
 
 
 def samples(count: int, split: str = "") -> list[Sample]:
@@ -27,7 +28,7 @@ def test_without_splits_they_are_70_15_15_and_reported() -> None:
     """The user has to be able to read what was decided for them."""
     listing = decide_splits(Path("D"), samples(40), "manifest.csv")
     assert counts(listing.samples) == {"train": 28, "val": 6, "test": 6}
-    assert "28 images are train, 6 val and 6 test" in listing.split_note
+    assert "28 train, 6 val, 6 test of 40 images" in listing.split_note
 
 
 def test_an_image_in_two_splits_is_refused() -> None:
@@ -43,6 +44,71 @@ def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
     backward = decide_splits(Path("D"), samples(20)[::-1], "x").samples
     assert {sample.id: sample.split for sample in forward} == {sample.id: sample.split for sample in backward}
     assert sorted(sample.id for sample in forward if sample.split == "val") == ["s13", "s7", "s8"]
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(("first", "more"), [(3, 4), (15, 30), (15, 29), (4, 300), (150, 300)])
+def test_labelling_more_moves_no_image(tmp_path: Path, first: int, more: int, train: bool) -> None:
+    """An image once trained on, in a test split, makes the score a lie."""
+
+    def splits(count: int) -> dict[str, str]:
+        listing = decide_splits(tmp_path, samples(count, "train" * train), "x")
+        assert write_splits(tmp_path, listing.new_splits) == ""
+        found = counts(listing.samples)
+        assert found["val"] == pytest.approx(0.15 * count, abs=max(2, 0.05 * count))
+        assert found["val"]
+        assert train or found["test"] == pytest.approx(found["val"], abs=max(1, 0.05 * count))
+        return {sample.id: sample.split for sample in listing.samples}
+
+    before = splits(first)
+    assert splits(more).items() >= before.items()
+    assert splits(first) == before
+    assert (tmp_path / "splits.csv").exists() == (first < 100)
+
+
+def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
+    """The file lies beside the images to be read and changed; an image that is gone stays in it."""
+    (tmp_path / "splits.csv").write_text("id,split\ns3,test\ngone,val\nlate,val\n")
+    given = [*samples(5), Sample("odd\udcff", "", ("x",), ("o.npy", "m.png"))]
+    listing = decide_splits(tmp_path, given, "x")
+    assert [sample.id for sample in listing.samples if sample.split == "test"] == ["s3"]
+    assert write_splits(tmp_path, listing.new_splits) == ""
+    assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set((tmp_path / "splits.csv").read_text().splitlines())
+    again = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")
+    assert again.samples[:-1] == listing.samples
+    assert again.samples[-1].split == "val"
+    assert not again.new_splits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,split\na,dev\n", r"line 2: .*'dev'.*train, val, test"),
+        ("id,split\na,val\na,test\n", r"line 3: 'a' is val"),
+        ("name,split\na,val\n", "expected id and split"),
+    ],
+)
+def test_a_wrong_table_of_splits_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Guessed splits would mix training and test."""
+    (tmp_path / "splits.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"(?s)splits\.csv.*{message}"):
+        decide_splits(tmp_path, samples(5), "x")
+
+
+def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
+    """Trained as a whole first, its blocks must not become test images of a later training with --crop."""
+    (tmp_path / "splits.csv").write_text("id,split\ns1,test\n")
+    blocks = [sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)]
+    listing = decide_splits(tmp_path, blocks, "x")
+    assert {sample.split for sample in listing.samples if sample.image_id == "s1"} == {"test"}
+    assert {sample.split for sample in listing.samples if sample.image_id != "s1"} == {"train", "val"}
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
+    """Its splits follow ranks, which change with the number of labels."""
+    (tmp_path / "file").touch()
+    assert "labelling more" in write_splits(tmp_path / "file", {"a": "val"})
+    assert write_splits(tmp_path / "file", {}) == ""
 
 
 def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.cli.records import files_key
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.io.files import read_json
+from simmat.io.files import read_json, read_rows
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -192,8 +192,6 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
 
 
 def _read_csv(path: Path, problems: list[str]) -> _Table:
-    from simmat.data.formats.manifest import read_rows
-
     columns, hint = "file,object,point,negative,box", '; put a pair in quotes, "10,20"'
     header, rows = read_rows(path, "prompts file", columns, limit=_LIMIT, hint=hint)
     names = set(header)

@@ -43,6 +43,7 @@ class Dataset:
         unlabelled: images without a mask, which neither training nor evaluation uses.
         polygons: the labels of masks that are polygons; None if there are none.
         by_hash: True if splits were chosen by the hash of the ids.
+        new_splits: id -> split that training writes down, see `simmat.data.samples.write_splits`.
         known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
     """
 
@@ -55,6 +56,7 @@ class Dataset:
     unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
     polygons: PolygonLabels | None = field(default=None, repr=False)
     by_hash: bool = False
+    new_splits: Mapping[str, str] = field(default_factory=dict, repr=False)
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -283,7 +285,16 @@ def open_dataset(
         )
     note = " ".join(filter(None, (listing.split_note, polygons.note if polygons else "")))
     return Dataset(
-        folder, adapter, card, listing.samples, note, coco, listing.unlabelled, polygons, by_hash=listing.by_hash
+        folder,
+        adapter,
+        card,
+        listing.samples,
+        note,
+        coco,
+        listing.unlabelled,
+        polygons,
+        by_hash=listing.by_hash,
+        new_splits=listing.new_splits,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError, OutputError, all_problems
+from simmat.io.files import read_rows, write_rows
 from simmat.types import Window, ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
@@ -45,6 +47,14 @@ def split_meant(name: str) -> str | None:
 
 SHARE = 0.15
 """Fraction of the images for each of val and test if the data set names no split."""
+
+MANY = 100
+"""Images of which about that fraction has a hash below it: 8 to 22 of 100, and none with a chance of 1e-7."""
+
+SPLITS_FILE = "splits.csv"
+"""Splits that were drawn of fewer images than `MANY`."""
+
+_MOST_BYTES = 2**30
 
 _NO_EXTRA: Mapping[str, str] = {}
 
@@ -130,12 +140,14 @@ class Listing:
         split_note: a sentence for the user on where the splits come from.
         unlabelled: images without a mask, which are not used.
         by_hash: True if a split was chosen by the hash of the ids.
+        new_splits: id -> split that `write_splits` should keep when a model is trained.
     """
 
     samples: tuple[Sample, ...]
     split_note: str
     unlabelled: tuple[Sample, ...] = ()
     by_hash: bool = False
+    new_splits: Mapping[str, str] = field(default_factory=dict)
 
 
 class Divider(Protocol):
@@ -162,13 +174,11 @@ def id_digest(text: str) -> bytes:
 def decide_splits(
     root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True, divider: Divider | None = None
 ) -> Listing:
-    """Complete the splits by the hash of the ids.
+    """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
-    Samples without a mask are set aside first, so that each split has its fraction of the labelled ones. Without any
-    split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val, 15 % of
-    train become val. Where there are too few images for that, val and test are empty. Samples with the same reference
-    file stay together. The order is that of sha256(id), so it needs no seed and does not depend on the order of the
-    files.
+    Samples without a mask are set aside first. Without any split, 15 % of the images go to val, 15 % to test and the
+    rest to train. With a train split and no val, 15 % of train become val. Samples with the same reference file stay
+    together. See `_draw` for how they are drawn.
 
     Args:
         samples: all with a split or all without.
@@ -177,7 +187,7 @@ def decide_splits(
         divider: divides the images into blocks, which are split instead.
 
     Raises:
-        DataError: an image is in two splits.
+        DataError: an image is in two splits, or `splits.csv` cannot be used.
     """
     unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
     samples = [sample for sample in samples if not masks or sample.has_mask]
@@ -187,31 +197,28 @@ def decide_splits(
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
-    kind = "images"
     if divider is not None:
         samples = divider.blocks(samples)
-        kind = "blocks"
     named = {sample.split for sample in samples if sample.split}
-    chosen: dict[_Place, str] = {}
+    parts: tuple[str, ...] = ()
     if not named:
-        groups = _groups(samples)
-        share = max(round(SHARE * len(groups)), 1) if len(groups) >= 3 else 0
-        chosen = dict.fromkeys(groups, "train")
-        chosen |= dict.fromkeys(groups[:share], "val") | dict.fromkeys(groups[share : 2 * share], "test")
-        note = (
-            f"No split is named in {root}: by the hash of the ids, {len(groups) - 2 * share} {kind} are train, "
-            f"{share} val and {share} test."
-        )
+        parts, note = ("val", "test"), f"No split is named in {root}"
     elif "train" in named and "val" not in named:
-        training = _groups([sample for sample in samples if sample.split == "train"])
-        share = max(round(SHARE * len(training)), 1) if len(training) >= 2 else 0
-        chosen = dict.fromkeys(training[:share], "val")
-        note = (
-            f"{said_by} of {root} names no val split: by the hash of the ids, {share} of the {len(training)} train "
-            f"{kind} are val."
-        )
+        parts, note = ("val",), f"{said_by} of {root} names no val split"
     else:
         note = f"The splits are those of {said_by} in {root}."
+    chosen: dict[_Place, str] = {}
+    new: dict[str, str] = {}
+    if parts:
+        groups = _groups([sample for sample in samples if sample.split in ("", "train")])
+        written = read_splits(root)
+        chosen, new = _draw(groups, written, parts)
+        found = Counter(chosen.values())
+        counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
+        note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
+        note += f" by the hash of the ids, {counts} of {len(groups)} {'images' if divider is None else 'blocks'}."
+        if new:
+            note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
     listed = [
         Sample(sample.id, split, *sample[2:])
         if sample.split in ("", "train") and (split := chosen.get(_place(sample)))
@@ -220,7 +227,43 @@ def decide_splits(
     ]
     if divider is not None:
         listed = [part for block in listed for part in divider.parts(block)]
-    return Listing(tuple(listed), note, unlabelled, bool(chosen))
+    return Listing(tuple(listed), note, unlabelled, bool(chosen), new)
+
+
+def _draw(
+    groups: Mapping[_Place, Sequence[str]], written: Mapping[str, str], parts: Sequence[str]
+) -> tuple[dict[_Place, str], dict[str, str]]:
+    """Return the split of each image, and of those that are to be written down the split by id.
+
+    The hash of an id is a number from 0 to 1. Of many images, those below 0.15 are val, those below 0.3 test. So few
+    that this would give an empty split are drawn by rank instead, lowest first, and written down, since a rank changes
+    with the next label: what is written stays, and later images fill val and test up to 15 % each.
+
+    Args:
+        groups: reference file, or block of it -> ids, in the order of their hash.
+        written: id -> split, see `read_splits`.
+        parts: the splits to draw, beside train.
+    """
+    chosen: dict[_Place, str] = {}
+    if not written and len(groups) >= MANY:
+        for place, ids in groups.items():
+            part = int(_hash_of(ids[0]) / SHARE)
+            chosen[place] = parts[part] if part < len(parts) else "train"
+        return chosen, {}
+    for place, ids in groups.items():
+        images = [id.rpartition("@")[0] for id in ids] if place[1] is not None else []  # of blocks
+        known = (written.get(_as_written(id)) for id in (*ids, *images))
+        if split := next((split for split in known if split in (*parts, "train")), None):
+            chosen[place] = split
+    new = [place for place in groups if place not in chosen]
+    share = max(round(SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
+    free = new
+    for split in parts:
+        missing = max(share - sum(other == split for other in chosen.values()), 0)
+        chosen |= dict.fromkeys(free[:missing], split)
+        free = free[missing:]
+    chosen |= dict.fromkeys(free, "train")
+    return chosen, {groups[place][0]: chosen[place] for place in new if share}
 
 
 _Place = tuple[str, Window | None]
@@ -240,11 +283,60 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
             yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
-def _groups(samples: Sequence[Sample]) -> list[_Place]:
-    """Return the reference files or blocks of them, in the order of the hash of their first id."""
-    first: dict[_Place, str] = {}
+def _groups(samples: Sequence[Sample]) -> dict[_Place, list[str]]:
+    """Return reference file, or block of it -> ids, sorted; in the order of the hash of the first id."""
+    found: dict[_Place, list[str]] = {}
     for sample in samples:
-        place = _place(sample)
-        if sample.id < first.setdefault(place, sample.id):
-            first[place] = sample.id
-    return sorted(first, key=lambda place: id_digest(first[place]))
+        found.setdefault(_place(sample), []).append(sample.id)
+    sorted_ids = ((place, sorted(ids)) for place, ids in found.items())
+    return dict(sorted(sorted_ids, key=lambda group: id_digest(group[1][0])))
+
+
+def _hash_of(id: str) -> float:
+    """Return the hash of an id, from 0 to 1."""
+    return float(int.from_bytes(id_digest(id)[:8]) / 2**64)
+
+
+def _as_written(id: str) -> str:
+    """Return an id as a file in UTF-8 holds it: bytes of file names that are not are escaped."""
+    return id.encode("utf-8", "backslashreplace").decode()
+
+
+def read_splits(root: Path) -> dict[str, str]:
+    """Return id -> split of `root/splits.csv`, which training writes and users may edit; {} without the file.
+
+    Raises:
+        DataError: it cannot be used; lists all bad lines.
+    """
+    path = root / SPLITS_FILE
+    if not os.path.lexists(path):
+        return {}
+    header, rows = read_rows(path, "table of splits", "id,split", limit=_MOST_BYTES)
+    if set(header) != {"id", "split"}:
+        raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for line, row in rows:
+        id, split = row[header.index("id")], row[header.index("split")]
+        if split not in SPLITS:
+            problems.append(f"line {line}: unknown split {split!r}; allowed: {', '.join(SPLITS)}")
+        elif found.setdefault(id, split) != split:
+            problems.append(f"line {line}: {id!r} is {found[id]} in an earlier line")
+    if problems:
+        raise DataError(all_problems(f"{path}: lines that cannot be used:", problems))
+    return found
+
+
+def write_splits(root: Path, new: Mapping[str, str]) -> str:
+    """Add id -> split to `root/splits.csv`; return a warning if the folder cannot be written, else ""."""
+    if not new:
+        return ""
+    try:
+        splits = {_as_written(id): split for id, split in new.items()} | read_splits(root)
+        write_rows(root / SPLITS_FILE, [("id", "split"), *sorted(splits.items())])
+    except OutputError as error:
+        return (
+            f"Warning: the splits are not written down, so labelling more may move some images to others: {error}; "
+            "name them in manifest.csv"
+        )
+    return ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
@@ -20,7 +18,7 @@ from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Divider, Listing, Sample, decide_splits, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, nearest
-from simmat.io.files import atomic_folder, atomic_write_text, read_bytes
+from simmat.io.files import atomic_folder, read_rows, write_rows
 from simmat.io.images import write_image
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
@@ -75,13 +73,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     if path.stat().st_mtime_ns != seen:  # another program wrote it meanwhile
         set_manifest_mask(root, id, mask)
         return
-    _write_rows(path, [header, *cells])
-
-
-def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    atomic_write_text(path, text.getvalue())
+    write_rows(path, [header, *cells])
 
 
 def find_file(start: str, text: str) -> str:
@@ -167,33 +159,6 @@ def _across(samples: Sequence[Sample]) -> Iterator[str]:
         yield f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all or none"
 
 
-def read_rows(
-    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
-
-    `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
-    """
-    content = read_bytes(path, what, limit=limit)
-    try:
-        text = content.decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: not valid CSV: {error}") from None
-    if not lines:
-        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
-    header = lines[0][1]
-    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
-        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
-    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
-    if odd:
-        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
-    return header, lines[1:]
-
-
 def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> dict[str, Source]:
     """Return column -> source, after checking the header."""
     problems = [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
@@ -253,7 +218,7 @@ def write_arrays(
             write_image(new / place, planes)
             write_image(new / label, mask[None])
             rows.append([f"{number:06}", place, label, *([names[number]] if names else [])])
-        _write_rows(new / MANIFEST_FILE, rows)
+        write_rows(new / MANIFEST_FILE, rows)
         write_card(new, made)
 
 

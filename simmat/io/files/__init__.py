@@ -5,7 +5,7 @@ OutputError with the path, the cause and a remedy.
 """
 
 from simmat.io.files.folder import atomic_folder, recover_folder
-from simmat.io.files.inputs import parse_json, read_bytes, read_json, require_file
+from simmat.io.files.inputs import parse_json, read_bytes, read_json, read_rows, require_file
 from simmat.io.files.single import (
     atomic_path,
     atomic_write_bytes,
@@ -17,6 +17,7 @@ from simmat.io.files.single import (
     remove_temporary,
     staged_files,
     with_home,
+    write_rows,
 )
 from simmat.io.files.system import TEMPORARY_MARK, output_error
 
@@ -33,10 +34,12 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_log",
+    "read_rows",
     "recover_folder",
     "remove_left",
     "remove_temporary",
     "require_file",
     "staged_files",
     "with_home",
+    "write_rows",
 ]

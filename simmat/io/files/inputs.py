@@ -1,7 +1,9 @@
-"""Read untrusted files: only regular files, up to a size limit, json up to a depth."""
+"""Read untrusted files: only regular files, up to a size limit, json up to a depth, tables whose rows are whole."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -9,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError, SimMATError, all_problems
 
 MAX_BYTES = 2**26
 """Default limit of `read_bytes` (64 MiB)."""
@@ -76,6 +78,33 @@ def read_json(
         return parse_json(content, constants=constants)
     except ValueError as cause:
         raise error(f"{path}: not valid json: {cause}") from cause
+
+
+def read_rows(
+    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
+
+    `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
+    """
+    content = read_bytes(path, what, limit=limit)
+    try:
+        text = content.decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not valid CSV: {error}") from None
+    if not lines:
+        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
+    header = lines[0][1]
+    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
+        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
+    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
+    if odd:
+        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
+    return header, lines[1:]
 
 
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -115,6 +117,13 @@ def atomic_write_text(path: Path | str, text: str) -> None:
     which json reads back.
     """
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_rows(path: Path | str, rows: Iterable[Sequence[str]]) -> None:
+    """Write a whole CSV file, its header first; see `atomic_write_text` and `read_rows`."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    atomic_write_text(path, text.getvalue())
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:
