@@ -354,16 +354,21 @@ def test_all_suggestions_are_accepted_though_some_are_covered(opened):
     assert same_on_disk(tab, mask)
 
 
-def test_the_length_of_a_training_is_chosen_in_the_page(site, opened):
-    """500 steps take hours on a slow machine."""
+def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
+    """Its length, the size of the network's input and the recipe; Esc starts nothing."""
     tab, _ = opened("j")
-    steps = tab.page.locator("#steps")
-    assert steps.input_value() == "500"
-    steps.fill("7")
+    tab.page.click("#train")
+    assert int(tab.page.input_value("#steps")) > 0
+    assert tab.page.input_value("#image-size") == "128"
+    tab.press("Escape")
     tab.page.route("**/api/train", lambda route: route.fulfill(status=409, json={"error": "busy"}))
+    tab.page.click("#train")
+    tab.page.fill("#steps", "7")
+    tab.page.fill("#image-size", "160")
+    tab.page.select_option("#recipe", "paper")
     with tab.page.expect_request("**/api/train") as asked:
-        tab.page.click("#train")
-    assert asked.value.post_data_json == {"steps": 7}
+        tab.page.click('#train-form button[value="train"]')
+    assert asked.value.post_data_json == {"steps": 7, "image_size": 160, "recipe": "paper"}
 
 
 def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
@@ -371,11 +376,14 @@ def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
     tab, _ = opened("j")
     state = {"state": "running", "step": 2, "steps": 7, "message": "step 2 of 7", "images": 3, "left_s": 125.0}
     state |= dict.fromkeys(("score", "before", "metric", "adopted"))
-    warning = "Warning: 3 of 3 training images are shrunk; use a larger --image-size"
+    state |= {"losses": [[1, 2.5], [2, 1.5]], "scores": [[0, 0.25], [2, 0.5]]}
+    warning = "Warning: 3 of 3 training images are shrunk; use a larger Image size"
     tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
     tab.page.click("#train")
+    tab.press("Enter")
     until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
     assert warning in tab.text("#messages")
+    assert "IoU 0.500, loss 1.50 at step 2 of 7" in tab.page.get_attribute("#curve", "aria-label")
 
 
 def test_a_new_model_comes_with_the_command_that_applies_it(site, opened):

@@ -94,6 +94,7 @@ class Model:
             "dense": dense,
             "everything": "dense" if dense else "grid",
             "knows_classes": self.knows_classes,
+            "image_size": self.predictor.pipeline.size,
             "scores": self.scores,
         }
 

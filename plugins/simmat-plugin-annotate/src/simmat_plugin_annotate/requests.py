@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from simmat.config import MOST_SIZE
 from simmat.documents import Document, as_tuples
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
@@ -113,6 +114,13 @@ class TrainBody(Document):
     """Start a training run."""
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None
+    recipe: Literal["default", "paper"] = "default"
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of `simmat train` besides the steps."""
+        size = [] if self.image_size is None else ["--image-size", str(self.image_size)]
+        return size + (["--mat", "mat", "--tune", "lora"] if self.recipe == "paper" else [])
 
 
 class NextBody(Document):

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
+from simmat_plugin_annotate.advice import for_page
 from simmat_plugin_annotate.annotator import Annotator
 from simmat_plugin_annotate.drafts import Draft
 from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
@@ -254,7 +255,7 @@ class Routes:
             return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
 
         images = await self.annotator.on_files(prepare)
-        await self.annotator.training.start(body.steps, images, self.service.model)
+        await self.annotator.training.start(body.steps, images, self.service.model, body.arguments())
         return Json(self.annotator.training.document(), status_code=202)
 
     async def stop(self, request: Request) -> Response:
@@ -402,6 +403,6 @@ async def _error(request: Request, error: Exception) -> Response:
     status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
     if isinstance(error, HTTPException) and error.status_code == 405:
         status, code, message = 405, "method", "use GET or POST"
-    message, *more = (message or str(error)).splitlines()
+    message, *more = (message or for_page(str(error))).splitlines()
     problems = [line.strip().removeprefix("- ") for line in more]
     return Json(error_document(code, message, problems), status_code=status)

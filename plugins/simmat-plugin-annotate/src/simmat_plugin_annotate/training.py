@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from simmat.config import DEFAULT_STEPS
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_log
 from simmat_plugin_annotate import child
+from simmat_plugin_annotate.advice import for_page
 from simmat_plugin_annotate.home import RUNS
 from simmat_plugin_annotate.models import Model
 
@@ -26,9 +27,13 @@ METRIC = "miou_object"
 METRIC_WORDS = "mean IoU of an object after one click, validation images"
 _LOG_LINES = 40
 _EVERY_S = 1.0
+_MOST_POINTS = 120
+"""Most points of a curve in the page."""
 
 _log = logging.getLogger(__name__)
 
+Point = tuple[int, float]
+"""A step, and the loss or the validation score there."""
 State = Literal["idle", "running", "done", "failed", "stopped"]
 
 
@@ -61,6 +66,8 @@ class Training:
     images: int = 0
     run: Path | None = None
     warnings: tuple[str, ...] = ()
+    losses: tuple[Point, ...] = ()
+    scores: tuple[Point, ...] = ()
     _first: tuple[int, float] | None = None
     """The first step that was seen, and when: what comes before it (start, a validation) says nothing of a step."""
     _began: float = 0.0
@@ -76,7 +83,7 @@ class Training:
             "state": self.state,
             "step": self.step,
             "steps": self.steps,
-            "message": self.message,
+            "message": for_page(self.message),
             "score": self.score,
             "before": self.before,
             "metric": METRIC_WORDS,
@@ -84,18 +91,21 @@ class Training:
             "seconds": round(end - self._began, 1),
             "left_s": self._left_s(),
             "images": self.images,
-            "warnings": list(self.warnings),
+            "warnings": [for_page(warning) for warning in self.warnings],
+            "losses": self.losses,
+            "scores": self.scores,
             "run": None if self.run is None else str(self.run),
             **({"log": self._log()} if log else {}),
         }
 
-    async def start(self, steps: int | None, images: int, model: Model) -> None:
+    async def start(self, steps: int | None, images: int, model: Model, more: Sequence[str] = ()) -> None:
         """Start a run.
 
         Args:
             steps: training steps; None for the default.
             images: number of labelled images.
             model: the present model, with which the new bundle is compared.
+            more: further arguments of `simmat train`; they replace those of `arguments`.
 
         Raises:
             BusyError: a run is already going on.
@@ -110,9 +120,9 @@ class Training:
         self.run = _new_run(self.root)
         self.state, self.step, self.steps, self.message = "running", 0, steps or DEFAULT_STEPS, "starting"
         self.score = self.before = self.adopted = self._first = None
-        self.warnings = ()
+        self.warnings = self.losses = self.scores = ()
         self.images, self._began, self._stopped = images, time.monotonic(), False
-        self._task = asyncio.create_task(self._follow(steps, model))
+        self._task = asyncio.create_task(self._follow(steps, model, more))
         self.changed()
 
     async def stop(self) -> None:
@@ -133,11 +143,11 @@ class Training:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def _follow(self, steps: int | None, model: Model) -> None:
+    async def _follow(self, steps: int | None, model: Model, more: Sequence[str]) -> None:
         assert self.run is not None
         try:
-            more = [] if steps is None else ["--steps", str(steps)]
-            command = ["train", *self.arguments(), "--data", str(self.root), "--out", str(self.run), *more]
+            command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]
+            command += [] if steps is None else ["--steps", str(steps)]
             code = await self._simmat(command, self.run.with_suffix(".log"))
             if self._stopped:
                 self._end("stopped", "stopped")
@@ -225,6 +235,9 @@ class Training:
             before = self.step
             for record in records:
                 self.step = max(self.step, int(record["step"]))
+            if self.step != before or not self.scores:
+                self.losses = _thinned([(int(one["step"]), one["loss"]) for one in records if "loss" in one])
+                self.scores = tuple((int(one["step"]), one[METRIC]) for one in records if METRIC in one)
             if self.step != before:
                 self._first = self._first or (self.step, time.monotonic())
                 self.message = f"step {self.step} of {self.steps}"
@@ -258,6 +271,13 @@ def _new_run(root: Path) -> Path:
         if not any(map(os.path.lexists, (run, run.with_suffix(".log"), run.with_suffix(".eval.json")))):
             return run
     raise DataError(f"{root / RUNS}: too many runs; remove old ones")
+
+
+def _thinned(points: list[Point]) -> tuple[Point, ...]:
+    """Return at most `_MOST_POINTS` points: means over runs of equal length, each at its last step."""
+    size = -(-len(points) // _MOST_POINTS) or 1
+    runs = [points[start : start + size] for start in range(0, len(points), size)]
+    return tuple((run[-1][0], sum(value for _, value in run) / len(run)) for run in runs)
 
 
 def _score(report: Mapping[str, Any], which: str) -> float | None:

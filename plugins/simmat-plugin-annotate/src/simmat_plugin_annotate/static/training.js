@@ -1,7 +1,8 @@
 /** The training that runs on the server. */
 
 import { post } from "./api.js";
-import { byId } from "./show.js";
+import { drawCurve } from "./curve.js";
+import { ask, byId } from "./show.js";
 
 export class TrainingPanel {
   constructor(messages) {
@@ -10,15 +11,23 @@ export class TrainingPanel {
     this.state = "idle";
   }
 
-  /** Start a training, or stop the one that runs. */
+  /** Ask for the settings of a training and start it, or stop the one that runs. */
   async toggle() {
-    const stop = this.state === "running";
-    if (!stop && !byId("steps").reportValidity()) return;
-    this.show(await (stop ? post("/api/train/stop", {}) : post("/api/train", { steps: Number(byId("steps").value) })));
-    if (stop && this.state === "running") this.messages.note("The training stops after its present step.");
+    if (this.state === "running") {
+      this.show(await post("/api/train/stop", {}));
+      if (this.state === "running") this.messages.note("The training stops after its present step.");
+    } else if ((await ask(byId("train-dialog"))) === "train") {
+      const [steps, size] = ["steps", "image-size"].map((id) => Number(byId(id).value));
+      this.show(await post("/api/train", { steps, image_size: size, recipe: byId("recipe").value }));
+    }
   }
 
-  show({ state, step, steps, message, score, before, metric, adopted, images, left_s, warnings }) {
+  show(training) {
+    drawCurve(training);
+    this.#showState(training);
+  }
+
+  #showState({ state, step, steps, message, score, before, metric, adopted, images, left_s, warnings }) {
     const ended = this.state === "running" && state !== "running";
     for (const warning of warnings.filter((found) => !this.warned.has(found))) {
       this.warned.add(warning);
@@ -27,7 +36,6 @@ export class TrainingPanel {
     this.state = state;
     const running = state === "running";
     byId("train").textContent = running ? "Stop training" : "Train";
-    byId("steps").disabled = running;
     byId("steps").value ||= String(steps);
     const bar = byId("progress");
     bar.hidden = !running;
@@ -51,7 +59,9 @@ export class TrainingPanel {
     if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
   }
 
-  showModel({ name, kind }) {
+  showModel({ name, kind, image_size: size }) {
+    byId("image-size").value = String(size);
+    byId("size-hint").textContent = `The model in use takes images of ${size} px a side; more is slower and shows more detail.`;
     byId("model").textContent = `Model: ${name}${kind === "untuned" ? " (not tuned yet)" : ""}`;
   }
 }
