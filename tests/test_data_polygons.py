@@ -234,6 +234,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
     assert "map.geojson" in faults(opened(tmp_path))
 
 
+def test_a_pipe_beside_a_shapefile_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait for ever."""
+    root = one_raster(tmp_path, ".shp")
+    os.mkfifo(root / "masks/map.DBF")
+    assert "map.DBF: a pipe" in faults(opened(root))
+
+
 def test_two_layers_are_refused(tmp_path: Path) -> None:
     """Which one holds the objects is the user's to say."""
     one_raster(tmp_path)

@@ -131,3 +131,35 @@ def test_an_unknown_coordinate_system_is_reported() -> None:
     """A wrong code is a wrong setting, not a wrong image."""
     with pytest.raises(ConfigError, match="EPSG:99999"):
         to_pixels([(1, 2)], "EPSG:99999", PLACE)
+
+
+LINK = {"properties": {"href": "http://localhost/"}, "type": "link"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.geojson", "<OGRVRTDataSource/>", "content is not"),
+        ("a.csv", "x,y", r"\.geojson, \.gpkg"),
+        ("there;a.geojson", "{}", "rename"),
+        ("a.geojson", json.dumps({"crs": LINK}), "is an address"),
+        (
+            "a.geojson",
+            json.dumps({"a": [{"CRS\0": {**LINK, "type": "Link"}}]}).replace("http", "\\u0068ttp"),
+            "an address",
+        ),
+        ("a.geojson", "{'crs': " + json.dumps(LINK) + "}", "not GeoJSON"),
+    ],
+)
+def test_a_file_by_which_gdal_would_open_another_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    """It knows formats that name files and servers, and coordinate systems at an address."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_prompt_features(tmp_path / name, None, PLACE, SIZE)
+
+
+def test_addresses_in_properties_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    """A map links to pages."""
+    names = {"type": "name", "properties": {"name": "EPSG:32632"}}
+    path = geojson(tmp_path / "a.geojson", (shapely.Point(500_005, 5_299_995), LINK), crs=names)
+    assert list(read_prompt_features(path, None, PLACE, SIZE)) == ["1"]

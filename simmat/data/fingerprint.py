@@ -57,6 +57,7 @@ def read_file(path: str) -> tuple[Times, bytes]:
             found: Times = _times(os.fstat(stream.fileno()))
             digest = hashlib.file_digest(stream, "sha256")
         for beside in files_of(path)[1:]:
+            require_file(beside)
             found = _joined(found, _times(beside.stat()))
             digest.update(beside.read_bytes())
     except OSError as error:

@@ -57,7 +57,7 @@ def box_to_pixels(
 def read_prompt_features(
     path: Path, crs: str | None, georeference: Georeference | None, size_hw: tuple[int, int], origin: str = "the image"
 ) -> dict[str, Prompt]:
-    """Read prompts from a GeoJSON, a GeoPackage or another file that OGR opens: object -> prompt.
+    """Read prompts from a GeoJSON, a GeoPackage, a shapefile or a FlatGeobuf: object -> prompt.
 
     A point is a click; a polygon stands for its bounding box, which is cut to the image. Objects are named by the
     property `object`, or numbered from 1; all features of an object are one prompt.

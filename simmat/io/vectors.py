@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import mmap
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +21,10 @@ from simmat.io.files import require_file
 NEEDED = ("pyogrio", "rasterio", "shapely")
 """Packages of the extra "geo"."""
 
-_STARTS = {".shp": b"\0\0\x27\x0a", ".gpkg": b"SQLite format 3\0", ".geojson": b"{"}
+_STARTS = {".geojson": b"{", ".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\3fgb"}
 """Ending -> first bytes. GDAL would open files of any other format too, some of which name further files."""
+_PERHAPS_ADDRESS = re.compile(rb"http|\\u00[4-7]", re.IGNORECASE)
+"""What json with the address of a server contains, perhaps with letters as escapes."""
 _BESIDE = (".dbf", ".shx", ".prj", ".cpg")
 """Endings of the files of a shapefile that decide what it says."""
 _SURFACES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
@@ -51,8 +56,7 @@ def files_of(path: str) -> tuple[Path, ...]:
     main = Path(path)
     if main.suffix.lower() != ".shp":
         return (main,)
-    upper = main.suffix.isupper()
-    beside = (main.with_suffix(ending.upper() if upper else ending) for ending in _BESIDE)
+    beside = (main.with_suffix(ending) for known in _BESIDE for ending in (known, known.upper()))
     return (main, *(file for file in beside if file.exists()))
 
 
@@ -67,7 +71,7 @@ def read_polygons(path: Path, attribute: str | None = None) -> Polygons:
     """
     import shapely
 
-    layer = _layer(path)
+    layer = one_layer(path, "polygons")
     if attribute is not None:
         _check_attribute(path, layer, attribute)
     found = read_features(path, layer, None if attribute is None else [attribute])
@@ -83,16 +87,16 @@ def read_attribute(path: Path, attribute: str) -> tuple[str | None, ...]:
     """Return the values of an attribute without the polygons, as `read_polygons` does; the order may differ."""
     import pyogrio
 
-    layer = _layer(path)
+    layer = one_layer(path, "polygons")
     _check_attribute(path, layer, attribute)
     with _gdal_errors(path):
-        columns = pyogrio.raw.read(path, layer=layer, columns=[attribute], read_geometry=False)[3]
+        columns = pyogrio.raw.read(path.absolute(), layer=layer, columns=[attribute], read_geometry=False)[3]
     return tuple(map(_text, columns[0].tolist()))
 
 
 def read_crs(path: Path) -> str | None:
     """Return the coordinate system of a file of polygons, without reading them; None if it states none."""
-    crs: str | None = _info(path, _layer(path))["crs"]
+    crs: str | None = _info(path, one_layer(path, "polygons"))["crs"]
     return crs
 
 
@@ -118,7 +122,9 @@ def read_features(path: Path, layer: str, fields: Sequence[str] | None) -> Featu
     import shapely
 
     with _gdal_errors(path):
-        meta, _, binary, columns = pyogrio.raw.read(path, layer=layer, columns=list(fields or ()), force_2d=True)
+        meta, _, binary, columns = pyogrio.raw.read(
+            path.absolute(), layer=layer, columns=list(fields or ()), force_2d=True
+        )
         shapes = shapely.from_wkb(binary)
     kept = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
     values = dict(zip(meta["fields"].tolist(), (column[kept] for column in columns), strict=True))
@@ -131,13 +137,20 @@ def field_names(path: Path, layer: str) -> list[str]:
 
 
 def one_layer(path: Path, what: str) -> str:
-    """Return the name of the one layer with geometries of a file that should hold `what`."""
+    """Return the name of the one layer with geometries of a file that should hold `what`, after checking its content.
+
+    Raises:
+        ConfigError: the packages are not installed.
+        DataError: the file is of another format, is damaged, names a server, or has another number of layers.
+    """
     require_geo(f"{path}: reading {what}", *NEEDED)
     import pyogrio
 
-    require_file(path, what)
+    for file in files_of(str(path)):
+        require_file(file, what)
+    _check_content(path)
     with _gdal_errors(path):
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        layers = [str(name) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None]
     if len(layers) != 1:
         found = ", ".join(map(repr, layers)) or "none"
         raise DataError(f"{path}: expected one layer of {what}, found {found}; save one layer in a file")
@@ -148,7 +161,7 @@ def _info(path: Path, layer: str) -> Any:
     import pyogrio
 
     with _gdal_errors(path):
-        return pyogrio.read_info(path, layer=layer)
+        return pyogrio.read_info(path.absolute(), layer=layer)
 
 
 @contextmanager
@@ -160,19 +173,50 @@ def _gdal_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: damaged, its features cannot be read ({error})") from error
 
 
-def _layer(path: Path) -> str:
-    """Return the one layer of a file of polygons, after a look at its first bytes."""
-    require_geo(f"{path}: reading polygons", *NEEDED)
-    require_file(path, "polygons")
-    start = _STARTS[path.suffix.lower()]
+def _check_content(path: Path) -> None:
+    """Raise DataError for a file that GDAL would open in another format, elsewhere, or by asking a server."""
+    start = _STARTS.get(path.suffix.lower())
+    if start is None:
+        raise DataError(f"{path}: features are read from {', '.join(_STARTS)}; save them in one of these formats")
+    if ";" in path.name or any(mark in str(path.absolute()) for mark in "!\t\r\n"):
+        # pyogrio reads the path as an address, and would open another file than the one looked at here
+        raise DataError(f"{str(path)!r}: GDAL reads ! and ; and line breaks otherwise; rename the file or folder")
     try:
         with path.open("rb") as stream:
             head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n" if start == b"{" else b"")
+            if not head.startswith(start):
+                raise DataError(f"{path}: named {path.suffix}, but its content is not; save it again")
+            if start == b"{":
+                _check_json(path, stream)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
-    if not head.startswith(start):
-        raise DataError(f"{path}: named {path.suffix}, but its content is not; save the polygons again")
-    return one_layer(path, "polygons")
+
+
+def _check_json(path: Path, stream: BinaryIO) -> None:
+    """Raise DataError for GeoJSON with a coordinate system at an address, which GDAL would ask."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if _PERHAPS_ADDRESS.search(content) is None:
+            return
+        text = content[:].decode("utf-8-sig", "replace")
+    try:
+        json.loads(text, object_pairs_hook=_without_linked_crs)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not GeoJSON that SimMAT reads: {error}; save it again, with a crs by name") from error
+
+
+def _without_linked_crs(members: list[tuple[str, Any]]) -> str | None:
+    """Return "link" for a json object that links to a coordinate system, else None.
+
+    GDAL compares names without case, and up to a NUL.
+    """
+    kind = None
+    for name, value in members:
+        match name.partition("\0")[0].lower():
+            case "crs" if value == "link":
+                raise ValueError("its coordinate system is an address")
+            case "type" if isinstance(value, str) and value.lower().startswith(("link", "url")):
+                kind = "link"
+    return kind
 
 
 def _check_attribute(path: Path, layer: str, attribute: str) -> None:
