@@ -216,6 +216,22 @@ def test_polygons_elsewhere_are_refused(tmp_path: Path) -> None:
     assert UTM in found
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "said"), [(EAST, NORTH, ("500000", "EPSG:4326", "ogr2ogr -a_srs")), (99, 5, ("EPSG:4326", UTM))]
+)
+def test_degrees_that_are_none_or_far_from_the_image_are_refused(
+    tmp_path: Path, x: float, y: float, said: tuple[str, ...]
+) -> None:
+    """A GeoJSON that does not name its coordinate system has longitude and latitude, by its standard."""
+    root = one_raster(tmp_path)
+    (root / "masks/map.gpkg").unlink()
+    shape = shapely.box(x, y, x + 0.5, y + 0.5).__geo_interface__
+    feature = {"type": "Feature", "properties": {}, "geometry": shape}
+    (root / "masks/map.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    found = faults(opened(root))
+    assert all(part in found for part in ("map.geojson", *said))
+
+
 def test_points_are_refused(tmp_path: Path) -> None:
     """A point has no pixels."""
     one_raster(tmp_path)

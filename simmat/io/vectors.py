@@ -27,6 +27,8 @@ _PERHAPS_ADDRESS = re.compile(rb"http|\\u00[4-7]", re.IGNORECASE)
 """What json with the address of a server contains, perhaps with letters as escapes."""
 _BESIDE = (".dbf", ".shx", ".prj", ".cpg")
 """Endings of the files of a shapefile that decide what it says."""
+_MOST_DEGREES = (540.0, 90.01)
+"""Largest longitude and latitude: some files count across the date line, and rounding may pass the pole."""
 _SURFACES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 
 
@@ -67,7 +69,7 @@ def read_polygons(path: Path, attribute: str | None = None) -> Polygons:
 
     Raises:
         ConfigError: the packages are not installed, or there is no such attribute; the message lists those there are.
-        DataError: the file cannot be read, has several layers, or holds points or lines.
+        DataError: the file cannot be read, has several layers, or holds points or lines; or its degrees are none.
     """
     import shapely
 
@@ -75,6 +77,8 @@ def read_polygons(path: Path, attribute: str | None = None) -> Polygons:
     if attribute is not None:
         _check_attribute(path, layer, attribute)
     found = read_features(path, layer, None if attribute is None else [attribute])
+    if found.crs == "EPSG:4326" and len(found.shapes):
+        _check_degrees(path, shapely.total_bounds(found.shapes).tolist())
     kinds = shapely.get_type_id(found.shapes)
     if not np.isin(kinds, _SURFACES).all():
         odd = found.shapes[~np.isin(kinds, _SURFACES)][0]
@@ -224,6 +228,17 @@ def _check_attribute(path: Path, layer: str, attribute: str) -> None:
         raise ConfigError(
             f"{path}: the polygons have no attribute {attribute!r}{did_you_mean(attribute, known)} Attributes: "
             f"{', '.join(known) or 'none'}. Set --class-attribute, or class_attribute in card.toml, to one of them"
+        )
+
+
+def _check_degrees(path: Path, bounds: Sequence[float]) -> None:
+    """Refuse map coordinates that would be taken for degrees; `bounds` are x0, y0, x1, y1."""
+    x0, y0, x1, y1 = bounds
+    if min(x0, -x1) < -_MOST_DEGREES[0] or min(y0, -y1) < -_MOST_DEGREES[1]:
+        raise DataError(
+            f"{path}: its coordinates, x {x0:.9g} to {x1:.9g} and y {y0:.9g} to {y1:.9g}, are not longitude and "
+            'latitude (EPSG:4326), which a GeoJSON without the member "crs" has; save it as GeoPackage with its '
+            "coordinate system (ogr2ogr -a_srs EPSG:n out.gpkg in.geojson), or in EPSG:4326"
         )
 
 

@@ -112,7 +112,14 @@ class PolygonLabels:
         place, size_hw = _grid(path, reference)
         shapes = found.shapes
         if found.crs is not None and not _same(found.crs, place.crs):
-            shapes = shapely.transform(shapes, lambda xy: _reprojected(xy, found.crs, place.crs))
+            try:
+                shapes = shapely.transform(shapes, lambda xy: _reprojected(xy, found.crs, place.crs))
+            except Exception as error:  # GDAL's own errors are of no public class
+                raise DataError(
+                    f"{path}: its polygons cannot be reprojected from {_named(found.crs)} to {_named(place.crs)}, the "
+                    f"coordinate system of {reference.name} ({error}); check what each file states, or reproject with "
+                    "ogr2ogr -t_srs"
+                ) from error
         a, b, c, d, e, f = tuple(~rasterio.Affine(*place.transform))[:6]
         shapes = shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f]))
         tree = shapely.STRtree(shapes)
@@ -163,7 +170,10 @@ def _reprojected(coords_xy: npt.NDArray[np.float64], source: str | None, target:
     """Map (N, 2) coordinates from one coordinate system to another."""
     from rasterio.warp import transform
 
-    return np.stack(transform(source, target, coords_xy[:, 0], coords_xy[:, 1]), axis=1)
+    moved = np.stack(transform(source, target, coords_xy[:, 0], coords_xy[:, 1]), axis=1)
+    if not np.isfinite(moved).all():
+        raise ValueError("a point is outside of the projection")
+    return moved
 
 
 def _same(one: str, other: str) -> bool:
