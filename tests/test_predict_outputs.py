@@ -77,7 +77,7 @@ def test_an_image_with_the_name_of_the_coco_file_is_refused(
     assert _find(bundle, images, tmp_path / "out", "--everything", "--format", "labels") == 0
 
 
-@pytest.mark.parametrize("theirs", ["a.json", "a_objects.png", "a_classes.tif", "a.geojson", "coco.json"])
+@pytest.mark.parametrize("theirs", ["a.json", "a_objects.png", "a_classes.tif", "a_objects.geojson", "coco.json"])
 def test_files_of_others_are_refused_before_any_work(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], theirs: str
 ) -> None:
@@ -85,8 +85,8 @@ def test_files_of_others_are_refused_before_any_work(
     images, out = _images(tmp_path / "images", "a", "b"), tmp_path / "out"
     out.mkdir()
     (out / theirs).write_text('{"images": [], "written": ["a_objects.png"]}')
-    formats = "labels,coco" if theirs != "a.geojson" else "geojson"
-    if theirs == "a.geojson":
+    formats = "labels,coco" if theirs != "a_objects.geojson" else "geojson"
+    if theirs == "a_objects.geojson":
         pytest.importorskip("rasterio")
         pytest.importorskip("shapely")
     assert _find(bundle, images, out, "--everything", "--semantic", "--format", formats) == 2
@@ -101,6 +101,31 @@ def test_each_way_to_segment_replaces_the_files_of_the_other(bundle: Path, tmp_p
         assert _find(bundle, images, out, *options) == 0
         listed = json.loads((out / "a.json").read_text())["written"]
         assert {path.name for path in out.iterdir()} - {"coco.json"} == set(listed)
+
+
+def test_objects_and_classes_do_not_overwrite_each_other(bundle: Path, tmp_path: Path) -> None:
+    """Both may be asked for in one call; a GeoPackage has a layer for each."""
+    pyogrio = pytest.importorskip("pyogrio")
+    images, out = _images(tmp_path / "images", "a"), tmp_path / "out"
+    formats = ("--format", "labels,geojson,gpkg")
+    assert _find(bundle, images, out, "--everything", "--semantic", *formats) == 0
+    assert json.loads((out / "a.json").read_text())["written"] == [
+        "a_objects.png",
+        "a_objects.geojson",
+        "a.gpkg",
+        "a_classes.png",
+        "a_classes.geojson",
+        "a.json",
+    ]
+    assert [layer for layer, _ in pyogrio.list_layers(out / "a.gpkg")] == ["objects", "classes"]
+
+
+def test_the_coco_file_names_images_by_their_path_in_the_folder(bundle: Path, tmp_path: Path) -> None:
+    """So that it fits the data set, whatever folders its images lie in; the annotator's export has the same names."""
+    _images(tmp_path / "images/north", "a")
+    assert _find(bundle, tmp_path / "images", tmp_path / "out", "--everything", "--format", "coco") == 0
+    document = json.loads((tmp_path / "out/coco.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["north/a.png"]
 
 
 def test_a_json_names_no_file_of_another_image_or_folder() -> None:

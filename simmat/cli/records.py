@@ -23,6 +23,15 @@ COCO_INFO = {"description": "Objects found by simmat predict"}
 """`info` of `COCO_FILE`, which shows a later call that it may replace the file."""
 
 
+def name_in_folder(file: Path, output: str) -> str:
+    """Return the path of an image in the folder that was segmented, "a/b.png" for the output "a__b"; else its name."""
+    for depth in range(1, len(file.parts)):
+        path = Path(*file.parts[-depth:])
+        if path.with_suffix("").as_posix().replace("/", "__") == output:
+            return path.as_posix()
+    return file.name
+
+
 def read_record(file: Path) -> dict[str, Any]:
     """Return the json of an image; empty if there is none, or it cannot be read."""
     try:
@@ -43,8 +52,8 @@ def files_key(files: Mapping[str, Path]) -> list[Any]:
 
 def result_endings(formats: Iterable[str], kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the endings of the files of an image, for names of `simmat.results.FORMATS` and kinds objects, classes."""
-    endings: dict[str, tuple[str, ...]] = {"overlay": ("_overlay.png",), "geojson": (".geojson",), "gpkg": (".gpkg",)}
-    for name, suffixes in (("labels", (".png", ".tif")), ("geotiff", (".tif",))):
+    endings: dict[str, tuple[str, ...]] = {"overlay": ("_overlay.png",), "gpkg": (".gpkg",)}
+    for name, suffixes in (("labels", (".png", ".tif")), ("geotiff", (".tif",)), ("geojson", (".geojson",))):
         endings[name] = tuple(f"_{kind}{ending}" for kind in kinds for ending in suffixes)
     return (".json", *dict.fromkeys(ending for name in formats for ending in endings.get(name, ())))
 

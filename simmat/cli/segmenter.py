@@ -21,6 +21,7 @@ from simmat.cli.records import (
     files_key,
     foreign_file,
     is_written,
+    name_in_folder,
     read_record,
     record_of,
     result_endings,
@@ -178,7 +179,7 @@ class Segmenter:
             )  # another call may have written it meanwhile
             if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
                 raise ConfigError(foreign_file(job.out / foreign[0]))
-            record["written"] = written
+            record["written"] = list(dict.fromkeys(written))  # a GeoPackage holds both layers
             atomic_write_json(staging / f"{name}.json", record)
         return f"{self._record(name)}  {', '.join(texts)}"
 
@@ -235,7 +236,7 @@ def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) 
     for name in names:
         record = read_record(out / f"{name}.json")
         file = next(iter(record["files"].values()), name)
-        records.append(ImageRecords(Path(file).name, tuple(record["size_hw"]), record["objects"]))
+        records.append(ImageRecords(name_in_folder(Path(file), name), tuple(record["size_hw"]), record["objects"]))
     atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
     say(f"{out / COCO_FILE}  {len(names)} images")
 

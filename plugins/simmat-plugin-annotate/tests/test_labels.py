@@ -225,5 +225,5 @@ def test_names_that_are_not_utf8_are_labelled_too(tmp_path: Path, bundle: Path) 
     with served(root, bundle) as client:
         key = client.keys()[odd]
         client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
-        assert client.get("/api/export/coco")["images"][0]["file_name"] == f"images/{odd}.png"
+        assert client.get("/api/export/coco")["images"][0]["file_name"] == f"{odd}.png"
     assert (root / f"masks/{odd}.png").exists()

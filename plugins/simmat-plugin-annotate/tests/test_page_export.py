@@ -32,5 +32,5 @@ def test_an_export_that_is_refused_says_why_and_one_that_is_not_is_a_file(tmp_pa
             tab.page.click("#export")
         assert download.value.suggested_filename.endswith("-coco.json")
         document = json.loads(download.value.path().read_text())
-        assert [image["file_name"] for image in document["images"]] == ["images/a.png"]
+        assert [image["file_name"] for image in document["images"]] == ["a.png"]
         assert len(document["annotations"]) == 1

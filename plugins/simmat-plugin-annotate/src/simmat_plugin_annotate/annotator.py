@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 import simmat
+from simmat.data.formats.folders import IMAGES
+from simmat.data.samples import Sample
 from simmat.errors import DataError, SimMATError, all_problems, equal_problems
 from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
@@ -215,6 +217,14 @@ class Annotator:
             **_progress(labels),
         }
 
+    def _file_name(self, sample: Sample) -> str:
+        """Return the path of an image in the folder of images, as `simmat predict` writes and COCO readers look for."""
+        images = self.folder.root / IMAGES
+        for folder in (images / sample.sources[0], images, self.folder.root):
+            if sample.reference.is_relative_to(folder):
+                return sample.reference.relative_to(folder).as_posix()
+        return str(sample.reference)
+
     def coco(self) -> dict[str, Any]:
         """Return the labels of all images as a COCO document.
 
@@ -242,9 +252,7 @@ class Annotator:
                         }
                         for _, region in sorted(labels.objects.items())
                     ]
-                reference = sample.reference
-                name = reference.relative_to(self.folder.root).as_posix() if reference.is_absolute() else str(reference)
-                records.append(ImageRecords(name, labels.size_hw, objects))
+                records.append(ImageRecords(self._file_name(sample), labels.size_hw, objects))
         if problems:
             title = (
                 f"nothing was exported, as the labels of {len(problems)} image{'s' * (len(problems) > 1)} cannot be "
