@@ -20,6 +20,7 @@ pyogrio = pytest.importorskip("pyogrio")
 shapely = pytest.importorskip("shapely")
 rasterio = pytest.importorskip("rasterio")
 
+OBJECTS = {"gpkg": "a.gpkg", "geojson": "a_objects.geojson"}
 TURNED = Georeference("EPSG:32632", (8.0, 3.0, 500_000.0, 3.0, -8.0, 5_300_000.0))
 
 
@@ -55,8 +56,8 @@ def test_an_outline_covers_the_pixels_of_its_object_and_no_others(
     """Holes, islands in holes and parts that touch at a corner are kept."""
     masks = [np.pad(noise(20, 30, seed) == 2, ((seed, 9 - seed), (5, 5))) for seed in range(3)]
     objects = [found(mask, 1 + seed % 2, 0.9 - seed / 10) for seed, mask in enumerate(masks)]
-    assert write_result(objects_result((29, 40), *objects, place=place), [name], tmp_path) == [f"a.{name}"]
-    outlines, rows = read(tmp_path / f"a.{name}")
+    assert write_result(objects_result((29, 40), *objects, place=place), [name], tmp_path) == [OBJECTS[name]]
+    outlines, rows = read(tmp_path / OBJECTS[name])
     assert shapely.is_valid(outlines).all()
     assert len(outlines) == 3
     assert {outline.geom_type for outline in outlines} == {"MultiPolygon"}
@@ -77,10 +78,11 @@ def test_regions_that_bands_cut_are_joined(tmp_path: Path, monkeypatch: pytest.M
     classes[5:55, 30], classes[54, 30:40], classes[5:55, 39] = 2, 2, 2
     whole = classes_result(classes, place=PLACE)
     write_result(whole, [name], tmp_path)
-    expected, _ = read(tmp_path / f"a.{name}")
+    file = tmp_path / {"gpkg": "a.gpkg", "geojson": "a_classes.geojson"}[name]
+    expected, _ = read(file)
     monkeypatch.setattr(vectors, "label_bands", lambda result: label_bands(result, 7))
     write_result(whole, [name], tmp_path)
-    outlines, rows = read(tmp_path / f"a.{name}")
+    outlines, rows = read(file)
     assert shapely.is_valid(outlines).all()
     assert sorted(shapely.normalize(outlines).tolist(), key=str) == sorted(
         shapely.normalize(shapely.simplify(expected, 0)).tolist(), key=str
@@ -97,7 +99,7 @@ def test_background_and_what_was_not_measured_have_no_outline(tmp_path: Path) ->
     assert [(row["class"], row["class_name"], row["area_px"]) for row in rows] == [(2, "forest", 25)]
     assert outlines[0].bounds == (10, 10, 15, 15)
     write_result(classes_result(classes, background=None), ["geojson"], tmp_path)
-    assert {row["class"] for row in read(tmp_path / "a.geojson")[1]} == {0, 2, 255}
+    assert {row["class"] for row in read(tmp_path / "a_classes.geojson")[1]} == {0, 2, 255}
 
 
 @pytest.mark.parametrize("name", ["geojson", "gpkg"])
@@ -106,13 +108,13 @@ def test_a_file_states_the_coordinate_system_of_the_image(tmp_path: Path, name: 
     """Pixels are no degrees: a file of an image without a place states none."""
     place = None if crs is None else Georeference(crs, (0.5, 0, 8, 0, -0.5, 50))
     write_result(objects_result((9, 9), found_box(1, 1, 3, 3), place=place), [name], tmp_path)
-    info = pyogrio.read_info(tmp_path / f"a.{name}")
+    info = pyogrio.read_info(tmp_path / OBJECTS[name])
     if crs is not None or name == "gpkg":  # of a GeoJSON, OGR takes no answer for longitude and latitude
         assert info["crs"] == crs
     assert info["total_bounds"] == ((1, 1, 3, 3) if crs is None else (8.5, 48.5, 9.5, 49.5))
     assert ("pixels" in (info["layer_metadata"] or {}).get("DESCRIPTION", "")) == (crs is None)
     if name == "geojson":
-        head = json.loads((tmp_path / "a.geojson").read_text())
+        head = json.loads((tmp_path / "a_objects.geojson").read_text())
         assert ("crs" in head) == (crs != "EPSG:4326")
         assert crs is not None or head["crs"] is None
 
@@ -134,7 +136,7 @@ def test_a_geojson_is_refused_where_it_cannot_name_the_coordinate_system(tmp_pat
 def test_an_image_in_which_nothing_was_found_has_an_empty_file(tmp_path: Path, name: str) -> None:
     """It tells "nothing there" from "not yet done"."""
     write_result(objects_result((9, 9), place=PLACE), [name], tmp_path)
-    assert pyogrio.read_info(tmp_path / f"a.{name}")["features"] == 0
+    assert pyogrio.read_info(tmp_path / OBJECTS[name])["features"] == 0
     write_result(classes_result(np.zeros((9, 9), np.uint8)), ["gpkg"], tmp_path)
 
 
@@ -144,7 +146,7 @@ def test_many_outlines_are_written_a_part_at_a_time(tmp_path: Path, monkeypatch:
     objects = [found_box(y, 0, y + 1, 5, None if y % 2 else 1, 0.5 - y / 100) for y in range(10)]
     for name in ("gpkg", "geojson"):
         write_result(objects_result((10, 9), *objects), [name], tmp_path)
-        outlines, rows = read(tmp_path / f"a.{name}")
+        outlines, rows = read(tmp_path / OBJECTS[name])
         assert [row["id"] for row in rows] == list(range(1, 11))
         assert [outline.bounds[1] for outline in outlines] == list(range(10))
         assert [row["class_name"] for row in rows] == ["car", None] * 5

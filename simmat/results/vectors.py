@@ -49,12 +49,12 @@ def authority_code(georeference: Georeference, origin: str) -> str:
 
 
 def write_geojson(result: ImageResult, folder: Path) -> str:
-    """Write `NAME.geojson`; return the file's name.
+    """Write `NAME_objects.geojson` or `NAME_classes.geojson`; return the file's name.
 
     A coordinate system other than EPSG:4326 is named by the "crs" member of GeoJSON 2008, which map programs read. It
     is null where the image has none, as that edition says; some programs take longitude and latitude even so.
     """
-    name = f"{result.name}.geojson"
+    name = f"{result.name}_{result.kind}.geojson"
     head: dict[str, Any] = {"type": "FeatureCollection", "name": result.name}
     if result.georeference is None:
         head |= {"description": PIXELS, "crs": None}
