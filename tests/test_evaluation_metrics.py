@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simmat.data.instances import Instance, region_from_mask
-from simmat.evaluation.scores import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
+from simmat.evaluation.scores import area_ratio, boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
 from simmat.evaluation.targets import middle_pixel, resize_nearest
 
 
@@ -28,13 +28,15 @@ def test_the_iou_looks_at_scored_pixels_only() -> None:
     truth, guess = square(2, 2, 4), square(2, 4, 4)  # 16 each, 8 shared: 8/24
     scored = EVERYWHERE.copy()
     scored[:, 6:] = False  # leaves 16 and 8, 8 shared: 8/16
-    for area, iou in ((EVERYWHERE, 1 / 3), (scored, 1 / 2)):
+    for area, iou, ratio in ((EVERYWHERE, 1 / 3, 1), (scored, 1 / 2, 1 / 2)):
         assert mask_iou(guess, truth, area) == pytest.approx(iou)
+        assert area_ratio(guess, truth, area) == ratio
 
 
 def test_nothing_found_is_an_iou_of_zero() -> None:
     """An empty answer is wrong about an object, and it has no box to look at."""
     assert mask_iou(None, square(2, 2, 4), EVERYWHERE) == 0
+    assert area_ratio(None, square(2, 2, 4), EVERYWHERE) == 0
     assert mask_iou(square(7, 7, 4), square(2, 2, 4), EVERYWHERE) == 0
 
 

@@ -20,7 +20,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.dense_targets import class_map
 from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import Processes, evaluate_unprompted
+from simmat.evaluation import Mistakes, Processes, evaluate_unprompted
 from simmat.evaluation.everything import ImageMatches, object_scores
 from simmat.everything import ClassMap
 from simmat.model_spec import DenseSpec
@@ -151,7 +151,13 @@ def test_objects_are_matched_by_class_and_without(tmp_path: Path) -> None:
     dataset = data_set(tmp_path, regions="components")
     # Equal classes of one image are one object of the scripted model, so image 0 is answered with its own classes.
     answers = {**ANSWERS, 0.0: np.where(TRUE[0] == 2, 7, TRUE[0])}
-    block = evaluate_unprompted(scripted(answers, 1, 2, 7), dataset, dataset.samples, semantic=False).summary()
+    scored = evaluate_unprompted(scripted(answers, 1, 2, 7), dataset, dataset.samples, semantic=False)
+    assert scored.mistakes() == {
+        "s0": Mistakes(2, missed=0, extra=0, wrong_class=1),
+        "s1": Mistakes(1, missed=0, extra=0, wrong_class=0),
+        "s2": Mistakes(1, missed=1, extra=1, wrong_class=0),
+    }
+    block = scored.summary()
     assert list(block) == ["everything"]
     found = block["everything"]
     assert (found["images"], found["objects"], found["found"]) == (3, 4, 4)

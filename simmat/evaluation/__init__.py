@@ -1,5 +1,6 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
+from simmat.evaluation.everything import Mistakes
 from simmat.evaluation.job import (
     evaluate,
     evaluate_bundle,
@@ -31,6 +32,7 @@ __all__ = [
     "ONE_CLICK",
     "SIZES",
     "Cost",
+    "Mistakes",
     "ObjectScore",
     "Processes",
     "Protocol",

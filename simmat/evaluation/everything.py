@@ -42,6 +42,23 @@ def _counted(region: Instance, ignore: BoolArray) -> int:
     return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
 
 
+@dataclass(frozen=True)
+class Mistakes:
+    """What is wrong with the objects found in one image, in numbers of objects.
+
+    Attributes:
+        objects: true ones that count.
+        missed: true ones that were not found.
+        extra: found ones that are none.
+        wrong_class: found ones of another class.
+    """
+
+    objects: int
+    missed: int
+    extra: int
+    wrong_class: int
+
+
 @dataclass(frozen=True, eq=False)
 class ImageMatches:
     """The objects found in one image beside the true ones.
@@ -102,6 +119,14 @@ class ImageMatches:
         if len(self.uncounted):
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
         return matched, ~excused
+
+    def mistakes(self) -> Mistakes:
+        """Count what is wrong at IoU 0.5; an object of another class is neither missed nor extra."""
+        matched, counts = self.without_classes().counted(0.5)
+        hits = np.flatnonzero(counts & (matched >= 0))
+        objects = int(np.count_nonzero(~self.uncounted))
+        wrong = np.count_nonzero(self.found_classes[hits] != self.true_classes[matched[hits]])
+        return Mistakes(objects, objects - len(hits), int(np.count_nonzero(counts)) - len(hits), int(wrong))
 
 
 def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:

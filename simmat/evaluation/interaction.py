@@ -17,7 +17,7 @@ from simmat.data.instances import Instance
 from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import ObjectScore, boundary_iou, boundary_width, mask_iou
+from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.targets import Targets, grid_hw
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
@@ -147,6 +147,7 @@ def _first_click_score(
         iou_oracle=float(ious[others].max()) if protocol.alternatives else None,
         predicted_iou=float(predicted[0]),
         boundary_iou=boundary,
+        area_ratio=area_ratio(answer.masks[k], target.truth, targets.scored),
     )
 
 

@@ -63,6 +63,12 @@ def mask_iou(mask: Instance | None, truth: Instance, scored: BoolArray) -> float
     return shared / max(union, 1)
 
 
+def area_ratio(mask: Instance | None, truth: Instance, scored: BoolArray) -> float:
+    """Return the scored pixels of a mask per scored pixel of the truth; 0 of an empty mask (None)."""
+    pixels = 0 if mask is None else int(np.count_nonzero(_scored_part(mask, scored)))
+    return pixels / max(int(np.count_nonzero(_scored_part(truth, scored))), 1)
+
+
 def _scored_part(region: Instance, scored: BoolArray) -> BoolArray:
     y0, x0, y1, x1 = region.window
     part: BoolArray = region.crop & scored[y0:y1, x0:x1]
@@ -128,6 +134,7 @@ class ObjectScore:
         box: IoU of the single mask from the tight box.
         jittered_boxes: the same from jittered boxes, one per draw.
         random_clicks: IoU of the single mask from one click anywhere on the object, one per draw.
+        area_ratio: scored pixels of the single mask after the first click, per scored pixel of the region.
     """
 
     sample: str
@@ -144,6 +151,7 @@ class ObjectScore:
     box: float | None = None
     jittered_boxes: tuple[float, ...] = ()
     random_clicks: tuple[float, ...] = ()
+    area_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

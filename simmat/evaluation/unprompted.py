@@ -15,7 +15,7 @@ import numpy.typing as npt
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.dense_targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation.everything import ImageMatches, class_scores, object_scores, true_classes
+from simmat.evaluation.everything import ImageMatches, Mistakes, class_scores, object_scores, true_classes
 from simmat.evaluation.processes import Processes
 from simmat.predictor import Predictor
 from simmat.types import BoolArray
@@ -90,6 +90,11 @@ class Unprompted:
             by_class = {str(v): object_scores([image.of_class(v) for image in images]) for v in classes}
             block["by_class"] = by_class if self.classed else {}
         return block
+
+    def mistakes(self) -> dict[str, Mistakes]:
+        """Return what is wrong in each image whose objects are scored, by sample."""
+        images = {one.sample: one.matches for one in self.images if one.matches is not None}
+        return {sample: (one if self.classed else one.without_classes()).mistakes() for sample, one in images.items()}
 
     def semantic(self) -> dict[str, Any] | None:
         """Return mIoU, IoU by class and pixel accuracy from one confusion matrix; None if not scored."""

@@ -84,7 +84,9 @@ def test_a_training_ends_with_a_page_that_needs_nothing_but_itself(run: Path) ->
     page = Page(run / "report.html")
     for heading in ("Scores", "Training", "Predictions", "By size and class", "The data", "Use it", "What was run"):
         assert heading in page.headings
-    links = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
+    places = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert places == [f"#{attrs['id']}" for tag, attrs in page.tags if tag == "section"]
+    links = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "srcset")]
     assert len(links) > PICTURES
     assert all((link or "").startswith("data:image/") for link in links)
     assert not re.search(r"https?://|@import|url\(|<script", (run / "report.html").read_text(encoding="utf-8"))

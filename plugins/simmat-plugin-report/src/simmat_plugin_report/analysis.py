@@ -231,6 +231,7 @@ def analysis_of(
         no_zero_shot=why,
         class_names=dict(dataset.class_names or names),
         unprompted=scores.unprompted.summary() if scores.unprompted is not None else {},
+        mistakes=scores.unprompted.mistakes() if scores.unprompted is not None else {},
     )
 
 

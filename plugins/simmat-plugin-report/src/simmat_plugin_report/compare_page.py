@@ -51,7 +51,7 @@ def compare_sections(runs: Mapping[str, RunView]) -> Iterator[Section]:
     for place, found in places.items():
         yield Section(f"By size and class{where[place]}", [_groups(found)])
         scores = {name: one.scores for name, one in found.items()}
-        yield Section(f"Calibration of the predicted IoU{where[place]}", list(calibration(scores)))
+        yield Section(f"Calibration{where[place]}", list(calibration(scores)))
     yield Section("Where they are", [Table(("run", "bundle"), [(n, str(r.bundle)) for n, r in runs.items()], 2)])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.documents import Document, as_tuples, of_dataclass, parse
-from simmat.evaluation import ObjectScore
+from simmat.evaluation import Mistakes, ObjectScore
 from simmat.io.files import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.data_report import ClassNumber, DataReport, Listed
@@ -112,6 +112,7 @@ class Analysis(Document):
         no_zero_shot: why there are no zero-shot scores; "" if there are.
         class_names: class -> name.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
+        mistakes: sample id -> what is wrong with the objects found without clicks.
         examples: predictions.
         views: outputs of the transfer layer; empty if its output is not an image.
         ablations: importance of channels.
@@ -131,6 +132,7 @@ class Analysis(Document):
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
+    mistakes: dict[str, Annotated[Mistakes, of_dataclass(Mistakes)]] = Field(default_factory=dict)
     examples: Listed[ExamplePrediction] = ()
     views: Listed[TransferLayerView] = ()
     ablations: Listed[ChannelAblation] = ()

@@ -53,12 +53,14 @@ class Table:
         rows: one text per column; line feeds in numbers are kept.
         numbers_from: index of the first column of numbers.
         best: (row, column) of the cells to mark.
+        tall: show a long table in a part of the page that scrolls.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers_from: int
     best: Container[tuple[int, int]] = ()
+    tall: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from simmat_plugin_report.advice import advice
 from simmat_plugin_report.blocks import calibration, counted, curves, duration, place_of
 from simmat_plugin_report.object_scores import common, miou
-from simmat_plugin_report.page import Section
+from simmat_plugin_report.page import Items, Section
 from simmat_plugin_report.run_facts import data_blocks, setting_blocks, steps_of, use_blocks
 from simmat_plugin_report.run_pictures import dense_blocks, importance_blocks, prediction_blocks, transfer_blocks
-from simmat_plugin_report.run_scores import group_blocks, score_blocks
+from simmat_plugin_report.run_scores import group_blocks, image_blocks, score_blocks
 from simmat_plugin_report.run_view import RunView
 
 _SAME_IOU = 0.01
@@ -59,12 +60,15 @@ def run_sections(run: RunView) -> Iterator[Section]:
         where = f": {Path(found.data).name}, {found.split}" if several else ""
         yield Section(f"Scores{where}", list(score_blocks(found, chosen=place == 0 and run.is_own(found))))
         if place == 0:
+            said = list(advice(run, found))
+            yield Section("What would help", [Items(said)] if said else [])
             yield Section("Training", [curves({"": run})])
+        yield Section(f"Images, worst first{where}", list(image_blocks(found)))
         yield Section(f"Predictions{where}", list(prediction_blocks(found)))
         yield Section(f"By size and class{where}", list(group_blocks(found)))
-        yield Section(f"Calibration of the predicted IoU{where}", list(calibration({"tuned": found.scores})))
-        yield Section(f"Masks without clicks{where}", list(dense_blocks(found)))
-        yield Section(f"What the transfer layer shows the foundation model{where}", list(transfer_blocks(run, found)))
+        yield Section(f"Calibration{where}", list(calibration({"tuned": found.scores})))
+        yield Section(f"Masks without clicks{where}", list(dense_blocks(run, found)))
+        yield Section(f"Transfer layer{where}", list(transfer_blocks(run, found)))
         yield Section(f"Channel importance{where}", list(importance_blocks(run, found)))
         yield Section(f"The data{where}", list(data_blocks(run, found)))
     if not run.analyses:

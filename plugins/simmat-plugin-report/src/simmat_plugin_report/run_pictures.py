@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from simmat.data.card import class_title
 from simmat.report.overlay import POSITIVE, WHITE
+from simmat.report.regions import class_colour
 from simmat_plugin_report.blocks import both, counted
 from simmat_plugin_report.comparison import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.documents import Analysis, ChannelAblation
 from simmat_plugin_report.object_scores import MOST_CLASSES, shown, signed
 from simmat_plugin_report.page import Block, Figure, Grid, Table, Text
 from simmat_plugin_report.plots import channels_figure
+from simmat_plugin_report.run_scores import mistakes_text
 from simmat_plugin_report.run_view import RunView
 
 _LEGEND = (
@@ -43,16 +45,25 @@ def prediction_blocks(found: Analysis) -> Iterator[Block]:
     yield Grid(figures, _LEGEND, columns=2)
 
 
-def dense_blocks(found: Analysis) -> Iterator[Block]:
+def dense_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield pictures of what is found without clicks."""
     if not found.dense:
         return
-    figures = [
-        Figure(picture, f"{name}: {sample}", f"{name}: {sample}")
-        for sample, pictures in found.dense
-        for name, picture in pictures.items()
+    figures = []
+    for sample, pictures in found.dense:
+        wrong = mistakes_text(found.mistakes.get(sample))
+        for name, picture in pictures.items():
+            words = f"{name}: {sample}" + (f", {wrong}" if name == "found objects" and wrong else "")
+            figures.append(Figure(picture, words, words))
+    classes = [value for value in (run.spec.dense.classes if run.spec.dense else ()) if value is not None]
+    legend = [
+        (class_colour(value), f"class {class_title(value, found.class_names)}") for value in classes[:MOST_CLASSES]
     ]
-    yield Grid(figures, columns=2)
+    if not legend:
+        yield Text(
+            "Each object has a colour of its own, another one where it is true and where it is found.", faint=True
+        )
+    yield Grid(figures, legend, columns=2)
     block = found.unprompted.get("semantic")
     by_class = block.get("iou_by_class") if isinstance(block, dict) else None
     if isinstance(by_class, dict) and by_class:

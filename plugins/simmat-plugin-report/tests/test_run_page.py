@@ -1,4 +1,4 @@
-"""What the page says of the steps of a run: those that were done, and what it means that step 0 was kept."""
+"""What the page says of a run in words: steps that were done, step 0 that was kept, wrong images, what would help."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
+from simmat_plugin_report.advice import advice
+from simmat_plugin_report.data_report import DataReport, SplitReport
 from simmat_plugin_report.documents import Analysis, RunReport
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_facts import setting_blocks
 from simmat_plugin_report.run_page import summary_of
+from simmat_plugin_report.run_scores import image_blocks
 from simmat_plugin_report.run_view import RunView, view_of
 
-from simmat.evaluation import ObjectScore
+from simmat.config import TrainConfig
+from simmat.evaluation import Mistakes, ObjectScore
 from simmat.training import RunFolder
 
 KEPT = "Step 0 was kept: no later step was "
+DEFAULTS = {
+    name: TrainConfig.model_fields[name].get_default(call_default_factory=True)
+    for name in ("mat", "mat_options", "tune", "tune_options", "lr")
+}
 VAL = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 2)]
 
 
@@ -103,3 +111,55 @@ def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
 def test_the_page_explains_at_the_top_that_step_0_was_kept(run: RunView, said: str) -> None:
     """A newcomer takes it for trained; a transfer layer that starts at random is not the untuned model."""
     assert summary_of(run).endswith(KEPT + said)
+
+
+def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
+    """Nobody opens a hundred images to find the ten that are wrong."""
+
+    def of(sample: str, iou: float, ratio: float, region: int = 0) -> ObjectScore:
+        return replace(score(iou), sample=sample, region=region, area_ratio=ratio)
+
+    right, found = Mistakes(1, missed=0, extra=0, wrong_class=0), view(kept=2, done=60).analyses[0]
+    one_click = [of("a", 0.9, 1.0), of("b", 0.3, 3.0), of("b", 0.6, 0.6, region=1), of("c", 0.8, 1.0)]
+    wrong = Mistakes(1, missed=0, extra=2, wrong_class=1)
+    nothing = Mistakes(0, missed=0, extra=0, wrong_class=0)
+    mistakes = {"a": right, "b": right, "c": wrong, "empty": nothing}
+    table, _ = image_blocks(found.model_copy(update={"scores": tuple(one_click), "mistakes": mistakes}))
+    assert isinstance(table, Table)
+    assert list(table.rows) == [
+        ("c", "", "2 extra, 1 of a wrong class", "1", "0.800"),
+        ("b", "1 too large, 1 too small", "", "2", "0.450"),
+        ("a", "", "", "1", "0.900"),
+        ("empty", "", "", "0", "–"),
+    ]
+
+
+def test_the_page_says_what_would_help() -> None:
+    """A score alone leaves a newcomer without a next step."""
+    run = view(kept=60, done=60)
+    records = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 30, 60)]
+    spec, plain = (
+        run.spec.model_copy(update={"image_side": 640, "image_size": 64}),
+        run.config.model_copy(update=DEFAULTS),
+    )
+    run = replace(run, records=records, spec=spec, config=plain)
+    names, scores = {1: "cow", 2: "calf"}, (replace(score(0.9), class_id=1), replace(score(0.2), class_id=2))
+    train = SplitReport(
+        **{"name": "train", "samples": 8, "without_region": (), "regions": 53, "dropped": 0, "area_px": None},
+        **{"classes": {1: 50, 2: 3}, "sizes_hw": (), "ignored": 0.0, "channels": ()},
+    )
+    data = DataReport(root="set", regions="classes", split_note="", splits=(train,), findings=())
+    found = run.analyses[0].model_copy(
+        update={
+            **{"scores": scores, "class_names": names, "data_report": data},
+            "mistakes": {"a": Mistakes(4, missed=3, extra=0, wrong_class=0)},
+        }
+    )
+    said = " ".join(advice(run, found))
+    for part in ("--steps 120", "3 of 4 objects are missed", "8 images", "class 2 (calf) (3 objects", "--crop 64"):
+        assert part in said
+    assert "cow" not in said
+    assert "recipe" not in said
+    other = replace(run, config=run.config.model_copy(update={"lr": 0.5}), running=True)
+    assert "lr" in " ".join(advice(other, found))
+    assert "--steps" not in " ".join(advice(other, found))
