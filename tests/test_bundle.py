@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from PIL import Image
 from runs import config, files_of, gray_set, registry
 
 from simmat import training
-from simmat.bundle import load_bundle, push_bundle, read_bundle_spec
+from simmat.bundle import ImageDigests, load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.evaluation import evaluate_bundle
 from simmat.evaluation import interaction as asking
-from simmat.types import Prompt
+from simmat.types import Prompt, Window
 
 REGISTRY = registry()
 
@@ -187,6 +188,76 @@ def test_the_region_rule_of_training_counts_where_the_data_set_has_none(tmp_path
     stated = training.train(config(data, tmp_path / "b", steps=1, min_region=bar), REGISTRY)
     scores, _ = evaluate_bundle(load_bundle(stated, REGISTRY), data)
     assert sorted(score.area for score in scores.objects) == [area for area in areas if area >= bar] != areas
+
+
+def moved(data: Path, root: Path, **splits: str) -> Path:
+    """The data set with other splits, and every image under another name."""
+    shutil.copytree(data, root)
+    for number in range(9):
+        (root / f"images/s{number}.png").rename(root / f"images/new{number}.png")
+    rows = (data / "manifest.csv").read_text().replace("images/s", "images/new").splitlines()
+    parts = [row.split(",") for row in rows]
+    changed = [",".join([part[0], splits.get(part[0], part[1]), *part[2:]]) for part in parts]
+    (root / "manifest.csv").write_text("\n".join(changed))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("split", "splits", "scored", "seen"),
+    [
+        ("test", {}, ["s7", "s8"], ([], [], [])),
+        ("test", {"s0": "test", "s5": "test"}, ["s7", "s8"], ([], [], ["s0", "s5"])),
+        ("val", {"s0": "val", "s7": "val"}, ["s5", "s6", "s7"], ([], ["s5", "s6"], ["s0"])),
+        ("train", {"s7": "train"}, ["s0", "s1", "s2", "s3", "s4", "s7"], (["s0", "s1", "s2", "s3", "s4"], [], [])),
+    ],
+)
+def test_images_of_training_have_no_score(
+    trained: Path, data: Path, tmp_path: Path, split: str, splits: dict[str, str], scored: list[str], seen: Any
+) -> None:
+    """However they came into the split, and whatever they are called now: their score says nothing of new images."""
+    scores, _ = evaluate_bundle(load_bundle(trained, REGISTRY), moved(data, tmp_path / "set", **splits), split)
+    assert list(scores.by_sample()) == scored
+    assert scores.seen is not None
+    assert (scores.seen.trained, scores.seen.validated, scores.seen.left_out) == tuple(map(tuple, seen))
+    assert bool(scores.seen.note) == any(seen)
+
+
+def test_a_split_that_was_all_trained_on_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:
+    """There is no image left to score."""
+    splits = dict.fromkeys(("s0", "s1", "s2", "s3"), "test") | {"s7": "train", "s8": "train"}
+    with pytest.raises(DataError, match="trained on all 4 images of the test split"):
+        evaluate_bundle(load_bundle(trained, REGISTRY), moved(data, tmp_path / "set", **splits), "test")
+
+
+def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
+    """Older versions wrote none."""
+    change_json(bundle, lambda document: [document.pop(name) for name in ("trained_on", "validated_on")])
+    scores, _ = evaluate_bundle(load_bundle(bundle, REGISTRY), data)
+    assert scores.seen is None
+    assert len(scores.objects) == 4
+
+
+def test_a_window_is_known_by_its_pixels() -> None:
+    """Blocks of one image are in all splits, and another --crop cuts other windows."""
+    block, digest = Window(0, 0, 32, 32), np.zeros((1, 32), np.uint8)
+    found = ImageDigests.of(digest, [block])
+    assert found is not None
+    for window, known in ((Window(31, 31, 40, 40), True), (Window(0, 32, 32, 64), False), (None, True)):
+        assert found.has(digest, [window]) == [known]
+        assert found.has(digest + 1, [window]) == [False]
+    whole = ImageDigests.of(digest, [None])
+    assert whole is not None
+    assert whole.has(digest, [block]) == [True]
+
+
+@pytest.mark.parametrize(
+    "record", [{"digests": "AAAAAAA="}, {"digests": "no base64"}, {"digests": "", "windows": "AA=="}]
+)
+def test_a_damaged_record_is_named(bundle: Path, record: dict[str, str]) -> None:
+    """It must not count as a bundle that saw no image."""
+    change_json(bundle, trained_on=record)
+    with pytest.raises(BundleError, match=r"trained_on: .*digests"):
+        read_bundle_spec(bundle)
 
 
 def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:

@@ -41,6 +41,17 @@ def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
+def test_a_score_of_training_images_says_so(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stands beside the score, in the file and in the curve that is drawn of it."""
+    full = ["--split", "train", "--protocol", "full", "--clicks", "2", "--draws", "1", "--device", "cpu"]
+    report = evaluate(bundle, data, tmp_path / "s.json", *full)
+    assert report["seen"] == {"trained": 5, "validated": 0, "left_out": 0}
+    assert report["seen_images"]["trained"] == ["s0", "s1", "s2", "s3", "s4"]
+    assert "trained on 5 of 5 images" in capsys.readouterr().out
+
+
 def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command gives a paper's table: the file all of it, the terminal what one looks at first."""
     report = evaluate(bundle, data, tmp_path / "s.json", *FULL)

@@ -6,13 +6,16 @@ bundle or whether to trust it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, JsonValue
 from safetensors.torch import save
@@ -20,17 +23,77 @@ from torch import Tensor
 
 import simmat
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
-from simmat.documents import validate
+from simmat.documents import Document, validate
 from simmat.errors import BundleError
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, parse_json, read_bytes, recover_folder
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
-from simmat.types import is_finite_number
+from simmat.types import Window, is_finite_number
 
 FORMAT = 1
 """Raised with every change that an older reader would misread."""
 _DIGEST = "sha256"
 """Field of the json's own digest."""
+
+
+_DIGEST_BYTES = 6
+"""Of a million images and as many others, about one in 280 such pairs of sets has two with the same digest."""
+_MAX_RECORD = 12 << 20
+"""Largest record in characters: 1.5 million images, or 400,000 windows."""
+
+
+class ImageDigests(Document):
+    """The images that a bundle was trained or validated on, by their content.
+
+    Attributes:
+        digests: base64 of (N, 6) bytes, the first of the sha256 of the reference file of each image.
+        windows: base64 of (N, 4) little-endian int32, the y0, x0, y1, x1 of the used part; "" for whole images.
+    """
+
+    digests: str
+    windows: str = ""
+
+    @classmethod
+    def of(cls, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> ImageDigests | None:
+        """Make the record of N images from (N, 32) sha256 and their windows; None if it would be too large."""
+        rows = [(digest.tobytes(), window) for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True)]
+        rows = sorted(set(rows), key=repr)
+        parts = np.array([window for _, window in rows if window is not None], "<i4")
+        found = cls(digests=_base64(b"".join(digest for digest, _ in rows)), windows=_base64(parts.tobytes()))
+        return found if len(found.digests) + len(found.windows) <= _MAX_RECORD else None
+
+    def has(self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> list[bool]:
+        """Return of each of N images, by their (N, 32) sha256, whether a pixel of it was used."""
+        own = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
+        parts = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
+        used: dict[bytes, list[list[int]]] = {}
+        for row, digest in enumerate(own):
+            used.setdefault(digest.tobytes(), []).extend(parts[row : row + 1])
+        found = (used.get(digest.tobytes()) for digest in digests[:, :_DIGEST_BYTES])
+        return [
+            one is not None and (not one or window is None or any(_overlap(window, other) for other in one))
+            for one, window in zip(found, windows, strict=True)
+        ]
+
+    def problems(self) -> Iterator[str]:
+        """Yield contradictions."""
+        try:
+            count, odd = divmod(len(base64.b64decode(self.digests, validate=True)), _DIGEST_BYTES)
+            windows = len(base64.b64decode(self.windows, validate=True))
+        except ValueError as error:
+            yield f"its digests are not base64: {error}"
+        else:
+            if odd or windows not in (0, 16 * count):
+                yield f"digests must be {_DIGEST_BYTES} bytes each, and windows 16 bytes for each, or none"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _overlap(window: Window, other: Sequence[int]) -> bool:
+    y0, x0, y1, x1 = other
+    return window.y0 < y1 and y0 < window.y1 and window.x0 < x1 and x0 < window.x1
 
 
 class BundleSpec(ModelSpec):
@@ -40,6 +103,8 @@ class BundleSpec(ModelSpec):
         metrics: scores on the validation split, with their step and protocol.
         versions: versions of the software that wrote it.
         exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
+        trained_on: the images of its training; None if it does not say.
+        validated_on: the images by which its step was chosen; None if it does not say.
     """
 
     format: Literal[1]
@@ -47,10 +112,14 @@ class BundleSpec(ModelSpec):
     weights_sha256: str
     versions: dict[str, str]
     exported: str | None = None
+    trained_on: ImageDigests | None = None
+    validated_on: ImageDigests | None = None
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions, and a score that is not a number."""
         yield from super().problems()
+        for name, images in (("trained_on", self.trained_on), ("validated_on", self.validated_on)):
+            yield from (f"{name}: {problem}" for problem in (images.problems() if images else ()))
         scores = self.metrics.get("val") or {}
         score = scores.get("miou_object") if isinstance(scores, dict) else scores
         if score is not None and not is_finite_number(score):
@@ -95,7 +164,13 @@ def read_spec(folder: Path) -> BundleSpec:
 
 
 def write_bundle(
-    path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any] | None = None
+    path: Path,
+    spec: ModelSpec,
+    tensors: Mapping[str, Tensor],
+    metrics: Mapping[str, Any] | None = None,
+    *,
+    trained_on: ImageDigests | None = None,
+    validated_on: ImageDigests | None = None,
 ) -> None:
     """Write a bundle of `trained_tensors`; after a crash there is the old one or the new one, whole.
 
@@ -107,6 +182,8 @@ def write_bundle(
             "format": FORMAT,
             **spec.model_dump(mode="json", include=set(ModelSpec.model_fields)),
             "metrics": dict(metrics or {}),
+            "trained_on": trained_on and trained_on.model_dump(),
+            "validated_on": validated_on and validated_on.model_dump(),
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
             "versions": {"simmat": simmat.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }

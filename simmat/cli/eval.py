@@ -71,10 +71,12 @@ def command(
     --everything uses the dense head of BUNDLE. Without one, and for the untuned model, it clicks on a grid, which can
     take half a minute an image; the untuned model does it with --zero-shot only.
 
+    Images that BUNDLE was trained on are left out and counted, unless the train split is asked for.
+
     Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
     """
     from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, why_no_zero_shot
+    from simmat.evaluation import UNKNOWN_IMAGES, evaluate_bundle, find_protocol, join_processes, why_no_zero_shot
     from simmat.evaluation.report import objects_of, report_of
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
@@ -109,7 +111,8 @@ def command(
     if as_json:
         print_json(report)
     else:
-        _print_report(report, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "")
+        seen = UNKNOWN_IMAGES if tuned.seen is None else tuned.seen.note
+        _print_report(report, seen, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "")
 
 
 def _check_file(file: Path) -> None:
@@ -119,13 +122,15 @@ def _check_file(file: Path) -> None:
     check_writable(file.absolute().parent)
 
 
-def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
-    """Print a report of `simmat.evaluation.report.report_of`, and why it has no zero-shot scores."""
+def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> None:
+    """Print a report of `simmat.evaluation.report.report_of`, what was `seen`, and why it has no zero-shot scores."""
     tuned = report["tuned"]
     say(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
         f"protocol {report['protocol']['name']}"
     )
+    if seen:
+        say(seen)
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     rows = [

@@ -148,6 +148,11 @@ class Contents:
         digest.update(b"]")
         return _RULE + digest.hexdigest()
 
+    def reference_digests(self, samples: Iterable[Sample]) -> Bytes:
+        """Return (N, 32) the sha256 of the reference files of some samples of the data set."""
+        rows = {sample.id: row for row, sample in enumerate(self.dataset.samples)}
+        return self.digests[[rows[sample.id] for sample in samples], :32]
+
     def notes(self) -> dict[str, object]:
         """Return json values that a run stores for `changes_since`."""
         return {"format": 1, "fingerprint": self.fingerprint, "parts": self._noted()}

@@ -7,6 +7,7 @@ from simmat.evaluation.job import (
     nothing_to_score,
     pipeline_for,
     trained_card,
+    unseen_samples,
     why_no_zero_shot,
 )
 from simmat.evaluation.processes import Processes, join_processes
@@ -14,9 +15,11 @@ from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_p
 from simmat.evaluation.scores import (
     NOC_TARGETS,
     SIZES,
+    UNKNOWN_IMAGES,
     Cost,
     ObjectScore,
     Scores,
+    SeenImages,
     bootstrap_means,
     interval_of,
     mean_interval,
@@ -31,12 +34,14 @@ __all__ = [
     "NOC_TARGETS",
     "ONE_CLICK",
     "SIZES",
+    "UNKNOWN_IMAGES",
     "Cost",
     "Mistakes",
     "ObjectScore",
     "Processes",
     "Protocol",
     "Scores",
+    "SeenImages",
     "bootstrap_means",
     "evaluate",
     "evaluate_bundle",
@@ -50,5 +55,6 @@ __all__ = [
     "pipeline_for",
     "possible_summary",
     "trained_card",
+    "unseen_samples",
     "why_no_zero_shot",
 ]

@@ -12,12 +12,13 @@ import torch
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.index import contents_of
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.processes import Processes
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
-from simmat.evaluation.scores import Cost, Scores, merge_scores
+from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
 from simmat.evaluation.unprompted import check_unprompted, evaluate_unprompted
 from simmat.model import Parts, SimMAT, assemble, zero_shot_of
@@ -56,6 +57,7 @@ def evaluate_bundle(
     """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
 
     Each field of the data card comes from `overrides`, else from the data set's card, else from the card of training.
+    Images that the bundle was trained on are left out, see `unseen_samples`.
 
     Args:
         zero_shot: score the foundation model too, if it can be used (see `why_no_zero_shot`); this needs `registry`.
@@ -70,12 +72,12 @@ def evaluate_bundle(
         The bundle's scores, and those of the zero-shot model or None.
 
     Raises:
-        DataError: no sample has a region, or `everything` cannot be scored on these images.
+        DataError: no sample has a region, the bundle was trained on all of them, or `everything` cannot be scored.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
     trained = trained_card(bundle.spec.card)
     dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained)
-    samples = dataset.split(split)
+    samples, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)
     device = next(bundle.model.parameters()).device
@@ -105,7 +107,7 @@ def evaluate_bundle(
             check=bundle.check_image,
             progress=advance,
         )
-        score = replace(score, class_names=names)
+        score = replace(score, class_names=names, seen=seen)
         if any(task):
             found = evaluate_unprompted(
                 predictor,
@@ -120,6 +122,40 @@ def evaluate_bundle(
             score = replace(score, unprompted=found)
         scores.append(score)
     return scores[0], scores[1] if len(scores) > 1 else None
+
+
+def unseen_samples(
+    bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], split: str
+) -> tuple[tuple[Sample, ...], SeenImages | None]:
+    """Leave out the images that a bundle knows, by their content, so that the score is one of new images.
+
+    Of the train split none are left out; of val those it was trained on; of test also those that chose its step.
+
+    Returns:
+        The samples to score, and which the bundle knows; None if it does not say.
+
+    Raises:
+        DataError: it knows all of them, or a file cannot be read.
+    """
+    spec = bundle.spec
+    if spec.trained_on is None or spec.validated_on is None:
+        return tuple(samples), None
+    digests = contents_of(replace(dataset, samples=tuple(samples))).reference_digests(samples)
+    windows = [sample.window for sample in samples]
+    trained, validated = (images.has(digests, windows) for images in (spec.trained_on, spec.validated_on))
+    found: dict[str, list[Sample]] = {"trained": [], "validated": [], "left_out": [], "new": []}
+    for sample, is_trained, is_validated in zip(samples, trained, validated, strict=True):
+        if (is_trained and split != "train") or (is_validated and split == "test"):
+            found["left_out"].append(sample)
+        else:
+            found["trained" if is_trained else "validated" if is_validated else "new"].append(sample)
+    if len(left_out := {sample.id for sample in found["left_out"]}) == len(samples):
+        raise DataError(
+            f"{dataset.root}: {bundle.path} was trained on all {len(samples)} images of the {split} split, or its step "
+            "was chosen by them, so there is no score of new images; give images that it has not seen"
+        )
+    ids = {name: tuple(sample.id for sample in group) for name, group in found.items() if name != "new"}
+    return tuple(sample for sample in samples if sample.id not in left_out), SeenImages(**ids, total=len(samples))
 
 
 def _names_of(dataset: Dataset) -> dict[int, str]:

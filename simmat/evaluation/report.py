@@ -14,7 +14,7 @@ import torch
 
 from simmat.bundle import Bundle
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import SIZES, Scores
+from simmat.evaluation.scores import SIZES, Scores, SeenImages
 from simmat.model import count_parameters
 
 FORMAT = 1
@@ -27,7 +27,8 @@ def report_of(
 ) -> dict[str, Any]:
     """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
 
-    Only `cost` differs from run to run. "parameters" is None for an exported model, which has none in torch. Masks
+    Only `cost` differs from run to run. "seen" counts the images that the bundle knows, see `SeenImages`, and is None
+    for a bundle that does not say. "parameters" is None for an exported model, which has none in torch. Masks
     without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
     no class map, and None where it was not asked for every object.
     """
@@ -44,6 +45,7 @@ def report_of(
         "bundle": str(bundle.path),
         "data": str(data),
         "split": split,
+        "seen": None if tuned.seen is None else _counts(tuned.seen),
         "modality": spec.modality,
         "foundation": spec.foundation,
         "mat": spec.mat,
@@ -71,7 +73,12 @@ def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
         "zero_shot_scores": [asdict(score) for score in untuned.objects] if untuned is not None else None,
         "without_region": list(tuned.without_region),
         "left_out": [{"sample": sample, "region": region} for sample, region in tuned.left_out],
+        "seen_images": None if tuned.seen is None else asdict(tuned.seen),
     }
+
+
+def _counts(seen: SeenImages) -> dict[str, int]:
+    return {"trained": len(seen.trained), "validated": len(seen.validated), "left_out": len(seen.left_out)}
 
 
 def _peak_memory_bytes(device: torch.device) -> int | None:

@@ -163,6 +163,47 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenImages:
+    """The images of a split that a bundle was trained on, or that chose its step, by id.
+
+    Attributes:
+        trained: scored although it was trained on them: the train split was asked for.
+        validated: scored although its step was chosen by them.
+        left_out: not scored, since the score would not be one of new images.
+        total: number of images of the split.
+    """
+
+    trained: tuple[str, ...]
+    validated: tuple[str, ...]
+    left_out: tuple[str, ...]
+    total: int
+
+    @property
+    def note(self) -> str:
+        """What to say beside the scores; "" if the bundle saw none of the images."""
+        parts = []
+        if self.left_out:
+            parts.append(
+                f"{len(self.left_out)} of {self.total} images are left out: the bundle was trained on them, or they "
+                "chose its step."
+            )
+        if self.trained:
+            parts.append(
+                f"The bundle was trained on {len(self.trained)} of {self.total} images: no score of new images."
+            )
+        if self.validated:
+            parts.append(
+                f"{len(self.validated)} of {self.total} images chose the step of the bundle: the score is a little too "
+                "good."
+            )
+        return " ".join(parts)
+
+
+UNKNOWN_IMAGES = "The bundle does not say which images it was trained on, so these may be among them."
+"""What to say beside the scores of a bundle of an older version."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The scores of one split.
 
@@ -171,6 +212,7 @@ class Scores:
         without_region: ids of samples without a region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
         unprompted: scores of masks without prompts; None if they were not asked for.
+        seen: which of the images the bundle knows; None if it does not say.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -179,6 +221,7 @@ class Scores:
     cost: Cost = field(default=Cost(), compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     unprompted: Unprompted | None = field(default=None, compare=False)
+    seen: SeenImages | None = field(default=None, compare=False)
 
     def by_sample(self) -> dict[str, list[float]]:
         """Return the IoU of each object's single mask, by sample."""

@@ -283,7 +283,8 @@ class _Run:
             self.best = Best(miou=summary["miou_object"], step=self.done, score=summary.get("score"))
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
-                write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)
+                tensors = trained_tensors(self.model)
+                write_bundle(self.folder.bundle, self.setup.spec, tensors, metrics, **self.setup.seen)
         self.callback.validated(self.done, summary, best=better, scores=scores)
 
     def _save(self) -> None:

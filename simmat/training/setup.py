@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simmat.bundle import ImageDigests
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -142,6 +144,14 @@ class Setup:
             seed=config.seed,
             dense=self.spec.dense,
         )
+
+    @cached_property
+    def seen(self) -> dict[str, ImageDigests | None]:
+        """The images of training and validation, as a bundle records them."""
+        return {
+            name: ImageDigests.of(self.contents.reference_digests(samples), [sample.window for sample in samples])
+            for name, samples in (("trained_on", self.train), ("validated_on", self.val))
+        }
 
     @property
     def fingerprint(self) -> str:
