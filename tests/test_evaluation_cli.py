@@ -44,7 +44,7 @@ def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_a_score_of_training_images_says_so(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It stands beside the score, in the file and in the curve that is drawn of it."""
+    """It stands beside the score, and in the file."""
     full = ["--split", "train", "--protocol", "full", "--clicks", "2", "--draws", "1", "--device", "cpu"]
     report = evaluate(bundle, data, tmp_path / "s.json", *full)
     assert report["seen"] == {"trained": 5, "validated": 0, "left_out": 0}
