@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -193,10 +194,40 @@ def test_next_looks_over_the_whole_folder(tmp_path: Path, bundle: Path, monkeypa
     with served(gray_images(tmp_path / "many", count=12), bundle) as client:
         listed = list(client.keys().values())
         client.done("/api/next", {"after": None})
+        assert client.done("/api/next", {"after": None})["uncertainty"] == 0.5  # at once, from what is known
         monkeypatch.undo()
     found = [listed.index(key) for key in asked]
     assert sorted(found) == list(range(12))
     assert max(found[:4]) > 6
+
+
+def test_images_are_ranked_before_the_next_one_is_asked_for(
+    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a tab shows an image; asked for, nothing is left to do."""
+    from types import SimpleNamespace
+
+    from simmat_plugin_annotate import background, models
+
+    service = service_of(root, bundle)
+    keys = ["s0", "s1", "s2"]
+    folder = SimpleNamespace(find=lambda key: SimpleNamespace(id=key))
+    annotator: Any = SimpleNamespace(service=service, folder=folder, waiting=lambda: keys)
+
+    async def runs() -> None:
+        ranking = asyncio.create_task(background.rank(annotator))
+        await asyncio.sleep(0.05)
+        assert not any(map(service.is_ranked, keys))  # nobody looks at an image yet
+        service.open["tab"] = "s0"
+        while not all(map(service.is_ranked, keys)):
+            assert not ranking.done()
+            await asyncio.sleep(0.02)
+        ranking.cancel()
+
+    monkeypatch.setattr(background, "_RANK_S", 0.01)
+    monkeypatch.setattr(models, "_NICE", 0)
+    asyncio.run(asyncio.wait_for(runs(), 30))
+    assert all(0 <= service.rank(key) <= 1 for key in keys[:-1])
 
 
 def test_other_tabs_are_informed(client: Client) -> None:

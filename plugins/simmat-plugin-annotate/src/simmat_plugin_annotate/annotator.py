@@ -114,7 +114,7 @@ class Annotator:
         self.service.closing.set()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
-        for thread in (self.service.thread, self.service.slow_thread):
+        for thread in (self.service.thread, self.service.slow_thread, self.service.rank_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _training_changed(self) -> None:
@@ -224,6 +224,16 @@ class Annotator:
             if sample.reference.is_relative_to(folder):
                 return sample.reference.relative_to(folder).as_posix()
         return str(sample.reference)
+
+    def waiting(self, after: str | None = None) -> list[str]:
+        """Return the images without labels that can be opened, except `after`, in the order in which to rank them.
+
+        That of their digests, so over the whole folder: neighbours in the list are often alike.
+        """
+        folder = self.folder
+        return sorted(
+            key for key in folder.images if key != after and key not in folder.problems and not folder.is_labelled(key)
+        )
 
     def coco(self) -> dict[str, Any]:
         """Return the labels of all images as a COCO document.

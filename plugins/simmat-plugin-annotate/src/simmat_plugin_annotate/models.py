@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -39,6 +41,8 @@ _SHORT_S = 0.25
 More threads save a few hundredths of a second on free cores; on busy ones, as while a training runs, each of hundreds
 of short loops waits for the thread that has no core.
 """
+_NICE = 15
+"""Priority of the thread that ranks: below a training, which is below clicks."""
 _RANK_GRID = 5
 """Clicks along a side for the uncertainty of a model without a dense head."""
 DENSE_HOW = (
@@ -107,12 +111,14 @@ class ModelService:
     """Answers of the model.
 
     One thread answers clicks, one after the other. A second thread with its own images does what takes seconds, so that
-    no click waits for it: suggestions, uncertainty, and encoding the images that may be shown next.
+    no click waits for it: suggestions, uncertainty, and encoding the images that may be shown next. A third one ranks
+    images that nobody has asked for, at a low priority.
 
     Attributes:
         model: the present model.
         thread: runs `encode`, `predict` and `take`.
         slow_thread: runs `encode_ahead`, `suggestions` and `uncertainty`.
+        rank_thread: runs `uncertainty` of images that may be shown later.
         closing: set when the server stops.
         open: tab -> key of the image that it shows.
     """
@@ -134,6 +140,7 @@ class ModelService:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
         all_threads = partial(torch.set_num_threads, torch.get_num_threads())  # else it may start with one, in a click
         self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects", initializer=all_threads)
+        self.rank_thread = ThreadPoolExecutor(1, thread_name_prefix="ranks", initializer=_stand_back)
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names, self._cache = planes, class_names, cache
@@ -152,6 +159,10 @@ class ModelService:
     def is_ready(self, key: str) -> bool:
         """Return whether an image is encoded."""
         return (self.model.digest, self._planes(key).digest) in self._ready
+
+    def is_ranked(self, key: str) -> bool:
+        """Return whether the `uncertainty` of an image was computed, be it unknown."""
+        return (self.model.digest, key) in self._ranks
 
     def rank(self, key: str) -> float | None:
         """Return the `uncertainty` of an image if it was computed, else None."""
@@ -270,13 +281,19 @@ class ModelService:
 
         It is stored until the model changes. Images of more windows than `_MOST_WINDOWS` are not ranked.
         """
-        model, value = self.model, None
+        model = self.model
         cache_key = model.digest, key
+
+        def check_open(done: int) -> None:
+            if self.closing.is_set():
+                raise CancelledError
+
         if cache_key not in self._ranks:
+            self._ranks[cache_key] = None  # so that no other thread begins with it, and none tries again what fails
             with suppress(SimMATError):  # the page shows the error when the image is opened
                 image = self._slow_image(self._planes(key), model)
-                value = uncertainty_of(image, dense=model.predictor.dense is not None)
-            self._ranks[cache_key] = value
+                dense = model.predictor.dense is not None
+                self._ranks[cache_key] = uncertainty_of(image, dense=dense, progress=check_open)
         return self._ranks[cache_key]
 
     def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
@@ -321,6 +338,15 @@ class ModelService:
         return next((number for number, known in names.items() if known == name), None)
 
 
+def _stand_back() -> None:
+    """Give this thread a low priority, and one thread of torch."""
+    import torch
+
+    torch.set_num_threads(1)
+    if sys.platform == "linux":  # elsewhere it would be the priority of the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let torch use one thread in this thread while the block runs."""
@@ -339,12 +365,13 @@ def _values(image: LargeImage) -> int:
     return math.prod(min(side, image.tile) for side in image.reader.size_hw)
 
 
-def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:
+def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], object] | None = None) -> float | None:
     """Return the uncertainty of a model about an image, 0..1; see `DENSE_HOW` and `GRID_HOW`.
 
     Args:
         image: image opened by the predictor.
         dense: True if the predictor has a dense head.
+        progress: called after each window of a predictor without one; what it raises ends the work.
 
     Raises:
         SimMATError: the image cannot be read.
@@ -358,5 +385,5 @@ def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:
         measured = found.probability > 0
         return float(1 - found.probability[measured].mean()) if measured.any() else None
     settings = EverythingSettings(grid=_RANK_GRID, min_score=0.0, stability=0.0)
-    scores = [one.score for one in image.segment_everything(settings)]
+    scores = [one.score for one in image.segment_everything(settings, progress=progress)]
     return 1.0 - float(np.mean(scores)) if scores else 1.0

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
+from simmat_plugin_annotate import background
 from simmat_plugin_annotate.advice import for_page
 from simmat_plugin_annotate.annotator import Annotator
 from simmat_plugin_annotate.drafts import Draft
@@ -47,15 +48,12 @@ from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
-"""Seconds that `next` ranks images before it answers with the best so far."""
+"""Seconds that `next` ranks images if none is ranked yet."""
 _MOST_PLANES = 16
 _THUMBNAIL_PX = 64
 _SMALL_BODY = 4096
 """Bytes of a body that is parsed in less time than another thread takes to start."""
 _PING_S = 15.0
-_FLUSH_S = 1.0
-_IDLE_S = 2.0
-"""Seconds without an edit after which the mask file of a large image is written."""
 
 Body = TypeVar("Body")
 
@@ -78,13 +76,14 @@ def make_app(annotator: Annotator) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        flushing = asyncio.create_task(_flush(annotator))
+        tasks = [asyncio.create_task(work(annotator)) for work in (background.flush, background.rank)]
         try:
             yield
         finally:
             annotator.service.closing.set()
             await annotator.training.close()
-            flushing.cancel()
+            for task in tasks:
+                task.cancel()
             annotator.close()
 
     image = "/api/images/{key}"
@@ -268,13 +267,13 @@ class Routes:
         """Return the image with the highest uncertainty among those that are neither labelled nor open."""
         body = await _body(request, NextBody)
         start = time.perf_counter()
-        waiting = [key for key in self.folder.images if not self.folder.is_labelled(key) and key != body.after]
-        for key in sorted(waiting):  # digests, so over the whole folder: neighbours in the list are often alike
-            if time.perf_counter() - start > _NEXT_S or self.service.closing.is_set():
+        waiting, service = self.annotator.waiting(body.after), self.service
+        ranked = self._ranked(waiting)
+        for key in () if ranked else waiting:  # else others are ranked in the background
+            if time.perf_counter() - start > _NEXT_S or service.closing.is_set():
                 break
-            if self.service.rank(key) is None:
-                await self.annotator.on_model(partial(self.service.uncertainty, key), slow=True)
-        ranked = {key: value for key in waiting if (value := self.service.rank(key)) is not None}
+            await self.annotator.on_model(partial(service.uncertainty, key), slow=True)
+        ranked = ranked or self._ranked(waiting)
         best = max(ranked, key=lambda key: ranked[key], default=waiting[0] if waiting else None)
         return Json(
             {
@@ -287,6 +286,9 @@ class Routes:
                 "seconds": time.perf_counter() - start,
             }
         )
+
+    def _ranked(self, keys: Iterable[str]) -> dict[str, float]:
+        return {key: value for key in keys if (value := self.service.rank(key)) is not None}
 
     async def events(self, request: Request) -> Response:
         """Stream the events of other tabs and the training."""
@@ -375,13 +377,6 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
                     yield ": here\n\n"
                 continue
             yield f"event: {event}\ndata: {json.dumps(data)}\n\n"
-
-
-async def _flush(annotator: Annotator) -> None:
-    """Regularly write the mask files of large images that are not up to date."""
-    while True:
-        await asyncio.sleep(_FLUSH_S)
-        await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))
 
 
 _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
