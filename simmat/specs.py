@@ -220,12 +220,16 @@ class FoundationSpec:
 
 
 def resolve(reference: str) -> Any:
-    """Import "package.module:attribute"; SpecError where it does not exist."""
+    """Import "package.module:attribute"; SpecError where it does not exist, or its module fails."""
     module_name, _, attribute = reference.partition(":")
     try:
         return getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"cannot import {reference!r}: {error}") from error
+    except SimMATError:
+        raise
+    except Exception as error:  # the module is a plugin's and may fail in any way
+        raise SpecError(
+            f"cannot import {reference!r}, which a plugin names: {type(error).__name__}: {error}"
+        ) from error
 
 
 def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:

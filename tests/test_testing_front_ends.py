@@ -15,6 +15,7 @@ import pytest
 from simmat.cli import run
 from simmat.io.images import write_image
 from simmat.testing import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS, Check
+from simmat.testing.subjects import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
 
 BROKEN_TEST = """
 import pytest
@@ -175,16 +176,27 @@ def test_a_package_brings_all_that_it_gives(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One command before a release."""
-    for kind in ("MODALITY", "FOUNDATION", "PACKAGE"):
+    for kind in ("MODALITY", "FOUNDATION", "PACKAGE", "TRANSFER_LAYER", "TUNER"):
         monkeypatch.setattr(f"simmat.testing.subjects.{kind}_CHECKS", [Check(lambda case: None)])
     assert run(["plugins", "check", "simmat", "--json"]) == 0
     shown = [(subject["kind"], subject["name"]) for subject in json.loads(capsys.readouterr().out)["subjects"]]
     assert shown[0] == ("package", "simmat")
     assert {name for kind, name in shown if kind == "modality"} == {"rgb", "gray", "raster"}
-    assert ("foundation model", "sam_vit_tiny") in shown
+    assert {("foundation model", "sam_vit_tiny"), ("transfer layer", "mat"), ("tuner", "lora")} <= set(shown)
 
 
-@pytest.mark.parametrize("check", [*MODALITY_CHECKS, *FOUNDATION_CHECKS, *PACKAGE_CHECKS], ids=lambda check: check.id)
+@pytest.mark.parametrize(
+    "check",
+    [
+        *MODALITY_CHECKS,
+        *FOUNDATION_CHECKS,
+        *TRANSFER_LAYER_CHECKS,
+        *TUNER_CHECKS,
+        *COMMAND_CHECKS,
+        *PACKAGE_CHECKS,
+    ],
+    ids=lambda check: check.id,
+)
 def test_the_page_on_conformance_states_every_rule(check: Check[object]) -> None:
     """An author reads the page before the first failure."""
     page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")

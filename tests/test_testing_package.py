@@ -17,6 +17,17 @@ from simmat.testing import PACKAGE_CHECKS, PackageCase, PackageContract, run_che
 
 CHECKS = {check.id: check for check in PACKAGE_CHECKS}
 MODULE = ADAPTER.replace("NAME", "kitsensor")
+LAYER = """
+from simmat import hookimpl
+from simmat.specs import TransferLayerSpec
+
+def build(**given):
+    raise NotImplementedError
+
+@hookimpl
+def simmat_transfer_layers():
+    return [TransferLayerSpec("kit-layer", "a layer", "simmat_plugin_kit:build")]
+"""
 METADATA = """Metadata-Version: 2.1
 Name: simmat-plugin-kit
 Version: 1.2
@@ -62,6 +73,12 @@ BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
     "hooks-match": [
         ({"module": MODULE.replace("simmat_modalities", "simmat_modalites")}, "did you mean 'simmat_modalities'"),
         ({"module": MODULE.replace("[Adapter()]", "[]")}, "plugin 'kit' gives nothing"),
+    ],
+    "references-exist": [
+        (
+            {"module": LAYER.replace(":build", ":biuld")},
+            "build of transfer layer 'kit-layer': .*simmat_plugin_kit:biuld.*AttributeError",
+        ),
     ],
     "no-name-collides": [
         (

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
-    from simmat.testing.contracts import FoundationContract, ModalityContract, PackageContract
+    from simmat.testing.contracts import (
+        FoundationContract,
+        ModalityContract,
+        PackageContract,
+        TransferLayerContract,
+        TunerContract,
+    )
     from simmat.testing.foundation_spec import FoundationCase
     from simmat.testing.modality_spec import name_with_options, with_each_option
     from simmat.testing.networks import build_network
@@ -41,6 +47,8 @@ __all__ = [
     "PackageCase",
     "PackageContract",
     "Result",
+    "TransferLayerContract",
+    "TunerContract",
     "build_network",
     "name_with_options",
     "run_check",
@@ -50,7 +58,13 @@ __all__ = [
 
 _MODULES = {
     "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
-    "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
+    "contracts": (
+        "FoundationContract",
+        "ModalityContract",
+        "PackageContract",
+        "TransferLayerContract",
+        "TunerContract",
+    ),
     "foundation_spec": ("FoundationCase",),
     "modality_spec": ("name_with_options", "with_each_option"),
     "networks": ("build_network",),

@@ -10,12 +10,19 @@ import pytest
 
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationSpec
+from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.testing.checks import Check, CheckFailed, NoSamples, run_check
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase
+from simmat.testing.parts import TransferLayerCase, TunerCase
 from simmat.testing.samples import ModalityCase
-from simmat.testing.subjects import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+from simmat.testing.subjects import (
+    FOUNDATION_CHECKS,
+    MODALITY_CHECKS,
+    PACKAGE_CHECKS,
+    TRANSFER_LAYER_CHECKS,
+    TUNER_CHECKS,
+)
 
 
 class _Contract:
@@ -89,6 +96,29 @@ class FoundationContract(_Contract):
         """The model."""
         spec = load_plugins().foundation(foundation) if isinstance(foundation, str) else foundation
         return FoundationCase(spec, tmp_path, image_size=self.image_size, full=self.full)
+
+
+class TransferLayerContract(_Contract):
+    """The contract of a transfer layer; give the fixture `transfer_layer`: its spec or an installed name."""
+
+    checks: ClassVar[Sequence[Check[Any]]] = TRANSFER_LAYER_CHECKS
+
+    @pytest.fixture
+    def contract_case(self, transfer_layer: TransferLayerSpec | str, tmp_path: Path) -> TransferLayerCase:
+        """The layer."""
+        given = transfer_layer
+        return TransferLayerCase(load_plugins().transfer_layer(given) if isinstance(given, str) else given, tmp_path)
+
+
+class TunerContract(_Contract):
+    """The contract of a tuner; give the fixture `tuner`: its spec or an installed name."""
+
+    checks: ClassVar[Sequence[Check[Any]]] = TUNER_CHECKS
+
+    @pytest.fixture
+    def contract_case(self, tuner: TunerSpec | str) -> TunerCase:
+        """The tuner."""
+        return TunerCase(load_plugins().tuner(tuner) if isinstance(tuner, str) else tuner)
 
 
 class PackageContract(_Contract):

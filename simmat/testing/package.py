@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from simmat import __version__
-from simmat.errors import unknown_name
+from simmat.errors import SpecError, unknown_name
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
+from simmat.plugins.registry import Kind
+from simmat.specs import resolve
 from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
 
 
@@ -65,6 +68,29 @@ def hooks_match(case: PackageCase) -> None:
             raise CheckFailed(f"plugin {entry.name!r}: {report.error}", "see simmat.plugins.hooks for the hooks")
         if not report.gives:
             raise CheckFailed(f"plugin {entry.name!r} gives nothing", "return at least one item from a hook")
+
+
+def references_exist(case: PackageCase) -> None:
+    """Every function that a spec names as text ("package.module:function") can be imported."""
+    registry = load_plugins([entry for entry in case.entry_points if entry is not BUILTIN], {})
+    named: tuple[tuple[Kind, Callable[[str], object], tuple[str, ...]], ...] = (
+        ("foundation model", registry.foundation, ("build",)),
+        ("foundation family", registry.foundation_family, ("models", "spec")),
+        ("transfer layer", registry.transfer_layer, ("build",)),
+        ("tuner", registry.tuner, ("apply",)),
+        ("model format", registry.model_format, ("load",)),
+    )
+    for kind, spec_of, fields in named:
+        for name in registry.names(kind):
+            if registry.owner(kind, name).partition(" ")[0] != case.name:
+                continue
+            for field in fields:
+                try:
+                    resolve(getattr(spec_of(name), field))
+                except SpecError as error:
+                    raise CheckFailed(
+                        f"{field} of {kind} {name!r}: {error}", 'name an existing one: "package.module:function"'
+                    ) from error
 
 
 def no_name_collides(case: PackageCase) -> None:

@@ -1,10 +1,12 @@
-"""The lists of checks, and which of them apply to a name: a sensor, a foundation model, or a package with its items."""
+"""The lists of checks, and which of them apply to a name: that of a sensor, another part, or a package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from simmat.errors import ConfigError, SimMATError, UnknownNameError, did_you_mean
 from simmat.plugins.registry import Kind, Registry
@@ -20,10 +22,12 @@ from simmat.testing import (
     modality_spec,
     modality_values,
     package,
+    parts,
 )
 from simmat.testing.checks import Check, Result, run_checks
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase, installed_packages
+from simmat.testing.parts import TransferLayerCase, TunerCase
 from simmat.testing.samples import ModalityCase
 
 MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
@@ -76,9 +80,28 @@ FOUNDATION_CHECKS: tuple[Check[FoundationCase], ...] = (
 )
 """The checks of a foundation model."""
 
+TRANSFER_LAYER_CHECKS: tuple[Check[TransferLayerCase], ...] = (
+    Check(parts.layer_gives_its_output),
+    Check(parts.layer_is_seeded),
+    Check(parts.layer_trains_with_a_gradient),
+    Check(parts.layer_survives_safetensors),
+)
+"""The checks of a transfer layer."""
+
+TUNER_CHECKS: tuple[Check[TunerCase], ...] = (
+    Check(parts.tuner_leaves_the_model_as_it_was),
+    Check(parts.tuner_is_seeded),
+    Check(parts.tuner_trains_with_a_gradient),
+)
+"""The checks of a tuner."""
+
+COMMAND_CHECKS: tuple[Check[click.Command], ...] = (Check(parts.command_shows_its_help),)
+"""The checks of a command."""
+
 PACKAGE_CHECKS: tuple[Check[PackageCase], ...] = (
     Check(package.loads_without_torch),
     Check(package.hooks_match),
+    Check(package.references_exist),
     Check(package.no_name_collides),
     Check(package.distribution_is_named),
     Check(package.simmat_range_is_stated),
@@ -111,11 +134,11 @@ def find_subjects(
 ) -> list[Subject]:
     """Return what a name stands for.
 
-    A modality or foundation model is preferred to a plugin of the same name; the name of a distribution is the package
-    and all its items.
+    A part is preferred to a plugin of the same name; the name of a distribution is the package and all its parts.
 
     Args:
-        name: name of a modality (also `rgb+thermal`, or a sensor.toml), foundation model, distribution or plugin.
+        name: name of a modality (also `rgb+thermal`, or a sensor.toml), foundation model, transfer layer, tuner,
+            command, distribution or plugin.
         files: the files of one sample, source name -> file, for a sensor that does not simulate its own.
         image_size: side of the input of foundation models, in pixels.
 
@@ -147,6 +170,7 @@ def find_subjects(
         or ("foundation model", name) in claimed
     ):
         found.append(_foundation(registry.foundation(name), full, image_size))
+    found += [subject for kind in _OTHERS if name in registry.names(kind) for subject in [_other(kind, name, registry)]]
     return found or _package(name, registry, full, image_size)
 
 
@@ -167,6 +191,22 @@ def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Sub
     return Subject("foundation model", spec.name, run)
 
 
+_OTHERS: tuple[Kind, ...] = ("transfer layer", "tuner", "command")
+
+
+def _other(kind: Kind, name: str, registry: Registry) -> Subject:
+    """Return a transfer layer, tuner or command."""
+
+    def run(folder: Path) -> Iterator[Result]:
+        if kind == "transfer layer":
+            return run_checks(TRANSFER_LAYER_CHECKS, TransferLayerCase(registry.transfer_layer(name), folder))
+        if kind == "tuner":
+            return run_checks(TUNER_CHECKS, TunerCase(registry.tuner(name)))
+        return run_checks(COMMAND_CHECKS, registry.command(name))
+
+    return Subject(kind, name, run)
+
+
 def _package(name: str, registry: Registry, full: bool, image_size: int | None) -> list[Subject]:
     """Return a package, by its name or by that of one of its plugins, and all its items."""
     packages = installed_packages()
@@ -184,13 +224,15 @@ def _package(name: str, registry: Registry, full: bool, image_size: int | None) 
         Subject("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS, case), note),
         *(_modality(registry.modality(each), full) for each in own("modality")),
         *(_foundation(registry.foundation(each), full, image_size) for each in own("foundation model")),
+        *(_other(kind, each, registry) for kind in _OTHERS for each in own(kind)),
     ]
 
 
 def _unknown(name: str, registry: Registry, packages: Mapping[str, PackageCase]) -> SimMATError:
     families = [f"{family}/NAME" for family in registry.names("foundation family")]
-    hint = did_you_mean(name, [*registry.names("modality"), *registry.names("foundation model"), *families, *packages])
+    parts_of = [part for kind in ("modality", "foundation model", *_OTHERS) for part in registry.names(kind)]
+    hint = did_you_mean(name, [*parts_of, *families, *packages])
     return UnknownNameError(
-        f"no modality, foundation model or plugin {name!r}{hint} "
+        f"no modality, foundation model, transfer layer, tuner, command or plugin {name!r}{hint} "
         "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
     )
