@@ -16,7 +16,7 @@ import simmat as core
 from simmat.cli import run
 from simmat.errors import OutputError
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.scaffold import make_plugin
+from simmat.plugins.scaffold import KINDS, make_plugin
 from simmat.testing.subjects import find_subjects
 
 
@@ -39,7 +39,6 @@ def test_it_makes_a_package_and_says_what_to_do_next(
         "tests/test_simmat_plugin_side_scan.py",
     ]
     assert "simmat plugins install --editable ./simmat-plugin-side-scan" in said
-    assert all("$" not in file.read_text() for file in made.rglob("*") if file.suffix in (".py", ".toml", ".md"))
 
 
 def test_its_pyproject_names_the_plugin_and_a_range_of_simmat(tmp_path: Path) -> None:
@@ -75,9 +74,27 @@ def test_no_check_of_its_sensor_is_skipped(tmp_path: Path, monkeypatch: pytest.M
     assert {result.check: result.why for result in results if result.status != "ok"} == {}
 
 
-def test_what_it_makes_is_clean(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["foundation", "layer", "tuner", "command"])
+def test_a_part_of_each_other_kind_passes_its_checks(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example is what its author changes; it must not begin with a broken rule."""
+    name = f"new-{kind}"
+    monkeypatch.syspath_prepend(str(make_plugin(name, tmp_path, kind) / "src"))
+    entry = importlib.metadata.EntryPoint(name, f"simmat_plugin_new_{kind}", "simmat")
+    (subject,) = find_subjects(name, load_plugins([entry], {}))
+    results = list(subject.run(tmp_path))
+    unkept = {result.check for result in results if result.status != "ok"}
+    assert unkept == ({"weights-are-the-ones-described"} if kind == "foundation" else set())  # it is random
+    assert results
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_makes_is_clean(kind: str, tmp_path: Path) -> None:
     """Code that people begin with should not greet them with warnings."""
-    made = make_plugin("sonar", tmp_path)
+    made = make_plugin("sonar", tmp_path, kind)
+    assert all("$" not in file.read_text() for file in made.rglob("*") if file.suffix in (".py", ".toml", ".md"))
     own = ["--isolated", "--no-cache", "--line-length", "120", "--target-version", "py311"]
     for command in (["check", "--select", "E,F,W,I,UP,B,C4,SIM,RUF,PT"], ["format", "--check"]):
         line = [sys.executable, "-m", "ruff", *command, *own, "."]
@@ -88,6 +105,8 @@ def test_what_it_makes_is_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("train --kind command", "'train' .*SimMAT itself"),
+        ("lora --kind tuner", "'lora' .*simmat "),
         ("My-Sonar", "lower case .*'My-Sonar'"),
         ("3d", "letter first, got '3d'"),
         ("a--b", "single hyphens"),
@@ -102,7 +121,7 @@ def test_a_name_that_cannot_be_is_refused(
     name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two packages of one name would shut each other out."""
-    assert run(["plugins", "new", name, "--path", str(tmp_path)]) == 2
+    assert run(["plugins", "new", *name.split(), "--path", str(tmp_path)]) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 

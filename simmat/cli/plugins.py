@@ -161,18 +161,25 @@ def _result_dict(result: Result) -> dict[str, Any]:
     }
 
 
-@command.command("new", short_help="Create a package for a new sensor.")
+@command.command("new", short_help="Create a package for a new sensor, model or command.")
 @click.argument("name")
+@click.option(
+    "--kind",
+    default="sensor",
+    show_default=True,
+    type=click.Choice(["sensor", "foundation", "layer", "tuner", "command"]),
+    help="What it brings: a sensor, foundation model, transfer layer, tuner or command.",
+)
 @click.option("--path", type=PATH, default=Path(), help="Folder to create it in; by default the current folder.")
-def new(name: str, path: Path) -> None:
-    """Create the package simmat-plugin-NAME: a sensor with one channel, a README and tests.
+def new(name: str, kind: str, path: Path) -> None:
+    """Create the package simmat-plugin-NAME: a short working example, a README and tests.
 
-    It passes all checks and tests as it is; change it to read the files of your sensor.
+    It passes all checks and tests as it is; change it to read the files of your sensor, or to build your network.
     """
     from simmat.plugins.scaffold import check_name, make_plugin
 
-    check_name(name, load_plugins())
-    plugin = make_plugin(name, path)
+    check_name(name, load_plugins(), kind)
+    plugin = make_plugin(name, path, kind)
     say(f"created {plugin}:")
     for file in sorted(file for file in plugin.rglob("*") if file.is_file()):
         say(f"  {file.relative_to(plugin)}")

@@ -1,4 +1,4 @@
-"""Make a new sensor plugin from a template; it is written whole or not at all."""
+"""Make a new plugin from a template; it is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,27 +16,38 @@ from simmat import __version__
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
+from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.installer import PREFIX
-from simmat.plugins.registry import KNOWN_PLUGINS, Registry
+from simmat.plugins.registry import KNOWN_PLUGINS, Kind, Registry
 from simmat.plugins.requirements import installed_version
 from simmat.sensors.adapter import RESERVED_SOURCES
 
+KINDS: Mapping[str, tuple[Kind, str]] = {
+    "sensor": ("modality", "Adapter"),
+    "foundation": ("foundation model", "Model"),
+    "layer": ("transfer layer", "Layer"),
+    "tuner": ("tuner", "Tuner"),
+    "command": ("command", "Command"),
+}
+"""What a new package may bring, as `--kind` names it -> its kind in the registry, and the end of its class's name."""
 _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
-def check_name(name: str, registry: Registry) -> None:
+def check_name(name: str, registry: Registry, kind: str = "sensor") -> None:
     """Raise if a plugin cannot have this name, or another one has it."""
     if name.startswith(PREFIX):
-        raise ConfigError(f"give the sensor's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
+        raise ConfigError(f"give the plugin's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
             f"a plugin's name is lower case letters, digits and single hyphens, a letter first, got {name!r}"
         )
-    if name in RESERVED_SOURCES:
+    if kind == "sensor" and name in RESERVED_SOURCES:
         raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
-    owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS["modality"].items()}
-    owners |= {part: registry.owner("modality", part) for part in registry.names("modality")}
-    owners |= {part: " and ".join(owned) for (kind, part), owned in registry.conflicts().items() if kind == "modality"}
+    what = KINDS[kind][0]
+    owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS[what].items()}
+    owners |= dict.fromkeys(OWN_COMMANDS, "SimMAT itself") if kind == "command" else {}
+    owners |= {part: registry.owner(what, part) for part in registry.names(what)}
+    owners |= {part: " and ".join(owned) for (of, part), owned in registry.conflicts().items() if of == what}
     owners |= {report.name: report.owner for report in registry.reports if report.version}
     if installed_version(PREFIX + name):
         owners.setdefault(name, f"the installed package {PREFIX}{name}")
@@ -44,23 +55,32 @@ def check_name(name: str, registry: Registry) -> None:
         raise ConfigError(f"the name {name!r} is taken by {owners[name]}; choose another")
 
 
-def make_plugin(name: str, parent: Path) -> Path:
-    """Write the package `simmat-plugin-NAME` into a new folder of that name, for a name that `check_name` allows."""
+def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
+    """Write the package `simmat-plugin-NAME` into a new folder of that name, for a name that `check_name` allows.
+
+    Args:
+        kind: what it brings, one of `KINDS`.
+    """
     package = PREFIX + name
     target = parent / package
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already; choose another name or --path, or remove it first")
     major, minor = (int(part) for part in __version__.split(".")[:2])
+    what, ending = KINDS[kind]
     values = {
+        "kind": "sensor" if kind == "sensor" else what,
+        "dependencies": '"numpy>=1.26", ' if kind == "sensor" else "",
         "name": name,
         "package": package,
         "module": package.replace("-", "_"),
-        "class": "".join(part.capitalize() for part in name.split("-")) + "Adapter",
+        "class": "".join(part.capitalize() for part in name.split("-")) + ending,
         "simmat": f"simmat>={major}.{minor},<{major}.{minor + 1}",
     }
     with atomic_folder(target) as folder:
-        _fill(resources.files("simmat.plugins") / "template", folder, values)
-        write_image(folder / "tests" / "sample.png", _sample()[None])
+        for part in ("package", kind):
+            _fill(resources.files("simmat.plugins") / "template" / part, folder, values)
+        if kind == "sensor":
+            write_image(folder / "tests" / "sample.png", _sample()[None])
     return target
 
 
