@@ -100,7 +100,8 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     kept = keep + _JOINERS
-    return "".join(escaped(c) if c not in kept and unicodedata.category(c) in _CONTROLLING else c for c in text)
+    controlling = (c for c in set(text) if c not in kept and unicodedata.category(c) in _CONTROLLING)
+    return text.translate({ord(c): escaped(c) for c in controlling})
 
 
 def _python_escape(char: str) -> str:

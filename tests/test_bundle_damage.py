@@ -93,6 +93,15 @@ def test_weights_that_are_not_finite_are_refused_by_name(bundle: Path, job: str,
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
+def test_weights_of_more_dimensions_than_torch_computes_with_are_refused(bundle: Path) -> None:
+    """torch loads 5,000 of them, and fails later."""
+    file = bundle / "weights.safetensors"
+    save_file({**load_file(file), "mat.stack.0.weight": torch.zeros([1] * 80)}, file)
+    change_json(bundle, weights_sha256=sha256_of(file))
+    with pytest.raises(BundleError, match=r"weights\.safetensors is damaged .*weight' has 80 dimensions"):
+        load_bundle(bundle, registry())
+
+
 def test_weights_of_another_type_of_numbers_are_refused(bundle: Path) -> None:
     """Whole numbers in place of floats would be taken in silence, cut at the point."""
     file = bundle / "weights.safetensors"

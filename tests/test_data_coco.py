@@ -268,6 +268,16 @@ def test_what_would_crash_the_drawing_library_is_refused_before(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(("most", "words"), [(90, "have 100 corners"), (1000, "has 1100 px")])
+def test_an_outline_longer_than_any_object_s_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, words: str
+) -> None:
+    """Ten million corners took 14 GB, and the process ended without a message."""
+    monkeypatch.setattr("simmat.data.formats.coco.MAX_OUTLINE_PX", most)
+    with pytest.raises(DataError, match=rf"annotation 0: .*{words}, more than the limit of {most}; use fewer"):
+        opened(write(tmp_path, [{"segmentation": [[0, 0, 10, 5] * 50]}]))
+
+
 def test_a_polygon_a_little_out_of_the_image_is_cut(tmp_path: Path) -> None:
     """Annotators draw over the border, and tools write it so."""
     label = of(opened(write(tmp_path, [{"segmentation": [[-2, 0, 10, 0, 10, 6, -2, 6]]}])))

@@ -22,7 +22,7 @@ from simmat.foundation import ImageEmbedding
 from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.cache import CachedEmbedding
+from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.prompt_windows import window_around
 from simmat.types import Frame, Prompt
 
@@ -192,8 +192,14 @@ def _of_another_image(file: Path) -> None:
     cached.file.replace(file)
 
 
+def _of_another_shape(file: Path) -> None:
+    notes = {"format": 1, "key": file.stem, "strides": [4.0], "sha256": digest_of("", [torch.zeros(1)])}
+    save_file({"level0": torch.zeros(1)}, file, metadata={"simmat": json.dumps(notes)})
+
+
 @pytest.mark.parametrize(
-    "damage", [_cut, _flip, _of_others, _newer, _of_another_image, lambda file: file.write_bytes(b"no tensors")]
+    "damage",
+    [_cut, _flip, _of_others, _newer, _of_another_image, _of_another_shape, lambda file: file.write_bytes(b"none")],
 )
 def test_a_damaged_or_foreign_file_is_written_again(
     loaded: Bundle, tmp_path: Path, encoded: list[Tensor], damage: Callable[[Path], object]

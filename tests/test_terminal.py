@@ -53,6 +53,12 @@ def test_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str], monkeypat
     assert lines[2] == r"x\ny".ljust(len(SHOWN)) + f"  second {SHOWN}"
 
 
+def test_a_table_cuts_very_long_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stranger's bundle with 15 MB of text took a minute to show."""
+    print_table(("A", "B"), [("a" * 10**6, "b " * 10**6)])
+    assert len(capsys.readouterr().out) < 50_000
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -72,6 +72,14 @@ def test_notes_that_are_not_a_table_are_damage(tmp_path: Path, notes: str) -> No
             read(tmp_path / "last.safetensors")
 
 
+def test_a_tensor_of_too_many_dimensions_is_damage(tmp_path: Path) -> None:
+    """torch loads it and cannot compute with it."""
+    state = RunState({"x": torch.zeros([1] * 80)}, {}, validate(RunNotes, NOTES))
+    save_state(tmp_path / "last.safetensors", state)
+    with pytest.raises(DataError, match=r"last\.safetensors is damaged .*80 dimensions"):
+        load_state(tmp_path / "last.safetensors")
+
+
 def test_a_pipe_is_not_a_state(tmp_path: Path) -> None:
     """Opening it waits for a writer that never comes."""
     os.mkfifo(tmp_path / "last.safetensors")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from simmat.errors import shortened
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Kind, Registry
@@ -41,6 +42,8 @@ class PathType(click.Path):
 
 PATH = PathType(path_type=Path)
 """Type of the options and arguments that name a file or folder."""
+_MAX_CELL, _MAX_LAST_CELL = 200, 5000
+"""Characters of a cell of a table, the last one of a row longer, since it is wrapped."""
 LINE_SECONDS = 10.0
 """Seconds between the lines of progress where standard error is not a terminal."""
 
@@ -67,8 +70,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header; the last column is wrapped to the width of the terminal and may contain line feeds."""
-    table = [[*(escape(cell, keep="") for cell in row[:-1]), escape(row[-1])] for row in [head, *rows]]
+    """Print rows under a header; the last column is wrapped to the width of the terminal and may contain line feeds.
+
+    Very long cells are cut: a stranger's file may hold megabytes of text, which took a minute to wrap.
+    """
+    table = [
+        [*(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells), escape(shortened(last, _MAX_LAST_CELL))]
+        for *cells, last in [head, *rows]
+    ]
     widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)

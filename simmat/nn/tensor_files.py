@@ -13,8 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from simmat.errors import SimMATError, WeightsError
+from simmat.errors import SimMATError, WeightsError, shortened
 from simmat.io.files import require_file
+
+MAX_DIMENSIONS = 64
+"""Of a tensor that torch computes with."""
 
 
 def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> dict[str, Tensor]:
@@ -28,7 +31,9 @@ def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> 
     """
     require_file(path, "weight file", error=error)
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        check_dimensions(tensors)
+        return tensors
     except Exception as cause:  # the kinds differ between versions of safetensors
         raise error(f"{path} is damaged or not a safetensors file: {first_line(cause)}") from cause
 
@@ -50,9 +55,20 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
             "give a file with names and tensors only"
         )
     state = {str(name): tensor for name, tensor in table.items()}
+    try:
+        check_dimensions(state)
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: {error}; {hint}") from error
     if odd := next((name for name, tensor in state.items() if not _is_dense(tensor)), None):
         raise WeightsError(f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}")
     return state
+
+
+def check_dimensions(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a tensor that torch holds and cannot compute with."""
+    for name, tensor in tensors.items():
+        if tensor.dim() > MAX_DIMENSIONS:
+            raise ValueError(f"{shortened(name)!r} has {tensor.dim()} dimensions, at most {MAX_DIMENSIONS} are allowed")
 
 
 def is_stored(tensor: Tensor) -> bool:

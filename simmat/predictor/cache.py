@@ -77,6 +77,8 @@ class CachedEmbedding:
                 levels = [file.get_tensor(f"level{index}") for index in range(len(notes.strides))]
         except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
             return None
+        if any(level.dim() != 4 for level in levels):  # (N, C, h, w)
+            return None
         if notes.key != self.key or notes.sha256 != digest_of("", levels):
             return None
         return ImageEmbedding(tuple(levels), notes.strides)

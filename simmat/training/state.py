@@ -23,6 +23,7 @@ from simmat.documents import Document, InvalidDocument, validate
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes, parse_json, require_file
 from simmat.model_spec import ModelSpec
+from simmat.nn.tensor_files import check_dimensions
 
 FORMAT = 1
 
@@ -91,6 +92,7 @@ def load_state(path: Path) -> RunState:
     with _opened(path) as file:
         notes = _read_notes(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        check_dimensions(tensors)
     return RunState(_below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
 
 

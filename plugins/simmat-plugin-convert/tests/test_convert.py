@@ -362,6 +362,7 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
         (lambda root: yolo(root, SQUARE, names=None), "name"),
         (lambda root: yolo(root, SQUARE, names=["a", "a"]), "same name"),
         (lambda root: yolo(root, SQUARE, names=endless()), "names"),
+        (lambda root: yolo(root, SQUARE, path="a" * 2**20), "larger than 1 MiB"),
         (lambda root: yolo(root, SQUARE, train="../../elsewhere"), "outside"),
         (lambda root: yolo(root, SQUARE, train="images/none"), "no such folder"),
         (lambda root: yolo(root, "0 1.5 1.5 1.7 1.5 1.7 1.7\n"), "outside"),

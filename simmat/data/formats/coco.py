@@ -32,7 +32,10 @@ from simmat.types import BoolArray, is_finite_number
 ANNOTATIONS = "annotations"
 MAX_JSON_BYTES = 2**31
 """Largest json file that is read (2 GiB); that of COCO 2017 has 450 MiB."""
+MAX_OUTLINE_PX = 2**23
+"""Longest outline of the polygons of one object; pycocotools takes 50 bytes a pixel of it."""
 _Types = type | tuple[type, ...]
+_SIMPLER = "use fewer corners, or run lengths"
 _WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
 _MOST_CHARACTERS = 7
 """Most characters per run length in text form: with 5 bits each, 7 hold any length below 2**32 and fit an int64."""
@@ -273,6 +276,9 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
         return _runs_problem(segmentation, size_hw)
     if not isinstance(segmentation, list):
         return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
+    corners = sum(len(polygon) for polygon in segmentation if isinstance(polygon, list)) // 2
+    if corners > MAX_OUTLINE_PX:
+        return f"its polygons have {corners} corners, more than the limit of {MAX_OUTLINE_PX}; {_SIMPLER}"
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon needs x,y of at least 3 corners"
@@ -280,7 +286,15 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
             return "a polygon holds something that is not a finite number"
         if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
             return f"a polygon ranges from {min(polygon):g} to {max(polygon):g}, far outside an image of {size_hw} px"
+    if corners * 3 * max(size_hw) > MAX_OUTLINE_PX and (length := sum(map(_outline_px, segmentation))) > MAX_OUTLINE_PX:
+        return f"the outline of its polygons has {length} px, more than the limit of {MAX_OUTLINE_PX}; {_SIMPLER}"
     return None
+
+
+def _outline_px(polygon: Sequence[float]) -> int:
+    """Return the length of an outline in pixels, each edge by its longer side, as pycocotools draws it."""
+    corners = np.asarray(polygon, np.float64).reshape(-1, 2)  # (N, 2) xy
+    return int(np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()) + len(corners)
 
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:

@@ -25,6 +25,8 @@ from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLa
 from simmat_plugin_convert.shapes import Shapes, whole_number
 
 CVAT_FILE = "annotations.xml"
+_MAX_YAML_BYTES = 2**20
+"""PyYAML reads 160 KB a second; the names of 20,000 classes have 0.5 MB."""
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LABELME_LABELS = "labels.txt"
 _LABELME_RESERVED = ("__ignore__", "_background_")
@@ -196,7 +198,7 @@ def read_yolo(source: Source) -> Labels:
         raise DataError(f"{source.root}: no data.yaml, which names the classes of a YOLO data set")
     card = source.known_card()
     try:
-        content = yaml.safe_load(read_bytes(path, "yaml").decode())
+        content = yaml.safe_load(read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode())
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"{path}: not a yaml file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
