@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from simmat_plugin_thermal.adapter import COUNTS, MODALITIES, TEMPERATURE
 
+from simmat.cli import group
 from simmat.errors import DataError
 from simmat.types import SensorImage
 
@@ -87,18 +89,59 @@ def test_records_without_a_calibration_are_counts(tmp_path: Path, write_flir_jpe
     np.testing.assert_array_equal(image.data[0], RAW)
 
 
-def test_raw_numbers_in_app3_segments_are_counts(tmp_path: Path) -> None:
-    """DJI keeps them so, and documents no way to kelvin; the picture beside them has 8 bits of automatic gain."""
-    write_dji_jpeg(tmp_path / "a.jpg", RAW)
+@pytest.mark.parametrize(("marker", "times"), [(0xE3, 1), (0xE4, 1), (0xE3, 2)])
+def test_raw_numbers_in_app3_or_app4_segments_are_counts(tmp_path: Path, marker: int, times: int) -> None:
+    """DJI keeps them so, and documents no way to kelvin; the picture beside them has 8 bits of automatic gain.
+
+    It may be larger than the raw image, and is not read, so that a cut one does no harm.
+    """
+    write_dji_jpeg(tmp_path / "a.jpg", RAW, marker=marker, times=times)
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:-200])
     image = load(tmp_path / "a.jpg")
     assert image.channels == (COUNTS,)
     np.testing.assert_array_equal(image.data[0], RAW)
+    assert image.picture_hw == (12 * times, 16 * times)
+
+
+def test_counts_become_kelvin_where_the_user_states_the_unit(tmp_path: Path, write_flir_jpeg: Write) -> None:
+    """The counts of many DJI cameras are kelvin times 64, but not of all; so it is not guessed."""
+    in_k64 = MODALITIES[0].with_options({"thermal": {"unit": "K64"}})
+    write_dji_jpeg(tmp_path / "a.jpg", RAW)
+    image = in_k64.load({"thermal": tmp_path / "a.jpg"})
+    assert image.channels == (TEMPERATURE,)
+    np.testing.assert_allclose(image.data[0], RAW / 64)
+    write_dji_jpeg(tmp_path / "b.jpg", RAW // 4)  # 51 to 78 K
+    write_flir_jpeg(tmp_path / "c.jpg", RAW)
+    Image.new("L", (16, 12), 128).save(tmp_path / "d.jpg")
+    for name, words in (("b", "150 to 2500"), ("c", "temperatures in kelvin"), ("d", "no temperatures")):
+        with pytest.raises(DataError, match=rf"{name}\.jpg: .*{words}.*unit"):
+            in_k64.load({"thermal": tmp_path / f"{name}.jpg"})
 
 
 def test_app3_segments_of_another_program_are_not_a_raw_image(tmp_path: Path) -> None:
     """Stereo cameras write there too; what does not fill the picture is not one."""
     write_dji_jpeg(tmp_path / "a.jpg", RAW, cut=2)
     assert load(tmp_path / "a.jpg").data.max() == 128
+
+
+@pytest.mark.parametrize("command", [["stats"], ["preview", "--out", "sheet.png"]])
+def test_stats_and_preview_say_what_counts_look_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """The same count would be another temperature in each image, and nothing else would tell."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    for name, raw in (("a", RAW + 4000), ("b", RAW + 4100), ("c", RAW // 4)):
+        write_dji_jpeg(tmp_path / f"set/{name}.jpg", raw)
+    given = ["data", command[0], "set", "--modality", "thermal", *command[1:]]
+    group.main(args=given, prog_name="simmat", standalone_mode=False)
+    said = capsys.readouterr().err
+    assert re.search(r"warning: .*2 of 3 images look like kelvin times 64.* 47\.\d to 48\.\d °C.*unit=K64", said)
+    assert "different scales: their means are 4124" in said
+    (tmp_path / "set/c.jpg").unlink()
+    group.main(args=[*given, "--modality-option", "unit=K64"], prog_name="simmat", standalone_mode=False)
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -171,6 +214,8 @@ def test_a_real_camera_s_constants_are_those_that_exiftool_reads(name: str) -> N
         ("H20T_DJI_0001_R.JPG", "count", 13537, 20670),
         ("M2EA_DJI_0001_R.JPG", "count", 17228, 20036),
         ("M3T_DJI_0001_R.JPG", "count", 19112, 20364),
+        ("M30T_DJI_0001_R.JPG", "count", 18452, 18988),
+        ("XTS_DJI_0004_R.JPG", "count", 3648, 5411),
     ],
 )
 def test_a_real_camera_s_file_is_read(name: str, unit: str, low: float, high: float) -> None:
@@ -181,11 +226,11 @@ def test_a_real_camera_s_file_is_read(name: str, unit: str, low: float, high: fl
     assert low <= image.data.min() <= image.data.max() <= high
 
 
-def write_dji_jpeg(path: Path, raw: np.ndarray, *, cut: int = 0) -> None:
-    """Write a JPEG of the raw image's size with its little-endian numbers in two APP3 segments."""
+def write_dji_jpeg(path: Path, raw: np.ndarray, *, cut: int = 0, marker: int = 0xE3, times: int = 1) -> None:
+    """Write a JPEG of `times` the raw image's sides with its little-endian numbers in two segments, APP3 by default."""
     picture = io.BytesIO()
-    Image.fromarray(np.full(raw.shape, 128, dtype=np.uint8)).save(picture, "JPEG")
+    Image.new("L", (raw.shape[1] * times, raw.shape[0] * times), 128).save(picture, "JPEG")
     content = raw.astype("<u2").tobytes()[: 2 * raw.size - cut]
     parts = content[: len(content) // 2], content[len(content) // 2 :]
-    segments = b"".join(b"\xff\xe3" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    segments = b"".join(bytes([0xFF, marker]) + struct.pack(">H", len(part) + 2) + part for part in parts)
     path.write_bytes(picture.getvalue()[:2] + segments + picture.getvalue()[2:])

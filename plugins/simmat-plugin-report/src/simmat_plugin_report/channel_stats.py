@@ -19,6 +19,7 @@ from simmat.errors import DataError, SimMATError
 from simmat.report.colour_maps import look_of
 from simmat.sensors.adapter import load_sample
 from simmat.types import BoolArray, Channel, SensorImage, Window
+from simmat_plugin_report.thermal_scales import ThermalScales
 from simmat_plugin_report.value_counts import ValueCounts
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
@@ -82,12 +83,14 @@ class StatsReport:
         images: number of images that were read.
         channels: statistics of the channels, in their order.
         faults: sample id -> why its image cannot be read.
+        warnings: what is doubtful about the values.
     """
 
     root: str
     images: int
     channels: tuple[ChannelStats, ...]
     faults: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as json values."""
@@ -179,6 +182,7 @@ def channel_stats(
     dataset = with_channels(dataset, samples)
     tallies: list[_Tally] = []
     faults: dict[str, str] = {}
+    scales = ThermalScales()
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
     for sample in samples:
         place = (sample.images, sample.window)
@@ -192,6 +196,9 @@ def channel_stats(
             seen.add(place)
             for tally, more in zip(tallies, image_tallies, strict=False):
                 tally.merge(more)
+            for tally in image_tallies:
+                if tally.moments is not None:
+                    scales.add(tally.channel, tally.moments.statistics().mean[0])
             tallies = tallies or image_tallies
         except SimMATError as error:
             faults[sample.id] = str(error)
@@ -200,7 +207,9 @@ def channel_stats(
     if not seen:
         first = next(iter(faults.values()), "there is none")
         raise DataError(f"{dataset.root}: no image can be read; the first: {first}")
-    return StatsReport(str(dataset.root), len(seen), tuple(tally.stats(bins) for tally in tallies), faults)
+    return StatsReport(
+        str(dataset.root), len(seen), tuple(tally.stats(bins) for tally in tallies), faults, scales.warnings()
+    )
 
 
 def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:

@@ -106,6 +106,8 @@ def stats(
         print_json(report.to_dict())
     else:
         say(report.text())
+    for warning in report.warnings:
+        say(f"warning: {warning}", err=True)
     for name, fault in report.faults.items():
         say(f"warning: {name} is left out: {fault}", err=True)
     if report.faults:
@@ -147,6 +149,7 @@ def preview(
     """
     from simmat.data.samples import spread
     from simmat_plugin_report.preview import preview_sheets
+    from simmat_plugin_report.thermal_scales import ThermalScales
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
@@ -154,6 +157,7 @@ def preview(
     shown = spread(samples, count)
     several = len(shown) > per_sheet
     problems: list[tuple[str, str]] = []
+    scales = ThermalScales()
     with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
         sheets = preview_sheets(
             dataset,
@@ -163,12 +167,15 @@ def preview(
             labels=labels,
             same_scale=same_scale,
             problems=problems,
+            scales=scales,
             progress=bar.update,
         )
         names = []
         for number, sheet in enumerate(sheets, start=1):
             names.append(f"{out.stem}-{number}.png" if several else out.name)
             sheet.save(folder / names[-1])
+    for warning in scales.warnings():
+        say(f"warning: {warning}", err=True)
     for name, problem in problems:
         say(f"warning: {name} is not shown: {problem}", err=True)
     for name in names:

@@ -49,9 +49,10 @@ _JPEG = (".jpg", ".jpeg")
 class ThermalOptions(ModalityOptions):
     """Options of thermal files."""
 
-    unit: Literal["K", "cK", "mK", "C"] | None = Field(
+    unit: Literal["K", "cK", "mK", "C", "K64"] | None = Field(
         None,
-        description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius; default: that in the file.",
+        description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius, or kelvin times 64, as the "
+        "raw values of many DJI cameras; default: that in the file.",
     )
 
 
@@ -83,21 +84,24 @@ class Thermal(WindowedAdapter):
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
 
         Raises:
-            DataError: the file cannot be read, its unit contradicts the option, or the option is used for a JPEG.
+            DataError: the file cannot be read, its unit contradicts the option, or the option is used for a JPEG that
+                has its own temperatures, or none.
         """
         path = Path(files["thermal"])
         if path.suffix.lower() in _JPEG:
-            if self.unit is not None:
+            found = read_radiometric(path)
+            if self.unit is not None and (found is None or found.is_kelvin):
                 raise DataError(
-                    f"{path}: a JPEG has no values in {self.unit.name}: it has radiometric records, or no "
-                    f"temperatures; leave the option unit out"
+                    f"{path}: a JPEG with {'no temperatures' if found is None else 'temperatures in kelvin'}, so it "
+                    f"has no values in {self.unit.name}; leave the option unit out"
                 )
-            if (found := read_radiometric(path)) is not None:
+            if found is not None:
                 planes = found.values[None]  # (1, H, W)
-                if found.is_kelvin:
-                    image = kelvin_image(planes.astype(np.float32), None, path)
+                valid = None if found.is_kelvin else stated_valid(path, planes, nodata)
+                if found.is_kelvin or self.unit is not None:
+                    kelvin = planes if self.unit is None else self.unit.physical(planes)
+                    image = kelvin_image(kelvin.astype(np.float32), valid, path)
                 else:
-                    valid = stated_valid(path, planes, nodata)
                     image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
                 return replace(image, picture_hw=found.picture_hw)
         stored = read_image(path, nodata, window)
@@ -169,8 +173,8 @@ def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path, *, who
     if not whole:
         return image
     advice = (
-        "give the unit of the files with --modality-option unit=K, cK, mK or C; the default is the unit in the file. "
-        "For another scale, such as FLIR's TLinear of 0.04 K per count, use a sensor.toml with scale = 0.04"
+        "give the unit of the files with --modality-option unit=K, cK, mK, C or K64; the default is the unit in the "
+        "file. For another scale, such as FLIR's TLinear of 0.04 K per count, use a sensor.toml with scale = 0.04"
     )
     return require_measured(image, kelvin, advice, measured=valid)
 

@@ -1,7 +1,7 @@
 """Radiometric JPEGs: read the raw image that a thermal camera stores besides the picture, in kelvin if possible.
 
 FLIR's records are in APP1 segments (layout as documented by ExifTool, Image::ExifTool::FLIR), with the calibration
-constants of the camera. DJI's R-JPEG has 16-bit raw values in APP3 segments, without documented constants.
+constants of the camera. DJI's R-JPEG has 16-bit raw values in APP3 or APP4 segments, without documented constants.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from simmat.types import FloatArray
 RawArray = npt.NDArray[np.uint16]
 
 _MOST_BYTES = 2**28
-_APP1, _APP3, _FRAMES, _SCAN = 0xE1, 0xE3, (0xC0, 0xC1, 0xC2), 0xDA  # markers of JPEG, ITU T.81 table B.1
+_APP1, _RAW_SEGMENTS, _FRAMES, _SCAN = 0xE1, (0xE3, 0xE4), (0xC0, 0xC1, 0xC2), 0xDA  # markers, ITU T.81 table B.1
+_ENLARGED = (1, 2, 4)  # the picture may have so many times the raw image's sides: twice in M30T
 _SEGMENT_HEAD = 8  # "FLIR", 0, 1, index of the segment, index of the last one
 _FFF_HEAD, _ENTRY = 64, 32  # bytes of the header of the records, and of a directory entry
 _RAW, _CAMERA = 1, 32  # types of records
@@ -131,10 +132,14 @@ def read_radiometric(path: Path) -> Radiometric | None:
             return Radiometric(*_read_flir(path, records), size)
         except (IndexError, OverflowError, ValueError, ZeroDivisionError, struct.error) as error:
             raise DataError(f"{path}: its FLIR records are damaged ({error})") from error
-    raw = b"".join(payload for kind, payload in segments if kind == _APP3)
-    if not raw or 2 * size[0] * size[1] != len(raw):  # APP3 of another program
-        return None
-    return Radiometric(np.frombuffer(raw, "<u2").reshape(size).astype(np.uint16), False, size)
+    for marker in _RAW_SEGMENTS:
+        raw = b"".join(payload for kind, payload in segments if kind == marker)
+        for times in _ENLARGED:
+            height, width = size[0] // times, size[1] // times
+            if raw and len(raw) == 2 * height * width and size == (height * times, width * times):
+                values = np.frombuffer(raw, "<u2").reshape(height, width)
+                return Radiometric(values.astype(np.uint16), False, size)
+    return None  # segments of another program, or none
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:

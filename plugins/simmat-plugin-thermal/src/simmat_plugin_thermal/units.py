@@ -8,8 +8,9 @@ KELVIN = Unit("K")
 CENTI_KELVIN = Unit("cK", 100.0)
 CELSIUS = Unit("degC", offset=273.15)
 MILLI_KELVIN = Unit("mK", 1000.0)
-KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS)}
-UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS}
+KELVIN_64 = Unit("K64", 64.0)
+KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS, KELVIN_64)}
+UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS, "K64": KELVIN_64}
 """Values of the option `unit`."""
 _COUNTS = ("count", "counts", "DN")
 
