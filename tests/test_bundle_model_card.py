@@ -112,10 +112,10 @@ def test_the_foundation_weights_are_named_in_full() -> None:
 
 def test_free_text_stays_text() -> None:
     """A data set's notes come from a stranger and are shown on a web page."""
-    notes = "a | b\n# not a heading\n<script>x</script> [click](https://x)"
+    notes = "a | b\n# no heading\n<script>x</script> [click](https://x) \x1b]0;x\x07"
     card = model_card(changed(card=DataCard(regions="instances", notes=notes)))
     line = next(line for line in card.splitlines() if line.startswith("| notes"))
-    assert line == r"| notes | a \| b # not a heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) |"
+    assert line == r"| notes | a \| b # no heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) \x1b\]0;x\x07 |"
 
 
 def test_a_channel_name_cannot_leave_the_head() -> None:

@@ -124,6 +124,20 @@ def test_a_readme_of_its_own_goes_along(bundle: Path, here: Path) -> None:
         push_bundle(Path("mine"), "again", licence="mit")
 
 
+def test_a_readme_of_a_stranger_is_not_published_unseen(bundle: Path, here: Path) -> None:
+    """It could steer the terminal of a reader, or be a link to a file of the user."""
+    pull_bundle(str(bundle), Path("mine"))
+    readme = Path("mine/README.md")
+    readme.write_text("\x1b]0;x\x07")
+    with pytest.raises(BundleError, match=r"README\.md .*'\\x1b'"):
+        push_bundle(Path("mine"), "theirs")
+    Path("secret").write_text("mine")
+    readme.unlink()
+    readme.symlink_to("../secret")
+    with pytest.raises(BundleError, match=r"README\.md is a link"):
+        push_bundle(Path("mine"), "theirs")
+
+
 @pytest.mark.parametrize("place", ["copy", "copy.zip"])
 def test_nothing_is_replaced_but_by_force(bundle: Path, here: Path, place: str) -> None:
     """A typed name must not cost somebody a model."""

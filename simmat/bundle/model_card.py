@@ -19,6 +19,7 @@ from simmat.plugins.hooks import PROJECT
 from simmat.plugins.registry import Kind, Registry, known_package
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import describe_nodata, modality_parts
+from simmat.terminal import escape
 from simmat.types import Channel
 
 UNSTATED = "unknown"
@@ -38,6 +39,8 @@ def model_card(
 ) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
+    Characters that control a terminal are written as escapes.
+
     `licence` is a name as the hub writes it; `registry` knows the packages of plugins, None those of SimMAT.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
@@ -49,7 +52,7 @@ def model_card(
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code, json=json.dumps)
     template = resources.files("simmat.bundle").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    text = environment.from_string(template).render(
         spec=spec,
         licence=licence,
         unstated=UNSTATED,
@@ -73,6 +76,7 @@ def model_card(
         network_rows=network_rows(spec),
         data_rows=data_rows(spec.card),
     )
+    return escape(text)
 
 
 def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:

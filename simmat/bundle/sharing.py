@@ -25,7 +25,7 @@ from simmat.bundle.files import (
 )
 from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
-from simmat.io.files import atomic_folder
+from simmat.io.files import atomic_folder, read_bytes
 from simmat.io.hub import why_failed
 from simmat.plugins.registry import Registry
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 HUB = "hf://"
+_CONTROL = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""A control character in UTF-8, apart from tabs and line breaks."""
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
@@ -73,7 +75,7 @@ def push_bundle(
 ) -> str:
     """Copy a checked bundle with a model card to a folder, a zip or the hub.
 
-    A README.md that the bundle has already is kept.
+    A README.md that the bundle has already is kept; it may hold no control characters.
 
     Args:
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
@@ -168,13 +170,16 @@ def _exists(target: Path) -> OutputError:
 def _files_to_share(
     folder: Path, licence: str | None, foundation_licence: str, registry: Registry | None
 ) -> dict[str, Path | bytes]:
-    readme = folder / README_NAME
-    if readme.is_file() and licence is not None:
+    readme = _readme(folder)
+    if readme is not None and licence is not None:
         raise ConfigError(f"{readme} exists and is kept as it is; state the licence in it, or remove it first")
+    own = b"" if readme is None else read_bytes(readme, limit=SIZE_LIMITS[README_NAME], error=BundleError)
+    if odd := _CONTROL.search(own):
+        raise BundleError(f"{readme} holds control characters, such as {odd[0].decode()!r}; remove them or the file")
     card = model_card(read_spec(folder), licence=licence, foundation_licence=foundation_licence, registry=registry)
     return {
         JSON_NAME: folder / JSON_NAME,
-        README_NAME: readme if readme.is_file() else card.encode(),
+        README_NAME: readme or card.encode(),
         WEIGHTS_NAME: folder / WEIGHTS_NAME,
     }
 
@@ -186,7 +191,16 @@ def _files_at(place: HubPlace | Path) -> Iterator[Mapping[str, Path]]:
         return
     with bundle_folder(place) as folder:
         check_bundle(folder)
+        _readme(folder)
         yield {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
+
+
+def _readme(folder: Path) -> Path | None:
+    """Return the README.md of a bundle, None if it has none; BundleError for a link, which would publish its target."""
+    file = folder / README_NAME
+    if file.is_symlink():
+        raise BundleError(f"{file} is a link, which could lead to any file; put a copy in its place")
+    return file if file.is_file() else None
 
 
 def _copy(files: Mapping[str, Path | bytes], folder: Path) -> None:
