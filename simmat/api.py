@@ -80,7 +80,7 @@ def load(
         raise TypeError("compile is for a bundle; an untuned model is fitted to each image, and would compile anew")
     if foundation is None or name is None:
         raise TypeError("give source, or both foundation and modality for an untuned model")
-    spec = known.foundation(foundation)
+    spec = known.foundation(foundation, fetch=True)
     file = find_weights(spec, weights)
     if file is None or not spec.promptable:
         raise ConfigError(

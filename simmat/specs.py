@@ -263,6 +263,8 @@ class FoundationFamily:
             and suggestions; a family may accept further names.
         spec: "package.module:function"; called as `function(model)` with the part after the slash; returns the
             `FoundationSpec` named `NAME/MODEL`, or None if there is no such model.
+        local_spec: the same without asking any server, for a name in a bundle, which a stranger may have written; empty
+            if `spec` asks none.
     """
 
     name: str
@@ -270,6 +272,7 @@ class FoundationFamily:
     models: str
     spec: str
     api_version: int = API_VERSION
+    local_spec: str = ""
 
     def list_models(self) -> dict[str, str]:
         """Return full name -> one line about it, for every model that the family lists.
@@ -282,15 +285,15 @@ class FoundationFamily:
             raise PluginError(f"{self.models} must return a table of names, got {type(listed).__name__}")
         return {f"{self.name}/{model}": str(line) for model, line in listed.items()}
 
-    def foundation(self, name: str) -> FoundationSpec:
-        """Return the spec of `name`, "FAMILY/MODEL".
+    def foundation(self, name: str, *, fetch: bool = False) -> FoundationSpec:
+        """Return the spec of `name`, "FAMILY/MODEL"; without `fetch`, no server is asked.
 
         Raises:
             UnknownNameError: there is no such model; it names the nearest.
             SimMATError: the library behind the family cannot be imported, or fails.
         """
         prefix = f"{self.name}/"
-        spec = self._call(self.spec, name.removeprefix(prefix))
+        spec = self._call(self.spec if fetch else self.local_spec or self.spec, name.removeprefix(prefix))
         if spec is None:
             known = [model.removeprefix(prefix) for model in self.list_models()]
             hint = did_you_mean(name.removeprefix(prefix), known, prefix=prefix)

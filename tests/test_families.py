@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import types
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from bundles import change_json, tiny_bundle
+from runs import registry as installed
 
+from simmat.bundle import load_bundle
 from simmat.cli import run
-from simmat.errors import PluginError, SpecError, UnknownNameError, WeightsError
+from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, WeightsError
 from simmat.io.weights import find_weights
 from simmat.plugins.registry import Registry
 from simmat.specs import FoundationFamily, FoundationSpec, WeightFile
@@ -55,6 +60,24 @@ def test_a_model_is_found_by_its_full_name_alone(zoo: types.ModuleType) -> None:
 def test_a_model_that_is_not_listed_may_be_used(zoo: types.ModuleType) -> None:
     """A hub has more models than any list."""
     assert registry().foundation("zoo/hidden").name == "zoo/hidden"
+
+
+def test_no_server_is_asked_about_a_name_that_only_a_bundle_gives(zoo: types.ModuleType, tmp_path: Path) -> None:
+    """A stranger wrote it, and could see who uses the bundle; the user's own word is enough."""
+
+    def refuse(model: str) -> FoundationSpec | None:
+        raise WeightsError(f"{model} is not here")
+
+    zoo.refuse = refuse  # type: ignore[attr-defined]
+    change_json(tiny_bundle(tmp_path / "b"), foundation="zoo/lion")
+    family = replace(FAMILY, local_spec="zoo_models:refuse")
+    names = partial(Registry, [], [("modality", installed().modality("gray"), "a"), ("foundation family", family, "b")])
+    with pytest.raises(WeightsError, match="lion is not here"):
+        load_bundle(tmp_path / "b", names())
+    assert zoo.calls == []
+    with suppress(SimMATError):
+        load_bundle(tmp_path / "b", names(), foundation="zoo/lion")
+    assert zoo.calls == ["lion"]
 
 
 @pytest.mark.usefixtures("zoo")

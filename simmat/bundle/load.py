@@ -92,7 +92,7 @@ def load_bundle(
     Args:
         path: the bundle's folder, or a zip that holds it; or the folder of an exported model, which brings all weights.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
-            takes the name in the bundle.
+            takes the name in the bundle, about which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
 
     Raises:
@@ -122,7 +122,8 @@ def load_bundle(
             loader = registry.model_format(spec.exported).load
             parts, model = _parts_of_exported(spec, registry), resolve(loader)(folder)
         else:
-            parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
+            file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
+            parts = find_parts(spec, registry, file)
             model = _build(spec, parts, tensors, folder)
             load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
             model.to(device).eval()
@@ -169,19 +170,24 @@ def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder:
         ) from error
 
 
-def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None) -> Path | None:
-    """Return the checked weight file of the foundation model; None if its weights are random."""
-    if spec.foundation_sha256 is None:
-        if checkpoint is not None:
-            raise ConfigError(f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint")
-        return None
+def _foundation_weights(
+    path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None, *, named: bool
+) -> Path | None:
+    """Return the checked weight file of the foundation model; None if its weights are random.
+
+    `named`: the user has named the model, so a server may be asked about it.
+    """
+    if spec.foundation_sha256 is None and checkpoint is not None:
+        raise ConfigError(f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint")
     try:
-        model = registry.foundation(spec.foundation)
+        model = registry.foundation(spec.foundation, fetch=named)
     except UnknownNameError as error:
         raise UnknownNameError(
             f"the foundation model of {path} is not installed: {error}. If it has another name here, give it with "
             "--foundation NAME"
         ) from error
+    if spec.foundation_sha256 is None:
+        return None
     file = find_weights(model, checkpoint)
     if file is None:
         raise BundleError(f"{path} needs a weight file of {spec.foundation!r}, but that model has none")

@@ -70,7 +70,7 @@ def fetch(name: str) -> None:
     from simmat.errors import WeightsError
     from simmat.io import weights
 
-    file = load_registry().foundation(name).weights
+    file = load_registry().foundation(name, fetch=True).weights
     if file is None:
         raise WeightsError(f"foundation model {name!r} has no weight file: its weights are random, from a seed")
     if file.hub:

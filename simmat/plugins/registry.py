@@ -193,12 +193,16 @@ class Registry:
         }
         return changed
 
-    def foundation(self, name: str) -> FoundationSpec:
-        """Return a foundation model; its name may be FAMILY/MODEL."""
+    def foundation(self, name: str, *, fetch: bool = False) -> FoundationSpec:
+        """Return a foundation model; its name may be FAMILY/MODEL.
+
+        Args:
+            fetch: the family may ask a server about the model; only for a name that the user gave.
+        """
         if not self._is_of_family(name):
             return cast(FoundationSpec, self._get("foundation model", name))
         if name not in self._of_family:
-            self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name)
+            self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name, fetch=fetch)
         return self._of_family[name]
 
     def foundation_family(self, name: str) -> FoundationFamily:

@@ -94,7 +94,7 @@ class FoundationContract(_Contract):
     @pytest.fixture
     def contract_case(self, foundation: FoundationSpec | str, tmp_path: Path) -> FoundationCase:
         """The model."""
-        spec = load_plugins().foundation(foundation) if isinstance(foundation, str) else foundation
+        spec = load_plugins().foundation(foundation, fetch=True) if isinstance(foundation, str) else foundation
         return FoundationCase(spec, tmp_path, image_size=self.image_size, full=self.full)
 
 

@@ -169,7 +169,7 @@ def find_subjects(
         or (slash and family in registry.names("foundation family"))
         or ("foundation model", name) in claimed
     ):
-        found.append(_foundation(registry.foundation(name), full, image_size))
+        found.append(_foundation(registry.foundation(name, fetch=True), full, image_size))
     found += [subject for kind in _OTHERS if name in registry.names(kind) for subject in [_other(kind, name, registry)]]
     return found or _package(name, registry, full, image_size)
 

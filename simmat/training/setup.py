@@ -211,7 +211,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
 
     `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
     """
-    foundation = registry.foundation(config.foundation)
+    foundation = registry.foundation(config.foundation, fetch=known is None)
     registry.transfer_layer(config.mat), registry.tuner(config.tune)
     size = config.image_size or foundation.image_size
     foundation.check_image_size(size)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from simmat.errors import WeightsError
+
 REPOSITORY = "someone/tiny-dino"
 
 
@@ -79,6 +81,18 @@ def test_a_repository_is_fetched_and_found_again_without_a_network(hub: str, tin
     again = simmat(tmp_path, "http://127.0.0.1:9", "foundations", "fetch", f"hf/{REPOSITORY}", HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip().splitlines()[-1] == str(path)
+
+
+def test_the_name_in_a_bundle_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made the bundle could see who uses it."""
+    import huggingface_hub
+    from simmat_plugin_transformers import simmat_foundation_families
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args: pytest.fail("the Hub was asked"))
+    (family,) = simmat_foundation_families()
+    with pytest.raises(WeightsError, match="If you trust it: simmat foundations fetch hf/evil/repo"):
+        family.foundation("hf/evil/repo")
 
 
 def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     no_zero_shot: dict[str, str] = {}
     for foundation in dict.fromkeys(arm.foundation for arm in given_arms):
         try:
-            spec = registry.foundation(foundation)
+            spec = registry.foundation(foundation, fetch=True)
         except SimMATError as error:
             problems.append(str(error))
             continue
@@ -148,7 +148,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             no_zero_shot[foundation] = why
     for foundation in settings.checkpoints:
         try:
-            registry.foundation(foundation)
+            registry.foundation(foundation, fetch=True)
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, given_arms, no_zero_shot))

@@ -17,5 +17,6 @@ def simmat_foundation_families() -> Iterable[FoundationFamily]:
             description="SAM, SAM-HQ, SAM 2, SAM 3 and DINO of transformers, from the Hugging Face Hub or a folder",
             models="simmat_plugin_transformers.specs:models",
             spec="simmat_plugin_transformers.specs:spec",
+            local_spec="simmat_plugin_transformers.specs:local_spec",
         ),
     )

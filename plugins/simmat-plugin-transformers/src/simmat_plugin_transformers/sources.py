@@ -50,17 +50,20 @@ def is_folder(model: str) -> bool:
     return model.startswith(("./", "../", "~/", "/")) or model in (".", "..", "~")
 
 
-def find(model: str) -> Source | None:
+def find(model: str, *, fetch: bool = True) -> Source | None:
     """Find a model by its name after `hf/`; None if it is not the name of a model.
+
+    Args:
+        fetch: ask the Hub for what its cache lacks.
 
     Raises:
         SpecError: the folder or repository is not a model of the library.
         UnknownNameError: there is no such folder or repository.
-        WeightsError: the Hub cannot be reached, or the weights are in a format that is not read.
+        WeightsError: the Hub cannot be reached or must not be asked, or the weights are in a format that is not read.
     """
     if is_folder(model):
         return _local(model)
-    return _from_hub(model) if re.fullmatch(_REPOSITORY, model) else None
+    return _from_hub(model, fetch) if re.fullmatch(_REPOSITORY, model) else None
 
 
 def _local(model: str) -> Source:
@@ -99,10 +102,12 @@ def _local_weights(folder: Path) -> WeightFile:
     return WeightFile(WEIGHTS_NAME, "")
 
 
-def _from_hub(repository: str) -> Source:
-    config = _fetch_file(repository, CONFIG_NAME)
+def _from_hub(repository: str, fetch: bool) -> Source:
+    config = _file(repository, CONFIG_NAME, fetch)
     assert config is not None
-    processor = next((found for name in _PROCESSOR_NAMES if (found := _fetch_file(repository, name)) is not None), None)
+    processor = next(
+        (found for name in _PROCESSOR_NAMES if (found := _file(repository, name, fetch)) is not None), None
+    )
     values = _read(config)
     return Source(
         origin=f"{CONFIG_NAME} of {repository}",
@@ -112,7 +117,7 @@ def _from_hub(repository: str) -> Source:
     )
 
 
-def _fetch_file(repository: str, name: str) -> Path | None:
+def _file(repository: str, name: str, fetch: bool) -> Path | None:
     """Return a small file of a repository, from the cache or the Hub; None if the repository does not have it."""
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -122,6 +127,13 @@ def _fetch_file(repository: str, name: str) -> Path | None:
         return Path(found)
     if found is _CACHED_NO_EXIST and name != CONFIG_NAME:
         return None
+    if not fetch:
+        if name != CONFIG_NAME:
+            return None
+        raise WeightsError(
+            f"{PREFIX}{repository} is not here, and the Hub is not asked about a model that only a bundle or a run "
+            f"names. If you trust it: simmat foundations fetch {PREFIX}{repository}"
+        )
     try:
         return Path(hf_hub_download(repository, name))
     except EntryNotFoundError as error:

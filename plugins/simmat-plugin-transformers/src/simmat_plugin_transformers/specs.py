@@ -28,7 +28,16 @@ def spec(model: str) -> FoundationSpec | None:
     Raises:
         SimMATError: there is no such model, it is not supported, or the Hub cannot be reached.
     """
-    source = find(model)
+    return _spec_of(model, fetch=True)
+
+
+def local_spec(model: str) -> FoundationSpec | None:
+    """Return the spec of `hf/MODEL` without asking the Hub: of a folder, or of what its cache holds; see `spec`."""
+    return _spec_of(model, fetch=False)
+
+
+def _spec_of(model: str, *, fetch: bool) -> FoundationSpec | None:
+    source = find(model, fetch=fetch)
     if source is None:
         return None
     family = family_of(source.config, source.origin)
