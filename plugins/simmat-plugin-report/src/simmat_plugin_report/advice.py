@@ -7,14 +7,13 @@ from statistics import fmean
 
 from simmat.config import TrainConfig
 from simmat.data.card import class_title
-from simmat.model_spec import as_json
 from simmat.types import MOST_SHRUNK
 from simmat_plugin_report.blocks import counted
 from simmat_plugin_report.documents import Analysis
 from simmat_plugin_report.object_scores import miou
 from simmat_plugin_report.run_view import RunView
 
-_RECIPE = ("mat", "mat_options", "tune", "tune_options", "lr")
+_RECIPE = ("mat", "tune")
 _FEW_IMAGES, _FEW_OBJECTS = 20, 10
 """A class with fewer is rare; so is one with less than a quarter of the mean over classes."""
 _MOST_CLASSES = 8
@@ -25,11 +24,8 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _steps(run, found)
     yield from _labels(run, found)
-    defaults = as_json(
-        {name: TrainConfig.model_fields[name].get_default(call_default_factory=True) for name in _RECIPE}
-    )
-    config = run.config.model_dump(mode="json")
-    if other := [name for name in _RECIPE if config[name] != defaults[name]]:
+    defaults = {name: TrainConfig.model_fields[name].default for name in _RECIPE}
+    if other := [name for name in _RECIPE if defaults[name] not in (None, getattr(run.config, name))]:
         yield (
             f"Compare with the default recipe, which this run changed in {', '.join(other)}: train once without "
             f"{'this setting' if len(other) == 1 else 'these settings'}, then simmat report RUN1 RUN2."
@@ -51,7 +47,7 @@ def _steps(run: RunView, found: Analysis) -> Iterator[str]:
     if run.step == 0:
         yield f"No later step was better than step 0: use another rate (--lr), or train longer ({longer})."
     elif run.step == validated[-1]:
-        yield f"The last validation was the best, so the score was still rising: train longer ({longer})."
+        yield f"The last validation was the best, so more steps may help: train longer ({longer})."
     objects = sum(one.objects for one in found.mistakes.values())
     missed = sum(one.missed for one in found.mistakes.values())
     if objects and missed / objects >= _MANY_MISSED:

@@ -53,7 +53,7 @@ def dense_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     for sample, pictures in found.dense:
         wrong = mistakes_text(found.mistakes.get(sample))
         for name, picture in pictures.items():
-            words = f"{name}: {sample}" + (f", {wrong}" if name == "found objects" and wrong else "")
+            words = f"{name}: {sample}" + (f"; {wrong} in the image" if name == "found objects" and wrong else "")
             figures.append(Figure(picture, words, words))
     classes = [value for value in (run.spec.dense.classes if run.spec.dense else ()) if value is not None]
     legend = [
