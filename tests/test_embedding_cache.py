@@ -23,8 +23,10 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import CachedEmbedding, digest_of
-from simmat.predictor.prompt_windows import window_around
-from simmat.types import Frame, Prompt
+from simmat.predictor.encoded import EncodedWindows
+from simmat.predictor.prompt_windows import prompt_windows
+from simmat.predictor.reading import LoadedImage
+from simmat.types import Frame, Prompt, SensorImage, Window
 
 SMALL, LARGE = (40, 56), (300, 400)
 """(H, W) of an image that fits the bundle's input of 64 pixels, and of one that is cut into windows."""
@@ -86,44 +88,56 @@ def test_a_second_session_gives_the_same_mask_without_the_encoder(
     assert {tensor.dtype for tensor in load_file(files[0]).values()} == {torch.float16}
 
 
-def test_clicks_near_each_other_share_the_embedding_of_a_window(
+def test_a_large_image_is_encoded_once_however_often_it_is_clicked(
     loaded: Bundle, tmp_path: Path, encoded: list[Tensor]
 ) -> None:
-    """A second session seldom clicks the very same pixels."""
+    """Windows do not move with the click, and are kept, those in which a mask reaches the border too."""
     write_image(tmp_path / "large.tif", _scene(LARGE))
-
-    def windows(*clicks: tuple[float, float]) -> set[tuple[int, ...]]:
-        image = Predictor.of_bundle(loaded).open_image(tmp_path / "large.tif", cache=tmp_path / "kept")
-        return {image.predict(Prompt.points([click])).window for click in clicks}
-
-    first = windows((200, 150))
+    image = Predictor.of_bundle(loaded).open_image(tmp_path / "large.tif")
+    clicks = [Prompt.points([(x, y)]) for x, y in ((60, 250), (200, 150), (204, 146))]
+    found = [image.predict(click) for click in clicks]
+    assert found[1].window == found[2].window != found[0].window
     encoded.clear()
-    assert windows((201, 152), (198, 149)) == first
+    again = [image.predict(click) for click in clicks]
     assert encoded == []
-    assert not windows((60, 250)) & first
-    assert encoded
+    assert all((one.mask == other.mask).all() for one, other in zip(found, again, strict=True))
 
 
-def test_a_window_holds_its_prompt_with_room_around_it() -> None:
+def test_windows_are_dropped_where_memory_is_full(
+    loaded: Bundle, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scene has thousands; the one looked at last stays."""
+    monkeypatch.setattr("simmat.predictor.encoded._KEPT_BYTES", 1)
+    predictor = Predictor.of_bundle(loaded)
+    image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
+    windows = EncodedWindows(predictor, LoadedImage(image), lambda: image)
+    one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
+    for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
+        windows.look(window)
+        assert len(encoded) == count
+    assert 0 < windows.nbytes < 2**20
+
+
+def test_windows_hold_their_prompt_with_room_around_it() -> None:
     """An object cut by a border has another shape."""
     rng = np.random.default_rng(0)
-    for _ in range(500):
-        side = int(rng.integers(9, 120))
+    for _ in range(200):
+        tile = int(rng.integers(16, 120))
         x0, y0 = rng.uniform(0, 300, 2)
-        width, height = rng.uniform(0, side / 1.5, 2)
-        box = np.asarray([x0, y0, min(x0 + width, 400), min(y0 + height, 300)], np.float32)
-        prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
-        window = window_around(prompt, LARGE, side)
-        assert window.size_hw == (side, side)
-        assert window.y0 >= 0 <= window.x0
-        assert window.y1 <= 300
-        assert window.x1 <= 400
-        room = side / 8 - 1
-        assert window.y0 == 0 or box[1] >= window.y0 + room
-        assert window.x0 == 0 or box[0] >= window.x0 + room
-        assert window.y1 == 300 or box[3] <= window.y1 - room
-        assert window.x1 == 400 or box[2] <= window.x1 - room
-    assert window_around(prompt, (30, 40), 50).size_hw == (30, 40)
+        box = np.asarray([x0, y0, min(x0 + rng.uniform(0, 200), 400), min(y0 + rng.uniform(0, 200), 300)], np.float32)
+        click, marked = Prompt.points([(x0, y0)]), Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
+        for prompt, (left, top, right, bottom), part in ((click, (x0, y0, x0, y0), 4.1), (marked, box, 16)):
+            windows = list(prompt_windows(prompt, LARGE, tile))
+            for window in windows:
+                assert 0 <= window.y0 < window.y1 <= LARGE[0]
+                assert 0 <= window.x0 < window.x1 <= LARGE[1]
+                room = max(window.size_hw) / part - 1
+                assert window.y0 == 0 or top >= window.y0 + room
+                assert window.x0 == 0 or left >= window.x0 + room
+                assert window.y1 == LARGE[0] or bottom <= window.y1 - room
+                assert window.x1 == LARGE[1] or right <= window.x1 - room
+        sides = [max(window.size_hw) for window in prompt_windows(click, LARGE, tile)]
+        assert sides == [min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800]
 
 
 def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Path, encoded: list[Tensor]) -> None:

@@ -1,11 +1,12 @@
-"""The embedding of one image: it answers prompts, and finds objects and classes without them."""
+"""The embedding of one image, or of windows of it: it answers prompts, and finds objects and classes without them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,16 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
-from simmat.types import FloatArray, Prompt
+from simmat.predictor.reading import ImageReader
+from simmat.types import FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
     from simmat.everything import EverythingSettings
+    from simmat.predictor.predictor import Predictor
+
+_KEPT_BYTES = 2**28
+"""Windows with their embeddings that an image keeps; the one asked for longest ago is dropped."""
 
 
 class EncodedImage:
@@ -59,6 +65,11 @@ class EncodedImage:
             weight = next(model.parameters())
             found = ImageEmbedding(tuple(level.to(weight) for level in found.levels), found.strides)
         self.embedding: ImageEmbedding = found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embedding and of the network's input."""
+        return sum(part.nbytes for part in (*self.embedding.levels, self.prepared.planes, self.prepared.content))
 
     @torch.inference_mode()
     def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
@@ -149,6 +160,68 @@ class EncodedImage:
                 regions = everything.grown([one.instance for one in found], objects, reach)
                 found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
         return sorted(found, key=lambda one: -one.score)
+
+
+class EncodedWindows:
+    """The windows of an image: read and encoded when first asked for, and kept while there is memory for them."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        reader: ImageReader,
+        sample: Callable[[], SensorImage],
+        whole: EncodedImage | None = None,
+    ) -> None:
+        """Encode nothing yet.
+
+        Args:
+            sample: reads pixels that show what the values of the image are like, see `Predictor.fit`.
+            whole: the embedding of the whole image, if it is known and the only window.
+        """
+        self._predictor, self._reader, self._sample, self._whole = predictor, reader, sample, whole
+        self._token = object()  # stands for the image, see `Predictor.fitted_to`
+        self._kept: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one asked for last is at the end
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the windows that are kept."""
+        return sum(image.data.nbytes + image.valid.nbytes + one.nbytes for image, one in self._kept.values())
+
+    def look(
+        self, window: Window, *, keep: bool = True, cache: Path | None = None
+    ) -> tuple[SensorImage, EncodedImage | None]:
+        """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
+
+        Args:
+            keep: keep what is computed for it.
+            cache: folder that keeps embeddings.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+            OutputError: the embedding cannot be written.
+        """
+        if window in self._kept:
+            self._kept[window] = self._kept.pop(window)
+            return self._kept[window]
+        image = self._reader.read(window)
+        self._predictor.inputs.check_channels(image)
+        if not image.valid.any():
+            return image, None
+        found = image, self._encode(image, cache)
+        if keep:
+            self._kept[window] = found
+            while len(self._kept) > 1 and self.nbytes > _KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]
+        return found
+
+    def _encode(self, image: SensorImage, cache: Path | None) -> EncodedImage:
+        if self._whole is not None:
+            return self._whole
+        with self._predictor.encoding:
+            if self._predictor.fitted_to is not self._token:  # another image may have been looked at in between
+                self._predictor.fit(self._sample)
+                self._predictor.fitted_to = self._token
+            return self._predictor.encode(image, cache)
 
 
 def _classified(found: FoundObject, index: int, chance: float, objectness: float, spec: DenseSpec) -> FoundObject:

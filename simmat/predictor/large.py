@@ -21,9 +21,9 @@ from simmat.errors import ConfigError, DataError
 from simmat.everything import ClassMap, EverythingSettings, label_values
 from simmat.io.files.system import release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.encoded import EncodedImage, EncodedWindows
 from simmat.predictor.prediction import Choice, Prediction, check_choice, check_inside, check_mask_size
-from simmat.predictor.prompt_windows import prompt_in, reaches_border, room_of, window_around
+from simmat.predictor.prompt_windows import prompt_in, prompt_windows, reaches_border
 from simmat.predictor.reading import ImageReader
 from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _SAMPLES = 4
 """Windows along each side that show what the values of a large image are like."""
-_GROWN = 4
-"""Largest window around a prompt, in sides of a window; it grows while the mask reaches its border."""
 _FEW = 16
 """The embeddings of so many windows are kept, as objects and classes may be asked for one after the other."""
 _MOST_VALUES = 2**26
@@ -78,7 +76,6 @@ class LargeImage:
         windows: its parts in raster order; one where the whole image fits.
         overlap: smallest overlap of neighbouring windows in pixels.
         doubt: how the values of a window differ from those of training; "" if no window did.
-        token: stands for this image, see `Predictor.fitted_to`.
     """
 
     def __init__(
@@ -116,11 +113,13 @@ class LargeImage:
             )
         self.windows = plan_windows(reader.size_hw, self.tile, self.overlap)
         self.doubt = ""
-        self.token = object()
-        self._whole = encoded
+        self._encoded = EncodedWindows(predictor, reader, self._sample, encoded)
         self._cache = cache
-        self._last: tuple[Window, EncodedImage, SensorImage] | None = None
-        self._encoded: dict[Window, EncodedImage] = {}  # of an image of few windows, see `_FEW`
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the windows and embeddings that are kept."""
+        return self._encoded.nbytes
 
     @property
     def shrunk_note(self) -> str:
@@ -136,17 +135,10 @@ class LargeImage:
 
     def answer(self, window: Window, wanted: Wanted) -> WindowAnswer:
         """Segment one window; raise SimMATError if it cannot be read or has other channels than the model."""
-        image = self.reader.read(window)
-        self._predictor.inputs.check_channels(image)
+        image, encoded = self._encoded.look(window, keep=len(self.windows) <= _FEW)
         measured: BoolArray = np.any(image.valid, axis=0)
-        if not measured.any():
+        if encoded is None:
             return WindowAnswer(measured)
-        if self._last is not None and self._last[0] == window:
-            encoded = self._last[1]
-        else:
-            encoded = self._encoded.get(window) or self._encode(image)
-        if len(self.windows) <= _FEW:
-            self._encoded[window] = encoded
         self.doubt = self.doubt or self._predictor.doubt_of(encoded)
         found = () if wanted.objects is None else encoded.find_objects(wanted.objects)
         objects = tuple(one.shifted(window.y0, window.x0) for one in found)
@@ -304,7 +296,7 @@ class LargeImage:
     def encode(self) -> bool:
         """Encode an image if it fits in one window, so that the first prompt is fast; return whether it fits."""
         if len(self.windows) == 1:
-            self._encoded_window(self.windows[0])
+            self._encoded.look(self.windows[0], cache=self._cache)
         return len(self.windows) == 1
 
     def _predict(self, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
@@ -312,53 +304,31 @@ class LargeImage:
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
             raise ConfigError(f"{self.reader.origin}: no point is on the object; add one, or its box")
-        side, most = max(self.tile, room_of(prompt)), _GROWN * self.tile
-        window = window_around(prompt, self.reader.size_hw, side)
-        if side > self.tile and not self._is_bearable(window):
-            raise ConfigError(
-                f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} pixels, "
-                "which takes too much memory; mark the object by one point, or by a smaller box"
-            )
-        while True:
+        found: list[Prediction] = []
+        for window in prompt_windows(prompt, self.reader.size_hw, self.tile):
+            if max(window.size_hw) > self.tile and not self._fits_memory(window):
+                if found:
+                    break
+                raise ConfigError(
+                    f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
+                    "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
+                )
             found = self._predict_in(window, prompt, choice)
-            side *= 2
-            wider = window_around(prompt, self.reader.size_hw, side)
-            if wider == window or side > most or not self._is_bearable(wider):
-                return found
-            if not reaches_border(found[0], self.reader):
-                return found
-            window = wider
+            if not reaches_border(found[0].mask, window, self.reader.size_hw):
+                break
+        return found
 
-    def _is_bearable(self, window: Window) -> bool:
-        """Return whether memory holds a window."""
+    def _fits_memory(self, window: Window) -> bool:
         return math.prod(window.size_hw) * len(self._predictor.channels) <= _MOST_VALUES
 
     def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
-        encoded, image = self._encoded_window(window)
+        image, encoded = self._encoded.look(window, cache=self._cache)
+        if encoded is None:
+            raise NothingMeasuredError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
         decoded = encoded.decode([prompt_in(prompt, window)])
         check_mask_size(prompt.mask_input, decoded)
         picks: Iterable[Choice | int] = range(decoded.iou.shape[1]) if choice is None else (choice,)
         return [self._predictor.local_prediction(encoded, decoded, 0, pick, image, window) for pick in picks]
-
-    def _encoded_window(self, window: Window) -> tuple[EncodedImage, SensorImage]:
-        """Return the embedding of a window, which is kept until another window is asked for."""
-        if self._last is None or self._last[0] != window:
-            image = self.reader.read(window)
-            self._predictor.inputs.check_channels(image)
-            if not image.valid.any():
-                raise NothingMeasuredError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
-            self._last = None  # before the next one is encoded
-            self._last = window, self._encode(image, self._cache), image
-        return self._last[1:]
-
-    def _encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
-        if self._whole is not None:
-            return self._whole
-        with self._predictor.encoding:
-            if self._predictor.fitted_to is not self.token:  # another image may have been looked at in between
-                self._predictor.fit(self._sample)
-                self._predictor.fitted_to = self.token
-            return self._predictor.encode(image, cache)
 
     def _sample(self) -> SensorImage:
         """Return pixels from all over the image, side by side: what its values are like."""

@@ -55,7 +55,7 @@ class Predictor:
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
         image: the current image in physical units, or None.
-        fitted_to: the `LargeImage` whose values `fit` saw last, by its `token`; None for any other image.
+        fitted_to: stands for the large image whose values `fit` saw last; None for any other image.
         encoding: held while a `LargeImage` is encoded, so that several threads may ask one predictor, each about
             `LargeImage`s of its own.
     """

@@ -20,8 +20,10 @@ from simmat_runtime.inputs import Prompt
 from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, sealed
 
 from simmat import everything as reference
+from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.resize import upsample_logits
+from simmat.predictor.prompt_windows import prompt_windows as reference_prompt_windows
 from simmat.types import Frame
 from simmat.windows import ClassMapBlender, InstanceJoiner
 from simmat.windows import plan_windows as reference_plan
@@ -99,6 +101,11 @@ def test_windows_are_joined_as_in_simmat() -> None:
     size_hw = (61, 90)
     planned = windows.plan_windows(size_hw, 32, 8)
     assert planned == [tuple(window) for window in reference_plan(size_hw, 32, 8)]
+    for x, y, width, height in rng.uniform(0, 40, (20, 4)):
+        box = np.asarray([x, y, x + width, y + height / 2], np.float32)
+        prompt = Prompt.of((), None, box, None)
+        expected_windows = list(reference_prompt_windows(types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12))
+        assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
     joiner, blender = InstanceJoiner(size_hw, 32, 8), ClassMapBlender(size_hw, 32, 8, 3)
     expected: list[FoundObject] = []
     parts, chances, bands = [], [], []

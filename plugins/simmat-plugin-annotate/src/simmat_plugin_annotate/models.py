@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 _KEPT = 12
 """Number of images or views whose suggestions stay in memory."""
-_MOST_VALUES = 2**25
-"""Pixels of all images whose embeddings stay in memory; other embeddings are on disk."""
+_KEPT_BYTES = 2**29
+"""Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
 MOST_SUGGESTED = 64
 """Most windows for one request of suggestions."""
 _MOST_WINDOWS = 16
@@ -311,7 +310,7 @@ class ModelService:
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
         self._images[planes.digest] = image
-        while len(self._images) > 1 and sum(map(_values, self._images.values())) > _MOST_VALUES:
+        while len(self._images) > 1 and sum(one.kept_bytes for one in self._images.values()) > _KEPT_BYTES:
             digest, _ = self._images.popitem(last=False)
             self._ready.discard((self.model.digest, digest))
         return image, planes
@@ -358,11 +357,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _values(image: LargeImage) -> int:
-    """Return the number of pixels of an image that are in memory at most: those of one window."""
-    return math.prod(min(side, image.tile) for side in image.reader.size_hw)
 
 
 def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], object] | None = None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,12 @@ from simmat_runtime.inputs import Prompt, checked_planes, measured_pixels
 from simmat_runtime.manifest import Channel, ModelError
 from simmat_runtime.network import CPU, EncodedImage, Network
 from simmat_runtime.objects import FoundObject, Window
-from simmat_runtime.windows import GROWN, blended, joined, plan_windows, reaches_border, window_around
+from simmat_runtime.windows import blended, joined, plan_windows, prompt_windows, reaches_border
 
 Choice = Literal["single", "best"]
+
+KEPT_BYTES = 2**28
+"""Embeddings of windows that are kept; the one asked for longest ago is dropped."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,7 @@ class Model:
         self._image: FloatArray | None = None  # (C, H, W)
         self._valid: BoolArray = np.zeros((0, 0), np.bool_)  # (H, W)
         self._windows: list[Window] = []
-        self._window: Window | None = None  # the one that is encoded
-        self._encoded: EncodedImage | None = None
+        self._kept: dict[Window, EncodedImage] = {}  # the one asked for last is at the end
 
     def __repr__(self) -> str:
         """Return folder, sensor and channels as text."""
@@ -105,9 +106,9 @@ class Model:
     @property
     def encoded(self) -> EncodedImage:
         """The current image, of a large one the window looked at last; ValueError if there is none."""
-        if self._encoded is None:
+        if not self._kept:
             raise ValueError("no image is set; call set_image first")
-        return self._encoded
+        return next(reversed(self._kept.values()))
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -119,8 +120,8 @@ class Model:
     def set_image(self, image: npt.NDArray[Any]) -> None:
         """Encode an image; `predict`, `everything` and `semantic` then work on it.
 
-        An image that the network's input would shrink more than twice is cut into windows, which overlap by an eighth
-        and are encoded when they are asked about.
+        An image that the network's input would shrink more than twice is cut into windows, which are encoded when they
+        are first asked about, and kept while they take at most `KEPT_BYTES`.
 
         Args:
             image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing.
@@ -129,7 +130,7 @@ class Model:
             ValueError: it has another shape, or no valid pixel.
             ModelError: onnxruntime cannot load the encoder, or is not installed.
         """
-        self._image = self._window = self._encoded = None  # after an error there must not be the former image
+        self._image, self._kept = None, {}  # after an error there must not be the former image
         planes = checked_planes(image, self.channels)
         self._valid = measured_pixels(planes, self.channels)
         self._image = planes
@@ -151,11 +152,11 @@ class Model:
         measured = self._valid[y0:y1, x0:x1]
         if not measured.any():
             return None
-        if window != self._window:
-            self._encoded = self._window = None
-            self._encoded = self._network.encode(self._image[:, y0:y1, x0:x1], measured)
-            self._window = window
-        return self._encoded
+        found = self._kept.pop(window, None) or self._network.encode(self._image[:, y0:y1, x0:x1], measured)
+        self._kept[window] = found
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        return found
 
     def predict(
         self,
@@ -184,16 +185,10 @@ class Model:
         prompt.check(self.size_hw, self.manifest.mask_size)
         if len(self._windows) == 1:
             return self._predict_in(self._windows[0], prompt, choice)
-        (low, high), tile = prompt.extent(), self._tile()
-        side = max(tile, math.ceil(1.5 * float((high - low).max())))
-        window = window_around(low, high, self.size_hw, side)
-        while True:
+        for window in prompt_windows(*prompt.extent(), self.size_hw, self._tile()):
             found = self._predict_in(window, prompt, choice)
-            side *= 2
-            wider = window_around(low, high, self.size_hw, side)
-            if wider == window or side > GROWN * tile or not reaches_border(found.mask, window, self.size_hw):
+            if not reaches_border(found.mask, window, self.size_hw):
                 break
-            window = wider
         inside = slice(window[0], window[2]), slice(window[1], window[3])
         whole = np.zeros(self.size_hw, np.bool_)
         logits = np.full(self.size_hw, min(float(found.logits.min()), -1.0), np.float32)

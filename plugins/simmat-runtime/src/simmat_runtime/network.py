@@ -105,6 +105,11 @@ class EncodedImage:
     measured: BoolArray
     levels: dict[str, npt.NDArray[Any]]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embedding."""
+        return sum(level.nbytes for level in self.levels.values())
+
     def decode(
         self, coords: FloatArray, labels: IntArray, boxes: FloatArray | None = None, masks: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:

@@ -18,6 +18,8 @@ AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
 GROWN = 4
 """Largest window around a prompt, in sides of a window."""
+ROOM = 16
+"""A window holds what a prompt marks with at least a side / `ROOM` around it, except at borders of the image."""
 
 
 def window_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -122,28 +124,40 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     return replace(better, window=window, crop=first.within(window) | second.within(window))
 
 
-def window_around(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], side: int) -> Window:
-    """Return the window of a side around a prompt, moved and cut to lie in the image.
+def prompt_windows(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
+    """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
 
-    It starts at a multiple of half its side, so that prompts near each other share one embedding. Where a prompt would
-    then come close to its border, the prompt is in its middle.
+    Those of one side lie on a grid and overlap by half; the one in which the prompt lies deepest is taken. Windows that
+    do not hold the prompt with room around it are left out, and those of more than `GROWN` tiles unless it needs them.
 
     Args:
         low: smallest xy of the prompt.
         high: largest.
         size_hw: of the image.
-        side: in pixels.
+        tile: side of the smallest windows.
     """
-    (height, width) = size_hw
-    y, x = (_start(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width)))
-    return y, x, min(y + side, height), min(x + side, width)
+    (height, width), side = size_hw, tile
+    while True:
+        (y0, y1, room_y), (x0, x1, room_x) = (
+            _deepest(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width))
+        )
+        holds = min(room_y, room_x) >= side / ROOM
+        if holds:
+            yield y0, x0, y1, x1
+        side *= 2
+        if side >= 2 * max(size_hw) or (holds and side > GROWN * tile):
+            return
 
 
-def _start(low: float, high: float, length: int, side: int) -> int:
-    last, middle, step = max(length - side, 0), (low + high - side) / 2, max(side // 2, 1)
-    start = min(max(round(middle / step) * step, 0), last)
-    is_near = (start > 0 and low < start + side / 8) or (start < last and high > start + 7 * side / 8)
-    return min(max(round(middle), 0), last) if is_near else start
+def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
+    """Return start, end and room of the window along one side of an image in which a prompt has most room around it."""
+
+    def room(start: int) -> float:
+        end = start + side
+        return min(low - start if start else math.inf, end - high if end < length else math.inf)
+
+    start = max(window_starts(length, side, side // 2), key=room)
+    return start, min(start + side, length), room(start)
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
