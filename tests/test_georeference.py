@@ -14,6 +14,7 @@ from simmat.bundle import load_bundle
 from simmat.cli import predict as predict_command
 from simmat.cli import run
 from simmat.errors import DataError
+from simmat.io.images.georeference import pixel_areas
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.training import train
@@ -47,6 +48,32 @@ class Placed(ModalityAdapter):
 def both(first: Georeference | None, second: Georeference | None) -> tuple[ComposedModality, dict[str, Path]]:
     """Return the composition of two sensors at these places, and files for it."""
     return ComposedModality([Placed("a", first), Placed("b", second)]), {"a": Path("a"), "b": Path("b")}
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "area"),
+    [
+        ("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_540_000.0), 100.0),
+        ("EPSG:32632", (6.0, 8.0, 500_000.0, 8.0, -6.0, 5_540_000.0), 100.0),
+        ("EPSG:2263", (3.0, 0.0, 984_000.0, 0.0, -3.0, 208_000.0), (3 * 1200 / 3937) ** 2),  # New York, in US feet
+        ("EPSG:4326", (1e-4, 0.0, 9.0, 0.0, -1e-4, 50.0), 7.169529 * 11.122903),  # lengths of 1e-4 degrees at 50 north
+        ("EPSG:3857", (10.0, 0.0, 1_000_000.0, 0.0, -10.0, 6_446_275.84), 100 * 0.4131759 * 1.0011263),
+    ],
+)
+def test_areas_are_those_on_the_earth(crs: str, transform: tuple[float, ...], area: float) -> None:
+    """In degrees a pixel has no area of its own, and Web Mercator doubles the size of Germany."""
+    pytest.importorskip("rasterio")
+    place = Georeference(crs, transform)  # type: ignore[arg-type]
+    areas = pixel_areas(place, (20, 20))
+    assert areas is not None
+    np.testing.assert_allclose(areas(np.array([[0.0, 0.0], [10.0, 10.0]])), area, rtol=2e-4)
+
+
+def test_a_grid_that_is_not_on_the_earth_has_no_areas() -> None:
+    """A plan of a factory states metres, and no place."""
+    pytest.importorskip("rasterio")
+    plan = 'LOCAL_CS["factory",UNIT["metre",1]]'
+    assert pixel_areas(Georeference(plan, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)), (9, 9)) is None
 
 
 def test_a_composition_has_the_georeference_of_any_part() -> None:

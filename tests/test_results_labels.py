@@ -71,6 +71,20 @@ def test_a_geotiff_has_coordinate_system_transform_and_nodata(tmp_path: Path) ->
         np.testing.assert_array_equal(file.read(1), classes)
 
 
+def test_a_geotiff_is_cloud_optimized(tmp_path: Path) -> None:
+    """A map program, or a browser over a network, shows a scene without reading all of it."""
+    rasterio = pytest.importorskip("rasterio")
+    classes = np.zeros((1100, 700), np.uint8)
+    classes[200:900, 100:600] = 2
+    write_result(classes_result(classes, place=PLACE), ["geotiff"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a_classes.tif"]
+    with rasterio.open(tmp_path / "a_classes.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1) == [2, 4]
+        assert file.block_shapes == [(512, 512)]
+        assert set(np.unique(file.read(1, out_shape=(550, 350))).tolist()) == {0, 2}
+
+
 def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,8 @@ def test_an_outline_covers_the_pixels_of_its_object_and_no_others(
     for mask, outline, row in zip(masks, outlines, rows, strict=True):
         np.testing.assert_array_equal(burnt([outline], [1], mask.shape, place), mask)
         assert row["area_px"] == mask.sum()
+        area = np.nan if place is None else mask.sum() * (100 if place is PLACE else 73)
+        np.testing.assert_allclose(np.float64(row["area_m2"] or np.nan), area)
     assert [row["id"] for row in rows] == [1, 2, 3]
     assert rows[1]["class_name"] == "person"
     assert rows[1]["score"] == pytest.approx(0.8)

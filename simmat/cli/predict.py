@@ -49,7 +49,8 @@ def search_options(command: Command) -> Command:
             "formats",
             metavar="LIST",
             callback=parsed(_names),
-            help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay.  [default: labels,coco,overlay]",
+            help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay, or auto, the default of --everything and "
+            "--semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
         ),
         click.option("--semantic", is_flag=True, help="Find the class of every pixel."),
         click.option("--everything", is_flag=True, help="Find every object, without prompts."),

@@ -25,6 +25,7 @@ from simmat.cli.records import (
 )
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage
+from simmat.results import check_formats, check_place, possible_formats
 from simmat.terminal import say
 from simmat.types import Prompt, SensorImage, Window, short_names
 
@@ -88,7 +89,7 @@ class PromptWork(Work):
     def endings(self) -> tuple[str, ...]:
         """Endings of the names of the written files."""
         if self._is_grouped:
-            return result_endings(self.job.formats or _ALL_OBJECTS, ["objects"])
+            return result_endings(possible_formats(self.job.formats or _ALL_OBJECTS), ["objects"])
         return _ENDINGS
 
     @property
@@ -141,13 +142,12 @@ class PromptWork(Work):
         from simmat.cli.segmenter import Job, Segmenter
         from simmat.predictor.answers import Wanted
         from simmat.predictor.large import LargeImage
-        from simmat.results import check_place
 
         job, georeference = self.job, reader.georeference
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
         formats = job.formats or (_ALL_OBJECTS[georeference is not None], "overlay")
         segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
-        check_place(formats, georeference, reader.origin)
+        check_place(formats, georeference, reader.origin, reader.size_hw)
         objects, notes, doubt = [], [], ""
         for name, prompt in prompts.items():
             prediction = image.predict(prompt, job.choice)
@@ -225,20 +225,19 @@ def segment_prompts(
 ) -> None:
     """Segment the objects of many images; the errors of failed images are raised as one at the end."""
     if job.formats is not None:
-        from simmat.results import check_formats
-
         check_formats(job.formats, kind="objects")
     works = [PromptWork(predictor, job, name, files, prompts, predictor.digest) for name, files, prompts in samples]
     check_unique([name for work in works for name in work.outputs])
     check_unique([work.name for work in works])
     for work in works:
         replaceable_files(job.out, work.outputs, work.endings)  # raises before any work
-    if job.formats is not None and "coco" in job.formats:
+    with_coco = "coco" in possible_formats(job.formats or ())
+    if with_coco:
         check_coco(job.out, [work.name for work in works])
     outcome = run_all(works, job.out, processes)
     if processes is not None and not processes.is_main:
         return
-    if outcome.done and job.formats is not None and "coco" in job.formats:
+    if outcome.done and with_coco:
         from simmat.cli.segmenter import write_coco
 
         write_coco(job.out, outcome.done, predictor.class_names)

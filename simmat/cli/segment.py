@@ -18,6 +18,7 @@ from simmat.executors import check_workers, dask_client
 from simmat.io.files import staged_files
 from simmat.predictor.answers import Wanted
 from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
+from simmat.results import AUTO, possible_formats
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def job_of(
     defaults = EverythingSettings()
     least_score = defaults.min_score if min_score is None else min_score
     settings = replace(defaults, min_score=least_score, min_area=min_area or defaults.min_area)
-    default = ("labels", "coco", "overlay") if everything else ("labels", "overlay")
     dense = predictor.dense
     class_ids = None
     if classes is not None:
@@ -185,7 +185,7 @@ def segment_all(
     """
     check_unique(tuple(images))
     replaceable_files(job.out, images, job.endings)  # raises before any work
-    if "coco" in job.formats:
+    if "coco" in possible_formats(job.formats) and job.wanted.objects is not None:
         check_coco(job.out, images)
     if executor != LOCAL:  # workers have working folders of their own
         images = {name: {source: file.absolute() for source, file in files.items()} for name, files in images.items()}
@@ -202,7 +202,7 @@ def segment_all(
         outcome = run_all(works, job.out, processes)
     if processes is not None and not processes.is_main:
         return
-    if "coco" in job.formats and outcome.done:
+    if "coco" in possible_formats(job.formats) and job.wanted.objects is not None and outcome.done:
         write_coco(job.out, outcome.done, predictor.class_names)
     if job.wanted.objects is not None and outcome.done and not _found_any(job.out, outcome.done):
         say(f"Warning: {_why_nothing(predictor, job, len(outcome.done))}", err=True)

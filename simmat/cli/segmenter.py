@@ -39,10 +39,13 @@ from simmat.results import (
     check_formats,
     check_place,
     coco_document,
+    formats_of_image,
     object_records,
+    possible_formats,
     write_result,
 )
-from simmat.results.result import label_bands
+from simmat.results.coco import MOST_PIXELS
+from simmat.results.result import BAND_ROWS, label_bands
 from simmat.terminal import say
 from simmat.types import SensorImage, Window
 
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
     from simmat.report.colour_maps import PictureArray
 
+_SHARE_ROWS = 64
+"""Rows of a class map that are measured at once: a pixel of a map in degrees has another size in each row."""
 _PICTURE_PX = 2048
 """Longest side of the picture under an overlay, in pixels."""
 
@@ -60,7 +65,7 @@ class Job:
 
     Attributes:
         wanted: what to look for.
-        formats: file formats, names of `simmat.results.FORMATS`.
+        formats: file formats, names of `simmat.results.FORMATS` or "auto".
         out: folder of the results.
         classes: label values to keep; None for all.
         min_score: smallest score of an object; None for all objects.
@@ -82,7 +87,7 @@ class Job:
     def endings(self) -> tuple[str, ...]:
         """Endings of the files of an image."""
         kinds = {"objects": self.wanted.objects is not None, "classes": self.wanted.classes}
-        return result_endings(self.formats, [kind for kind, wanted in kinds.items() if wanted])
+        return result_endings(possible_formats(self.formats), [kind for kind, wanted in kinds.items() if wanted])
 
     def check(self) -> None:
         """Check the formats before any work; see `simmat.results.check_formats`."""
@@ -163,7 +168,10 @@ class Segmenter:
         replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
-                formats = _without(job.formats, "coco")  # one file for all images, see `write_coco`
+                formats = formats_of_image(
+                    job.formats, kind=result.kind, georeference=result.georeference, size_hw=size_hw
+                )
+                formats = _without(formats, "coco")  # one file for all images, see `write_coco`
                 if written:  # one overlay is enough
                     formats = _without(formats, "overlay")
                 written += write_result(result, formats, staging) if formats else []
@@ -231,14 +239,14 @@ class Segmenter:
 
 
 def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:
-    """Write the objects of all images as one COCO file, from the json of each."""
+    """Write the objects of all images as one COCO file, from the json of each, without those too large for COCO."""
     records = []
     for name in names:
         record = read_record(out / f"{name}.json")
         file = next(iter(record["files"].values()), name)
         records.append(ImageRecords(name_in_folder(Path(file), name), tuple(record["size_hw"]), record["objects"]))
     atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
-    say(f"{out / COCO_FILE}  {len(names)} images")
+    say(f"{out / COCO_FILE}  {len(records)} image{'' if len(records) == 1 else 's'}")
 
 
 def picture(image: LargeImage) -> PictureArray:
@@ -284,15 +292,24 @@ def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int |
 
 
 def _shares(result: ImageResult) -> list[dict[str, Any]]:
-    """Return label value, name and pixels of each class in a class map."""
+    """Return label value, name, pixels and m² of each class in a class map."""
     counts: dict[int, int] = {}
-    for _, band in label_bands(result):
+    areas: dict[int, float] = {}
+    for y0, band in label_bands(result, _SHARE_ROWS if result.georeference is not None else BAND_ROWS):
         values, found = np.unique(band, return_counts=True)
+        middle = np.array([[band.shape[1] / 2, y0 + len(band) / 2]])
+        of_pixel = math.nan if result.pixel_areas is None else float(result.pixel_areas(middle)[0])
         for value, count in zip(values.tolist(), found.tolist(), strict=True):
             counts[value] = counts.get(value, 0) + count
+            areas[value] = areas.get(value, 0.0) + count * of_pixel
     names = {result.background: "background", result.nodata: "no measurement"}
     return [
-        {"class": value, "class_name": names.get(value) or result.class_name(value), "pixels": count}
+        {
+            "class": value,
+            "class_name": names.get(value) or result.class_name(value),
+            "pixels": count,
+            "area_m2": float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None,
+        }
         for value, count in sorted(counts.items())
     ]
 
@@ -314,5 +331,5 @@ def _share_text(classes: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
 
 
-def _without(formats: Sequence[str], name: str) -> list[str]:
-    return [one for one in formats if one != name]
+def _without(formats: Sequence[str], name: str) -> tuple[str, ...]:
+    return tuple(one for one in formats if one != name)

@@ -3,9 +3,18 @@
 from simmat.results.coco import ImageRecords, coco_document, object_records, run_lengths
 from simmat.results.overlay import draw_result
 from simmat.results.result import ImageResult
-from simmat.results.write import FORMATS, check_formats, check_place, write_result
+from simmat.results.write import (
+    AUTO,
+    FORMATS,
+    check_formats,
+    check_place,
+    formats_of_image,
+    possible_formats,
+    write_result,
+)
 
 __all__ = [
+    "AUTO",
     "FORMATS",
     "ImageRecords",
     "ImageResult",
@@ -13,7 +22,9 @@ __all__ = [
     "check_place",
     "coco_document",
     "draw_result",
+    "formats_of_image",
     "object_records",
+    "possible_formats",
     "run_lengths",
     "write_result",
 ]

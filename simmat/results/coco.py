@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from simmat.results.result import ImageResult
 if TYPE_CHECKING:
     from simmat.data.instances import Instance
 
+MOST_PIXELS = 2**32
+"""Pixels of an image that COCO's run lengths cannot count any more."""
 NO_CLASS = "object"
 """Category of objects without a class."""
 
@@ -31,18 +34,31 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     """Return the objects of an image as json values, by falling score.
 
     Each has class (label value or None), class_name, score, class_probability, box_xyxy (outer edges), area in pixels,
-    point_xy and segmentation (COCO's compressed run lengths in the size of the image).
+    area_m2 (None where the image has no place on the earth), point_xy and segmentation (COCO's compressed run lengths
+    in the size of the image; None where it has more pixels than they can count).
     """
+    counts = [found.instance.area for found in result.ranked]
+    middles = np.reshape([_middle_xy(found.instance) for found in result.ranked], (-1, 2))
+    countable = math.prod(result.size_hw) < MOST_PIXELS
     return [
         {
             **result.record(found),
             "box_xyxy": list(found.instance.box_xyxy),
-            "area": found.instance.area,
+            "area": count,
+            "area_m2": square_metres,
             "point_xy": [round(float(value), 2) for value in found.point_xy],
-            "segmentation": run_lengths(found.instance, result.size_hw),
+            "segmentation": run_lengths(found.instance, result.size_hw) if countable else None,
         }
-        for found in result.ranked
+        for found, count, square_metres in zip(result.ranked, counts, result.areas_m2(middles, counts), strict=True)
     ]
+
+
+def _middle_xy(instance: Instance) -> tuple[float, float]:
+    """Return the centre of gravity of an object in pixels, the corner of the first one at 0, 0."""
+    y0, x0, y1, x1 = instance.window
+    rows, columns = instance.crop.sum(axis=1), instance.crop.sum(axis=0)
+    x, y = (np.arange(x0, x1) @ columns, np.arange(y0, y1) @ rows) / rows.sum() + 0.5
+    return float(x), float(y)
 
 
 def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]) -> dict[str, Any]:
@@ -87,7 +103,7 @@ def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
     from pycocotools import mask as coco_mask  # slow to import
 
     height, width = size_hw
-    if height * width >= 2**32:
+    if height * width >= MOST_PIXELS:
         raise DataError(f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)")
     y0, x0, y1, x1 = instance.window
     columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros

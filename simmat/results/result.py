@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.io.files.system import release_pages
+from simmat.io.images.georeference import PixelAreas, pixel_areas
 from simmat.report.colour_maps import PictureArray
 from simmat.types import Georeference
 
@@ -60,6 +61,22 @@ class ImageResult:
     def ranked(self) -> tuple[FoundObject, ...]:
         """The objects by falling score; the first one has the instance id 1."""
         return tuple(sorted(self.objects or (), key=lambda found: -found.score))
+
+    @cached_property
+    def pixel_areas(self) -> PixelAreas | None:
+        """The areas of pixels in m²; None where the image has no place on the earth."""
+        return None if self.georeference is None else pixel_areas(self.georeference, self.size_hw)
+
+    def areas_m2(self, middles_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
+        """Return areas in m², to nine digits, of N parts of the image; None where the image has no place on the earth.
+
+        Args:
+            middles_xy: (N, 2) their centres of gravity in pixels.
+            pixels: N numbers of pixels.
+        """
+        if self.pixel_areas is None or not len(pixels):
+            return [None] * len(pixels)
+        return [float(f"{one:.9g}") for one in (self.pixel_areas(middles_xy) * np.asarray(pixels)).tolist()]
 
     @property
     def kind(self) -> str:

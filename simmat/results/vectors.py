@@ -28,10 +28,10 @@ PIXELS = (
 )
 
 _FIELDS = {
-    "objects": ("id", "class", "class_name", "score", "class_probability", "area_px", "point"),
-    "classes": ("id", "class", "class_name", "area_px"),
+    "objects": ("id", "class", "class_name", "score", "class_probability", "area_px", "area_m2", "point"),
+    "classes": ("id", "class", "class_name", "area_px", "area_m2"),
 }
-_NUMBERS = {"id": int, "class": int, "area_px": int, "score": float, "class_probability": float}
+_NUMBERS = {"id": int, "class": int, "area_px": int, "area_m2": float, "score": float, "class_probability": float}
 _LONGITUDE_LATITUDE = ("EPSG:4326", "OGC:CRS84")
 
 
@@ -111,9 +111,11 @@ def _chunks(result: ImageResult) -> Iterator[tuple[npt.NDArray[np.object_], list
     while True:
         outlines = np.empty(len(chunk), object)
         outlines[:] = [outline for _, (outline, _) in chunk]
+        middles = shapely.get_coordinates(shapely.centroid(outlines)) if chunk else np.zeros((0, 2))
+        areas = result.areas_m2(middles, [row["area_px"] for _, (_, row) in chunk])
         if result.georeference is not None:
             outlines = shapely.transform(outlines, result.georeference.to_map)
-        rows = [{"id": number} | row for number, (_, row) in chunk]
+        rows = [{"id": number} | row | {"area_m2": area} for (number, (_, row)), area in zip(chunk, areas, strict=True)]
         yield shapely.orient_polygons(outlines), rows  # the exterior counter-clockwise, by RFC 7946
         if not (chunk := list(islice(features, AT_ONCE))):
             return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +16,66 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError, OutputError, unknown_name
 from simmat.io.files.system import output_errors
 from simmat.io.images import write_image
+from simmat.io.images.georeference import write_cog
 from simmat.io.vectors import require_geo
-from simmat.results.coco import ImageRecords, coco_document, object_records
+from simmat.results.coco import MOST_PIXELS, ImageRecords, coco_document, object_records
 from simmat.results.overlay import draw_result
 from simmat.results.result import BAND_ROWS, ImageResult, label_bands, label_type
 from simmat.results.vectors import authority_code, write_geojson, write_geopackage
 from simmat.types import Georeference
 
 FORMATS = ("labels", "coco", "geojson", "gpkg", "geotiff", "overlay")
+AUTO = "auto"
+"""Stands for the formats that suit an image, see `formats_of_image`."""
 
 _LIBRARIES = {"geojson": ("rasterio", "shapely"), "gpkg": ("pyogrio", "rasterio", "shapely"), "geotiff": ("rasterio",)}
+
+
+def formats_of_image(
+    formats: Sequence[str], *, kind: str, georeference: Georeference | None, size_hw: tuple[int, int]
+) -> tuple[str, ...]:
+    """Return the formats of a result, with "auto" replaced by those that suit the image.
+
+    They are a picture, COCO for objects, and labels; where the image has a place on a map, a GeoTIFF instead of labels,
+    and for objects a GeoPackage, if its libraries are installed.
+    """
+    if AUTO not in formats:
+        return tuple(formats)
+    chosen = ["labels" if georeference is None else "geotiff", "overlay"]
+    if kind == "objects":
+        chosen += ["coco"] if math.prod(size_hw) < MOST_PIXELS else []
+        chosen += ["gpkg"] if georeference is not None and all(map(find_spec, _LIBRARIES["gpkg"])) else []
+    return tuple(name for name in FORMATS if name in chosen or name in formats)
+
+
+def possible_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return all formats that "auto" may stand for, with the others."""
+    automatic = ("labels", "coco", "gpkg", "geotiff", "overlay") if AUTO in formats else ()
+    return tuple(name for name in FORMATS if name in automatic or name in formats)
 
 
 def check_formats(formats: Sequence[str], *, kind: str) -> None:
     """Check before any work that formats exist, suit "objects" or "classes", and that their libraries are installed."""
     for name in formats:
-        if name not in FORMATS:
-            raise unknown_name("format", name, FORMATS)
+        if name not in (*FORMATS, AUTO):
+            raise unknown_name("format", name, (*FORMATS, AUTO))
     if not formats:
-        raise ConfigError(f"no format is named; allowed: {', '.join(FORMATS)}")
+        raise ConfigError(f"no format is named; allowed: {', '.join((*FORMATS, AUTO))}")
     if kind == "classes" and "coco" in formats:
         raise ConfigError("format coco holds objects, not class maps; use labels, geojson, gpkg or geotiff")
     for name in formats:
         require_geo(f"format {name}", *_LIBRARIES.get(name, ()))
 
 
-def check_place(formats: Sequence[str], georeference: Georeference | None, origin: str) -> None:
-    """Raise DataError, before any work, if the formats cannot state where an image is."""
+def check_place(
+    formats: Sequence[str], georeference: Georeference | None, origin: str, size_hw: tuple[int, int] = (1, 1)
+) -> None:
+    """Raise DataError, before any work, if the formats cannot state where an image is, or count its pixels."""
+    if "coco" in formats and math.prod(size_hw) >= MOST_PIXELS:
+        raise DataError(
+            f"{origin}: {size_hw[1]}x{size_hw[0]} are more pixels than COCO's run lengths can count (2^32); use "
+            "--format gpkg or geotiff"
+        )
     if "geotiff" in formats and georeference is None:
         raise DataError(
             f"{origin}: has no coordinate reference system, so no GeoTIFF can be written; use --format labels, "
@@ -122,45 +157,20 @@ def write_labels(result: ImageResult, folder: Path) -> str:
 
 
 def write_geotiff(result: ImageResult, folder: Path) -> str:
-    """Write `NAME_objects.tif` or `NAME_classes.tif` with coordinate system and nodata; return the file's name."""
-    import rasterio
-
-    from simmat.io.images.georeference import placed
-
-    dtype = label_type(result)
-    name = f"{result.name}_{result.kind}.tif"
-    height, width = result.size_hw
-    profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": dtype.name}
-    tiled = {"tiled": True, "blockxsize": BAND_ROWS, "blockysize": BAND_ROWS, "compress": "deflate"}
-    nodata = result.nodata if result.objects is None else 0
-    with (
-        rasterio.Env(GDAL_CACHEMAX=64),  # MB; by default 5 % of the memory
-        rasterio.open(
-            folder / name, "w", **profile, **tiled, BIGTIFF="IF_SAFER", nodata=nodata, **placed(result.georeference)
-        ) as file,
-    ):
-        file.set_band_description(1, result.kind)
-        if result.objects is None:
-            file.update_tags(1, **{f"class_{value}": text for value, text in sorted(result.class_names.items())})
-        for y0, band in label_bands(result):
-            file.write(band.astype(dtype), 1, window=rasterio.windows.Window(0, y0, width, len(band)))
-    _check_whole(folder / name)
+    """Write `NAME_objects.tif` or `NAME_classes.tif`, a cloud optimized GeoTIFF; return the file's name."""
+    name, of_objects = f"{result.name}_{result.kind}.tif", result.objects is not None
+    names = {} if of_objects else {f"class_{value}": text for value, text in sorted(result.class_names.items())}
+    write_cog(
+        folder / name,
+        label_bands(result),
+        result.size_hw,
+        label_type(result),
+        result.georeference,
+        description=result.kind,
+        nodata=0 if of_objects else result.nodata,
+        tags=names,
+    )
     return name
-
-
-def _check_whole(path: Path) -> None:
-    """Check that a TIFF holds all its tiles: GDAL reports no error where the disk is full when it closes a file."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0].aspage()
-            starts, sizes = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
-        whole = bool((sizes > 0).all() and (starts + sizes).max() <= path.stat().st_size)
-    except (tifffile.TiffFileError, LookupError, ValueError):
-        whole = False
-    if not whole:
-        raise OutputError(f"cannot write {path}: the file is cut short; check that the disk has room")
 
 
 def _tiles(result: ImageResult, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
