@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simmat.evaluation import Processes
     from simmat.predictor import Choice, Predictor
 
-SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
+SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap", "mosaic")
 """Parameters of the options of `search_options`."""
 
 
@@ -39,6 +39,7 @@ def search_options(command: Command) -> Command:
     """Add the options that find objects and classes without prompts."""
     number = click.IntRange
     for option in (
+        click.option("--mosaic", is_flag=True, help="The files are tiles of one map: find objects over their borders."),
         click.option("--overlap", type=number(0), metavar="INT", help="Overlap of windows in pixels."),
         click.option("--tile", type=number(1), metavar="INT", help="Cut images into windows of this side in pixels."),
         click.option("--min-area", type=number(1), metavar="INT", help="Smallest object in pixels."),
@@ -168,6 +169,8 @@ def command(
         from simmat.cli.segment import job_of, segment_all
 
         images = _images(predictor, files, source, names, out)
+        if search["mosaic"]:
+            images = [("mosaic", _tiles(images))]
         job = job_of(predictor, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
             segment_all(
@@ -270,6 +273,13 @@ def _images(
     if len(names) > 1:
         raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
     return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths, out)]
+
+
+def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
+    """Return the files of all images as the tiles of one."""
+    if any(len(files) != 1 for _, files in images):
+        raise ConfigError("--mosaic joins images of one file each; leave it out for a sensor with several files")
+    return {f"tile {number}": file for number, (_, files) in enumerate(images, start=1) for file in files.values()}
 
 
 def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path) -> Iterator[tuple[str, Path]]:

@@ -41,6 +41,7 @@ def job_of(
     min_area: int | None,
     tile: int | None,
     overlap: int | None,
+    mosaic: bool,
 ) -> Job:
     """Make the job for a model from the options of the command line.
 
@@ -56,7 +57,7 @@ def job_of(
         class_ids = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
     wanted = Wanted(settings if everything else None, semantic)
     check_wanted(predictor, wanted)
-    job = Job(wanted, default if formats is None else formats, out, class_ids, min_score, missing, tile, overlap)
+    job = Job(wanted, formats or (AUTO,), out, class_ids, min_score, missing, tile, overlap, mosaic)
     job.check()
     return job
 

@@ -72,6 +72,7 @@ class Job:
         missing: names or indices of the channels that the images lack.
         tile: side of a window in pixels; None chooses it.
         overlap: overlap of windows in pixels; None chooses it.
+        mosaic: the files of an image are the tiles of one map, not the sources of a sensor.
     """
 
     wanted: Wanted
@@ -82,6 +83,7 @@ class Job:
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
     overlap: int | None = None
+    mosaic: bool = False
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -117,6 +119,8 @@ class Segmenter:
 
     def shared_windows(self, files: Mapping[str, Path]) -> int:
         """Return the number of windows that can be read separately; 1 if the image is read as a whole."""
+        if self._job.mosaic:
+            return len(self.open(files).windows)
         size_hw = self._predictor.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= self._predictor.tile_of(size_hw):
             return 1
@@ -125,8 +129,13 @@ class Segmenter:
     def open(self, files: Mapping[str, Path]) -> LargeImage:
         """Open an image."""
         job = self._job
-        image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
-        check_place(job.formats, image.reader.georeference, image.reader.origin)
+        if job.mosaic:
+            tiles = list(files.values())
+            image = self._predictor.open_mosaic(tiles, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        else:
+            image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        reader = image.reader
+        check_place(job.formats, reader.georeference, reader.origin, reader.size_hw)
         return image
 
     def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
@@ -164,7 +173,7 @@ class Segmenter:
         job, texts = self._job, []
         written: list[str] = []
         digest, size_hw = request or self._request(files), image.reader.size_hw
-        record = {**record_of(digest, files, self._predictor, job.missing, size_hw), **notes}
+        record = {**record_of(digest, files, self._predictor, job.missing, size_hw), "mosaic": job.mosaic, **notes}
         replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
@@ -204,7 +213,7 @@ class Segmenter:
         job = self._job
         common: dict[str, Any] = {
             "name": name,
-            "file_name": str(next(iter(files.values()), name)),
+            "file_name": name if job.mosaic else str(next(iter(files.values()), name)),
             "size_hw": image.reader.size_hw,
             "georeference": image.reader.georeference,
             "class_names": self._predictor.class_names,
@@ -243,7 +252,9 @@ def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) 
     records = []
     for name in names:
         record = read_record(out / f"{name}.json")
-        file = next(iter(record["files"].values()), name)
+        if math.prod(record["size_hw"]) >= MOST_PIXELS:
+            continue
+        file = name if record.get("mosaic") else next(iter(record["files"].values()), name)
         records.append(ImageRecords(name_in_folder(Path(file), name), tuple(record["size_hw"]), record["objects"]))
     atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
     say(f"{out / COCO_FILE}  {len(records)} image{'' if len(records) == 1 else 's'}")

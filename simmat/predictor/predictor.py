@@ -183,6 +183,31 @@ class Predictor:
         folder = None if cache is None else with_home(cache)
         return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
 
+    def open_mosaic(
+        self,
+        tiles: Sequence[Path | str | Files],
+        *,
+        missing: Sequence[str | int] = (),
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> LargeImage:
+        """Open georeferenced files of one map as one image, of any size, to segment it window by window.
+
+        Args:
+            tiles: a file each, or {source: file}. Where they overlap, the first one with a measurement counts.
+            missing: as for `set_image`.
+            tile: as for `open_image`, as is `overlap`.
+            overlap: see `tile`.
+
+        Raises:
+            DataError: files cannot be read, or are not on one pixel grid.
+            SimMATError: as `set_image` raises it.
+        """
+        from simmat.predictor.large import LargeImage
+        from simmat.predictor.mosaic import open_mosaic
+
+        return LargeImage(self, open_mosaic(self.inputs, tiles, missing), tile=tile, overlap=overlap)
+
     def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> LoadedImage | FileImage:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
 

@@ -122,11 +122,34 @@ class Inputs:
         size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= most:
             return LoadedImage(self._from_files(files, names))
-        lacking = MissingChannels(self.channels, names) if names else None
+        return self._opened(files, size_hw, names)[0]
+
+    def file_image(
+        self, image: Path | str | Files, missing: Sequence[str | int]
+    ) -> tuple[FileImage, tuple[Channel, ...]]:
+        """Open an image whose files can be read in parts, of any size; return it with its channels.
+
+        Raises:
+            ConfigError: the sensor cannot read parts of these files.
+            SimMATError: as `reader`.
+        """
+        names = self.missing_channels(missing)
+        files = self._files_of(image, names)
+        if (size_hw := self.adapter.window_size(files)) is None:
+            file = next(iter(files.values()), None)
+            raise ConfigError(
+                f"{file}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
+            )
+        return self._opened(files, size_hw, names)
+
+    def _opened(
+        self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]
+    ) -> tuple[FileImage, tuple[Channel, ...]]:
+        lacking = MissingChannels(self.channels, missing) if missing else None
         reader = FileImage(self.adapter, files, size_hw, self.card, lacking)
         first = reader.read(Window(0, 0, 1, 1))  # for its georeference
         self.check_channels(first)
-        return replace(reader, georeference=first.georeference or self._place_of(files))
+        return replace(reader, georeference=first.georeference or self._place_of(files)), first.channels
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
         """Return the names of the sensor's channels that an image lacks.
