@@ -59,6 +59,17 @@ def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     assert ended(pid)
 
 
+def test_models_are_compared_on_images_that_neither_was_trained_on() -> None:
+    """A model from elsewhere may have seen some of the validation images; `simmat eval` leaves those out."""
+    from simmat_plugin_annotate.training import _compared
+
+    new = [{"sample": name, "region": 0, "iou": iou} for name, iou in (("a", 0.2), ("b", 0.4), ("c", 0.6))]
+    old = [{"sample": name, "region": 0, "iou": 0.5} for name in "bc"]
+    assert _compared(new, old) == (pytest.approx(0.5), pytest.approx(0.5), 2)
+    assert _compared(new, None) == (pytest.approx(0.4), None, 0)
+    assert _compared(new, [{**old[0], "sample": "d"}]) == (pytest.approx(0.4), None, 0)
+
+
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of processes here")
 def test_a_training_gives_way_to_clicks() -> None:
     """One labels while it runs, often on the same few cores."""
@@ -99,10 +110,11 @@ def test_any_error_ends_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async def runs() -> Any:
         one = training(tmp_path, adopt)
 
-        async def simmat(command: Any, log: Any, out: Path | None = None) -> int:
-            if out is not None:
+        async def simmat(command: Any, log: Any) -> int:
+            if command[0] == "eval":
+                out = Path(command[command.index("--out") + 1])
                 out.parent.mkdir(exist_ok=True)
-                out.write_text('{"tuned": {"miou_object": 0.9}}')
+                out.write_text('{"scores": [{"sample": "a", "region": 0, "iou": 0.9}], "zero_shot_scores": null}')
             return 0
 
         monkeypatch.setattr(one, "_simmat", simmat)
@@ -124,12 +136,12 @@ def test_a_training_that_is_stopped_while_it_is_scored_is_stopped(
         begun: list[str] = []
         real = one._simmat
 
-        async def simmat(command: Any, log: Any, out: Path | None = None) -> int:
+        async def simmat(command: Any, log: Any) -> int:
             begun.append(command[0])
             if command[0] == "train":
                 return 0
             one._stopped = True
-            return int(await real(command, log, out))
+            return int(await real(command, log))
 
         monkeypatch.setattr(one, "_simmat", simmat)
         await one.start(None, 3, MODEL)

@@ -48,20 +48,26 @@ def scored(path: Path, clicks: list[float], zero_shot: list[float] | None) -> Pa
     """A file as `simmat eval --protocol full --out` writes it, with what the curve needs."""
     blocks = {"tuned": clicks, "zero_shot": zero_shot}
     report = {name: one and {"objects": 3, "clicks": {"miou": one}} for name, one in blocks.items()}
-    path.write_text(json.dumps({"modality": "thermal", **report}))
+    path.write_text(json.dumps({"modality": "thermal", "seen": {"trained": zero_shot is None}, **report}))
     return path
 
 
-def test_one_file_shows_tuned_and_untuned_and_several_the_tuned_ones(tmp_path: Path) -> None:
+def test_one_file_shows_tuned_and_untuned_and_several_the_tuned_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What was scored once can be drawn again and compared."""
     one, two, three = (scored(tmp_path / f"{n}.json", [0.4, 0.5], [0.2, 0.3] if n == 1 else None) for n in (1, 2, 3))
     assert simmat(["curve", str(one), "--out", str(tmp_path / "one.svg")]) == 0
     drawn = (tmp_path / "one.svg").read_text()
     assert "tuned 0.500" in drawn
     assert "zero-shot 0.300" in drawn
+    assert "of training images" not in drawn
     assert simmat(["curve", str(one), str(two), str(three), "--out", str(tmp_path / "all.svg")]) == 0
     drawn = (tmp_path / "all.svg").read_text()
     assert "3.json 0.500" in drawn
+    assert "of training images" in drawn
+    assert "1.json" not in (said := capsys.readouterr().err)
+    assert "2.json, " in said
     assert str(tmp_path) not in drawn
     (tmp_path / ("d" * 200)).mkdir()
     far = scored(tmp_path / ("d" * 200) / "4.json", [0.4, 0.6], None)

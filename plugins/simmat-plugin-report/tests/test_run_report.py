@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,14 +179,18 @@ def test_report_shows_a_finished_run_without_its_network(run: Path, tmp_path: Pa
 
 
 def test_other_data_are_scored_on_a_bounded_number_of_images(run: Path, data: Path, tmp_path: Path) -> None:
-    """Their test split, where they have one."""
-    out = tmp_path / "page.html"
-    words = ["report", str(run), "--data", str(data), "--images", "1", "--out", str(out), "--device", "cpu"]
+    """Their test split, where they have one, without images that the run was trained on."""
+    out, other = tmp_path / "page.html", tmp_path / "set"
+    shutil.copytree(data, other)
+    rows = (data / "manifest.csv").read_text()
+    (other / "manifest.csv").write_text(rows.replace("s0,train", "s0,test"))
+    words = ["report", str(run), "--data", str(other), "--images", "1", "--out", str(out), "--device", "cpu"]
     with encoded() as counts:
         assert simmat(words) == 0
     assert 0 < sum(counts.values()) <= 1 + PICTURES
     text = Page(out).text
     assert "1 image of 2, spread evenly, of the test split of set" in text
+    assert "1 of 3 images are left out: the bundle was trained on them" in text
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from simmat.config import DEFAULT_STEPS
@@ -169,21 +170,22 @@ class Training:
         assert self.run is not None
         self.message = "comparing with the present model"
         self.changed()
-        scores = await self._scores(self.run)
-        self.score = _score(scores, "tuned")
-        if model.path is None:
-            self.before = _score(scores, "zero_shot")
-        else:
+        new = await self._scores(self.run)
+        old = new["zero_shot_scores"]
+        if model.path is not None:
             try:
-                self.before = _score(await self._scores(model.path), "tuned")
-            except DataError:  # a bundle of another data set may not fit this one
-                self.before = None
+                old = (await self._scores(model.path))["scores"]
+            except DataError:  # a bundle of another data set may not fit this one, or was trained on all these images
+                old = None
+        self.score, self.before, shared = _compared(new["scores"], old)
         if self._stopped:
             self._end("stopped", "stopped")
             return
         self.adopted = self.score is not None and (self.before is None or self.score > self.before)
         new_score = "" if self.score is None else f"{self.score:.3f}"
         old_score = "unknown" if self.before is None else f"{self.before:.3f}"
+        if self.before is not None and shared < len(new["scores"]):
+            old_score += f" (on {shared} of {len(new['scores'])} objects, whose images neither was trained on)"
         if self.adopted:
             await self.adopt(self.run)
             self._end("done", f"better: {new_score}, before {old_score}; the page uses it now")
@@ -191,10 +193,11 @@ class Training:
             self._end("done", f"not better: {new_score}, before {old_score}; the page keeps its model")
 
     async def _scores(self, bundle: Path) -> Mapping[str, Any]:
+        """Return the scores of a bundle, with those of every object, of the validation images it was not trained on."""
         assert self.run is not None
         out = self.run.with_suffix(".eval.json")
-        command = ["eval", str(bundle), "--data", str(self.root), "--split", "val", "--json"]
-        code = await self._simmat(command, self.run.with_suffix(".log"), out)
+        command = ["eval", str(bundle), "--data", str(self.root), "--split", "val", "--out", str(out)]
+        code = await self._simmat(command, self.run.with_suffix(".log"))
         text = out.read_text(encoding="utf-8") if out.exists() else ""
         out.unlink(missing_ok=True)
         if code != 0:
@@ -202,19 +205,19 @@ class Training:
         found: Mapping[str, Any] = json.loads(text)
         return found
 
-    async def _simmat(self, command: list[str], log: Path, out: Path | None = None) -> int:
-        """Run a command of SimMAT; append its stderr to `log`, and write its stdout to `out` or else to `log`.
+    async def _simmat(self, command: list[str], log: Path) -> int:
+        """Run a command of SimMAT; append what it says to `log`.
 
         The command ends when this process ends, even if killed: its stdin is a pipe, which then closes.
         """
         if self._stopped:
             return -signal.SIGTERM
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as messages, (out or log).open("ab") as output:
+        with log.open("ab") as messages:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", child.__name__, *command),
                 stdin=asyncio.subprocess.PIPE,
-                stdout=output,
+                stdout=messages,
                 stderr=messages,
                 start_new_session=True,
             )
@@ -280,9 +283,18 @@ def _thinned(points: list[Point]) -> tuple[Point, ...]:
     return tuple((run[-1][0], sum(value for _, value in run) / len(run)) for run in runs)
 
 
-def _score(report: Mapping[str, Any], which: str) -> float | None:
-    value = (report.get(which) or {}).get(METRIC)
-    return float(value) if isinstance(value, int | float) else None
+def _compared(
+    new: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]] | None
+) -> tuple[float | None, float | None, int]:
+    """Return the mean IoU of two models over the objects that both have a score of, and their number.
+
+    Without a common object, the second mean is None, and the first is over all.
+    """
+    own, other = ({(one["sample"], one["region"]): float(one["iou"]) for one in scores or ()} for scores in (new, old))
+    shared = own.keys() & other.keys()
+    if not shared:
+        return (fmean(own.values()) if own else None), None, 0
+    return fmean(own[key] for key in shared), fmean(other[key] for key in shared), len(shared)
 
 
 def _reason(log: list[str], code: int) -> str:

@@ -173,6 +173,8 @@ def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everyt
         everything=everything or dense,
         semantic=dense,
     )
+    if tuned.seen is not None and tuned.seen.note:
+        say(f"test split: {tuned.seen.note}")
     return tuned
 
 

@@ -21,6 +21,7 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample, spread
 from simmat.evaluation import (
     ONE_CLICK,
+    UNKNOWN_IMAGES,
     ObjectScore,
     Protocol,
     Scores,
@@ -29,6 +30,7 @@ from simmat.evaluation import (
     find_protocol,
     pipeline_for,
     trained_card,
+    unseen_samples,
     why_no_zero_shot,
 )
 from simmat.everything import EverythingSettings
@@ -163,12 +165,12 @@ def analyse_bundle(
         progress: called with the number of finished and of all passes over an image.
 
     Raises:
-        DataError: the data cannot be read, or no image has a region.
+        DataError: the data cannot be read, no image has a region, or the bundle was trained on all of them.
     """
     dataset = open_dataset(data.absolute(), bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
     if split is None:
         split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
-    every = dataset.split(split)
+    every, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if images < len(every):  # in a sparse data set most of a few images would have no region
         index = read_index(dataset)
         every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
@@ -193,7 +195,7 @@ def analyse_bundle(
         ).objects
     found = analysis_of(
         dataset, split, samples, protocol, scores, zero_shot=zero_shot, why=why, names=bundle.spec.card.class_names
-    ).model_copy(update={"available": len(every)})
+    ).model_copy(update={"available": len(every), "seen": UNKNOWN_IMAGES if seen is None else seen.note})
     return analyse(bundle, dataset, samples, found, FULL)
 
 

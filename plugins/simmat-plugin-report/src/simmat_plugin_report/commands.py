@@ -125,6 +125,10 @@ def curve(scores: tuple[Path, ...], out: Path) -> None:
         curves = {os.path.relpath(path, folder): _clicks(found, "tuned", path) for path, found in read.items()}
     first = next(iter(read.values()))
     title = f"{first.get('modality', '')}: mIoU by clicks, {first['tuned'].get('objects', '?')} objects"
+    seen = {path: found.get("seen") for path, found in read.items()}
+    if trained := [str(path) for path, found in seen.items() if isinstance(found, dict) and found.get("trained")]:
+        title += " of training images"
+        say(f"note: {', '.join(trained)}: the model was trained on these images, no score of new ones", err=True)
     say(f"wrote {plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)}")
 
 

@@ -72,6 +72,7 @@ def _compared(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
         rows.append([*_row(name, scores, first), *(without_clicks.get(short, NONE) for short in dense)])
     head = ("run", "objects", "mIoU", "difference", "95 % interval", "boundary", "IoU 0.75+", *dense)
     yield Table(head, rows, 1, marked)
+    yield from (Text(f"{name}: {one.seen}") for name, one in found.items() if one.seen)
     said = f"One click per object, {place_of(first)}. "
     if len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()}) > 1:
         said += "Not all runs were scored on the same objects; differences are of those that both have. "

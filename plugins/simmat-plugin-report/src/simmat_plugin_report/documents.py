@@ -106,6 +106,7 @@ class Analysis(Document):
         split: the split.
         images: number of scored images.
         available: number of images in the split.
+        seen: which of its images the bundle knows, see `SeenImages.note`; "" for none.
         protocol: protocol of the scores.
         scores: score of each object with one click.
         zero_shot: of the untuned foundation model, of the same images or some of them.
@@ -126,6 +127,7 @@ class Analysis(Document):
     split: str
     images: int
     available: int
+    seen: str = ""
     protocol: str
     scores: Listed[Scored]
     zero_shot: Listed[Scored] | None = None

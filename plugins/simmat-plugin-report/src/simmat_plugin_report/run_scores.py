@@ -54,7 +54,9 @@ def score_blocks(found: Analysis, *, chosen: bool) -> Iterator[Block]:
     if found.no_zero_shot:
         said += f" There is no zero-shot score: {found.no_zero_shot}."
     yield Text(said + " Intervals: whole images are drawn with replacement.", faint=True)
-    if chosen:
+    if found.seen:
+        yield Text(found.seen)
+    elif chosen:
         yield Text(
             "These images also chose the step, so the score is a little optimistic. A split that was not used says "
             "more: simmat report RUN --data DIR.",
