@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -17,17 +17,21 @@ import numpy as np
 
 import simmat
 from simmat.data.formats.folders import IMAGES
+from simmat.data.instances import Instance
 from simmat.data.samples import Sample
 from simmat.errors import DataError, SimMATError, all_problems, equal_problems
+from simmat.io.files import atomic_write_json
 from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
 from simmat.results import ImageRecords, coco_document, run_lengths
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
+from simmat_plugin_annotate.home import PREDICTIONS_FILE
 from simmat_plugin_annotate.labels import Edited, ImageLabels
 from simmat_plugin_annotate.masks import encode_mask
 from simmat_plugin_annotate.models import Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
+from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MOST_EDITS
 from simmat_plugin_annotate.security import MOST_BODY
 from simmat_plugin_annotate.training import Training
@@ -45,6 +49,7 @@ class Annotator:
         service: answers of the model.
         training: the training in the background.
         session: random id, new at each start.
+        predictions: objects from elsewhere, to correct.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Annotator:
         overrides: Mapping[str, object],
         model: Callable[[LabelFolder], Model],
         train: Callable[[LabelFolder, Model], list[str]],
+        predictions: Path | None = None,
     ) -> None:
         """Open a folder, locked by `claimed`, and load a model for it.
 
@@ -63,6 +69,7 @@ class Annotator:
             overrides: fields of the card from the command line.
             model: loads the first model.
             train: returns the arguments of `simmat train`.
+            predictions: COCO file, or folder of `simmat predict`; None takes what the page imported last.
 
         Raises:
             SimMATError: folder, card or model cannot be used.
@@ -75,6 +82,10 @@ class Annotator:
         self.training = Training(
             self.folder.root, lambda: train(self.folder, self.service.model), self._training_changed, self._adopt
         )
+        stored = self.folder.home / PREDICTIONS_FILE
+        self.predictions = Predictions()
+        if predictions is not None or stored.exists():
+            self._take_predictions(Predictions.read(predictions or stored, self.folder.images))
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
         self.load: Callable[[Path], Model] | None = None
@@ -82,6 +93,33 @@ class Annotator:
     def class_names(self) -> dict[int, str]:
         """Return id -> name of the folder's classes."""
         return {one.id: one.name for one in self.folder.state.classes}
+
+    def import_predictions(self, document: object) -> dict[str, Any]:
+        """Take predictions of a COCO document, and keep them for the next session.
+
+        Raises:
+            SimMATError: it is not a COCO document, or has no image of the folder.
+        """
+        found = Predictions.of(document, "the file", self.folder.images)
+        atomic_write_json(self.folder.home / PREDICTIONS_FILE, document)
+        self._take_predictions(found)
+        return {"images": found.count, "unknown": len(found.unknown)}
+
+    def _take_predictions(self, found: Predictions) -> None:
+        """Take predictions; a folder without a label gets their classes, else objects of other classes have none."""
+        state = self.folder.state
+        known = [(one.id, one.name, one.colour) for one in state.classes]
+        new = [name for name in found.class_names if name not in {one.name for one in state.classes}]
+        if new and (known or not any(map(self.folder.is_labelled, self.folder.images))):
+            self.folder.set_classes([*known, *((None, name[:100], None) for name in new)])
+        self.predictions = found
+
+    def imported(self, key: str, labelled: Sequence[Instance]) -> dict[str, Any] | None:
+        """Return the imported objects of an image that are not labelled yet, as suggestions; None if there are none."""
+        ids = {name: number for number, name in self.class_names().items()}
+        objects = self.predictions.suggestions(key, self.folder.planes(key).size_hw, labelled, ids)
+        digest = self.service.model.digest
+        return {"objects": objects, "how": "imported", "seconds": 0.0, "model": digest} if objects else None
 
     def publish(self, event: str, data: Any) -> None:
         """Send an event to every tab; call it on the event loop."""
@@ -167,6 +205,7 @@ class Annotator:
                     "objects": last_step.objects if last_step is not None else None if labelled else 0,
                     "uncertainty": self.service.rank(key),
                     "version": 0 if last_step is None else last_step.version,
+                    "predicted": self.predictions.of_image(key),
                     "problem": folder.problems.get(key, ""),
                 }
             )

@@ -27,6 +27,12 @@ TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
 @click.argument("folder", type=PATH, metavar="DIR")
 @config_options("modality", "modality_options", "channels")
 @click.option("--bundle", type=PATH, metavar="RUN", help="Run, bundle or zip of a tuned model.")
+@click.option(
+    "--predictions",
+    type=PATH,
+    metavar="PATH",
+    help="Objects to correct: a COCO file, or the OUT of simmat predict.",
+)
 @config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
@@ -44,6 +50,7 @@ def command(
     modality_options: dict[str, Any] | None,
     channels: tuple[str | int, ...] | None,
     bundle: Path | None,
+    predictions: Path | None,
     foundation: str | None,
     checkpoint: Path | None,
     image_size: int | None,
@@ -79,7 +86,12 @@ def command(
     token = os.environ.get(TOKEN_VARIABLE)
     with listen(host, port, allow_host) as listener, claimed(folder):
         annotator = Annotator(
-            folder, adapter, overrides, lambda found: options.first(found, registry), options.train_arguments
+            folder,
+            adapter,
+            overrides,
+            lambda found: options.first(found, registry),
+            options.train_arguments,
+            predictions,
         )
         annotator.load = lambda path: options.tuned(path, registry)
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")

@@ -18,6 +18,7 @@ from simmat.io.files.locks import locked
 HOME = Path(".simmat") / "annotate"
 JOURNAL = "journal"
 STATE_FILE = "state.json"
+PREDICTIONS_FILE = "predictions.json"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
 MOST_CACHED = 8 * 2**30
@@ -39,7 +40,10 @@ def claimed(root: Path) -> Iterator[None]:
         what = "is a file, not a folder" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}; give the folder that contains {IMAGES}/")
     home = root / HOME
-    for folder, names in ((root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)), (home, (JOURNAL, STATE_FILE, *CACHES))):
+    for folder, names in (
+        (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)),
+        (home, (JOURNAL, STATE_FILE, PREDICTIONS_FILE, *CACHES)),
+    ):
         for name in names:
             check_inside(root, folder / name)
     try:

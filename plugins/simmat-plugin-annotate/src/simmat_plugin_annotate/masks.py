@@ -79,6 +79,11 @@ def subtract(region: Instance, others: Iterable[Instance]) -> Instance | None:
     return region if crop is region.crop else region_from_mask(crop, region.class_id, (y0, x0))
 
 
+def is_known(region: Instance, labelled: Iterable[Instance]) -> bool:
+    """Return whether a found object mostly overlaps one of the labelled objects."""
+    return any(2 * overlap_px(region, other) > min(region.area, other.area) for other in labelled)
+
+
 def overlap_px(one: Instance, other: Instance) -> int:
     """Return the number of pixels that two regions have in common."""
     if (shared := shared_window(one.window, other.window)) is None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.types import Prompt, Window
-from simmat_plugin_annotate.masks import encode_mask, overlap_px
+from simmat_plugin_annotate.masks import encode_mask, is_known
 from simmat_plugin_annotate.planes import Planes
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class ModelService:
         objects = []
         for one in found:
             region = one.instance
-            if any(2 * overlap_px(region, other) > min(region.area, other.area) for other in known):
+            if is_known(region, known):
                 continue
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})

@@ -103,6 +103,7 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", f"{image}/done", routes.done),
         ("POST", "/api/classes", routes.classes),
         ("GET", "/api/export/coco", routes.export),
+        ("POST", "/api/predictions", routes.predictions),
         ("GET", "/api/train", routes.training),
         ("POST", "/api/train", routes.train),
         ("POST", "/api/train/stop", routes.stop),
@@ -185,6 +186,11 @@ class Routes:
         if sides and not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
             raise ConfigError("box must be x0,y0,x1,y1")
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
+        if not request.query_params.get("model"):
+            known = list(labels.objects.values())
+            imported = await self.annotator.on_files(partial(self.annotator.imported, key, known))
+            if imported is not None:
+                return await _json(imported)
         left = threading.Event()
         box = (sides[0], sides[1], sides[2], sides[3]) if sides else None
         ask = partial(self.service.suggestions, key, list(labels.objects.values()), box, lambda: not left.is_set())
@@ -194,6 +200,13 @@ class Routes:
             if await request.is_disconnected():
                 left.set()
         return await _json(answer.result())
+
+    async def predictions(self, request: Request) -> Response:
+        """Import predictions, a COCO document, that are suggested in place of the model's."""
+        values = await _values(request)
+        answer = await self.annotator.on_files(partial(self.annotator.import_predictions, values))
+        self.annotator.publish("classes", {"classes": self.annotator.classes_document()})
+        return Json(answer)
 
     async def edits(self, request: Request) -> Response:
         """Edit objects."""
@@ -343,16 +356,24 @@ def _numbers(request: Request, name: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+async def _values(request: Request) -> Any:
+    """Return the json values of a large body, read in a thread, so that it does not delay other requests."""
+    return await asyncio.to_thread(_parsed, await request.body())
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise ConfigError(f"the body is not valid json: {error}") from None
+
+
 async def _body(request: Request, model: type[Body]) -> Body:
     """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
     content = await request.body()
 
     def read() -> Body:
-        try:
-            values = parse_json(content)
-        except ValueError as error:
-            raise ConfigError(f"the body is not valid json: {error}") from None
-        return parse(model, values, "the request")  # type: ignore[type-var]
+        return parse(model, _parsed(content), "the request")  # type: ignore[type-var]
 
     return read() if len(content) <= _SMALL_BODY else await asyncio.to_thread(read)
 

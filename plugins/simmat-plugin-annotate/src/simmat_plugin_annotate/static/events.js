@@ -116,8 +116,12 @@ export const EVENTS = {
 };
 
 export async function load() {
-  const { images } = await get("/api/images");
-  lists.setImages(images);
+  await loadImages();
   training.show(app.session.training);
   training.showModel(app.session.model);
+}
+
+export async function loadImages() {
+  const { images } = await get("/api/images");
+  lists.setImages(images);
 }

@@ -10,7 +10,7 @@ import { openUnsure, setDone, turn } from "./images.js";
 import { panel, stage, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
-import { acceptAll, decide, suggest } from "./suggestions.js";
+import { acceptAll, decide, importPredictions, suggest } from "./suggestions.js";
 
 function resize(factor) {
   setRadius(app.radius * factor);
@@ -119,6 +119,12 @@ for (const id of ["brush", "opacity"]) byId(id).addEventListener("pointerup", ()
 byId("train").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
   attempt(() => training.toggle());
+});
+byId("import").addEventListener("click", () => byId("import-file").click());
+byId("import-file").addEventListener("change", ({ target }) => {
+  stage.canvas.focus({ preventScroll: true });
+  importPredictions(target.files[0]);
+  target.value = ""; // so that the same file can be chosen again
 });
 byId("export").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true });

@@ -106,9 +106,9 @@ export class Lists {
   }
 
   #row(image) {
-    const { name, split, labelled, done, objects, uncertainty, problem } = image;
-    const state = problem ? "✕" : done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : "○";
-    const meaning = done ? "done" : labelled ? "labelled, not done" : "no labels";
+    const { name, split, labelled, done, objects, uncertainty, problem, predicted } = image;
+    const state = problem ? "✕" : done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : predicted ? `◇ ${predicted}` : "○";
+    const meaning = done ? "done" : labelled ? "labelled, not done" : predicted ? `no labels, ${predicted} predictions` : "no labels";
     const sure = uncertainty === null || uncertainty === undefined ? "" : `, uncertainty ${uncertainty.toFixed(2)}`;
     const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}${sure}`;
     const button = element(

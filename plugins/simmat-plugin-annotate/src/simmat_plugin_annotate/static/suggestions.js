@@ -1,13 +1,27 @@
 /** Walk through the objects that the model finds. */
 
-import { get } from "./api.js";
+import { get, postText } from "./api.js";
 import { activeClass, app, classNow, messages, suggestion } from "./app.js";
 import { accept } from "./drawing.js";
-import { attempt } from "./events.js";
+import { attempt, loadImages } from "./events.js";
 import { stage } from "./main.js";
 import { Mask } from "./masks.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
+
+const SOURCES = { dense: "dense head", grid: "grid of clicks", imported: "imported predictions" };
+let imported = null; // key of the image whose imported predictions were suggested last
+
+/** Import predictions, a COCO file: S then suggests them, before the model's own. */
+export async function importPredictions(file) {
+  await attempt(async () => {
+    const { images, unknown } = await postText("/api/predictions", await file.text());
+    imported = null;
+    await loadImages();
+    const others = unknown ? ` ${unknown} images of the file are not in this folder.` : "";
+    messages.note(`Predictions of ${images} images were imported: S suggests them, image by image.${others}`, true, "import");
+  }, "Importing …");
+}
 
 export async function suggest() {
   if (app.walk) {
@@ -20,7 +34,8 @@ export async function suggest() {
   const looking = new AbortController();
   app.looking = looking;
   await attempt(async () => {
-    const { objects, how } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}`, looking.signal);
+    const own = imported === key ? "&model=1" : ""; // what was imported has been looked at
+    const { objects, how } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}${own}`, looking.signal);
     if (key !== app.image.key) return;
     while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
     if (key !== app.image.key) return;
@@ -31,7 +46,8 @@ export async function suggest() {
     }
     app.selected = null;
     app.walk = { items: objects.map((item) => ({ ...item, mask: Mask.fromRuns(item.mask) })), at: 0, past: [] };
-    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${how === "dense" ? "dense head" : "grid of clicks"})`;
+    imported = how === "imported" ? key : null;
+    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${SOURCES[how]})`;
     look();
   }, "Looking for every object …");
   if (app.looking === looking) app.looking = null;

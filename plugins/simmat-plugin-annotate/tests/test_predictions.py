@@ -1,0 +1,84 @@
+"""Predictions from elsewhere are suggested, to accept or to correct; none becomes a label by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotate_server import Client, filled, gray_images, served, square
+
+from simmat.errors import DataError
+
+SIZE = (40, 56)
+
+
+def coco(*names: str, category: str = "object") -> dict[str, Any]:
+    """A COCO document with a rectangle as a polygon and one as run lengths in each image."""
+    runs = [0, 40 * 4, 40 * 52]  # column by column: the first four columns
+    shapes: list[Any] = [[[10, 8, 30, 8, 30, 20, 10, 20]], {"size": list(SIZE), "counts": runs}]
+    images = [{"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for i, name in enumerate(names)]
+    annotations = [
+        {"id": 2 * i + n, "image_id": i, "category_id": 3, "segmentation": shape, "score": 0.9 - n / 10, "iscrowd": 0}
+        for i in range(len(names))
+        for n, shape in enumerate(shapes)
+    ]
+    categories = [{"id": 3, "name": category, "supercategory": "thing"}]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def test_imported_predictions_are_suggested_before_those_of_the_model(client: Client, root: Path) -> None:
+    """What is labelled already is not suggested again, and with all of it done the model is asked."""
+    key = client.keys()["s1"]
+    assert client.done("/api/predictions", coco("s1.png", "elsewhere.png")) == {"images": 1, "unknown": 1}
+    assert [image["predicted"] for image in client.get("/api/images")["images"]] == [0, 2, 0]
+    found = client.get(f"/api/images/{key}/suggestions")
+    assert (found["how"], [one["score"] for one in found["objects"]]) == ("imported", [0.9, 0.8])
+    expected = np.zeros(SIZE, bool)
+    expected[8:20, 10:30] = True
+    np.testing.assert_array_equal(filled(found["objects"][0]["mask"], SIZE), expected)
+    assert not (root / "masks").exists()
+    client.edit(key, 0, {"op": "add", "mask": square(10, 8, 30, 20)})
+    assert [one["score"] for one in client.get(f"/api/images/{key}/suggestions")["objects"]] == [0.8]
+    assert client.get(f"/api/images/{key}/suggestions?model=1")["how"] == "grid"
+
+
+def test_predictions_are_there_after_a_restart_with_their_classes(root: Path, bundle: Path) -> None:
+    """A folder without labels gets the classes of the file."""
+    with served(root, bundle) as client:
+        client.done("/api/predictions", coco("images/s0.png", category="udder"))
+    with served(root, bundle) as client:
+        (known,) = client.get("/api/session")["classes"]
+        assert known["name"] == "udder"
+        found = client.get(f"/api/images/{client.keys()['s0']}/suggestions")
+        assert [one["class"] for one in found["objects"]] == [known["id"]] * 2
+
+
+def test_what_is_no_prediction_of_this_folder_is_refused(client: Client) -> None:
+    """With what to change; nothing of it is kept."""
+    wrong: dict[str, Any] = coco("s0.png")
+    wrong["annotations"][0]["segmentation"] = [[1, 2]]
+    for document, said in ((coco("a.png"), "below images/"), ({"images": []}, "annotations")):
+        status, answer = client.post("/api/predictions", document)
+        assert status == 422
+        assert said in json.dumps(answer)
+    client.done("/api/predictions", wrong)
+    status, _, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/suggestions")
+    assert (status, b"3 corners" in content) == (422, True)
+
+
+def test_a_folder_of_predictions_is_read(tmp_path: Path) -> None:
+    """As `simmat predict` leaves it; one without the file names the options that write it."""
+    from runs import registry
+    from simmat_plugin_annotate.folder import LabelFolder
+    from simmat_plugin_annotate.predictions import Predictions
+
+    images = LabelFolder(gray_images(tmp_path / "set"), registry().modality("gray"), {}).images
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(DataError, match="--format coco"):
+        Predictions.read(out, images)
+    (out / "coco.json").write_text(json.dumps(coco("s2.png")))
+    assert Predictions.read(out, images).count == 1
