@@ -52,6 +52,7 @@ function hide() {
 
 function help() {
   byId("help").showModal();
+  byId("help").scrollTop = 0; // the focus is on its last button
 }
 
 document.addEventListener("keydown", (event) => {

@@ -15,6 +15,12 @@ function replaceRows(list, rows) {
   if (id !== undefined) [...list.querySelectorAll("button")].find((button) => button.dataset.row === id)?.focus();
 }
 
+/** Scroll a list, but not the page around it, to one of its rows. */
+function reveal(list, row) {
+  const top = row.offsetTop - list.offsetTop;
+  list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + row.offsetHeight - list.clientHeight));
+}
+
 export class Lists {
   /** @param act what rows do: open(key), select(id), pick(class id), rename(class id, name or null to remove it) */
   constructor(app, act) {
@@ -138,7 +144,7 @@ export class Lists {
       else row.firstChild.removeAttribute("aria-current");
     }
     const row = this.rows.get(key);
-    if (row) row.scrollIntoView({ block: "nearest" });
+    if (row) reveal(byId("images"), row);
     else if (key && this.images.length > SHOWN && this.#passes(this.images.find((image) => image.key === key))) {
       this.rows.set(key, element("li"));
       this.showImages();
@@ -233,6 +239,7 @@ export class Lists {
       rows.push(element("li", { class: "quiet" }, left));
     }
     replaceRows(byId("objects"), rows);
-    if (selected !== null) byId("objects").querySelector('[aria-pressed="true"]')?.scrollIntoView({ block: "nearest" });
+    const row = selected === null ? null : byId("objects").querySelector('[aria-pressed="true"]');
+    if (row) reveal(byId("objects"), row);
   }
 }
