@@ -142,7 +142,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 def opened(file: Path) -> BufferedReader:
     """Open a regular file; raise ValueError for a pipe or a device, which would be waited for or never end."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError(f"{file} is not a regular file")
+        raise ValueError("it is a pipe or device, not a regular file")
     return file.open("rb")
 
 
