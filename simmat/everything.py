@@ -1,8 +1,9 @@
 """Masks without clicks: every object of an image, and the class of every pixel.
 
-Places to click are the peaks of a dense head's distance map, or a grid of points where the network has no such head, as
-in SAM's automatic masks (Kirillov et al. 2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of
-answers that cover the same object the best one stays.
+Places to click are the peaks of a dense head's distance map, and a place in each connected part of its class map
+without a peak; or a grid of points where the network has no such head, as in SAM's automatic masks (Kirillov et al.
+2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of answers that cover the same object the best
+one stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,7 +38,8 @@ class EverythingSettings:
 
     Attributes:
         peak: smallest distance, 0 to 1, at a peak of the distance map.
-        spread: side of the window, in pixels of the map, in which one peak stands.
+        spread: side of the window, in pixels of the map, in which one peak stands; a part of the class map without a
+            peak needs as many pixels as this window.
         grid: clicks along each side of the input, where there is no dense head; None sets one every 16 pixels, at most
             SAM's 32.
         overlap: IoU of two masks above which the one of lower score goes.
@@ -45,7 +48,7 @@ class EverythingSettings:
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
         reach: pixels of the input by which masks grow over what the class map calls an object and no mask covers.
-        most: most clicks of a dense head, the highest peaks; None for no limit.
+        most: most clicks of a dense head, the highest; None for no limit.
     """
 
     peak: float = 0.3
@@ -60,20 +63,29 @@ class EverythingSettings:
     most: int | None = None
 
 
-def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
-    """Find the local maxima of a distance map.
+def click_places(distance: Tensor, objectness: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
+    """Find where to click: the local maxima of a distance map, and the maximum of each part of objects without one.
 
     Args:
         distance: (h, w) in 0..1.
-        lowest: value of a peak, at least.
-        spread: odd side of the window in which a peak is the largest value.
+        objectness: (h, w) probability of being an object.
+        lowest: value of a local maximum, at least.
+        spread: odd side of the window in which a local maximum is the largest value. A connected part of the pixels
+            that are objects has at least as many pixels as this window.
 
     Returns:
         (N, 2) xy in pixels of the map and (N,) values, highest first.
     """
     smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
     largest = F.max_pool2d(smooth, spread, 1, spread // 2)
-    rows, columns = torch.nonzero(((smooth == largest) & (distance[None, None] >= lowest))[0, 0], as_tuple=True)
+    peaks = ((smooth == largest) & (distance[None, None] >= lowest))[0, 0]
+    parts, count = ndimage.label((objectness > OBJECT).cpu().numpy())  # by four neighbours
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[np.unique(parts[peaks.cpu().numpy()])] = 0
+    missed = np.flatnonzero(sizes[1:] >= spread**2) + 1
+    for row, column in ndimage.maximum_position(smooth[0, 0].cpu().numpy(), parts, missed):
+        peaks[row, column] = True
+    rows, columns = torch.nonzero(peaks, as_tuple=True)
     values = distance[rows, columns]
     order = values.argsort(descending=True, stable=True)
     points = torch.stack([columns, rows], dim=1)[order].cpu().numpy().astype(np.float32)

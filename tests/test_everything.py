@@ -9,7 +9,7 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import distance_peaks, grid_points, grown, label_values, suppress
+from simmat.everything import click_places, grid_points, grown, label_values, suppress
 from simmat.nn.dense_head import classes_of
 from simmat.types import Frame
 
@@ -19,10 +19,23 @@ def test_every_bump_has_one_peak() -> None:
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     bumps = [(10.0, 10.0), (10.0, 25.0), (30.0, 20.0)]
     distance = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]).amax(0)
-    points, values = distance_peaks(distance, lowest=0.3, spread=5)
+    nothing = torch.zeros_like(distance)
+    points, values = click_places(distance, nothing, lowest=0.3, spread=5)
     assert sorted(map(tuple, points.tolist())) == sorted((b, a) for a, b in bumps)
     assert (np.diff(values) <= 0).all()
-    assert len(distance_peaks(distance * 0.2, lowest=0.3, spread=5)[0]) == 0
+    assert len(click_places(distance * 0.2, nothing, lowest=0.3, spread=5)[0]) == 0
+
+
+def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
+    """A distance map learns slower than a class map, and an object that the class map shows is not to be missed."""
+    distance, objectness = torch.full((40, 40), 0.05), torch.full((40, 40), 0.2)
+    distance[5, 5] = 1.0
+    distance[30, 12] = 0.2
+    for part in (np.s_[2:12, 2:12], np.s_[24:36, 6:18], np.s_[20:23, 30:33]):  # with a peak, without, a speck
+        objectness[part] = 0.9
+    points, _ = click_places(distance, objectness, lowest=0.1, spread=5)
+    assert len(points) == 2
+    np.testing.assert_allclose(points[1], (12, 30), atol=1)
 
 
 def test_a_grid_of_clicks_stays_on_the_image() -> None:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,7 +125,8 @@ class EncodedImage:
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
         """Find every object, best first, in pixels of the original image.
 
-        With a dense head the clicks are the peaks of its distance map; without one, a grid.
+        With a dense head the clicks are the peaks of its distance map, and a place in every part of its class map that
+        has no peak; without one, a grid.
         """
         from simmat import everything
         from simmat.data.instances import FoundObject
@@ -136,10 +136,14 @@ class EncodedImage:
             points = everything.grid_points(frame, settings.grid)
         else:
             distance = dense.distance[0, 0].sigmoid()  # (h, w)
-            points, _ = everything.distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
-            points = (points + 0.5) * (frame.size / distance.shape[-1]) - 0.5
-            inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)  # not in the padding
-            points = points[inside][: settings.most]
+            chances = dense.classes[0].float().softmax(0)  # (K, h, w)
+            objects = 1 - chances[0] if spec is not None and spec.background else torch.zeros_like(distance)
+            stride = frame.size / distance.shape[-1]
+            height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+            points, _ = everything.click_places(
+                distance[:height, :width], objects[:height, :width], lowest=settings.peak, spread=settings.spread
+            )
+            points = (points[: settings.most] + 0.5) * stride - 0.5
         answers = everything.answer_clicks(points, self.decode_clicks, frame, settings, stable=dense is None)
         kept = everything.suppress(answers.low, answers.scores, settings.overlap)
         clicks = frame.points_to_original(answers.points)
@@ -148,7 +152,6 @@ class EncodedImage:
             x, y = clicks[row].tolist()
             found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
         if dense is not None and spec is not None and found:
-            chances = dense.classes[0].float().softmax(0)  # (K, h, w)
             seen = classes_of(answers.low[kept], chances, spec.background)
             index, chance, objectness = (part.tolist() for part in seen)
             known = zip(found, index, chance, objectness, strict=True)

@@ -58,11 +58,16 @@ def test_it_imports_neither_torch_nor_simmat() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_peaks_are_those_of_simmat(seed: int) -> None:
-    """Another peak is another click, so another object."""
+def test_clicks_are_those_of_simmat(seed: int) -> None:
+    """Another click is another object."""
     distance = torch.rand(24, 31, generator=torch.Generator().manual_seed(seed))
-    expected, _ = reference.distance_peaks(distance, lowest=0.3, spread=5)
-    np.testing.assert_array_equal(everything.distance_peaks(distance.numpy(), lowest=0.3, spread=5), expected)
+    distance[12:] *= 0.3
+    objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float()
+    objects[:13] = 0.0
+    expected, _ = reference.click_places(distance, objects, lowest=0.3, spread=3)
+    assert (expected[:, 1] > 13).any()
+    found = everything.click_places(distance.numpy(), objects.numpy(), lowest=0.3, spread=3)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_suppression_and_growth_are_those_of_simmat() -> None:

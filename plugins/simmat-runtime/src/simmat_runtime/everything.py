@@ -1,7 +1,7 @@
 """Find every object of an image without prompts, as `simmat.everything` does, in numpy.
 
-Clicks are the peaks of the dense head's distance map, or a grid without a dense head. Of masks that cover the same
-object the best one is kept.
+Clicks are the peaks of the dense head's distance map and a place in each part of its class map without a peak; or a
+grid without a dense head. Of masks that cover the same object the best one is kept.
 """
 
 from __future__ import annotations
@@ -60,16 +60,18 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     if dense is None:
         points = grid_points(frame, settings.grid)
     else:
-        distance = sigmoid(dense[1])
-        points = distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
-        points = (points + 0.5) * (frame.size / distance.shape[-1]) - 0.5
-        inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)  # not in the padding
-        points = points[inside][: settings.most].astype(np.float32)
+        distance, chances = sigmoid(dense[1]), softmax(dense[0])
+        objects = 1 - chances[0] if spec is not None and spec.background else np.zeros_like(distance)
+        stride = frame.size / distance.shape[-1]
+        height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+        points = click_places(
+            distance[:height, :width], objects[:height, :width], lowest=settings.peak, spread=settings.spread
+        )
+        points = ((points[: settings.most] + 0.5) * stride - 0.5).astype(np.float32)
     low, found = _answers(image, points, settings, stable=dense is None)
     kept = suppress(low, [one.score for one in found], settings.overlap)
     found = [found[row] for row in kept]
     if dense is not None and spec is not None and found:
-        chances = softmax(dense[0])
         found = _classified(found, low[kept], chances, spec, settings.objectness)
         if spec.background and settings.reach:
             objects = image.restore(1 - chances[:1])[0] > OBJECT
@@ -78,15 +80,36 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     return sorted(found, key=lambda one: -one.score)
 
 
-def distance_peaks(distance: FloatArray, *, lowest: float, spread: int) -> FloatArray:
-    """Return the (N, 2) xy of the local maxima of a distance map (h, w), highest first."""
+def click_places(distance: FloatArray, objectness: FloatArray, *, lowest: float, spread: int) -> FloatArray:
+    """Return the (N, 2) xy of where to click, highest first.
+
+    They are the local maxima of a distance map (h, w) of at least `lowest`, and the maximum of each connected part of
+    the pixels that are objects by `objectness` (h, w) that has none and at least `spread`² pixels.
+    """
     around = np.lib.stride_tricks.sliding_window_view
     counts = around(np.pad(np.ones_like(distance), 1), (3, 3)).sum((2, 3))
     smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts  # a plateau gets one peak
     largest = around(np.pad(smooth, spread // 2, constant_values=-np.inf), (spread, spread)).max((2, 3))
-    rows, columns = np.nonzero((smooth == largest) & (distance >= lowest))
+    peaks = (smooth == largest) & (distance >= lowest)
+    parts = _connected(objectness > OBJECT)
+    numbers, sizes = np.unique(parts[parts > 0], return_counts=True)
+    for number in numbers[(sizes >= spread**2) & ~np.isin(numbers, parts[peaks])]:
+        peaks.flat[np.where(parts == number, smooth, -np.inf).argmax()] = True
+    rows, columns = np.nonzero(peaks)
     order = np.argsort(-distance[rows, columns], kind="stable")
     return np.stack([columns, rows], axis=1)[order].astype(np.float32)
+
+
+def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
+    """Return (h, w) the largest index, from 1, of the pixels of each part that four neighbours connect; 0 outside."""
+    labels = np.where(inside, np.arange(1, inside.size + 1).reshape(inside.shape), 0)
+    while True:
+        around = np.pad(labels, 1)
+        spread = np.maximum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], labels])
+        spread[~inside] = 0
+        if np.array_equal(spread, labels):
+            return labels
+        labels = spread
 
 
 def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
