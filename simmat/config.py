@@ -26,7 +26,6 @@ from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
 from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 
-DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
@@ -49,6 +48,8 @@ _PARTS_OF_AUGMENT = ("rotate", "paste")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
 COMPAT_DEFAULTS: Mapping[str, Any] = {
+    "mat": "mat",
+    "tune": "lora",
     "epochs": 51,
     "heads": "prompt",
     "batch_size": 4,
@@ -116,7 +117,7 @@ class Origin:
 class TrainConfig(Document):
     """All settings of a training run; a config file has the same fields.
 
-    Paths become absolute. Exactly one of `steps` and `epochs` is set; by default 500 steps.
+    Paths become absolute. At most one of `steps` and `epochs` is set, see `default_steps`.
 
     Raises:
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
@@ -129,8 +130,13 @@ class TrainConfig(Document):
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made if it is missing.")
     foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
-    mat: Name = Field("mat-residual", description="Transfer layer between the sensor and the foundation model.")
-    tune: Name = Field("lora", description="How the foundation model is tuned.")
+    mat: Name | None = Field(
+        None,
+        description="Transfer layer between the sensor and the foundation model; by default one that suits the model.",
+    )
+    tune: Name | None = Field(
+        None, description="How the foundation model is tuned; by default the tuner that suits the model."
+    )
     mat_options: Options = Field({}, description="Options of the transfer layer.")
     tune_options: Options = Field({}, description="Options of the tuner.")
 
@@ -169,7 +175,7 @@ class TrainConfig(Document):
         "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
     )
     steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description=f"Optimiser steps; {DEFAULT_STEPS} if no epochs are given."
+        None, ge=1, le=MOST_STEPS, description="Optimiser steps; by default 100 and two for each image, at most 1000."
     )
     epochs: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Passes over the training split, instead of steps."
@@ -272,8 +278,6 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     if filled.get("protocol") == "simmat-compat":
         length = {"epochs"} if filled.get("steps") is not None else set()
         filled |= {k: v for k, v in COMPAT_DEFAULTS.items() if filled.get(k) is None and k not in length}
-    if filled.get("steps") is None and filled.get("epochs") is None:
-        filled["steps"] = DEFAULT_STEPS
     if filled.get("from_scratch") is True:
         filled.setdefault("tune", "full")
     return filled
@@ -300,6 +304,11 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def default_steps(images: int) -> int:
+    """Return the steps of a training on so many images where the user sets neither steps nor epochs."""
+    return min(100 + 2 * images, 1000)
+
+
 def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Merge a run's settings: the command line overrides the file, the file the defaults.
 
@@ -318,7 +327,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
         replaced |= set(_PARTS_OF_AUGMENT)
     in_file = {key: value for key, value in in_file.items() if key not in replaced}
     for table, part in _TABLES.items():
-        if part in given and given[part] != in_file.get(part, TrainConfig.model_fields[part].default):
+        if part in given and part in in_file and given[part] != in_file[part]:
             in_file.pop(table, None)  # the file's options are those of the replaced part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}

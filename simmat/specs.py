@@ -191,6 +191,8 @@ class FoundationSpec:
         options: further plain values for the builder.
         learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; for
             pretrained weights, where the user gives none.
+        mat: the transfer layer, with `mat_options`, where the user names none.
+        tune: the tuner, where the user names none.
     """
 
     name: str
@@ -207,6 +209,9 @@ class FoundationSpec:
     licence: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    mat: str = "mat-residual"
+    mat_options: Mapping[str, Any] = field(default_factory=dict)
+    tune: str = "lora"
     api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:

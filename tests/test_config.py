@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from simmat.config import DEFAULT_STEPS, TrainConfig, dump_toml, load_config
+from simmat.config import TrainConfig, default_steps, dump_toml, load_config
 from simmat.errors import ConfigError
 from simmat.sensors.channel_selection import parse_channels
 
@@ -33,11 +33,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     assert (config.batch_size, config.seed, config.prompts_per_image, config.lr) == (2, 9, 4, None)
 
 
-def test_steps_are_the_default_only_where_no_epochs_are_given() -> None:
-    """Both at once would leave the length of the run unsaid."""
-    assert (load_config(None, NEEDED).steps, load_config(None, NEEDED).epochs) == (DEFAULT_STEPS, None)
-    epochs = load_config(None, {**NEEDED, "epochs": 3})
-    assert (epochs.steps, epochs.epochs) == (None, 3)
+def test_more_images_are_trained_on_for_longer() -> None:
+    """A person waits for the first model of few images; many images are worth more steps."""
+    assert [default_steps(images) for images in (15, 87, 450, 5000)] == [130, 274, 1000, 1000]
 
 
 def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) -> None:
@@ -211,9 +209,8 @@ def test_options_of_a_part_are_merged_unless_the_part_is_another(tmp_path: Path)
     merged = load_config(path, {**NEEDED, "mat_options": {"depth": 3}})
     assert merged.mat_options == {"width": 8, "depth": 3}
     assert load_config(path, {**NEEDED, "mat": "linear"}).mat_options == {}
-    default = toml(tmp_path, "[tune_options]\nrank = 16\n")
-    assert load_config(default, {**NEEDED, "tune": "lora"}).tune_options == {"rank": 16}
-    assert load_config(default, {**NEEDED, "tune": "full"}).tune_options == {}
+    unnamed = toml(tmp_path, "[tune_options]\nrank = 16\n")
+    assert load_config(unnamed, {**NEEDED, "tune": "lora"}).tune_options == {"rank": 16}
 
 
 @pytest.mark.parametrize(

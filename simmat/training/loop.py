@@ -119,7 +119,7 @@ class _Run:
         self.model = assemble(self.setup.spec, self.setup.parts)
         self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
         if config.gradient_checkpointing:
-            _checkpoint_gradients(self.model, config.foundation, config.tune)
+            _checkpoint_gradients(self.model, config.foundation, self.setup.spec.tune)
         self.done = state.notes.step if state else 0
         self.best = state.notes.best if state else None
         self.stop = False

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.bundle import ImageDigests
-from simmat.config import TrainConfig
+from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
@@ -37,7 +37,7 @@ from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.declared import declarations_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat.specs import FoundationSpec
+from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.training.callbacks import Callback
 from simmat.types import MOST_SHRUNK, Frame
 
@@ -74,7 +74,7 @@ def _drawn(
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
-_VALIDATIONS = 10
+_VALIDATIONS, _CURVE = 10, 5
 _ENOUGH = 100
 """Work of a validation, see `_work`, that is enough to compare the steps of a run: about as many images."""
 _TRAINED = 3
@@ -111,12 +111,12 @@ class Setup:
     def val_every(self) -> int:
         """Steps between validations: from the config, or so many that validation is at most a fifth of the work.
 
-        At most `_VALIDATIONS` are made, and at least one at the end; that before the first step counts too.
+        At most `_VALIDATIONS` are made, and at least `_CURVE`, which show how the score rises.
         """
         if self.config.val_every is not None:
             return self.config.val_every
         validations = int(_work_allowed(self.config, self.steps) / self.val_work)
-        return math.ceil(self.steps / min(max(validations - 1, 1), _VALIDATIONS))
+        return math.ceil(self.steps / min(max(validations - 1, _CURVE), _VALIDATIONS))
 
     @property
     def val_passes(self) -> int:
@@ -212,7 +212,8 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
     """
     foundation = registry.foundation(config.foundation, fetch=known is None)
-    registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    config = with_recipe(config, foundation)
+    layer, tuner = registry.transfer_layer(config.mat or foundation.mat), registry.tuner(config.tune or foundation.tune)
     size = config.image_size or foundation.image_size
     foundation.check_image_size(size)
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
@@ -231,16 +232,26 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     train = subset_of(every, config)
     contents = index.contents
     digest = _weights_digest(foundation, weights, config)
-    configured = _configured_fields(config, registry, adapter, dataset, size, digest)
+    configured = _configured_fields(config, layer, tuner, adapter, dataset, size, digest)
     measured = known.model_dump(include=set(TAKEN)) if known else _measured_fields(config, foundation, index, train)
     spec = ModelSpec(**configured, **measured)
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
+    if config.steps is None and config.epochs is None:
+        config = config.model_copy(update={"steps": default_steps(len(train))})
     steps = _steps(config, len(train))
     val = _validated(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
     work = _work(index, val, config, spec)
     return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes)
+
+
+def with_recipe(config: TrainConfig, foundation: FoundationSpec) -> TrainConfig:
+    """Choose transfer layer and tuner as suits the foundation model, where the config names none."""
+    layer = {"mat": foundation.mat, "mat_options": {**foundation.mat_options, **config.mat_options}}
+    return config.model_copy(
+        update=(layer if config.mat is None else {}) | ({"tune": foundation.tune} if config.tune is None else {})
+    )
 
 
 def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec) -> tuple[Sample, ...]:
@@ -330,10 +341,15 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
 
 
 def _configured_fields(
-    config: TrainConfig, registry: Registry, adapter: ModalityAdapter, dataset: Dataset, size: int, digest: str | None
+    config: TrainConfig,
+    transfer: TransferLayerSpec,
+    tuner: TunerSpec,
+    adapter: ModalityAdapter,
+    dataset: Dataset,
+    size: int,
+    digest: str | None,
 ) -> dict[str, Any]:
     """Return the fields of the spec that come from config, plugins and files, compared on resume."""
-    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
     return {
         "modality": dataset.adapter.name,
         "modality_options": options_of(adapter),

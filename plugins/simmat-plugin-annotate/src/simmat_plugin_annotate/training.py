@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from simmat.config import DEFAULT_STEPS
+from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_log
 from simmat_plugin_annotate import child
@@ -59,7 +59,7 @@ class Training:
     adopt: Callable[[Path], Awaitable[None]]
     state: State = "idle"
     step: int = 0
-    steps: int = DEFAULT_STEPS
+    steps: int = default_steps(0)
     message: str = ""
     score: float | None = None
     before: float | None = None
@@ -119,7 +119,7 @@ class Training:
                 f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
             )
         self.run = _new_run(self.root)
-        self.state, self.step, self.steps, self.message = "running", 0, steps or DEFAULT_STEPS, "starting"
+        self.state, self.step, self.steps, self.message = "running", 0, steps or default_steps(images), "starting"
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
         self.images, self._began, self._stopped = images, time.monotonic(), False

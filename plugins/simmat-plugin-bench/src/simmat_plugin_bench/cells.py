@@ -18,7 +18,7 @@ from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, parse_json, read_bytes
 from simmat.sensors.declared import read_sensor
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat_plugin_bench.settings import Simulated, figures_of
+from simmat_plugin_bench.settings import STEPS, Simulated, figures_of
 
 FORMAT = 1
 _MOST_BYTES = 2**30
@@ -236,6 +236,7 @@ class Cell:
         values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"})
         if self.config.heads != "prompt":  # the default of a bench
             values["heads"] = self.config.heads
+        values = {name: value for name, value in values.items() if _OMITTED.get(name) != value}
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
         named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
         return {**named, **values, "modality": "+".join(map(_sensor, modality_parts(self.config.modality)))}
@@ -277,6 +278,10 @@ class Cell:
 def matches(cell: Cell, pattern: str | None) -> bool:
     """Return whether a part of a cell's name matches a shell pattern; None matches all."""
     return pattern is None or fnmatch(cell.name, f"*{pattern}*")
+
+
+_OMITTED = {"mat": "mat-residual", "tune": "lora", "steps": STEPS}
+"""Values that results do not name: the defaults of a bench."""
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
 from simmat_plugin_bench.reading import shortened
 from simmat_plugin_bench.settings import (
+    LENGTH,
+    STEPS,
     SUBSET_OPTIONS,
     BenchSettings,
     DataSet,
@@ -296,10 +298,9 @@ def _cells(
     for seed, lr in product(arm.seeds, arm.rates):
         folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}, path)
-        transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
-        complete_options(transfer, config.mat_options)
-        complete_options(tuner, config.tune_options)
         spec = registry.foundation(config.foundation)
+        complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
+        complete_options(registry.tuner(config.tune or spec.tune), config.tune_options)
         spec.check_image_size(config.image_size or spec.image_size)
         weights = _weights_sha256(spec, config, folder)
         yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
@@ -343,6 +344,8 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
     }
     values.setdefault("pictures", False)
     values.setdefault("heads", "prompt")  # the compared networks must not depend on the card
+    if not values.keys() & LENGTH and values.get("protocol") != "simmat-compat":
+        values["steps"] = STEPS
     if not arm.from_scratch and arm.foundation in settings.checkpoints:
         values["checkpoint"] = settings.checkpoints[arm.foundation]
     if arm.steps_factor != 1:

@@ -73,6 +73,8 @@ SUBSET_OPTIONS = ("train_images", "train_share")
 """Settings that select a part of the training images."""
 LENGTH = {"steps", "epochs"}
 """Settings of the length of a training, of which only one may be set."""
+STEPS = 500
+"""Steps where a bench sets no length: arms with few images and with many are trained for as long."""
 
 
 def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,5 +70,7 @@ LITE = FoundationSpec(
     weights=_WEIGHTS,
     promptable=_WEIGHTS is not None,
     licence="Apache-2.0",
-    learning_rates={"full": 1e-3},  # chosen on validation, docs/transfer.md
+    learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer.md
+    mat_options={"contrast": 0.15},
+    tune="full",
 )

@@ -29,5 +29,7 @@ UNET = FoundationSpec(
     dense_head=False,  # its embedding is that of the first convolution: all that follows depends on the prompt
     licence="Apache-2.0 AND MIT",
     learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer.md
+    mat="first-conv",
+    tune="full",
 )
 """It names no tuning targets, so LoRA, adapter, prompt, prefix and linear tuning refuse it."""
