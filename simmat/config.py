@@ -37,7 +37,7 @@ MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
 """Settings that do not change the result of a run, except for rounding."""
 
-FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
+FILES = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
 CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
@@ -45,7 +45,12 @@ CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class
 
 _TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "modality"}
 _PARTS_OF_AUGMENT = ("rotate", "paste")
-_EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
+_EXCLUDE_EACH_OTHER = (
+    ("steps", "epochs"),
+    ("checkpoint", "from_scratch"),
+    ("init", "from_scratch"),
+    ("train_images", "train_share"),
+)
 
 COMPAT_DEFAULTS: Mapping[str, Any] = {
     "mat": "mat",
@@ -141,6 +146,9 @@ class TrainConfig(Document):
     tune_options: Options = Field({}, description="Options of the tuner.")
 
     checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
+    init: AbsolutePath | None = Field(
+        None, description="Run or bundle whose weights the training starts from, of the same sensor and network."
+    )
     from_scratch: bool = Field(False, description="Use random foundation weights instead of pretrained ones.")
 
     channels: Channels | None = Field(
@@ -342,7 +350,7 @@ def dump_toml(config: TrainConfig) -> str:
 
 def _read_file(path: Path) -> dict[str, Any]:
     values, folder = read_toml(path, "config file"), path.absolute().parent
-    for key in ("data", "out", "checkpoint"):
+    for key in ("data", "out", "checkpoint", "init"):
         if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
             values[key] = str(folder / value)
     if isinstance(modality := values.get("modality"), str):

@@ -202,6 +202,12 @@ def _foundation_weights(
     return file
 
 
+def read_bundle(path: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
+    """Read spec and tensors of a bundle; none of an exported model. Raises BundleError if it is damaged."""
+    with bundle_folder(path.parent if path.name == JSON_NAME else path) as folder:
+        return _read(folder)
+
+
 def _read(folder: Path, *, again: bool = True) -> tuple[BundleSpec, dict[str, Tensor]]:
     """Read json and weights of one bundle; twice if need be, as a running training may swap the folder."""
     try:

@@ -31,6 +31,7 @@ from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
 from simmat.training.callbacks import Callback, Callbacks, LiveRun, RunPlan
+from simmat.training.initial import load_start
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
@@ -137,6 +138,8 @@ class _Run:
         )
         if state:
             load_tensors(self.model, state.model, str(self.folder.state))
+        elif config.init is not None:
+            load_start(self.model, config.init)
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,

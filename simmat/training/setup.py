@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.bundle import ImageDigests
+from simmat.bundle import ImageDigests, read_bundle_spec
 from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -39,6 +39,7 @@ from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.training.callbacks import Callback
+from simmat.training.initial import check_start, measured_by, with_network_of
 from simmat.types import MOST_SHRUNK, Frame
 
 
@@ -211,6 +212,8 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
 
     `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
     """
+    start = read_bundle_spec(config.init) if config.init is not None and known is None else None
+    config = config if start is None else with_network_of(config, start)
     foundation = registry.foundation(config.foundation, fetch=known is None)
     config = with_recipe(config, foundation)
     layer, tuner = registry.transfer_layer(config.mat or foundation.mat), registry.tuner(config.tune or foundation.tune)
@@ -234,7 +237,11 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     digest = _weights_digest(foundation, weights, config)
     configured = _configured_fields(config, layer, tuner, adapter, dataset, size, digest)
     measured = known.model_dump(include=set(TAKEN)) if known else _measured_fields(config, foundation, index, train)
+    if start is not None:
+        measured |= measured_by(start)
     spec = ModelSpec(**configured, **measured)
+    if start is not None:
+        check_start(config, start, spec)
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     if config.steps is None and config.epochs is None:

@@ -1,0 +1,58 @@
+"""A training that starts from a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.bundle import read_bundle
+from simmat.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("first")
+    settings = config(gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense")
+    training.train(settings, registry())
+    return root
+
+
+def test_a_training_continues_where_a_bundle_is(first: Path, tmp_path: Path) -> None:
+    """A second training, on more images, must not lose what the first one learnt."""
+    settings = config(first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", tune=None)
+    training.train(settings, registry())
+    before = json.loads((first / "run/bundle/bundle.json").read_text())["metrics"]["val"]
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert records[0]["step"] == 0
+    assert records[0]["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
+    assert records[0]["semantic"] == before["semantic"]
+    assert read_bundle(tmp_path / "run")[0].tune == "lora"
+
+
+def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) -> None:
+    """Labels of a class that is new must not end what was learnt of clicks."""
+    settings = config(
+        first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", regions="classes"
+    )
+    training.train(settings, registry())
+    (_, then), (_, now) = read_bundle(first / "run"), read_bundle(tmp_path / "run")
+    heads = {"dense.classes.weight", "dense.classes.bias"}
+    assert {name for name in then if then[name].shape != now[name].shape} == heads
+    layer = [name for name in then if name.startswith("mat.")]
+    assert layer
+    for name in layer:
+        assert torch.allclose(then[name], now[name], atol=2e-3)  # a step at a rate of 1e-3 from there
+
+
+def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> None:
+    """Its weights would not fit, and a part of them would be worse than none."""
+    with pytest.raises(ConfigError, match=r"--init .*tune = lora.*full"):
+        training.train(config(first / "set", tmp_path / "run", init=first / "run", tune="full"), registry())
+    with pytest.raises(ConfigError, match=r"--init .*sensor channels"):
+        training.train(config(first / "set", tmp_path / "run", init=first / "run", modality="raster"), registry())
+    assert not (tmp_path / "run").exists()
