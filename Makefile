@@ -110,7 +110,7 @@ smoke: install
 define smoke
 	out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
 	"$(1)/simmat" data simulate --modality thermal --count 12 --size 96 96 --out "$$out/data" && \
-	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite --mat mat-residual --tune lora \
+	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite \
 		--image-size 64 --steps 4 --batch-size 2 --out "$$out/run" && \
 	test -s "$$out/run/report.html" && \
 	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \

@@ -29,7 +29,7 @@ PAGE = "index.html"
 SCENES = 48
 
 TRAINING = {
-    "lite": (80, ("--tune", "lora", "--batch-size", "2", "--val-every", "20")),
+    "lite": (80, ("--batch-size", "2", "--val-every", "20")),
     "sam_vit_tiny": (300, ("--tune", "full", "--batch-size", "2", "--lr", "1e-3", "--val-every", "50")),
 }
 """Foundation model -> steps and settings for about two minutes on two cores; the first one installed is taken."""
@@ -74,7 +74,7 @@ def main() -> None:
         steps, settings = TRAINING[foundation]
         terminal.run(
             "Train on them", "train", "--modality", "thermal", "--data", data, "--foundation", foundation,
-            "--mat", "mat-residual", *settings, "--steps", str(options.steps or steps), "--out", run,
+            *settings, "--steps", str(options.steps or steps), "--out", run,
         )  # fmt: skip
     file, (x, y) = pick_click(open_dataset(data, load_plugins().modality("thermal")))
     terminal.run(
