@@ -7,9 +7,9 @@ The released recipe (arXiv 2409.08083): one random click an image, BCE and dice,
 rate halved every 10 epochs, no augmentation, squashed images. It is trained for --steps; the mean of its last three
 validations (mIoU of one click) is its final score. Then SimMAT's defaults, and each --arm, which is the defaults with
 some settings changed, are trained until they reach the largest of --shares, or with --whole to the end, at most
---steps. All train `lite` at the same rate (--lr; 1e-3, where LoRA's own is 3e-4) with batches of 4, and the prompt head
-alone, where an arm does not say otherwise: the released recipe its layer `mat` and LoRA, the defaults what suits `lite`.
-The defaults before these are --arm "mat=mat-residual tune=lora lr=3e-4". Validation is not counted.
+--steps. All train `lite` at the same rate (--lr; 1e-3, where LoRA's own is 3e-4) with batches of 4, and the prompt
+head alone, where an arm does not say otherwise: the released recipe its layer `mat` and LoRA, the defaults what suits
+`lite`. The defaults before these are --arm "mat=mat-residual tune=lora lr=3e-4". Validation is not counted.
 """
 
 from __future__ import annotations

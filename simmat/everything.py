@@ -3,7 +3,7 @@
 Places to click are the peaks of a dense head's distance map, and a place in each connected part of its class map
 without a peak; or a grid of points where the network has no such head, as in SAM's automatic masks (Kirillov et al.
 2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of answers that cover the same object the best
-one stays.
+one stays. A part of the class map that no answer covers is an object, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from simmat.types import BoolArray, FloatArray, Frame, Window
 
 PROMPTS_AT_ONCE = 16
 OBJECT = 0.5
-"""Smallest probability of being an object of a pixel over which masks grow."""
+"""Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
+COVERED = 0.1
+"""Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
 Decode = Callable[[FloatArray], MaskPrediction]
 """(K, 2) xy of the S×S input -> the answers to K clicks there."""
@@ -63,15 +65,27 @@ class EverythingSettings:
     most: int | None = None
 
 
-def click_places(distance: Tensor, objectness: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
+def object_parts(objectness: Tensor, least: int) -> BoolArray:
+    """Return (P, h, w) the connected parts, of `least` pixels or more, of what a class map calls an object.
+
+    Args:
+        objectness: (h, w) probability of being an object.
+        least: smallest number of pixels; pixels are connected by their sides.
+    """
+    labels, count = ndimage.label((objectness > OBJECT).cpu().numpy())
+    large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
+    parts: BoolArray = labels == large[:, None, None]
+    return parts
+
+
+def click_places(distance: Tensor, parts: BoolArray, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
     """Find where to click: the local maxima of a distance map, and the maximum of each part of objects without one.
 
     Args:
         distance: (h, w) in 0..1.
-        objectness: (h, w) probability of being an object.
+        parts: (P, h, w) of `object_parts`.
         lowest: value of a local maximum, at least.
-        spread: odd side of the window in which a local maximum is the largest value. A connected part of the pixels
-            that are objects has at least as many pixels as this window.
+        spread: odd side of the window in which a local maximum is the largest value.
 
     Returns:
         (N, 2) xy in pixels of the map and (N,) values, highest first.
@@ -79,17 +93,22 @@ def click_places(distance: Tensor, objectness: Tensor, *, lowest: float, spread:
     smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
     largest = F.max_pool2d(smooth, spread, 1, spread // 2)
     peaks = ((smooth == largest) & (distance[None, None] >= lowest))[0, 0]
-    parts, count = ndimage.label((objectness > OBJECT).cpu().numpy())  # by four neighbours
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[np.unique(parts[peaks.cpu().numpy()])] = 0
-    missed = np.flatnonzero(sizes[1:] >= spread**2) + 1
-    for row, column in ndimage.maximum_position(smooth[0, 0].cpu().numpy(), parts, missed):
-        peaks[row, column] = True
+    known, heights = peaks.cpu().numpy(), smooth[0, 0].cpu().numpy()
+    for part in parts:
+        if not (part & known).any():
+            peaks.view(-1)[int(np.where(part, heights, -np.inf).argmax())] = True
     rows, columns = torch.nonzero(peaks, as_tuple=True)
     values = distance[rows, columns]
     order = values.argsort(descending=True, stable=True)
     points = torch.stack([columns, rows], dim=1)[order].cpu().numpy().astype(np.float32)
     return points, values[order].cpu().numpy().astype(np.float32)
+
+
+def uncovered(parts: BoolArray, masks: npt.NDArray[np.bool_]) -> list[int]:
+    """Return which of (P, h, w) parts (N, h', w') masks over the same input cover by less than `COVERED`."""
+    union = torch.from_numpy(masks.any(0))[None, None].float()
+    shown = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
+    return [index for index, part in enumerate(parts) if float(shown[part].mean()) < COVERED]
 
 
 def grid_points(frame: Frame, count: int | None = None) -> FloatArray:

@@ -9,7 +9,7 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import click_places, grid_points, grown, label_values, suppress
+from simmat.everything import click_places, grid_points, grown, label_values, object_parts, suppress, uncovered
 from simmat.nn.dense_head import classes_of
 from simmat.types import Frame
 
@@ -19,7 +19,7 @@ def test_every_bump_has_one_peak() -> None:
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     bumps = [(10.0, 10.0), (10.0, 25.0), (30.0, 20.0)]
     distance = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]).amax(0)
-    nothing = torch.zeros_like(distance)
+    nothing = np.zeros((0, 40, 40), np.bool_)
     points, values = click_places(distance, nothing, lowest=0.3, spread=5)
     assert sorted(map(tuple, points.tolist())) == sorted((b, a) for a, b in bumps)
     assert (np.diff(values) <= 0).all()
@@ -33,9 +33,15 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
     distance[30, 12] = 0.2
     for part in (np.s_[2:12, 2:12], np.s_[24:36, 6:18], np.s_[20:23, 30:33]):  # with a peak, without, a speck
         objectness[part] = 0.9
-    points, _ = click_places(distance, objectness, lowest=0.1, spread=5)
+    parts = object_parts(objectness, 25)
+    assert [part.sum() for part in parts] == [100, 144]
+    points, _ = click_places(distance, parts, lowest=0.1, spread=5)
     assert len(points) == 2
     np.testing.assert_allclose(points[1], (12, 30), atol=1)
+    masks = np.zeros((1, 80, 80), np.bool_)
+    masks[0, 4:24, 4:24] = True
+    assert uncovered(parts, masks) == [1]
+    assert uncovered(parts, masks[:0]) == [0, 1]
 
 
 def test_a_grid_of_clicks_stays_on_the_image() -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
 from simmat.predictor.reading import ImageReader
-from simmat.types import FloatArray, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
@@ -126,43 +127,84 @@ class EncodedImage:
         """Find every object, best first, in pixels of the original image.
 
         With a dense head the clicks are the peaks of its distance map, and a place in every part of its class map that
-        has no peak; without one, a grid.
+        has no peak; a part that no answer covers is an object by itself. Without one, the clicks are a grid.
         """
+        from simmat import everything
+
+        if self._dense is None or self._classes is None:
+            clicks = everything.grid_points(self.prepared.frame, settings.grid)
+            found, _ = self._answer_clicks(clicks, settings, stable=True)
+            return sorted(found, key=lambda one: -one.score)
+        return self._find_by_classes(self._dense, self._classes, settings)
+
+    def _answer_clicks(
+        self, clicks: FloatArray, settings: EverythingSettings, *, stable: bool
+    ) -> tuple[list[FoundObject], BoolArray]:
+        """Return the objects at (N, 2) xy of the input, and their (F, h, w) masks at the decoder's own size."""
         from simmat import everything
         from simmat.data.instances import FoundObject
 
-        frame, dense, spec = self.prepared.frame, self._dense, self._classes
-        if dense is None:
-            points = everything.grid_points(frame, settings.grid)
-        else:
-            distance = dense.distance[0, 0].sigmoid()  # (h, w)
-            chances = dense.classes[0].float().softmax(0)  # (K, h, w)
-            objects = 1 - chances[0] if spec is not None and spec.background else torch.zeros_like(distance)
-            stride = frame.size / distance.shape[-1]
-            height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-            points, _ = everything.click_places(
-                distance[:height, :width], objects[:height, :width], lowest=settings.peak, spread=settings.spread
-            )
-            points = (points[: settings.most] + 0.5) * stride - 0.5
-        answers = everything.answer_clicks(points, self.decode_clicks, frame, settings, stable=dense is None)
+        frame = self.prepared.frame
+        answers = everything.answer_clicks(clicks, self.decode_clicks, frame, settings, stable=stable)
         kept = everything.suppress(answers.low, answers.scores, settings.overlap)
-        clicks = frame.points_to_original(answers.points)
-        found: list[FoundObject] = []
+        places = frame.points_to_original(answers.points)
+        found = []
         for row in kept:
-            x, y = clicks[row].tolist()
+            x, y = places[row].tolist()
             found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
-        if dense is not None and spec is not None and found:
-            seen = classes_of(answers.low[kept], chances, spec.background)
-            index, chance, objectness = (part.tolist() for part in seen)
-            known = zip(found, index, chance, objectness, strict=True)
-            found = [_classified(*one, spec) for one in known if one[-1] >= settings.objectness]
-            found.sort(key=lambda one: -one.score)
-            if spec.background and settings.reach:
-                objects = restore_logits(1 - chances[None, :1], frame)[0, 0] > everything.OBJECT
-                reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
-                regions = everything.grown([one.instance for one in found], objects, reach)
-                found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
+        return found, answers.low[kept]
+
+    def _find_by_classes(self, dense: DenseAnswer, spec: DenseSpec, settings: EverythingSettings) -> list[FoundObject]:
+        from simmat import everything
+
+        frame = self.prepared.frame
+        distance = dense.distance[0, 0].sigmoid()  # (h, w)
+        chances = dense.classes[0].float().softmax(0)  # (K, h, w)
+        stride = frame.size / distance.shape[-1]
+        height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+        objectness = 1 - chances[0] if spec.background else torch.zeros_like(distance)
+        objectness[height:] = 0
+        objectness[:, width:] = 0
+        parts = everything.object_parts(objectness, settings.spread**2)
+        points, _ = everything.click_places(
+            distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
+        )
+        found, low = self._answer_clicks((points[: settings.most] + 0.5) * stride - 0.5, settings, stable=False)
+        if found:
+            found, low = _classified(found, low, chances, spec, settings.objectness)
+        missed = parts[everything.uncovered(parts, low)]
+        if len(missed):
+            objects, missed = self._objects_of(missed, objectness, distance, settings)
+            found += _classified(objects, missed, chances, spec, 0.0)[0]
+        found.sort(key=lambda one: -one.score)
+        if found and spec.background and settings.reach:
+            inside = restore_logits(1 - chances[None, :1], frame)[0, 0] > everything.OBJECT
+            reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+            regions = everything.grown([one.instance for one in found], inside, reach)
+            found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
         return sorted(found, key=lambda one: -one.score)
+
+    def _objects_of(
+        self, parts: BoolArray, objectness: Tensor, distance: Tensor, settings: EverythingSettings
+    ) -> tuple[list[FoundObject], BoolArray]:
+        """Return the large enough of (P, h, w) parts of a class map: as objects of the lowest score, and as parts."""
+        from simmat.data.instances import FoundObject
+        from simmat.data.mask_grid import MaskGrid
+        from simmat.everything import OBJECT
+
+        frame = self.prepared.frame
+        inside = torch.from_numpy(parts).to(objectness.device)
+        values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
+        highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
+        places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
+        clicks = frame.points_to_original(((places + 0.5) * (frame.size / len(distance)) - 0.5).astype(np.float32))
+        found, kept = [], []
+        for row, (region,) in enumerate(MaskGrid(frame).masks(values)):
+            if region is not None and region.area >= settings.min_area:
+                x, y = clicks[row].tolist()
+                found.append(FoundObject(region, settings.min_score, (x, y)))
+                kept.append(row)
+        return found, parts[kept]
 
 
 class EncodedWindows:
@@ -227,13 +269,31 @@ class EncodedWindows:
             return self._predictor.encode(image, cache)
 
 
-def _classified(found: FoundObject, index: int, chance: float, objectness: float, spec: DenseSpec) -> FoundObject:
-    """Return an object with its class, if there are classes, and a score that counts both."""
-    value = spec.classes[index - int(spec.background)]
-    known = value is not None
-    return replace(
-        found,
-        instance=replace(found.instance, class_id=value),
-        score=found.score * objectness * (chance if known else 1.0),
-        class_probability=chance if known else None,
-    )
+def _classified(
+    found: Sequence[FoundObject], masks: BoolArray, chances: Tensor, spec: DenseSpec, least: float
+) -> tuple[list[FoundObject], BoolArray]:
+    """Give objects their class, where there are classes, and a score that counts both.
+
+    Args:
+        found: F objects.
+        masks: (F, h, w) over the whole input.
+        chances: (K, h', w') class probabilities over the same input.
+        least: smallest probability of being an object.
+
+    Returns:
+        Those that are objects, and their masks.
+    """
+    kept, first = [], int(spec.background)
+    for row, (index, chance, objectness) in enumerate(zip(*classes_of(masks, chances, spec.background), strict=True)):
+        if objectness < least:
+            continue
+        value = spec.classes[int(index) - first]
+        known = value is not None
+        one = replace(
+            found[row],
+            instance=replace(found[row].instance, class_id=value),
+            score=found[row].score * float(objectness) * (float(chance) if known else 1.0),
+            class_probability=float(chance) if known else None,
+        )
+        kept.append((row, one))
+    return [one for _, one in kept], masks[[row for row, _ in kept]]

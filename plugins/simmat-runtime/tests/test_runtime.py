@@ -64,10 +64,15 @@ def test_clicks_are_those_of_simmat(seed: int) -> None:
     distance[12:] *= 0.3
     objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float()
     objects[:13] = 0.0
-    expected, _ = reference.click_places(distance, objects, lowest=0.3, spread=3)
+    parts = reference.object_parts(objects, 9)
+    np.testing.assert_array_equal(everything.object_parts(objects.numpy(), 9), parts)
+    expected, _ = reference.click_places(distance, parts, lowest=0.3, spread=3)
     assert (expected[:, 1] > 13).any()
-    found = everything.click_places(distance.numpy(), objects.numpy(), lowest=0.3, spread=3)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, lowest=0.3, spread=3), expected)
+    masks = np.zeros((1, 48, 62), np.bool_)
+    masks[0, 25:, :30] = True
+    assert 0 < len(reference.uncovered(parts, masks)) < len(parts)
+    assert everything.uncovered(parts, masks) == reference.uncovered(parts, masks)
 
 
 def test_suppression_and_growth_are_those_of_simmat() -> None:

@@ -1,7 +1,8 @@
 """Find every object of an image without prompts, as `simmat.everything` does, in numpy.
 
 Clicks are the peaks of the dense head's distance map and a place in each part of its class map without a peak; or a
-grid without a dense head. Of masks that cover the same object the best one is kept.
+grid without a dense head. Of masks that cover the same object the best one is kept. A part of the class map that no
+mask covers is an object, too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from simmat_runtime.objects import FoundObject, Window
 PROMPTS_AT_ONCE = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
-"""Least probability of being an object for a pixel over which masks grow."""
+"""Least probability of being an object for a pixel over which masks grow, and of connected parts of a class map."""
+COVERED = 0.1
+"""Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
 
 @dataclass(frozen=True)
@@ -56,60 +59,113 @@ class Settings:
 
 def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     """Find every object of an image, best first."""
-    frame, spec, dense = image.frame, image.network.manifest.dense, image.dense
-    if dense is None:
-        points = grid_points(frame, settings.grid)
+    spec, dense = image.network.manifest.dense, image.dense
+    if dense is None or spec is None:
+        low, found = _answers(image, grid_points(image.frame, settings.grid), settings, stable=True)
+        kept = suppress(low, [one.score for one in found], settings.overlap)
+        found = [found[row] for row in kept]
     else:
-        distance, chances = sigmoid(dense[1]), softmax(dense[0])
-        objects = 1 - chances[0] if spec is not None and spec.background else np.zeros_like(distance)
-        stride = frame.size / distance.shape[-1]
-        height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-        points = click_places(
-            distance[:height, :width], objects[:height, :width], lowest=settings.peak, spread=settings.spread
-        )
-        points = ((points[: settings.most] + 0.5) * stride - 0.5).astype(np.float32)
-    low, found = _answers(image, points, settings, stable=dense is None)
-    kept = suppress(low, [one.score for one in found], settings.overlap)
-    found = [found[row] for row in kept]
-    if dense is not None and spec is not None and found:
-        found = _classified(found, low[kept], chances, spec, settings.objectness)
-        if spec.background and settings.reach:
-            objects = image.restore(1 - chances[:1])[0] > OBJECT
-            reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
-            found = grown(found, objects, reach)
+        found = _find_by_classes(image, sigmoid(dense[1]), softmax(dense[0]), spec, settings)
     return sorted(found, key=lambda one: -one.score)
 
 
-def click_places(distance: FloatArray, objectness: FloatArray, *, lowest: float, spread: int) -> FloatArray:
+def _find_by_classes(
+    image: EncodedImage, distance: FloatArray, chances: FloatArray, spec: Dense, settings: Settings
+) -> list[FoundObject]:
+    """Find objects by a distance map (h, w) and class probabilities (K, h, w)."""
+    frame = image.frame
+    stride = frame.size / distance.shape[-1]
+    height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+    objectness = 1 - chances[0] if spec.background else np.zeros_like(distance)
+    objectness[height:] = 0
+    objectness[:, width:] = 0
+    parts = object_parts(objectness, settings.spread**2)
+    points = click_places(
+        distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
+    )
+    clicks = ((points[: settings.most] + 0.5) * stride - 0.5).astype(np.float32)
+    low, found = _answers(image, clicks, settings, stable=False)
+    kept = suppress(low, [one.score for one in found], settings.overlap)
+    found, low = _classified([found[row] for row in kept], low[kept], chances, spec, settings.objectness)
+    missed = parts[uncovered(parts, low)]
+    objects, missed = _objects_of(image, missed, objectness, distance, settings)
+    found += _classified(objects, missed, chances, spec, 0.0)[0]
+    if found and spec.background and settings.reach:
+        inside = image.restore(1 - chances[:1])[0] > OBJECT
+        reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+        found = grown(sorted(found, key=lambda one: -one.score), inside, reach)
+    return found
+
+
+def object_parts(objectness: FloatArray, least: int) -> BoolArray:
+    """Return (P, h, w) the connected parts, of `least` pixels or more, of the pixels that are objects."""
+    labels = _connected(objectness > OBJECT)
+    numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
+    parts: BoolArray = labels == numbers[sizes >= least][:, None, None]
+    return parts
+
+
+def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
+    """Return (h, w) labels, ascending by first pixel, of the parts that four neighbours connect; 0 outside."""
+    last = inside.size + 1
+    labels = np.where(inside, np.arange(1, last).reshape(inside.shape), last)
+    while True:
+        around = np.pad(labels, 1, constant_values=last)
+        least = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], labels])
+        least[~inside] = last
+        if np.array_equal(least, labels):
+            return np.where(inside, labels, 0)
+        labels = least
+
+
+def click_places(distance: FloatArray, parts: BoolArray, *, lowest: float, spread: int) -> FloatArray:
     """Return the (N, 2) xy of where to click, highest first.
 
-    They are the local maxima of a distance map (h, w) of at least `lowest`, and the maximum of each connected part of
-    the pixels that are objects by `objectness` (h, w) that has none and at least `spread`² pixels.
+    They are the local maxima of a distance map (h, w) of at least `lowest`, and the maximum of each part (P, h, w)
+    without one.
     """
     around = np.lib.stride_tricks.sliding_window_view
     counts = around(np.pad(np.ones_like(distance), 1), (3, 3)).sum((2, 3))
     smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts  # a plateau gets one peak
     largest = around(np.pad(smooth, spread // 2, constant_values=-np.inf), (spread, spread)).max((2, 3))
     peaks = (smooth == largest) & (distance >= lowest)
-    parts = _connected(objectness > OBJECT)
-    numbers, sizes = np.unique(parts[parts > 0], return_counts=True)
-    for number in numbers[(sizes >= spread**2) & ~np.isin(numbers, parts[peaks])]:
-        peaks.flat[np.where(parts == number, smooth, -np.inf).argmax()] = True
+    known = peaks.copy()
+    for part in parts:
+        if not (part & known).any():
+            peaks.flat[np.where(part, smooth, -np.inf).argmax()] = True
     rows, columns = np.nonzero(peaks)
     order = np.argsort(-distance[rows, columns], kind="stable")
     return np.stack([columns, rows], axis=1)[order].astype(np.float32)
 
 
-def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
-    """Return (h, w) the largest index, from 1, of the pixels of each part that four neighbours connect; 0 outside."""
-    labels = np.where(inside, np.arange(1, inside.size + 1).reshape(inside.shape), 0)
-    while True:
-        around = np.pad(labels, 1)
-        spread = np.maximum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], labels])
-        spread[~inside] = 0
-        if np.array_equal(spread, labels):
-            return labels
-        labels = spread
+def uncovered(parts: BoolArray, masks: BoolArray) -> list[int]:
+    """Return which of (P, h, w) parts (N, h', w') masks over the same input cover by less than `COVERED`."""
+    if not len(masks):
+        return list(range(len(parts)))
+    union, (height, width) = masks.any(0).astype(np.float32), parts.shape[1:]
+    if union.shape[0] >= height:
+        shown = union.reshape(height, union.shape[0] // height, width, union.shape[1] // width).mean((1, 3))
+    else:
+        shown = union.repeat(height // union.shape[0], 0).repeat(width // union.shape[1], 1)
+    return [index for index, part in enumerate(parts) if float(shown[part].mean()) < COVERED]
+
+
+def _objects_of(
+    image: EncodedImage, parts: BoolArray, objectness: FloatArray, distance: FloatArray, settings: Settings
+) -> tuple[list[FoundObject], BoolArray]:
+    """Return (P, h, w) parts of the class map that are large enough, as objects of the lowest score, and as parts."""
+    found, kept = [], []
+    for row, part in enumerate(parts):
+        mask = image.restore(np.where(part, objectness - OBJECT, np.float32(-OBJECT))[None])[0] > 0
+        y, x = np.unravel_index(np.where(part, distance, -1.0).argmax(), part.shape)
+        place = (np.asarray([[x, y]]) + 0.5) * (image.frame.size / len(distance)) - 0.5
+        ((click_x, click_y),) = image.frame.points_to_original(place.astype(np.float32)).tolist()
+        if (box := _box_of(mask)) is not None:
+            crop = mask[box[0] : box[2], box[1] : box[3]].copy()
+            if crop.sum() >= settings.min_area:
+                found.append(FoundObject(box, crop, image.frame.original_hw, settings.min_score, (click_x, click_y)))
+                kept.append(row)
+    return found, parts[kept]
 
 
 def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
@@ -175,23 +231,26 @@ def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[
 
 
 def _classified(
-    found: Sequence[FoundObject], low: BoolArray, chances: FloatArray, spec: Dense, least: float
-) -> list[FoundObject]:
-    """Return the found objects that are objects by the class map, with their class, best first."""
+    found: Sequence[FoundObject], masks: BoolArray, chances: FloatArray, spec: Dense, least: float
+) -> tuple[list[FoundObject], BoolArray]:
+    """Return the found objects that are objects by the class map, with their class, and their masks (N, h, w)."""
+    if not found:
+        return [], masks
     first = int(spec.background)
-    grid = resized(chances, (low.shape[1], low.shape[2])).reshape(len(chances), -1)
-    inside = low.reshape(len(low), -1).astype(np.float32)
+    grid = resized(chances, (masks.shape[1], masks.shape[2])).reshape(len(chances), -1)
+    inside = masks.reshape(len(masks), -1).astype(np.float32)
     mean = inside @ grid.T / inside.sum(1, keepdims=True)  # (N, K)
     index, best = mean[:, first:].argmax(1), mean[:, first:].max(1)
     objectness = mean[:, first:].sum(1).clip(1e-6, 1)
-    result: list[FoundObject] = []
-    for one, place, chance, certain in zip(found, index, best / objectness, objectness, strict=True):
+    result, kept = [], []
+    for row, (one, place, chance, certain) in enumerate(zip(found, index, best / objectness, objectness, strict=True)):
         value = spec.classes[place]
         score = one.score * float(certain) * (1.0 if value is None else float(chance))
         if certain >= least:
             probability = None if value is None else float(chance)
             result.append(replace(one, score=score, class_id=value, class_probability=probability))
-    return sorted(result, key=lambda one: -one.score)
+            kept.append(row)
+    return result, masks[kept]
 
 
 def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[FoundObject]:
