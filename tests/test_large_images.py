@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from runs import config, gray_set, registry
 
 import simmat
 from simmat import training
 from simmat.cli import run as run_command
+from simmat.cli.segmenter import picture
 from simmat.everything import EverythingSettings
 from simmat.io.images import write_image
-from simmat.predictor import Predictor
+from simmat.model import Parts
+from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.types import Prompt, Window
+from simmat.report.display import display_rgb
+from simmat.types import Prompt, SensorImage, Window
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
@@ -99,6 +104,25 @@ def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: P
     found, again = image.segment_everything(EVERY), model.segment_everything(EVERY)
     assert [(one.instance.window, one.score) for one in found] == [(one.instance.window, one.score) for one in again]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
+
+
+def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overlay of a scene with hundreds of bands took gigabytes."""
+    monkeypatch.setattr("simmat.cli.segmenter._PICTURE_PX", 100)
+    known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
+    np.save(tmp_path / "scene.npy", planes)
+    parts = Parts(known.foundation("sam_vit_tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
+    image = untuned.open_image(tmp_path / "scene.npy")
+    tracemalloc.start()
+    shown = picture(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    small = SensorImage.from_planes(planes[:, ::4, ::4], image.reader.read(Window(0, 0, 1, 1)).channels, origin="")
+    assert (shown == display_rgb(small)).all()
+    assert peak < planes.nbytes / 8
 
 
 def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Predictor, tmp_path: Path) -> None:

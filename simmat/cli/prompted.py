@@ -185,7 +185,8 @@ class PromptWork(Work):
         if image.georeference is not None:
             mask_file = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
             written += [mask_file.name] if mask_file else []
-        visible = image.select([i for i, channel in enumerate(image.channels) if channel.name not in missing])
+        kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
+        visible = image.select(kept) if missing else image  # `select` copies all planes
         with atomic_path(out / written[0]) as path:
             Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
         with atomic_path(out / written[1]) as path:

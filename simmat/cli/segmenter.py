@@ -33,6 +33,7 @@ from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors, release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage
+from simmat.predictor.reading import FileImage
 from simmat.results import (
     ImageRecords,
     ImageResult,
@@ -261,24 +262,26 @@ def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) 
 
 
 def picture(image: LargeImage) -> PictureArray:
-    """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side."""
-    from simmat.report.display import display_rgb
+    """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side; it holds shown bands only."""
+    from simmat.report.display import display_channels, show_channels
 
-    height, width = image.reader.size_hw
+    reader, (height, width) = image.reader, image.reader.size_hw
+    channels = reader.read(Window(0, 0, 1, 1)).channels
+    shown = display_channels(channels)
+    picks = sorted(set(shown))
+    if isinstance(reader, FileImage):
+        reader = replace(reader, adapter=reader.adapter.reading_only(picks))
     step = -(-max(height, width) // _PICTURE_PX)
-    if step == 1:
-        return display_rgb(image.reader.read(Window(0, 0, height, width)))
-    rows = []
-    band_height = max(image.tile // step, 1) * step
-    for y in range(0, height, band_height):
-        parts = []
-        for x in range(0, width, band_height):
-            part = image.reader.read(Window(y, x, min(y + band_height, height), min(x + band_height, width)))
-            parts.append((part.data[:, ::step, ::step], part.valid[:, ::step, ::step], part.channels))
-        channels = parts[0][2]
-        rows.append([np.concatenate([part[kind] for part in parts], axis=2) for kind in (0, 1)])
-    data, valid = (np.concatenate([row[kind] for row in rows], axis=1) for kind in (0, 1))
-    return display_rgb(SensorImage(np.ascontiguousarray(data), np.ascontiguousarray(valid), channels))
+    side = max(image.tile // step, 1) * step
+    data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)
+    valid = np.zeros(data.shape, np.bool_)
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
+            where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
+            data[:, *where], valid[:, *where] = part.data[picks, ::step, ::step], part.valid[picks, ::step, ::step]
+    small = SensorImage(data, valid, tuple(channels[index] for index in picks))
+    return show_channels(small, [picks.index(index) for index in shown])
 
 
 def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ that a border cuts become one.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -337,9 +338,12 @@ class LargeImage:
             return self.reader.read(self.windows[0])
         side = min(size, height, width)
         starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]
-        parts = [self.reader.read(Window(y, x, y + side, x + side)) for y in starts[0] for x in starts[1]]
-        data, valid = (np.concatenate([getattr(part, name) for part in parts], axis=2) for name in ("data", "valid"))
-        return SensorImage(data, valid, parts[0].channels, self.reader.origin)
+        parts = []
+        for y, x in itertools.product(*starts):
+            part = self.reader.read(Window(y, x, y + side, x + side))
+            parts.append((part.data[:, ::2, ::2].copy(), part.valid[:, ::2, ::2].copy()))
+        data, valid = (np.concatenate(planes, axis=2) for planes in zip(*parts, strict=True))
+        return SensorImage(data, valid, part.channels, self.reader.origin)
 
 
 def _touch(one: Window, other: Window) -> bool:
