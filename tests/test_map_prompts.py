@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,19 @@ def test_a_file_by_which_gdal_would_open_another_is_refused(tmp_path: Path, name
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said):
         read_prompt_features(tmp_path / name, None, PLACE, SIZE)
+
+
+def test_a_table_that_may_read_other_files_is_refused(tmp_path: Path) -> None:
+    """SpatiaLite, which is part of some GDAL, shows a file anywhere as a table."""
+    path, shape = tmp_path / "a.gpkg", shapely.to_wkb(np.array([shapely.Point(8, 47)]))
+    pyogrio.raw.write(path, shape, [], [], driver="GPKG", geometry_type="Point", crs="EPSG:4326")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        made = "CREATE VIRTUAL TABLE other USING VirtualShape('/elsewhere', 'UTF-8', 4326)"
+        database.execute("INSERT INTO sqlite_master VALUES ('table', 'other', 'other', 0, ?)", [made])
+        database.commit()
+    with pytest.raises(DataError, match="VirtualShape"):
+        read_prompt_features(path, None, PLACE, SIZE)
 
 
 def test_addresses_in_properties_are_no_reason_to_refuse(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError, DataError, did_you_mean
+from simmat.errors import ConfigError, DataError, did_you_mean, shortened
 from simmat.io.files import require_file
 
 NEEDED = ("pyogrio", "rasterio", "shapely")
@@ -25,6 +27,11 @@ _STARTS = {".geojson": b"{", ".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x
 """Ending -> first bytes. GDAL would open files of any other format too, some of which name further files."""
 _PERHAPS_ADDRESS = re.compile(rb"http|\\u00[4-7]", re.IGNORECASE)
 """What json with the address of a server contains, perhaps with letters as escapes."""
+_PLAIN_TABLE = re.compile(
+    r"\s*CREATE\s+(TABLE|VIEW|(UNIQUE\s+)?INDEX|TRIGGER|VIRTUAL\s+TABLE\s+(\"rtree_[^\"]*\"|rtree_\w+)\s+USING\s+rtree)\b",
+    re.IGNORECASE,
+)
+"""What makes a table of SQLite that holds its own rows, a view, or a spatial index."""
 _BESIDE = (".dbf", ".shx", ".prj", ".cpg")
 """Endings of the files of a shapefile that decide what it says."""
 _MOST_DEGREES = (540.0, 90.01)
@@ -192,8 +199,22 @@ def _check_content(path: Path) -> None:
                 raise DataError(f"{path}: named {path.suffix}, but its content is not; save it again")
             if start == b"{":
                 _check_json(path, stream)
+        if path.suffix.lower() == ".gpkg":
+            _check_tables(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
+
+
+def _check_tables(path: Path) -> None:
+    """Raise DataError for a GeoPackage with a virtual table of a kind that may read other files."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            database.text_factory = partial(str, encoding="utf-8", errors="replace")
+            made = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: damaged, its tables cannot be listed ({error})") from error
+    if odd := next((sql for sql in made if _PLAIN_TABLE.match(sql) is None), None):
+        raise DataError(f"{path}: a table may read other files ({shortened(odd, 80)}); save the features again")
 
 
 def _check_json(path: Path, stream: BinaryIO) -> None:
