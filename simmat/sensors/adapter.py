@@ -20,6 +20,7 @@ from simmat.io.images import check_window, window_size
 from simmat.sensors.channel_selection import MissingChannels as MissingChannels
 from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
+from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -378,13 +379,15 @@ def load_sample(
         DataError: the sensor's reader ignores a number in `nodata`.
         PluginError: it raised anything else, or returned another type; the message names sensor, file and class.
     """
-    where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
+    who, paths = f"modality {adapter.name!r} ({type(adapter).__module__})", ", ".join(map(str, files.values()))
+    where = f"{who} failed on {paths}"
     try:
-        in_parts = window is not None and adapter.window_size(files) is not None
-        if window is not None and in_parts:
-            image = adapter.load_window(files, window, nodata=nodata, missing=missing)
-        else:
-            image = adapter.load(files, nodata=nodata, missing=missing)
+        with say_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
+            in_parts = window is not None and adapter.window_size(files) is not None
+            if window is not None and in_parts:
+                image = adapter.load_window(files, window, nodata=nodata, missing=missing)
+            else:
+                image = adapter.load(files, nodata=nodata, missing=missing)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:

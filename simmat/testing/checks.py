@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from simmat.terminal import SLOW_S, say_if_slow
+
 CaseT = TypeVar("CaseT")
 
 Status = Literal["ok", "failed", "skipped"]
@@ -90,7 +92,8 @@ def run_check(check: Check[CaseT], case: CaseT) -> Result:
         return Result(check.id, check.rule, status, seconds=time.perf_counter() - start, **more)
 
     try:
-        check.run(case)
+        with say_if_slow(f"{check.id} has been running for {SLOW_S:g} s; if it never ends, the plugin hangs there"):
+            check.run(case)
     except CheckSkipped as reason:
         return result("skipped", found=str(reason), error=reason)
     except CheckFailed as failure:
