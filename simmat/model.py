@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, PluginError, SimMATError
 from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.allocation import AllocationLimit, Room
@@ -30,13 +30,21 @@ class SimMAT(nn.Module):
 
     Attributes:
         output: what the transfer layer returns, see `TransferLayerSpec.output`.
+        layer: name of the transfer layer, for messages.
         dense: class map and object centres from the same embedding; None if the network answers prompts only.
     """
 
     def __init__(
-        self, mat: nn.Module, foundation: FoundationModel, output: Output, dense: DenseHead | None = None
+        self,
+        mat: nn.Module,
+        foundation: FoundationModel,
+        output: Output,
+        dense: DenseHead | None = None,
+        *,
+        layer: str = "",
     ) -> None:
         super().__init__()
+        self.layer = layer
         self.mat = mat
         self.foundation = cast(nn.Module, foundation)
         self.output = output
@@ -52,18 +60,39 @@ class SimMAT(nn.Module):
         Args:
             planes: (B, C, S, S) float, normalized; 0 at invalid and padded pixels.
             content: (B, S, S) bool, False on padding.
+
+        Raises:
+            PluginError: the transfer layer returned something else than its `output` says.
         """
         backbone = cast(FoundationModel, self.foundation).backbone
-        return backbone.encode(self._features(planes, content, backbone))
+        features = self._features(planes, content, backbone)
+        if self.output == "image":
+            return backbone.encode(features)
+        try:
+            return backbone.encode(features)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            expected = backbone.embed(planes.new_zeros(len(planes), 3, *planes.shape[2:])).shape
+            self._expect(features, expected, "features", error)
+            raise
 
     def _features(self, planes: Tensor, content: Tensor, backbone: Backbone) -> Tensor:
         if self.output == "features":
             replaced: Tensor = self.mat(planes, content)
             return replaced
         image, added = (self.mat(planes), None) if self.output == "image" else self.mat(planes, content)
+        self._expect(image, (len(planes), 3, *planes.shape[2:]), "an image")
         # A convolution's bias makes padding non-zero; the foundation model was trained with zero padding.
         features = backbone.embed(image * content[:, None])
         return features if added is None else features + added
+
+    def _expect(self, found: object, shape: tuple[int, ...], what: str, cause: Exception | None = None) -> None:
+        """Raise PluginError where the transfer layer did not return a tensor of a shape."""
+        if not isinstance(found, Tensor) or found.shape != shape:
+            got = f"one of {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise PluginError(
+                f"transfer layer {self.layer!r} must return {what}, a tensor of {tuple(shape)}, got {got}; this is a "
+                f"fault of its plugin, which `simmat plugins check {self.layer}` shows"
+            ) from cause
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts over the images of an embedding."""
@@ -154,7 +183,7 @@ def assemble(
         foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
     with _part("dense head", "dense", {}, own_room):
         dense = _dense_head(spec, foundation)
-    return SimMAT(mat, foundation, parts.transfer.output, dense)
+    return SimMAT(mat, foundation, parts.transfer.output, dense, layer=parts.transfer.name)
 
 
 def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | None:

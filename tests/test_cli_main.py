@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,32 @@ def test_a_bug_is_reported_as_one_with_the_way_to_its_traceback(
     monkeypatch.setenv("SIMMAT_DEBUG", "1")
     assert failing(ZeroDivisionError("x")) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_error_in_a_plugins_code_names_the_plugin(
+    remote: bool,
+    failing: Failing,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its author can mend it; we cannot. Workers of torch send the traceback as text."""
+    (tmp_path / "kit_faulty.py").write_text("import json\ndef fail():\n    json.loads('{')\n")
+    info = tmp_path / "simmat_plugin_faulty-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: simmat-plugin-faulty\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[simmat]\nfaulty = kit_faulty\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="Expecting") as raised:
+        importlib.import_module("kit_faulty").fail()
+    error: BaseException = raised.value
+    if remote:
+        error = ValueError(f"Original {''.join(traceback.format_exception(error))}")
+    assert failing(error) == 2
+    said = capsys.readouterr().err
+    assert re.match(r"error: the plugin simmat-plugin-faulty 1\.2 failed, .*JSONDecodeError: Expecting", said)
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

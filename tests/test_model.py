@@ -9,11 +9,11 @@ import pytest
 import torch
 from runs import registry
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, PluginError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import complete_options
-from simmat.specs import TunerSpec
+from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing import build_network
 
 REGISTRY = registry()
@@ -38,6 +38,35 @@ def inputs(channels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     content = torch.ones(2, 64, 64, dtype=torch.bool)
     content[:, 48:] = False
     return planes * content[:, None], content
+
+
+def build_quarter(*, channels: Any, **given: Any) -> torch.nn.Module:
+    """Build a layer that shrinks its image."""
+    return torch.nn.Conv2d(len(channels), 3, 4, stride=4)
+
+
+class Flat(torch.nn.Module):
+    """A layer whose features have another shape than the model's."""
+
+    def forward(self, planes: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
+        return planes
+
+
+def build_flat(**given: Any) -> torch.nn.Module:
+    """Build it."""
+    return Flat()
+
+
+@pytest.mark.parametrize(
+    ("builder", "output", "shapes"),
+    [("quarter", "image", r"\(2, 3, 64, 64\).*\(2, 3, 16, 16\)"), ("flat", "features", r"4.*\(2, 2, 64, 64\)")],
+)
+def test_a_layer_of_the_wrong_shape_is_named(builder: str, output: Any, shapes: str) -> None:
+    """What torch says of it reads as a bug in SimMAT."""
+    layer = TransferLayerSpec("my-layer", "mine", f"{__name__}:build_{builder}", output=output)
+    broken = build_network(REGISTRY.foundation("sam_vit_tiny"), image_size=64, channels=2, transfer=layer)
+    with pytest.raises(PluginError, match=f"'my-layer'.*{shapes}"):
+        broken.encode(*inputs())
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7])

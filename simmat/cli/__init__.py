@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ def _image_limit(gib: float) -> Iterator[None]:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: code 0 success, 1 a bug in SimMAT, 2 a mistake of the user, 130 interrupted."""
+    """Run a command and exit: 0 success, 1 a bug in SimMAT, 2 a mistake of the user or a plugin, 130 interrupted."""
     _repair_streams()
     codes: list[int] = []
     atexit.register(_leave_process_group, codes)  # registered first, it is called last
@@ -221,11 +222,42 @@ def _explain(error: Exception) -> tuple[str, int]:
     if full or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         what = "--image-size (data simulate: --size), --batch-size or --prompts-per-image"
         return f"out of memory: use a smaller {what} ({error})", 2
-    return (
-        f"this is a bug in SimMAT, not your mistake: {type(error).__name__}: {error}\n"
-        f"Set {DEBUG_VARIABLE}=1 and run the command again for a traceback.",
-        1,
-    )
+    again = f"Set {DEBUG_VARIABLE}=1 and run the command again for a traceback."
+    # Errors from other processes carry their traceback as text; the last line names the exception.
+    what = str(error).strip().rpartition("\n")[2] if _REMOTE in str(error) else f"{type(error).__name__}: {error}"
+    if plugin := _plugin_at_fault(error):
+        return f"the plugin {plugin} failed, which its author should know: {what}\n{again}", 2
+    return f"this is a bug in SimMAT, not your mistake: {what}\n{again}", 1
+
+
+_REMOTE = "Original Traceback (most recent call last)"
+"""What torch writes into an error that it raises again from a worker."""
+
+
+def _plugin_at_fault(error: Exception) -> str:
+    """Return package and version of the plugin whose code raised an error, itself or by a library; "" if none did."""
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    from simmat.plugins.hooks import PROJECT
+    from simmat.plugins.loader import describe_entry
+
+    owners = {PROJECT: ""}
+    for entry in entry_points(group=PROJECT):
+        owners.setdefault(re.split("[.:]", entry.value)[0], describe_entry(entry).owner)
+    places: dict[Path, str] = {}
+    for package, owner in owners.items():
+        with contextlib.suppress(ImportError, ValueError):  # a damaged package
+            if (spec := find_spec(package)) is not None and spec.origin is not None:
+                file = Path(spec.origin)
+                places[file.parent if file.name == "__init__.py" else file] = owner
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    files += re.findall(r'^ *File "([^"]+)", line', f"{error.__cause__ or ''}\n{error}", re.MULTILINE)
+    for file in map(Path, reversed(files)):  # from where it was raised outwards
+        for place in (file, *file.parents):
+            if place in places:
+                return places[place]
+    return ""
 
 
 def _usage(error: click.ClickException) -> str:
