@@ -17,7 +17,7 @@ from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
 from simmat.cli.prompts import PromptOptions, Prompts, pixel_prompts, read_prompts
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.io.files import check_writable
+from simmat.io.files import check_writable, stem_of
 from simmat.sensors.channel_selection import parse_channels
 from simmat.terminal import say
 from simmat.types import Prompt
@@ -267,7 +267,7 @@ def _images(
             raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
         if paths:
             raise ConfigError(f"give either FILES or --source, not both{example}")
-        return [(source[names[0]].stem, {name: source[name] for name in names})]
+        return [(stem_of(source[names[0]]), {name: source[name] for name in names})]
     if not paths:
         raise ConfigError(f"no file to segment; give one or more files or folders{example}")
     if len(names) > 1:
@@ -292,7 +292,7 @@ def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path) -> Iter
     extensions = predictor.adapter.sources[0].extensions
     for path in paths:
         if not path.is_dir():
-            yield path.stem, path
+            yield stem_of(path), path
             continue
         if (path / IMAGES).is_dir():
             path = path / IMAGES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.io.files import read_json
+from simmat.io.files import read_json, shown_url
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
@@ -87,7 +87,7 @@ def record_of(
     return {
         "format": FORMAT,
         "request": request,
-        "files": {source: str(file) for source, file in files.items()},
+        "files": {source: shown_url(file) for source, file in files.items()},
         "missing": sorted(predictor.inputs.missing_channels(missing)),
         "bundle": str(predictor.bundle.path) if predictor.bundle else None,
         "size_hw": list(size_hw),

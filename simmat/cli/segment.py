@@ -15,7 +15,7 @@ from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
 from simmat.executors import check_workers, dask_client
-from simmat.io.files import staged_files
+from simmat.io.files import staged_files, url_of
 from simmat.predictor.answers import Wanted
 from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
 from simmat.results import AUTO, possible_formats
@@ -189,7 +189,10 @@ def segment_all(
     if "coco" in possible_formats(job.formats) and job.wanted.objects is not None:
         check_coco(job.out, images)
     if executor != LOCAL:  # workers have working folders of their own
-        images = {name: {source: file.absolute() for source, file in files.items()} for name, files in images.items()}
+        images = {
+            name: {source: file if url_of(file) else file.absolute() for source, file in files.items()}
+            for name, files in images.items()
+        }
         model = {name: value.absolute() if isinstance(value, Path) else value for name, value in model.items()}
         job = replace(job, out=job.out.absolute())
     segmenter = Segmenter(predictor, job)

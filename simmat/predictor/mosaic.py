@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.data.instances import enclosing_window, shared_window
 from simmat.errors import DataError, SimMATError, all_problems
-from simmat.predictor.reading import FileImage, Files, Inputs
+from simmat.predictor.reading import Files, ImageReader, Inputs
 from simmat.types import Channel, Georeference, SensorImage, Window, same_channels
 
 _OFF_GRID = 0.05
@@ -25,7 +25,7 @@ class Mosaic:
     Only what is known of the tiles stays in memory. No file is read but the tiles.
     """
 
-    def __init__(self, tiles: Sequence[FileImage], channels: tuple[Channel, ...]) -> None:
+    def __init__(self, tiles: Sequence[ImageReader], channels: tuple[Channel, ...]) -> None:
         """Lay tiles side by side.
 
         Args:
@@ -91,7 +91,7 @@ def open_mosaic(inputs: Inputs, tiles: Sequence[Path | str | Files], missing: Se
     Raises:
         DataError: some files cannot be read or do not fit together; the message names all of them.
     """
-    opened: list[FileImage] = []
+    opened: list[ImageReader] = []
     channels: tuple[Channel, ...] | None = None
     problems = []
     for tile in tiles:
@@ -116,7 +116,7 @@ def _moved(window: Window, origin: Window) -> Window:
     return Window(window.y0 - origin.y0, window.x0 - origin.x0, window.y1 - origin.y0, window.x1 - origin.x0)
 
 
-def _window_on(grid: Georeference, tile: FileImage) -> Window:
+def _window_on(grid: Georeference, tile: ImageReader) -> Window:
     """Return where a tile lies, in pixels of a grid; raise DataError if its pixels are not those of the grid."""
     from rasterio.crs import CRS
 

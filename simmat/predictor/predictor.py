@@ -33,7 +33,7 @@ from simmat.predictor.prediction import (
     of_one_kind,
     unlike_training,
 )
-from simmat.predictor.reading import FileImage, Files, Inputs, LoadedImage
+from simmat.predictor.reading import Files, ImageReader, Inputs, LoadedImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import MOST_SHRUNK, FloatArray, Prompt, SensorImage, Window
 
@@ -208,7 +208,7 @@ class Predictor:
 
         return LargeImage(self, open_mosaic(self.inputs, tiles, missing), tile=tile, overlap=overlap)
 
-    def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> LoadedImage | FileImage:
+    def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> ImageReader:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
 
         Args:

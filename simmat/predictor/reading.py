@@ -14,7 +14,9 @@ import numpy.typing as npt
 from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError
+from simmat.io.files import url_of
 from simmat.io.images.georeference import read_georeference
+from simmat.predictor.remote import RemoteImage
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
@@ -115,10 +117,16 @@ class Inputs:
             )
         return image
 
-    def reader(self, image: Path | str | Files, missing: Sequence[str | int], most: int) -> LoadedImage | FileImage:
+    def reader(
+        self, image: Path | str | Files, missing: Sequence[str | int], most: int
+    ) -> LoadedImage | FileImage | RemoteImage:
         """Load an image, or open one with a side of more than `most` pixels where its files can be read in parts."""
         names = self.missing_channels(missing)
         files = self._files_of(image, names)
+        if any(map(url_of, files.values())):
+            remote = self._remote(files, names)[0]
+            large = max(remote.size_hw) > most
+            return remote if large else LoadedImage(remote.read(Window(0, 0, *remote.size_hw)))
         size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= most:
             return LoadedImage(self._from_files(files, names))
@@ -126,7 +134,7 @@ class Inputs:
 
     def file_image(
         self, image: Path | str | Files, missing: Sequence[str | int]
-    ) -> tuple[FileImage, tuple[Channel, ...]]:
+    ) -> tuple[FileImage | RemoteImage, tuple[Channel, ...]]:
         """Open an image whose files can be read in parts, of any size; return it with its channels.
 
         Raises:
@@ -135,12 +143,21 @@ class Inputs:
         """
         names = self.missing_channels(missing)
         files = self._files_of(image, names)
+        if any(map(url_of, files.values())):
+            return self._remote(files, names)
         if (size_hw := self.adapter.window_size(files)) is None:
             file = next(iter(files.values()), None)
             raise ConfigError(
                 f"{file}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
             )
         return self._opened(files, size_hw, names)
+
+    def _remote(self, files: Mapping[str, Path], missing: frozenset[str]) -> tuple[RemoteImage, tuple[Channel, ...]]:
+        lacking = MissingChannels(self.channels, missing) if missing else None
+        remote = RemoteImage(self.adapter, files, self.card, lacking)
+        first = remote.read(Window(0, 0, 1, 1))
+        self.check_channels(first)
+        return remote, first.channels
 
     def _opened(
         self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]
@@ -197,6 +214,9 @@ class Inputs:
         return files
 
     def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
+        if any(map(url_of, files.values())):
+            remote = self._remote(files, missing)[0]
+            return remote.read(Window(0, 0, *remote.size_hw))
         optional = self.optional_sources(missing)
         image = load_sample(
             self.adapter,

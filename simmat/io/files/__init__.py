@@ -5,7 +5,16 @@ OutputError with the path, the cause and a remedy.
 """
 
 from simmat.io.files.folder import atomic_folder, recover_folder
-from simmat.io.files.inputs import parse_json, read_bytes, read_json, read_rows, require_file
+from simmat.io.files.inputs import (
+    parse_json,
+    read_bytes,
+    read_json,
+    read_rows,
+    require_file,
+    shown_url,
+    stem_of,
+    url_of,
+)
 from simmat.io.files.single import (
     atomic_path,
     atomic_write_bytes,
@@ -39,7 +48,10 @@ __all__ = [
     "remove_left",
     "remove_temporary",
     "require_file",
+    "shown_url",
     "staged_files",
+    "stem_of",
+    "url_of",
     "with_home",
     "write_rows",
 ]

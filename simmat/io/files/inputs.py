@@ -7,9 +7,11 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from simmat.errors import DataError, SimMATError, all_problems
 
@@ -19,6 +21,25 @@ MAX_DEPTH = 64
 """Deepest allowed nesting of json values."""
 _INT_RANGE = (-(2**63), 2**64 - 1)
 """Allowed integers in json: 64 bits, signed or unsigned."""
+_URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)")
+
+
+def url_of(path: Path) -> str | None:
+    """Return the URL that a path stands for, which made one slash of two; None for a path of this machine."""
+    match = _URL.fullmatch(str(path))
+    return f"{match[1]}://{match[2]}" if match else None
+
+
+def shown_url(path: Path) -> str:
+    """Return a path, or the URL that it stands for without a query, which may hold a secret."""
+    url = url_of(path)
+    return str(path) if url is None else url.partition("?")[0]
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending, also of a URL with a query."""
+    url = url_of(path)
+    return path.stem if url is None else Path(urlsplit(url).path or "remote").stem
 
 
 def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:
@@ -36,7 +57,9 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise error(f"{path}: no such file" + (f"; {hint}" if hint else "")) from None
+        if url_of(path):
+            hint = "only `simmat predict` and `Predictor` read a URL, of a GeoTIFF; download the file first"
+        raise error(f"{shown_url(path)}: no such file" + (f"; {hint}" if hint else "")) from None
     except (OSError, ValueError) as cause:
         raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
     if stat.S_ISDIR(mode):

@@ -1,0 +1,122 @@
+"""Rasters on a server, read window by window through GDAL: cloud optimized GeoTIFFs by their URL.
+
+Only what a person named is asked for: no file beside it, and nothing that a file on this machine names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from simmat.data.card import DataCard
+from simmat.errors import ConfigError, DataError, SimMATError
+from simmat.io.files import shown_url, url_of
+from simmat.io.images import check_size
+from simmat.io.images.georeference import georeference_of, placed, quiet
+from simmat.io.vectors import require_geo
+from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
+from simmat.types import SensorImage, Window
+
+_OPENERS = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no .msk, .ovr or .aux.xml
+    "GDAL_HTTP_CONNECTTIMEOUT": 15,
+    "GDAL_HTTP_TIMEOUT": 60,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
+
+
+class RemoteImage:
+    """A raster on a server, an image that is read in parts."""
+
+    def __init__(self, adapter: ModalityAdapter, files: Mapping[str, Path], card: DataCard, missing: Missing) -> None:
+        """Open it.
+
+        Raises:
+            ConfigError: the sensor has several files or cannot read parts of a TIFF, or rasterio is not installed.
+            DataError: the server does not answer, or the file is no TIFF.
+        """
+        (self._source, path), *others = files.items()
+        self.origin = shown_url(path)
+        if others:
+            raise ConfigError(
+                f"{self.origin}: a sensor with several files is not read by URL; download the files first"
+            )
+        require_geo(f"{self.origin}: reading a URL", "rasterio")
+        scheme, _, rest = (url_of(path) or "").partition("://")
+        self._name = _OPENERS[scheme] + rest
+        self._adapter, self._card, self._missing = adapter, card, missing
+        with self._opened() as file:
+            self.size_hw = int(file.height), int(file.width)
+            self.georeference = georeference_of(file)
+
+    def read(self, window: Window) -> SensorImage:
+        """Read a part of the image: it is copied to a temporary file, which the sensor reads."""
+        with TemporaryDirectory(prefix="simmat-") as folder:
+            part = Path(folder) / "part.tif"
+            with self._opened() as file:
+                _copy(file, window, part)
+            files = {self._source: part}
+            if self._adapter.window_size(files) is None:
+                raise ConfigError(
+                    f"{self.origin}: modality {self._adapter.name!r} needs whole files; download it first"
+                )
+            nodata, whole = self._card.stated_nodata(files), Window(0, 0, *window.size_hw)
+            try:
+                image = load_sample(self._adapter, files, nodata=nodata, missing=self._missing, window=whole)
+            except SimMATError as error:
+                raise type(error)(str(error).replace(str(part), self.origin)) from error
+        place = self.georeference
+        return replace(image, origin=self.origin, georeference=place and place.shifted(window.y0, window.x0))
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import rasterio
+
+        try:
+            with quiet(), rasterio.Env(**_OPTIONS), rasterio.open(self._name, driver="GTiff") as file:
+                yield file
+        except SimMATError:
+            raise
+        except Exception as error:  # GDAL's own errors are of no public class
+            reason = str(error).replace(self._name, self.origin)
+            raise DataError(
+                f"{self.origin}: cannot be read as a GeoTIFF over the network ({reason}); check the address and "
+                "that the server answers range requests, or download the file first"
+            ) from error
+
+
+def _copy(file: Any, window: Window, path: Path) -> None:
+    """Write a window of an open dataset as a GeoTIFF that says the same of its bands."""
+    import rasterio
+    from rasterio.enums import MaskFlags
+
+    (height, width), part = window.size_hw, rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1])
+    check_size(path, height, width, file.count)
+    roles = [role.name for role in file.colorinterp]
+    place = georeference_of(file)
+    profile = {
+        "driver": "GTiff",
+        "count": file.count,
+        "height": height,
+        "width": width,
+        "dtype": file.dtypes[0],
+        "nodata": file.nodata,
+        "photometric": "rgb" if roles[:3] == ["red", "green", "blue"] else "minisblack",
+        **placed(None if place is None else place.shifted(window.y0, window.x0)),
+    }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as copy:
+        copy.colorinterp = file.colorinterp
+        copy.scales, copy.offsets = file.scales, file.offsets
+        for index in file.indexes:
+            copy.set_band_description(index, file.descriptions[index - 1] or "")
+            copy.set_band_unit(index, file.units[index - 1] or "")
+            copy.update_tags(index, **file.tags(index))
+            copy.update_tags(index, ns="IMAGERY", **file.tags(index, ns="IMAGERY"))
+        copy.write(file.read(window=part))
+        if MaskFlags.per_dataset in file.mask_flag_enums[0] and MaskFlags.alpha not in file.mask_flag_enums[0]:
+            copy.write_mask(file.dataset_mask(window=part))
