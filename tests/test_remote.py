@@ -133,3 +133,10 @@ def test_a_path_gives_back_the_url_that_was_typed(given: str, url: str | None, s
     """A path makes one slash of two."""
     assert (url_of(Path(given)), stem_of(Path(given))) == (url, stem)
     assert "?" not in shown_url(Path(given))
+
+
+def test_a_vrt_is_refused_with_the_way_to_join_tiles(bundle: Path, tmp_path: Path) -> None:
+    """It may name a file outside, or an address."""
+    (tmp_path / "map.vrt").write_text("<VRTDataset/>")
+    with pytest.raises(DataError, match=r"map\.vrt.*--mosaic"):
+        simmat.load(bundle, device="cpu", registry=registry()).open_image(tmp_path / "map.vrt")

@@ -211,6 +211,13 @@ class Inputs:
         if not set(sources) - set(optional) <= set(files) <= set(sources):
             got = ", ".join(files) or "none"
             raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
+        for file in files.values():
+            if file.suffix.lower() == ".vrt":
+                raise DataError(
+                    f"{file}: a VRT is not read, as it may name any file or address; give the files that it names, "
+                    "with --mosaic where they are tiles of one map (Predictor.open_mosaic), or make a GeoTIFF of it "
+                    "(gdal_translate)"
+                )
         return files
 
     def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
