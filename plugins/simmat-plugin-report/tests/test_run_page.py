@@ -152,3 +152,7 @@ def test_the_page_says_what_would_help() -> None:
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))
+    assert run.report is not None
+    for recipe, told in (({"tune": "other"}, True), ({"tune": run.config.tune}, False)):
+        lines = advice(replace(run, report=run.report.model_copy(update={"recipe": recipe})), found)
+        assert any("tune is" in line for line in lines) is told

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-from simmat.config import TrainConfig
 from simmat.data.card import class_title
 from simmat.types import MOST_SHRUNK
-from simmat_plugin_report.blocks import counted
+from simmat_plugin_report.blocks import counted, setting
 from simmat_plugin_report.documents import Analysis
 from simmat_plugin_report.object_scores import miou
 from simmat_plugin_report.run_view import RunView
 
-_RECIPE = ("mat", "tune")
 _FEW_IMAGES, _FEW_OBJECTS = 20, 10
 """A class with fewer is rare; so is one with less than a quarter of the mean over classes."""
 _MOST_CLASSES = 8
@@ -24,11 +22,16 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _steps(run, found)
     yield from _labels(run, found)
-    defaults = {name: TrainConfig.model_fields[name].default for name in _RECIPE}
-    if other := [name for name in _RECIPE if defaults[name] not in (None, getattr(run.config, name))]:
+    recipe, config = run.report.recipe if run.report is not None else {}, run.config.model_dump(mode="json")
+    other = [
+        f"{name} is {setting(config[name])}, by default {setting(recipe[name])}"
+        for name in recipe
+        if config[name] not in (None, recipe[name])
+    ]
+    if other:
         yield (
-            f"Compare with the default recipe, which this run changed in {', '.join(other)}: train once without "
-            f"{'this setting' if len(other) == 1 else 'these settings'}, then simmat report RUN1 RUN2."
+            f"This run changed what suits {run.spec.foundation}: {'; '.join(other)}. Train once with the "
+            "defaults, then compare: simmat report RUN1 RUN2."
         )
     side, size = run.spec.image_side, run.spec.image_size
     if side is not None and side > MOST_SHRUNK * size:

@@ -20,6 +20,7 @@ from simmat.errors import SimMATError
 from simmat.evaluation import ObjectScore, Scores, find_protocol, why_no_zero_shot
 from simmat.io.files import atomic_write_json
 from simmat.model import count_parameters
+from simmat.model_spec import as_json
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training import Callback, LiveRun, RunFolder
 from simmat_plugin_report.analysis import Budget, analyse, analysis_of, scores_of, zero_shot_scores
@@ -136,7 +137,7 @@ class ReportCallback(Callback):
     def _write_report(self) -> RunReport | None:
         if self._analysis is None:
             return None
-        setup = self._setup
+        setup, model = self._setup, self._setup.parts.foundation
         report = RunReport(
             steps=setup.steps,
             seconds=self._before + time.monotonic() - self._began,
@@ -145,6 +146,7 @@ class ReportCallback(Callback):
             train_images=len(setup.train),
             machine=machine_facts(self._run),
             notes=setup.notes,
+            recipe={"mat": model.mat, "mat_options": as_json(dict(model.mat_options)), "tune": model.tune},
             weights_sha256=self._weights_sha256,
             analysis=self._analysis,
         )

@@ -156,6 +156,7 @@ class RunReport(Document):
         train_images: number of training images.
         machine: hardware and versions, title -> text.
         notes: notes of training on data and settings.
+        recipe: transfer layer, its options and tuner that suit the foundation model; {} if unknown.
         weights_sha256: sha256 of the weights of the analysed bundle.
         analysis: analysis of that bundle on the validation split.
     """
@@ -168,6 +169,7 @@ class RunReport(Document):
     train_images: int
     machine: dict[str, str]
     notes: Listed[str]
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
     weights_sha256: str
     analysis: Analysis
 

@@ -174,6 +174,7 @@ def _as_shown(channel: Channel) -> Channel:
 
 def _settings_table(run: RunView) -> Table:
     defaults = as_json({name: field.default for name, field in TrainConfig.model_fields.items()})
+    defaults |= run.report.recipe if run.report is not None else {}
     rows = [
         (name, setting(value), "" if name in _IN_EVERY_RUN else setting(defaults[name]))
         for name, value in run.config.model_dump(mode="json").items()
