@@ -34,6 +34,18 @@ def test_a_training_continues_where_a_bundle_is(first: Path, tmp_path: Path) -> 
     assert read_bundle(tmp_path / "run")[0].tune == "lora"
 
 
+def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> None:
+    """A score on an image of the first training would be no score of a new image."""
+    other = gray_set(tmp_path / "set", train=3)
+    for image in (tmp_path / "set/images").iterdir():
+        image.write_bytes(image.read_bytes() + b"\0")  # other files, which the first training has not seen
+    training.train(config(other, tmp_path / "run", init=first / "run", steps=1), registry())
+    (then, _), (now, _) = read_bundle(first / "run"), read_bundle(tmp_path / "run")
+    assert then.trained_on is not None
+    assert now.trained_on is not None
+    assert set(then.trained_on._rows()) < set(now.trained_on._rows())
+
+
 def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) -> None:
     """Labels of a class that is new must not end what was learnt of clicks."""
     settings = config(

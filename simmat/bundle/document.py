@@ -38,6 +38,8 @@ _DIGEST = "sha256"
 
 _DIGEST_BYTES = 6
 """Of a million images and as many others, about one in 280 such pairs of sets has two with the same digest."""
+_EVERYWHERE = Window(0, 0, 2**31 - 1, 2**31 - 1)
+"""A whole image in a record with windows."""
 _MAX_RECORD = 12 << 20
 """Largest record in characters: 1.5 million images, or 400,000 windows."""
 
@@ -56,23 +58,36 @@ class ImageDigests(Document):
     @classmethod
     def of(cls, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> ImageDigests | None:
         """Make the record of N images from (N, 32) sha256 and their windows; None if it would be too large."""
-        rows = [(digest.tobytes(), window) for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True)]
-        rows = sorted(set(rows), key=repr)
-        parts = np.array([window for _, window in rows if window is not None], "<i4")
-        found = cls(digests=_base64(b"".join(digest for digest, _ in rows)), windows=_base64(parts.tobytes()))
+        rows = zip((digest.tobytes() for digest in digests[:, :_DIGEST_BYTES]), windows, strict=True)
+        return cls._of_rows(set(rows))
+
+    @classmethod
+    def _of_rows(cls, rows: set[tuple[bytes, Window | None]]) -> ImageDigests | None:
+        if any(window is not None for _, window in rows):
+            rows = {(digest, window or _EVERYWHERE) for digest, window in rows}
+        ordered = sorted(rows, key=repr)
+        parts = np.array([window for _, window in ordered if window is not None], "<i4")
+        found = cls(digests=_base64(b"".join(digest for digest, _ in ordered)), windows=_base64(parts.tobytes()))
         return found if len(found.digests) + len(found.windows) <= _MAX_RECORD else None
+
+    def joined(self, other: ImageDigests) -> ImageDigests | None:
+        """Return the record of the images of both; None if it would be too large."""
+        return self._of_rows({*self._rows(), *other._rows()})
+
+    def _rows(self) -> Iterator[tuple[bytes, Window | None]]:
+        own = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
+        parts = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
+        return ((digest.tobytes(), Window(*parts[row]) if parts else None) for row, digest in enumerate(own))
 
     def has(self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> list[bool]:
         """Return of each of N images, by their (N, 32) sha256, whether a pixel of it was used."""
-        own = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
-        parts = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
-        used: dict[bytes, list[list[int]]] = {}
-        for row, digest in enumerate(own):
-            used.setdefault(digest.tobytes(), []).extend(parts[row : row + 1])
-        found = (used.get(digest.tobytes()) for digest in digests[:, :_DIGEST_BYTES])
+        used: dict[bytes, list[Window | None]] = {}
+        for digest, part in self._rows():
+            used.setdefault(digest, []).append(part)
+        found = (used.get(digest.tobytes(), ()) for digest in digests[:, :_DIGEST_BYTES])
         return [
-            one is not None and (not one or window is None or any(_overlap(window, other) for other in one))
-            for one, window in zip(found, windows, strict=True)
+            any(part is None or window is None or _overlap(window, part) for part in parts)
+            for parts, window in zip(found, windows, strict=True)
         ]
 
     def problems(self) -> Iterator[str]:
@@ -91,9 +106,8 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
 
 
-def _overlap(window: Window, other: Sequence[int]) -> bool:
-    y0, x0, y1, x1 = other
-    return window.y0 < y1 and y0 < window.y1 and window.x0 < x1 and x0 < window.x1
+def _overlap(one: Window, other: Window) -> bool:
+    return one.y0 < other.y1 and other.y0 < one.y1 and one.x0 < other.x1 and other.x0 < one.x1
 
 
 class BundleSpec(ModelSpec):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.bundle import ImageDigests, read_bundle_spec
+from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec
 from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -40,6 +40,7 @@ from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.training.callbacks import Callback
 from simmat.training.initial import check_start, measured_by, with_network_of
+from simmat.training.run_folder import RunFolder
 from simmat.types import MOST_SHRUNK, Frame
 
 
@@ -94,6 +95,7 @@ class Setup:
         val_work: work of a validation, see `_work`.
         spec: spec of the network.
         steps: total optimiser steps.
+        start: the spec of the bundle that the run starts from; of a resumed run, its own bundle's.
     """
 
     config: TrainConfig
@@ -107,6 +109,7 @@ class Setup:
     pipeline: Pipeline
     steps: int
     notes: tuple[str, ...] = ()
+    start: BundleSpec | None = None
 
     @property
     def val_every(self) -> int:
@@ -148,11 +151,15 @@ class Setup:
 
     @cached_property
     def seen(self) -> dict[str, ImageDigests | None]:
-        """The images of training and validation, as a bundle records them."""
-        return {
+        """The images of training and validation, and those of the bundle it started from, as a bundle records them."""
+        seen = {
             name: ImageDigests.of(self.contents.reference_digests(samples), [sample.window for sample in samples])
             for name, samples in (("trained_on", self.train), ("validated_on", self.val))
         }
+        if self.start is None:
+            return seen
+        pairs = {name: (own, getattr(self.start, name)) for name, own in seen.items()}
+        return {name: own and earlier and own.joined(earlier) for name, (own, earlier) in pairs.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -212,8 +219,10 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
 
     `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
     """
-    start = read_bundle_spec(config.init) if config.init is not None and known is None else None
-    config = config if start is None else with_network_of(config, start)
+    start = None
+    if config.init is not None:
+        start = read_bundle_spec(config.init if known is None else RunFolder(config.out).bundle)
+        config = with_network_of(config, start)
     foundation = registry.foundation(config.foundation, fetch=known is None)
     config = with_recipe(config, foundation)
     layer, tuner = registry.transfer_layer(config.mat or foundation.mat), registry.tuner(config.tune or foundation.tune)
@@ -250,7 +259,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     val = _validated(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
     work = _work(index, val, config, spec)
-    return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes)
+    return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes, start)
 
 
 def with_recipe(config: TrainConfig, foundation: FoundationSpec) -> TrainConfig:
