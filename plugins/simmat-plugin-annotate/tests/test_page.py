@@ -358,15 +358,18 @@ def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
     """Its length, the size of the network's input and the recipe; Esc starts nothing."""
     tab, _ = opened("j")
     tab.page.click("#train")
-    assert int(tab.page.input_value("#steps")) > 0
+    until(lambda: int(tab.page.get_attribute("#steps", "placeholder") or 0) > 0, "the default is shown")
     assert tab.page.input_value("#image-size") == "128"
     tab.press("Escape")
-    tab.page.route("**/api/train", lambda route: route.fulfill(status=409, json={"error": "busy"}))
+    busy = {"status": 409, "json": {"error": "busy"}}
+    tab.page.route(
+        "**/api/train", lambda route: route.fulfill(**busy) if route.request.post_data else route.continue_()
+    )
     tab.page.click("#train")
     tab.page.fill("#steps", "7")
     tab.page.fill("#image-size", "160")
     tab.page.select_option("#recipe", "paper")
-    with tab.page.expect_request("**/api/train") as asked:
+    with tab.page.expect_request(lambda request: request.method == "POST") as asked:
         tab.page.click('#train-form button[value="train"]')
     assert asked.value.post_data_json == {"steps": 7, "image_size": 160, "recipe": "paper"}
 
@@ -380,6 +383,7 @@ def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
     warning = "Warning: 3 of 3 training images are shrunk; use a larger Image size"
     tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
     tab.page.click("#train")
+    tab.page.wait_for_selector("#train-dialog[open]")
     tab.press("Enter")
     until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
     assert warning in tab.text("#messages")

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from simmat.config import default_steps
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
@@ -254,8 +255,9 @@ class Routes:
         return await _json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
 
     async def training(self, request: Request) -> Response:
-        """Return the state of the training."""
-        return Json(self.annotator.training.document())
+        """Return the state of the training, and the steps that one takes by default now."""
+        steps = default_steps(self._masks())
+        return Json({**self.annotator.training.document(), "default_steps": steps})
 
     async def train(self, request: Request) -> Response:
         """Start a training."""
@@ -264,7 +266,7 @@ class Routes:
         def prepare() -> int:
             self.folder.flush()
             self.folder.write_card()
-            return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
+            return self._masks()
 
         images = await self.annotator.on_files(prepare)
         await self.annotator.training.start(body.steps, images, self.service.model, body.arguments())
@@ -308,6 +310,9 @@ class Routes:
         return StreamingResponse(
             _stream(self.annotator), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
+
+    def _masks(self) -> int:
+        return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
 
     def _key(self, request: Request) -> str:
         key: str = request.path_params["key"]

@@ -1,6 +1,6 @@
 /** The training that runs on the server. */
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { drawCurve } from "./curve.js";
 import { ask, byId } from "./show.js";
 
@@ -16,10 +16,12 @@ export class TrainingPanel {
     if (this.state === "running") {
       this.show(await post("/api/train/stop", {}));
       if (this.state === "running") this.messages.note("The training stops after its present step.");
-    } else if ((await ask(byId("train-dialog"))) === "train") {
-      const [steps, size] = ["steps", "image-size"].map((id) => Number(byId(id).value));
-      this.show(await post("/api/train", { steps, image_size: size, recipe: byId("recipe").value }));
+      return;
     }
+    byId("steps").placeholder = String((await get("/api/train")).default_steps);
+    if ((await ask(byId("train-dialog"))) !== "train") return;
+    const [steps, size] = ["steps", "image-size"].map((id) => Number(byId(id).value) || null);
+    this.show(await post("/api/train", { steps, image_size: size, recipe: byId("recipe").value }));
   }
 
   show(training) {
@@ -36,7 +38,6 @@ export class TrainingPanel {
     this.state = state;
     const running = state === "running";
     byId("train").textContent = running ? "Stop training" : "Train";
-    byId("steps").value ||= String(steps);
     const bar = byId("progress");
     bar.hidden = !running;
     if (running && steps) bar.value = step / steps;
