@@ -16,7 +16,7 @@ from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import shown_url, url_of
 from simmat.io.images import check_size
-from simmat.io.images.georeference import georeference_of, placed, quiet
+from simmat.io.images.georeference import check_overviews, georeference_of, placed, quiet
 from simmat.io.vectors import require_geo
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
 from simmat.types import SensorImage, Window
@@ -79,6 +79,7 @@ class RemoteImage:
 
         try:
             with quiet(), rasterio.Env(**_OPTIONS), rasterio.open(self._name, driver="GTiff") as file:
+                check_overviews(file, self.origin)
                 yield file
         except SimMATError:
             raise

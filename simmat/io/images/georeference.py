@@ -80,9 +80,14 @@ def open_geotiff(path: Path) -> Any:
 
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
         file = rasterio.open(path.absolute(), driver="GTiff")  # a relative one may start as an address of GDAL
-    if elsewhere := file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
-        raise DataError(f"{path}: names another file, {elsewhere!r}, as its overview; write it with overviews inside")
+    check_overviews(file, str(path))
     return file
+
+
+def check_overviews(file: Any, origin: str) -> None:
+    """Raise DataError for an open rasterio dataset that names another file as its overview, which GDAL would open."""
+    if elsewhere := file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
+        raise DataError(f"{origin}: names another file, {elsewhere!r}, as its overview; write it with overviews inside")
 
 
 def georeference_of(file: Any) -> Georeference | None:
