@@ -240,22 +240,23 @@ def _draw(
     with the next label: what is written stays, and later images fill val and test up to 15 % each.
 
     Args:
-        groups: reference file, or block of it -> ids, in the order of their hash.
+        groups: reference file, or block of it -> ids, of which the first in alphabetical order is hashed.
         written: id -> split, see `read_splits`.
         parts: the splits to draw, beside train.
     """
     chosen: dict[_Place, str] = {}
     if not written and len(groups) >= MANY:
         for place, ids in groups.items():
-            part = int(_hash_of(ids[0]) / SHARE)
+            part = int(int.from_bytes(id_digest(min(ids))[:8]) / 2**64 / SHARE)
             chosen[place] = parts[part] if part < len(parts) else "train"
         return chosen, {}
     for place, ids in groups.items():
         images = [id.rpartition("@")[0] for id in ids] if place[1] is not None else []  # of blocks
-        known = (written.get(_as_written(id)) for id in (*ids, *images))
+        known = (written.get(_as_written(id)) for id in (*sorted(ids), *images))
         if split := next((split for split in known if split in (*parts, "train")), None):
             chosen[place] = split
     new = [place for place in groups if place not in chosen]
+    new.sort(key=lambda place: id_digest(min(groups[place])))
     share = max(round(SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
     free = new
     for split in parts:
@@ -263,7 +264,7 @@ def _draw(
         chosen |= dict.fromkeys(free[:missing], split)
         free = free[missing:]
     chosen |= dict.fromkeys(free, "train")
-    return chosen, {groups[place][0]: chosen[place] for place in new if share}
+    return chosen, {min(groups[place]): chosen[place] for place in new if share}
 
 
 _Place = tuple[str, Window | None]
@@ -284,17 +285,11 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _groups(samples: Sequence[Sample]) -> dict[_Place, list[str]]:
-    """Return reference file, or block of it -> ids, sorted; in the order of the hash of the first id."""
+    """Return reference file, or block of it -> ids."""
     found: dict[_Place, list[str]] = {}
     for sample in samples:
         found.setdefault(_place(sample), []).append(sample.id)
-    sorted_ids = ((place, sorted(ids)) for place, ids in found.items())
-    return dict(sorted(sorted_ids, key=lambda group: id_digest(group[1][0])))
-
-
-def _hash_of(id: str) -> float:
-    """Return the hash of an id, from 0 to 1."""
-    return float(int.from_bytes(id_digest(id)[:8]) / 2**64)
+    return found
 
 
 def _as_written(id: str) -> str:
