@@ -120,6 +120,15 @@ def test_a_url_without_a_raster_is_refused(bundle: Path, server: str, tmp_path: 
         require_file(Path("https://host/a.tif"))
 
 
+def test_a_file_in_a_folder_named_like_a_url_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder from a stranger must not make us ask a server."""
+    monkeypatch.chdir(tmp_path)
+    Path("https:/host").mkdir(parents=True)
+    assert url_of(Path("https://host/a.tif"))
+    Path("https:/host/a.tif").touch()
+    assert url_of(Path("https://host/a.tif")) is None
+
+
 @pytest.mark.parametrize(
     ("given", "url", "stem"),
     [

@@ -135,6 +135,9 @@ def command(
     windows. Finished images are skipped, so a stopped call can be repeated; a file that cannot be read does not stop
     the others.
 
+    FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
+    files are the tiles of one map, and the results are named "mosaic".
+
     BUNDLE is the folder of a bundle or of a run, or a zip. Without BUNDLE, --foundation NAME --modality NAME uses the
     untuned foundation model, with the statistics of each image for normalization.
 

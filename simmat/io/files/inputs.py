@@ -25,9 +25,12 @@ _URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)")
 
 
 def url_of(path: Path) -> str | None:
-    """Return the URL that a path stands for, which made one slash of two; None for a path of this machine."""
+    """Return the URL that a path stands for, which made one slash of two; None for a path of this machine.
+
+    A stranger's folder may hold a folder "https:", and its files are no URL.
+    """
     match = _URL.fullmatch(str(path))
-    return f"{match[1]}://{match[2]}" if match else None
+    return f"{match[1]}://{match[2]}" if match and not path.exists() else None
 
 
 def shown_url(path: Path) -> str:
