@@ -95,11 +95,13 @@ def test_a_window_of_a_url_is_that_of_the_file(bundle: Path, server: str, tmp_pa
     assert there.origin == f"{server}/scene.tif"
     assert {path for path, _ in RangeHandler.asked} == {"/scene.tif"}
     assert sum(count for _, count in RangeHandler.asked) < file.stat().st_size / 2
+    small = remote.read(Window(0, 0, 600, 600), 2)  # type: ignore[call-arg]
+    assert (small.size_hw, bool(small.valid[0, :5, :5].any())) == ((300, 300), False)
 
 
 def test_predict_takes_a_url(bundle: Path, server: str, tmp_path: Path) -> None:
     """What a query holds, such as a signature, is not written."""
-    save_cog(tmp_path / "www/scene.tif", 40)
+    save_cog(tmp_path / "www/scene.tif", 70)
     out = tmp_path / "out"
     call = ["predict", str(bundle), f"{server}/scene.tif?key=secret", "--semantic", "--out", str(out)]
     assert run([*call, "--device", "cpu"]) == 0

@@ -54,18 +54,22 @@ class RemoteImage:
             self.size_hw = int(file.height), int(file.width)
             self.georeference = georeference_of(file)
 
-    def read(self, window: Window) -> SensorImage:
-        """Read a part of the image: it is copied to a temporary file, which the sensor reads."""
+    def read(self, window: Window, step: int = 1) -> SensorImage:
+        """Read a part of the image: it is copied to a temporary file, which the sensor reads.
+
+        `step` above 1 reads every step-th pixel, of an overview where the file has one.
+        """
+        size_hw = -(-window.size_hw[0] // step), -(-window.size_hw[1] // step)
         with TemporaryDirectory(prefix="simmat-") as folder:
             part = Path(folder) / "part.tif"
             with self._opened() as file:
-                _copy(file, window, part)
+                _copy(file, window, part, size_hw)
             files = {self._source: part}
             if self._adapter.window_size(files) is None:
                 raise ConfigError(
                     f"{self.origin}: modality {self._adapter.name!r} needs whole files; download it first"
                 )
-            nodata, whole = self._card.stated_nodata(files), Window(0, 0, *window.size_hw)
+            nodata, whole = self._card.stated_nodata(files), Window(0, 0, *size_hw)
             try:
                 image = load_sample(self._adapter, files, nodata=nodata, missing=self._missing, window=whole)
             except SimMATError as error:
@@ -91,12 +95,12 @@ class RemoteImage:
             ) from error
 
 
-def _copy(file: Any, window: Window, path: Path) -> None:
-    """Write a window of an open dataset as a GeoTIFF that says the same of its bands."""
+def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> None:
+    """Write a window of an open dataset, in (height, width) pixels, as a GeoTIFF that says the same of its bands."""
     import rasterio
     from rasterio.enums import MaskFlags
 
-    (height, width), part = window.size_hw, rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1])
+    (height, width), part = size_hw, rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1])
     check_size(path, height, width, file.count)
     roles = [role.name for role in file.colorinterp]
     place = georeference_of(file)
@@ -118,6 +122,6 @@ def _copy(file: Any, window: Window, path: Path) -> None:
             copy.set_band_unit(index, file.units[index - 1] or "")
             copy.update_tags(index, **file.tags(index))
             copy.update_tags(index, ns="IMAGERY", **file.tags(index, ns="IMAGERY"))
-        copy.write(file.read(window=part))
+        copy.write(file.read(window=part, out_shape=(file.count, *size_hw)))
         if MaskFlags.per_dataset in file.mask_flag_enums[0] and MaskFlags.alpha not in file.mask_flag_enums[0]:
-            copy.write_mask(file.dataset_mask(window=part))
+            copy.write_mask(file.dataset_mask(window=part, out_shape=size_hw))
