@@ -10,8 +10,9 @@ free cores and close to one thread on busy ones (`benchmarks/threads.py`).
 OpenMP counts the cores in the process's affinity but not the quota of its container: with a quota of 2 on a machine of
 64 cores it starts 64 threads, which use up the quota early in each period and stand still for the rest.
 
-The load at the start decides nothing: another number of threads adds numbers in another order, so a run would not give
-the same bits twice.
+Where others take the cores, even a short spin costs several times the CPU time of one thread. So prediction and
+evaluation use as many threads as there are free cores at the moment (`CpuLoad`). Training does not: another
+number of threads adds numbers in another order, so a run would not give the same bits twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +98,37 @@ def usable_cpus() -> int:
     """Return the number of cores this process can keep busy: of its affinity and its container's quota, at least 1."""
     quota = cgroup_limits().cpus
     return affinity_cpus() if quota is None else max(min(affinity_cpus(), math.ceil(quota)), 1)
+
+
+class CpuLoad:
+    """How many cores the other processes leave free, since it was asked last."""
+
+    _SHORTEST_S = 0.2
+    """Linux counts in hundredths of a second."""
+
+    def __init__(self) -> None:
+        self._free = math.inf
+        self._before = self._now()
+
+    def free_cpus(self) -> float:
+        """Return the cores that this process uses or that are idle; infinity where the system does not tell."""
+        clock, spent = self._before
+        if time.monotonic() - clock >= self._SHORTEST_S:
+            self._before = now, used = self._now()
+            self._free = (used - spent) / (now - clock) if math.isfinite(used) else math.inf
+        return self._free
+
+    def _now(self) -> tuple[float, float]:
+        """Return the time, and the seconds in which cores were idle or worked for this process; infinity if unknown."""
+        try:
+            lines = Path("/proc/stat").read_text().splitlines()
+        except OSError:  # another system than Linux
+            return time.monotonic(), math.inf
+        own, idle = os.sched_getaffinity(0), 0
+        for name, *ticks in (line.split() for line in lines if line.startswith("cpu")):
+            if name != "cpu" and int(name[3:]) in own:
+                idle += int(ticks[3]) + int(ticks[4])  # idle, and waiting for a disk
+        return time.monotonic(), idle / os.sysconf("SC_CLK_TCK") + time.process_time()
 
 
 def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -1,4 +1,4 @@
-"""The device of a run, and the processes and environment variables of a launcher."""
+"""The device of a run, its threads on a CPU, and the processes and environment variables of a launcher."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from functools import cache
 import torch
 
 from simmat.errors import ConfigError
+from simmat.threads import CpuLoad, chosen_threads
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 _KEPT_BYTES = 1 << 30
+_load = CpuLoad()
+_fixed: list[None] = []
+"""One entry for each `fixed_threads` that is open."""
 
 
 def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
@@ -130,3 +134,36 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
         os.environ.update(before)
+
+
+@cache
+def _is_chosen() -> bool:
+    return chosen_threads() is not None
+
+
+@contextmanager
+def threads_for_load() -> Iterator[None]:
+    """Let torch use in this block as many threads as cores are free, at most those it uses now and at least one.
+
+    It changes nothing where a user has set the number of threads, or in `fixed_threads`.
+    """
+    before = torch.get_num_threads()
+    if before == 1 or _fixed or _is_chosen():
+        yield
+        return
+    free = _load.free_cpus() + 0.25  # others always do a little
+    torch.set_num_threads(before if free >= before else max(int(free), 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """Keep the number of torch's threads in this block, whatever the load, so that it gives the same bits again."""
+    _fixed.append(None)
+    try:
+        yield
+    finally:
+        _fixed.pop()

@@ -18,6 +18,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
+from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
 from simmat.predictor.reading import ImageReader
@@ -35,6 +36,7 @@ _KEPT_BYTES = 2**28
 class EncodedImage:
     """The embedding of an image."""
 
+    @threads_for_load()
     @torch.inference_mode()
     def __init__(
         self,
@@ -71,6 +73,7 @@ class EncodedImage:
         """Bytes of the embedding and of the network's input."""
         return sum(part.nbytes for part in (*self.embedding.levels, self.prepared.planes, self.prepared.content))
 
+    @threads_for_load()
     @torch.inference_mode()
     def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
         """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
@@ -84,6 +87,7 @@ class EncodedImage:
             batch = replace(batch, mask_input=mask_input)
         return self._model.decode(self.embedding, batch)
 
+    @threads_for_load()
     @torch.inference_mode()
     def decode_clicks(self, points: FloatArray) -> MaskPrediction:
         """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
@@ -97,9 +101,10 @@ class EncodedImage:
 
     @cached_property
     def _dense(self) -> DenseAnswer | None:
-        with torch.inference_mode():
+        with threads_for_load(), torch.inference_mode():
             return None if self._model.dense is None else self._model.dense(self.embedding)
 
+    @threads_for_load()
     @torch.inference_mode()
     def class_map(self) -> FloatArray | None:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
@@ -108,6 +113,7 @@ class EncodedImage:
         chances: FloatArray = restore_logits(self._dense.classes, self.prepared.frame)[0].softmax(0).cpu().numpy()
         return chances
 
+    @threads_for_load()
     @torch.inference_mode()
     def class_of(self, low_res: FloatArray) -> tuple[int, float] | None:
         """Return the class (label value) of a mask and its probability; None without classes of objects, or a pixel.
@@ -122,6 +128,7 @@ class EncodedImage:
         value = spec.classes[int(seen[0][0]) - int(spec.background)]
         return None if value is None else (value, float(seen[1][0]))
 
+    @threads_for_load()
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
         """Find every object, best first, in pixels of the original image.

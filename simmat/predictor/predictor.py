@@ -20,6 +20,7 @@ from simmat.foundation import MaskPrediction
 from simmat.io.files import with_home
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
+from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.encoded import EncodedImage
@@ -334,6 +335,7 @@ class Predictor:
 
         return LargeImage(self, LoadedImage(self.image), encoded=self._encoded)
 
+    @threads_for_load()
     def local_prediction(
         self,
         encoded: EncodedImage,
@@ -389,6 +391,7 @@ class Predictor:
         `sample` reads pixels that show what the values are like; it is called only where they are needed.
         """
 
+    @threads_for_load()
     def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a part of one; `cache` is a folder that keeps the embedding."""
         prepared = self.pipeline(image)
