@@ -96,7 +96,7 @@ def test_what_does_not_decide_the_result_may_change() -> None:
     begun = settings_of(TrainConfig.model_validate(BEGUN))
     free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "track": "mlflow", "workers": 2}
     files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
-    files["foundation"] = "hf/./moved"
+    files |= {"foundation": "hf/./moved", "init": Path("first")}
     assert set(free) | set(files) == FREE | FILES
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
 

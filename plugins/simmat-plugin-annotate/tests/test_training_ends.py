@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from simmat.errors import DataError
+
 MODEL: Any = SimpleNamespace(path=None)
 
 
@@ -71,6 +73,17 @@ def test_models_are_compared_on_images_that_neither_was_trained_on() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of processes here")
+def test_a_second_training_may_continue_from_the_model_in_use() -> None:
+    """More labels or more steps must not begin at the untuned model again, nor at another image size."""
+    from simmat_plugin_annotate.requests import TrainBody
+
+    body = TrainBody(image_size=64, recipe="continue")
+    assert body.arguments(Path("runs/annotate-001")) == ["--init", "runs/annotate-001"]
+    with pytest.raises(DataError, match="not tuned"):
+        body.arguments(None)
+    assert "--init" not in TrainBody(image_size=64).arguments(Path("runs/annotate-001"))
+
+
 def test_a_training_gives_way_to_clicks() -> None:
     """One labels while it runs, often on the same few cores."""
     code = "import os, runpy; runpy.run_module = lambda *a, **k: print(os.nice(0), flush=True)\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from simmat.config import MOST_SIZE
 from simmat.documents import Document, as_tuples
+from simmat.errors import DataError
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
 from simmat_plugin_annotate.state import MOST_CLASS_ID, MOST_CLASSES, Colour
@@ -115,10 +117,14 @@ class TrainBody(Document):
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None
     image_size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None
-    recipe: Literal["default", "paper"] = "default"
+    recipe: Literal["default", "paper", "continue"] = "default"
 
-    def arguments(self) -> list[str]:
-        """Return the arguments of `simmat train` besides the steps."""
+    def arguments(self, bundle: Path | None) -> list[str]:
+        """Return the arguments of `simmat train` besides the steps; `bundle` is the model in use, None if untuned."""
+        if self.recipe == "continue":
+            if bundle is None:
+                raise DataError("the model in use is not tuned yet, so nothing can be continued; take another recipe")
+            return ["--init", str(bundle)]
         size = [] if self.image_size is None else ["--image-size", str(self.image_size)]
         return size + (["--mat", "mat", "--tune", "lora"] if self.recipe == "paper" else [])
 

@@ -269,7 +269,8 @@ class Routes:
             return self._masks()
 
         images = await self.annotator.on_files(prepare)
-        await self.annotator.training.start(body.steps, images, self.service.model, body.arguments())
+        model = self.service.model
+        await self.annotator.training.start(body.steps, images, model, body.arguments(model.path))
         return Json(self.annotator.training.document(), status_code=202)
 
     async def stop(self, request: Request) -> Response:

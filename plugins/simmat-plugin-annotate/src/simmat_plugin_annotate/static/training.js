@@ -61,7 +61,17 @@ export class TrainingPanel {
   }
 
   showModel({ name, kind, image_size: size }) {
+    const recipe = byId("recipe");
+    const tuned = kind !== "untuned";
+    const setSize = () => {
+      byId("image-size").disabled = recipe.value === "continue"; // its size stays
+      if (recipe.value === "continue") byId("image-size").value = String(size);
+    };
+    recipe.querySelector("[value=continue]").disabled = !tuned;
+    recipe.value = tuned ? "continue" : "default";
+    recipe.onchange = setSize;
     byId("image-size").value = String(size);
+    setSize();
     byId("size-hint").textContent = `The model in use takes images of ${size} px a side; more is slower and shows more detail.`;
     byId("model").textContent = `Model: ${name}${kind === "untuned" ? " (not tuned yet)" : ""}`;
   }
