@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from simmat.data.index import DataIndex, read_index
 from simmat.data.leakage import neighbour_warning
 from simmat.data.normalized import normalized_warning
 from simmat.data.pipeline import Pipeline
-from simmat.data.samples import Sample, id_digest
+from simmat.data.samples import Sample
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
@@ -41,46 +41,10 @@ from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.training.callbacks import Callback
 from simmat.training.initial import check_start, measured_by, with_network_of
 from simmat.training.run_folder import RunFolder
+from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation
 from simmat.types import MOST_SHRUNK, Frame
 
-
-def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
-    """Return the training samples selected by `train_images` or `train_share`, in the order of the data set.
-
-    They are the first by sha256 of seed and id: the same for every network trained with that seed, and a smaller
-    subset is part of a larger one.
-    """
-    count = len(samples)
-    if config.train_share is not None:
-        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3 in spite of rounding
-    if config.train_images is not None:
-        count = config.train_images
-    if count > len(samples):
-        raise ConfigError(
-            f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
-            f"use at most {len(samples)}, or leave it out"
-        )
-    return _drawn(samples, count, config.seed)
-
-
-def _drawn(
-    samples: Sequence[Sample], count: int, seed: int, first_of: Callable[[], Sequence[Sample]] = tuple
-) -> tuple[Sample, ...]:
-    """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
-    if count == len(samples):
-        return tuple(samples)
-    needed = {sample.id for sample in first_of()}
-    drawn = sorted(samples, key=lambda sample: id_digest(f"{seed}/{sample.id}"))
-    first = next((sample for sample in drawn if sample.id in needed), None)
-    chosen = {sample.id for sample in sorted(drawn, key=lambda sample: sample is not first)[:count]}
-    return tuple(sample for sample in samples if sample.id in chosen)
-
-
 _VALIDATIONS, _CURVE = 10, 5
-_ENOUGH = 100
-"""Work of a validation, see `_work`, that is enough to compare the steps of a run: about as many images."""
-_TRAINED = 3
-"""How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +55,8 @@ class Setup:
         config: the resolved config.
         contents: digests of its files, compared on resume.
         train: training samples, each with a region.
-        val: samples of every validation of the run: those of the split, or some of them, see `_validated`.
-        val_work: work of a validation, see `_work`.
+        val: samples of every validation of the run: those of the split, or some of them, see `validation_subset`.
+        val_work: work of a validation, see `work_of_validation`.
         spec: spec of the network.
         steps: total optimiser steps.
         start: the spec of the bundle that the run starts from; of a resumed run, its own bundle's.
@@ -119,7 +83,7 @@ class Setup:
         """
         if self.config.val_every is not None:
             return self.config.val_every
-        validations = int(_work_allowed(self.config, self.steps) / self.val_work)
+        validations = int(work_allowed(self.config, self.steps) / self.val_work)
         return math.ceil(self.steps / min(max(validations - 1, _CURVE), _VALIDATIONS))
 
     @property
@@ -256,9 +220,9 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     if config.steps is None and config.epochs is None:
         config = config.model_copy(update={"steps": default_steps(len(train))})
     steps = _steps(config, len(train))
-    val = _validated(index, config, spec)
+    val = validation_subset(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
-    work = _work(index, val, config, spec)
+    work = work_of_validation(index, val, config, spec)
     return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes, start)
 
 
@@ -268,50 +232,6 @@ def with_recipe(config: TrainConfig, foundation: FoundationSpec) -> TrainConfig:
     return config.model_copy(
         update=(layer if config.mat is None else {}) | ({"tune": foundation.tune} if config.tune is None else {})
     )
-
-
-def _validated(index: DataIndex, config: TrainConfig, spec: ModelSpec) -> tuple[Sample, ...]:
-    """Return the validation samples on which a run is scored, in the order of the data set.
-
-    They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
-    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH`. Runs of any length on the same
-    data have the same samples, so their scores can be compared.
-    """
-    every = index.dataset.split("val")
-    count = config.val_images or len(every)
-    if count > len(every):
-        raise ConfigError(
-            f"--val-images {count} is more than the {len(every)} validation samples in {config.data}; use at most "
-            f"{len(every)}, or leave it out"
-        )
-    if config.val_images is None and config.val_every is None:
-        count = min(count, max(int(len(every) * _ENOUGH / _work(index, every, config, spec)), 1))
-    return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
-
-
-def _work(index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec) -> float:
-    """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
-
-    Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
-    """
-    prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
-    asked = config.prompts_per_image * (1 + config.corrections)
-    return max(_encoded(index, val, spec), prompts / asked)
-
-
-def _work_allowed(config: TrainConfig, steps: int) -> float:
-    """Return how much work all validations may be: a quarter of that of the steps, a fifth of the run."""
-    return steps * config.batch_size * _TRAINED / 4
-
-
-def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
-    """Return how many images a validation encodes: with a dense head also the windows of `Predictor.tile_of`."""
-    if spec.dense is None:
-        return len(val)
-    sides, most = index.image_sides(val), MOST_SHRUNK * spec.image_size
-    tile = min(spec.image_side or spec.image_size, most)
-    windows = np.where(sides > most, np.ceil(sides / tile) ** 2, 1)  # as if they were square
-    return len(val) + int(windows.sum())
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:
