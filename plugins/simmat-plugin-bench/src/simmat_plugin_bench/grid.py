@@ -344,6 +344,9 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
     }
     values.setdefault("pictures", False)
     values.setdefault("heads", "prompt")  # the compared networks must not depend on the card
+    values.setdefault("mat", "mat-residual")  # the same for every foundation model
+    if not values.get("from_scratch"):
+        values.setdefault("tune", "lora")
     if not values.keys() & LENGTH and values.get("protocol") != "simmat-compat":
         values["steps"] = STEPS
     if not arm.from_scratch and arm.foundation in settings.checkpoints:
