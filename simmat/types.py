@@ -305,7 +305,9 @@ class Prompt:
 Aspect = Literal["keep", "squash"]
 
 MOST_SHRUNK = 2
-"""How many pixels of a side may become one in a network's input; larger images are cut into windows, or warned of."""
+"""How many pixels of a side may become one in a network's input; larger images are cut into windows."""
+SMALL_SIDE = 16
+"""Objects of fewer pixels than a square of this side in the network's input are hardly found."""
 
 
 @dataclass(frozen=True, slots=True)

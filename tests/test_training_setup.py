@@ -106,6 +106,18 @@ def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) ->
     assert not any("--paste" in note for note in kept.notes)
 
 
+def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: Path) -> None:
+    """Of the usual 640x480 every run would be told to take another size, also where nothing is lost."""
+    data = gray_set(tmp_path / "data", size_hw=(140, 180))
+    settings = config(data, tmp_path / "run")
+    assert "in 5 of 5 training images" in "\n".join(prepare(settings, registry(), Callback()).notes)
+    large = np.zeros((140, 180), dtype=np.uint8)
+    large[20:100, 40:140] = 1
+    for number in range(5):
+        Image.fromarray(large).save(data / "masks" / f"s{number}.png")
+    assert "shrunk" not in "\n".join(prepare(settings, registry(), Callback()).notes)
+
+
 def test_the_number_of_images_with_something_to_repeat_is_reported(tmp_path: Path) -> None:
     """Where no object lies whole in its image, the option would do nothing, and nobody would know."""
     data = gray_set(tmp_path / "data")

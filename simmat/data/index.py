@@ -21,7 +21,7 @@ from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equ
 from simmat.io.files.locks import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
-from simmat.types import Window
+from simmat.types import MOST_SHRUNK, SMALL_SIDE, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
@@ -96,6 +96,22 @@ class DataIndex:
         sides: Ints = self.table.counts[self._rows_of(samples), :2].max(axis=1)
         crop = self.dataset.card.crop
         return sides if crop is None else np.minimum(sides, crop)
+
+    def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
+        """Say in how many samples, each with an object, the input of `size` pixels makes one too small; "" if in none.
+
+        Only images that are shrunk more than `MOST_SHRUNK` times count.
+        """
+        table, factors = self.table_of(samples), self.image_sides(samples) / size
+        areas = np.minimum.reduceat(table.instances[:, 1], np.concatenate([[0], table.ends[:-1, 0]]))
+        lost = (factors > MOST_SHRUNK) & (areas < (SMALL_SIDE * factors) ** 2)
+        if not lost.any():
+            return ""
+        return (
+            f"Warning: in {np.count_nonzero(lost)} of {len(samples)} training images an object is smaller than "
+            f"{SMALL_SIDE} x {SMALL_SIDE} pixels where the network sees it, since images are shrunk up to "
+            f"{factors.max():.3g} times, to {size} pixels; cut them by --crop, or use a larger --image-size"
+        )
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return the number of samples that have an object which `repeat_regions` can copy."""

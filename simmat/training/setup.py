@@ -42,7 +42,7 @@ from simmat.training.callbacks import Callback
 from simmat.training.initial import check_start, measured_by, with_network_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation
-from simmat.types import MOST_SHRUNK, Frame
+from simmat.types import Frame
 
 _VALIDATIONS, _CURVE = 10, 5
 
@@ -158,13 +158,7 @@ def _notes(
                 f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
             )
         yield f"{repeatable} of {count} training images have an object for --paste that is not cut by the border."
-    factors = index.image_sides(train) / size
-    if shrunk := int(np.count_nonzero(factors > MOST_SHRUNK)):
-        yield (
-            f"Warning: {shrunk} of {count} training images are shrunk more than {MOST_SHRUNK} times to {size} pixels "
-            f"(up to {factors.max():.3g} times), so their small objects are lost; cut them by --crop, or use a larger "
-            "--image-size"
-        )
+    yield index.shrunk_warning(train, size)
     starts_random = parts.weights is None or not parts.foundation.promptable
     if config.lr is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
         yield (

@@ -152,6 +152,8 @@ def test_the_page_says_what_would_help() -> None:
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))
+    large = data.model_copy(update={"splits": (train.model_copy(update={"area_px": (25600, 25600, 25600)}),)})
+    assert "--crop" not in " ".join(advice(run, found.model_copy(update={"data_report": large})))
     assert run.report is not None
     for recipe, told in (({"tune": "other"}, True), ({"tune": run.config.tune}, False)):
         lines = advice(replace(run, report=run.report.model_copy(update={"recipe": recipe})), found)

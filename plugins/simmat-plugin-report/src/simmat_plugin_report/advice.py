@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from simmat.data.card import class_title
-from simmat.types import MOST_SHRUNK
+from simmat.types import MOST_SHRUNK, SMALL_SIDE
 from simmat_plugin_report.blocks import counted, setting
 from simmat_plugin_report.documents import Analysis
 from simmat_plugin_report.object_scores import miou
@@ -33,8 +33,9 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
             f"This run changed what suits {run.spec.foundation}: {'; '.join(other)}. Train once with the "
             "defaults, then compare: simmat report RUN1 RUN2."
         )
-    side, size = run.spec.image_side, run.spec.image_size
-    if side is not None and side > MOST_SHRUNK * size:
+    side, size = run.spec.image_side or 0, run.spec.image_size
+    areas = [split.area_px[0] for split in (found.data_report.splits if found.data_report else ()) if split.area_px]
+    if side > MOST_SHRUNK * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
         yield (
             f"Images of {side} pixels are shrunk to {size}, which loses small objects: train with --crop {size}, or "
             "with a larger --image-size."
