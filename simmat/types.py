@@ -305,9 +305,18 @@ class Prompt:
 Aspect = Literal["keep", "squash"]
 
 MOST_SHRUNK = 2
-"""How many pixels of a side may become one in a network's input; larger images are cut into windows."""
+"""How many pixels of a side may become one in a network's input without a loss that matters."""
 SMALL_SIDE = 16
 """Objects of fewer pixels than a square of this side in the network's input are hardly found."""
+
+
+def largest_whole(input_side: int, image_side: int | None) -> int:
+    """Return the longest side in pixels of an image that is not cut into windows.
+
+    It is shrunk at most `MOST_SHRUNK` times to the network's `input_side`, or not larger than the training images,
+    whose longer side is `image_side`, if it is known.
+    """
+    return max(MOST_SHRUNK * input_side, image_side or 0)
 
 
 @dataclass(frozen=True, slots=True)

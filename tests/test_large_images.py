@@ -85,13 +85,21 @@ def test_windows_are_encoded_once_for_objects_and_classes(
 
 
 def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tmp_path: Path) -> None:
-    """No pixel is shrunk more than twice, and windows see what the network was trained on."""
+    """Windows see what the network was trained on."""
     image = model.open_image(_scene(tmp_path / "large.tif"))
     assert model.bundle is not None
-    assert image.tile == min(model.bundle.spec.image_side or 0, 64)
+    assert image.tile == model.bundle.spec.image_side == 56
     assert len(image.windows) > 4
     assert not image.shrunk_note
     assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrunk_note
+
+
+def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
+    """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
+    trained = Predictor(model.model, model.pipeline, image_side=180)
+    image = trained.open_image(_scene(tmp_path / "image.tif", (150, 180)))
+    assert (image.windows, image.shrunk_note) == ([(0, 0, 150, 180)], "")
+    assert trained.open_image(_scene(tmp_path / "larger.tif", (150, 200))).tile == 180
 
 
 def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: Path) -> None:

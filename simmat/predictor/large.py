@@ -26,7 +26,7 @@ from simmat.predictor.encoded import EncodedImage, EncodedWindows
 from simmat.predictor.prediction import Choice, Prediction, check_choice, check_inside, check_mask_size
 from simmat.predictor.prompt_windows import prompt_in, prompt_windows, reaches_border
 from simmat.predictor.reading import ImageReader
-from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class LargeImage:
         """Cut an image into windows.
 
         Args:
-            tile: side of a window in pixels; None takes the whole image if it is shrunk at most `MOST_SHRUNK` times,
-                else the size of the training images.
+            tile: side of a window in pixels; None as `Predictor.tile_of` says.
             overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             encoded: the embedding of the whole image, if it is known and fits.
             cache: folder that keeps the embeddings of the windows around prompts; None keeps none.
@@ -124,14 +123,14 @@ class LargeImage:
 
     @property
     def shrunk_note(self) -> str:
-        """Warn that windows are shrunk more than `MOST_SHRUNK` times on their way into the network; "" if not so."""
-        size = self._predictor.pipeline.size
-        factor = min(self.tile, max(self.reader.size_hw)) / size
-        if factor <= MOST_SHRUNK:
+        """Warn that windows are shrunk too much on their way into the network, see `largest_whole`; "" if not so."""
+        size, most = self._predictor.pipeline.size, self._predictor.largest_whole
+        side = min(self.tile, max(self.reader.size_hw))
+        if side <= most:
             return ""
         return (
-            f"windows of {self.tile} pixels are shrunk {factor:.3g} times to the network's {size}, so small objects "
-            f"are lost; --tile {MOST_SHRUNK * size} or less keeps them"
+            f"windows of {self.tile} pixels are shrunk {side / size:.3g} times to the network's {size}, so small "
+            f"objects are lost; --tile {most} or less keeps them"
         )
 
     def answer(self, window: Window, wanted: Wanted) -> WindowAnswer:

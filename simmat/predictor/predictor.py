@@ -36,7 +36,7 @@ from simmat.predictor.prediction import (
 )
 from simmat.predictor.reading import Files, ImageReader, Inputs, LoadedImage
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import MOST_SHRUNK, FloatArray, Prompt, SensorImage, Window
+from simmat.types import FloatArray, Prompt, SensorImage, Window, largest_whole
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
@@ -219,18 +219,21 @@ class Predictor:
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        return self.inputs.reader(image, missing, MOST_SHRUNK * self.pipeline.size)
+        return self.inputs.reader(image, missing, self.largest_whole)
+
+    @property
+    def largest_whole(self) -> int:
+        """The longest side in pixels of an image that is not cut into windows."""
+        return largest_whole(self.pipeline.size, self.image_side)
 
     def tile_of(self, size_hw: tuple[int, int]) -> int:
         """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
 
-        An image is cut where the network's input would shrink it more than `MOST_SHRUNK` times. A window then has the
-        size of the training images, whose resolution the model knows.
+        An image longer than `largest_whole` is cut. A window then has the size of the training images, whose resolution
+        the model knows.
         """
-        most, longest = MOST_SHRUNK * self.pipeline.size, max(size_hw)
-        if longest <= most:
-            return longest
-        return min(self.image_side or self.pipeline.size, most)
+        longest = max(size_hw)
+        return longest if longest <= self.largest_whole else self.image_side or self.pipeline.size
 
     def predict(
         self,

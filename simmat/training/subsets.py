@@ -12,7 +12,7 @@ from simmat.data.index import DataIndex
 from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
 from simmat.model_spec import ModelSpec
-from simmat.types import MOST_SHRUNK
+from simmat.types import largest_whole
 
 _ENOUGH = 100
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
@@ -90,7 +90,8 @@ def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
     """Return how many images a validation encodes: with a dense head also the windows of `Predictor.tile_of`."""
     if spec.dense is None:
         return len(val)
-    sides, most = index.image_sides(val), MOST_SHRUNK * spec.image_size
-    tile = min(spec.image_side or spec.image_size, most)
-    windows = np.where(sides > most, np.ceil(sides / tile) ** 2, 1)  # as if they were square
+    sides, most = index.image_sides(val), largest_whole(spec.image_size, spec.image_side)
+    windows = np.where(
+        sides > most, np.ceil(sides / (spec.image_side or spec.image_size)) ** 2, 1
+    )  # as if they were square
     return len(val) + int(windows.sum())

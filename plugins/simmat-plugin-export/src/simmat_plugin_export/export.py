@@ -28,7 +28,7 @@ from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
-from simmat.types import MOST_SHRUNK, Channel, FloatArray, SensorImage
+from simmat.types import Channel, FloatArray, SensorImage
 from simmat_plugin_export.command import FORMAT
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
 from simmat_plugin_export.joining import Variants, chained, value
@@ -309,7 +309,8 @@ class _Parts:
     def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
         """Return the manifest, as json values."""
         spec, dense = self._spec, self._spec.dense
-        predictor, largest = Predictor.of_bundle(self._bundle), MOST_SHRUNK * spec.image_size
+        predictor = Predictor.of_bundle(self._bundle)
+        largest = predictor.largest_whole
         return {
             "format": names.FORMAT,
             "modality": spec.modality,

@@ -120,8 +120,8 @@ class Model:
     def set_image(self, image: npt.NDArray[Any]) -> None:
         """Encode an image; `predict`, `everything` and `semantic` then work on it.
 
-        An image that the network's input would shrink more than twice is cut into windows, which are encoded when they
-        are first asked about, and kept while they take at most `KEPT_BYTES`.
+        An image larger than the manifest's `largest` is cut into windows, which are encoded when they are first asked
+        about, and kept while they take at most `KEPT_BYTES`.
 
         Args:
             image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing.
