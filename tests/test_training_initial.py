@@ -12,6 +12,7 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.bundle import read_bundle
 from simmat.errors import ConfigError
+from simmat.training.initial import with_network_of
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +68,7 @@ def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> 
         training.train(config(first / "set", tmp_path / "run", init=first / "run", tune="full"), registry())
     with pytest.raises(ConfigError, match=r"--init .*sensor channels"):
         training.train(config(first / "set", tmp_path / "run", init=first / "run", modality="raster"), registry())
+    exported = read_bundle(first / "run")[0].model_copy(update={"exported": "onnx"})
+    with pytest.raises(ConfigError, match=r"--init .*exported"):
+        with_network_of(config(first / "set", tmp_path / "run", init=first / "run", tune=None), exported)
     assert not (tmp_path / "run").exists()

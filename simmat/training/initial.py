@@ -19,8 +19,12 @@ def with_network_of(config: TrainConfig, start: BundleSpec) -> TrainConfig:
     """Take the network of a bundle where the config names no other one.
 
     Raises:
-        ConfigError: the config names another transfer layer, tuner, foundation model or option.
+        ConfigError: the config names another transfer layer, tuner, foundation model or option, or it is exported.
     """
+    if start.exported is not None:
+        raise ConfigError(
+            f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
+        )
     own = {name: getattr(start, name) for name in _NETWORK}
     for name, value in own.items():
         given = getattr(config, name)
