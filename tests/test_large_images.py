@@ -96,10 +96,10 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
 
 def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
-    trained = Predictor(model.model, model.pipeline, image_side=180)
-    image = trained.open_image(_scene(tmp_path / "image.tif", (150, 180)))
-    assert (image.windows, image.shrunk_note) == ([(0, 0, 150, 180)], "")
-    assert trained.open_image(_scene(tmp_path / "larger.tif", (150, 200))).tile == 180
+    trained = Predictor(model.model, model.pipeline, image_side=90)
+    image = trained.open_image(_scene(tmp_path / "image.tif", (75, 90)))
+    assert (image.windows, image.shrunk_note) == ([(0, 0, 75, 90)], "")
+    assert trained.open_image(_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
 
 
 def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
     rows = ["id,split,image,mask"]
     for index, split in enumerate(("train", "val", "test")):
         image, mask = Image.new("L", (64, 48), 30), Image.new("L", (64, 48), 0)
-        image.paste(200, (10, 10, 30, 30))
+        image.paste(200 + index, (10, 10, 30, 30))
         mask.paste(1, (10, 10, 30, 30))
         image.save(data / f"images/{index}.png")
         mask.save(data / f"masks/{index}.png")

@@ -77,7 +77,7 @@ def _index(place: Place, rng: random.Random) -> Case:
     def read() -> None:
         found = read_index(dataset)
         for sample in found.with_regions(dataset.samples, "all"):
-            assert found.table_of([sample]).counts.shape == (1, 6), "a table of another shape"
+            assert found.table_of([sample]).counts.shape == (1, 7), "a table of another shape"
         check_dataset(dataset).to_dict()
         found.statistics(found.training_samples())
 
