@@ -72,6 +72,7 @@ def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
     given = [*samples(5), Sample("odd\udcff", "", ("x",), ("o.npy", "m.png"))]
     listing = decide_splits(tmp_path, given, "x")
     assert [sample.id for sample in listing.samples if sample.split == "test"] == ["s3"]
+    assert "2 ids of splits.csv are of no image, such as 'gone'" in listing.split_note
     assert write_splits(tmp_path, listing.new_splits) == ""
     assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set((tmp_path / "splits.csv").read_text().splitlines())
     again = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")

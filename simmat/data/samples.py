@@ -217,6 +217,9 @@ def decide_splits(
         counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
         note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
         note += f" by the hash of the ids, {counts} of {len(groups)} {'images' if divider is None else 'blocks'}."
+        here = {_as_written(id) for sample in (*samples, *unlabelled) for id in (sample.id, sample.image_id)}
+        if strangers := [id for id in written if id not in here]:
+            note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
         if new:
             note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
     listed = [

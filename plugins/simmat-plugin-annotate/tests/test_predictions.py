@@ -32,7 +32,8 @@ def coco(*names: str, category: str = "object") -> dict[str, Any]:
 def test_imported_predictions_are_suggested_before_those_of_the_model(client: Client, root: Path) -> None:
     """What is labelled already is not suggested again, and with all of it done the model is asked."""
     key = client.keys()["s1"]
-    assert client.done("/api/predictions", coco("s1.png", "elsewhere.png")) == {"images": 1, "unknown": 1}
+    found = client.done("/api/predictions", coco("s1.png", "elsewhere.png", "other/s1.png"))
+    assert found == {"images": 1, "unknown": 2}
     assert [image["predicted"] for image in client.get("/api/images")["images"]] == [0, 2, 0]
     found = client.get(f"/api/images/{key}/suggestions")
     assert (found["how"], [one["score"] for one in found["objects"]]) == ("imported", [0.9, 0.8])

@@ -92,7 +92,7 @@ class Predictions:
         unknown = []
         for image in coco.images:
             key = _key_of(image.file_name, keys)
-            if key is None:
+            if key is None or key in result._images:  # a second image of that name is of another folder
                 unknown.append(image.file_name)
             elif found[image.id]:
                 result._images[key], result._found[key] = image, found[image.id]
