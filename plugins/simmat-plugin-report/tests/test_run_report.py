@@ -313,7 +313,7 @@ def test_a_channel_that_the_network_ignores_changes_nothing(protocol: dict[str, 
 
     data = _two_planes(tmp_path / "set")
     settings = config(
-        data, tmp_path / "run", modality="raster", regions="instances", pictures=False, steps=1, **protocol
+        data, tmp_path / "run", modality="raster", mat="mat-residual", pictures=False, steps=1, **protocol
     )
     bundle = load_bundle(training.train(settings, registry("report")), registry("report"))
     mat: Any = bundle.model.mat
