@@ -77,6 +77,8 @@ def _read_pillow(stream: BinaryIO, head: bytes) -> Array:
         if depth in (2, 4) or mode not in ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
             raise ValueError(f"{depth} bits of Pillow's mode {mode} are not plain intensities; store it as TIFF")
         values = np.asarray(image)
+        if mode == "I" and depth == 16:  # widened by an older Pillow
+            values = values.astype(np.uint16)
     return values if values.ndim == 2 else np.moveaxis(values, 2, 0)  # (C, H, W)
 
 
