@@ -65,17 +65,24 @@ class EverythingSettings:
     most: int | None = None
 
 
-def object_parts(objectness: Tensor, least: int) -> BoolArray:
-    """Return (P, h, w) the connected parts, of `least` pixels or more, of what a class map calls an object.
+def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Return the connected parts, of `least` pixels or more, of each class of a class map.
 
     Args:
-        objectness: (h, w) probability of being an object.
+        objects: (C, h, w) probabilities of the classes of objects; without the background, so their sum is at most 1.
         least: smallest number of pixels; pixels are connected by their sides.
+
+    Returns:
+        (P, h, w) parts, and the (P,) indices of their classes.
     """
-    labels, count = ndimage.label((objectness > OBJECT).cpu().numpy())
-    large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
-    parts: BoolArray = labels == large[:, None, None]
-    return parts
+    nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()  # (h, w)
+    parts, classes = [np.zeros((0, *nearest.shape), np.bool_)], []
+    for index in np.unique(nearest[nearest >= 0]).tolist():
+        labels, count = ndimage.label(nearest == index)
+        large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
+        parts.append(labels == large[:, None, None])
+        classes += [index] * len(large)
+    return np.concatenate(parts), np.asarray(classes, np.int64)
 
 
 def click_places(distance: Tensor, parts: BoolArray, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
@@ -104,11 +111,22 @@ def click_places(distance: Tensor, parts: BoolArray, *, lowest: float, spread: i
     return points, values[order].cpu().numpy().astype(np.float32)
 
 
-def uncovered(parts: BoolArray, masks: npt.NDArray[np.bool_]) -> list[int]:
-    """Return which of (P, h, w) parts (N, h', w') masks over the same input cover by less than `COVERED`."""
-    union = torch.from_numpy(masks.any(0))[None, None].float()
-    shown = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
-    return [index for index, part in enumerate(parts) if float(shown[part].mean()) < COVERED]
+def uncovered(
+    parts: BoolArray, classes: npt.NDArray[np.int64], masks: npt.NDArray[np.bool_], mask_classes: Sequence[int]
+) -> list[int]:
+    """Return which parts the masks of their class cover by less than `COVERED`.
+
+    Args:
+        parts: (P, h, w) of `object_parts`, with their (P,) `classes`.
+        masks: (N, h', w') over the same input, with their (N,) `mask_classes`.
+    """
+    found = []
+    for index in np.unique(classes).tolist():
+        union = torch.from_numpy(masks[np.asarray(mask_classes, np.int64) == index].any(0))[None, None].float()
+        shown = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
+        rows = np.flatnonzero(classes == index).tolist()
+        found += [row for row in rows if float(shown[parts[row]].mean()) < COVERED]
+    return found
 
 
 def grid_points(frame: Frame, count: int | None = None) -> FloatArray:

@@ -33,15 +33,29 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
     distance[30, 12] = 0.2
     for part in (np.s_[2:12, 2:12], np.s_[24:36, 6:18], np.s_[20:23, 30:33]):  # with a peak, without, a speck
         objectness[part] = 0.9
-    parts = object_parts(objectness, 25)
+    parts, classes = object_parts(objectness[None], 25)
     assert [part.sum() for part in parts] == [100, 144]
     points, _ = click_places(distance, parts, lowest=0.1, spread=5)
     assert len(points) == 2
     np.testing.assert_allclose(points[1], (12, 30), atol=1)
     masks = np.zeros((1, 80, 80), np.bool_)
     masks[0, 4:24, 4:24] = True
-    assert uncovered(parts, masks) == [1]
-    assert uncovered(parts, masks[:0]) == [0, 1]
+    assert uncovered(parts, classes, masks, [0]) == [1]
+    assert uncovered(parts, classes, masks[:0], []) == [0, 1]
+
+
+def test_a_part_within_an_object_of_another_class_is_not_covered_by_it() -> None:
+    """An udder touches its cow: one connected region of two classes, and a mask of the cow does not stand for both."""
+    objects = torch.zeros(2, 40, 40)
+    objects[0, 5:35, 5:35] = 0.9
+    objects[:, 25:35, 10:20] = torch.tensor([0.2, 0.7])[:, None, None]
+    parts, classes = object_parts(objects, 25)
+    assert [part.sum() for part in parts] == [800, 100]
+    assert classes.tolist() == [0, 1]
+    cow = np.zeros((1, 80, 80), np.bool_)
+    cow[0, 10:70, 10:70] = True
+    assert uncovered(parts, classes, cow, [0]) == [1]
+    assert uncovered(parts, classes, cow, [1]) == [0]
 
 
 def test_a_grid_of_clicks_stays_on_the_image() -> None:

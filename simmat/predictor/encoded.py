@@ -169,20 +169,21 @@ class EncodedImage:
         chances = dense.classes[0].float().softmax(0)  # (K, h, w)
         stride = frame.size / distance.shape[-1]
         height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-        objectness = 1 - chances[0] if spec.background else torch.zeros_like(distance)
-        objectness[height:] = 0
-        objectness[:, width:] = 0
-        parts = everything.object_parts(objectness, settings.spread**2)
+        objects = chances[1:].clone() if spec.background else torch.zeros_like(chances)
+        objects[:, height:] = 0
+        objects[:, :, width:] = 0
+        parts, classes = everything.object_parts(objects, settings.spread**2)
         points, _ = everything.click_places(
             distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
         )
         found, low = self._answer_clicks((points[: settings.most] + 0.5) * stride - 0.5, settings, stable=False)
         if found:
             found, low = _classified(found, low, chances, spec, settings.objectness)
-        missed = parts[everything.uncovered(parts, low)]
+        found_classes = [spec.classes.index(one.instance.class_id) for one in found]
+        missed = parts[everything.uncovered(parts, classes, low, found_classes)]
         if len(missed):
-            objects, missed = self._objects_of(missed, objectness, distance, settings)
-            found += _classified(objects, missed, chances, spec, 0.0)[0]
+            more, missed = self._objects_of(missed, objects.sum(0), distance, settings)
+            found += _classified(more, missed, chances, spec, 0.0)[0]
         found.sort(key=lambda one: -one.score)
         if found and spec.background and settings.reach:
             inside = restore_logits(1 - chances[None, :1], frame)[0, 0] > everything.OBJECT

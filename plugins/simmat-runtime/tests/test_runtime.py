@@ -62,17 +62,21 @@ def test_clicks_are_those_of_simmat(seed: int) -> None:
     """Another click is another object."""
     distance = torch.rand(24, 31, generator=torch.Generator().manual_seed(seed))
     distance[12:] *= 0.3
-    objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float()
-    objects[:13] = 0.0
-    parts = reference.object_parts(objects, 9)
-    np.testing.assert_array_equal(everything.object_parts(objects.numpy(), 9), parts)
+    objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float() * torch.tensor([0.2, 0.7])[:, None, None]
+    objects[:, :13] = 0.0
+    objects[:, 18:] = objects[:, 18:].flip(0)
+    parts, classes = reference.object_parts(objects, 9)
+    assert set(classes.tolist()) == {0, 1}
+    for one, other in zip(everything.object_parts(objects.numpy(), 9), (parts, classes), strict=True):
+        np.testing.assert_array_equal(one, other)
     expected, _ = reference.click_places(distance, parts, lowest=0.3, spread=3)
     assert (expected[:, 1] > 13).any()
     np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, lowest=0.3, spread=3), expected)
     masks = np.zeros((1, 48, 62), np.bool_)
     masks[0, 25:, :30] = True
-    assert 0 < len(reference.uncovered(parts, masks)) < len(parts)
-    assert everything.uncovered(parts, masks) == reference.uncovered(parts, masks)
+    missed = reference.uncovered(parts, classes, masks, [0])
+    assert 0 < len(missed) < len(parts)
+    assert everything.uncovered(parts, classes, masks, [0]) == missed
 
 
 def test_suppression_and_growth_are_those_of_simmat() -> None:

@@ -76,10 +76,10 @@ def _find_by_classes(
     frame = image.frame
     stride = frame.size / distance.shape[-1]
     height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-    objectness = 1 - chances[0] if spec.background else np.zeros_like(distance)
-    objectness[height:] = 0
-    objectness[:, width:] = 0
-    parts = object_parts(objectness, settings.spread**2)
+    objects = chances[1:].copy() if spec.background else np.zeros_like(chances)
+    objects[:, height:] = 0
+    objects[:, :, width:] = 0
+    parts, classes = object_parts(objects, settings.spread**2)
     points = click_places(
         distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
     )
@@ -87,9 +87,10 @@ def _find_by_classes(
     low, found = _answers(image, clicks, settings, stable=False)
     kept = suppress(low, [one.score for one in found], settings.overlap)
     found, low = _classified([found[row] for row in kept], low[kept], chances, spec, settings.objectness)
-    missed = parts[uncovered(parts, low)]
-    objects, missed = _objects_of(image, missed, objectness, distance, settings)
-    found += _classified(objects, missed, chances, spec, 0.0)[0]
+    found_classes = [spec.classes.index(one.class_id) for one in found]
+    missed = parts[uncovered(parts, classes, low, found_classes)]
+    more, missed = _objects_of(image, missed, objects.sum(0), distance, settings)
+    found += _classified(more, missed, chances, spec, 0.0)[0]
     if found and spec.background and settings.reach:
         inside = image.restore(1 - chances[:1])[0] > OBJECT
         reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
@@ -97,12 +98,19 @@ def _find_by_classes(
     return found
 
 
-def object_parts(objectness: FloatArray, least: int) -> BoolArray:
-    """Return (P, h, w) the connected parts, of `least` pixels or more, of the pixels that are objects."""
-    labels = _connected(objectness > OBJECT)
-    numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
-    parts: BoolArray = labels == numbers[sizes >= least][:, None, None]
-    return parts
+def object_parts(objects: FloatArray, least: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Return the connected parts (P, h, w), of `least` pixels or more, of each class of objects, and their classes.
+
+    `objects` are the probabilities (C, h, w) of the classes of objects; the classes are returned as (P,) indices.
+    """
+    nearest = np.where(objects.sum(0) > OBJECT, objects.argmax(0), -1)  # (h, w)
+    parts, classes = [np.zeros((0, *nearest.shape), np.bool_)], []
+    for index in np.unique(nearest[nearest >= 0]).tolist():
+        labels = _connected(nearest == index)
+        numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
+        parts.append(labels == numbers[sizes >= least][:, None, None])
+        classes += [index] * int((sizes >= least).sum())
+    return np.concatenate(parts), np.asarray(classes, np.int64)
 
 
 def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
@@ -138,16 +146,23 @@ def click_places(distance: FloatArray, parts: BoolArray, *, lowest: float, sprea
     return np.stack([columns, rows], axis=1)[order].astype(np.float32)
 
 
-def uncovered(parts: BoolArray, masks: BoolArray) -> list[int]:
-    """Return which of (P, h, w) parts (N, h', w') masks over the same input cover by less than `COVERED`."""
-    if not len(masks):
-        return list(range(len(parts)))
-    union, (height, width) = masks.any(0).astype(np.float32), parts.shape[1:]
-    if union.shape[0] >= height:
-        shown = union.reshape(height, union.shape[0] // height, width, union.shape[1] // width).mean((1, 3))
-    else:
-        shown = union.repeat(height // union.shape[0], 0).repeat(width // union.shape[1], 1)
-    return [index for index, part in enumerate(parts) if float(shown[part].mean()) < COVERED]
+def uncovered(
+    parts: BoolArray, classes: npt.NDArray[np.int64], masks: BoolArray, mask_classes: Sequence[int]
+) -> list[int]:
+    """Return which parts (P, h, w) the masks (N, h', w') of their class cover by less than `COVERED`."""
+    found: list[int] = []
+    (height, width), own = parts.shape[1:], np.asarray(mask_classes, np.int64)
+    for index in np.unique(classes).tolist():
+        rows = np.flatnonzero(classes == index).tolist()
+        union = masks[own == index].any(0).astype(np.float32)
+        if not (own == index).any():
+            shown = np.zeros((height, width), np.float32)
+        elif union.shape[0] >= height:
+            shown = union.reshape(height, union.shape[0] // height, width, union.shape[1] // width).mean((1, 3))
+        else:
+            shown = union.repeat(height // union.shape[0], 0).repeat(width // union.shape[1], 1)
+        found += [row for row in rows if float(shown[parts[row]].mean()) < COVERED]
+    return found
 
 
 def _objects_of(
