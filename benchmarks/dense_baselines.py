@@ -43,7 +43,7 @@ from simmat.data.batches import collate
 from simmat.data.instances import FoundObject, Label, region_from_mask
 from simmat.data.samples import Sample
 from simmat.evaluation import evaluate_unprompted
-from simmat.evaluation.everything import ImageMatches, object_scores
+from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.everything import EverythingSettings
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json

@@ -16,7 +16,7 @@ import torch
 
 from simmat.bundle import load_bundle
 from simmat.data.dataset import open_dataset
-from simmat.evaluation.everything import ImageMatches, object_scores
+from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.everything import EverythingSettings
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor

@@ -24,12 +24,12 @@ from measuring import Line, add_json_option, cpu_seconds, report
 from PIL import Image
 from scipy import ndimage
 
+from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.io.images import write_image
 from simmat.nn.device import keep_freed_memory
 from simmat.plugins.loader import load_plugins
-from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
 
 HEIGHT, WIDTH, OBJECTS = 512, 640, 5

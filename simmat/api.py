@@ -131,8 +131,8 @@ def train(
         TypeError: a setting is unknown, or `data` is neither a folder nor a data set.
         SimMATError: settings, data, weights or the output folder are wrong.
     """
+    from simmat.callbacks import Callback
     from simmat.config import TrainConfig
-    from simmat.training import Callback
     from simmat.training import train as run_training
     from simmat.training.callbacks import ConsoleCallback
 

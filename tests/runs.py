@@ -12,10 +12,10 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from simmat.callbacks import Callback
 from simmat.config import TrainConfig, load_config
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.training.callbacks import Callback
 
 
 def registry(*plugins: str) -> Registry:

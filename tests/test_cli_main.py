@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import pytest
@@ -18,11 +20,12 @@ from PIL import Image
 
 import simmat
 from simmat import training
+from simmat.callbacks import Callback
 from simmat.cli import COMMANDS, run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
 from simmat.io.images.limits import DEFAULT_GIB, LIMIT_VARIABLE
-from simmat.training.callbacks import Callback, RunPlan
+from simmat.training.callbacks import ConsoleCallback
 
 REPORT_TORCH = """
 import sys
@@ -328,10 +331,11 @@ def test_a_training_ends_with_the_command_that_scores_it(
 ) -> None:
     """It is copied as it stands, so it names the data set and a split that there is."""
     data = tmp_path / "my data"
-    plan = RunPlan(0, 1, 1, 1, 1, 1, 1, "cpu", 1, data=data, splits=frozenset(splits))
+    dataset = SimpleNamespace(root=data, samples=[SimpleNamespace(split=split) for split in splits])
 
     def train(settings: object, registry: object, callback: Callback) -> Path:
-        callback.started(plan)
+        assert isinstance(callback, ConsoleCallback)
+        callback.plan = cast(Any, SimpleNamespace(dataset=dataset))
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         return tmp_path / "run/bundle"
 
@@ -339,4 +343,4 @@ def test_a_training_ends_with_the_command_that_scores_it(
     assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
     assert f"simmat eval {tmp_path}/run/bundle --data '{data}' --split {scored}" in shown.out
-    assert "0.500 (best)" in shown.err
+    assert "0.5000 at step 1" in shown.out

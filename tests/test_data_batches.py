@@ -12,11 +12,11 @@ from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
 
+from simmat.callbacks import Callback
 from simmat.data.batches import Batch, TrainingItems, _ignored, collate
 from simmat.data.coverage import Coverage
 from simmat.data.instances import Label, region_from_mask, visible_regions
 from simmat.nn.resize import content_mask, resize_planes
-from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
 from simmat.types import Frame
 

@@ -317,7 +317,7 @@ def test_callbacks_are_made_when_a_training_starts(install: Install) -> None:
     folder = install("simmat-plugin-follower", CALLBACKS.replace("ARGUMENT", "config"))
     ((package, hook),) = load(folder).callback_hooks()
     assert package.startswith("simmat-plugin-follower")
-    assert hook.make(config="settings", run="run") == [["settings"]]
+    assert hook.make(config="settings", registry="registry") == [["settings"]]
     wrong = load(install("simmat-plugin-wrong", CALLBACKS.replace("ARGUMENT", "settings")))
     assert "settings" in report(wrong, "simmat_plugin_wrong").error
 

@@ -10,7 +10,7 @@ import torch
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.training.callbacks import Callback
+from simmat.callbacks import Callback
 from simmat.training.state import load_state
 
 WHOLE = {"steps": 3, "val_every": 3, "batch_size": 4, "lr": 1e-2, "pictures": False, "box_fraction": 0.0}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from simmat.callbacks import Callback
+from simmat.config import TrainConfig
 from simmat.plugins.registry import CallbackHook, Registry
-from simmat.training.callbacks import Callback, Callbacks, LiveRun
+from simmat.training.callbacks import Callbacks
 
 
 class Counts(Callback):
@@ -23,11 +24,13 @@ class Counts(Callback):
             raise self.error
 
 
-def live(*hooks: Any) -> LiveRun:
-    """A run in a registry with these hooks, of the packages p0, p1, …"""
+CONFIG = cast(TrainConfig, "settings")
+
+
+def registry_of(*hooks: Any) -> Registry:
+    """A registry with these hooks, of the packages p0, p1, …"""
     items = [("callbacks", CallbackHook(f"p{place}", hook), f"p{place} 1.0") for place, hook in enumerate(hooks)]
-    registry = Registry([], cast(Any, items))
-    return cast(LiveRun, SimpleNamespace(registry=registry, setup=SimpleNamespace(config="settings")))
+    return Registry([], cast(Any, items))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no font"), SystemExit(3)])
@@ -36,7 +39,7 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
 ) -> None:
     """With one warning that names the package; the others go on."""
     own, good, bad = Counts(), Counts(), Counts(2, error)
-    callbacks = Callbacks.with_plugins(own, live(lambda **_: [[bad]], lambda **_: [[good]]))
+    callbacks = Callbacks.with_plugins(own, CONFIG, registry_of(lambda **_: [[bad]], lambda **_: [[good]]))
     for step in range(1, 5):
         callbacks.stepped(step, {})
     assert (own.steps, good.steps, bad.steps) == (4, 4, 2)
@@ -46,10 +49,12 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
 
 
 def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is called with settings and run."""
+    """It is called with settings and registry."""
     good = Counts()
-    run = live(lambda config, run: 1 / 0, lambda config, run: [[good]] if config == run.setup.config else [])
-    Callbacks.with_plugins(Callback(), run).stepped(1, {})
+    known = registry_of(
+        lambda config, registry: 1 / 0, lambda config, registry: [[good]] if config is CONFIG and registry else []
+    )
+    Callbacks.with_plugins(Callback(), CONFIG, known).stepped(1, {})
     assert good.steps == 1
     assert "p0 1.0" in capsys.readouterr().err
 
@@ -57,4 +62,4 @@ def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]
 def test_the_callers_own_callback_may_end_the_training() -> None:
     """It is theirs."""
     with pytest.raises(RuntimeError):
-        Callbacks.with_plugins(Counts(1, RuntimeError()), live()).stepped(1, {})
+        Callbacks.with_plugins(Counts(1, RuntimeError()), CONFIG, registry_of()).stepped(1, {})

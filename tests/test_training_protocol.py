@@ -13,9 +13,9 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.bundle import load_bundle
+from simmat.callbacks import Callback
 from simmat.config import load_config
 from simmat.evaluation import COMPAT, evaluate_bundle
-from simmat.training.callbacks import Callback
 from simmat.training.schedule import learning_rate
 from simmat.training.setup import prepare
 

@@ -10,8 +10,8 @@ import torch
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.callbacks import Callback
 from simmat.model import assemble
-from simmat.training.callbacks import Callback
 from simmat.training.schedule import build_optimizer, set_rates
 from simmat.training.setup import prepare
 from simmat.training.state import load_state

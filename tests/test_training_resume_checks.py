@@ -11,12 +11,12 @@ import pytest
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.callbacks import Callback
 from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
 from simmat.data.card import DataCard
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import TAKEN, ModelSpec
 from simmat.sensors.declaration import parse_declaration
-from simmat.training.callbacks import Callback
 from simmat.training.resume_checks import check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare

@@ -14,7 +14,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.errors import ConfigError
-from simmat.training import trackers
+from simmat.training import callbacks
 from simmat.training.run_folder import RunFolder
 
 
@@ -83,7 +83,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     from simmat.cli import group
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(trackers, "find_spec", lambda name: found if name == "mlflow" else real(name))
+    monkeypatch.setattr(callbacks, "find_spec", lambda name: found if name == "mlflow" else real(name))
     words = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--track", "mlflow"]
     with pytest.raises(ConfigError, match=r"pip install 'simmat\[mlflow\]'"):
         CliRunner().invoke(group, words, standalone_mode=False, catch_exceptions=False)
@@ -111,7 +111,7 @@ def test_the_tracker_may_change_when_a_run_is_resumed(data: Path, tmp_path: Path
     from simmat.config import FREE
 
     assert "track" in FREE
-    saved = json.dumps(sorted(trackers._settings(config(data, tmp_path / "run", track="wandb"))))
+    saved = json.dumps(sorted(callbacks._settings(config(data, tmp_path / "run", track="wandb"))))
     assert "track" in saved
 
 

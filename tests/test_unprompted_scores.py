@@ -21,7 +21,7 @@ from simmat.data.dense_targets import class_map
 from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Mistakes, Processes, evaluate_unprompted
-from simmat.evaluation.everything import ImageMatches, object_scores
+from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.everything import ClassMap
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
@@ -231,7 +231,7 @@ def test_the_time_of_a_grid_of_clicks_is_told_after_the_first_image(
 ) -> None:
     """Half an hour without a word looks like a fault."""
     dataset, clock, said = data_set(tmp_path, regions="components"), itertools.count(0, 60), []
-    monkeypatch.setattr("simmat.evaluation.unprompted.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("simmat.evaluation.job.perf_counter", lambda: next(clock))
     for dense in (True, False):
         model = scripted(ANSWERS, 1, 2, dense=dense)
         evaluate_unprompted(model, dataset, dataset.samples, semantic=False, note=said.append)

@@ -1,9 +1,9 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
-from simmat.evaluation.everything import Mistakes
 from simmat.evaluation.job import (
     evaluate,
     evaluate_bundle,
+    evaluate_unprompted,
     nothing_to_score,
     pipeline_for,
     trained_card,
@@ -26,7 +26,7 @@ from simmat.evaluation.scores import (
     merge_scores,
     possible_summary,
 )
-from simmat.evaluation.unprompted import evaluate_unprompted
+from simmat.evaluation.unprompted import Mistakes
 
 __all__ = [
     "COMPAT",

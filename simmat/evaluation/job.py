@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.dense_targets import class_map, outside_objects
 from simmat.data.index import contents_of
 from simmat.data.pipeline import Pipeline
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.processes import Processes
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
 from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
-from simmat.evaluation.unprompted import check_unprompted, evaluate_unprompted
+from simmat.evaluation.unprompted import DENSE, GRID, Confusion, ImageFindings, ImageMatches, Unprompted
 from simmat.model import Parts, SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.types import Frame, SensorImage
+from simmat.types import BoolArray, Frame, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.everything import EverythingSettings
 
 TRAINED_CARD_FIELDS = {
     *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options"),
@@ -232,6 +241,118 @@ def _score_sample(
     encoded = ScoredImage(model.for_image(image), pipeline(image), targets, protocol)
     objects = score_objects(encoded, sample.id, protocol)
     return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
+
+
+def check_unprompted(
+    predictor: Predictor, dataset: Dataset, samples: Sequence[Sample], *, everything: bool, semantic: bool
+) -> None:
+    """Raise what `evaluate_unprompted` would, before anything is scored."""
+    if semantic and predictor.dense is None:
+        raise ConfigError(
+            f"{predictor.bundle.path if predictor.bundle else 'an untuned model'} has no dense head, so there is no "
+            "class map to score; leave --semantic out, or train with --heads prompt,dense"
+        )
+    if everything and all(dataset.may_have_unmarked(sample) for sample in samples):
+        raise DataError(
+            f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
+            "without prompts cannot be scored; leave --everything out, or mark all objects"
+        )
+
+
+def evaluate_unprompted(
+    predictor: Predictor,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    everything: bool = True,
+    semantic: bool = True,
+    settings: EverythingSettings | None = None,
+    processes: Processes | None = None,
+    progress: Callable[[int], None] | None = None,
+    note: Callable[[str], object] | None = None,
+) -> Unprompted:
+    """Find every object of some samples and the class of every pixel, and compare them with the truth.
+
+    Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
+    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
+
+    Args:
+        predictor: the model; with `dense`, its dense head finds the objects.
+        processes: the processes that share the samples; each gets all scores. None is this process alone.
+        progress: called with 1 after every sample of this process.
+        note: called after the first sample with the time that a grid of clicks takes, where it is long.
+
+    Raises:
+        ConfigError: `semantic` without a dense head.
+        DataError: every image may hold objects that nobody marked.
+    """
+    check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
+    dense = predictor.dense
+    named = dense is not None and any(value is not None for value in dense.classes)
+    classed = dataset.has_classes and named
+    own: list[ImageFindings] = []
+    share = samples if processes is None else processes.share(samples)
+    start = perf_counter()
+    for number, sample in enumerate(share):
+        found = _score_without_prompts(
+            predictor, dataset, sample, everything=everything, semantic=semantic, classed=classed, settings=settings
+        )
+        own += [] if found is None else [found]
+        if progress is not None:
+            progress(1)
+        minutes = (perf_counter() - start) / 60 * len(share)
+        if number == 0 and note is not None and everything and dense is None and minutes >= 1:
+            note(f"every object by a grid of clicks takes about {minutes:.0f} min for {len(share)} images")
+    parts = [own] if processes is None else processes.gather(own)
+    place = {sample.id: index for index, sample in enumerate(samples)}
+    images = sorted((one for part in parts for one in part), key=lambda one: place[one.sample])
+    clicks = DENSE if dense is not None else GRID
+    return Unprompted(tuple(images), clicks, classed, dataset.has_classes and not named)
+
+
+def _score_without_prompts(
+    predictor: Predictor,
+    dataset: Dataset,
+    sample: Sample,
+    *,
+    everything: bool,
+    semantic: bool,
+    classed: bool,
+    settings: EverythingSettings | None,
+) -> ImageFindings | None:
+    """Score one sample; None if it has no pixel that counts."""
+    image = dataset.image(sample)
+    label = dataset.label(sample, image)
+    unmarked = dataset.may_have_unmarked(sample)
+    scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
+    if not scored.any():
+        return None
+    predictor.set_image(image)
+    matches, confusion = None, None
+    start = perf_counter()
+    if everything and not unmarked:
+        found = predictor.segment_everything(settings)
+        matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
+    middle = perf_counter()
+    if semantic:
+        confusion = _confusion(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
+    return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
+
+
+def _confusion(
+    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
+) -> Confusion:
+    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
+    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
+    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
+    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+    return Counter(
+        {
+            (int(rows[index // len(columns)]), int(columns[index % len(columns)])): int(pixels)
+            for index, pixels in enumerate(counts)
+            if pixels
+        }
+    )
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

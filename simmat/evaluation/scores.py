@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,8 @@ from scipy import ndimage
 
 from simmat.data.instances import Instance
 from simmat.evaluation.protocol import Protocol
+from simmat.evaluation.unprompted import Unprompted
 from simmat.types import BoolArray
-
-if TYPE_CHECKING:
-    from simmat.evaluation.unprompted import Unprompted
 
 
 def bootstrap_means(

@@ -1,27 +1,232 @@
-"""Score what a model finds without prompts on a split: every object, and the class of every pixel."""
+"""Scores of masks without prompts: found objects beside the true ones, and the class of every pixel.
+
+True objects below the data card's smallest size, and ignored pixels, are treated as COCO treats objects outside of an
+area range and crowds: found or not, they are neither hit nor miss.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.dataset import Dataset, Sample
-from simmat.data.dense_targets import class_map, outside_objects
-from simmat.errors import ConfigError, DataError
-from simmat.evaluation.everything import ImageMatches, Mistakes, class_scores, object_scores, true_classes
-from simmat.evaluation.processes import Processes
-from simmat.predictor import Predictor
-from simmat.types import BoolArray
+from simmat.data.instances import Instance, Label, shared_window
+from simmat.types import BoolArray, FloatArray
 
-if TYPE_CHECKING:
-    from simmat.everything import EverythingSettings
+THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
+"""IoU thresholds of COCO's average precision."""
+
+Ious = npt.NDArray[np.float64]
+"""(F, T) IoU of found and true objects, in double precision: an IoU of 3/5 then reaches a threshold of 0.6."""
+
+
+def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray) -> Ious:
+    """Return (F, T) IoU of found and true objects of one image over the pixels that are not ignored."""
+    table = np.zeros((len(found), len(true)), np.float64)
+    areas = [_counted(region, ignore) for region in true]
+    for row, region in enumerate(found):
+        own = _counted(region, ignore)
+        for column, other in enumerate(true):
+            if (box := shared_window(region.window, other.window)) is None:
+                continue
+            both = region.within(box) & other.within(box) & ~ignore[box[0] : box[2], box[1] : box[3]]
+            shared = int(np.count_nonzero(both))
+            table[row, column] = shared / max(own + areas[column] - shared, 1)
+    return table
+
+
+def _counted(region: Instance, ignore: BoolArray) -> int:
+    y0, x0, y1, x1 = region.window
+    return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is wrong with the objects found in one image, in numbers of objects.
+
+    Attributes:
+        objects: true ones that count.
+        missed: true ones that were not found.
+        extra: found ones that are none.
+        wrong_class: found ones of another class.
+    """
+
+    objects: int
+    missed: int
+    extra: int
+    wrong_class: int
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMatches:
+    """The objects found in one image beside the true ones.
+
+    Attributes:
+        found_classes: (F,) classes; all 0 where classes do not count.
+        hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
+            match it is not a false alarm where this reaches the threshold.
+        uncounted: (T,) bool, true objects that are too small to count.
+    """
+
+    scores: FloatArray
+    found_classes: npt.NDArray[np.int64]
+    true_classes: npt.NDArray[np.int64]
+    iou: Ious
+    hidden: npt.NDArray[np.float64]
+    uncounted: BoolArray
+
+    @classmethod
+    def of(cls, found: Sequence[Instance], scores: Sequence[float], label: Label) -> ImageMatches:
+        """Compare found objects with the truth; an object without a class is of class 1."""
+        true = [*label.regions, *label.small]
+        areas = [max(region.area, 1) for region in found]
+        shown = [_counted(region, label.ignore) for region in found]
+        hidden = [1.0 if seen < label.smallest else 1 - seen / area for seen, area in zip(shown, areas, strict=True)]
+        uncounted = [_counted(region, label.ignore) == 0 for region in label.regions] + [True] * len(label.small)
+        return cls(
+            np.asarray(scores, np.float32),
+            _classes(found),
+            _classes(true),
+            ious(found, true, label.ignore),
+            np.asarray(hidden, np.float64),
+            np.asarray(uncounted, np.bool_),
+        )
+
+    def of_class(self, value: int) -> ImageMatches:
+        """Return the objects of one class alone."""
+        rows, columns = self.found_classes == value, self.true_classes == value
+        return ImageMatches(
+            self.scores[rows],
+            self.found_classes[rows],
+            self.true_classes[columns],
+            self.iou[rows][:, columns],
+            self.hidden[rows],
+            self.uncounted[columns],
+        )
+
+    def without_classes(self) -> ImageMatches:
+        """Return the same objects, all of class 1."""
+        return replace(
+            self, found_classes=np.ones_like(self.found_classes), true_classes=np.ones_like(self.true_classes)
+        )
+
+    def counted(self, threshold: float) -> tuple[npt.NDArray[np.int64], BoolArray]:
+        """Return what each found object is matched with, see `greedy_matches`, and (F,) which of them count."""
+        matched = greedy_matches(self.iou, self.scores, threshold, self.uncounted)
+        excused = self.hidden >= threshold
+        if len(self.uncounted):
+            excused = np.where(matched >= 0, self.uncounted[matched], excused)
+        return matched, ~excused
+
+    def mistakes(self) -> Mistakes:
+        """Count what is wrong at IoU 0.5; an object of another class is neither missed nor extra."""
+        matched, counts = self.without_classes().counted(0.5)
+        hits = np.flatnonzero(counts & (matched >= 0))
+        objects = int(np.count_nonzero(~self.uncounted))
+        wrong = np.count_nonzero(self.found_classes[hits] != self.true_classes[matched[hits]])
+        return Mistakes(objects, objects - len(hits), int(np.count_nonzero(counts)) - len(hits), int(wrong))
+
+
+def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
+    return np.asarray([1 if region.class_id is None else region.class_id for region in regions], np.int64)
+
+
+def greedy_matches(iou: Ious, scores: FloatArray, threshold: float, uncounted: BoolArray) -> npt.NDArray[np.int64]:
+    """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match.
+
+    An object that is not counted is matched only if no other one reaches the threshold.
+    """
+    matched = np.full(len(scores), -1, np.int64)
+    free = np.ones(iou.shape[1], np.bool_)
+    for row in np.argsort(-scores, kind="stable"):
+        for group in (free & ~uncounted, free & uncounted):
+            if group.any():
+                best = int(np.argmax(np.where(group, iou[row], -1.0)))
+                if iou[row, best] >= threshold:
+                    matched[row], free[best] = best, False
+                    break
+    return matched
+
+
+def true_classes(images: Sequence[ImageMatches]) -> list[int]:
+    """Return the classes of the true objects that count, in rising order."""
+    return sorted({int(value) for image in images for value in image.true_classes[~image.uncounted]})
+
+
+def average_precision(images: Sequence[ImageMatches], threshold: float) -> float | None:
+    """Return COCO's average precision at one IoU threshold, the mean over classes; None if no object is true.
+
+    101 recall points, as in pycocotools, and no limit on the number of found objects.
+    """
+    values = [_precision_of(images, threshold, value) for value in true_classes(images)]
+    return float(np.mean(values)) if values else None
+
+
+def _precision_of(images: Sequence[ImageMatches], threshold: float, value: int) -> float:
+    scores, hits, total = [], [], 0
+    for every in images:
+        image = every.of_class(value)
+        total += int(np.count_nonzero(~image.uncounted))
+        matched, counts = image.counted(threshold)
+        scores.append(image.scores[counts])
+        hits.append(matched[counts] >= 0)
+    order = np.argsort(-np.concatenate(scores), kind="mergesort")
+    hit = np.concatenate(hits)[order]
+    recall = np.cumsum(hit) / total
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    return float(np.mean([precision[place] if place < len(precision) else 0.0 for place in places]))
+
+
+def panoptic_quality(images: Sequence[ImageMatches]) -> dict[str, float | None]:
+    """Return PQ (Kirillov et al. 2019, arXiv 1801.00868), the mean over classes, and F1 at IoU 0.5."""
+    classes = sorted({int(v) for image in images for v in (*image.true_classes, *image.found_classes)})
+    quality, hits, count = [], 0, 0
+    for value in classes:
+        total, iou_sum, true_positives = 0, 0.0, 0
+        for every in images:
+            image = every.of_class(value)
+            matched, counts = image.counted(0.5)
+            total += int(np.count_nonzero(counts)) + int(np.count_nonzero(~image.uncounted))
+            rows = np.flatnonzero(counts & (matched >= 0))
+            true_positives += len(rows)
+            iou_sum += float(image.iou[rows, matched[rows]].sum())
+        if total:
+            quality.append(2 * iou_sum / total)
+        hits, count = hits + true_positives, count + total
+    return {"pq": float(np.mean(quality)) if quality else None, "f1": 2 * hits / count if count else None}
+
+
+def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
+    """Return AP, AP50, PQ and F1 at 0.5 of a data set."""
+    every = [average_precision(images, threshold) for threshold in THRESHOLDS]
+    known = [value for value in every if value is not None]
+    return {"ap": float(np.mean(known)) if known else None, "ap50": every[0], **panoptic_quality(images)}
+
+
+def class_scores(confusion: npt.NDArray[np.int64], values: Sequence[int]) -> dict[str, object]:
+    """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none.
+
+    `confusion` is (K, K) pixels, true class by row, found class by column; `values` are the classes' label values.
+    """
+    hit = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    by_class: Mapping[int, float] = {
+        value: float(hit[index] / union[index]) for index, value in enumerate(values) if union[index]
+    }
+    total = confusion.sum()
+    return {
+        "miou": float(np.mean(list(by_class.values()))) if by_class else None,
+        "pixel_accuracy": float(hit.sum() / total) if total else None,
+        "iou_by_class": by_class,
+    }
+
 
 DENSE, GRID = "peaks of the dense head", "grid"
 """Where the clicks come from that find every object."""
@@ -130,115 +335,3 @@ class Unprompted:
             "semantic_ms": [one.semantic_s for one in self.images if one.confusion is not None],
         }
         return {name: round(1000 * median(seconds), 2) for name, seconds in kinds.items() if seconds}
-
-
-def check_unprompted(
-    predictor: Predictor, dataset: Dataset, samples: Sequence[Sample], *, everything: bool, semantic: bool
-) -> None:
-    """Raise what `evaluate_unprompted` would, before anything is scored."""
-    if semantic and predictor.dense is None:
-        raise ConfigError(
-            f"{predictor.bundle.path if predictor.bundle else 'an untuned model'} has no dense head, so there is no "
-            "class map to score; leave --semantic out, or train with --heads prompt,dense"
-        )
-    if everything and all(dataset.may_have_unmarked(sample) for sample in samples):
-        raise DataError(
-            f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
-            "without prompts cannot be scored; leave --everything out, or mark all objects"
-        )
-
-
-def evaluate_unprompted(
-    predictor: Predictor,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    *,
-    everything: bool = True,
-    semantic: bool = True,
-    settings: EverythingSettings | None = None,
-    processes: Processes | None = None,
-    progress: Callable[[int], None] | None = None,
-    note: Callable[[str], object] | None = None,
-) -> Unprompted:
-    """Find every object of some samples and the class of every pixel, and compare them with the truth.
-
-    Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
-    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
-
-    Args:
-        predictor: the model; with `dense`, its dense head finds the objects.
-        processes: the processes that share the samples; each gets all scores. None is this process alone.
-        progress: called with 1 after every sample of this process.
-        note: called after the first sample with the time that a grid of clicks takes, where it is long.
-
-    Raises:
-        ConfigError: `semantic` without a dense head.
-        DataError: every image may hold objects that nobody marked.
-    """
-    check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
-    dense = predictor.dense
-    named = dense is not None and any(value is not None for value in dense.classes)
-    classed = dataset.has_classes and named
-    own: list[ImageFindings] = []
-    share = samples if processes is None else processes.share(samples)
-    start = perf_counter()
-    for number, sample in enumerate(share):
-        found = _score_sample(
-            predictor, dataset, sample, everything=everything, semantic=semantic, classed=classed, settings=settings
-        )
-        own += [] if found is None else [found]
-        if progress is not None:
-            progress(1)
-        minutes = (perf_counter() - start) / 60 * len(share)
-        if number == 0 and note is not None and everything and dense is None and minutes >= 1:
-            note(f"every object by a grid of clicks takes about {minutes:.0f} min for {len(share)} images")
-    parts = [own] if processes is None else processes.gather(own)
-    place = {sample.id: index for index, sample in enumerate(samples)}
-    images = sorted((one for part in parts for one in part), key=lambda one: place[one.sample])
-    clicks = DENSE if dense is not None else GRID
-    return Unprompted(tuple(images), clicks, classed, dataset.has_classes and not named)
-
-
-def _score_sample(
-    predictor: Predictor,
-    dataset: Dataset,
-    sample: Sample,
-    *,
-    everything: bool,
-    semantic: bool,
-    classed: bool,
-    settings: EverythingSettings | None,
-) -> ImageFindings | None:
-    """Score one sample; None if it has no pixel that counts."""
-    image = dataset.image(sample)
-    label = dataset.label(sample, image)
-    unmarked = dataset.may_have_unmarked(sample)
-    scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
-    if not scored.any():
-        return None
-    predictor.set_image(image)
-    matches, confusion = None, None
-    start = perf_counter()
-    if everything and not unmarked:
-        found = predictor.segment_everything(settings)
-        matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
-    middle = perf_counter()
-    if semantic:
-        confusion = _confusion(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
-    return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
-
-
-def _confusion(
-    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
-) -> Confusion:
-    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
-    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
-    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
-    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
-    return Counter(
-        {
-            (int(rows[index // len(columns)]), int(columns[index % len(columns)])): int(pixels)
-            for index, pixels in enumerate(counts)
-            if pixels
-        }
-    )

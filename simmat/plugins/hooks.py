@@ -17,8 +17,9 @@ from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, Transfer
 if TYPE_CHECKING:
     import click
 
+    from simmat.callbacks import Callback
     from simmat.config import TrainConfig
-    from simmat.training import Callback, LiveRun
+    from simmat.plugins.registry import Registry
 
 PROJECT = "simmat"
 """Name of the package, the pluggy project and the entry-point group."""
@@ -79,12 +80,12 @@ def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
 
 
 @hookspec
-def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:  # type: ignore[empty-body]
-    """Return callbacks of a training, called in its main process once the network is built.
+def simmat_callbacks(config: TrainConfig, registry: Registry) -> Iterable[Callback]:  # type: ignore[empty-body]
+    """Return callbacks of a training, which its main process calls.
 
     One that fails is left out with a warning. An implementation may leave out an argument that it does not need.
 
     Args:
         config: the settings of the run.
-        run: data, network and processes of the run.
+        registry: what is installed.
     """

@@ -17,8 +17,8 @@ from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, Transfer
 if TYPE_CHECKING:
     import click
 
+    from simmat.callbacks import Callback
     from simmat.sensors.declaration import Declaration
-    from simmat.training import Callback
 
 Kind = Literal[
     "modality",
@@ -118,7 +118,7 @@ class CallbackHook:
 
     Attributes:
         name: name of the plugin's module.
-        make: its hook, called with `config` and `run`; returns the list of what each implementation returned.
+        make: its hook, called with `config` and `registry`; returns the list of what each implementation returned.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simmat.training.callbacks import Callback, LiveRun, RunPlan
+from simmat.callbacks import Callback, RunPlan
 from simmat.training.loop import Diverged, Interrupted, resume, train
 from simmat.training.resume_checks import changes_noted
 from simmat.training.run_folder import RunFolder
@@ -15,7 +15,6 @@ __all__ = [
     "Callback",
     "Diverged",
     "Interrupted",
-    "LiveRun",
     "RunFolder",
     "RunPlan",
     "Untrained",

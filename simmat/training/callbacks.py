@@ -1,105 +1,29 @@
-"""Callbacks of a training run: of the caller, of plugins, and the one that writes to the console."""
+"""Callbacks of a training run: of the caller and of plugins, on the console, and for a tracker."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from simmat.callbacks import Callback, RunPlan
+from simmat.errors import ConfigError
 from simmat.terminal import escape
+from simmat.types import is_finite_number
 
 if TYPE_CHECKING:
-    from simmat.evaluation import Processes, Scores
-    from simmat.model import SimMAT
+    from accelerate import Accelerator
+
+    from simmat.config import TrainConfig
+    from simmat.evaluation.scores import Scores
     from simmat.plugins.registry import Registry
-    from simmat.training.setup import Setup
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What is known before the first step.
-
-    Attributes:
-        first_step: 0, or the number of steps that a resumed run has done.
-        memory_bytes: estimated memory of weights, optimiser and one batch's activations.
-        best_miou: validation mIoU of the best bundle of a resumed run; None if it has none.
-        best_step: step of that validation.
-        notes: sentences for the user, such as how the data was split.
-    """
-
-    first_step: int
-    steps: int
-    train_samples: int
-    val_samples: int
-    trainable: int
-    total: int
-    memory_bytes: int
-    device: str
-    processes: int
-    best_miou: float | None = None
-    best_step: int | None = None
-    notes: tuple[str, ...] = ()
-    data: Path = Path()
-    splits: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveRun:
-    """A run as its callbacks may see it; what they change in it changes the training.
-
-    Attributes:
-        setup: its data and settings.
-        model: its network.
-        registry: what is installed.
-        processes: those of the run.
-        resumes: a bundle is there already.
-    """
-
-    setup: Setup
-    model: SimMAT
-    registry: Registry
-    processes: Processes
-    resumes: bool
-
-
-class Callback:
-    """A callback that does nothing; override the methods you need. Only the main process calls them."""
-
-    def preparing(self, what: str, total: int) -> None:
-        """A phase of `total` items begins ("statistics", "validation")."""
-
-    def advanced(self, count: int) -> None:
-        """`count` items of the phase are done."""
-
-    def started(self, plan: RunPlan) -> None:
-        """The first step is about to run."""
-
-    def stepped(self, step: int, losses: dict[str, float]) -> None:
-        """Step `step` (from 1) is done; `losses` has the learning rate too, as "lr"."""
-
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
-        """A validation after `step` steps is done.
-
-        Args:
-            step: 0 before the first one.
-            summary: that of the scores; with a dense head, it also has "everything" and "semantic", and the "score"
-                that `best` compares.
-            best: it is the best so far, and its bundle is written.
-            scores: of each object.
-        """
-
-    def stopped(self) -> None:
-        """The run was asked to stop, and its state is saved."""
-
-    def finished(self, bundle: Path) -> None:
-        """All steps are done; the folder has the best bundle."""
 
 
 class Callbacks(Callback):
@@ -115,12 +39,12 @@ class Callbacks(Callback):
             setattr(self, name, partial(self._tell, name))
 
     @classmethod
-    def with_plugins(cls, callback: Callback, run: LiveRun) -> Callbacks:
+    def with_plugins(cls, callback: Callback, config: TrainConfig, registry: Registry) -> Callbacks:
         """Return a callback together with those that plugins have for a run."""
         found: list[tuple[str, Callback]] = []
-        for package, hook in run.registry.callback_hooks():
+        for package, hook in registry.callback_hooks():
             with _warned(package):
-                given = hook.make(config=run.setup.config, run=run)
+                given = hook.make(config=config, registry=registry)
                 found += [(package, member) for members in given for member in members]
         return cls(callback, of_plugins=found)
 
@@ -191,7 +115,7 @@ class ConsoleCallback(Callback):
         share = 100 * plan.trainable / max(plan.total, 1)
         for line in (
             *plan.notes,
-            f"{plan.train_samples} training and {plan.val_samples} validation samples",
+            f"{plan.train_samples} training and {len(plan.val)} validation samples",
             f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
             f"about {_bytes(plan.memory_bytes)} of memory on {plan.device}"
             + (f" in each of {plan.processes} processes" if plan.processes > 1 else ""),
@@ -237,3 +161,117 @@ class ConsoleCallback(Callback):
 
 def _bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count / 2**20, 1):.0f} MiB"
+
+
+PROJECT = {"tensorboard": "tensorboard", "wandb": "simmat", "mlflow": "simmat"}
+"""Tracker -> name of the project; TensorBoard's is a folder in that of the run."""
+
+_REMEDY = {
+    "mlflow": "set MLFLOW_TRACKING_URI to your server, or `pip install mlflow`, which keeps a database here, ",
+    "wandb": "log in with `wandb login`, or set WANDB_MODE=offline, ",
+}
+"""Tracker -> what to do where it does not start."""
+
+
+def check_tracker(name: str | None) -> None:
+    """Check that the package of a tracker is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    found = None if name is None else find_spec(name)
+    # A folder of that name, as W&B leaves one where it has run, is found without an origin.
+    if name is not None and (found is None or found.origin is None):
+        raise ConfigError(
+            f"--track {name} needs the package {name}, which is not installed; run "
+            f"`pip install 'simmat[{name}]'`, or leave --track out"
+        )
+
+
+class TrackingCallback(Callback):
+    """Log settings, losses and validation scores to the tracker of a run.
+
+    A tracker that fails later on, as by a server that is gone, is left with a warning: the training is worth more.
+    """
+
+    def __init__(self, accelerator: Accelerator, config: TrainConfig) -> None:
+        """Make a callback; nothing starts yet.
+
+        Args:
+            accelerator: of the run, made with `log_with`.
+            config: of the run, with `track`.
+        """
+        self._accelerator, self._config = accelerator, config
+        self._works = False
+
+    def __enter__(self) -> TrackingCallback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._works:
+            self._try("end", lambda: [tracker.finish() for tracker in self._accelerator.trackers])
+
+    def started(self, plan: RunPlan) -> None:
+        """Start the tracker with the settings of the run.
+
+        Raises:
+            ConfigError: the tracker does not start.
+        """
+        name, out = str(self._config.track), self._config.out
+        options: dict[str, dict[str, Any]] = {
+            "wandb": {"name": out.name, "dir": str(out)},
+            "mlflow": {"run_name": out.name},
+        }
+        try:
+            self._accelerator.init_trackers(PROJECT[name], _settings(self._config), options)
+        except Exception as error:  # trackers raise errors of many types
+            raise ConfigError(
+                f"--track {name} does not start ({type(error).__name__}: {error}); {_REMEDY.get(name, '')}or remove "
+                f"track from {out / 'config.toml'} and resume the run"
+            ) from error
+        self._works = True
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Log losses and learning rate."""
+        self._log({f"train/{name}": value for name, value in losses.items()}, step)
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """Log all scores that are numbers."""
+        self._log(_numbers(summary, "val/"), step)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        self._try("log", lambda: self._accelerator.log(values, step=step))
+
+    def _try(self, what: str, act: Any) -> None:
+        if not self._works:
+            return
+        try:
+            act()
+        except Exception as error:  # trackers raise errors of many types
+            self._works = False
+            line = (
+                f"warning: --track {self._config.track} cannot {what} ({type(error).__name__}: {error}); it is left out"
+            )
+            tqdm.write(escape(line), file=sys.stderr)
+
+
+def _settings(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """Return the settings that are set; tables and lists as json text."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    return {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for name, value in values.items()
+    }
+
+
+def _numbers(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Return the finite numbers of a table and those within it, by their path: "val/by_size/small/miou_object"."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif is_finite_number(value):
+            found[prefix + name] = float(value)
+    return found

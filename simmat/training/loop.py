@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bundle
+from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
 from simmat.data.samples import write_splits
@@ -31,7 +32,7 @@ from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
-from simmat.training.callbacks import Callback, Callbacks, LiveRun, RunPlan
+from simmat.training.callbacks import Callbacks, TrackingCallback, check_tracker
 from simmat.training.initial import load_start
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
@@ -49,7 +50,6 @@ from simmat.training.state import (
     scaler_notes,
 )
 from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
-from simmat.training.trackers import TrackingCallback, check_tracker
 from simmat.training.validation import choosing_score, validate
 
 IMAGE_MEMORY = 1 / 8
@@ -129,8 +129,7 @@ class _Run:
         accelerator = self.accelerator
         self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
         if self.processes.is_main:
-            live = LiveRun(self.setup, self.model, registry, self.processes, resumes=self.best is not None)
-            self.callback = Callbacks.with_plugins(self.callback, live)
+            self.callback = Callbacks.with_plugins(self.callback, config, registry)
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
@@ -324,10 +323,13 @@ class _Run:
         device = self.accelerator.device
         warning = memory_warning(memory * (1 if device.type == "cuda" else processes), device)
         return RunPlan(
-            first_step=self.done,
-            steps=self.setup.steps,
+            config=config,
+            dataset=self.setup.dataset,
+            val=self.setup.val,
             train_samples=len(self.setup.train),
-            val_samples=len(self.setup.val),
+            steps=self.setup.steps,
+            first_step=self.done,
+            val_every=self.setup.val_every,
             trainable=trainable,
             total=total,
             memory_bytes=memory,
@@ -336,8 +338,6 @@ class _Run:
             best_miou=self.best.miou if self.best else None,
             best_step=self.best.step if self.best else None,
             notes=(*self.setup.notes, *([warning] if warning else [])),
-            data=self.setup.dataset.root,
-            splits=frozenset(sample.split for sample in self.setup.dataset.samples),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec
+from simmat.callbacks import Callback
 from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -38,7 +39,6 @@ from simmat.sensors.declared import declarations_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
-from simmat.training.callbacks import Callback
 from simmat.training.initial import check_start, measured_by, with_network_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.evaluation import Processes, Scores, evaluate, evaluate_unprompted, find_protocol
 from simmat.everything import EverythingSettings
@@ -14,7 +15,6 @@ from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.callbacks import Callback
 from simmat.training.setup import Setup, prepare
 
 MOST_CLICKS = 256

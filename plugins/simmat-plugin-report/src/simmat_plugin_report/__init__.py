@@ -11,8 +11,9 @@ from simmat.plugins.hooks import hookimpl
 from simmat_plugin_report import commands, data_commands
 
 if TYPE_CHECKING:
+    from simmat.callbacks import Callback
     from simmat.config import TrainConfig
-    from simmat.training import Callback, LiveRun
+    from simmat.plugins.registry import Registry
 
 
 @hookimpl
@@ -22,10 +23,10 @@ def simmat_commands() -> Iterable[click.Command]:
 
 
 @hookimpl
-def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:
+def simmat_callbacks(config: TrainConfig, registry: Registry) -> Iterable[Callback]:
     """Return the callback that writes the page of a run, unless it is turned off."""
     if not config.pictures:
         return []
     from simmat_plugin_report.callback import ReportCallback
 
-    return [ReportCallback(run)]
+    return [ReportCallback(config, registry)]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from simmat.bundle import Bundle
+from simmat.callbacks import RunPlan
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline, PreparedImage
@@ -37,7 +38,7 @@ from simmat.everything import EverythingSettings
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
-from simmat.training import MOST_CLICKS, LiveRun
+from simmat.training import MOST_CLICKS
 from simmat.types import Prompt, SensorImage
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
@@ -115,27 +116,30 @@ def scores_of(
     return replace(scores, unprompted=found)
 
 
-def zero_shot_scores(run: LiveRun, budget: Budget, start: Sequence[ObjectScore]) -> tuple[ObjectScore, ...]:
+def zero_shot_scores(
+    bundle: Bundle, plan: RunPlan, registry: Registry, budget: Budget, start: Sequence[ObjectScore]
+) -> tuple[ObjectScore, ...]:
     """Return the scores of the untuned model: those of step 0 where that is the untuned model, else of some images.
 
     Args:
-        run: before its first step.
+        bundle: of step 0.
+        plan: data and settings of the run.
+        registry: contains the zero-shot map and the frozen tuner.
         budget: how many images may be encoded.
         start: scores of step 0.
     """
-    setup = run.setup
-    model = _untuned(run.model, *zero_shot_of(setup.spec, run.registry, setup.parts.weights))
-    by_id = {sample.id: sample for sample in setup.val}
-    prepared = setup.pipeline(setup.dataset.image(by_id[start[0].sample]))
+    model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
+    by_id = {sample.id: sample for sample in plan.val}
+    prepared = bundle.pipeline(plan.dataset.image(by_id[start[0].sample]))
     x, y = start[0].click_xy
     click = Prompt.points([(max(x, 0.0), max(y, 0.0))])
-    one, other = (EncodedImage(each, prepared).decode([click]).logits for each in (run.model, model))
+    one, other = (EncodedImage(each, prepared).decode([click]).logits for each in (bundle.model, model))
     if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))
     some = spread([by_id[name] for name in scored], budget.zero_shot)
-    protocol = find_protocol(setup.config.protocol)
-    return evaluate(model, setup.pipeline, setup.dataset, some, protocol=protocol).objects
+    protocol = find_protocol(plan.config.protocol)
+    return evaluate(model, bundle.pipeline, plan.dataset, some, protocol=protocol).objects
 
 
 def _untuned(beside: SimMAT, *network: Any) -> SimMAT:

@@ -16,13 +16,15 @@ import torch
 import simmat
 from simmat.bundle import Bundle, load_bundle, read_bundle_spec
 from simmat.bundle.model_card import needed_packages
+from simmat.callbacks import Callback, RunPlan
+from simmat.config import TrainConfig
 from simmat.errors import SimMATError
 from simmat.evaluation import ObjectScore, Scores, find_protocol, why_no_zero_shot
 from simmat.io.files import atomic_write_json
-from simmat.model import count_parameters
-from simmat.model_spec import as_json
+from simmat.model_spec import ModelSpec, as_json
+from simmat.plugins.registry import Registry
 from simmat.threads import cpu_name, usable_cpus
-from simmat.training import Callback, LiveRun, RunFolder
+from simmat.training import RunFolder
 from simmat_plugin_report.analysis import Budget, analyse, analysis_of, scores_of, zero_shot_scores
 from simmat_plugin_report.documents import Analysis, RunReport, read_report
 from simmat_plugin_report.pages import write_page
@@ -38,18 +40,21 @@ class ReportCallback(Callback):
     Until the run ends the page uses the results of validation, without running the network again.
     """
 
-    def __init__(self, run: LiveRun) -> None:
-        """Continue the report of a resumed run."""
-        self._run, self._setup = run, run.setup
-        self._folder = RunFolder(run.setup.config.out)
-        self._parameters = count_parameters(run.model)
+    def __init__(self, config: TrainConfig, registry: Registry) -> None:
+        self._folder, self._registry = RunFolder(config.out), registry
+        self._plan: RunPlan
         self._began = time.monotonic()
         self._before = 0.0
         self._written_at, self._write_seconds = -math.inf, 0.0  # time at which the page was written, and duration
         self._analysis: Analysis | None = None  # of the bundle whose weights these are:
         self._weights_sha256 = ""
         self._zero_shot: tuple[ObjectScore, ...] | None = None
-        if run.resumes:
+        self._no_zero_shot = ""  # why there are none
+
+    def started(self, plan: RunPlan) -> None:
+        """Continue the report of a resumed run."""
+        self._plan = plan
+        if plan.best_step is not None:
             with suppress(SimMATError):  # a damaged report is replaced
                 self._continue()
 
@@ -79,73 +84,77 @@ class ReportCallback(Callback):
         if report is None:
             return
         began, folder = time.monotonic(), self._folder
-        view = view_of(self._setup.config, read_bundle_spec(folder.bundle), folder, report, (report.analysis,))
+        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report, (report.analysis,))
         write_page(folder.page, [replace(view, running=running)])
         self._written_at = time.monotonic()
         self._write_seconds = self._written_at - began
 
     def finished(self, bundle: Path) -> None:
         """Run the network of the best bundle for the rest of the page."""
-        setup = self._setup
+        plan = self._plan
         if self._analysis is None or not self._analysis.examples:
             loaded = self._load(bundle)
             if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
-                protocol = find_protocol(setup.config.protocol)
-                self._store_scores(scores_of(loaded, setup.dataset, setup.val, protocol))
+                protocol = find_protocol(plan.config.protocol)
+                self._store_scores(scores_of(loaded, plan.dataset, plan.val, protocol))
             if self._analysis is not None:
-                self._analysis = analyse(loaded, setup.dataset, setup.val, self._analysis, self._budget)
+                self._analysis = analyse(loaded, plan.dataset, plan.val, self._analysis, self._budget)
         self.stopped()
 
     def _load(self, bundle: Path) -> Bundle:
-        config = self._setup.config
-        checkpoint = config.checkpoint if self._setup.parts.weights is not None else None
+        config = self._plan.config
+        checkpoint = None if config.from_scratch else config.checkpoint
         return load_bundle(
-            bundle,
-            self._run.registry,
-            foundation=config.foundation,
-            checkpoint=checkpoint,
-            device=self._run.processes.device,
+            bundle, self._registry, foundation=config.foundation, checkpoint=checkpoint, device=self._plan.device
         )
 
     def _store_scores(self, scores: Scores) -> None:
         """Store the scores of the best bundle so far."""
-        setup, why = self._setup, why_no_zero_shot(self._setup.parts)
+        plan = self._plan
         self._analysis = None
         self._weights_sha256 = read_bundle_spec(self._folder.bundle).weights_sha256
-        if self._zero_shot is None and not why:
-            try:
-                self._zero_shot = zero_shot_scores(self._run, self._budget, scores.objects)
-            except torch.cuda.OutOfMemoryError:
-                why = "the device has not enough memory for the untuned model besides the one in training"
+        if self._zero_shot is None and not self._no_zero_shot:
+            self._no_zero_shot, self._zero_shot = self._untuned_scores(scores)
         self._analysis = analysis_of(
-            setup.dataset,
+            plan.dataset,
             "val",
-            setup.val,
-            find_protocol(setup.config.protocol),
+            plan.val,
+            find_protocol(plan.config.protocol),
             scores,
             zero_shot=self._zero_shot,
-            why=why,
+            why=self._no_zero_shot,
             names={},
         )
 
+    def _untuned_scores(self, scores: Scores) -> tuple[str, tuple[ObjectScore, ...] | None]:
+        """Return the scores of the untuned model, or why there are none."""
+        try:
+            loaded = self._load(self._folder.bundle)
+            if why := why_no_zero_shot(loaded.parts):
+                return why, None
+            return "", zero_shot_scores(loaded, self._plan, self._registry, self._budget, scores.objects)
+        except torch.cuda.OutOfMemoryError:
+            return "the device has not enough memory for the untuned model besides the one in training", None
+
     @property
     def _budget(self) -> Budget:
-        setup = self._setup
-        validations = 1 + -(-setup.steps // setup.val_every)
-        return Budget.after_training(3 * setup.steps * setup.config.batch_size + validations * len(setup.val))
+        plan = self._plan
+        validations = 1 + -(-plan.steps // plan.val_every)
+        return Budget.after_training(3 * plan.steps * plan.config.batch_size + validations * len(plan.val))
 
     def _write_report(self) -> RunReport | None:
         if self._analysis is None:
             return None
-        setup, model = self._setup, self._setup.parts.foundation
+        plan = self._plan
+        model = self._registry.foundation(plan.config.foundation, fetch=False)
         report = RunReport(
-            steps=setup.steps,
+            steps=plan.steps,
             seconds=self._before + time.monotonic() - self._began,
-            trainable=self._parameters[0],
-            total=self._parameters[1],
-            train_images=len(setup.train),
-            machine=machine_facts(self._run),
-            notes=setup.notes,
+            trainable=plan.trainable,
+            total=plan.total,
+            train_images=plan.train_samples,
+            machine=machine_facts(plan, read_bundle_spec(self._folder.bundle), self._registry),
+            notes=plan.notes,
             recipe={"mat": model.mat, "mat_options": as_json(dict(model.mat_options)), "tune": model.tune},
             weights_sha256=self._weights_sha256,
             analysis=self._analysis,
@@ -154,16 +163,15 @@ class ReportCallback(Callback):
         return report
 
 
-def machine_facts(run: LiveRun) -> dict[str, str]:
+def machine_facts(plan: RunPlan, spec: ModelSpec, registry: Registry) -> dict[str, str]:
     """Return the hardware and the versions of a run: title -> text."""
-    processes, device = run.processes, run.processes.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    name = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else plan.device
     packages = {"simmat": simmat.__version__, "torch": torch.__version__, "Python": platform.python_version()}
-    for package in needed_packages(run.setup.spec, run.registry):
+    for package in needed_packages(spec, registry):
         with suppress(PackageNotFoundError):
             packages[package] = version(package)
     return {
-        "device": name if processes.count == 1 else f"{processes.count} x {name}",
+        "device": name if plan.processes == 1 else f"{plan.processes} x {name}",
         "processor": f"{cpu_name()}; {usable_cpus()} cores usable, torch threads: {torch.get_num_threads()}",
         "system": f"{platform.system()} {platform.release()}",
         "versions": ", ".join(f"{package} {number}" for package, number in packages.items()),
