@@ -1,4 +1,4 @@
-"""What plugins offer, as data: foundation models and families, transfer layers, tuners.
+"""What plugins offer, as data: foundation models and families, transfer layers, tuners, formats of models and results.
 
 Specs need no torch; the modules they describe are built on demand. Tensors: B images, S the side of the square input in
 pixels. Each spec states the `api_version` that it is written for; any but SimMAT's own is refused by name.
@@ -104,6 +104,48 @@ class ModelFormat:
     name: str
     description: str
     load: str
+    api_version: int = API_VERSION
+
+
+ResultKind = Literal["objects", "classes"]
+"""What a result holds: the objects of an image, or the class of every pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFormat:
+    """A file format of what `simmat predict` finds, as data.
+
+    Attributes:
+        name: what `--format` takes.
+        description: one line.
+        write: "package.module:function"; called as `function(result, folder)` with a `simmat.inference.ImageResult`,
+            writes a file of an image to the folder and returns its name.
+        endings: what the file's name may have after `result.name`; "{kind}" stands for objects or classes.
+        kinds: what it can hold.
+        auto: where `--format auto` writes it: "objects", "classes", "georeferenced objects", "georeferenced classes".
+        replaces: name of the format that auto leaves out where it writes this one.
+        needs_georeference: whether an image must have a place on a map.
+        requires: importable names of the libraries that it needs.
+        install: what pip installs them with; by default the libraries.
+        check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and
+            `georeference` of an image, raises DataError if the format cannot hold it.
+        one_file: True for one file for all images of a call, with the first of `endings` as its name. `write` is called
+            at the end as `function(images, class_names, file)` with (name, json of the image) of each; it returns how
+            many images it wrote. The file says "simmat predict" in its first 1000 bytes, so that a later call knows it.
+    """
+
+    name: str
+    description: str
+    write: str
+    endings: tuple[str, ...]
+    kinds: tuple[ResultKind, ...] = ("objects", "classes")
+    auto: tuple[str, ...] = ()
+    replaces: str = ""
+    needs_georeference: bool = False
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    check: str = ""
+    one_file: bool = False
     api_version: int = API_VERSION
 
 

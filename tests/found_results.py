@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
-from simmat.results import ImageResult
-from simmat.results.result import LabelMap
+from simmat.inference import ImageResult, formats
+from simmat.inference.result import LabelMap
+from simmat.plugins.loader import load_plugins
+from simmat.predictor.reading import ImageReader
+from simmat.specs import ResultFormat
 from simmat.types import BoolArray, Georeference
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
+
+
+def formats_for(result: ImageResult, names: Sequence[str]) -> tuple[ResultFormat, ...]:
+    """Return the formats that `simmat predict --format NAMES` writes for the image of a result."""
+    image = SimpleNamespace(origin="a.tif", size_hw=result.size_hw, georeference=result.georeference)
+    chosen = formats.choose_formats(names, [result.kind], load_plugins())
+    return chosen.for_image(result.kind, cast(ImageReader, image))
+
+
+def write_result(result: ImageResult, names: Sequence[str], folder: Path) -> list[str]:
+    """Write a result in the formats of these names."""
+    return formats.write_result(result, formats_for(result, names), folder)
 
 
 def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> FoundObject:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import click
 import pytest
+from found_results import found_box, objects_result
 from virtual_envs import ADAPTER
 
 from simmat.cli import COMMANDS, run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
+from simmat.inference.formats import choose_formats, write_result
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
@@ -70,7 +72,7 @@ def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
     registry = load_plugins([], {})
     (builtin,) = registry.reports
     assert builtin.error == ""
-    assert set(builtin.gives) == {"modality", "foundation model", "transfer layer", "tuner"}
+    assert set(builtin.gives) == {"modality", "foundation model", "transfer layer", "tuner", "result format"}
     assert registry.modality("rgb").name == "rgb"
     assert registry.foundation("sam_vit_tiny").name == "sam_vit_tiny"
     assert registry.transfer_layer("mat-residual").name == "mat-residual"
@@ -173,6 +175,7 @@ OTHER_KINDS = {
     ),
     "transfer layer": ("simmat_transfer_layers", "TransferLayerSpec('bad', 'a layer', 'm:f', api_version=VERSION)"),
     "tuner": ("simmat_tuners", "TunerSpec('bad', 'a tuner', 'm:f', api_version=VERSION)"),
+    "result format": ("simmat_result_formats", "ResultFormat('bad', 'a format', 'm:f', ('.x',), api_version=VERSION)"),
     "model format": ("simmat_model_formats", "ModelFormat('bad', 'a format', 'm:f', api_version=VERSION)"),
 }
 
@@ -184,7 +187,7 @@ def giving(kind: str, version: str) -> str:
     hook, item = OTHER_KINDS[kind]
     return f"""
     from simmat.specs import FoundationFamily
-    from simmat.specs import FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
+    from simmat.specs import FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
     from simmat.plugins.hooks import hookimpl
 
     @hookimpl
@@ -213,6 +216,30 @@ def test_an_item_written_for_this_plugin_interface_is_taken(install: Install, ki
     registry = load(install("simmat-plugin-bad", giving(kind, str(API_VERSION))))
     assert report(registry, "simmat_plugin_bad").error == ""
     assert report(registry, "simmat_plugin_bad").gives == {kind: ("bad",)}
+
+
+FORMAT = """
+from simmat.plugins.hooks import hookimpl
+from simmat.specs import ResultFormat
+
+def write(result, folder):
+    name = f"{result.name}_count.txt"
+    (folder / name).write_text(f"{len(result.ranked)} objects")
+    return name
+
+@hookimpl
+def simmat_result_formats():
+    return [ResultFormat("count", "how many objects", f"{__name__}:write", ("_count.txt",), kinds=("objects",))]
+"""
+
+
+def test_a_plugin_brings_a_format(install: Install, tmp_path: Path) -> None:
+    """A lab's own file format needs no change of SimMAT."""
+    registry = load(install("simmat-plugin-count", FORMAT))
+    chosen = choose_formats(["count"], ["objects"], registry)
+    assert chosen.endings(["objects"]) == ("_count.txt",)
+    written = write_result(objects_result((9, 9), found_box(1, 1, 3, 3)), chosen.named, tmp_path)
+    assert [(name, (tmp_path / name).read_text()) for name in written] == [("a_count.txt", "1 objects")]
 
 
 COMMAND = """

@@ -109,14 +109,14 @@ def test_objects_and_classes_do_not_overwrite_each_other(bundle: Path, tmp_path:
     images, out = _images(tmp_path / "images", "a"), tmp_path / "out"
     formats = ("--format", "labels,geojson,gpkg")
     assert _find(bundle, images, out, "--everything", "--semantic", *formats) == 0
-    assert json.loads((out / "a.json").read_text())["written"] == [
+    assert set(json.loads((out / "a.json").read_text())["written"]) == {
         "a_objects.png",
         "a_objects.geojson",
         "a.gpkg",
         "a_classes.png",
         "a_classes.geojson",
         "a.json",
-    ]
+    }
     assert [layer for layer, _ in pyogrio.list_layers(out / "a.gpkg")] == ["objects", "classes"]
 
 

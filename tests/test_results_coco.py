@@ -12,8 +12,8 @@ from found_results import found, found_box, objects_result
 from pycocotools.coco import COCO
 
 from simmat.data.instances import Instance
-from simmat.results import ImageRecords, coco_document, object_records, write_result
-from simmat.results.coco import run_lengths
+from simmat.inference import ImageRecords, coco_document, object_records
+from simmat.inference.coco import run_lengths, write_coco
 
 
 def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> None:
@@ -46,12 +46,15 @@ def test_an_object_without_a_class_is_not_called_by_the_first_one() -> None:
     assert names[document["annotations"][0]["category_id"]] == "object"
 
 
-def test_the_file_of_one_image_is_a_document_of_its_own(tmp_path: Path) -> None:
-    """`write_result` is enough where there is one image."""
+def test_the_file_of_all_images_is_one_document(tmp_path: Path) -> None:
+    """Labelling tools read one file; an image in a subfolder is named by its path."""
     result = objects_result((30, 40), found_box(3, 4, 9, 8, 2, 0.5))
-    assert write_result(result, ["coco"], tmp_path) == ["a_coco.json"]
-    coco = COCO(tmp_path / "a_coco.json")
+    record = {"size_hw": [30, 40], "files": {"rgb": "data/b/a.png"}, "objects": object_records(result)}
+    images = [("b__a", record), ("large", {**record, "size_hw": [2**16, 2**16]})]
+    assert write_coco(images, {2: "person"}, tmp_path / "c") == 1
+    coco = COCO(tmp_path / "c")
     assert coco.loadCats(2)[0]["name"] == "person"
+    assert coco.loadImgs(1)[0]["file_name"] == "b/a.png"
     assert coco.annToMask(coco.loadAnns(1)[0]).sum() == 24
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from found_results import PLACE, classes_result, found_box, objects_result
+from found_results import PLACE, classes_result, found_box, objects_result, write_result
 
 from simmat.data.instances import read_mask
-from simmat.errors import ConfigError, DataError, OutputError, UnknownNameError
+from simmat.errors import DataError, OutputError
+from simmat.inference import labels as labels_module
 from simmat.io.images.georeference import read_georeference
-from simmat.results import check_formats, write_result
-from simmat.results import write as labels_module
 
 
 def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(tmp_path: Path) -> None:
@@ -41,7 +40,7 @@ def test_what_a_png_cannot_hold_becomes_a_tiled_tiff(tmp_path: Path, monkeypatch
     """Bands of rows are put together at the right places, the incomplete last tiles too."""
     import tifffile
 
-    monkeypatch.setattr(labels_module, "LARGEST_PNG", 600)
+    monkeypatch.setattr(labels_module, "MAX_PNG_SIDE", 600)
     classes = np.arange(700 * 1100, dtype=np.int32).reshape(700, 1100) % 251
     assert write_result(classes_result(classes), ["labels"], tmp_path) == ["a_classes.tif"]
     np.testing.assert_array_equal(read_mask(tmp_path / "a_classes.tif"), classes)
@@ -89,7 +88,7 @@ def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have the same pixels and the same name; the one with a place on the earth stays."""
-    monkeypatch.setattr(labels_module, "LARGEST_PNG", 10)
+    monkeypatch.setattr(labels_module, "MAX_PNG_SIDE", 10)
     result = objects_result((20, 30), found_box(1, 2, 3, 4), place=PLACE)
     assert write_result(result, ["labels", "geotiff"], tmp_path) == ["a_objects.tif"]
     assert read_georeference(tmp_path / "a_objects.tif") == PLACE
@@ -133,14 +132,3 @@ def test_a_map_on_disk_is_written_without_reading_it_whole(tmp_path: Path) -> No
     tracemalloc.stop()
     assert peak < classes.size / 2
     assert (out / "a_classes.tif").stat().st_size < classes.size / 50
-
-
-def test_formats_are_checked_before_any_work() -> None:
-    """A wrong word must not be found after an hour of prediction."""
-    check_formats(["labels", "coco", "overlay"], kind="objects")
-    with pytest.raises(UnknownNameError, match="overlay"):
-        check_formats(["overlays"], kind="objects")
-    with pytest.raises(ConfigError, match="objects"):
-        check_formats(["coco"], kind="classes")
-    with pytest.raises(ConfigError, match="labels"):
-        check_formats([], kind="classes")

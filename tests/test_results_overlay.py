@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from found_results import classes_result, found_box, objects_result
+from found_results import classes_result, found_box, objects_result, write_result
 from PIL import Image
 
+from simmat.inference.overlay import MAX_SIDE, draw_result
 from simmat.report.regions import class_colour, object_colour
-from simmat.results import write_result
-from simmat.results.overlay import LARGEST_SIDE, draw_result
 
 
 def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path) -> None:
@@ -41,7 +40,7 @@ def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:
     """An object of one pixel in 20,000 still shows."""
     result = objects_result((20_000, 10_000), found_box(9_999, 5_001, 10_000, 5_002))
     drawn = np.asarray(draw_result(result))
-    assert max(drawn.shape) == LARGEST_SIDE
+    assert max(drawn.shape) == MAX_SIDE
     assert (drawn[1018:1029, 507:518] != 128).any()
     assert (drawn[:900] == 128).all()
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from found_results import PLACE, classes_result, found, found_box, objects_result
+from found_results import PLACE, classes_result, found, found_box, objects_result, write_result
 
-from simmat.errors import ConfigError, DataError
-from simmat.results import check_formats, vectors, write_result
-from simmat.results.result import LabelMap, label_bands
+from simmat.errors import DataError
+from simmat.inference import vectors
+from simmat.inference.result import LabelMap, label_bands
 from simmat.types import Georeference
 
 pyogrio = pytest.importorskip("pyogrio")
@@ -155,14 +155,6 @@ def test_many_outlines_are_written_a_part_at_a_time(tmp_path: Path, monkeypatch:
     with sqlite3.connect(tmp_path / "a.gpkg") as base:
         assert base.execute("select count(*) from objects where class is null").fetchone() == (5,)
         assert base.execute("select count(*) from objects where class_probability is null").fetchone() == (10,)
-
-
-def test_missing_libraries_are_named_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command to install them is all a user needs."""
-    monkeypatch.setattr("simmat.io.vectors.find_spec", lambda name: None)
-    check_formats(["labels", "coco", "overlay"], kind="objects")
-    with pytest.raises(ConfigError, match=r"gpkg.*pyogrio, rasterio, shapely.*simmat\[geo\]"):
-        check_formats(["labels", "gpkg"], kind="objects")
 
 
 def test_a_large_empty_map_is_outlined_in_bands(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _PLURAL = {
     "transfer layer": "transfer layers",
     "tuner": "tuners",
     "model format": "model formats",
+    "result format": "result formats",
     "command": "commands",
     "callbacks": "callbacks",
 }

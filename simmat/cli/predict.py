@@ -24,6 +24,7 @@ from simmat.types import Prompt
 
 if TYPE_CHECKING:
     from simmat.evaluation import Processes
+    from simmat.plugins.registry import Registry
     from simmat.predictor import Choice, Predictor
 
 SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap", "mosaic")
@@ -166,7 +167,8 @@ def command(
     if processes is not None:
         own = processes.device
         given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate names it cpu:0
-    predictor, files = _load(paths, given)
+    registry = load_registry()
+    predictor, files = _load(paths, given, registry)
     names = predictor.inputs.missing_channels(missing or ())
     if searched:
         from simmat.cli.segment import job_of, segment_all
@@ -174,13 +176,13 @@ def command(
         images = _images(predictor, files, source, names, out)
         if search["mosaic"]:
             images = [("mosaic", _tiles(images))]
-        job = job_of(predictor, out=out, missing=missing or (), **search)
+        job = job_of(predictor, registry, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
             segment_all(
                 dict(images), predictor, job, model=_arguments(paths, given), executor=executor, processes=processes
             )
         return
-    from simmat.cli.prompted import PromptJob, segment_prompts
+    from simmat.cli.prompted import PromptJob, formats_of_prompts, segment_prompts
 
     if prompts is not None and not prompt_options.is_map_file:
         samples = list(_samples_of(read_prompts(prompts), prompts, files, predictor, source))
@@ -189,7 +191,9 @@ def command(
             (name, own, prompt_options.of_image(name)) for name, own in _images(predictor, files, source, names, out)
         ]
     with _ended_by_sigterm():
-        prompt_job = PromptJob(out, choice, missing or (), search["tile"], search["formats"], cache)
+        formats = formats_of_prompts(search["formats"], registry)
+        is_grouped = search["formats"] is not None
+        prompt_job = PromptJob(out, formats, is_grouped, choice, missing or (), search["tile"], cache)
         segment_prompts(samples, predictor, prompt_job, processes)
 
 
@@ -206,7 +210,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, Sequence[Path]]:
+def _load(paths: Sequence[Path], model: Mapping[str, Any], registry: Registry) -> tuple[Predictor, Sequence[Path]]:
     """Load the bundle of the first path, or the untuned model; return it with the paths of images."""
     untuned = model["modality"] is not None
     if not untuned and model["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
@@ -229,7 +233,7 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
 
     from simmat.api import load
 
-    predictor = load(**_arguments(paths, model), registry=load_registry())
+    predictor = load(**_arguments(paths, model), registry=registry)
     return predictor, paths if untuned else paths[1:]
 
 

@@ -14,30 +14,31 @@ import numpy as np
 from simmat.cli.batch import Work, run_all
 from simmat.cli.prompts import Prompts, prompt_values
 from simmat.cli.records import (
-    check_coco,
+    check_files_for_all,
     check_unique,
     digest_of,
     files_key,
     is_written,
     record_of,
     replaceable_files,
-    result_endings,
+    write_files_for_all,
 )
+from simmat.inference.formats import AUTO, ChosenFormats, choose_formats
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage
-from simmat.results import check_formats, check_place, possible_formats
 from simmat.terminal import say
 from simmat.types import Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:
     from simmat.evaluation import Processes
+    from simmat.plugins.registry import Registry
     from simmat.predictor import Choice, Prediction, Predictor
 
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 """Endings of the files that are written for each object."""
 
-_ALL_OBJECTS = ("labels", "geotiff", "overlay")
-"""Formats of the objects of a large image: without georeference, with georeference, and in both cases."""
+_LARGE_IMAGE_FORMATS = ("labels", "geotiff", "overlay")
+"""Formats of "auto" for the objects of a large image, if the user names no format."""
 _MOST_PIXELS = 2048**2
 """Largest image without georeference that, segmented in windows, gets a mask and a picture for each object."""
 
@@ -51,16 +52,17 @@ class PromptJob:
         choice: which of the predicted masks to take.
         missing: names or indices of the channels that the images lack.
         tile: side of the window around a prompt in pixels; None chooses it.
-        formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
-            and a json for each object.
+        formats: formats of files for all objects of an image together.
+        is_grouped: False writes a mask, a picture and a json for each object, of images that are not large.
         cache: folder of stored embeddings; None stores none.
     """
 
     out: Path = field(repr=False)
+    formats: ChosenFormats = field(repr=False)
+    is_grouped: bool
     choice: Choice = "single"
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
-    formats: tuple[str, ...] | None = None
     cache: Path | None = field(default=None, repr=False)
 
 
@@ -89,13 +91,13 @@ class PromptWork(Work):
     def endings(self) -> tuple[str, ...]:
         """Endings of the names of the written files."""
         if self._is_grouped:
-            return result_endings(possible_formats(self.job.formats or _ALL_OBJECTS), ["objects"])
+            return (".json", *self.job.formats.endings(["objects"]))
         return _ENDINGS
 
     @property
     def _is_grouped(self) -> bool:
         """True if the objects of an image are written together."""
-        return self.job.formats is not None or self.prompts.names is None
+        return self.job.is_grouped or self.prompts.names is None
 
     def start(self) -> Callable[[], list[str]]:
         """Segment the objects and write their files, all or none; the returned function only returns the lines."""
@@ -143,11 +145,10 @@ class PromptWork(Work):
         from simmat.predictor.answers import Wanted
         from simmat.predictor.large import LargeImage
 
-        job, georeference = self.job, reader.georeference
+        job = self.job
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
-        formats = job.formats or (_ALL_OBJECTS[georeference is not None], "overlay")
-        segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
-        check_place(formats, georeference, reader.origin, reader.size_hw)
+        segmenter = Segmenter(self.predictor, Job(Wanted(), job.formats, job.out, missing=job.missing), self.model)
+        job.formats.for_image("objects", reader)  # raises before any work
         objects, notes, doubt = [], [], ""
         for name, prompt in prompts.items():
             prediction = image.predict(prompt, job.choice)
@@ -169,7 +170,7 @@ class PromptWork(Work):
         return [line]
 
     def _request(self) -> str:
-        return digest_of(self.model, files_key(self.files), repr(self.job), self.prompts.key)
+        return digest_of(self.model, files_key(self.files), repr(self.job), self.job.formats.names, self.prompts.key)
 
     def _write(self, out: Path, name: str, prediction: Prediction, prompt: Prompt) -> None:
         """Write mask, overlay and json of one object into the staging folder `out`."""
@@ -218,6 +219,14 @@ class PromptWork(Work):
         return f"  {values['class_name']} ({values['class_probability']:.0%})" if values else ""
 
 
+def formats_of_prompts(names: Sequence[str] | None, registry: Registry) -> ChosenFormats:
+    """Return the formats of the objects of one image together; None stands for those of large images."""
+    chosen = choose_formats(names or (AUTO,), ["objects"], registry)
+    if names is not None:
+        return chosen
+    return ChosenFormats((), tuple(one for one in chosen.automatic if one.name in _LARGE_IMAGE_FORMATS))
+
+
 def segment_prompts(
     samples: Sequence[tuple[str, Mapping[str, Path], Prompts]],
     predictor: Predictor,
@@ -225,23 +234,18 @@ def segment_prompts(
     processes: Processes | None = None,
 ) -> None:
     """Segment the objects of many images; the errors of failed images are raised as one at the end."""
-    if job.formats is not None:
-        check_formats(job.formats, kind="objects")
     works = [PromptWork(predictor, job, name, files, prompts, predictor.digest) for name, files, prompts in samples]
     check_unique([name for work in works for name in work.outputs])
     check_unique([work.name for work in works])
     for work in works:
         replaceable_files(job.out, work.outputs, work.endings)  # raises before any work
-    with_coco = "coco" in possible_formats(job.formats or ())
-    if with_coco:
-        check_coco(job.out, [work.name for work in works])
+    for_all = job.formats.for_call(["objects"])
+    check_files_for_all(for_all, job.out, [work.name for work in works])
     outcome = run_all(works, job.out, processes)
     if processes is not None and not processes.is_main:
         return
-    if outcome.done and with_coco:
-        from simmat.cli.segmenter import write_coco
-
-        write_coco(job.out, outcome.done, predictor.class_names)
+    if outcome.done:
+        write_files_for_all(for_all, job.out, outcome.done, predictor.class_names)
     if outcome.error is not None:
         raise outcome.error
 

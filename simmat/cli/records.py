@@ -10,26 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, SimMATError
+from simmat.inference.formats import write_for_call
 from simmat.io.files import read_json, shown_url
+from simmat.specs import ResultFormat
+from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
 
 FORMAT = 1
 """Format number of the json of an image or object; increased when an older reader would misread a change."""
-COCO_FILE = "coco.json"
-"""File with the objects of all images of a call."""
-COCO_INFO = {"description": "Objects found by simmat predict"}
-"""`info` of `COCO_FILE`, which shows a later call that it may replace the file."""
-
-
-def name_in_folder(file: Path, output: str) -> str:
-    """Return the path of an image in the folder that was segmented, "a/b.png" for the output "a__b"; else its name."""
-    for depth in range(1, len(file.parts)):
-        path = Path(*file.parts[-depth:])
-        if path.with_suffix("").as_posix().replace("/", "__") == output:
-            return path.as_posix()
-    return file.name
+OWN_MARK = b"simmat predict"
+"""What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -48,14 +40,6 @@ def files_key(files: Mapping[str, Path]) -> list[Any]:
         status = file.stat() if file.exists() else None
         key.append([source, str(file.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())])
     return key
-
-
-def result_endings(formats: Iterable[str], kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the endings of the files of an image, for names of `simmat.results.FORMATS` and kinds objects, classes."""
-    endings: dict[str, tuple[str, ...]] = {"overlay": ("_overlay.png",), "gpkg": (".gpkg",)}
-    for name, suffixes in (("labels", (".png", ".tif")), ("geotiff", (".tif",)), ("geojson", (".geojson",))):
-        endings[name] = tuple(f"_{kind}{ending}" for kind in kinds for ending in suffixes)
-    return (".json", *dict.fromkeys(ending for name in formats for ending in endings.get(name, ())))
 
 
 def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
@@ -120,16 +104,34 @@ def foreign_file(file: Path) -> str:
     return f"{file} exists already and was not written by simmat predict; choose another --out, or move it away"
 
 
-def check_coco(out: Path, names: Iterable[str]) -> None:
-    """Raise ConfigError if the COCO file of all images would replace another file."""
-    name, file = Path(COCO_FILE).stem, out / COCO_FILE
-    if name in names:
-        raise ConfigError(
-            f"the results of the image {name!r} and the objects of all images would both be {COCO_FILE}; rename the "
-            "image, or leave coco out of --format"
-        )
-    if file.exists() and read_record(file).get("info") != COCO_INFO:
-        raise ConfigError(foreign_file(file))
+def write_files_for_all(
+    formats: Iterable[ResultFormat], out: Path, names: Iterable[str], class_names: Mapping[int, str]
+) -> None:
+    """Write the files that hold the results of all images, from the json of each."""
+    for one in formats:
+        images = ((name, read_record(out / f"{name}.json")) for name in names)
+        say(write_for_call(one, images, class_names, out))
+
+
+def check_files_for_all(formats: Iterable[ResultFormat], out: Path, names: Iterable[str]) -> None:
+    """Raise ConfigError if a file that holds the results of all images would replace another file."""
+    for one in formats:
+        file = out / one.endings[0]
+        if file.stem in names:
+            raise ConfigError(
+                f"the results of the image {file.stem!r} and those of all images would both be {file.name}; rename the "
+                f"image, or leave {one.name} out of --format"
+            )
+        if file.exists() and not (file.is_file() and OWN_MARK in _first_bytes(file, 1000)):
+            raise ConfigError(foreign_file(file))
+
+
+def _first_bytes(file: Path, count: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(count)
+    except OSError:
+        return b""
 
 
 def check_unique(names: Sequence[str]) -> None:

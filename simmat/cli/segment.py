@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.cli.batch import Work, run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
-from simmat.cli.records import check_coco, check_unique, read_record, replaceable_files
-from simmat.cli.segmenter import Job, Segmenter, write_coco
+from simmat.cli.records import check_files_for_all, check_unique, read_record, replaceable_files, write_files_for_all
+from simmat.cli.segmenter import Job, Segmenter, kinds_of
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
 from simmat.executors import check_workers, dask_client
+from simmat.inference.formats import AUTO, choose_formats
 from simmat.io.files import staged_files, url_of
 from simmat.predictor.answers import Wanted
 from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
-from simmat.results import AUTO, possible_formats
 from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.evaluation import Processes
+    from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor
 
 LOCAL = "local"
@@ -30,6 +31,7 @@ LOCAL = "local"
 
 def job_of(
     predictor: Predictor,
+    registry: Registry,
     *,
     out: Path,
     missing: tuple[str | int, ...],
@@ -57,9 +59,8 @@ def job_of(
         class_ids = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
     wanted = Wanted(settings if everything else None, semantic)
     check_wanted(predictor, wanted)
-    job = Job(wanted, formats or (AUTO,), out, class_ids, min_score, missing, tile, overlap, mosaic)
-    job.check()
-    return job
+    chosen = choose_formats(formats or (AUTO,), kinds_of(wanted), registry)
+    return Job(wanted, chosen, out, class_ids, min_score, missing, tile, overlap, mosaic)
 
 
 def class_values(text: str, names: Mapping[int, str], known: Sequence[int | None]) -> frozenset[int]:
@@ -186,8 +187,7 @@ def segment_all(
     """
     check_unique(tuple(images))
     replaceable_files(job.out, images, job.endings)  # raises before any work
-    if "coco" in possible_formats(job.formats) and job.wanted.objects is not None:
-        check_coco(job.out, images)
+    check_files_for_all(job.formats.for_call(job.kinds), job.out, images)
     if executor != LOCAL:  # workers have working folders of their own
         images = {
             name: {source: file if url_of(file) else file.absolute() for source, file in files.items()}
@@ -206,8 +206,8 @@ def segment_all(
         outcome = run_all(works, job.out, processes)
     if processes is not None and not processes.is_main:
         return
-    if "coco" in possible_formats(job.formats) and job.wanted.objects is not None and outcome.done:
-        write_coco(job.out, outcome.done, predictor.class_names)
+    if outcome.done:
+        write_files_for_all(job.formats.for_call(job.kinds), job.out, outcome.done, predictor.class_names)
     if job.wanted.objects is not None and outcome.done and not _found_any(job.out, outcome.done):
         say(f"Warning: {_why_nothing(predictor, job, len(outcome.done))}", err=True)
     if outcome.error is not None:

@@ -15,40 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.cli.records import (
-    COCO_FILE,
-    COCO_INFO,
     digest_of,
     files_key,
     foreign_file,
     is_written,
-    name_in_folder,
     read_record,
     record_of,
-    result_endings,
     written_files,
 )
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError
+from simmat.inference.coco import object_records
+from simmat.inference.formats import ChosenFormats, write_result
+from simmat.inference.result import BAND_ROWS, ImageResult, label_bands
 from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors, release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage
 from simmat.predictor.reading import FileImage
 from simmat.predictor.remote import RemoteImage
-from simmat.results import (
-    ImageRecords,
-    ImageResult,
-    check_formats,
-    check_place,
-    coco_document,
-    formats_of_image,
-    object_records,
-    possible_formats,
-    write_result,
-)
-from simmat.results.coco import MOST_PIXELS
-from simmat.results.result import BAND_ROWS, label_bands
-from simmat.terminal import say
+from simmat.specs import ResultKind
 from simmat.types import SensorImage, Window
 
 if TYPE_CHECKING:
@@ -67,7 +53,7 @@ class Job:
 
     Attributes:
         wanted: what to look for.
-        formats: file formats, names of `simmat.results.FORMATS` or "auto".
+        formats: formats of the files.
         out: folder of the results.
         classes: label values to keep; None for all.
         min_score: smallest score of an object; None for all objects.
@@ -78,7 +64,7 @@ class Job:
     """
 
     wanted: Wanted
-    formats: tuple[str, ...]
+    formats: ChosenFormats
     out: Path
     classes: frozenset[int] | None = None
     min_score: float | None = None
@@ -90,17 +76,18 @@ class Job:
     @property
     def endings(self) -> tuple[str, ...]:
         """Endings of the files of an image."""
-        kinds = {"objects": self.wanted.objects is not None, "classes": self.wanted.classes}
-        return result_endings(possible_formats(self.formats), [kind for kind, wanted in kinds.items() if wanted])
+        return (".json", *self.formats.endings(self.kinds))
 
-    def check(self) -> None:
-        """Check the formats before any work; see `simmat.results.check_formats`."""
-        if self.wanted.objects is not None:
-            check_formats(self.formats, kind="objects")
-        if self.wanted.classes:
-            check_formats(
-                [name for name in self.formats if name != "coco" or self.wanted.objects is None], kind="classes"
-            )
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """What is looked for."""
+        return kinds_of(self.wanted)
+
+
+def kinds_of(wanted: Wanted) -> tuple[ResultKind, ...]:
+    """Return the kinds of results of a question."""
+    kinds: list[ResultKind] = ["objects"] if wanted.objects is not None else []
+    return (*kinds, "classes") if wanted.classes else tuple(kinds)
 
 
 class Segmenter:
@@ -136,8 +123,8 @@ class Segmenter:
             image = self._predictor.open_mosaic(tiles, missing=job.missing, tile=job.tile, overlap=job.overlap)
         else:
             image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
-        reader = image.reader
-        check_place(job.formats, reader.georeference, reader.origin, reader.size_hw)
+        for kind in job.kinds:
+            job.formats.for_image(kind, image.reader)  # raises before any work
         return image
 
     def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
@@ -179,13 +166,7 @@ class Segmenter:
         replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
-                formats = formats_of_image(
-                    job.formats, kind=result.kind, georeference=result.georeference, size_hw=size_hw
-                )
-                formats = _without(formats, "coco")  # one file for all images, see `write_coco`
-                if written:  # one overlay is enough
-                    formats = _without(formats, "overlay")
-                written += write_result(result, formats, staging) if formats else []
+                written += write_result(result, job.formats.for_image(result.kind, image.reader), staging)
                 if result.kind == "objects":
                     record["objects"] = object_records(result)
                     texts.append(_count_text(result))
@@ -242,24 +223,12 @@ class Segmenter:
         return 0 if dense is not None and dense.background else None
 
     def _request(self, files: Mapping[str, Path]) -> str:
-        job = asdict(replace(self._job, classes=None, out=Path())) | {"classes": sorted(self._job.classes or ())}
+        job = asdict(replace(self._job, classes=None, out=Path(), formats=ChosenFormats(())))
+        job |= {"classes": sorted(self._job.classes or ()), "formats": self._job.formats.names}
         return digest_of(self._model, files_key(files), repr(job))
 
     def _record(self, name: str) -> Path:
         return self._job.out / f"{name}.json"
-
-
-def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:
-    """Write the objects of all images as one COCO file, from the json of each, without those too large for COCO."""
-    records = []
-    for name in names:
-        record = read_record(out / f"{name}.json")
-        if math.prod(record["size_hw"]) >= MOST_PIXELS:
-            continue
-        file = name if record.get("mosaic") else next(iter(record["files"].values()), name)
-        records.append(ImageRecords(name_in_folder(Path(file), name), tuple(record["size_hw"]), record["objects"]))
-    atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
-    say(f"{out / COCO_FILE}  {len(records)} image{'' if len(records) == 1 else 's'}")
 
 
 def picture(image: LargeImage) -> PictureArray:
@@ -347,7 +316,3 @@ def _share_text(classes: Sequence[Mapping[str, Any]]) -> str:
     total = sum(one["pixels"] for one in classes)
     largest = sorted(classes, key=lambda one: -one["pixels"])[:5]
     return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
-
-
-def _without(formats: Sequence[str], name: str) -> tuple[str, ...]:
-    return tuple(one for one in formats if one != name)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from simmat.plugins.hooks import hookimpl
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
@@ -128,6 +128,61 @@ TUNERS: tuple[TunerSpec, ...] = (
 )
 
 
+_EVERYWHERE = ("objects", "classes")
+_ON_MAPS = ("georeferenced objects", "georeferenced classes")
+RESULT_FORMATS: tuple[ResultFormat, ...] = (
+    ResultFormat(
+        "labels",
+        "instance ids or label values as PNG, or TIFF where a PNG cannot hold them",
+        "simmat.inference.labels:write_labels",
+        ("_{kind}.png", "_{kind}.tif"),
+        auto=_EVERYWHERE,
+    ),
+    ResultFormat(
+        "coco",
+        "the objects of all images as one COCO json",
+        "simmat.inference.coco:write_coco",
+        ("coco.json",),
+        kinds=("objects",),
+        auto=("objects",),
+        check="simmat.inference.coco:check_size",
+        one_file=True,
+    ),
+    ResultFormat(
+        "overlay", "a picture to look at", "simmat.inference.overlay:write_overlay", ("_overlay.png",), auto=_EVERYWHERE
+    ),
+    ResultFormat(
+        "geojson",
+        "outlines in map coordinates as GeoJSON",
+        "simmat.inference.vectors:write_geojson",
+        ("_{kind}.geojson",),
+        requires=("rasterio", "shapely"),
+        install="simmat[geo]",
+        check="simmat.inference.vectors:check_crs",
+    ),
+    ResultFormat(
+        "gpkg",
+        "outlines in map coordinates as GeoPackage",
+        "simmat.inference.vectors:write_geopackage",
+        (".gpkg",),
+        auto=("georeferenced objects",),
+        requires=("pyogrio", "rasterio", "shapely"),
+        install="simmat[geo]",
+    ),
+    ResultFormat(
+        "geotiff",
+        "instance ids or label values as cloud optimized GeoTIFF",
+        "simmat.inference.geotiff:write_geotiff",
+        ("_{kind}.tif",),
+        auto=_ON_MAPS,
+        replaces="labels",
+        needs_georeference=True,
+        requires=("rasterio",),
+        install="simmat[geo]",
+    ),
+)
+
+
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
     """Return the sensors for ordinary image files."""
@@ -154,3 +209,9 @@ def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
 def simmat_tuners() -> Iterable[TunerSpec]:
     """Return the ways to tune a foundation model."""
     return TUNERS
+
+
+@hookimpl
+def simmat_result_formats() -> Iterable[ResultFormat]:
+    """Return the file formats of results."""
+    return RESULT_FORMATS

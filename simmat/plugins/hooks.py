@@ -1,4 +1,4 @@
-"""The eight hooks of plugins; each returns values.
+"""The nine hooks of plugins; each returns values.
 
 A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
 It must not import torch at import time.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:
     import click
@@ -69,6 +69,11 @@ def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
 @hookspec
 def simmat_model_formats() -> Iterable[ModelFormat]:  # type: ignore[empty-body]
     """Return the formats of exported models that a plugin can run."""
+
+
+@hookspec
+def simmat_result_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-body]
+    """Return the file formats of results that a plugin can write."""
 
 
 @hookspec

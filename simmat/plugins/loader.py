@@ -27,7 +27,15 @@ from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
 from simmat.sensors.adapter import ModalityAdapter, Source
-from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec, api_problem
+from simmat.specs import (
+    FoundationFamily,
+    FoundationSpec,
+    ModelFormat,
+    ResultFormat,
+    TransferLayerSpec,
+    TunerSpec,
+    api_problem,
+)
 from simmat.types import Channel
 
 PLUGINS_VARIABLE = "SIMMAT_PLUGINS"
@@ -42,6 +50,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
     "simmat_tuners": ("tuner", TunerSpec),
     "simmat_model_formats": ("model format", ModelFormat),
+    "simmat_result_formats": ("result format", ResultFormat),
     "simmat_commands": ("command", click.Command),
     "simmat_callbacks": ("callbacks", CallbackHook),
 }
@@ -56,6 +65,7 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "transfer layer": _SEPARATED,
     "tuner": _SEPARATED,
     "model format": _HYPHENATED,
+    "result format": _HYPHENATED,
     "command": (
         r"[a-z0-9]+(-[a-z0-9]+)*( [a-z0-9]+(-[a-z0-9]+)*)?",
         'lower case letters, digits and single hyphens, or two such words as in "data simulate"',

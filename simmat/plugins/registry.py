@@ -12,7 +12,7 @@ from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_na
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
-from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:
     import click
@@ -27,6 +27,7 @@ Kind = Literal[
     "transfer layer",
     "tuner",
     "model format",
+    "result format",
     "command",
     "callbacks",
 ]
@@ -55,6 +56,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "transfer layer": {},
     "tuner": {},
     "model format": {"onnx": "simmat-plugin-export"},
+    "result format": {},
     "command": {
         "annotate": "simmat-plugin-annotate",
         "bench": "simmat-plugin-bench",
@@ -126,8 +128,8 @@ class CallbackHook:
 
 
 Item: TypeAlias = (
-    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | click.Command"
-    " | CallbackHook"
+    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | ResultFormat"
+    " | click.Command | CallbackHook"
 )
 
 
@@ -220,6 +222,10 @@ class Registry:
     def model_format(self, name: str) -> ModelFormat:
         """Return a format of exported models."""
         return cast(ModelFormat, self._get("model format", name))
+
+    def result_format(self, name: str) -> ResultFormat:
+        """Return a file format of results."""
+        return cast(ResultFormat, self._get("result format", name))
 
     def command(self, name: str) -> click.Command:
         """Return a command that a plugin adds."""

@@ -79,6 +79,7 @@ def references_exist(case: PackageCase) -> None:
         ("transfer layer", registry.transfer_layer, ("build",)),
         ("tuner", registry.tuner, ("apply",)),
         ("model format", registry.model_format, ("load",)),
+        ("result format", registry.result_format, ("write",)),
     )
     for kind, spec_of, fields in named:
         for name in registry.names(kind):

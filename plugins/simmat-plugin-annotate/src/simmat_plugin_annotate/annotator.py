@@ -20,10 +20,10 @@ from simmat.data.formats.folders import IMAGES
 from simmat.data.instances import Instance
 from simmat.data.samples import Sample
 from simmat.errors import DataError, SimMATError, all_problems, equal_problems
+from simmat.inference import ImageRecords, coco_document, run_lengths
 from simmat.io.files import atomic_write_json
 from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
-from simmat.results import ImageRecords, coco_document, run_lengths
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.home import PREDICTIONS_FILE

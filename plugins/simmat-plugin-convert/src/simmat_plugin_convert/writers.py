@@ -16,8 +16,8 @@ from PIL import Image
 
 from simmat.data.instances import Instance, region_from_mask
 from simmat.errors import DataError
+from simmat.inference import run_lengths
 from simmat.io.files import atomic_write_json, atomic_write_text
-from simmat.results import run_lengths
 from simmat_plugin_convert.labels import IGNORE, ImageLabels, Item, named_class
 from simmat_plugin_convert.mask_images import write_masks
 from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons

@@ -20,13 +20,13 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
 from simmat.evaluation import ObjectScore
 from simmat.everything import EverythingSettings, label_values
+from simmat.inference import ImageResult, draw_result
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
 from simmat.report.colour_maps import PictureArray, look_of
 from simmat.report.display import display_channels, display_rgb, stretch
 from simmat.report.overlay import draw_overlay
-from simmat.results import ImageResult, draw_result
 from simmat.training import MOST_CLICKS
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.comparison import draw_comparison

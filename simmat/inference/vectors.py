@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.results.result import ImageResult, label_bands
+from simmat.inference.geotiff import gdal_errors
+from simmat.inference.result import ImageResult, label_bands
 from simmat.types import Georeference
 
 if TYPE_CHECKING:
     from simmat.data.instances import Instance
+    from simmat.predictor.reading import ImageReader
 
 AT_ONCE = 5000
 """Outlines that are held at once."""
@@ -46,6 +48,12 @@ def authority_code(georeference: Georeference, origin: str) -> str:
             "has none; use --format gpkg"
         )
     return ":".join(code)
+
+
+def check_crs(image: ImageReader) -> None:
+    """Raise DataError for an image whose coordinate system has no code, see `authority_code`."""
+    if image.georeference is not None:
+        authority_code(image.georeference, image.origin)
 
 
 def write_geojson(result: ImageResult, folder: Path) -> str:
@@ -84,7 +92,7 @@ def write_geopackage(result: ImageResult, folder: Path) -> str:
     fields = _FIELDS[result.kind]
     for outlines, rows in _chunks(result):
         columns = [_column(field, [row[field] for row in rows]) for field in fields]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), gdal_errors(folder):
             warnings.filterwarnings("ignore", "'crs' was not provided")
             raw.write(
                 folder / name,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.results.result import ImageResult
+from simmat.inference.result import ImageResult
+from simmat.io.files import atomic_write_json
 
 if TYPE_CHECKING:
     from simmat.data.instances import Instance
+    from simmat.predictor.reading import ImageReader
 
-MOST_PIXELS = 2**32
+MAX_PIXELS = 2**32
 """Pixels of an image that COCO's run lengths cannot count any more."""
+INFO = {"description": "Objects found by simmat predict"}
 NO_CLASS = "object"
 """Category of objects without a class."""
 
@@ -39,7 +43,7 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     """
     counts = [found.instance.area for found in result.ranked]
     middles = np.reshape([_middle_xy(found.instance) for found in result.ranked], (-1, 2))
-    countable = math.prod(result.size_hw) < MOST_PIXELS
+    countable = math.prod(result.size_hw) < MAX_PIXELS
     return [
         {
             **result.record(found),
@@ -98,12 +102,41 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     }
 
 
+def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Mapping[int, str], file: Path) -> int:
+    """Write the objects of all images, given by name and json, but those too large for COCO; return their number."""
+    found = []
+    for name, record in images:
+        if math.prod(record["size_hw"]) < MAX_PIXELS:
+            image = name if record.get("mosaic") else next(iter(record["files"].values()), name)
+            found.append(ImageRecords(_path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
+    atomic_write_json(file, {"info": INFO, **coco_document(found, class_names)})
+    return len(found)
+
+
+def check_size(image: ImageReader) -> None:
+    """Raise DataError for an image with too many pixels."""
+    if math.prod(image.size_hw) >= MAX_PIXELS:
+        raise DataError(
+            f"{image.origin}: {image.size_hw[1]}x{image.size_hw[0]} are more pixels than COCO's run lengths can count "
+            "(2^32); use --format gpkg or geotiff"
+        )
+
+
+def _path_in_folder(file: Path, output: str) -> str:
+    """Return the path of an image in the folder that was segmented, "a/b.png" for the output "a__b"; else its name."""
+    for depth in range(1, len(file.parts)):
+        path = Path(*file.parts[-depth:])
+        if path.with_suffix("").as_posix().replace("/", "__") == output:
+            return path.as_posix()
+    return file.name
+
+
 def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
     """Return the mask of an object as COCO's compressed run lengths, without a mask of the whole image."""
     from pycocotools import mask as coco_mask  # slow to import
 
     height, width = size_hw
-    if height * width >= MOST_PIXELS:
+    if height * width >= MAX_PIXELS:
         raise DataError(f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)")
     y0, x0, y1, x1 = instance.window
     columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros

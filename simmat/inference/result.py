@@ -13,6 +13,7 @@ import numpy.typing as npt
 from simmat.io.files.system import release_pages
 from simmat.io.images.georeference import PixelAreas, pixel_areas
 from simmat.report.colour_maps import PictureArray
+from simmat.specs import ResultKind
 from simmat.types import Georeference
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ImageResult:
         return [float(f"{one:.9g}") for one in (self.pixel_areas(middles_xy) * np.asarray(pixels)).tolist()]
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> ResultKind:
         """What the written files hold: "objects" or "classes"."""
         return "classes" if self.objects is None else "objects"
 

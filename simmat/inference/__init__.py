@@ -1,0 +1,18 @@
+"""Segment images, and write what was found in them."""
+
+from simmat.inference.coco import ImageRecords, coco_document, object_records, run_lengths
+from simmat.inference.overlay import draw_result
+from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, label_bands, label_type
+
+__all__ = [
+    "BAND_ROWS",
+    "ImageRecords",
+    "ImageResult",
+    "LabelMap",
+    "coco_document",
+    "draw_result",
+    "label_bands",
+    "label_type",
+    "object_records",
+    "run_lengths",
+]
