@@ -210,10 +210,9 @@ def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
     scene(tmp_path)
     for crop in (16, 32, 16):
         dataset = open_planes(tmp_path, crop=crop)
-        table = read_index(dataset, processes=1).table
-        assert [tuple(size) for size in table.counts[:, :2].tolist()] == [
-            dataset.image(sample).size_hw for sample in dataset.samples
-        ]
+        rows = read_index(dataset, processes=1).table.rows
+        sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
+        assert sizes == [dataset.image(sample).size_hw for sample in dataset.samples]
 
 
 def test_the_network_sees_crops_not_blocks(tmp_path: Path) -> None:

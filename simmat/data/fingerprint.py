@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,9 @@ from simmat.io.vectors import files_of
 
 _RULE = "content-1:"
 """Prefix of a fingerprint: how it is computed."""
-_THREADS = 4
-_TOGETHER = 64
-"""Files that a thread reads per task."""
-_PARTS_TOGETHER = 4096
-"""Parts that enter the fingerprint at once."""
 _SETTLED_NS = 2 * 10**9
 """Age from which the time of a change is trusted: the coarsest file system clock has steps of 2 s."""
-_NAMED = 3
+_MAX_NAMED = 3
 """Most parts or images that a message lists."""
 _NOTED_DIGITS = 16
 """Hexadecimal digits of a digest in the notes of a run; the fingerprint uses all 64."""
@@ -42,45 +36,39 @@ Times = tuple[int, int, int]
 """Size of a file in bytes; mtime and ctime in ns. Programs can set the mtime, but not the ctime."""
 
 
-def read_file(path: str) -> tuple[Times, bytes]:
-    """Return the times and the sha256 of a file, which is read once; of a shapefile with the files beside it.
+@dataclass(frozen=True)
+class FileState:
+    """The times of a file when it was read, and the sha256 of its content; of a shapefile with the files beside it.
 
-    Returns:
-        The times, with -1 for an mtime so recent that a later change could have the same; the sha256.
-
-    Raises:
-        DataError: it cannot be read.
+    An mtime so recent that a later change could have the same is -1.
     """
+
+    times: Times
+    sha256: bytes
+
+
+def read_file(path: str) -> FileState:
+    """Return the state of a file, which is read once; DataError if it cannot be read."""
     require_file(Path(path), "image or mask", hint="restore it, or remove its sample")
     try:
-        with open(path, "rb") as stream:
-            found: Times = _times(os.fstat(stream.fileno()))
-            digest = hashlib.file_digest(stream, "sha256")
-        for beside in files_of(path)[1:]:
-            require_file(beside)
-            found = _joined(found, _times(beside.stat()))
-            digest.update(beside.read_bytes())
+        size, mtime, ctime = _times(path)
+        digest = hashlib.sha256()
+        for file in files_of(path):
+            require_file(file)
+            with file.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
     # A file written again within one step of the file system's clock would have the same mtime.
-    settled = time.time_ns() - found[1] > _SETTLED_NS
-    return (found[0], found[1] if settled else -1, found[2]), digest.digest()
+    return FileState((size, mtime if time.time_ns() - mtime > _SETTLED_NS else -1, ctime), digest.digest())
 
 
-def _times(status: os.stat_result) -> Times:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _joined(one: Times, other: Times) -> Times:
-    """Return the times of two files that belong together: their size, and the later changes."""
-    return one[0] + other[0], max(one[1], other[1]), max(one[2], other[2])
-
-
-def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataError]:
+def read_files(paths: Iterable[str]) -> dict[str, FileState | DataError]:
     """Return what `read_file` returns or raises for each path; each file is read once, several in parallel."""
 
-    def read(group: Sequence[str]) -> list[tuple[Times, bytes] | DataError]:
-        found: list[tuple[Times, bytes] | DataError] = []
+    def read(group: Sequence[str]) -> list[FileState | DataError]:
+        found: list[FileState | DataError] = []
         for path in group:
             try:
                 found.append(read_file(path))
@@ -89,31 +77,32 @@ def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataErro
         return found
 
     distinct = list(dict.fromkeys(paths))
-    groups = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    groups = [distinct[start : start + 64] for start in range(0, len(distinct), 64)]
+    with ThreadPoolExecutor(4) as pool:
         return dict(zip(distinct, chain.from_iterable(pool.map(read, groups)), strict=True))
 
 
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     """Return (F, 3) the current `Times` of F files, without opening them; -2 for a missing file."""
-    found = array("q")
-    for path in paths:
-        try:
-            times = _times(os.stat(path))
-            for beside in files_of(path)[1:] if path.lower().endswith(".shp") else ():
-                times = _joined(times, _times(beside.stat()))
-            found.extend(times)
-        except (OSError, ValueError, OverflowError):
-            found.extend((-2, -2, -2))
-    return np.frombuffer(found, np.int64).reshape(-1, 3)
+
+    def numbers() -> Iterator[int]:
+        for path in paths:
+            try:
+                yield from _times(path)
+            except (OSError, ValueError):
+                yield from (-2, -2, -2)
+
+    return np.fromiter(numbers(), np.int64).reshape(-1, 3)
 
 
-def _digests(root: Path, paths: Sequence[str]) -> list[bytes]:
-    """Return the sha256 of files in their order."""
-    found = read_files(paths)
-    if problems := [str(file) for file in found.values() if isinstance(file, DataError)]:
-        raise DataError(all_problems(f"{root}: files that cannot be read:", problems))
-    return [file[1] for path in paths if not isinstance(file := found[path], DataError)]
+def _times(path: str) -> Times:
+    """Return the times of a file; of a shapefile and the files beside it the sum of the sizes and the latest times."""
+    found = [os.stat(file) for file in (files_of(path) if path.lower().endswith(".shp") else (path,))]
+    return (
+        sum(status.st_size for status in found),
+        max(status.st_mtime_ns for status in found),
+        max(status.st_ctime_ns for status in found),
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +110,7 @@ class Contents:
     """Digests of the parts of a data set: the card, and the split, images and labels of each sample.
 
     Attributes:
-        digests: (S, 32·P) the concatenated sha256 of the P files of each of its S samples.
+        digests: (S, P, 32) the sha256 of the P files of each of its S samples.
     """
 
     dataset: Dataset
@@ -130,28 +119,29 @@ class Contents:
     @classmethod
     def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
         """Make the contents; files without a `known` (S,) digest are read. DataError lists all problems."""
-        if not known.all():
-            unknown = np.flatnonzero(~known)
-            paths = [path for row in unknown.tolist() for path in dataset.samples[row].paths]
-            found = np.frombuffer(b"".join(_digests(dataset.root, paths)), np.uint8)
-            digests = digests.copy()
-            digests[unknown] = found.reshape(len(unknown), -1)
+        unknown = np.flatnonzero(~known).tolist()
+        found = read_files(path for row in unknown for path in dataset.samples[row].paths)
+        if problems := [str(file) for file in found.values() if isinstance(file, DataError)]:
+            raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", problems))
+        states = {path: file.sha256 for path, file in found.items() if isinstance(file, FileState)}
+        digests = digests.copy()
+        for row in unknown:
+            digests[row] = [list(states[path]) for path in dataset.samples[row].paths]
         return cls(dataset, digests)
 
     @cached_property
     def fingerprint(self) -> str:
         """One digest of all parts; it does not change when the folder is moved."""
-        digest, parts, between = hashlib.sha256(b"["), self._parts(), ""
-        while together := list(islice(parts, _PARTS_TOGETHER)):
-            digest.update((between + json.dumps(together)[1:-1]).encode())
-            between = ", "
+        digest = hashlib.sha256(b"[")
+        for number, part in enumerate(self._parts()):
+            digest.update((", " * (number > 0) + json.dumps(part)).encode())
         digest.update(b"]")
         return _RULE + digest.hexdigest()
 
     def reference_digests(self, samples: Iterable[Sample]) -> Bytes:
         """Return (N, 32) the sha256 of the reference files of some samples of the data set."""
         rows = {sample.id: row for row, sample in enumerate(self.dataset.samples)}
-        return self.digests[[rows[sample.id] for sample in samples], :32]
+        return self.digests[[rows[sample.id] for sample in samples], 0]
 
     def notes(self) -> dict[str, object]:
         """Return json values that a run stores for `changes_since`."""
@@ -173,18 +163,18 @@ class Contents:
         if not differ:
             return "the order of the samples differs"
         count = "1 part of it differs" if len(differ) == 1 else f"{len(differ)} parts of it differ"
-        return f"{count}: {few_of(differ, _NAMED)}"
+        return f"{count}: {few_of(differ, _MAX_NAMED)}"
 
     def shared_warning(self) -> str:
         """Return a warning that lists images in two splits; "" if there are none."""
-        found = list(_shared(self.dataset.samples, (row[:32].tobytes() for row in self.digests)))
+        found = shared_images(self.dataset.samples, (row[0].tobytes() for row in self.digests))
         if not found:
             return ""
-        more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
-        count = "1 image" if len(found) == 1 else f"{len(found)} images"
+        more = f"; and {len(found) - _MAX_NAMED} more, see `simmat data check`" if len(found) > _MAX_NAMED else ""
         return (
-            f"Warning: {count} of {self.dataset.root} in two splits, so that scores include images used in training or "
-            f"model selection; keep each in one: {'; '.join(_in_two_splits(*pair) for pair in found[:_NAMED])}{more}"
+            f"Warning: {len(found)} image{'s' * (len(found) > 1)} of {self.dataset.root} in two splits, so that scores "
+            "include images used in training or model selection; keep each in one: "
+            f"{'; '.join(found[:_MAX_NAMED])}{more}"
         )
 
     def _parts(self) -> Iterator[tuple[str, str]]:
@@ -193,9 +183,8 @@ class Contents:
         yield "the data card", _sha256(self.dataset.card.stated_json())
         for sample, row in zip(self.dataset.samples, self.digests, strict=True):
             yield f"sample {sample.id!r}", place(sample.split, sample.zero_means)
-            digests = row.tobytes().hex()
-            for index, (name, _) in enumerate(_files_of(sample)):
-                yield name, digests[64 * index : 64 * index + 64]
+            for (name, _), digest in zip(_files_of(sample), row, strict=True):
+                yield name, digest.tobytes().hex()
             if labels := annotations_digest(self.dataset, sample):
                 yield f"annotations of {sample.id!r}", labels
 
@@ -216,23 +205,17 @@ def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) ->
 
     `digests` are the sha256 of the reference files; None skips a sample.
     """
-    return [_in_two_splits(*pair) for pair in _shared(samples, digests)]
-
-
-def _shared(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> Iterator[tuple[Sample, Sample]]:
+    found: list[str] = []
     first: dict[bytes, Sample] = {}
     for sample, digest in zip(samples, digests, strict=True):
         if digest is None or (other := first.setdefault(digest, sample)).split == sample.split:
             continue
         if sample.window is None or other.paths[0] != sample.paths[0]:  # else blocks of one image
-            yield other, sample
-
-
-def _in_two_splits(first: Sample, other: Sample) -> str:
-    return (
-        f"the same image is in {first.split} ({first.id!r}, {first.reference.name}) and in {other.split} "
-        f"({other.id!r}, {other.reference.name})"
-    )
+            found.append(
+                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
+                f"({sample.id!r}, {sample.reference.name})"
+            )
+    return found
 
 
 def _files_of(sample: Sample) -> Iterator[tuple[str, str]]:

@@ -13,23 +13,33 @@ from pathlib import Path
 import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import Bytes, Contents, file_times, read_files
-from simmat.data.index_file import NO_CLASS, Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
+from simmat.data.fingerprint import Bytes, Contents, file_times
+from simmat.data.index_file import (
+    NO_CLASS,
+    Floats,
+    Ints,
+    StoredIndex,
+    Table,
+    index_paths,
+    read_stored,
+    sample_keys,
+    write_stored,
+)
 from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files.locks import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
-from simmat.types import MOST_SHRUNK, SMALL_SIDE, Window
+from simmat.types import MOST_SHRUNK, SMALL_SIDE, Channel, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
-_PATIENCE_S = 3600.0
+_LOCK_TIMEOUT_S = 3600.0
 """How long to wait for another process that reads the same data set."""
-_TOGETHER = 1024
-"""Number of samples whose moments are merged at once."""
+_MERGED_AT_ONCE = 1024
+"""Number of samples whose moments are merged at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class DataIndex:
     def contents(self) -> Contents:
         """Digests of all files; DataError lists those that cannot be read."""
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
-        return Contents.of(self.dataset, self.table.digests[rows], rows >= 0)
+        return Contents.of(self.dataset, self.table.rows["sha256"][rows], rows >= 0)
 
     def table_of(self, samples: Iterable[Sample]) -> Table:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
@@ -57,7 +67,7 @@ class DataIndex:
 
     def reference_digests(self) -> Iterator[bytes | None]:
         """Yield the sha256 of the reference file of each sample; None if the sample cannot be used."""
-        digests = iter(self.table.digests[:, :32])
+        digests = iter(self.table.rows["sha256"][:, 0])
         for sample in self.dataset.samples:
             yield None if sample.id in self.faults else next(digests).tobytes()
 
@@ -72,8 +82,7 @@ class DataIndex:
             raise DataError(problems[0])
         if problems:
             raise DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
-        instances = np.diff(self.table.ends[:, 0], prepend=0)
-        visible = (instances > self.table.counts[:, 4])[self._rows_of(samples)].tolist()
+        visible = (self.table.instance_counts() > self.table.rows["hidden"])[self._rows_of(samples)].tolist()
         return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
 
     def training_samples(self) -> tuple[Sample, ...]:
@@ -88,12 +97,13 @@ class DataIndex:
 
     def classes(self, samples: Sequence[Sample]) -> tuple[int | None, ...]:
         """Return the classes of the objects in some samples, in rising order; (None,) where objects have none."""
-        found = np.unique(self.table_of(samples).instances[:, 0]).tolist()
+        found = np.unique(self.table_of(samples).instances[:, 1]).tolist()
         return tuple(None if value == NO_CLASS else value for value in found)
 
     def image_sides(self, samples: Sequence[Sample]) -> Ints:
         """Return the longer side in pixels of each image, or of the crops that are taken of it: (N,)."""
-        sides: Ints = self.table.counts[self._rows_of(samples), :2].max(axis=1)
+        rows = self.table.rows[self._rows_of(samples)]
+        sides: Ints = np.maximum(rows["height"], rows["width"])
         crop = self.dataset.card.crop
         return sides if crop is None else np.minimum(sides, crop)
 
@@ -103,7 +113,8 @@ class DataIndex:
         Only images that are shrunk more than `MOST_SHRUNK` times count.
         """
         table, factors = self.table_of(samples), self.image_sides(samples) / size
-        areas = np.minimum.reduceat(table.instances[:, 1], np.concatenate([[0], table.ends[:-1, 0]]))
+        areas = np.full(len(samples), np.iinfo(np.int64).max)
+        np.minimum.at(areas, table.instances[:, 0], table.instances[:, 2])
         lost = (factors > MOST_SHRUNK) & (areas < (SMALL_SIDE * factors) ** 2)
         if not lost.any():
             return ""
@@ -115,11 +126,11 @@ class DataIndex:
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return the number of samples that have an object which `repeat_regions` can copy."""
-        return int(np.count_nonzero(self.table.counts[self._rows_of(samples), 5]))
+        return int(np.count_nonzero(self.table.rows["repeatable"][self._rows_of(samples)]))
 
     def joined_note(self, samples: Sequence[Sample]) -> str:
         """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
-        joined = self.table.counts[self._rows_of(samples), 6]
+        joined = self.table.rows["joined"][self._rows_of(samples)]
         if not joined.any():
             return ""
         images, pieces = np.count_nonzero(joined), joined.sum()
@@ -140,11 +151,10 @@ class DataIndex:
             different.setdefault((sample.images, sample.window), sample)
         if not different:
             raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
-        rows = self._rows_of(different.values())
-        packed, low, high = self.table.split_numbers()
-        self._check(low[rows].min(axis=0), high[rows].max(axis=0))
-        groups = [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]
-        return merge_moments(np.stack([merge_moments(packed[group]).packed() for group in groups])).statistics()
+        table = self.table_of(different.values()).rows
+        self._check(table["low"].min(axis=0), table["high"].max(axis=0))
+        groups = [table["moments"][start : start + _MERGED_AT_ONCE] for start in range(0, len(table), _MERGED_AT_ONCE)]
+        return merge_moments(np.stack([merge_moments(group).stacked() for group in groups])).statistics()
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -184,111 +194,75 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
     Raises:
         DataError: no image can be read; or a process was killed.
     """
-    places = places_of(dataset)
-    found = _read(dataset, places, progress, processes, may_read=False)
-    if found is None:
-        with locked(dataset.root, patience_s=_PATIENCE_S):  # a second process waits instead of reading everything too
-            found = _read(dataset, places, progress, processes, may_read=True)
-    assert found is not None
-    return found
+    keys, paths, advance = sample_keys(dataset), index_paths(dataset), progress or (lambda count: None)
+    stored, rows = _unchanged(dataset, keys, paths)
+    if stored is not None and (rows >= 0).all():
+        advance(len(rows))
+        return DataIndex(replace(dataset, known_channels=stored.channels), stored.table.take(rows), {})
+    with locked(dataset.root, patience_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
+        return _read(dataset, keys, paths, advance, processes)
 
 
 def contents_of(dataset: Dataset) -> Contents:
     """Return the digests of all files; those in the index are not computed again. DataError lists bad files."""
-    kept = read_kept(dataset, places_of(dataset))
-    if kept is None:
-        shape = len(dataset.samples), 32 * len(dataset.samples[0].paths)
-        return Contents.of(dataset, np.zeros(shape, np.uint8), np.zeros(len(dataset.samples), np.bool_))
-    table, rows = _untouched(dataset, kept.table, sample_keys(dataset), may_read=False)
-    return Contents.of(dataset, table.digests[rows], rows >= 0)
+    stored, rows = _unchanged(dataset, sample_keys(dataset), index_paths(dataset))
+    if stored is None:
+        shape = len(rows), len(dataset.samples[0].paths), 32
+        return Contents.of(dataset, np.zeros(shape, np.uint8), rows >= 0)
+    return Contents.of(dataset, stored.table.rows["sha256"][rows], rows >= 0)
 
 
-def _read(
-    dataset: Dataset, places: Sequence[Path], progress: Progress | None, processes: int | None, *, may_read: bool
-) -> DataIndex | None:
-    """Make the index; None if it needs to read files and `may_read` is False."""
-    samples, keys = dataset.samples, sample_keys(dataset)
-    kept = read_kept(dataset, places)
-    table, rows = None, np.full(len(samples), -1)
-    if kept is not None:
-        table, rows = _untouched(dataset, kept.table, keys, may_read=may_read)
-    if not may_read and (rows < 0).any():
-        return None
+def _unchanged(dataset: Dataset, keys: Bytes, paths: Sequence[Path]) -> tuple[StoredIndex | None, Ints]:
+    """Return the stored index, and (S,) its row for each sample whose files have not changed, else -1."""
+    stored = read_stored(dataset, paths)
+    if stored is None:
+        return None, np.full(len(keys), -1)
+    table = stored.table.rows
+    known = {key.tobytes(): row for row, key in enumerate(table["key"])}
+    rows = np.array([known.get(key.tobytes(), -1) for key in keys])
+    now = file_times(path for sample in dataset.samples for path in sample.paths).reshape(len(rows), -1, 3)
+    return stored, np.where((table["times"][rows] == now).all(axis=(1, 2)), rows, -1)
+
+
+def _read(dataset: Dataset, keys: Bytes, paths: Sequence[Path], advance: Progress, processes: int | None) -> DataIndex:
+    """Read the samples that changed since the index was stored, and store it again."""
+    stored, rows = _unchanged(dataset, keys, paths)
     faults: dict[str, SimMATError] = {}
-    reference = samples.index(dataset.first)
-    if kept is not None and rows[reference] >= 0 and kept.first == keys[reference].tobytes().hex():
-        dataset = replace(dataset, known_channels=kept.channels)
-    elif not may_read:
-        return None
+    if stored is not None and rows[dataset.samples.index(dataset.first)] >= 0:
+        channels = stored.channels
     else:
-        dataset, reference, faults = _with_reference(dataset)
-        rows[[sample.id in faults for sample in samples]] = -1
-        if kept is None or dataset.known_channels != kept.channels:
-            table, rows[:] = None, -1
+        channels, faults = _reference_channels(dataset)
+        if stored is None or channels != stored.channels:
+            rows[:] = -1
+    dataset = replace(dataset, known_channels=channels)
     old = np.flatnonzero(rows >= 0)
-    new = [place for place in np.flatnonzero(rows < 0).tolist() if samples[place].id not in faults]
-    advance = progress or (lambda count: None)
-    advance(len(samples) - len(new))
-    tables = [Table.empty(dataset) if table is None else table.take(rows[old])]
-    for part in read_samples(dataset, [samples[place] for place in new], keys[new], processes):
-        tables.append(part.table)
-        faults.update(part.faults)
+    new = [place for place in np.flatnonzero(rows < 0).tolist() if dataset.samples[place].id not in faults]
+    advance(len(rows) - len(new))
+    empty = Table.empty(len(dataset.samples[0].paths), len(channels[1]))
+    tables = [empty if stored is None or not len(old) else stored.table.take(rows[old])]
+    for part in read_samples(dataset, [dataset.samples[place] for place in new], keys[new], processes):
+        tables += [part.table] if part.table is not None else []
+        faults |= part.faults
         advance(part.count)
-    found = [place for place in new if samples[place].id not in faults]
-    table = Table.join(tables).take(np.argsort([*old.tolist(), *found]))
-    assert dataset.known_channels is not None
-    now = Kept(table, dataset.known_channels, keys[reference].tobytes().hex())
-    if kept is None or table is not kept.table or now.first != kept.first:
-        write_kept(dataset, places, now)
+    new = [place for place in new if dataset.samples[place].id not in faults]
+    table = Table.join(tables).take(np.argsort([*old.tolist(), *new]))
+    if stored is None or table is not stored.table:
+        write_stored(paths, StoredIndex(table, channels))
     return DataIndex(dataset, table, faults)
 
 
-def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:
-    """Find the samples whose files have not changed since they were read; (S, 16) `keys` as of `sample_keys`.
-
-    Return the table, with the new times of files of equal content, and (S,) the row of each unchanged sample, or -1.
-    `may_read` compares files with other times by content.
-    """
-    if np.array_equal(table.keys, keys):
-        rows = np.arange(len(keys))
-    else:
-        known = {key.tobytes(): row for row, key in enumerate(table.keys)}
-        rows = np.array([known.get(key.tobytes(), -1) for key in keys])
-    now = file_times(path for sample in dataset.samples for path in sample.paths)
-    touched = np.flatnonzero((rows >= 0) & (table.times[rows] != now.reshape(len(rows), -1)).any(axis=1)).tolist()
-    if touched and may_read:
-        times = table.times.copy()
-        found = read_files(path for place in touched for path in dataset.samples[place].paths)
-        for place in touched:
-            files = [found[path] for path in dataset.samples[place].paths]
-            whole = [file for file in files if not isinstance(file, DataError)]
-            if b"".join(digest for _, digest in whole) == table.digests[rows[place]].tobytes():
-                times[rows[place]] = [number for numbers, _ in whole for number in numbers]
-            else:
-                rows[place] = -1
-        return replace(table, times=times), rows
-    rows[touched] = -1
-    return table, rows
-
-
-def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATError]]:
-    """Read the reference image: the first that can be read; all others must have its channels.
-
-    Return the data set with `known_channels`, the index of the reference sample, and the faults of those before it.
-    """
+def _reference_channels(
+    dataset: Dataset,
+) -> tuple[tuple[tuple[Channel, ...], tuple[Channel, ...]], dict[str, SimMATError]]:
+    """Return the channels of the first image that can be read, which all others must have; and the earlier faults."""
     faults: dict[str, SimMATError] = {}
-    rest = dataset
-    while True:
+    for sample in sorted(dataset.samples, key=lambda sample: sample.split != "train"):
+        first = replace(dataset, samples=(sample,))
         try:
-            rest.channels()
-            known = replace(dataset, known_channels=(rest.loaded_channels, rest.channels()))
-            return known, dataset.samples.index(rest.first), faults
+            return (first.loaded_channels, first.channels()), faults
         except ConfigError:  # a fault of the settings, such as --channels, the same for every image
             raise
         except SimMATError as error:
-            faults[rest.first.id] = error
-            samples = tuple(sample for sample in rest.samples if sample is not rest.first)
-            if not samples:
-                problems = equal_problems(list(map(str, faults.values())))
-                raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems)) from None
-            rest = replace(rest, samples=samples)
+            faults[sample.id] = error
+    problems = equal_problems(list(map(str, faults.values())))
+    raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems))

@@ -6,8 +6,6 @@ for any number of processes.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import hashlib
 import math
 import os
@@ -15,9 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,8 +25,8 @@ import numpy as np
 from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fill_values import count_stored
-from simmat.data.fingerprint import Bytes, Times, read_file, read_files
-from simmat.data.index_file import NO_CLASS, Table
+from simmat.data.fingerprint import Bytes, FileState, read_file, read_files
+from simmat.data.index_file import NO_CLASS, Table, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
@@ -39,19 +36,39 @@ from simmat.types import SensorImage
 
 _CHUNK = 8
 """Samples that a process reads per task."""
-_WORTH = 32
-"""Fewest samples per process, so that its start pays off."""
-_MOST_PROCESSES = 16
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MIN_SAMPLES_PER_PROCESS = 32
+_MAX_PROCESSES = 16
 
 
 @dataclass(frozen=True)
 class Part:
-    """The result of reading some samples."""
+    """The result of reading `count` samples: a table of the usable ones, and sample id -> fault of the others."""
 
-    table: Table
+    table: Table | None
     faults: Mapping[str, SimMATError]
     count: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Samples to read, their (N, 16) keys, and the states of files that several samples are windows of."""
+
+    dataset: Dataset
+    samples: Sequence[Sample]
+    keys: Bytes
+    files: Mapping[str, FileState | DataError]
+
+    def read(self, start: int) -> Part:
+        """Read the samples of one task."""
+        samples = self.samples[start : start + _CHUNK]
+        tables: list[Table] = []
+        faults: dict[str, SimMATError] = {}
+        for key, sample in zip(self.keys[start:], samples, strict=False):
+            try:
+                tables.append(_read_sample(self.dataset, sample, key, self.files))
+            except SimMATError as error:
+                faults[sample.id] = error
+        return Part(Table.join(tables) if tables else None, faults, len(samples))
 
 
 def read_samples(
@@ -59,21 +76,16 @@ def read_samples(
 ) -> Iterator[Part]:
     """Read samples of a data set with `known_channels`, whose (N, 16) keys are known; yield the parts in order."""
     starts = range(0, len(samples), _CHUNK)
-    count = _processes(len(samples)) if processes is None else processes
     large = (path for sample in samples if sample.window is not None for path in sample.paths)
-    work = dataset, samples, keys, read_files(large)
-    if count <= 1:
-        yield from (_read_part(work, start) for start in starts)
+    job = _Job(dataset, samples, keys, read_files(large))
+    if processes is None:
+        processes = min(usable_cpus(), len(samples) // _MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
+    if processes <= 1 or "fork" not in get_all_start_methods():
+        yield from map(job.read, starts)
         return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), work))
-    waiting: deque[Future[Part]] = deque()
+    pool = ProcessPoolExecutor(processes, get_context("fork"), initializer=_begin, initargs=(os.getpid(), job))
     try:
-        for start in starts:
-            waiting.append(pool.submit(_read_here, start))
-            if len(waiting) > 4 * count:  # bounds memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from pool.map(_read, starts)
     except BrokenProcessPool:
         raise DataError(
             f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
@@ -83,28 +95,9 @@ def read_samples(
         pool.shutdown(cancel_futures=True)
 
 
-_Work = tuple[Dataset, Sequence[Sample], Bytes, Mapping[str, tuple[Times, bytes] | DataError]]
-"""The data set, samples, their keys, and what `read_files` returned of files that several samples are windows of."""
-
-
-def _read_part(work: _Work, start: int) -> Part:
-    dataset, samples, keys, known = work
-    tables = [Table.empty(dataset)]
-    faults: dict[str, SimMATError] = {}
-    chunk = samples[start : start + _CHUNK]
-    for key, sample in zip(keys[start:], chunk, strict=False):
-        try:
-            tables.append(_read_sample(dataset, sample, key, known))
-        except SimMATError as error:
-            faults[sample.id] = error
-    return Part(Table.join(tables), faults, len(chunk))
-
-
-def _read_sample(
-    dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[str, tuple[Times, bytes] | DataError]
-) -> Table:
+def _read_sample(dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[str, FileState | DataError]) -> Table:
     """Read one sample and return its row, as a table."""
-    files = []
+    files: list[FileState] = []
     for path in sample.paths:
         file = known.get(path) or read_file(path)
         if isinstance(file, DataError):
@@ -116,33 +109,32 @@ def _read_sample(
         label = dataset.label(sample, image, seen)
     else:
         label = Label(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
-    whole = bool(seen.valid.all())
-    axes = (1, 2)
-    low = seen.data.min(axis=axes) if whole else np.min(seen.data, axis=axes, initial=np.inf, where=seen.valid)
-    high = seen.data.max(axis=axes) if whole else np.max(seen.data, axis=axes, initial=-np.inf, where=seen.valid)
-    classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
-    areas = [region.area for region in label.regions]
-    hidden = len(label.regions) - len(visible_regions(label))
-    joined = count_joined(label) if dataset.card.regions == "classes" else 0
-    counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label)), joined]
     stored = count_stored(
         dataset.adapter, {channel.name for channel in seen.channels}, sample.files, image, found.stored
     )
+    row = np.zeros(1, row_type(len(files), len(seen.channels)))
+    row["key"] = key
+    row["times"] = [file.times for file in files]
+    row["sha256"] = [list(file.sha256) for file in files]
+    row["moments"] = image_moments(seen).stacked()
+    valid = True if seen.valid.all() else seen.valid  # True is faster
+    row["low"] = np.min(seen.data, axis=(1, 2), initial=np.inf, where=valid)
+    row["high"] = np.max(seen.data, axis=(1, 2), initial=-np.inf, where=valid)
+    row["place"] = _place(sample, image)
+    row["height"], row["width"] = label.size_hw
+    row["dropped"], row["ignored"] = label.dropped, np.count_nonzero(label.ignore)
+    row["hidden"] = len(label.regions) - len(visible_regions(label))
+    row["repeatable"] = bool(repeatable(label))
+    row["joined"] = count_joined(label) if dataset.card.regions == "classes" else 0
+    classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
+    instances = [(0, number, region.area) for number, region in zip(classes, label.regions, strict=True)]
     return Table(
-        keys=key[None],
-        times=np.asarray([[number for times, _ in files for number in times]], np.int64),
-        digests=np.frombuffer(b"".join(digest for _, digest in files), np.uint8)[None],
-        numbers=np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64)[None],
-        places=np.asarray([_place(sample, image)], np.float64),
-        counts=np.asarray([counts], np.int64),
-        ends=np.asarray([[len(areas), len(stored)]], np.int64),
-        instances=np.asarray([classes, areas], np.int64).reshape(2, -1).T,
-        stored=stored,
+        row, np.asarray(instances, np.int64).reshape(-1, 3), np.column_stack([np.zeros(len(stored), np.int64), stored])
     )
 
 
 def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:
-    """Return where an image is on the earth, see `Table`."""
+    """Return where an image is on the earth, see `row_type`."""
     found = image.georeference
     if found is None and sample.window is None:
         with suppress(ImportError):  # rasterio comes with the sensors that need it
@@ -157,28 +149,19 @@ def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, flo
     return min(east), min(north), max(east), max(north), float(system)
 
 
-def _processes(samples: int) -> int:
-    return max(min(usable_cpus(), samples // _WORTH, _MOST_PROCESSES), 1) if "fork" in get_all_start_methods() else 1
-
-
-_work: _Work | None = None
+_job: _Job | None = None
 """What a process of the pool reads. It is inherited by fork, so a sensor need not be picklable."""
 
 
-def _begin(parent: int, work: _Work) -> None:
+def _begin(parent: int, job: _Job) -> None:
     """Set up a process of the pool: ignore Ctrl-C, exit with the parent, compute in one thread."""
-    global _work
-    _work = work
-    gc.freeze()  # a collection would write to memory shared with the parent, and so copy it
+    global _job
+    _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    with suppress(OSError, AttributeError):  # glibc keeps freed memory, which saves a quarter of the time
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**29)
 
 
 def _exit_with(parent: int) -> None:
@@ -187,6 +170,6 @@ def _exit_with(parent: int) -> None:
     os._exit(1)
 
 
-def _read_here(start: int) -> Part:
-    assert _work is not None
-    return _read_part(_work, start)
+def _read(start: int) -> Part:
+    assert _job is not None
+    return _job.read(start)

@@ -7,7 +7,7 @@ import numpy as np
 from simmat.data.index import DataIndex
 from simmat.data.index_file import Floats
 
-_MOST = 1024
+_MAX_COMPARED = 1024
 """Tiles of val and test that are compared with all others, at most."""
 _NEAR = 0.01
 """Part of a tile's side up to which a gap is none."""
@@ -21,10 +21,10 @@ def neighbour_warning(index: DataIndex) -> str:
     samples = [sample for sample in index.dataset.samples if sample.id not in index.faults]
     if not index.dataset.by_hash or index.dataset.card.crop is not None:
         return ""
-    places = index.table.places
+    places = index.table.rows["place"]
     known = np.flatnonzero(np.isfinite(places).all(axis=1))
     splits = np.array([samples[row].split for row in known.tolist()])
-    for row in known[splits != "train"][:_MOST].tolist():
+    for row in known[splits != "train"][:_MAX_COMPARED].tolist():
         others = known[(splits != samples[row].split) & _touching(places[row], places[known])]
         if len(others):
             one, other = samples[row], samples[int(others[0])]
@@ -38,7 +38,7 @@ def neighbour_warning(index: DataIndex) -> str:
 
 
 def _touching(place: Floats, places: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return (N,) whether each of (N, 5) places touches one of the same coordinate system, see `Table`."""
+    """Return (N,) whether each of (N, 5) places touches one of the same coordinate system, see `row_type`."""
     x0, y0, x1, y1, system = place
     gap_x, gap_y = _NEAR * (x1 - x0), _NEAR * (y1 - y0)
     found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (

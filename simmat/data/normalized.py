@@ -23,18 +23,17 @@ def _warnings(index: DataIndex) -> Iterator[str]:
     dataset = index.dataset
     adapter, table = dataset.adapter, index.table
     groups, names = channels_by_source(adapter, dataset.loaded_channels), iter(adapter.source_names())
-    _, low, high = table.split_numbers()
     sensors, place = adapter.sensors(), 0
     for sensor in sensors:
         sources = list(islice(names, len(sensor.sources)))
-        rows = table.stored[(table.stored[:, 0] >= place) & (table.stored[:, 0] < place + len(sources))]
+        rows = table.stored[(table.stored[:, 1] >= place) & (table.stored[:, 1] < place + len(sources))]
         place += len(sources)
         own = {dataset.loaded_channels[number] for source in sources for number in groups[source]}
         seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
-        whole = bool(rows[:, 3].all())  # of no rows, too
+        whole = bool(rows[:, 4].all())  # of no rows, too
         if not _lacks_unit(sensor) or whole or not seen or any(channel.unit != "count" for channel in own):
             continue
-        least, most = low[:, seen].min(), high[:, seen].max()
+        least, most = table.rows["low"][:, seen].min(), table.rows["high"][:, seen].max()
         if least >= 0 and most <= 1:
             option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
             allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,16 +85,14 @@ class Moments:
             self.cross + other.cross + step * step.swapaxes(-1, -2) * both,
         )
 
-    def packed(self) -> Matrix:
-        """Return all moments as (…, 4·C·C), see `unpacked`."""
-        parts = np.stack([self.count, self.mean, self.square, self.cross], axis=-3)  # (…, 4, C, C)
-        return parts.reshape(*parts.shape[:-3], -1)
+    def stacked(self) -> Matrix:
+        """Return all moments as (…, 4, C, C)."""
+        return np.stack([self.count, self.mean, self.square, self.cross], axis=-3)
 
     @classmethod
-    def unpacked(cls, values: Matrix) -> Moments:
-        """Rebuild from `packed`: (…, 4·C·C) gives parts of (…, C, C)."""
-        side = math.isqrt(values.shape[-1] // 4)
-        return cls(*np.moveaxis(values.reshape(*values.shape[:-1], 4, side, side), -3, 0))
+    def unstacked(cls, values: Matrix) -> Moments:
+        """Rebuild from `stacked`: (…, 4, C, C) gives parts of (…, C, C)."""
+        return cls(*np.moveaxis(values, -3, 0))
 
     def statistics(self) -> Statistics:
         """Return mean, population std and correlation; a pair that is never valid together has correlation 0."""
@@ -112,13 +109,13 @@ class Moments:
         )
 
 
-def merge_moments(packed: Matrix) -> Moments:
-    """Return the moments of N sets of pixels together; (N, 4·C·C) see `Moments.packed`."""
-    while len(packed) > 1:
-        half = len(packed) // 2
-        pairs = Moments.unpacked(packed[:half]).merge(Moments.unpacked(packed[half : 2 * half]))
-        packed = np.concatenate([pairs.packed(), packed[2 * half :]])
-    return Moments.unpacked(packed[0])
+def merge_moments(stacked: Matrix) -> Moments:
+    """Return the moments of N sets of pixels together; (N, 4, C, C) see `Moments.stacked`."""
+    while len(stacked) > 1:
+        half = len(stacked) // 2
+        pairs = Moments.unstacked(stacked[:half]).merge(Moments.unstacked(stacked[half : 2 * half]))
+        stacked = np.concatenate([pairs.stacked(), stacked[2 * half :]])
+    return Moments.unstacked(stacked[0])
 
 
 def image_moments(image: SensorImage) -> Moments:

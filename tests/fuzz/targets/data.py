@@ -20,7 +20,7 @@ from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target, check_image, registry
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
-from simmat.data.index_file import FOLDER, digest_of, places_of
+from simmat.data.index_file import FOLDER, digest_of, index_paths
 from simmat.data.samples import SPLITS
 
 
@@ -71,13 +71,13 @@ def _index(place: Place, rng: random.Random) -> Case:
         place.link(seed / name)
     dataset = open_dataset(place.files, registry().modality("gray"))
     read_index(dataset)
-    path = places_of(dataset)[0]
+    path = index_paths(dataset)[0]
     path.write_bytes(_damaged_index(path.read_bytes(), rng))
 
     def read() -> None:
         found = read_index(dataset)
         for sample in found.with_regions(dataset.samples, "all"):
-            assert found.table_of([sample]).counts.shape == (1, 7), "a table of another shape"
+            assert found.table_of([sample]).rows.shape == (1,), "a table of another shape"
         check_dataset(dataset).to_dict()
         found.statistics(found.training_samples())
 
@@ -89,18 +89,18 @@ def _damaged_index(content: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.4:
         return mutate_safetensors(content, rng)
     tensors = {name: value.copy() for name, value in load(content).items()}
-    if rng.random() < 0.5:
-        notes = to_json(mutate_tree(json.loads(tensors["notes"].tobytes()), rng))
-        tensors["notes"] = np.frombuffer(notes, np.uint8).reshape(-1, 1)
+    size = int.from_bytes(content[:8], "little")
+    channels = json.loads(content[8 : 8 + size])["__metadata__"]["channels"]
+    if rng.random() < 0.3:
+        channels = to_json(mutate_tree(json.loads(channels), rng)).decode(errors="replace")
+    elif rng.random() < 0.6:
+        value = tensors["rows"].view(np.float64 if rng.random() < 0.5 else np.int64).reshape(-1)
+        numbers = (np.nan, np.inf, -1.0, 0.0, 1e300) if value.dtype == np.float64 else (-1, 0, 9, 2**62)
+        value[rng.randrange(value.size)] = rng.choice(numbers)
     else:
-        name = rng.choice(sorted(set(tensors) - {"notes"}))
-        value = tensors[name].reshape(-1)
-        place = rng.randrange(value.size)
-        if value.dtype == np.float64:
-            value[place] = rng.choice((np.nan, np.inf, -1.0, 0.0, 1e300))
-        else:
-            value[place] = rng.choice((0, 1, 100)) if value.dtype == np.uint8 else rng.choice((-1, 0, 9, 2**62))
-    return save(tensors, metadata={"sha256": digest_of(tensors)})
+        value = tensors[rng.choice(("instances", "stored"))].reshape(-1)
+        value[rng.randrange(value.size)] = rng.choice((-1, 0, 9, 2**62))
+    return save(tensors, metadata={"channels": channels, "sha256": digest_of(tensors, channels)})
 
 
 def _read_sample(dataset: Dataset, sample: Any) -> None:

@@ -106,18 +106,20 @@ class _Tally:
         samples = [sample for sample in self.dataset.samples if sample.split == name]
         used = [sample for sample in samples if sample.id not in index.faults]
         table = index.table_of(used)
+        rows = table.rows
         self.samples, self.read = len(samples), len(used)
-        regions = np.diff(table.ends[:, 0], prepend=0).tolist()
+        regions = table.instance_counts().tolist()
         self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
-        self.areas = table.instances[:, 1].tolist()
+        self.areas = table.instances[:, 2].tolist()
         known = set(index.classes(used)) - {None}
-        self.classes = Counter(number for number in table.instances[:, 0].tolist() if number in known)
-        self.sizes = Counter((height, width) for height, width in table.counts[:, :2].tolist())
+        self.classes = Counter(number for number in table.instances[:, 1].tolist() if number in known)
+        self.sizes = Counter(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
         self.pixels = sum(height * width * count for (height, width), count in self.sizes.items())
-        self.dropped, self.ignored, self.hidden = table.counts[:, 2:5].sum(axis=0).tolist()
-        self.stored = table.stored
-        packed, low, high = table.split_numbers()
-        moments = Moments.unpacked(packed)
+        self.dropped, self.ignored, self.hidden = (
+            int(table.rows[name].sum()) for name in ("dropped", "ignored", "hidden")
+        )
+        self.stored = table.stored[:, 1:]
+        low, high, moments = rows["low"], rows["high"], Moments.unstacked(rows["moments"])
         self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
         mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
         self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
