@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
-from simmat_plugin_report.comparison import draw_comparison
+from simmat_plugin_report.pictures import draw_comparison
 from simmat_plugin_report.sheet import GAP, GROUND, LINE, MARGIN, TEXT
 
 from simmat.bundle import load_bundle

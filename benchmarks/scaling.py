@@ -265,14 +265,14 @@ def line_of(name: str, work: str, points: Mapping[int, Point]) -> str:
 def draw(found: Mapping[str, Mapping[str, Mapping[int, Point]]], out: Path) -> None:
     """Draw a column of panels for each thing that is varied: time, with its theory dashed, above memory."""
     from matplotlib.ticker import NullFormatter
-    from simmat_plugin_report.figures import LIGHT, figure_bytes, line_style, new_figure, style_axes
+    from simmat_plugin_report.plots import COLOURS, figure_bytes, line_style, new_figure, style_axes
 
-    figure = new_figure((2.7 * len(found), 4.8), LIGHT)
+    figure = new_figure((2.7 * len(found), 4.8))
     panels: Any = figure.subplots(2, len(found), squeeze=False, sharex="col", sharey="row")
     places = {work: place for place, work in enumerate(WORKS)}
     for column, (name, works) in enumerate(found.items()):
         for work, points in works.items():
-            look: dict[str, Any] = line_style(places[work], dark=False)
+            look: dict[str, Any] = line_style(places[work])
             sizes = np.array(list(points), float) ** (2 if name == "pixels" else 1)
             ms, mib, gflop = (np.array(values) for values in zip(*points.values(), strict=True))
             theory: dict[str, Any] = {"lw": 1, "alpha": 0.7, **look, "ls": (0, (3, 2))}
@@ -281,14 +281,14 @@ def draw(found: Mapping[str, Mapping[str, Mapping[int, Point]]], out: Path) -> N
             panels[1, column].plot(sizes, mib, marker="o", ms=3.5, lw=1.6, **look)
             if name != "channels":  # of many bands only the image itself grows
                 panels[1, column].plot(sizes, sizes * mib[0] / sizes[0], **theory)
-        panels[1, column].set_xlabel(name, color=LIGHT["faint"])
+        panels[1, column].set_xlabel(name, color=COLOURS["faint"])
         for axes in panels[:, column]:
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            style_axes(axes, LIGHT)
-    panels[0, 0].set_ylabel("CPU ms", color=LIGHT["faint"])
-    panels[1, 0].set_ylabel("peak MiB above the start", color=LIGHT["faint"])
+            style_axes(axes)
+    panels[0, 0].set_ylabel("CPU ms", color=COLOURS["faint"])
+    panels[1, 0].set_ylabel("peak MiB above the start", color=COLOURS["faint"])
     handles = [handle for axes in panels[0] for handle in axes.get_legend_handles_labels()[0]]
     named = {str(handle.get_label()): handle for handle in handles}
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize=9)

@@ -222,7 +222,7 @@ def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None
     for cell in bench.cells:
         fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
     results, files = write_report(bench)
-    assert curves_figure(results, Look(results, dark=False)) is None
+    assert curves_figure(results, Look(results)) is None
     assert all(file.is_file() for file in files)
 
 
@@ -266,7 +266,7 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
     assert "random (not begun): everywhere" in page
     assert "0.575 ± 0.177" in page
     plots = {path.name for path in (bench.out / "plots").iterdir()}
-    assert plots == {f"{name}{dark}.png" for name in ("scores", "gain", "curves") for dark in ("", "-dark")}
+    assert plots == {f"{name}.png" for name in ("scores", "gain", "curves")}
     with Image.open(bench.out / "plots" / "scores.png") as picture:
         assert picture.width > 800
 
@@ -288,7 +288,7 @@ def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: 
     for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
         fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
     results = collect(bench)
-    figure = curves_figure(results, Look(results, dark=False))
+    figure = curves_figure(results, Look(results))
     assert figure is not None
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
 

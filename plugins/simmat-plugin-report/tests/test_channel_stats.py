@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from simmat_plugin_report import channel_stats as module
-from simmat_plugin_report import value_counts
-from simmat_plugin_report.channel_stats import channel_stats
-from simmat_plugin_report.value_counts import ValueCounts
+from simmat_plugin_report.channel_stats import ValueCounts, channel_stats
 
 from simmat.cli import run
 from simmat.data.dataset import Dataset, open_images
@@ -44,7 +42,7 @@ def test_counts_are_those_of_all_values_together(values: FloatArray, cut: int) -
 
 def test_more_values_than_fit_are_counted_together_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory must not grow with the images; what is lost are last digits, the same for any order of reading."""
-    monkeypatch.setattr(value_counts, "_MOST_DISTINCT", 200)
+    monkeypatch.setattr(module, "_MOST_DISTINCT", 200)
     values = np.random.default_rng(0).normal(300, 10, 5000).astype(np.float32)
     results = []
     for parts in (np.array_split(values, 7), np.array_split(values[::-1], 3)):
@@ -141,7 +139,7 @@ def test_an_image_that_is_damaged_at_its_end_counts_not_at_all(tmp_path: Path, m
 
 def test_counts_of_parts_are_merged_whatever_each_has_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image with many different values, and one with few."""
-    monkeypatch.setattr(value_counts, "_MOST_DISTINCT", 200)
+    monkeypatch.setattr(module, "_MOST_DISTINCT", 200)
     values = np.random.default_rng(0).normal(300, 10, 5000).astype(np.float32)
     whole = ValueCounts()
     whole.add(values)

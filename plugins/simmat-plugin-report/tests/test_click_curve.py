@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from simmat_plugin_report.click_curve import plot_click_curve
+from simmat_plugin_report.plots import plot_click_curve
 
 from simmat.cli import run as simmat
 from simmat.errors import DataError
@@ -26,7 +26,7 @@ def test_every_line_is_named_with_its_last_figure(tmp_path: Path) -> None:
 
 def test_names_of_lines_that_end_together_do_not_overlap(tmp_path: Path) -> None:
     """A tuned model that learned nothing ends where it began."""
-    from simmat_plugin_report.click_curve import _spread
+    from simmat_plugin_report.plots import _spread
 
     assert _spread([0.8, 0.8, 0.2]) == [pytest.approx(0.8), pytest.approx(0.85), 0.2]
 

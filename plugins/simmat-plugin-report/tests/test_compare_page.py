@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from simmat_plugin_report.compare_page import _untuned
 from simmat_plugin_report.documents import Analysis
+from simmat_plugin_report.pages import _untuned
 
 from simmat.evaluation import ObjectScore
 

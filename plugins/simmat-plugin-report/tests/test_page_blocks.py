@@ -74,10 +74,10 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     """It must open from disk, offline and after it was sent to somebody."""
     picture = tmp_path / "curves.png"
     Image.new("RGB", (30, 15), (10, 200, 10)).save(picture)
-    page = write(tmp_path, Figure(picture, "curves", dark=DRAWN), Figure(DRAWN, "sheet"))
+    page = write(tmp_path, Figure(picture, "curves"), Figure(DRAWN, "sheet"))
     picture.unlink()
     links = [v for _, attrs in page.attributes for k, v in attrs.items() if k in ("src", "href", "srcset") and v]
-    assert len(links) == 3
+    assert len(links) == 2
     for link in links:
         kind, _, data = link.partition(",")
         assert kind == "data:image/png;base64"
@@ -117,7 +117,7 @@ def test_a_table_marks_its_best_and_aligns_numbers(tmp_path: Path) -> None:
 
 def test_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
     """Screen readers read the alt text."""
-    page = write(tmp_path, Figure(DRAWN, "one", dark=DRAWN), Figure(DRAWN, "two"))
+    page = write(tmp_path, Figure(DRAWN, "one"), Figure(DRAWN, "two"))
     assert [attrs.get("alt") for tag, attrs in page.attributes if tag == "img"] == ["one", "two"]
 
 

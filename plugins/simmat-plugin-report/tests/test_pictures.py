@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from simmat_plugin_report.comparison import FALSE_ALARM, HIT, MISS, draw_comparison
-from simmat_plugin_report.pictures import describe_display
+from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS, describe_display, draw_comparison
 
 from simmat.types import Channel
 

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
-from simmat_plugin_report.advice import advice
 from simmat_plugin_report.data_report import DataReport, SplitReport
-from simmat_plugin_report.documents import Analysis, RunReport
+from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
-from simmat_plugin_report.run_facts import setting_blocks
-from simmat_plugin_report.run_page import summary_of
+from simmat_plugin_report.pages import summary_of
+from simmat_plugin_report.run_facts import advice, setting_blocks
 from simmat_plugin_report.run_scores import image_blocks
-from simmat_plugin_report.run_view import RunView, view_of
 
 from simmat.evaluation import Mistakes, ObjectScore
 from simmat.training import RunFolder

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from runs import config, gray_set, registry
 from simmat_plugin_report import analysis, callback
-from simmat_plugin_report.documents import read_report
-from simmat_plugin_report.run_view import open_run
+from simmat_plugin_report.documents import open_run, read_report
 
 from simmat import training
 from simmat.bundle import check_bundle, load_bundle, read_bundle_spec

@@ -49,7 +49,7 @@ _PLOTS = {
 }
 
 
-def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path, Path]], source: str) -> Path:
+def write_bench_page(out: Path, results: Results, plots: Mapping[str, Path], source: str) -> Path:
     """Write the page.
 
     Args:
@@ -143,11 +143,10 @@ def _mean(score: Spread | None) -> float | None:
     return score.mean if score is not None else None
 
 
-def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> tuple[str, Figure, bool]:
+def _plot(name: str, plots: Mapping[str, Path]) -> tuple[str, Figure, bool]:
     """Return heading, figure, and True for a wide figure."""
     heading, caption = _PLOTS[name]
-    light, dark = plots[name]
-    return heading, Figure(light, caption, caption, dark), name != "gain"
+    return heading, Figure(plots[name], caption, caption), name != "gain"
 
 
 def _made_with(results: Results) -> Table:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
-from simmat_plugin_report.figures import DARK, DASHES, LIGHT, PALETTES, new_figure, save_figure, style_axes
+from simmat_plugin_report.plots import COLOURS, DASHES, PALETTE, new_figure, save_figure, style_axes
 
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Results, Row, Spread
@@ -22,46 +22,28 @@ COLUMNS = 3
 _MARKS = "osD^vPX<>"
 
 
-def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Draw the plots that have data.
-
-    Args:
-        results: the results of the bench.
-        folder: where the pictures go.
-
-    Returns:
-        Name of the plot -> its picture for a light and for a dark page, without empty plots.
-    """
+def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
+    """Draw the plots that have data into a folder, and remove the others; return name -> picture."""
     plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _subset_sizes}
-    drawn: dict[str, tuple[Path, Path]] = {}
+    drawn: dict[str, Path] = {}
     for name, draw in plots.items():
-        light, dark = draw(results, Look(results, dark=False)), draw(results, Look(results, dark=True))
-        if light is not None and dark is not None:
-            drawn[name] = (
-                save_figure(light, folder / f"{name}.png", "png"),
-                save_figure(dark, folder / f"{name}-dark.png", "png"),
-            )
+        path = folder / f"{name}.png"
+        if (figure := draw(results, Look(results))) is not None:
+            drawn[name] = save_figure(figure, path, "png")
         else:
-            for old in (folder / f"{name}.png", folder / f"{name}-dark.png"):
-                old.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     return drawn
 
 
 class Look:
-    """The colour, marker and dash of each arm, the same in every plot and for every number of training images.
+    """The colour, marker and dash of each arm, the same in every plot and for every number of training images."""
 
-    Attributes:
-        colours: colours of background, text and lines.
-    """
-
-    def __init__(self, results: Results, *, dark: bool) -> None:
-        self.colours: Mapping[str, str] = DARK if dark else LIGHT
-        self._palette = PALETTES[dark]
+    def __init__(self, results: Results) -> None:
         self._order = list(dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train"))
 
     def colour(self, arm: Arm) -> str:
         """Return an arm's colour; zero-shot is grey."""
-        return self._palette[self._index(arm) % len(self._palette)] if arm.kind == "train" else self.colours["faint"]
+        return PALETTE[self._index(arm) % len(PALETTE)] if arm.kind == "train" else COLOURS["faint"]
 
     def mark(self, arm: Arm) -> str:
         """Return an arm's marker."""
@@ -69,7 +51,7 @@ class Look:
 
     def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
         """Return an arm's line style."""
-        return DASHES[self._index(arm) // len(self._palette) % len(DASHES)]
+        return DASHES[self._index(arm) // len(PALETTE) % len(DASHES)]
 
     def _index(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0
@@ -78,7 +60,7 @@ class Look:
         """Return a figure with panels in rows of `COLUMNS`, and space for a legend of `labels` entries below them."""
         columns = min(COLUMNS, count)
         rows = math.ceil(count / columns)
-        figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)), self.colours)
+        figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)))
         grid = figure.subplots(rows, columns, squeeze=False)
         axes = [axes for row in grid for axes in row]
         for unused in axes[count:]:
@@ -87,7 +69,7 @@ class Look:
 
     def title(self, axes: Axes, text: str) -> None:
         """Set a panel's title."""
-        axes.set_title(text, loc="left", fontsize=10, color=self.colours["text"])
+        axes.set_title(text, loc="left", fontsize=10, color=COLOURS["text"])
 
     def legend(self, figure: Figure, axes: Sequence[Axes]) -> None:
         """Draw one legend for all panels below them."""
@@ -96,7 +78,7 @@ class Look:
             list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
         )
         for text in legend.get_texts():
-            text.set_color(self.colours["text"])
+            text.set_color(COLOURS["text"])
 
 
 def family(arm: Arm) -> str:
@@ -126,10 +108,10 @@ def _scores(results: Results, look: Look) -> Figure | None:
             )
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_yticks(range(len(arms)), names if number % COLUMNS == 0 else [""] * len(arms))
-        style_axes(axes, look.colours)
-        axes.grid(axis="x", color=look.colours["faint"], alpha=0.18, lw=0.8)
+        style_axes(axes)
+        axes.grid(axis="x", color=COLOURS["faint"], alpha=0.18, lw=0.8)
     for axes in panels[-COLUMNS:]:
-        axes.set_xlabel(_short(results.bench.settings.score), color=look.colours["faint"], fontsize=9)
+        axes.set_xlabel(_short(results.bench.settings.score), color=COLOURS["faint"], fontsize=9)
     return figure
 
 
@@ -142,19 +124,19 @@ def _gain(results: Results, look: Look) -> Figure | None:
             points.append((average.arm, count, average.gain))
     if not points:
         return None
-    figure = new_figure((7.6, 4.4), look.colours)
+    figure = new_figure((7.6, 4.4))
     axes = figure.subplots()
     for arm, count, gain in points:
         axes.plot([count], [gain], look.mark(arm), color=look.colour(arm), ms=8, label=results.label(arm))
-    axes.axhline(0, color=look.colours["faint"], lw=1.2, ls=(0, (5, 3)))
+    axes.axhline(0, color=COLOURS["faint"], lw=1.2, ls=(0, (5, 3)))
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.15)
     several = sum(data.averaged for data in results.bench.settings.data) > 1
     where = "mean over data sets" if several else next(d.name for d in results.bench.settings.data if d.averaged)
     look.title(axes, f"gain over zero-shot ({where})")
-    axes.set_xlabel("trainable parameters", color=look.colours["faint"])
-    style_axes(axes, look.colours)
-    axes.tick_params(which="minor", colors=look.colours["faint"], length=2)
+    axes.set_xlabel("trainable parameters", color=COLOURS["faint"])
+    style_axes(axes)
+    axes.tick_params(which="minor", colors=COLOURS["faint"], length=2)
     axes.xaxis.set_minor_formatter(NullFormatter())
     look.legend(figure, [axes])
     return figure
@@ -177,15 +159,15 @@ def curves_figure(results: Results, look: Look) -> Figure | None:
         look.title(axes, data.name)
         for row in _full(results.of(data)):
             if row.arm.kind != "train" and row.val is not None:
-                axes.axhline(row.val, color=look.colours["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
+                axes.axhline(row.val, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
             else:
                 _draw_curve(axes, row, results, look)
         _scale_steps(axes, _full(results.of(data)))
-        style_axes(axes, look.colours)
+        style_axes(axes)
     for axes in panels[-COLUMNS:]:
-        axes.set_xlabel("step", color=look.colours["faint"], fontsize=9)
+        axes.set_xlabel("step", color=COLOURS["faint"], fontsize=9)
     for axes in panels[::COLUMNS]:
-        axes.set_ylabel("validation mIoU", color=look.colours["faint"], fontsize=9)
+        axes.set_ylabel("validation mIoU", color=COLOURS["faint"], fontsize=9)
     look.legend(figure, panels)
     return figure
 
@@ -233,7 +215,7 @@ def _subset_sizes(results: Results, look: Look) -> Figure | None:
         for row in results.of(data):
             if row.arm.kind != "train" and row.score is not None:
                 axes.axhline(
-                    row.score.mean, color=look.colours["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm)
+                    row.score.mean, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm)
                 )
         for rows in _families(results, data):
             last = rows[-1]
@@ -253,11 +235,11 @@ def _subset_sizes(results: Results, look: Look) -> Figure | None:
         numbers = sorted({row.samples for rows in _families(results, data) for row in rows if row.samples})
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        style_axes(axes, look.colours)
+        style_axes(axes)
     for axes in panels[-COLUMNS:]:
-        axes.set_xlabel("training images", color=look.colours["faint"], fontsize=9)
+        axes.set_xlabel("training images", color=COLOURS["faint"], fontsize=9)
     for axes in panels[::COLUMNS]:
-        axes.set_ylabel(_short(results.bench.settings.score), color=look.colours["faint"], fontsize=9)
+        axes.set_ylabel(_short(results.bench.settings.score), color=COLOURS["faint"], fontsize=9)
     look.legend(figure, panels)
     return figure
 

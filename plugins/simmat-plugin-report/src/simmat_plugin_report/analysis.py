@@ -42,8 +42,8 @@ from simmat.training import MOST_CLICKS
 from simmat.types import Prompt, SensorImage
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
-from simmat_plugin_report.object_scores import difference, miou
 from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
+from simmat_plugin_report.run_scores import difference, miou
 
 CHECK = 2
 """Images encoded to check whether step 0 equals the untuned model: one by each of the two."""
@@ -160,10 +160,7 @@ def analyse_bundle(
     """Score a bundle and its untuned foundation model on images of a data set, and draw the results.
 
     Args:
-        bundle: a loaded bundle.
-        data: folder of the data set.
         split: "train", "val" or "test"; None means test if there is one, else val.
-        registry: contains the zero-shot map and the frozen tuner.
         images: most images to score; of a larger split evenly spread ones with regions.
         overrides: fields of the data card; None is not set.
         progress: called with the number of finished and of all passes over an image.
@@ -217,13 +214,6 @@ def analysis_of(
     """Return an analysis with scores only.
 
     Args:
-        dataset: the data.
-        split: name of the split.
-        samples: the scored samples.
-        protocol: the protocol of the scores.
-        scores: scores of the tuned model.
-        zero_shot: scores of the untuned model.
-        why: why there are no scores of the untuned model.
         names: class -> name, used if the data set has none.
     """
     return Analysis(
@@ -245,10 +235,6 @@ def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: 
     """Add pictures, importance of channels and a report on the data to the scores of a network.
 
     Args:
-        bundle: the scored bundle.
-        dataset: the data set.
-        samples: samples of the split.
-        found: the scores.
         budget: how many images may be encoded, beside `PICTURES`, and with a dense head as many again for images that
             it cuts into windows.
     """
@@ -300,11 +286,7 @@ def channel_ablations(
     """Score images with channels withheld; empty for a single channel or too small a budget.
 
     Args:
-        bundle: the bundle with the network.
-        dataset: the data set.
-        samples: samples with objects.
         scores: scores of their objects with all channels.
-        protocol: the protocol of the scores.
         passes: most images to encode.
     """
     pipeline = bundle.pipeline

@@ -26,9 +26,8 @@ from simmat.plugins.registry import Registry
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training import RunFolder
 from simmat_plugin_report.analysis import Budget, analyse, analysis_of, scores_of, zero_shot_scores
-from simmat_plugin_report.documents import Analysis, RunReport, read_report
+from simmat_plugin_report.documents import Analysis, RunReport, is_of, read_report, view_of
 from simmat_plugin_report.pages import write_page
-from simmat_plugin_report.run_view import is_of, view_of
 
 _REST = 20
 """Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""

@@ -39,8 +39,6 @@ def check_dataset(
     Of images without any label, those of `open_images`, the images alone are checked.
 
     Args:
-        dataset: the data set.
-        progress: called with the number of completed samples.
         twice: read images again for near-duplicates across splits and misaligned masks, see
             `simmat_plugin_report.second_look`.
     """

@@ -58,8 +58,8 @@ def report(
     from simmat.bundle import load_bundle
     from simmat.nn.device import pick_device
     from simmat_plugin_report.analysis import analyse_bundle
+    from simmat_plugin_report.documents import open_run
     from simmat_plugin_report.pages import write_page
-    from simmat_plugin_report.run_view import open_run
 
     if split is not None and not sets:
         raise ConfigError(f"--split {split} is for --data DIR; give both, or neither")
@@ -110,7 +110,7 @@ def curve(scores: tuple[Path, ...], out: Path) -> None:
     For one file it shows the tuned and the untuned model; for several, the tuned model of each.
     """
     from simmat.evaluation import NOC_TARGETS
-    from simmat_plugin_report.click_curve import picture_kind, plot_click_curve
+    from simmat_plugin_report.plots import picture_kind, plot_click_curve
 
     picture_kind(out)
     check_writable(out.absolute().parent)

@@ -28,12 +28,7 @@ class ChannelReport(Document):
     """One channel of some images; text shows it in the unit of pictures, such as °C for kelvin.
 
     Attributes:
-        name: name of the channel.
-        quantity: its quantity.
-        unit: unit of the values.
         low: smallest valid value; None without a valid pixel.
-        mean: mean over valid pixels.
-        high: largest valid value.
         invalid: fraction of invalid pixels.
     """
 
@@ -64,9 +59,7 @@ class SplitReport(Document):
 
     Attributes:
         name: "train", "val" or "test"; "images" where there are no labels.
-        samples: number of samples.
         without_region: ids of samples without a region, which training and scoring skip.
-        regions: number of regions.
         dropped: regions smaller than the card allows.
         area_px: smallest, median and largest area of a region in pixels; None without regions.
         classes: class -> number of regions; empty if regions have no class.
@@ -113,7 +106,6 @@ class Finding(Document):
         severity: "error" stops training or scoring; "warning" makes scores wrong or training worse; "note" is worth
             knowing.
         kind: kind of the problem, such as "near-duplicates".
-        text: description.
         samples: ids of the samples that it concerns, if it concerns single samples.
         pairs: pairs of sample ids, if it concerns pairs.
     """
@@ -146,11 +138,7 @@ class DataReport(Document):
     """The contents of a data set, see `simmat_plugin_report.checks.check_dataset`.
 
     Attributes:
-        root: its folder.
-        regions: the region rule of the card.
         split_note: where the splits come from.
-        splits: reports of the splits that have samples.
-        findings: problems and facts, the worst first.
         class_names: class -> name, from the card or the COCO categories.
         unlabelled: files of images without a mask, which are not used, relative to the folder.
         read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.

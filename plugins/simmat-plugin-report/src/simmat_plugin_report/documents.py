@@ -1,13 +1,19 @@
-"""The data of a run's page: `report.json`."""
+"""The data of a run's page: `report.json`, and with it settings, log and bundle from its folder."""
 
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainSerializer
 
+from simmat.bundle import BundleSpec, read_bundle_spec
+from simmat.config import TrainConfig, load_config
 from simmat.documents import Document, as_tuples, of_dataclass, parse
+from simmat.errors import BundleError, ConfigError
 from simmat.evaluation import Mistakes, ObjectScore
 from simmat.io.files import read_json
 from simmat.training import RunFolder
@@ -54,10 +60,7 @@ class ExamplePrediction(Document):
     """An object whose prediction is shown.
 
     Attributes:
-        rank: rank among all objects by IoU.
-        score: its score.
         display: description of how the sensor image is displayed.
-        pictures: title -> JPEG.
     """
 
     rank: Rank
@@ -70,9 +73,6 @@ class ChannelAblation(Document):
     """Scores without some channels.
 
     Attributes:
-        channels: names of the withheld channels.
-        images: number of scored images.
-        objects: number of scored objects.
         miou: mean IoU over objects without the channels.
         base: mean IoU of the same objects with all channels.
         interval: 95 % interval of `miou - base`, from a bootstrap over images; None for a single image.
@@ -87,12 +87,7 @@ class ChannelAblation(Document):
 
 
 class TransferLayerView(Document):
-    """The output of the transfer layer for one image.
-
-    Attributes:
-        sample: id of the sample.
-        pictures: title -> JPEG.
-    """
+    """The output of the transfer layer for one image."""
 
     sample: str
     pictures: Annotated[dict[str, Jpeg], _with_keys("sensor", "zero-shot", "mat")]
@@ -102,21 +97,14 @@ class Analysis(Document):
     """The results of a network on one split of a data set.
 
     Attributes:
-        data: folder of the data set.
-        split: the split.
-        images: number of scored images.
         available: number of images in the split.
         seen: which of its images the bundle knows, see `SeenImages.note`; "" for none.
-        protocol: protocol of the scores.
         scores: score of each object with one click.
         zero_shot: of the untuned foundation model, of the same images or some of them.
         no_zero_shot: why there are no zero-shot scores; "" if there are.
-        class_names: class -> name.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
         mistakes: sample id -> what is wrong with the objects found without clicks.
-        examples: predictions.
         views: outputs of the transfer layer; empty if its output is not an image.
-        ablations: importance of channels.
         dense: sample id -> pictures of the results of the dense head.
         data_report: report on the data; None if the data were not checked.
         example: source -> file of an image, for commands that can be copied.
@@ -148,14 +136,9 @@ class RunReport(Document):
     """`report.json` of a run: the content of its page besides settings, log and bundle.
 
     Attributes:
-        format: format number of the file.
         steps: optimiser steps of the whole run.
         seconds: training time over all resumes.
-        trainable: number of trained parameters.
-        total: number of all parameters.
-        train_images: number of training images.
         machine: hardware and versions, title -> text.
-        notes: notes of training on data and settings.
         recipe: transfer layer, its options and tuner that suit the foundation model; {} if unknown.
         weights_sha256: sha256 of the weights of the analysed bundle.
         analysis: analysis of that bundle on the validation split.
@@ -184,3 +167,93 @@ def read_report(folder: RunFolder) -> RunReport | None:
     if not folder.report.exists():
         return None
     return parse(RunReport, read_json(folder.report, "report of a run", limit=_MOST_BYTES), str(folder.report))
+
+
+@dataclass(frozen=True)
+class RunView:
+    """The content of the page of a run.
+
+    Attributes:
+        report: results of training; None if there are none.
+        analyses: the analyses to show, one for each data set.
+        running: True if the training is still running.
+    """
+
+    name: str
+    bundle: Path
+    config: TrainConfig
+    spec: BundleSpec
+    records: Sequence[Mapping[str, Any]]
+    report: RunReport | None
+    analyses: Sequence[Analysis]
+    running: bool = False
+
+    @property
+    def made_of(self) -> str:
+        """Transfer layer, tuner and foundation model as text."""
+        return f"{self.spec.mat} and {self.spec.tune} on {self.spec.foundation}"
+
+    @property
+    def step(self) -> Any:
+        """The step whose bundle was kept."""
+        return self.spec.metrics.get("step", "?")
+
+    @property
+    def steps_done(self) -> int:
+        """The last step in the log; all steps without a log."""
+        if not self.records:
+            return self.report.steps if self.report is not None else 0
+        return max(int(record["step"]) for record in self.records)
+
+    @property
+    def trained(self) -> Analysis | None:
+        """The analysis of this bundle on the validation split by training; None if there is none."""
+        return self.report.analysis if self.report is not None and is_of(self.report, self.spec) else None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if it has pictures, and for several channels their importance."""
+        found = self.analyses[0] if self.analyses else None
+        return found is not None and bool(found.examples) and (bool(found.ablations) or len(self.spec.channels) < 2)
+
+    def is_own(self, found: Analysis) -> bool:
+        """Return whether an analysis is on the images that selected the bundle."""
+        return found.split == "val" and found.data == str(self.config.data)
+
+
+def is_of(report: RunReport, spec: BundleSpec) -> bool:
+    """Return whether a report has the scores of a bundle, not those of an earlier one."""
+    return report.weights_sha256 == spec.weights_sha256
+
+
+def open_run(root: Path, analyses: tuple[Analysis, ...] = ()) -> RunView:
+    """Read the content of the page of a run.
+
+    Args:
+        analyses: replace the analysis of training.
+
+    Raises:
+        SimMATError: there is no run, it has no bundle yet, or its files are damaged.
+    """
+    folder = RunFolder(root.absolute())  # absolute, because users copy paths from the page
+    if not folder.config.is_file():
+        hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
+        raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
+    config = load_config(folder.config, {"out": root})
+    try:
+        spec = read_bundle_spec(folder.bundle)
+    except BundleError as error:
+        if folder.bundle.exists():
+            raise
+        raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
+    return view_of(config, spec, folder, read_report(folder), analyses)
+
+
+def view_of(
+    config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None, analyses: tuple[Analysis, ...]
+) -> RunView:
+    """Return the content of the page of a run; without analyses, that of its report is used."""
+    if not analyses and report is not None and is_of(report, spec):
+        analyses = (report.analysis,)
+    name = folder.root.name or str(folder.root)
+    return RunView(name, folder.bundle, config, spec, folder.records(), report, analyses, folder.running)

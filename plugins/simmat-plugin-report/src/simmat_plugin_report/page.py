@@ -29,19 +29,11 @@ _MOST_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A picture on a page.
-
-    Attributes:
-        picture: picture for light pages, and for dark ones if `dark` is None.
-        alt: alternative text.
-        caption: caption below the picture.
-        dark: picture for readers who prefer dark pages.
-    """
+    """A picture on a page."""
 
     picture: Picture
     alt: str
     caption: str = ""
-    dark: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +41,6 @@ class Table:
     """A table of texts.
 
     Attributes:
-        head: titles of the columns.
         rows: one text per column; line feeds in numbers are kept.
         numbers_from: index of the first column of numbers.
         best: (row, column) of the cells to mark.
@@ -90,7 +81,6 @@ class Grid:
     """Pictures side by side as far as there is room.
 
     Attributes:
-        figures: the pictures.
         legend: colours (red, green, blue), 0..255, and their meaning.
         columns: pictures that stay side by side on a narrow page; 0 for as many as fit.
     """
@@ -135,11 +125,6 @@ def write_template(out: Path | str, template: Path, **values: object) -> Path:
 
     Args:
         out: the HTML file, written completely or not at all.
-        template: the file of the template.
-        values: variables of the template.
-
-    Returns:
-        `out` as a path.
 
     Raises:
         DataError: a picture cannot be read, or is neither PNG nor JPEG.

@@ -26,10 +26,9 @@ from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
 from simmat.report.colour_maps import PictureArray, look_of
 from simmat.report.display import display_channels, display_rgb, stretch
-from simmat.report.overlay import draw_overlay
+from simmat.report.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.training import MOST_CLICKS
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
-from simmat_plugin_report.comparison import draw_comparison
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
 
 PICTURES = 6
@@ -77,11 +76,7 @@ def draw_examples(
     """Encode the image of each chosen object once, and draw the results of the network.
 
     Args:
-        bundle: the bundle with the network.
         pipeline: the pipeline with which the objects were scored.
-        dataset: the data set.
-        by_id: sample id -> sample.
-        chosen: the objects.
     """
     examples: dict[int, ExamplePrediction] = {}
     views: list[TransferLayerView] = []
@@ -234,3 +229,45 @@ def _dense(
         found["true classes"] = drawn(classes=class_map(label))
         found["class map"] = drawn(classes=values[chances.argmax(axis=0)])
     return found
+
+
+# Okabe and Ito (2008): distinct under every common colour blindness; drawn over grey.
+HIT: Colour = (86, 180, 233)
+MISS: Colour = (230, 159, 0)
+FALSE_ALARM: Colour = (204, 94, 167)
+
+_ALPHA = 0.6
+
+
+def draw_comparison(
+    picture: PictureArray,
+    truth: BoolArray,
+    prediction: BoolArray,
+    prompt: Prompt | None = None,
+    *,
+    ignore: BoolArray | None = None,
+    size_wh: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Draw hits, misses and false alarms of a prediction over the picture in grey.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+        prompt: drawn on top, in pixels of the picture.
+        ignore: (H, W) bool, True where nothing is scored; not coloured.
+        size_wh: as for `draw_overlay`.
+
+    Raises:
+        DataError: a mask and the picture differ in size.
+    """
+    canvas = Canvas(picture, size_wh)
+    canvas.image = canvas.image.convert("L").convert("RGB")
+    true, found = canvas.scaled(truth), canvas.scaled(prediction)
+    scored = np.True_ if ignore is None else ~canvas.scaled(ignore)
+    for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
+        canvas.tint(region & scored, colour, _ALPHA)
+    canvas.outline(true, WHITE)
+    if prompt is not None:
+        canvas.mark(prompt)
+    return canvas.image

@@ -1,15 +1,25 @@
-"""Plots of a report: calibration of the predicted IoU, and importance of channels."""
+"""Plots of a report: training, clicks, calibration and channels. A dark page inverts them, see `style.css`."""
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from simmat_plugin_report.figures import DARK, LIGHT, legend_below, line_style, new_figure, plain, style_axes
+from simmat.errors import DataError
+from simmat.io.files import atomic_write_bytes
+from simmat.types import is_finite_number
 
 BINS = 10
 """Number of bins of the predicted IoU."""
@@ -32,19 +42,17 @@ def calibration_bins(predicted: Floats, iou: Floats) -> list[tuple[float, float,
     ]
 
 
-def calibration_figure(models: Mapping[str, tuple[Floats, Floats]], *, dark: bool = False) -> Figure:
+def calibration_figure(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the mean true IoU against the predicted IoU, in bins; a calibrated model is on the diagonal.
 
     Args:
         models: name -> (N,) predicted and (N,) true IoU.
-        dark: light text on a dark background.
     """
-    colours = DARK if dark else LIGHT
-    figure = new_figure((5.4, 4.2 + 0.2 * len(models)), colours)
+    figure = new_figure((5.4, 4.2 + 0.2 * len(models)))
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=colours["faint"], lw=1, ls=(0, (5, 3)), zorder=1)
+    axes.plot([0, 1], [0, 1], color=COLOURS["faint"], lw=1, ls=(0, (5, 3)), zorder=1)
     for place, (name, (predicted, iou)) in enumerate(models.items()):
-        look: dict[str, Any] = line_style(place, dark=dark)
+        look: dict[str, Any] = line_style(place)
         bins = calibration_bins(predicted, iou)
         if len(models) == 1:
             axes.plot(predicted.clip(0, 1), iou, "o", ms=4, alpha=0.3, color=look["color"], mew=0, zorder=2)
@@ -55,34 +63,277 @@ def calibration_figure(models: Mapping[str, tuple[Floats, Floats]], *, dark: boo
         axes.scatter(x, y, s=areas, color=look["color"], alpha=0.85, zorder=4, linewidths=0)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("predicted IoU", color=colours["faint"])
-    axes.set_ylabel("true IoU", color=colours["faint"])
-    style_axes(axes, colours)
-    legend_below(figure, axes, colours)
+    axes.set_xlabel("predicted IoU", color=COLOURS["faint"])
+    axes.set_ylabel("true IoU", color=COLOURS["faint"])
+    style_axes(axes)
+    legend_below(figure, axes)
     return figure
 
 
-def channels_figure(worth: Sequence[tuple[str, float, tuple[float, float] | None]], *, dark: bool = False) -> Figure:
+def channels_figure(worth: Sequence[tuple[str, float, tuple[float, float] | None]]) -> Figure:
     """Draw the change of the score without each channel, as bars with 95 % intervals.
 
     Args:
         worth: (name, change of mIoU, its interval or None).
-        dark: light text on a dark background.
     """
-    colours = DARK if dark else LIGHT
-    figure = new_figure((5.4, 1.0 + 0.32 * len(worth)), colours)
+    figure = new_figure((5.4, 1.0 + 0.32 * len(worth)))
     axes = figure.subplots()
     places = range(len(worth))
-    colour = line_style(0, dark=dark)["color"]
+    colour = line_style(0)["color"]
     axes.barh(places, [change for _, change, _ in worth], color=colour, height=0.62, zorder=3)
     for place, (_, _, interval) in zip(places, worth, strict=True):
         if interval is not None:
-            axes.plot(interval, [place, place], color=colours["text"], lw=1.2, zorder=4)
-    axes.axvline(0, color=colours["faint"], lw=1)
+            axes.plot(interval, [place, place], color=COLOURS["text"], lw=1.2, zorder=4)
+    axes.axvline(0, color=COLOURS["faint"], lw=1)
     axes.set_yticks(places, [plain(name if len(name) < 26 else f"{name[:12]}…{name[-12:]}") for name, _, _ in worth])
     axes.set_ylim(len(worth) - 0.4, -0.6)
-    axes.set_xlabel("change of mIoU without it", color=colours["faint"])
-    style_axes(axes, colours)
+    axes.set_xlabel("change of mIoU without it", color=COLOURS["faint"])
+    style_axes(axes)
     axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=colours["faint"], alpha=0.18, lw=0.8)
+    axes.grid(axis="x", color=COLOURS["faint"], alpha=0.18, lw=0.8)
     return figure
+
+
+DPI = 160
+
+COLOURS = {"ground": "#ffffff", "text": "#24292f", "faint": "#6b7280", "line": "#0072b2", "best": "#d55e00"}
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b")
+"""Colours of lines."""
+
+DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+"""Styles of lines; the next one is used when all colours are."""
+
+
+def new_figure(size_inch: tuple[float, float]) -> Figure:
+    """Return an empty figure that needs no display."""
+    figure = Figure(figsize=size_inch, facecolor=COLOURS["ground"], layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """Return a figure as a file; equal figures give equal bytes."""
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "simmat"}):  # without a salt, the ids in an SVG are random
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
+    """Write a figure completely or not at all, see `figure_bytes`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    atomic_write_bytes(out, figure_bytes(figure, kind))
+    return out
+
+
+def style_axes(axes: Axes) -> None:
+    """Set the colours of axes, and draw horizontal grid lines."""
+    axes.set_facecolor(COLOURS["ground"])
+    axes.tick_params(colors=COLOURS["faint"], labelsize=9, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(COLOURS["faint"])
+    axes.grid(axis="y", color=COLOURS["faint"], alpha=0.18, lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Return colour and style of a line by its index."""
+    return {"color": PALETTE[index % len(PALETTE)], "ls": DASHES[index // len(PALETTE) % len(DASHES)]}
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Draw a legend below a figure, one name per row, because names of runs are long."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower left", ncols=1, fontsize=8.5, frameon=False)
+    for text in legend.get_texts():
+        text.set_color(COLOURS["text"])
+
+
+def plain(text: str) -> str:
+    """Escape a text for matplotlib: no mathematics and no control characters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown.replace("$", r"\$").lstrip("_") or "?"
+
+
+Points = list[tuple[float, float]]
+
+SMOOTHED_FROM = 40
+"""Least number of losses over which a running mean is drawn."""
+
+Records = Sequence[Mapping[str, Any]]
+"""The log of a run, as `RunFolder.records` gives it: `{"kind": "train", "step": 50, "loss": 0.8}` and
+`{"kind": "val", "step": 50, "miou_object": 0.4}`, with "score" if it chose the best step; other keys are ignored.
+
+For two records of the same kind and step, as in a resumed run, the later one counts.
+"""
+
+
+def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | None] = ()) -> Figure:
+    """Draw the loss of every logged step and the mIoU of every validation, one above the other.
+
+    Args:
+        runs: name -> log; several are drawn in one plot, with a legend.
+        zero_shot: mIoU of the untuned model of each run, or of some; drawn as dashed lines.
+    """
+    several = len(runs) > 1
+    figure = new_figure((5.4, 4.6 + 0.2 * len(runs) * several))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
+    looks = [line_style(place) for place in range(len(runs))]
+    top.set_title("training loss", loc="left", fontsize=10, color=COLOURS["text"])
+    _draw_losses(top, [_series(records, "train", "loss") for records in runs.values()], looks)
+    lines = list(dict.fromkeys(value for value in zero_shot if value is not None))
+    for value in lines:
+        bottom.axhline(value, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), zorder=2)
+    title = "validation mIoU" + (f"; dashed: zero-shot {', '.join(f'{value:.3f}' for value in lines)}" * bool(lines))
+    bottom.set_title(title, loc="left", fontsize=10, color=COLOURS["text"])
+    _draw_scores(bottom, runs, looks)
+    bottom.set_xlabel("step", color=COLOURS["faint"])
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
+    bottom.set_xlim(left=0)
+    for axes in (top, bottom):
+        style_axes(axes)
+    figure.align_ylabels()
+    if several:
+        legend_below(figure, bottom)
+    return figure
+
+
+def _series(records: Records, kind: str, key: str) -> Points:
+    """Return the finite (step, value) pairs of records of one kind, in the order of steps."""
+    found = {
+        float(record["step"]): float(record[key])
+        for record in records
+        if record.get("kind") == kind and is_finite_number(record.get(key))
+    }
+    return sorted(found.items())
+
+
+def _draw_losses(axes: Axes, runs: Sequence[Points], looks: Sequence[Mapping[str, Any]]) -> None:
+    if not any(runs):
+        return _write_empty(axes, "no training step logged yet")
+    for points, look in zip(runs, looks, strict=True):
+        if not points:
+            continue
+        steps, losses = zip(*points, strict=True)
+        smooth = len(points) >= SMOOTHED_FROM
+        width, alpha = (0.8, 0.35 if len(runs) == 1 else 0.15) if smooth else (1.6, 1)
+        axes.plot(steps, losses, lw=width, alpha=alpha, marker="o" if len(points) == 1 else None, **look)
+        if smooth:
+            axes.plot(steps, _running_mean(losses, len(losses) // 20), lw=1.8, **look)
+    axes.set_ylim(bottom=0 if all(loss >= 0 for points in runs for _, loss in points) else None)
+
+
+def _draw_scores(axes: Axes, runs: Mapping[str, Records], looks: Sequence[Mapping[str, Any]]) -> None:
+    every = [_series(records, "val", "miou_object") for records in runs.values()]
+    if not any(every):
+        return _write_empty(axes, "no validation yet")
+    for (name, records), points, look in zip(runs.items(), every, looks, strict=True):
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        chosen_by = dict(points) | dict(_series(records, "val", "score"))  # with a dense head
+        step, best = max(points, key=lambda point: (chosen_by[point[0]], -point[0]))
+        mark = COLOURS["best"] if len(runs) == 1 else look["color"]
+        label = plain(f"{name}: best {best:.3f} at step {step:.0f}")
+        axes.plot(steps, values, lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3, label=label, **look)
+        axes.plot([step], [best], marker="o", ms=7, mfc="none", mec=mark, mew=1.6, clip_on=False, zorder=4)
+        if len(runs) == 1:
+            axes.text(
+                1, 1.03, f"best {best:.3f} at step {step:.0f}", transform=axes.transAxes, ha="right", va="bottom",
+                fontsize=9, color=mark,
+            )  # fmt: skip
+    axes.set_ylim(0, 1)
+
+
+def _write_empty(axes: Axes, text: str) -> None:
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=COLOURS["faint"])
+
+
+def _running_mean(values: Sequence[float], half: int) -> list[float]:
+    """Return the centred mean over `half` neighbours on each side, fewer at the ends; the length is unchanged."""
+    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
+    return [math.fsum(window) / len(window) for window in windows]
+
+
+LABEL_DISTANCE = 0.05
+"""Smallest distance between two labels of the click curve, in mIoU."""
+_LONGEST = 40
+"""Most characters of a name; longer names are cut at the beginning, to leave room for the curve."""
+
+
+def picture_kind(out: Path) -> Literal["png", "svg"]:
+    """Return the format that a file's ending names.
+
+    Raises:
+        DataError: the ending is neither .png nor .svg.
+    """
+    match out.suffix.lower():
+        case ".png":
+            return "png"
+        case ".svg":
+            return "svg"
+    raise DataError(f"cannot draw a click curve as {out.name!r}; end the name in .png or .svg")
+
+
+def plot_click_curve(
+    curves: Mapping[str, Sequence[float]], out: Path | str, *, targets: Sequence[float] = (), title: str
+) -> Path:
+    """Draw the mIoU after 1, 2, 3 … clicks, one line per model, with its name at the end.
+
+    Args:
+        curves: name -> mIoU after each number of clicks; "zero-shot" is faint and dashed.
+        out: a file ending in .png or .svg; written as a whole or not at all.
+        targets: IoUs to mark, such as those of NoC.
+
+    Raises:
+        DataError: there is nothing to draw, or the ending is not supported.
+        OutputError: the file cannot be written.
+    """
+    out = Path(out)
+    kind = picture_kind(out)
+    if not curves or not all(curves.values()):
+        raise DataError("a click curve needs a score for at least one number of clicks")
+    figure = new_figure((5.4, 3.4))
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=10, color=COLOURS["text"])
+    for target in targets:
+        axes.axhline(target, color=COLOURS["faint"], lw=0.8, ls=(0, (1, 3)), zorder=1)
+    heights = _spread([curve[-1] for curve in curves.values()])
+    untuned: dict[str, Any] = {"color": COLOURS["faint"], "ls": (0, (5, 3))}
+    for place, ((name, curve), height) in enumerate(zip(curves.items(), heights, strict=True)):
+        style = untuned if name == "zero-shot" else line_style(place)
+        axes.plot(range(1, len(curve) + 1), curve, lw=1.6, marker="o", ms=3.2, zorder=3, **style)
+        axes.annotate(
+            plain(f"{name if len(name) <= _LONGEST else '…' + name[1 - _LONGEST :]} {curve[-1]:.3f}"),
+            (len(curve), height),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=style["color"],
+            annotation_clip=False,
+        )
+    most = max(len(curve) for curve in curves.values())
+    tick = 1 if most <= 10 else 5 if most <= 50 else 10
+    axes.set_ylim(0, 1)
+    axes.set_xlim(0.5, most + 0.5)
+    axes.set_xticks(sorted({1, *range(tick, most + 1, tick)}))
+    axes.set_xlabel("clicks", color=COLOURS["faint"])
+    style_axes(axes)
+    return save_figure(figure, out, kind)
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Move labels up so that no two overlap, keeping their order."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = list(heights)
+    for lower, upper in pairwise(order):
+        placed[upper] = max(placed[upper], placed[lower] + LABEL_DISTANCE)
+    return placed

@@ -85,15 +85,11 @@ def preview_sheets(
     """Draw sheets of images, with a colour bar for every channel that has a scale.
 
     Args:
-        dataset: the data set.
-        samples: its samples to show, at least one.
         per_sheet: number of images on a sheet.
         cell_px: width of a picture in pixels.
-        labels: draw the regions over the pictures.
         same_scale: use one colour scale for all images of a sheet; otherwise each image has its own.
         problems: list to which images that cannot be read are added; their cells are empty.
         scales: to which the means of the images are added.
-        progress: called with the number of images read so far.
 
     Raises:
         DataError: there is no sample, or none can be read.

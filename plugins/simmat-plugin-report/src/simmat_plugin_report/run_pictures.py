@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from simmat.data.card import class_title
 from simmat.report.overlay import POSITIVE, WHITE
 from simmat.report.regions import class_colour
-from simmat_plugin_report.blocks import both, counted
-from simmat_plugin_report.comparison import FALSE_ALARM, HIT, MISS
-from simmat_plugin_report.documents import Analysis, ChannelAblation
-from simmat_plugin_report.object_scores import MOST_CLASSES, shown, signed
+from simmat_plugin_report.documents import Analysis, ChannelAblation, RunView
 from simmat_plugin_report.page import Block, Figure, Grid, Table, Text
-from simmat_plugin_report.plots import channels_figure
-from simmat_plugin_report.run_scores import mistakes_text
-from simmat_plugin_report.run_view import RunView
+from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
+from simmat_plugin_report.plots import channels_figure, figure_bytes
+from simmat_plugin_report.run_scores import MOST_CLASSES, counted, mistakes_text, shown, signed
 
 _LEGEND = (
     (HIT, "hit"),
@@ -108,8 +105,8 @@ def importance_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
             )
         return
     changes = [(_channels(one), one.miou - one.base, one.interval) for one in found.ablations]
-    yield both(
-        lambda dark: channels_figure(changes, dark=dark),
+    yield Figure(
+        figure_bytes(channels_figure(changes), "png"),
         "Change of mIoU without each channel",
         "Bars to the left: the score falls without the channel. Lines are 95 % intervals.",
     )

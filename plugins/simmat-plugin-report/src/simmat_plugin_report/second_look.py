@@ -12,9 +12,8 @@ from simmat.data.samples import SPLITS, Sample, spread
 from simmat.errors import SimMATError
 from simmat.types import FloatArray
 from simmat_plugin_report.data_report import Finding, finding
-from simmat_plugin_report.mask_alignment import MIN_Z, Fit, mask_fit, offset_of_all, outliers
+from simmat_plugin_report.mask_alignment import MIN_Z, Fit, mask_fit, offset_of_all, outliers, shrink
 from simmat_plugin_report.near_duplicates import LEAST_CORRELATION, Pairs, near_duplicates, thumbnail
-from simmat_plugin_report.shrink import shrink
 
 MOST_COMPARED = 4000
 """Most images that are compared with each other; those of val and test first."""
@@ -27,7 +26,6 @@ def second_look(index: DataIndex, progress: Callable[[int], object] | None = Non
 
     Args:
         index: index of the data set; samples that cannot be read are left out.
-        progress: called with the number of finished images.
     """
     samples = sample_subset(index)
     digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))

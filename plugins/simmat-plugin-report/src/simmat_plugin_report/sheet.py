@@ -38,7 +38,6 @@ class Panel(NamedTuple):
     """One picture of an image.
 
     Attributes:
-        title: title below the picture.
         channels: index of the shown channel, or of those shown as red, green and blue.
     """
 
@@ -51,7 +50,6 @@ class Item:
     """One image on a sheet.
 
     Attributes:
-        sample: the sample.
         image: the shown channels, reduced to about the size of a cell.
         size_hw: (height, width) of the whole image in pixels.
         label: label of the whole image, or of the kept pixels of a large one; None without a label.
