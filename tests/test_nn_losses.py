@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from simmat.foundation import MaskPrediction
-from simmat.nn.losses import LOSER_SHARE, PAPER_LOSS, SAM2_LOSS, LossWeights, mask_loss
+from simmat.nn.losses import LOSER_SHARE, PAPER_LOSS, SAM2_LOSS, LossWeights, focal, mask_loss
 
 
 def answer(count: int = 3, masks: int = 4, side: int = 8, seed: int = 0) -> MaskPrediction:
@@ -33,7 +33,7 @@ def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeig
             p, t = logit.sigmoid(), targets[k].float()
             of_truth = torch.where(targets[k], p, 1 - p)
             pixel = -of_truth.log()
-            if weights.kind == "focal":
+            if weights.pixel is focal:
                 pixel = pixel * (1 - of_truth) ** 2 * torch.where(targets[k], 0.25, 0.75)
             dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
             errors.append(weights.mask * pixel.mean() + weights.dice * dice)

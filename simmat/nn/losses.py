@@ -8,8 +8,9 @@ every mask is trained on the true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from simmat.foundation import MaskPrediction
 from simmat.nn.resize import upsample_logits
 
-MaskLossKind = Literal["focal", "bce"]
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Loss of each pixel, called as `loss(error, wrong)`: (K, M, H·W) float32 logits, above 0 where the mask is wrong, and
+the probability of the wrong class, their sigmoid; gives (K, M, H·W)."""
 
 FOCAL_ALPHA = 0.25
 """Weight of object pixels in the focal loss, and 1 - alpha of the others (RetinaNet, arXiv 1708.02002; SAM)."""
@@ -31,18 +34,30 @@ MOST_ELEMENTS = 2**23
 """Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
 
 
+def focal(error: Tensor, wrong: Tensor) -> Tensor:
+    """Return the focal loss of each pixel, without its balance."""
+    return F.softplus(error) * wrong**FOCAL_GAMMA
+
+
+def cross_entropy(error: Tensor, wrong: Tensor) -> Tensor:
+    """Return the binary cross-entropy of each pixel."""
+    return F.softplus(error)
+
+
 @dataclass(frozen=True, slots=True)
 class LossWeights:
     """Terms of the loss and their weights.
 
     Attributes:
-        kind: loss of a pixel, "focal" or "bce".
+        pixel: loss of each pixel.
+        balance: its weights inside and outside of the region.
         mask: weight of the pixel loss.
         dice: weight of the dice loss.
         iou: weight of the absolute error of the predicted IoU.
     """
 
-    kind: MaskLossKind = "focal"
+    pixel: PixelLoss = focal
+    balance: tuple[float, float] = (FOCAL_ALPHA, 1 - FOCAL_ALPHA)
     mask: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
@@ -50,10 +65,10 @@ class LossWeights:
 
 SAM2_LOSS = LossWeights()
 """Focal 20, dice 1, IoU 1: SAM 2."""
-PAPER_LOSS = LossWeights(kind="bce", mask=1.0)
+PAPER_LOSS = LossWeights(pixel=cross_entropy, balance=(1.0, 1.0), mask=1.0)
 """Dice and binary cross-entropy (SimMAT, arXiv 2409.08083), plus the IoU term, which trains the IoU head."""
 LOSSES: dict[str, LossWeights] = {"focal": SAM2_LOSS, "bce": PAPER_LOSS}
-"""Name of a loss -> its weights."""
+"""Name of a loss, one that `TrainConfig.loss` lists -> its weights."""
 
 
 class MaskLoss(NamedTuple):
@@ -86,7 +101,7 @@ def mask_loss(
     parts = []
     for start in range(0, max(count, 1), group_size):
         group = slice(start, start + group_size)
-        inputs = (prediction.logits[group], targets[group], scored[group], weights.kind)
+        inputs = (prediction.logits[group], targets[group], scored[group], weights)
         if count > group_size and torch.is_grad_enabled():
             parts.append(checkpoint(_compare, *inputs, use_reentrant=False))
         else:
@@ -101,7 +116,7 @@ def mask_loss(
     return MaskLoss(per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()})
 
 
-def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind) -> tuple[Tensor, Tensor, Tensor]:
+def _compare(logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32.
 
     All three are sums over the region or over the rest. They are matrix products, because writing weighted maps of
@@ -117,21 +132,16 @@ def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind
         error = full_size * sign  # (K, M, H·W), > 0 where the mask is wrong
         wrong = error.sigmoid()  # 1 - probability of the true class
         return (
-            _pixel_loss(error, wrong, parts, sizes, kind),
+            _mean_pixel_loss(weights.pixel(error, wrong), parts, sizes, weights.balance),
             _dice_loss(wrong @ parts, sizes),
             _true_iou(full_size, parts, sizes),
         )
 
 
-def _pixel_loss(error: Tensor, wrong: Tensor, parts: Tensor, sizes: Tensor, kind: MaskLossKind) -> Tensor:
-    """Return the mean focal loss or cross-entropy over the scored pixels."""
-    loss = F.softplus(error)
-    if kind == "focal":
-        loss = loss * wrong**FOCAL_GAMMA
+def _mean_pixel_loss(loss: Tensor, parts: Tensor, sizes: Tensor, balance: tuple[float, float]) -> Tensor:
+    """Return the mean over the scored pixels, weighted inside and outside of the region."""
     in_region, in_rest = (loss @ parts).unbind(-1)  # (K, M) each
-    if kind == "focal":
-        in_region, in_rest = FOCAL_ALPHA * in_region, (1 - FOCAL_ALPHA) * in_rest
-    return (in_region + in_rest) / sizes.sum(-1).clamp(min=1)
+    return (balance[0] * in_region + balance[1] * in_rest) / sizes.sum(-1).clamp(min=1)
 
 
 def _dice_loss(wrong: Tensor, sizes: Tensor) -> Tensor:
