@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(addprefix plugins/simmat-,plugin-lite plugin-report plugin-polarization runtime)
+REQUIRED := $(addprefix plugins/simmat-,plugin-lite plugin-sam plugin-report plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
@@ -75,7 +75,7 @@ test-lowest: | $(BIN)/python
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(APART))
 	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
-	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(APART) plugins/simmat-plugin-scenes))
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,plugins/simmat-plugin-sam $(APART) plugins/simmat-plugin-scenes))
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
 

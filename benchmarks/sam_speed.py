@@ -91,8 +91,9 @@ def encoder_work(ours: bool) -> Callable[[], object]:
 
         encoder = sam_model_registry["vit_b"]().eval().image_encoder
         return torch.inference_mode()(lambda: encoder(image))
-    from simmat.foundations.sam import SAM_VIT_B
-    from simmat.foundations.sam_model import build_sam
+    from simmat_plugin_sam.model import build_sam
+    from simmat_plugin_sam.specs import SAM_VIT_B
+
     from simmat.nn.device import keep_freed_memory
 
     keep_freed_memory()  # as for every network that SimMAT loads
@@ -138,9 +139,10 @@ def package_loss() -> tuple[nn.Module, Callable[[], Tensor]]:
 
 def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return a network with LoRA and its loss for some prompts, with a correction each."""
+    from simmat_plugin_sam.model import build_sam
+    from simmat_plugin_sam.specs import SAM_VIT_B
+
     from simmat.data.batches import Batch
-    from simmat.foundations.sam import SAM_VIT_B
-    from simmat.foundations.sam_model import build_sam
     from simmat.model import SimMAT
     from simmat.nn.device import keep_freed_memory
     from simmat.nn.losses import LossWeights

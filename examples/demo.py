@@ -30,7 +30,7 @@ SCENES = 48
 
 TRAINING = {
     "lite": (80, ("--batch-size", "2", "--val-every", "20")),
-    "sam_vit_tiny": (300, ("--tune", "full", "--batch-size", "2", "--lr", "1e-3", "--val-every", "50")),
+    "tiny": (300, ("--tune", "full", "--batch-size", "2", "--lr", "1e-3", "--val-every", "50")),
 }
 """Foundation model -> steps and settings for about two minutes on two cores; the first one installed is taken."""
 

@@ -110,7 +110,7 @@ def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | N
     def tuned(path: Path) -> Model:
         return Model.of(load(path, device="cpu", registry=known), path.name)
 
-    arguments = "--modality gray --foundation sam_vit_tiny --image-size 64 --device cpu --batch-size 2".split()
+    arguments = "--modality gray --foundation tiny --image-size 64 --device cpu --batch-size 2".split()
     annotator = Annotator(
         root, known.modality("gray"), overrides or {}, lambda folder: tuned(bundle), lambda folder, model: arguments
     )

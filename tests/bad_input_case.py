@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-DOTS = "--modality gray --foundation sam_vit_tiny --image-size 64 --steps 1 --data data --out out"
+DOTS = "--modality gray --foundation tiny --image-size 64 --steps 1 --data data --out out"
 """What `…` in a command stands for."""
 
 Spoil = Callable[[], Any]

@@ -44,8 +44,8 @@ def weights(content: Callable[[], Any]) -> Spoil:
 
 def of_vit_l() -> dict[str, torch.Tensor]:
     """The shapes of ViT-L's weights, in a file of a few kilobytes."""
-    from simmat.foundations.sam import SAM_VIT_L
-    from simmat.foundations.sam_model import SamModel, sam_parts
+    from simmat_plugin_sam.model import SamModel, sam_parts
+    from simmat_plugin_sam.specs import SAM_VIT_L
 
     with torch.device("meta"):
         shapes = sam_parts(SamModel(SAM_VIT_L, SAM_VIT_L.image_size)).state_dict()
@@ -97,12 +97,12 @@ CASES = {
     "command: unknown": Case("'trian'", "'train'", "--help", run="trian"),
     "option: unknown": Case("--imagesize", "--image-size", "train --help", run="train … --imagesize 64"),
     "modality: unknown": Case("'grey'", "'gray'", "raster", "rgb", "pip install", run="train … --modality grey"),
-    "foundation: unknown": Case("'sam_vit_tny'", "'sam_vit_tiny'", "sam_vit_b", run="train … --foundation sam_vit_tny"),
+    "foundation: unknown": Case("'sam_vit_tny'", "'tiny'", "sam_vit_b", run="train … --foundation sam_vit_tny"),
     "mat: unknown": Case("'mat-residul'", "'mat-residual'", "first-conv", run="train … --mat mat-residul"),
     "tune: unknown": Case("'lorra'", "'lora'", "adapter", run="train … --tune lorra"),
     "tune option: unknown": Case("'lora'", "'rnk'", "'rank'", "alpha", run="train … --tune lora --tune-option rnk=4"),
     "tune option: value": Case("'lora'", "rank", "1", "-1", run="train … --tune lora --tune-option rank=-1"),
-    "image size: no multiple": Case("'sam_vit_tiny'", "16", "65", "64 or 80", run="train … --image-size 65"),
+    "image size: no multiple": Case("'tiny'", "16", "65", "64 or 80", run="train … --image-size 65"),
     "image size: word": Case("--image-size", "'big'", "integer", run="train … --image-size big"),
     "batch size: not divisible": Case(
         "batch_size = 3", "grad_accumulation = 2", run="train … --batch-size 3 --grad-accumulation 2"
@@ -134,7 +134,7 @@ CASES = {
         "~/.cache/simmat/sam_vit_b_01ec64.pth", "simmat foundations fetch sam_vit_b", "--checkpoint", "--from-scratch",
         run="train … --foundation sam_vit_b",
     ),
-    "weights: nothing to fetch": Case("'sam_vit_tiny'", run="foundations fetch sam_vit_tiny"),
+    "weights: nothing to fetch": Case("'tiny'", run="foundations fetch tiny"),
     "checkpoint: not there": Case("--checkpoint x.pth", run=VIT_B),
     "checkpoint: cut short": Case(
         "x.pth", "fetch", spoil=both(weights(lambda: {"a": torch.zeros(999)}), cut("x.pth", 900)), run=VIT_B

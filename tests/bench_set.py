@@ -13,7 +13,7 @@ from simmat_plugin_bench.reading import read_settings
 from simmat.io.files import atomic_write_json
 
 TINY = """
-foundation = "sam_vit_tiny"
+foundation = "tiny"
 
 [train]
 image_size = 64

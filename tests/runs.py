@@ -58,7 +58,7 @@ def config(data: Path, out: Path, **changes: Any) -> TrainConfig:
         "modality": "gray",
         "data": data,
         "out": out,
-        "foundation": "sam_vit_tiny",
+        "foundation": "tiny",
         "heads": "prompt",
         "tune": "lora",
         "image_size": 64,

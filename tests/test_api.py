@@ -16,7 +16,7 @@ import simmat
 from simmat.bundle import push_bundle
 from simmat.errors import BundleError, ConfigError, SpecError, UnknownNameError
 
-SETTINGS = {"foundation": "sam_vit_tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
+SETTINGS = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
 
 
 def test_importing_imports_no_torch() -> None:
@@ -111,9 +111,9 @@ def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) ->
     ("given", "error", "words"),
     [
         ({}, TypeError, "source, .*foundation and modality"),
-        ({"foundation": "sam_vit_tiny"}, TypeError, "foundation and modality"),
+        ({"foundation": "tiny"}, TypeError, "foundation and modality"),
         ({"source": "none"}, BundleError, "none"),
-        ({"foundation": "sam_vit_tiny", "modality": "gray"}, ConfigError, "untuned.*random"),
+        ({"foundation": "tiny", "modality": "gray"}, ConfigError, "untuned.*random"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(given: dict[str, str], error: type[Exception], words: str) -> None:
@@ -137,7 +137,7 @@ def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(tmp_path: Path
 def test_what_is_installed_is_listed() -> None:
     """The first thing one asks."""
     assert {"gray", "rgb", "raster"} <= set(simmat.list_modalities(registry()))
-    assert "sam_vit_b" in simmat.list_foundations(registry())
+    assert "tiny" in simmat.list_foundations(registry())
 
 
 def test_arrays_are_trained_on(tmp_path: Path) -> None:

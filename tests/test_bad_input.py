@@ -16,7 +16,7 @@ from simmat.cli import run
 
 SETTINGS = {
     "--modality": "gray",
-    "--foundation": "sam_vit_tiny",
+    "--foundation": "tiny",
     "--image-size": "64",
     "--steps": "1",
     "--batch-size": "2",
@@ -35,7 +35,7 @@ def train_args(data: Path, out: Path, **changes: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in parts and what looks at data sets, whatever else is installed."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report,sam")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bad")
     gray_set(root / "data", train=2, val=1, test=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMMAT_PLUGINS", "report")
+        patch.setenv("SIMMAT_PLUGINS", "report,sam")
         assert run(train_args(root / "data", root / "run")) == 0
     return root
 
@@ -132,7 +132,7 @@ def test_a_run_with_a_damaged_log_is_resumed(log: bytes, place: Path) -> None:
         {"zero_shot": [[1, 2], [3]]},
         {"channels": []},
         {"tune": {"name": "lora", "options": [3]}},
-        {"foundation": {"name": "sam_vit_tiny", "sha256": None, "seed": "x"}},
+        {"foundation": {"name": "tiny", "sha256": None, "seed": "x"}},
         {"weights_sha256": None},
         {"card": {"region": "x"}},
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from bundles import SPEC, change_json, tiny_bundle
+from installed import need_plugins
 from runs import registry
 from safetensors.torch import load_file, save_file
 
@@ -131,11 +132,13 @@ def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, 
 
 def test_a_foundation_model_brought_to_a_huge_size_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions of the whole grid are not in the bundle's weights, so only their own limit can refuse them."""
+    need_plugins("sam")
     monkeypatch.setattr(load, "_ROOM_WITHOUT_FILE", Room(2**21, 2**17))
-    load_bundle(bundle, registry())
+    change_json(bundle, foundation="sam_vit_tiny")
+    load_bundle(bundle, registry("sam"))
     change_json(bundle, image_size=2**12)
     with pytest.raises(BundleError, match=r"foundation model 'sam_vit_tiny' at 4096 px would take more than"):
-        load_bundle(bundle, registry())
+        load_bundle(bundle, registry("sam"))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_the_hub_reads_its_head() -> None:
     """By it a model is found, and its licence is seen before a download."""
     data = hub.ModelCard(model_card(BUNDLE_SPEC, licence="cc-by-4.0")).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "simmat", "mask-generation")
-    assert data.tags == ["simmat", "image-segmentation", "gray", "sam_vit_tiny"]
+    assert data.tags == ["simmat", "image-segmentation", "gray", "tiny"]
 
 
 def test_it_shows_how_to_predict_with_several_files() -> None:
@@ -86,7 +86,7 @@ def test_it_says_channels_scores_data_and_origin() -> None:
         "| transfer layer | mat (width = 4) |",
         "| source | made up |",
         "| licence | CC0-1.0 |",
-        "`sam_vit_tiny`: Apache-2.0",
+        "`tiny`: Apache-2.0",
     ):
         assert line in card
     assert "mean IoU over classes" not in card, "a score that is none is left out"
@@ -122,7 +122,7 @@ def test_a_channel_name_cannot_leave_the_head() -> None:
     """The head is YAML; a name with a colon or a line break would end it."""
     odd = model_card(changed(modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),)))
     data = hub.ModelCard(odd).data
-    assert data.tags == ["simmat", "image-segmentation", "my-sensor", "gray", "sam_vit_tiny"]
+    assert data.tags == ["simmat", "image-segmentation", "my-sensor", "gray", "tiny"]
     assert data.license == "unknown"
 
 

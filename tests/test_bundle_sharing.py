@@ -20,8 +20,8 @@ from torch import nn
 
 from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, OutputError
-from simmat.foundations.sam import SAM_VIT_TINY
 from simmat.io.weights import sha256_of
+from simmat.plugins.builtin import TINY
 from simmat.plugins.registry import Registry
 from simmat.specs import WeightFile, build_foundation
 
@@ -292,7 +292,7 @@ def _registry_with(weights: Path) -> Registry:
         (),
         [
             ("modality", known.modality("gray"), "test"),
-            ("foundation model", replace(known.foundation("sam_vit_tiny"), weights=file), "test"),
+            ("foundation model", replace(known.foundation("tiny"), weights=file), "test"),
             ("transfer layer", known.transfer_layer("mat"), "test"),
             ("tuner", known.tuner("frozen"), "test"),
         ],
@@ -301,14 +301,14 @@ def _registry_with(weights: Path) -> Registry:
 
 def test_other_foundation_weights_are_refused_by_their_sha256(here: Path) -> None:
     """The tuned part alone means nothing on other weights, and gives masks that look like some."""
-    model = cast(nn.Module, build_foundation(SAM_VIT_TINY, image_size=256, weights=None, seed=1))
-    weights = {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
+    model = cast(nn.Module, build_foundation(TINY, image_size=256, weights=None, seed=1))
+    weights = model.state_dict()
     save_file(weights, "right.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, "other.safetensors")
     right, other = (sha256_of(Path(f"{name}.safetensors")) for name in ("right", "other"))
     bundle = tiny_bundle(here / "bundle", foundation_sha256=right)
     load_bundle(bundle, _registry_with(Path("right.safetensors")))
-    with pytest.raises(BundleError, match=rf"'sam_vit_tiny' weights with sha256 {right[:12]}.* has {other[:12]}"):
+    with pytest.raises(BundleError, match=rf"'tiny' weights with sha256 {right[:12]}.* has {other[:12]}"):
         load_bundle(bundle, _registry_with(Path("other.safetensors")))
 
 

@@ -252,7 +252,7 @@ def test_a_bad_table_of_prompts_is_refused(
         ("bundle images/a.png --prompts p.csv --point 3,4", "--prompts .*--point, --negative and --box"),
         ("bundle images/a.png images/night --prompts p.csv", "folder"),
         ("bundle images/a.png images/night/a.png --point 3,4", "'a'"),
-        ("--foundation sam_vit_tiny --modality gray images/a.png --point 3,4", "sam_vit_tiny.*untuned"),
+        ("--foundation tiny --modality gray images/a.png --point 3,4", "tiny.*untuned"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(

@@ -21,7 +21,7 @@ from simmat.threads import WAIT_VARIABLES, Limits
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A quiet machine with the built-in parts alone and folders of its own."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "sam")
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))

@@ -58,7 +58,7 @@ def loaded(bundle: Path) -> Bundle:
 
 def _untuned() -> ZeroShotPredictor:
     known = registry()
-    parts = Parts(known.foundation("sam_vit_tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
     return ZeroShotPredictor(parts, known.modality("gray"), 64, torch.device("cpu"))
 
 

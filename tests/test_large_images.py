@@ -121,7 +121,7 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     monkeypatch.setattr("simmat.cli.segmenter._PICTURE_PX", 100)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
-    parts = Parts(known.foundation("sam_vit_tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
     untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
     image = untuned.open_image(tmp_path / "scene.npy")
     tracemalloc.start()

@@ -64,7 +64,7 @@ def test_a_run_that_is_refused_writes_nothing(
     """It ended as a fault of SimMAT: accelerate raises an ImportError where DeepSpeed is not installed."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     data, out = gray_set(tmp_path / "set"), tmp_path / "run"
-    settings = "--modality gray --foundation sam_vit_tiny --image-size 64 --steps 1 --device cpu"
+    settings = "--modality gray --foundation tiny --image-size 64 --steps 1 --device cpu"
     assert run(["train", *settings.split(), "--data", str(data), "--out", str(out)]) == 2
     assert "ACCELERATE_USE_DEEPSPEED=true" in capsys.readouterr().err
     assert not out.exists()

@@ -127,7 +127,7 @@ def made(root: Path, *, mat: str, modality: str = "raster") -> Bundle:
             save_image(root / f"data/images/gray/s{index}.npy", values[0])
             save_image(root / f"data/images/raster/s{index}.npy", values[1:])
         save_mask(root / f"data/masks/s{index}.png", one_square())
-    settings = {"modality": modality, "data": root / "data", "out": root / "run", "foundation": "sam_vit_tiny"}
+    settings = {"modality": modality, "data": root / "data", "out": root / "run", "foundation": "tiny"}
     quick = {"image_size": 64, "steps": 1, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
     train(load_config(None, {**settings, **quick, "regions": "instances", "mat": mat}), registry())
     return load_bundle(root / "run/bundle", registry())

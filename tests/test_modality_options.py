@@ -152,7 +152,7 @@ def test_options_go_into_config_bundle_and_evaluation(tmp_path: Path, capsys: py
     """A model of numbers x 2 must not be asked about numbers x 1."""
     root, out = data(tmp_path / "set"), tmp_path / "run"
     command = ["train", "--modality", "eye", "--modality-option", "gain=2", "--data", str(root), "--out", str(out)]
-    small = "--foundation sam_vit_tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
+    small = "--foundation tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
     assert run([*command, *small.split(), "--no-pictures"]) == 0, capsys.readouterr().err
     assert "gain = 2" in (out / "config.toml").read_text()
     document = json.loads((out / "bundle" / "bundle.json").read_text())

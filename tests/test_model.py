@@ -21,7 +21,7 @@ REGISTRY = registry()
 
 def network(channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any) -> SimMAT:
     changes = {"image_size": 64, "seed": 3, **changes}
-    return build_network(REGISTRY.foundation("sam_vit_tiny"), channels=channels, transfer=mat, tuner=tune, **changes)
+    return build_network(REGISTRY.foundation("tiny"), channels=channels, transfer=mat, tuner=tune, **changes)
 
 
 def ask(count: int = 2) -> PromptBatch:
@@ -64,7 +64,7 @@ def build_flat(**given: Any) -> torch.nn.Module:
 def test_a_layer_of_the_wrong_shape_is_named(builder: str, output: Any, shapes: str) -> None:
     """What torch says of it reads as a bug in SimMAT."""
     layer = TransferLayerSpec("my-layer", "mine", f"{__name__}:build_{builder}", output=output)
-    broken = build_network(REGISTRY.foundation("sam_vit_tiny"), image_size=64, channels=2, transfer=layer)
+    broken = build_network(REGISTRY.foundation("tiny"), image_size=64, channels=2, transfer=layer)
     with pytest.raises(PluginError, match=f"'my-layer'.*{shapes}"):
         broken.encode(*inputs())
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segment_anything.modeling import Sam
-from torch import nn
 from torch.nn.functional import interpolate
 
 from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
@@ -166,18 +164,6 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
     share = resize_planes(valid.float(), torch.ones_like(valid), frame)
     expected = torch.where(share > 0.4999, sums / share, torch.zeros(()))
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("size_hw", [(45, 70), (64, 64), (13, 9), (200, 150)], ids=str)
-def test_logits_come_back_as_sam_brings_them(size_hw: tuple[int, int]) -> None:
-    """The package's own postprocess_masks is the oracle."""
-    frame = Frame(size_hw, 64)
-    encoder = nn.Identity()
-    encoder.img_size = 64  # all that postprocess_masks asks of an encoder
-    sam = Sam(encoder, nn.Identity(), nn.Identity())
-    logits = smooth(3, 4, 16, 16)
-    expected = sam.postprocess_masks(logits, frame.scaled_hw, size_hw)
-    assert torch.equal(restore_logits(logits, frame), expected)
 
 
 def test_many_prompts_come_back_in_groups_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
     assert builtin.error == ""
     assert set(builtin.gives) == {"modality", "foundation model", "transfer layer", "tuner", "result format"}
     assert registry.modality("rgb").name == "rgb"
-    assert registry.foundation("sam_vit_tiny").name == "sam_vit_tiny"
+    assert registry.foundation("tiny").name == "tiny"
     assert registry.transfer_layer("mat-residual").name == "mat-residual"
     assert registry.tuner("lora").name == "lora"
 

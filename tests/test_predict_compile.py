@@ -68,11 +68,11 @@ def test_without_a_compiler_nothing_is_written(
 
 def test_an_untuned_model_is_not_compiled(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its transfer layer is another one for each image, so it would compile each time."""
-    call = ["predict", "--foundation", "sam_vit_b", "--modality", "gray", str(image), "--point", "3,4", "--compile"]
+    call = ["predict", "--foundation", "lite", "--modality", "gray", str(image), "--point", "3,4", "--compile"]
     assert run([*call, "--out", str(tmp_path / "out")]) == 2
     assert "--compile" in capsys.readouterr().err
     with pytest.raises(TypeError, match="compile"):
-        simmat.load(foundation="sam_vit_tiny", modality="gray", compile=True, registry=registry())
+        simmat.load(foundation="tiny", modality="gray", compile=True, registry=registry())
 
 
 @pytest.mark.slow

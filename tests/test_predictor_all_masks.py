@@ -43,7 +43,7 @@ def test_the_single_mask_comes_first_and_the_alternatives_by_score(tmp_path: Pat
 def test_images_looked_at_in_turn_keep_their_own_statistics(images: list[Path]) -> None:
     """An untuned model normalizes by the image; the windows of one must not be normalized by another's values."""
     known = registry()
-    parts = Parts(known.foundation("sam_vit_tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
 
     def predictor() -> ZeroShotPredictor:
         return ZeroShotPredictor(parts, known.modality("gray"), 32, pick_device("cpu"))

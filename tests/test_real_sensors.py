@@ -84,7 +84,7 @@ def test_a_set_trains_and_evaluates_by_its_command(
     need_sensor(command.split()[2])
     data = linked(SHARED_DATA / name, tmp_path / "data" / name)
     words = shlex.split(
-        command.replace("DATA/", f"{data.parent}/").replace("FM", "sam_vit_tiny").replace("runs/", f"{tmp_path}/")
+        command.replace("DATA/", f"{data.parent}/").replace("FM", "tiny").replace("runs/", f"{tmp_path}/")
     )
     assert run([*words, "--steps", "2", "--batch-size", "2", "--image-size", "64", "--device", "cpu"]) == 0
     capsys.readouterr()

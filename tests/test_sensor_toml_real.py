@@ -48,7 +48,7 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     data = str(linked(SHARED_DATA / folder, tmp_path / "data"))
     regions = ["--regions", "components", "--min-region", str(smallest)]
     assert run(["data", "check", data, "--modality", name, *regions]) == 0
-    quick = "--foundation sam_vit_tiny --steps 2 --batch-size 2 --image-size 64 --device cpu --out run".split()
+    quick = "--foundation tiny --steps 2 --batch-size 2 --image-size 64 --device cpu --out run".split()
     assert run(["train", "--modality", name, "--data", data, *regions, *quick]) == 0
     Path(name).unlink()
     shutil.move("run/bundle", "bundle")

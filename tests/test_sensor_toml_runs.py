@@ -36,7 +36,7 @@ quantity = "echo_strength"
 unit = "count"
 normalize = { kind = "db", of = "amplitude", floor = 1 }
 """
-QUICK = "--foundation sam_vit_tiny --image-size 64 --steps 2 --batch-size 2 --device cpu".split()
+QUICK = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --device cpu".split()
 
 
 @pytest.fixture(autouse=True)

@@ -157,8 +157,8 @@ def test_a_failure_stays_on_one_line(capsys: pytest.CaptureFixture[str], monkeyp
         ("gray --source gray", "--source .*NAME=FILE.*'gray'"),
         ("gray --source gray=nothing.png", "nothing.png"),
         (f"gray --source grey={__file__}", "'gray' .*got files of grey"),
-        (f"sam_vit_tiny --source gray={__file__}", "sensor.*'sam_vit_tiny'"),
-        ("sam_vit_tiny --image-size 7", "multiple of 16, got --image-size 7"),
+        (f"tiny --source gray={__file__}", "sensor.*'tiny'"),
+        ("tiny --image-size 7", "multiple of 16, got --image-size 7"),
         ("gray --image-size 64", "--image-size .*foundation models.*'gray'"),
         (f"gray --source gray={os.devnull} --source gray={os.devnull}", os.devnull),
     ],
@@ -182,7 +182,7 @@ def test_a_package_brings_all_that_it_gives(
     shown = [(subject["kind"], subject["name"]) for subject in json.loads(capsys.readouterr().out)["subjects"]]
     assert shown[0] == ("package", "simmat")
     assert {name for kind, name in shown if kind == "modality"} == {"rgb", "gray", "raster"}
-    assert {("foundation model", "sam_vit_tiny"), ("transfer layer", "mat"), ("tuner", "lora")} <= set(shown)
+    assert {("foundation model", "tiny"), ("transfer layer", "mat"), ("tuner", "lora")} <= set(shown)
 
 
 @pytest.mark.parametrize(

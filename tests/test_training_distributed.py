@@ -19,7 +19,7 @@ from simmat.training.state import load_state
 pytestmark = pytest.mark.slow
 
 TRAIN = (
-    "train --modality gray --foundation sam_vit_tiny --mat mat --tune full --image-size 64 --steps 3 --val-every 3 "
+    "train --modality gray --foundation tiny --mat mat --tune full --image-size 64 --steps 3 --val-every 3 "
     "--batch-size 4 --prompts-per-image 2 --lr 1e-3 --device cpu"
 ).split()
 

@@ -154,13 +154,13 @@ def test_a_run_does_not_resume_on_other_weights(begun: Setup) -> None:
     """Updates learned on one network mean nothing on another, though all shapes fit."""
     check_network(begun.config, begun.spec, begun.spec, begun.parts)
     said = refused(begun, foundation_sha256="0" * 64)
-    assert re.search(r"weights of 'sam_vit_tiny' are not those .* has sha256 none, was 0{12}…", said)
+    assert re.search(r"weights of 'tiny' are not those .* has sha256 none, was 0{12}…", said)
 
 
 def test_another_foundation_model_of_random_weights_is_refused(begun: Setup) -> None:
     """Nothing but its name says which it was."""
     assert begun.spec.foundation_sha256 is None
-    assert "foundation = 'sam_vit_tiny', was 'another'" in refused(begun, foundation="another")
+    assert "foundation = 'tiny', was 'another'" in refused(begun, foundation="another")
 
 
 WAS: dict[str, Any] = {

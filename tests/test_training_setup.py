@@ -157,14 +157,14 @@ def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) 
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune)
     setup = prepare(settings, registry(), Callback())
     model = assemble(setup.spec, setup.parts)
-    loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+    loop._checkpoint_gradients(model, "tiny", tune)
     norm = nn.BatchNorm2d(3).requires_grad_(tune == "full")
     cast(nn.Module, model.foundation.backbone).add_module("norm", norm)
     if tune == "full":
-        with pytest.raises(ConfigError, match=r"--tune full .*BatchNorm .*'sam_vit_tiny'"):
-            loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+        with pytest.raises(ConfigError, match=r"--tune full .*BatchNorm .*'tiny'"):
+            loop._checkpoint_gradients(model, "tiny", tune)
     else:
-        loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+        loop._checkpoint_gradients(model, "tiny", tune)
 
 
 @pytest.mark.parametrize("place", ["images", "masks"])

@@ -18,13 +18,16 @@ from typing import NamedTuple
 import pytest
 
 from simmat.errors import WeightsError
-from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_TINY
 from simmat.io import weights
 from simmat.io.weights import cache_folder, fetch, find_weights, sha256_of
+from simmat.plugins.builtin import TINY
 from simmat.specs import WeightFile
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
+LARGE = replace(
+    TINY, name="large", weights=WeightFile("large.pth", "0" * 64, 375_042_383, "https://localhost/large.pth")
+)
 
 
 @dataclass
@@ -288,19 +291,19 @@ def test_a_packaged_file_needs_no_download(tmp_path: Path) -> None:
 def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path) -> None:
     """The first thing a newcomer with SAM meets."""
     with pytest.raises(WeightsError) as caught:
-        find_weights(SAM_VIT_B, None, tmp_path)
-    for part in ("'sam_vit_b'", str(tmp_path), "simmat foundations fetch sam_vit_b", "--checkpoint PATH"):
+        find_weights(LARGE, None, tmp_path)
+    for part in ("'large'", str(tmp_path), "simmat foundations fetch large", "--checkpoint PATH"):
         assert part in str(caught.value)
 
 
 def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path) -> None:
     """A file of the wrong size would fail later, deep inside of torch."""
-    spec = replace(SAM_VIT_B, weights=file_at("http://127.0.0.1:9/"))
+    spec = replace(LARGE, weights=file_at("http://127.0.0.1:9/"))
     path = tmp_path / "model.pth"
     path.write_bytes(BODY)
     assert find_weights(spec, None, tmp_path) == path
     path.write_bytes(BODY[:-1])
-    with pytest.raises(WeightsError, match=r"damaged; run `simmat foundations fetch sam_vit_b`"):
+    with pytest.raises(WeightsError, match=r"damaged; run `simmat foundations fetch large`"):
         find_weights(spec, None, tmp_path)
 
 
@@ -308,26 +311,26 @@ def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     """A finetuned SAM has another size and digest; that is the user's choice."""
     own = tmp_path / "own.pth"
     own.write_bytes(b"anything")
-    assert find_weights(SAM_VIT_B, own, tmp_path) == own
+    assert find_weights(LARGE, own, tmp_path) == own
 
 
 @pytest.mark.parametrize(("name", "says"), [("none.pth", "does not exist"), (".", "is a folder")])
 def test_a_given_file_that_is_not_a_file_is_refused(tmp_path: Path, name: str, says: str) -> None:
     """A mistyped path must not fall back to the cache."""
     with pytest.raises(WeightsError, match=says):
-        find_weights(SAM_VIT_B, tmp_path / name, tmp_path)
+        find_weights(LARGE, tmp_path / name, tmp_path)
 
 
 def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
     """Its weights are its seed."""
-    assert find_weights(SAM_VIT_TINY, None, tmp_path) is None
-    with pytest.raises(WeightsError, match="'sam_vit_tiny'"):
-        find_weights(SAM_VIT_TINY, tmp_path / "x.pth", tmp_path)
+    assert find_weights(TINY, None, tmp_path) is None
+    with pytest.raises(WeightsError, match="'tiny'"):
+        find_weights(TINY, tmp_path / "x.pth", tmp_path)
 
 
 def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) -> None:
     """A broken installation."""
-    spec = replace(SAM_VIT_B, weights=file_at("", path=tmp_path / "inside.pth"))
+    spec = replace(LARGE, weights=file_at("", path=tmp_path / "inside.pth"))
     with pytest.raises(WeightsError, match="install"):
         find_weights(spec)
     (tmp_path / "inside.pth").write_bytes(BODY)
@@ -339,7 +342,7 @@ def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, mo
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     with pytest.raises(WeightsError, match=str(tmp_path)):
-        find_weights(SAM_VIT_B)
+        find_weights(LARGE)
     monkeypatch.delenv("SIMMAT_CACHE")
     monkeypatch.setattr(weights.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -351,14 +354,3 @@ def test_the_digest_is_sha256(tmp_path: Path) -> None:
     for body in (b"", BODY * 5):
         (tmp_path / "x").write_bytes(body)
         assert sha256_of(tmp_path / "x") == hashlib.sha256(body).hexdigest()
-
-
-def test_the_released_files_are_described_in_full() -> None:
-    """A typo in a digest would make a good download a bad one: at least its form is right."""
-    files = [spec.weights for spec in FOUNDATION_MODELS if spec.weights is not None]
-    assert len(files) == 3
-    for file in files:
-        assert len(bytes.fromhex(file.sha256)) == 32
-        assert file.url == f"https://dl.fbaipublicfiles.com/segment_anything/{file.filename}"
-        assert file.size_bytes > 3e8
-        assert file.licence == "Apache-2.0"

@@ -26,7 +26,7 @@ DESCRIBED = WeightFile("w.safetensors", hashlib.sha256(BODY).hexdigest(), len(BO
 
 def described(file: WeightFile) -> FoundationSpec:
     """The tiny model, as if it had a weight file."""
-    return replace(registry().foundation("sam_vit_tiny"), weights=file)
+    return replace(registry().foundation("tiny"), weights=file)
 
 
 def packaged(path: Path, body: bytes) -> FoundationSpec:
@@ -63,8 +63,8 @@ def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
     ("place", "cure"),
     [
         ({"path": Path("w.safetensors")}, "install the package"),
-        ({"url": "http://127.0.0.1:9/w"}, "; run `simmat foundations fetch sam_vit_tiny`"),
-        ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch sam_vit_tiny`"),
+        ({"url": "http://127.0.0.1:9/w"}, "; run `simmat foundations fetch tiny`"),
+        ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch tiny`"),
     ],
 )
 def test_a_wrong_digest_is_refused_with_what_to_do(place: dict[str, object], cure: str) -> None:

@@ -91,7 +91,7 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     out = ""
     for words in (
         f"plugins install {package}",
-        f"train --modality sonar --data {data} --regions components --min-region 100 --foundation sam_vit_tiny "
+        f"train --modality sonar --data {data} --regions components --min-region 100 --foundation tiny "
         "--steps 2 --batch-size 2 --image-size 64 --device cpu --out run",
         f"eval run/bundle --data {data} --split val --json",
         f"predict run/bundle {image} --point 500,250 --out out",

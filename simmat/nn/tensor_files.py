@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from simmat.errors import SimMATError, WeightsError, shortened
+from simmat.errors import SimMATError, WeightsError, few_of, shortened
 from simmat.io.files import require_file
 
 MAX_DIMENSIONS = 64
@@ -36,6 +36,28 @@ def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> 
         return tensors
     except Exception as cause:  # the kinds differ between versions of safetensors
         raise error(f"{path} is damaged or not a safetensors file: {first_line(cause)}") from cause
+
+
+def load_weights(model: nn.Module, path: Path, model_name: str) -> None:
+    """Load all tensors of a model from a safetensors file.
+
+    Args:
+        model_name: for messages.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or its tensors do not fit the model.
+    """
+    found, expected = read_safetensors(path), model.state_dict()
+    wrong = [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is unknown" for name in found if name not in expected]
+    wrong += [f"{name} is missing" for name in expected if name not in found]
+    if wrong:
+        raise WeightsError(f"{path} is not a weight file of {model_name}: {few_of(wrong)}")
+    model.load_state_dict(found)
 
 
 def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from simmat.plugins.hooks import hookimpl
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec, TuningTargets
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
@@ -127,6 +127,30 @@ TUNERS: tuple[TunerSpec, ...] = (
     ),
 )
 
+TINY = FoundationSpec(
+    name="tiny",
+    description="a vision transformer of 0.2 M parameters, random from the seed: for tests, not for results",
+    build="simmat.nn.tiny:build_tiny",
+    image_size=256,
+    size_multiple=16,
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
+    targets=TuningTargets(
+        lora={
+            r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
+            r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)[.][qv]_proj": ((0,), 1),
+        },
+        grid=(r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv",),
+        adapters={r"backbone[.]blocks[.][0-9]+[.]mlp": "norm2", r"decoder[.]blocks[.][0-9]+[.]mlp": ""},
+        attention=(r"backbone[.]blocks[.][0-9]+[.]attn", r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)"),
+        embed=(r"backbone[.]first_layer[.](weight|bias)",),
+        never=(r"decoder[.]prompt[.].*",),
+    ),
+    promptable=False,
+    licence="Apache-2.0",
+    options={"width": 64, "depth": 2, "heads": 2},
+)
+
 
 _EVERYWHERE = ("objects", "classes")
 _ON_MAPS = ("georeferenced objects", "georeferenced classes")
@@ -193,10 +217,8 @@ def simmat_modalities() -> Iterable[ModalityAdapter]:
 
 @hookimpl
 def simmat_foundation_models() -> Iterable[FoundationSpec]:
-    """Return Segment Anything's models."""
-    from simmat.foundations.sam import FOUNDATION_MODELS
-
-    return FOUNDATION_MODELS
+    """Return the model for tests."""
+    return (TINY,)
 
 
 @hookimpl

@@ -30,6 +30,8 @@ KINDS: Mapping[str, tuple[Kind, str]] = {
     "command": ("command", "Command"),
 }
 """What a new package may bring, as `--kind` names it -> its kind in the registry, and the end of its class's name."""
+_DEPENDENCIES = {"sensor": '"numpy>=1.26", ', "foundation": '"simmat-plugin-sam>=0.1,<0.2", '}
+"""What a new package needs beside SimMAT."""
 _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
@@ -69,7 +71,7 @@ def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
     what, ending = KINDS[kind]
     values = {
         "kind": "sensor" if kind == "sensor" else what,
-        "dependencies": '"numpy>=1.26", ' if kind == "sensor" else "",
+        "dependencies": _DEPENDENCIES.get(kind, ""),
         "name": name,
         "package": package,
         "module": package.replace("-", "_"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.foundations.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
+from simmat.plugins.builtin import TINY
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, normalize
 from simmat.testing.checks import SECONDS, CheckFailed
@@ -59,7 +59,7 @@ def two_training_steps(case: ModalityCase) -> None:
     from simmat.testing.networks import build_network, square_loss
 
     channels, image = _fitted(_transformed(case)), case.load(case.samples[0].files)
-    network = build_network(SAM_VIT_TINY, image_size=SIZE, channels=channels)
+    network = build_network(TINY, image_size=SIZE, channels=channels)
     set_train_mode(network)
     planes, content, frame = Pipeline(case.adapter, channels, SIZE)(image)
     middle = Prompt.points([(image.size_hw[1] / 2, image.size_hw[0] / 2)])
@@ -103,8 +103,8 @@ def _normalized(case: ModalityCase) -> list[tuple[Channel, FloatArray]]:
 
 
 def _fitted(images: list[SensorImage]) -> tuple[Channel, ...]:
-    """Return the channels with the mean and std of training: a channel's own, SAM's for RGB, else the images'."""
-    return fit_channels(images[0].channels, _statistics(images), pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
+    """Return the channels with the mean and std of training: a channel's own, the model's for RGB, else the images'."""
+    return fit_channels(images[0].channels, _statistics(images), pixel_mean=TINY.pixel_mean, pixel_std=TINY.pixel_std)
 
 
 def _statistics(images: list[SensorImage]) -> Statistics:

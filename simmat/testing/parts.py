@@ -1,4 +1,4 @@
-"""Checks of transfer layers and tuners, with the smallest Segment Anything, and of commands."""
+"""Checks of transfer layers and tuners, with the model `tiny`, and of commands."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError, SimMATError, few_of
 from simmat.foundation import FoundationModel
-from simmat.foundations.sam import SAM_VIT_TINY
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TINY
 from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.foundation_answers import CLICK, images, predict, prompt_kinds
@@ -43,9 +43,7 @@ class TransferLayerCase:
         refusals: list[SimMATError] = []
         for count in CHANNELS:
             try:
-                found[count] = build_network(
-                    SAM_VIT_TINY, image_size=SIZE, channels=count, transfer=self.spec, seed=seed
-                )
+                found[count] = build_network(TINY, image_size=SIZE, channels=count, transfer=self.spec, seed=seed)
             except ConfigError as error:
                 refusals.append(error)
         if not found:
@@ -62,9 +60,9 @@ class TunerCase:
     def network(self, tuner: str | TunerSpec | None = None) -> SimMAT:
         """Return a network tuned by it or by another one; skip the check where it refuses the model."""
         try:
-            return build_network(SAM_VIT_TINY, image_size=SIZE, tuner=self.spec if tuner is None else tuner)
+            return build_network(TINY, image_size=SIZE, tuner=self.spec if tuner is None else tuner)
         except ConfigError as error:
-            raise CheckSkipped(f"it does not take {SAM_VIT_TINY.name}, the model of the checks: {error}") from error
+            raise CheckSkipped(f"it does not take {TINY.name}, the model of the checks: {error}") from error
 
 
 def _planes(channels: int) -> tuple[Tensor, Tensor]:
@@ -180,7 +178,7 @@ def tuner_is_seeded(case: TunerCase) -> None:
 def tuner_trains_with_a_gradient(case: TunerCase) -> None:
     """Every parameter that the tuner lets train gets a finite gradient, and none of `targets.never` trains."""
     network = case.network()
-    fixed = SAM_VIT_TINY.targets.never
+    fixed = TINY.targets.never
     trains = [name for name, parameter in network.foundation.named_parameters() if parameter.requires_grad]
     if wrong := [name for name in trains if any(re.fullmatch(pattern, name) for pattern in fixed)]:
         raise CheckFailed(f"it trains what targets.never keeps fixed: {few_of(wrong)}", "leave those out")

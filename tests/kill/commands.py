@@ -50,7 +50,7 @@ def make_inputs(folder: Path) -> Path:
 
 
 def _train(*more: str) -> Callable[[Path, Path], list[str]]:
-    options = "--modality gray --foundation sam_vit_tiny --mat mat --tune full --loss bce --image-size 64 --steps 6"
+    options = "--modality gray --foundation tiny --mat mat --tune full --loss bce --image-size 64 --steps 6"
     more_options = "--val-every 2 --batch-size 2 --prompts-per-image 2 --lr 1e-4 --seed 1 --device cpu"
 
     def arguments(inputs: Path, folder: Path) -> list[str]:

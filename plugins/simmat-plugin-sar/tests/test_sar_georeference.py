@@ -22,7 +22,7 @@ ADAPTERS = {
     "sar-files": Sar(SarOptions(polarizations="dual", separate_files=True)),
 }
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
-TINY = "--foundation sam_vit_tiny --image-size 64 --steps 1 --batch-size 2 --prompts-per-image 1 --device cpu".split()
+TINY = "--foundation tiny --image-size 64 --steps 1 --batch-size 2 --prompts-per-image 1 --device cpu".split()
 
 
 def write(path: Path, planes: np.ndarray, **profile: Any) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from simmat_plugin_sam.pyramid import PromptableModel
 from simmat_plugin_timm.architectures import Architecture, architecture_of
 from simmat_plugin_timm.build import build_timm
 from simmat_plugin_timm.network import bare_network
@@ -17,7 +18,6 @@ from simmat_plugin_timm.targets import targets_of
 from timm.models import gcvit, metaformer, mvitv2, nest, nextvit, volo
 from torch import Tensor, nn
 
-from simmat.nn.pyramid import PromptableModel
 from simmat.specs import FoundationSpec
 
 _PLAIN = {"embed_dim": 32, "depth": 2, "num_heads": 2}

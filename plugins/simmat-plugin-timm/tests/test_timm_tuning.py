@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
+from simmat_plugin_sam.pyramid import PromptableModel
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
-from simmat.nn.pyramid import PromptableModel
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.specs import resolve

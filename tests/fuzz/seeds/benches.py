@@ -7,7 +7,7 @@ from pathlib import Path
 from fuzz.seeds.sets import make_manifest_set
 
 TOML = """
-foundation = "sam_vit_tiny"
+foundation = "tiny"
 seeds = [0, 1]
 [train]
 image_size = 64

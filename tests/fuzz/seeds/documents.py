@@ -63,7 +63,7 @@ _CONFIG = """
 modality = "gray"
 data = "set"
 out = "run"
-foundation = "sam_vit_tiny"
+foundation = "tiny"
 mat = "mat-residual"
 tune = "lora"
 regions = "instances"
@@ -83,7 +83,7 @@ channels = [0]
 """
 _BENCH = """
 title = "T"
-foundation = "sam_vit_tiny"
+foundation = "tiny"
 seeds = [0, 1]
 lr = [1e-4, 1e-3]
 score = "miou_object"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 
+from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
+
 from fuzz.mutate import mutate_file
 from fuzz.mutate.archive import mutate_zip
 from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.tree import mutate_tree, strange, to_json
 from fuzz.targets.case import Case, Place, Target, registry
-from simmat.foundations.sam_checkpoint import check_variant, read_checkpoint
 from simmat.specs import build_foundation
 
 _LARGEST_SIZE = 256

@@ -17,7 +17,7 @@ from simmat_plugin_timm.network import first_layer_name, levels_of
 
 
 class TimmBody(nn.Module):
-    """A network of timm as `simmat.nn.pyramid.FeatureMaps`.
+    """A network of timm as `simmat_plugin_sam.pyramid.FeatureMaps`.
 
     Args:
         network: the network without its head.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simmat.nn.pyramid import PromptableModel
+from simmat_plugin_sam.pyramid import PromptableModel
+
 from simmat.specs import FoundationSpec
 from simmat_plugin_timm.architectures import known_architecture
 from simmat_plugin_timm.attention import open_to_memory

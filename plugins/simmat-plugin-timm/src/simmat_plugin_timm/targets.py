@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from simmat_plugin_sam.pyramid import FRESH
 from torch import nn
 
 from simmat.nn.lora import takes_lora
-from simmat.nn.pyramid import FRESH
 from simmat.specs import TuningTargets
 from simmat_plugin_timm.architectures import Architecture
 from simmat_plugin_timm.attention import takes_memory

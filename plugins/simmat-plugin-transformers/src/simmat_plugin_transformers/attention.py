@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 import torch
+from simmat_plugin_sam.grid_attention import grid_attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -18,7 +19,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from simmat.foundation import Memory
-from simmat.nn.grid_attention import grid_attention
 
 IMPLEMENTATION = "simmat_memory"
 """Name of `memory_attention` in the library."""

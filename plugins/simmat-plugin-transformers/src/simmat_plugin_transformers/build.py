@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from simmat_plugin_sam.pyramid import PromptableModel
 from torch import nn
 
 from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel
 from simmat.nn.allocation import AllocationLimit, Room
-from simmat.nn.pyramid import PromptableModel
 from simmat.nn.tensor_files import first_line
 from simmat.specs import FoundationSpec
 from simmat_plugin_transformers.attention import WindowAttention, open_attention

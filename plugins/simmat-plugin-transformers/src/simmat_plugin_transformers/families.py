@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simmat.nn.pyramid import FRESH
+from simmat_plugin_sam.pyramid import FRESH
+
 from simmat.specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.nn.sam_prompts import dense_positions, embed_prompts
+from simmat_plugin_sam.prompts import dense_positions, embed_prompts
 
 LEVELS = 3
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from simmat_plugin_sam.model import sam_parts
+from simmat_plugin_sam.specs import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
 from torch import nn
 
 from simmat.data.pipeline import Pipeline, prompt_batch
-from simmat.foundations.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
-from simmat.foundations.sam_model import sam_parts
 from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
 from simmat.sensors.builtin import Rgb
@@ -159,3 +159,15 @@ def test_masks_agree_within_the_rounding_of_resizing(
     assert np.abs(logits - expected_logits).max() < 0.08 * expected_logits.std()
     assert ((logits > 0) == (expected_logits > 0)).mean() > 0.997
     np.testing.assert_allclose(iou, expected_iou, atol=2e-3)
+
+
+@pytest.mark.parametrize("size_hw", [(45, 70), (64, 64), (13, 9), (200, 150)], ids=str)
+def test_logits_come_back_as_sam_brings_them(size_hw: tuple[int, int]) -> None:
+    """The package's own postprocess_masks is the oracle."""
+    frame = Frame(size_hw, 64)
+    encoder = nn.Identity()
+    encoder.img_size = 64  # all that postprocess_masks asks of an encoder
+    sam = Sam(encoder, nn.Identity(), nn.Identity())
+    logits = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = sam.postprocess_masks(logits, frame.scaled_hw, size_hw)
+    assert torch.equal(restore_logits(logits, frame), expected)

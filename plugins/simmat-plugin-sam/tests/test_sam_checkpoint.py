@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat_plugin_sam.model import SamModel, build_sam, sam_parts
+from simmat_plugin_sam.specs import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_L, SAM_VIT_TINY
 
 from simmat.errors import WeightsError
-from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_L, SAM_VIT_TINY
-from simmat.foundations.sam_checkpoint import check_variant, fit_state, random_state, read_checkpoint
-from simmat.foundations.sam_model import SamModel, build_sam, sam_parts
 
 State = dict[str, torch.Tensor]
 
@@ -259,3 +259,14 @@ def test_random_weights_have_torchs_default_spread() -> None:
     assert (state["image_encoder.blocks.0.norm1.weight"] == 1).all()
     assert (state["image_encoder.blocks.0.norm1.bias"] == 0).all()
     assert state["image_encoder.pos_embed"].std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_the_released_files_are_described_in_full() -> None:
+    """A typo in a digest would make a good download a bad one: at least its form is right."""
+    files = [spec.weights for spec in FOUNDATION_MODELS if spec.weights is not None]
+    assert len(files) == 3
+    for file in files:
+        assert len(bytes.fromhex(file.sha256)) == 32
+        assert file.url == f"https://dl.fbaipublicfiles.com/segment_anything/{file.filename}"
+        assert file.size_bytes > 3e8
+        assert file.licence == "Apache-2.0"

@@ -9,11 +9,11 @@ import torch
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention
 from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from segment_anything.modeling.transformer import Attention as DecoderAttention
+from simmat_plugin_sam.model import FusedAttention, SamModel, TokenAttention, build_sam
+from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_TINY
 from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.foundations.sam import SAM_VIT_B, SAM_VIT_TINY
-from simmat.foundations.sam_model import FusedAttention, SamModel, TokenAttention, build_sam
 from simmat.nn.adapters import Adapted
 from simmat.nn.mat import build_mat
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens

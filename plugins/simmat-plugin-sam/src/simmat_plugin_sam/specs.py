@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov et al. 2023, arXiv 2304.02643) as a foundation model, through `segment-anything`.
 
-These are specs only; the modules are in `simmat.foundations.sam_model`, which imports torch.
+These are specs only; the modules are in `simmat_plugin_sam.model`, which imports torch.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str,
     return FoundationSpec(
         name=name,
         description=f"Segment Anything, {size}",
-        build="simmat.foundations.sam_model:build_sam",
+        build="simmat_plugin_sam.model:build_sam",
         image_size=1024,
         size_multiple=16,
         pixel_mean=PIXEL_MEAN,
@@ -93,7 +93,7 @@ SAM_VIT_H = _sam(
 SAM_VIT_TINY = FoundationSpec(
     name="sam_vit_tiny",
     description="Segment Anything's architecture, tiny and random from the seed: for tests, not for results",
-    build="simmat.foundations.sam_model:build_sam",
+    build="simmat_plugin_sam.model:build_sam",
     image_size=256,
     size_multiple=16,
     pixel_mean=PIXEL_MEAN,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from simmat_plugin_sam.pyramid import FRESH, FeaturePyramid, PromptableModel
 from torch import Tensor, nn
 
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch, has_first_layer, is_foundation_model
-from simmat.nn.pyramid import FRESH, FeaturePyramid, PromptableModel
 from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
 from simmat.specs import TuningTargets
 

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
-from simmat.foundations.sam_checkpoint import check_variant, fit_state, random_state, read_checkpoint
-from simmat.nn.grid_attention import grid_attention
-from simmat.nn.sam_prompts import dense_positions, embed_prompts
 from simmat.specs import FoundationSpec
+from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat_plugin_sam.grid_attention import grid_attention
+from simmat_plugin_sam.prompts import dense_positions, embed_prompts
 
 PATCH = 16
 """Side of SAM's patches in pixels."""
 
 
 class FusedAttention(nn.Module):
-    """The attention of `segment_anything.modeling.image_encoder`, computed by `simmat.nn.grid_attention`.
+    """The attention of `segment_anything.modeling.image_encoder`, computed by `simmat_plugin_sam.grid_attention`.
 
     It has the parameters of the module it replaces, under their names. Tokens of a prompt go through `qkv`; a prefix is
     added to keys and values directly. Outputs differ from the original's only in the last bits (6e-7 for ViT-B at

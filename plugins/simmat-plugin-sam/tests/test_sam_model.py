@@ -5,25 +5,21 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from itertools import product
 
 import pytest
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling.image_encoder import Attention
+from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam, sam_parts
+from simmat_plugin_sam.prompts import embed_prompts
+from simmat_plugin_sam.specs import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
 from torch import nn
 
 from simmat.errors import DataError, SpecError
 from simmat.foundation import MaskPrediction, PromptBatch
-from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
-from simmat.foundations.sam_model import FusedAttention, SamModel, build_sam, sam_parts
-from simmat.model import SimMAT
-from simmat.nn.losses import mask_loss
-from simmat.nn.sam_prompts import embed_prompts
-from simmat.nn.tuners import apply_lora, set_train_mode, trainable_state
-from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
-from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, build_foundation
-from simmat.testing import build_network
+from simmat.nn.tuners import apply_lora
+from simmat.plugins.builtin import TUNERS
+from simmat.specs import FoundationSpec, build_foundation
 
 SIZE = 64
 
@@ -60,7 +56,7 @@ def some(prompts: PromptBatch, rows: list[int], image_index: list[int]) -> Promp
 
 def test_specs_and_their_lists_load_no_torch() -> None:
     """`simmat foundations list` must answer at once."""
-    names = "simmat.foundations.sam, simmat.plugins.builtin, simmat.plugins.builtin, simmat.io.weights"
+    names = "simmat_plugin_sam, simmat.plugins.builtin, simmat.io.weights"
     code = f"import sys, {names}; sys.exit('torch' in sys.modules or 'segment_anything' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -223,72 +219,6 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         answer(model, images(1), clicks([0])).logits.square().sum().backward()
         gradients.append(model.backbone.image_encoder.patch_embed.proj.weight.grad)
     torch.testing.assert_close(*gradients)
-
-
-def network(transfer: TransferLayerSpec, tuner: TunerSpec) -> SimMAT:
-    """Build a tiny SAM for three channels."""
-    return build_network(SAM_VIT_TINY, transfer=transfer, tuner=tuner, image_size=SIZE)
-
-
-def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
-    """Take a training step on two images and five prompts."""
-    optimiser.zero_grad()
-    content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    targets = torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(9)) > 0.5
-    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets).per_prompt.mean().backward()
-    optimiser.step()
-
-
-@pytest.mark.parametrize(
-    ("transfer", "tuner"),
-    [
-        pytest.param(
-            transfer,
-            tuner,
-            id=f"{transfer.name}-{tuner.name}",
-            marks=() if transfer.name == "mat-residual" or tuner.name == "lora" else pytest.mark.slow,
-        )
-        for transfer, tuner in product(TRANSFER_LAYERS, TUNERS)
-    ],
-)
-def test_after_two_steps_what_trains_has_moved_and_what_is_frozen_has_not(
-    transfer: TransferLayerSpec, tuner: TunerSpec
-) -> None:
-    """A trainable weight without gradient is dead, and a frozen one that moves is lost when the bundle is saved."""
-    model = network(transfer, tuner)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
-        assert {transfer.name, tuner.name} <= {"identity", "zeroshot", "first-three", "frozen"}
-        return
-    set_train_mode(model)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimiser = torch.optim.SGD(trainable, 1.0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # of dropout, as the training loop seeds it
-        for _ in range(2):
-            step(model, optimiser)
-    kept = trainable_state(model)
-    for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, name
-        if parameter.requires_grad:
-            assert parameter.grad.abs().sum() > 0, name
-        assert parameter.requires_grad == (name in kept)
-    for name, tensor in model.state_dict().items():
-        assert name in kept or torch.equal(tensor, before[name]), name
-
-
-@pytest.mark.parametrize(
-    "tuner", [spec for spec in TUNERS if spec.name not in ("prompt", "prefix")], ids=lambda spec: spec.name
-)
-def test_before_the_first_step_every_tuner_answers_as_the_frozen_model(tuner: TunerSpec) -> None:
-    """LoRA and adapters start at zero: bit for bit the pretrained model. What joins an attention cannot."""
-    transfer = next(spec for spec in TRANSFER_LAYERS if spec.name == "zeroshot")
-    frozen = next(spec for spec in TUNERS if spec.name == "frozen")
-    content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    with torch.inference_mode():  # torch's attention takes another way where it must keep values for gradients
-        tuned, plain = (network(transfer, spec)(images(2), content, clicks([0, 1])) for spec in (tuner, frozen))
-    assert torch.equal(tuned.logits, plain.logits)
-    assert torch.equal(tuned.iou, plain.iou)
 
 
 def test_no_module_is_copied_by_tuning() -> None:

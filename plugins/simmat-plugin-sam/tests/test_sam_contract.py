@@ -1,0 +1,52 @@
+"""Segment Anything and its package against the conformance kit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simmat_plugin_sam.specs import SAM_VIT_H
+
+from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, PackageContract, run_checks
+
+CHECKS = {check.id: check for check in FOUNDATION_CHECKS}
+
+
+class TestTiny(FoundationContract):
+    """The architecture, by its name."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        return "sam_vit_tiny"
+
+
+class TestLargeSam(FoundationContract):
+    """The released models are measured without their weights."""
+
+    @pytest.fixture(params=["sam_vit_b", *(pytest.param(f"sam_vit_{x}", marks=pytest.mark.slow) for x in "lh")])
+    def foundation(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+
+class TestPackage(PackageContract):
+    """The package as it is installed."""
+
+    @pytest.fixture
+    def package(self) -> str:
+        return "simmat-plugin-sam"
+
+
+def test_a_large_model_is_measured_without_values(tmp_path: Path) -> None:
+    """Nobody waits for 2.5 GB of random weights to hear that a pattern is misspelt."""
+    pattern = r"backbone[.]image_encoder[.]block[.]qkv"
+    spec = replace(SAM_VIT_H, targets=replace(SAM_VIT_H.targets, lora={pattern: ((0,), 1)}))
+    asked = [CHECKS[name] for name in ("tuning-targets-match", "levels-have-their-strides", "same-seed-same-answers")]
+    results = {r.check: r for r in run_checks(asked, FoundationCase(spec, tmp_path))}
+    assert results["tuning-targets-match"].status == "failed"
+    assert results["levels-have-their-strides"].status == "ok"
+    assert results["same-seed-same-answers"].status == "skipped"
+    assert "run with --full" in results["same-seed-same-answers"].found

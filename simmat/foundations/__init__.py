@@ -1,1 +1,0 @@
-"""The foundation models that come with SimMAT: Segment Anything."""
