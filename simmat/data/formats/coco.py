@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from simmat.data.card import DataCard
@@ -37,8 +36,8 @@ MAX_OUTLINE_PX = 2**23
 _Types = type | tuple[type, ...]
 _SIMPLER = "use fewer corners, or run lengths"
 _WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
-_MOST_CHARACTERS = 7
-"""Most characters per run length in text form: with 5 bits each, 7 hold any length below 2**32 and fit an int64."""
+_MAX_BITS = 30
+"""Most bits of a run length in text form before its last 5; 35 hold any length below 2**32."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 
@@ -68,26 +67,24 @@ class CocoLabels:
         """
         image = self.images[sample_id]
         ignore = np.zeros(image.size_hw, dtype=np.bool_)
-        objects: list[Mapping[str, Any]] = []
-        for annotation in image.annotations:
-            if annotation.get("iscrowd") or annotation["category_id"] == card.ignore:
+        groups: dict[int, list[Mapping[str, Any]]] = {}
+        for index, annotation in enumerate(image.annotations):
+            category = annotation["category_id"]
+            if annotation.get("iscrowd") or category == card.ignore:
                 ignore |= _draw([annotation], image.size_hw)
             else:
-                objects.append(annotation)
-        seen = ~ignore
+                key = index if card.regions in ("instances", "panoptic") else category
+                groups.setdefault(key, []).append(annotation)
         regions: list[Instance] = []
         empty = 0
-        groups: dict[int, list[Mapping[str, Any]]] = {}
-        for index, annotation in enumerate(objects):
-            key = index if card.regions in ("instances", "panoptic") else annotation["category_id"]
-            groups.setdefault(key, []).append(annotation)
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
-            visible = _draw(group, image.size_hw)
-            visible &= seen
-            found = components(visible, category) if card.regions == "components" else []
-            if card.regions != "components" and (region := region_from_mask(visible, category)):
-                found = [region]
+            visible = _draw(group, image.size_hw) & ~ignore
+            if card.regions == "components":
+                found = components(visible, category)
+            else:
+                region = region_from_mask(visible, category)
+                found = [] if region is None else [region]
             empty += not found
             regions += found
         label = make_label(image.size_hw, regions, ignore, card.smallest_px(image.size_hw))
@@ -159,9 +156,7 @@ class _Reader:
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
             number, name = entry["id"], entry["name"]
             if not -(2**63) <= number < 2**63:
-                self.problems.append(
-                    f"{where}: category id {shortened(repr(number))} must be a whole number of 64 bits"
-                )
+                self.problems.append(f"{where}: category id {number} must be a whole number of 64 bits")
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
         by_image: dict[int | str, list[Mapping[str, Any]]] = {}
@@ -194,45 +189,40 @@ class _Reader:
         return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
     def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
-        name = entry["file_name"]
+        name, image, size = entry["file_name"], f"{where}: image {entry['id']}", (entry["height"], entry["width"])
         files: dict[str, Path] = {}
-        for index, source in enumerate(self.sources):
-            path = self._file(split, name, source, exact=index == 0)
-            if isinstance(path, str):
-                self.problems.append(f"{where}: image {entry['id']}: {path}")
-            else:
-                files[source.name] = path
+        try:
+            check_size(Path(image), *size)
+            for index, source in enumerate(self.sources):
+                files[source.name] = self._file(split, name, source, exact=index == 0)
+        except DataError as error:
+            self.problems.append(str(error) if str(error).startswith(image) else f"{image}: {error}")
+            return
         stem = name.rpartition(".")[0] or name
         name = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
         self.samples.append(Sample.of(name, split, files, None))
-        size = (entry["height"], entry["width"])
-        try:
-            check_size(Path(f"{where}: image {entry['id']}"), *size)
-        except DataError as error:
-            self.problems.append(str(error))
         self.images[name] = CocoImage(size, tuple(found))
 
-    def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
-        """Return the path of one file, or a description of the problem."""
+    def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path:
+        """Return the path of one file; DataError if it is missing."""
         own = f"{IMAGES}/{source.name}"
         folders = [own] if len(self.sources) > 1 else [IMAGES, own, "."]
         folders = [place for folder in folders for place in (folder, f"{folder}/{split}" if split else folder)]
-        for folder in folders:
-            place = self.root / folder
-            if not place.is_dir():
-                continue
-            if exact:
+        for place in (self.root / folder for folder in folders):
+            if exact and place.is_dir():
                 with suppress(DataError):  # it may be in another folder
                     found = find_file(start_of_paths(place), name)
-                    if not name.lower().endswith(source.extensions):
-                        return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
-                    return Path(found)
-            else:
+                    if name.lower().endswith(source.extensions):
+                        return Path(found)
+            elif place.is_dir():
                 if place not in self.stems:
                     self.stems[place] = files_by_stem(place, source.extensions)
                 if paths := self.stems[place].get(name.rpartition(".")[0]):
                     return paths[0]
-        return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
+        endings = ", ".join(source.extensions)
+        raise DataError(
+            f"{name!r} is no file of source {source.name!r} ({endings}) in {', '.join(dict.fromkeys(folders))}"
+        )
 
 
 def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
@@ -315,10 +305,9 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
     if runs["size"] != list(size_hw):
         return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
     if isinstance(counts, str):
-        lengths = _lengths_of_text(counts)
-        if lengths is None:
+        counts = _lengths_of_text(counts)
+        if counts is None:
             return "its run lengths are not in COCO's text form"
-        counts = lengths.tolist()
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         return "its run lengths hold something that is not a whole number of 0 or more"
     if sum(counts) != size_hw[0] * size_hw[1]:
@@ -326,26 +315,21 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
     return None
 
 
-def _lengths_of_text(text: str) -> npt.NDArray[np.int64] | None:
+def _lengths_of_text(text: str) -> list[int] | None:
     """Return the run lengths of COCO's text form, as pycocotools reads it; None if it is invalid.
 
     A character is 48 + 5 bits of a number, lowest first, + 32 if more follow; the highest bit of the last one is the
     sign. From the fourth on, a number is the difference to the length two before.
     """
-    if not text.isascii():
-        return None
-    codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    characters = ends - starts + 1
-    if characters.max() > _MOST_CHARACTERS:
-        return None
-    place = 5 * (np.arange(codes.size) - np.repeat(starts, characters))
-    numbers = np.add.reduceat((codes & 31) << place, starts)
-    numbers -= np.where(codes[ends] & 16, np.int64(1) << (5 * characters), 0)
-    lengths = numbers.copy()
-    lengths[1::2] = np.cumsum(numbers[1::2])
-    lengths[2::2] = np.cumsum(numbers[2::2])
-    return lengths
+    lengths: list[int] = []
+    number = bits = 0
+    for code in (ord(character) - 48 for character in text):
+        if not 0 <= code < 64 or bits > _MAX_BITS:
+            return None
+        number |= (code & 31) << bits
+        bits += 5
+        if not code & 32:
+            number -= (code & 16) << (bits - 4)
+            lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
+            number = bits = 0
+    return lengths if lengths and not bits else None
