@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 
 import simmat
 from simmat.errors import DamagedWeightsError, WeightsError
-from simmat.io.weights import CACHE_VARIABLE, cache_folder, find_weights
+from simmat.io.files.system import CACHE_VARIABLE, cache_folder
+from simmat.io.weights import find_weights
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry

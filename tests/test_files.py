@@ -1,7 +1,6 @@
 """Files and folders that are whole or not there."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -28,6 +26,7 @@ from simmat.io.files import (
     atomic_write_json,
     atomic_write_text,
     check_writable,
+    locked,
     read_log,
     recover_folder,
     remove_left,
@@ -149,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_not_reported_as_a_bug(
         with monkeypatch.context() as patched:
             patched.setattr(Path, "mkdir", refuse)
             patched.setattr(Path, "write_bytes", refuse)
-            for write in (check_writable, lambda path: atomic_write_bytes(path, b"x"), _write_folder):
+            for write in (lambda path: atomic_write_bytes(path, b"x"), _write_folder):
                 for place in (tmp_path / "a", tmp_path / "deep" / "a"):
                     with pytest.raises(OutputError, match=f"cannot write {place}: .*{words}"):
                         write(place)
@@ -426,39 +425,35 @@ def test_writers_at_one_time_keep_their_hands_off_each_other(tmp_path: Path) -> 
     assert names(tmp_path) == ["a", "b", "half.png"]
 
 
-def test_without_locks_nothing_of_others_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On such a file system nobody can tell whether the other lives."""
-
-    def refuse(*args: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    left = tmp_path / f".0123abcd{TEMPORARY_MARK}"
-    left.mkdir()
-    with staged_files(tmp_path) as staging:
-        (staging / "a").write_text("new")
-    assert names(tmp_path) == [left.name, "a"]
-
-
 def test_only_folders_of_staging_are_removed(tmp_path: Path) -> None:
     """What a person made, or what a link leads to, is not ours."""
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "photo").write_text("mine")
-    (tmp_path / f".0123abcd{TEMPORARY_MARK}").symlink_to(kept)
+    with staging_process(tmp_path) as (process, left):
+        process.kill()
+        process.wait(timeout=60)
+    (left / "half.png").unlink()
+    left.rmdir()
+    left.symlink_to(kept)
     (tmp_path / f".my-folder{TEMPORARY_MARK}").mkdir()
     with staged_files(tmp_path) as staging:
         (staging / "a").write_text("new")
-    assert names(tmp_path) == [f".0123abcd{TEMPORARY_MARK}", f".my-folder{TEMPORARY_MARK}", "a", "kept"]
+    assert names(tmp_path) == [f".my-folder{TEMPORARY_MARK}", "a", "kept"]
     assert names(kept) == ["photo"]
 
 
-def test_processes_that_try_one_folder_do_not_refuse_each_other(tmp_path: Path) -> None:
-    """Each removes what it made for the trial, perhaps while another writes there."""
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(20):
-            list(pool.map(check_writable, [tmp_path / str(number) / "new"] * 8))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+def test_a_lock_holds_back_others_and_writes_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cache folder that can be written, nobody is held back."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to("set")
+    with locked(tmp_path / "set") as free, locked(tmp_path / "link") as again, locked(tmp_path / "other") as other:
+        assert (free, again, other) == (True, False, True)
+    assert names(tmp_path / "set") == []
+    monkeypatch.setenv("SIMMAT_CACHE", "/dev/null/cache")
+    with locked(tmp_path / "set") as free, locked(tmp_path / "set") as again:
+        assert (free, again) == (True, True)
 
 
 def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from simmat.errors import WeightsError
 from simmat.io import weights
-from simmat.io.weights import cache_folder, fetch, find_weights, sha256_of
+from simmat.io.files import cache_folder
+from simmat.io.weights import fetch, find_weights, sha256_of
 from simmat.plugins.builtin import TINY
 from simmat.specs import WeightFile
 
@@ -203,31 +204,13 @@ def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> No
     assert str(tmp_path / "model.pth") in str(caught.value)
 
 
-def test_too_little_disk_space_is_found_before_the_download(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Better than after two gigabytes."""
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: Usage(10, 9, 1))
-    with pytest.raises(WeightsError, match=r"0 MB free, model\.pth needs 0 MB more.*SIMMAT_CACHE"):
-        fetch(file_at(server.url), tmp_path)
-    assert server.behaviour.ranges == []
-
-
-class Usage(NamedTuple):
-    """What shutil.disk_usage returns."""
-
-    total: int
-    used: int
-    free: int
-
-
 def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others write to the disk too."""
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(weights, "_read", full)
+    monkeypatch.setattr(weights, "_of_network", full)
     with pytest.raises(WeightsError, match=r"cannot store .*model\.pth: No space left on device"):
         fetch(file_at(server.url), tmp_path)
 
@@ -344,7 +327,6 @@ def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, mo
     with pytest.raises(WeightsError, match=str(tmp_path)):
         find_weights(LARGE)
     monkeypatch.delenv("SIMMAT_CACHE")
-    monkeypatch.setattr(weights.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "simmat"
 

@@ -28,7 +28,7 @@ from simmat.data.index_file import (
 from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
-from simmat.io.files.locks import locked
+from simmat.io.files import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
 from simmat.types import MOST_SHRUNK, SMALL_SIDE, Channel, Window
@@ -199,7 +199,7 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
     if stored is not None and (rows >= 0).all():
         advance(len(rows))
         return DataIndex(replace(dataset, known_channels=stored.channels), stored.table.take(rows), {})
-    with locked(dataset.root, patience_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
+    with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
         return _read(dataset, keys, paths, advance, processes)
 
 

@@ -27,8 +27,7 @@ from simmat.data.fingerprint import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
 from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
-from simmat.io.files import atomic_write_bytes, parse_json, require_file
-from simmat.io.weights import cache_folder
+from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import Channel

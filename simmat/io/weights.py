@@ -7,46 +7,27 @@ processes fetch one file, the first downloads it and the others wait for it.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from simmat.errors import DamagedWeightsError, WeightsError
 from simmat.io import hub
-from simmat.io.files import with_home
+from simmat.io.files import cache_folder
 from simmat.specs import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
 """Called as progress(bytes so far, total bytes; 0 where unknown)."""
 
-CACHE_VARIABLE = "SIMMAT_CACHE"
-"""Environment variable that names another cache folder."""
-
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-_MOST_EMPTY_TRIES = 3
+_MAX_EMPTY_TRIES = 3
 """A download fails after this many connections in a row that bring no byte."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloaded weights: $SIMMAT_CACHE, else the platform's cache folder."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return with_home(named)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "simmat"
 
 
 def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Path | None = None) -> Path | None:
@@ -174,78 +155,20 @@ def _remedy(file: WeightFile, name: str) -> str:
 def _download(file: WeightFile, target: Path, progress: Progress) -> None:
     """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
     part = target.with_name(f"{target.name}.part")
-    empty_tries, cause = 0, ""
-    while empty_tries < _MOST_EMPTY_TRIES:
-        before = part.stat().st_size if part.is_file() else 0
-        _check_space(file, target, before)
+    part.touch()
+    tries, complete, cause = 0, False, "the connection was closed early"
+    while not complete and tries < _MAX_EMPTY_TRIES:
+        have = part.stat().st_size
         try:
-            if _download_rest(file, part, progress):
-                _finish(file, part, target)
-                return
-            cause = "the connection was closed early"
+            complete = _download_rest(file, part, have, progress)
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
         except (urllib.error.URLError, HTTPException) as error:
             cause = str(getattr(error, "reason", error)) or type(error).__name__
-        after = part.stat().st_size if part.is_file() else 0
-        empty_tries = 0 if after > before else empty_tries + 1
-    got = part.stat().st_size if part.is_file() else 0
-    kept = f"; {got} bytes are kept, and the next try resumes there" if got else ""
-    raise WeightsError(f"cannot download {file.url}: {cause}{kept}. {_by_hand(file, target)}")
-
-
-def _download_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
-    """Append the missing bytes to the .part file; return whether it is complete."""
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(file.url, headers={"User-Agent": "simmat"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with _network():
-            response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # no bytes left; `_finish` checks the sha256
-            return True
-        raise
-    with response:
-        # A server that ignores Range sends the whole file with 200.
-        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        start = have if resumes else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else 0
-        if file.size_bytes and total and total != file.size_bytes:  # checked before the .part file is overwritten
-            raise WeightsError(
-                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; a proxy or "
-                "a login page may have answered instead of the server"
-            )
-        total = total or file.size_bytes
-        got = start
-        with part.open("ab" if resumes else "wb") as stream:
-            progress(got, total)
-            while chunk := _read(response):
-                stream.write(chunk)
-                got += len(chunk)
-                progress(got, total)
-    return not total or got == total
-
-
-def _read(response: HTTPResponse) -> bytes:
-    with _network():
-        return response.read(_CHUNK_BYTES)
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Turn an OSError of the network into a URLError, to tell it from one of the disk."""
-    try:
-        yield
-    except urllib.error.URLError:
-        raise
-    except OSError as error:
-        raise urllib.error.URLError(error) from error
-
-
-def _finish(file: WeightFile, part: Path, target: Path) -> None:
+        tries = 0 if part.stat().st_size > have else tries + 1
+    if not complete:
+        kept = f"{part.stat().st_size} bytes are kept, and the next try resumes there"
+        raise WeightsError(f"cannot download {file.url}: {cause}; {kept}. {_by_hand(file, target)}")
     digest = sha256_of(part)
     if digest != file.sha256:
         part.unlink()
@@ -253,17 +176,47 @@ def _finish(file: WeightFile, part: Path, target: Path) -> None:
             f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; the download was "
             f"removed. Try again; if this repeats, a proxy may change the file. {_by_hand(file, target)}"
         )
-    os.replace(part, target)
+    part.replace(target)
 
 
-def _check_space(file: WeightFile, target: Path, have: int) -> None:
-    needed = file.size_bytes - have
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise WeightsError(
-            f"{target.parent} has {free / 1e6:.0f} MB free, {file.filename} needs {needed / 1e6:.0f} MB more; "
-            f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
-        )
+def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) -> bool:
+    """Append the missing bytes to the .part file, which has some; return whether it is complete."""
+    headers = {"User-Agent": "simmat"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        request = urllib.request.Request(file.url, headers=headers)
+        response: HTTPResponse = _of_network(urllib.request.urlopen, request, None, _TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # no bytes left
+            return True
+        raise
+    with response:
+        # A server that ignores Range sends the whole file with 200.
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        got = have if resumes else 0
+        length = response.headers.get("Content-Length")
+        total = got + int(length) if length else file.size_bytes
+        if file.size_bytes and total != file.size_bytes:  # checked before the .part file is overwritten
+            raise WeightsError(
+                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; a proxy or "
+                "a login page may have answered instead of the server"
+            )
+        with part.open("ab" if resumes else "wb") as stream:
+            progress(got, total)
+            while chunk := _of_network(response.read, _CHUNK_BYTES):
+                stream.write(chunk)
+                got += len(chunk)
+                progress(got, total)
+    return not total or got == total
+
+
+def _of_network(function: Callable[..., Any], *args: object) -> Any:
+    """Call a function; its OSError becomes a URLError, to tell it from one of the disk."""
+    try:
+        return function(*args)
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
 
 
 def _by_hand(file: WeightFile, target: Path) -> str:

@@ -4,7 +4,7 @@ A crash at any moment leaves the old file or the new one, never a part of one. E
 OutputError with the path, the cause and a remedy.
 """
 
-from simmat.io.files.folder import atomic_folder, recover_folder
+from simmat.io.files.folder import atomic_folder, recover_folder, staged_files
 from simmat.io.files.inputs import (
     parse_json,
     read_bytes,
@@ -24,11 +24,9 @@ from simmat.io.files.single import (
     read_log,
     remove_left,
     remove_temporary,
-    staged_files,
-    with_home,
     write_rows,
 )
-from simmat.io.files.system import TEMPORARY_MARK, output_error
+from simmat.io.files.system import TEMPORARY_MARK, cache_folder, locked, output_error, with_home
 
 __all__ = [
     "TEMPORARY_MARK",
@@ -37,7 +35,9 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "cache_folder",
     "check_writable",
+    "locked",
     "output_error",
     "parse_json",
     "read_bytes",

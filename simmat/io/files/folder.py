@@ -1,16 +1,16 @@
-"""Folders that are replaced as a whole."""
+"""Folders that are replaced as a whole, and files that come into a folder all together."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simmat.errors import OutputError
-from simmat.io.files.locks import locked
-from simmat.io.files.system import output_errors, remove_folder, sync, sync_tree, without_dots
+from simmat.io.files.single import remove_left, temporary_name
+from simmat.io.files.system import locked, output_errors, remove_folder, sync, sync_tree, without_dots
 
 
 @contextmanager
@@ -33,8 +33,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         recover_folder(target)
         if target.exists() and not target.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        with _claimed(new, target):
+        with locked(target) as free:
+            if not free:
+                raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
+            remove_folder(new)  # of a killed process
             remove_folder(old)
+            new.mkdir()
             try:
                 yield new
                 sync_tree(new)
@@ -46,6 +50,43 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 raise
             sync(target.parent)
             remove_folder(old)
+
+
+@contextmanager
+def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder inside `folder`; its files move into `folder` when the block ends without an error.
+
+    Files of the same name are replaced. On a failure in the block, `folder` keeps what it had, and is not made if it
+    did not exist. Remains of killed processes are removed; running processes do not disturb each other.
+
+    Args:
+        replaced: names of files of an earlier call, removed unless they are written again.
+
+    Raises:
+        OutputError: files cannot be written there.
+    """
+    target = Path(folder)
+    made = [place for place in (target, *target.parents) if not place.exists()]
+    staging = target / temporary_name("files")
+    with output_errors(target):
+        remove_left(target / "files")
+        staging.mkdir(parents=True)
+    try:
+        yield staging
+        with output_errors(target):
+            files = sorted(staging.iterdir())
+            if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
+            for file in files:
+                os.replace(file, target / file.name)
+            for name in set(replaced) - {file.name for file in files}:
+                (target / name).unlink(missing_ok=True)
+            sync(target)
+    finally:
+        with suppress(OSError):
+            remove_folder(staging)
+            for place in made:
+                place.rmdir()  # fails if it is not empty
 
 
 def recover_folder(path: Path | str) -> Path:
@@ -66,23 +107,6 @@ def recover_folder(path: Path | str) -> Path:
                 if not target.is_dir():  # otherwise a running writer has just finished its swap
                     raise
     return Path(path)
-
-
-@contextmanager
-def _claimed(new: Path, target: Path) -> Iterator[None]:
-    """Make the folder `new` and lock it for this process; one that a killed process left is replaced."""
-    with ExitStack() as held:
-        with locked(target.parent, patience_s=2):  # so that no other process comes between the check and the lock
-            if new.is_symlink():
-                new.unlink()
-            elif new.exists():
-                with locked(new) as free:
-                    if free is False:
-                        raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
-                    remove_folder(new)
-            new.mkdir()
-            held.enter_context(locked(new))
-        yield
 
 
 def _has_name(target: Path) -> bool:

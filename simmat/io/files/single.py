@@ -11,31 +11,18 @@ import os
 import re
 import secrets
 import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from simmat.errors import ConfigError, DataError, OutputError
+from simmat.errors import DataError, OutputError
 from simmat.io.files.inputs import parse_json, require_file
-from simmat.io.files.locks import locked
 from simmat.io.files.system import TEMPORARY_MARK, output_errors, remove_folder, sync, without_dots
 
-_TRIES = 5
-_MOST_LINE_BYTES = 2**20
+_MAX_LINE_BYTES = 2**20
 """Longest line of a log; a longer one is not a record."""
-_STAGING_PATTERN = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
-"""Pattern of the names of `staged_files`."""
-
-
-def with_home(path: Path | str) -> Path:
-    """Return a path with a leading `~` or `~name` replaced; raise ConfigError if there is no such home folder."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
 
 
 @contextmanager
@@ -50,9 +37,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         OutputError: the file cannot be written, or `path` is a folder, device or pipe.
     """
     target = without_dots(Path(path))
-    temporary = target.with_name(
-        f"{_temporary_prefix(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
-    )
+    temporary = target.with_name(temporary_name(target.name))
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -70,8 +55,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def temporary_name(name: str) -> str:
+    """Return a temporary name for a file or folder, which says the machine and the process, with its ending."""
+    return f"{_prefix(name)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{Path(name).suffix}"
+
+
+def _prefix(name: str) -> str:
+    machine = socket.gethostname()
+    with suppress(OSError):  # containers may share a name, and have processes of their own
+        machine += os.readlink("/proc/self/ns/pid")
+    return f".{Path(name).stem[:40]}.{hashlib.sha256(machine.encode()).hexdigest()[:6]}-"
+
+
 def remove_left(path: Path | str) -> None:
-    """Remove temporary files for `path` that processes of this machine left in `atomic_path` when they died.
+    """Remove what processes of this machine left under a `temporary_name` of `path` when they died.
 
     Files of other machines that share the folder are kept.
 
@@ -79,19 +76,19 @@ def remove_left(path: Path | str) -> None:
         OutputError: one cannot be removed.
     """
     target = without_dots(Path(path))
-    left = re.compile(
-        rf"{re.escape(_temporary_prefix(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
-    )
+    ending = re.escape(TEMPORARY_MARK + target.suffix)
+    left = re.compile(rf"{re.escape(_prefix(target.name))}([0-9a-f]+)-[0-9a-f]{{8}}{ending}")
     with output_errors(target):
         for found in target.parent.iterdir() if target.parent.is_dir() else ():
             if (match := left.fullmatch(found.name)) and not _is_alive(int(match[1], 16)):
-                found.unlink(missing_ok=True)
+                _remove(found)
 
 
-def _temporary_prefix(target: Path) -> str:
-    """Return how temporary names for a file start on this machine."""
-    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-    return f".{target.stem[:40]}.{machine}-"
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -153,7 +150,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
-            while line := stream.readline(_MOST_LINE_BYTES):
+            while line := stream.readline(_MAX_LINE_BYTES):
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
                     break
@@ -165,94 +162,19 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     return found
 
 
-@contextmanager
-def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder inside `folder`; its files move into `folder` when the block ends without an error.
-
-    Files of the same name are replaced. On a failure in the block, `folder` keeps what it had, and is not made if it
-    did not exist. Remains of killed processes are removed; running processes do not disturb each other.
-
-    Args:
-        replaced: names of files of an earlier call, removed unless they are written again.
-
-    Raises:
-        OutputError: files cannot be written there.
-    """
-    target = Path(folder)
-    made = [place for place in (target, *target.parents) if not place.exists()]
-    with ExitStack() as held:
-        with output_errors(target):
-            staging, left = _new_staging(target, held)
-            _remove_unheld(left)
-        try:
-            yield staging
-            with output_errors(target):
-                files = sorted(staging.iterdir())
-                if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
-                for file in files:
-                    os.replace(file, target / file.name)
-                for name in set(replaced) - {file.name for file in files}:
-                    (target / name).unlink(missing_ok=True)
-                sync(target)
-        finally:
-            with suppress(OSError):
-                remove_folder(staging)
-                for place in made:
-                    place.rmdir()  # fails if it is not empty
-
-
-def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
-    """Make a folder inside `target`, locked until `held` closes, and list the staging folders that existed before.
-
-    This holds the lock of `target`, so the process of every listed folder has already locked it.
-    """
-    staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
-    target.mkdir(parents=True, exist_ok=True)
-    with locked(target, patience_s=2) as alone:
-        left = (
-            [path for path in target.glob(_STAGING_PATTERN) if path.is_dir() and not path.is_symlink()] if alone else []
-        )
-        staging.mkdir(parents=True)
-        held.enter_context(locked(staging))
-    return staging, left
-
-
-def _remove_unheld(folders: Iterable[Path]) -> None:
-    """Remove the folders whose processes have ended; keep all where locking is not possible."""
-    for folder in folders:
-        with suppress(OSError), locked(folder) as free:
-            if free:
-                remove_folder(folder)
-
-
 def remove_temporary(folder: Path | str) -> None:
     """Remove the temporary files that a killed process left in `folder`; no other process may be writing there."""
     with output_errors(Path(folder)):
         for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
-            if left.is_dir():
-                remove_folder(left)
-            else:
-                left.unlink(missing_ok=True)
+            _remove(left)
 
 
 def check_writable(folder: Path | str) -> None:
     """Raise OutputError if `folder` cannot be made or written to; leave no trace."""
-    for _ in range(_TRIES - 1):
-        with suppress(OutputError):
-            return _try_to_write(Path(folder))
-        time.sleep(0.01)  # another process may run the same check and remove the folder it made
-    _try_to_write(Path(folder))
-
-
-def _try_to_write(target: Path) -> None:
-    made = [place for place in (target, *target.parents) if not place.exists()]
+    target = Path(folder)
     with output_errors(target):
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=target, prefix=".", suffix=TEMPORARY_MARK, buffering=0) as probe:
-                probe.write(b"\0")
-        finally:
-            with suppress(OSError):
-                for place in made:
-                    place.rmdir()  # fails if it is not empty
+        with suppress(FileNotFoundError):
+            target.stat()  # its name may be too long, or a link lead in a circle
+        near = next(place for place in (target, *target.absolute().parents) if os.path.lexists(place))
+        with TemporaryFile(dir=near, prefix=".", suffix=TEMPORARY_MARK, buffering=0) as probe:
+            probe.write(b"\0")

@@ -1,17 +1,21 @@
-"""Turn errors of the operating system into OutputErrors; sync files and folders."""
+"""Turn errors of the operating system into OutputErrors; sync files and folders; the cache folder and locks in it."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.errors import OutputError
+import platformdirs
+from filelock import FileLock, Timeout
+
+from simmat.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +38,46 @@ _CAUSES = {
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
     errno.ELOOP: ("a link is in the way, or a loop of links", "remove it or choose another path"),
 }
+
+
+CACHE_VARIABLE = "SIMMAT_CACHE"
+"""Environment variable that names another cache folder."""
+
+
+def with_home(path: Path | str) -> Path:
+    """Return a path with a leading `~` or `~name` replaced; raise ConfigError if there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloaded weights, indexes and locks: $SIMMAT_CACHE, else the platform's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return with_home(named) if named else platformdirs.user_cache_path("simmat", appauthor=False)
+
+
+@contextmanager
+def locked(path: Path, *, timeout_s: float = 0) -> Iterator[bool]:
+    """Hold this user's lock on a path, which need not exist, while the block runs; nothing is written beside it.
+
+    Yields:
+        False if another process or block still holds it after `timeout_s`; True also where files cannot be locked.
+    """
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
+    lock = FileLock(cache_folder() / "locks" / f"{name}.lock")
+    free = True
+    with suppress(OSError, NotImplementedError):  # a cache folder that cannot be written, or has no locks
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout:
+            free = False
+    try:
+        yield free
+    finally:
+        lock.release()
 
 
 def output_error(error: OSError, path: Path) -> OutputError:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from simmat.data.card import CARD_FILE
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.errors import DataError
 from simmat.io.files import output_error, with_home
-from simmat.io.files.locks import locked
 
 HOME = Path(".simmat") / "annotate"
 JOURNAL = "journal"
 STATE_FILE = "state.json"
 PREDICTIONS_FILE = "predictions.json"
+LOCK_FILE = "lock"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
 MOST_CACHED = 8 * 2**30
 """Most bytes of each of the `CACHES` that stay for the next session."""
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,20 +41,24 @@ def claimed(root: Path) -> Iterator[None]:
     home = root / HOME
     for folder, names in (
         (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)),
-        (home, (JOURNAL, STATE_FILE, PREDICTIONS_FILE, *CACHES)),
+        (home, (JOURNAL, STATE_FILE, PREDICTIONS_FILE, LOCK_FILE, *CACHES)),
     ):
         for name in names:
             check_inside(root, folder / name)
     try:
         home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(
+            f"{root} is being annotated by another `simmat annotate`; use its page, or stop it first"
+        ) from None
     except OSError as error:
         raise output_error(error, home) from error
-    with locked(home) as lock:
-        if lock is False:
-            raise DataError(f"{root} is being annotated by another `simmat annotate`; use its page, or stop it first")
-        if lock is None:
-            _log.warning("%s cannot be locked here: make sure that no other `simmat annotate` works on it", root)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_inside(root: Path, path: Path) -> None:
