@@ -150,6 +150,22 @@ class ResultFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class GeoBackendSpec:
+    """What reads maps, as data: georeferences, features in map coordinates, tiles of maps, rasters by URL.
+
+    Attributes:
+        name: lower case letters, digits and hyphens.
+        description: one line.
+        module: "package.module", which has the functions of `simmat.geo.GeoBackend`.
+    """
+
+    name: str
+    description: str
+    module: str
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class TuningTargets:
     """Where tuners find a model's layers: regular expressions that match whole module names.
 

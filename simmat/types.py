@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeGuard
+from typing import Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -255,6 +255,33 @@ class SensorImage:
             self.georeference,
             self.picture_hw,
         )
+
+
+class ImageReader(Protocol):
+    """An image that is read in parts."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Georeference of the whole image, where the file states it."""
+
+    @property
+    def origin(self) -> str:
+        """Source of the image, for messages."""
+
+    def read(self, window: Window) -> SensorImage:
+        """Read a part of the image."""
+
+
+@runtime_checkable
+class OverviewReader(ImageReader, Protocol):
+    """An image that can be read in a lower resolution without its other pixels."""
+
+    def read_overview(self, window: Window, step: int) -> SensorImage:
+        """Read every step-th pixel of a part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import config, gray_set, registry
+from simmat.io.images.georeference import pixel_areas
 
 from simmat.bundle import load_bundle
 from simmat.cli import predict as predict_command
 from simmat.cli import run
 from simmat.errors import DataError
-from simmat.io.images.georeference import pixel_areas
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.training import train

@@ -12,8 +12,8 @@ from found_results import PLACE, classes_result, found_box, objects_result, writ
 
 from simmat.data.instances import read_mask
 from simmat.errors import DataError, OutputError
+from simmat.geo import read_georeference
 from simmat.inference import labels as labels_module
-from simmat.io.images.georeference import read_georeference
 
 
 def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from simmat.cli.records import (
     replaceable_files,
     write_files_for_all,
 )
+from simmat.geo import installed_geo_backend
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
-from simmat.predictor.reading import ImageReader, LoadedImage
+from simmat.predictor.reading import LoadedImage
 from simmat.terminal import say
-from simmat.types import Prompt, SensorImage, Window, short_names
+from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:
     from simmat.evaluation import Processes
@@ -183,9 +184,9 @@ class PromptWork(Work):
         image, predictor = prediction.image, self.predictor
         missing = predictor.inputs.missing_channels(self.job.missing)
         written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
-        if image.georeference is not None:
-            mask_file = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
-            written += [mask_file.name] if mask_file else []
+        if image.georeference is not None and (backend := installed_geo_backend()) is not None:
+            mask_file = backend.write_mask(prediction.mask, image.georeference, out / f"{name}_mask")
+            written.append(mask_file.name)
         kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
         visible = image.select(kept) if missing else image  # `select` copies all planes
         with atomic_path(out / written[0]) as path:

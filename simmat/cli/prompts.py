@@ -11,11 +11,12 @@ import numpy as np
 
 from simmat.cli.records import files_key
 from simmat.errors import ConfigError, DataError, all_problems
+from simmat.geo import geo_backend
 from simmat.io.files import read_json, read_rows
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.predictor.reading import ImageReader
+    from simmat.types import ImageReader
 
 _LIMIT = 2**31
 _POINT, _BOX = "X,Y", "X0,Y0,X1,Y1"
@@ -86,9 +87,7 @@ class PromptOptions:
         else:
             make_prompt(self.point, self.negative, self.box)
         if self.crs is not None or self.is_map_file:
-            from simmat.io.vectors import NEEDED, require_geo
-
-            require_geo("a prompt in map coordinates", *(NEEDED if self.is_map_file else ("rasterio",)))
+            geo_backend("a prompt in map coordinates")
 
     def of_image(self, name: str) -> Prompts:
         """Return the prompts for an image; `name` begins the names of its outputs."""
@@ -109,15 +108,18 @@ def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: s
     """Parse a prompt in coordinates of `crs`, x before y; the texts are those of `make_prompt`."""
     make_prompt(points, negative, box)
     map_coords = [_numbers("--point", text, _POINT) for text in (*points, *negative)]
-    corners = None if box is None else _numbers("--box", box, _BOX)
+    corners = [] if box is None else _numbers("--box", box, _BOX)
 
     def in_image(image: ImageReader) -> dict[str, Prompt]:
-        from simmat.io.map_prompts import box_to_pixels, to_pixels
         from simmat.predictor.prediction import check_inside
 
-        georeference, origin = image.georeference, image.origin
-        coords = to_pixels(np.reshape(map_coords, (-1, 2)), crs, georeference, origin).astype(np.float32)
-        box_px = None if corners is None else box_to_pixels(corners, crs, georeference, origin).astype(np.float32)
+        to_pixels = geo_backend("--crs").to_pixels
+        coords = (to_pixels(map_coords, crs, image) - 0.5).astype(np.float32)
+        box_px = None
+        if box is not None:
+            x0, y0, x1, y1 = corners
+            edges = to_pixels([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], crs, image)
+            box_px = np.concatenate([edges.min(0), edges.max(0)]).astype(np.float32)
         prompt = Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), box_px)
         try:
             check_inside(prompt, image)
@@ -137,9 +139,7 @@ def map_features(name: str, path: Path, crs: str | None) -> Prompts:
     """
 
     def in_image(image: ImageReader) -> dict[str, Prompt]:
-        from simmat.io.map_prompts import read_prompt_features
-
-        found = read_prompt_features(path, crs, image.georeference, image.size_hw, image.origin)
+        found = geo_backend(f"{path}").read_prompts(path, crs, image)
         return {f"{name}_{object_}": prompt for object_, prompt in found.items()}
 
     return Prompts(None, repr([name, crs, files_key({"": path})]), in_image)

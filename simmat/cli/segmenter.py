@@ -33,9 +33,8 @@ from simmat.io.files.system import output_errors, release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage
 from simmat.predictor.reading import FileImage
-from simmat.predictor.remote import RemoteImage
 from simmat.specs import ResultKind
-from simmat.types import SensorImage, Window
+from simmat.types import OverviewReader, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
@@ -242,8 +241,8 @@ def picture(image: LargeImage) -> PictureArray:
     if isinstance(reader, FileImage):
         reader = replace(reader, adapter=reader.adapter.reading_only(picks))
     step = -(-max(height, width) // _PICTURE_PX)
-    if isinstance(reader, RemoteImage):  # its overviews hold it
-        small = reader.read(Window(0, 0, height, width), step)
+    if isinstance(reader, OverviewReader):
+        small = reader.read_overview(Window(0, 0, height, width), step)
         return show_channels(small.select(picks), [picks.index(index) for index in shown])
     side = max(image.tile // step, 1) * step
     data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)

@@ -18,10 +18,10 @@ from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import MASKS, scan_folders, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
-from simmat.data.formats.polygons import PolygonLabels
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
+from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
 from simmat.sensors.normalize import describe
@@ -174,7 +174,7 @@ class Dataset:
     @property
     def has_classes(self) -> bool:
         """Whether its objects have classes; in label images whose values are instances they have none."""
-        named = self.polygons is not None and self.polygons.attribute is not None
+        named = self.polygons is not None and self.polygons.has_classes
         return self.coco is not None or named or self.card.regions != "instances"
 
     def channels(self) -> tuple[Channel, ...]:
@@ -277,8 +277,10 @@ def open_dataset(
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):
         raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
-    polygons = PolygonLabels.of(listing.samples, card)
-    if polygons is None and (overrides or {}).get("class_attribute") is not None:
+    polygons = None
+    if masks := [sample for sample in listing.samples if sample.has_polygons]:
+        polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)
+    elif (overrides or {}).get("class_attribute") is not None:
         raise ConfigError(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"

@@ -20,7 +20,6 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems, few_of
 from simmat.io.files import require_file
-from simmat.io.vectors import files_of
 
 _RULE = "content-1:"
 """Prefix of a fingerprint: how it is computed."""
@@ -34,6 +33,16 @@ _NOTED_DIGITS = 16
 Bytes = npt.NDArray[np.uint8]
 Times = tuple[int, int, int]
 """Size of a file in bytes; mtime and ctime in ns. Programs can set the mtime, but not the ctime."""
+
+
+def files_of(path: str) -> tuple[Path, ...]:
+    """Return the files that belong to one name: of a shapefile the .shp and what lies beside it, else the file."""
+    main = Path(path)
+    if main.suffix.lower() != ".shp":
+        return (main,)
+    endings = (".dbf", ".shx", ".prj", ".cpg")  # what decides what it says
+    beside = (main.with_suffix(ending) for known in endings for ending in (known, known.upper()))
+    return (main, *(file for file in beside if file.exists()))
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def sample_keys(dataset: Dataset) -> Bytes:
         if sample.window is not None:
             parts.append(repr(tuple(sample.window)))
         if dataset.polygons is not None and sample.has_polygons:
-            parts.append(dataset.polygons.key)
+            parts.append(repr((dataset.card.class_attribute, sorted(dataset.polygons.class_names.items()))))
         keys.append(hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).digest()[:16])
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 

@@ -30,7 +30,7 @@ from simmat.data.index_file import NO_CLASS, Table, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
-from simmat.io.images.georeference import read_georeference
+from simmat.geo import read_georeference
 from simmat.threads import usable_cpus
 from simmat.types import SensorImage
 
@@ -137,8 +137,7 @@ def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, flo
     """Return where an image is on the earth, see `row_type`."""
     found = image.georeference
     if found is None and sample.window is None:
-        with suppress(ImportError):  # rasterio comes with the sensors that need it
-            found = read_georeference(sample.reference)
+        found = read_georeference(sample.reference)
     if found is None:
         return (math.nan,) * 4 + (0.0,)
     a, b, c, d, e, f = found.transform

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files.system import release_pages
-from simmat.io.images.georeference import PixelAreas, pixel_areas
 from simmat.report.colour_maps import PictureArray
 from simmat.specs import ResultKind
 from simmat.types import Georeference
@@ -64,9 +64,11 @@ class ImageResult:
         return tuple(sorted(self.objects or (), key=lambda found: -found.score))
 
     @cached_property
-    def pixel_areas(self) -> PixelAreas | None:
-        """The areas of pixels in m²; None where the image has no place on the earth."""
-        return None if self.georeference is None else pixel_areas(self.georeference, self.size_hw)
+    def pixel_areas(self) -> Callable[[Coords], Coords] | None:
+        """The areas of pixels in m², see `GeoBackend.pixel_areas`; None where they are unknown."""
+        if self.georeference is None or (backend := installed_geo_backend()) is None:
+            return None
+        return backend.pixel_areas(self.georeference, self.size_hw)
 
     def areas_m2(self, middles_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
         """Return areas in m², to nine digits, of N parts of the image; None where the image has no place on the earth.

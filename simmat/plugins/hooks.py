@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
+from simmat.specs import (
+    FoundationFamily,
+    FoundationSpec,
+    GeoBackendSpec,
+    ModelFormat,
+    ResultFormat,
+    TransferLayerSpec,
+    TunerSpec,
+)
 
 if TYPE_CHECKING:
     import click
@@ -74,6 +82,11 @@ def simmat_model_formats() -> Iterable[ModelFormat]:  # type: ignore[empty-body]
 @hookspec
 def simmat_result_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-body]
     """Return the file formats of results that a plugin can write."""
+
+
+@hookspec
+def simmat_geo_backends() -> Iterable[GeoBackendSpec]:  # type: ignore[empty-body]
+    """Return what reads maps: georeferences, map features, mosaics, rasters by URL. The first by name is used."""
 
 
 @hookspec

@@ -30,6 +30,7 @@ from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.specs import (
     FoundationFamily,
     FoundationSpec,
+    GeoBackendSpec,
     ModelFormat,
     ResultFormat,
     TransferLayerSpec,
@@ -51,6 +52,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_tuners": ("tuner", TunerSpec),
     "simmat_model_formats": ("model format", ModelFormat),
     "simmat_result_formats": ("result format", ResultFormat),
+    "simmat_geo_backends": ("geo backend", GeoBackendSpec),
     "simmat_commands": ("command", click.Command),
     "simmat_callbacks": ("callbacks", CallbackHook),
 }
@@ -66,6 +68,7 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "tuner": _SEPARATED,
     "model format": _HYPHENATED,
     "result format": _HYPHENATED,
+    "geo backend": _HYPHENATED,
     "command": (
         r"[a-z0-9]+(-[a-z0-9]+)*( [a-z0-9]+(-[a-z0-9]+)*)?",
         'lower case letters, digits and single hyphens, or two such words as in "data simulate"',

@@ -12,7 +12,15 @@ from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_na
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
-from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
+from simmat.specs import (
+    FoundationFamily,
+    FoundationSpec,
+    GeoBackendSpec,
+    ModelFormat,
+    ResultFormat,
+    TransferLayerSpec,
+    TunerSpec,
+)
 
 if TYPE_CHECKING:
     import click
@@ -28,6 +36,7 @@ Kind = Literal[
     "tuner",
     "model format",
     "result format",
+    "geo backend",
     "command",
     "callbacks",
 ]
@@ -57,6 +66,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "tuner": {},
     "model format": {"onnx": "simmat-plugin-export"},
     "result format": {},
+    "geo backend": {},
     "command": {
         "annotate": "simmat-plugin-annotate",
         "bench": "simmat-plugin-bench",
@@ -129,7 +139,7 @@ class CallbackHook:
 
 Item: TypeAlias = (
     "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | ResultFormat"
-    " | click.Command | CallbackHook"
+    " | GeoBackendSpec | click.Command | CallbackHook"
 )
 
 
@@ -226,6 +236,10 @@ class Registry:
     def result_format(self, name: str) -> ResultFormat:
         """Return a file format of results."""
         return cast(ResultFormat, self._get("result format", name))
+
+    def geo_backend(self, name: str) -> GeoBackendSpec:
+        """Return what reads maps."""
+        return cast(GeoBackendSpec, self._get("geo backend", name))
 
     def command(self, name: str) -> click.Command:
         """Return a command that a plugin adds."""

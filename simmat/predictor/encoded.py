@@ -21,8 +21,7 @@ from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
-from simmat.predictor.reading import ImageReader
-from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject

@@ -25,8 +25,7 @@ from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.encoded import EncodedImage, EncodedWindows
 from simmat.predictor.prediction import Choice, Prediction, check_choice, check_inside, check_mask_size
 from simmat.predictor.prompt_windows import prompt_in, prompt_windows, reaches_border
-from simmat.predictor.reading import ImageReader
-from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import ConfigError
 from simmat.foundation import MaskPrediction
-from simmat.predictor.reading import ImageReader
 from simmat.report.colour_maps import look_of
 from simmat.sensors.normalize import CLIP
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Prompt, SensorImage, Window
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject

@@ -34,9 +34,9 @@ from simmat.predictor.prediction import (
     of_one_kind,
     unlike_training,
 )
-from simmat.predictor.reading import Files, ImageReader, Inputs, LoadedImage
+from simmat.predictor.reading import Files, Inputs, LoadedImage
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import FloatArray, Prompt, SensorImage, Window, largest_whole
+from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window, largest_whole
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
@@ -205,9 +205,8 @@ class Predictor:
             SimMATError: as `set_image` raises it.
         """
         from simmat.predictor.large import LargeImage
-        from simmat.predictor.mosaic import open_mosaic
 
-        return LargeImage(self, open_mosaic(self.inputs, tiles, missing), tile=tile, overlap=overlap)
+        return LargeImage(self, self.inputs.mosaic(tiles, missing), tile=tile, overlap=overlap)
 
     def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> ImageReader:
         """Load an image, or open one that is too large for one look where its files can be read in parts.

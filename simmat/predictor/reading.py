@@ -6,40 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
-from simmat.errors import BundleError, ConfigError, DataError
-from simmat.io.files import url_of
-from simmat.io.images.georeference import read_georeference
-from simmat.predictor.remote import RemoteImage
+from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
+from simmat.geo import geo_backend, read_georeference
+from simmat.io.files import shown_url, url_of
+from simmat.io.images import read_image
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import Channel, Georeference, SensorImage, Window
-
-
-class ImageReader(Protocol):
-    """An image that is read in parts."""
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-
-    @property
-    def georeference(self) -> Georeference | None:
-        """Georeference of the whole image, where the file states it."""
-
-    @property
-    def origin(self) -> str:
-        """Source of the image, for messages."""
-
-    def read(self, window: Window) -> SensorImage:
-        """Read a part of the image."""
+from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
 
 
 class LoadedImage:
@@ -117,56 +97,83 @@ class Inputs:
             )
         return image
 
-    def reader(
-        self, image: Path | str | Files, missing: Sequence[str | int], most: int
-    ) -> LoadedImage | FileImage | RemoteImage:
+    def reader(self, image: Path | str | Files, missing: Sequence[str | int], most: int) -> ImageReader:
         """Load an image, or open one with a side of more than `most` pixels where its files can be read in parts."""
         names = self.missing_channels(missing)
         files = self._files_of(image, names)
         if any(map(url_of, files.values())):
-            remote = self._remote(files, names)[0]
+            remote = self._remote(files, names)
             large = max(remote.size_hw) > most
             return remote if large else LoadedImage(remote.read(Window(0, 0, *remote.size_hw)))
         size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= most:
             return LoadedImage(self._from_files(files, names))
-        return self._opened(files, size_hw, names)[0]
+        return self._opened(files, size_hw, names)
 
-    def file_image(
-        self, image: Path | str | Files, missing: Sequence[str | int]
-    ) -> tuple[FileImage | RemoteImage, tuple[Channel, ...]]:
-        """Open an image whose files can be read in parts, of any size; return it with its channels.
+    def mosaic(self, tiles: Sequence[Path | str | Files], missing: Sequence[str | int]) -> ImageReader:
+        """Open georeferenced files of one map as one image; see `Predictor.open_mosaic`.
 
         Raises:
-            ConfigError: the sensor cannot read parts of these files.
-            SimMATError: as `reader`.
+            DataError: some files cannot be read or do not fit together; the message names all of them.
         """
-        names = self.missing_channels(missing)
-        files = self._files_of(image, names)
+        backend, names = geo_backend("a mosaic"), self.missing_channels(missing)
+        opened: list[ImageReader] = []
+        problems: list[str] = []
+        for tile in tiles:
+            try:
+                files = self._files_of(tile, names)
+                reader = self._tile(files, names)
+                own, types = reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
+                if not opened:
+                    channels, stored = own, types
+                opened.append(reader)
+                if not same_channels(own, channels):
+                    raise DataError(f"{reader.origin}: has other channels than {opened[0].origin}")
+                if "" != types != stored and any(channel.unit == "count" for channel in own):
+                    raise DataError(
+                        f"{reader.origin}: stores its counts as {types}, {opened[0].origin} as {stored}, so they are "
+                        "probably on different scales; save both in one type, or give the unit of the files with "
+                        "--modality-option"
+                    )
+            except SimMATError as error:
+                problems.append(str(error))
+        if problems or not opened:
+            raise DataError(all_problems("a mosaic needs all its tiles:", problems or ["there are none"]))
+        return backend.open_mosaic(opened)
+
+    def _tile(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
+        """Open an image whose files can be read in parts, of any size."""
         if any(map(url_of, files.values())):
-            return self._remote(files, names)
+            return self._remote(files, missing)
         if (size_hw := self.adapter.window_size(files)) is None:
             file = next(iter(files.values()), None)
             raise ConfigError(
                 f"{file}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
             )
-        return self._opened(files, size_hw, names)
+        return self._opened(files, size_hw, missing)
 
-    def _remote(self, files: Mapping[str, Path], missing: frozenset[str]) -> tuple[RemoteImage, tuple[Channel, ...]]:
+    def _remote(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
+        (source, path), *others = files.items()
+        if others:
+            raise ConfigError(f"{shown_url(path)}: a sensor with several files is not read by URL; download them first")
+        backend = geo_backend(f"{shown_url(path)}: reading a URL")
+
+        def load(part: Path) -> SensorImage:
+            if (size_hw := self.adapter.window_size({source: part})) is None:
+                raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
+            return FileImage(self.adapter, {source: part}, size_hw, self.card, lacking).read(Window(0, 0, *size_hw))
+
         lacking = MissingChannels(self.channels, missing) if missing else None
-        remote = RemoteImage(self.adapter, files, self.card, lacking)
-        first = remote.read(Window(0, 0, 1, 1))
-        self.check_channels(first)
-        return remote, first.channels
+        remote = backend.open_url(str(url_of(path)), load)
+        self.check_channels(remote.read(Window(0, 0, 1, 1)))
+        return remote
 
-    def _opened(
-        self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]
-    ) -> tuple[FileImage, tuple[Channel, ...]]:
+    def _opened(self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]) -> FileImage:
         lacking = MissingChannels(self.channels, missing) if missing else None
         reader = FileImage(self.adapter, files, size_hw, self.card, lacking)
         first = reader.read(Window(0, 0, 1, 1))  # for its georeference
         self.check_channels(first)
-        return replace(reader, georeference=first.georeference or self._place_of(files)), first.channels
+        return replace(reader, georeference=first.georeference or self._place_of(files))
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
         """Return the names of the sensor's channels that an image lacks.
@@ -222,7 +229,7 @@ class Inputs:
 
     def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
         if any(map(url_of, files.values())):
-            remote = self._remote(files, missing)[0]
+            remote = self._remote(files, missing)
             return remote.read(Window(0, 0, *remote.size_hw))
         optional = self.optional_sources(missing)
         image = load_sample(
@@ -291,3 +298,9 @@ def range_of(channel: Channel) -> str:
     """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
     low, high = channel.valid_range or (-math.inf, math.inf)
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
+
+
+def _stored_types(files: Mapping[str, Path]) -> str:
+    """Return the types of the numbers in files of which parts can be read, such as "uint8"; "" for URLs."""
+    first = Window(0, 0, 1, 1)
+    return ", ".join(str(read_image(file, None, first).planes.dtype) for file in files.values() if not url_of(file))

@@ -21,7 +21,7 @@ from simmat.sensors.channel_selection import MissingChannels as MissingChannels
 from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
 from simmat.terminal import SLOW_S, say_if_slow
-from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
+from simmat.types import Channel, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.sensors.scene import Scene
@@ -270,24 +270,6 @@ class ModalityAdapter(ABC):
             ConfigError: this sensor's files cannot be written.
         """
         raise ConfigError(f"modality {self.name!r} cannot write files; write a plugin that defines save()")
-
-    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """Write a predicted mask as a georeferenced file; default: write nothing.
-
-        `simmat predict` calls it when the loaded image has a georeference.
-
-        Args:
-            mask: (H, W) of the original image.
-            georeference: georeference of the original image.
-            path: the file to write, without ending; the adapter adds that of its format.
-
-        Returns:
-            The file written, or None.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        return None
 
     def source_names(self) -> tuple[str, ...]:
         """The names of `sources`, reference first."""

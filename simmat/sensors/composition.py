@@ -12,7 +12,7 @@ import numpy as np
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, common_size
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
-from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
+from simmat.types import Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.sensors.scene import Scene
@@ -83,7 +83,6 @@ class SelectedChannels(ModalityAdapter):
     rotate = _of_base("rotate")
     simulate = _of_base("simulate")
     save = _of_base("save")
-    save_mask = _of_base("save_mask")
 
 
 class ComposedModality(ModalityAdapter):
@@ -204,11 +203,6 @@ class ComposedModality(ModalityAdapter):
         for index, (part, piece) in enumerate(self._pieces(image)):
             part.save(piece, self._files_of(index, files))
 
-    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """Write it by the first part that can; all share one pixel grid."""
-        written = (part.save_mask(mask, georeference, path) for part in self.parts)
-        return next((file for file in written if file is not None), None)
-
     def _files_of(self, index: int, files: Files) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}
 
@@ -287,7 +281,7 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     (origin, first), *others = placed
     pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
     for other_origin, other in others:
-        if not _same_crs(first.crs, other.crs):
+        if first.crs != other.crs and first.crs.startswith("EPSG:") and other.crs.startswith("EPSG:"):  # else spellings
             raise DataError(
                 f"{other_origin}: its coordinate system {other.crs} is not that of {origin}, {first.crs}; "
                 "all sources of a sample must share one pixel grid"
@@ -301,18 +295,3 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
                 "all sources of a sample must share one pixel grid"
             )
     return first
-
-
-def _same_crs(one: str, other: str) -> bool:
-    """Return whether two texts name one coordinate system; rasterio, where it is installed, compares spellings."""
-    if one == other:
-        return True
-    try:
-        from rasterio.crs import CRS
-        from rasterio.errors import CRSError
-    except ImportError:
-        return False
-    try:
-        return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
-    except CRSError:  # text that only one sensor uses
-        return False

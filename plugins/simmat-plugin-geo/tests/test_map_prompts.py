@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
+from rasterio import warp
+from simmat_plugin_geo.map_prompts import read_prompts, to_pixels
 
-from simmat.errors import ConfigError, DataError
-from simmat.io.map_prompts import box_to_pixels, read_prompt_features, to_pixels
-from simmat.types import Georeference
+from simmat.errors import DataError
+from simmat.predictor.reading import LoadedImage
+from simmat.types import Channel, Georeference, SensorImage
 
-pyogrio = pytest.importorskip("pyogrio")
-shapely = pytest.importorskip("shapely")
-warp = pytest.importorskip("rasterio.warp")
-
-SIZE = (100, 200)
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
+PLANE = SensorImage.from_planes(np.ones((1, 100, 200)), (Channel("a", "counts", "count"),), origin="scene.tif")
+SCENE = LoadedImage(replace(PLANE, georeference=PLACE))
+PHOTO = LoadedImage(replace(PLANE, origin="photo.png"))
 
 
 def degrees(x: float, y: float) -> tuple[float, float]:
@@ -37,16 +40,10 @@ def geojson(path: Path, *features: tuple[Any, dict[str, Any]], **members: Any) -
 
 
 def test_a_place_in_degrees_is_the_pixel_there() -> None:
-    """0, 0 is the centre of the top-left pixel, half a pixel inside the image's corner."""
+    """0, 0 is the corner of the image; the centre of its first pixel lies half a pixel inside."""
     places = [degrees(500_005, 5_299_995), degrees(500_125, 5_299_935)]
-    np.testing.assert_allclose(to_pixels(places, "EPSG:4326", PLACE), [(0, 0), (12, 6)], atol=1e-4)
-    np.testing.assert_allclose(to_pixels([(500_005, 5_299_995)], "EPSG:32632", PLACE), [(0, 0)], atol=1e-9)
-
-
-def test_a_box_covers_the_pixels_inside_its_corners() -> None:
-    """Edges of a box are edges of pixels; north is up, so its lower corner is the lower row."""
-    box = box_to_pixels((500_010, 5_299_960, 500_040, 5_299_980), "EPSG:32632", PLACE)
-    np.testing.assert_allclose(box, (1, 2, 4, 4))
+    np.testing.assert_allclose(to_pixels(places, "EPSG:4326", SCENE), [(0.5, 0.5), (12.5, 6.5)], atol=1e-4)
+    np.testing.assert_allclose(to_pixels([(500_005, 5_299_995)], "EPSG:32632", SCENE), [(0.5, 0.5)], atol=1e-9)
 
 
 @pytest.mark.parametrize("driver", ["GeoJSON", "GPKG"])
@@ -68,7 +65,7 @@ def test_features_in_another_coordinate_system_become_prompts(tmp_path: Path, dr
         crs="EPSG:4326",
         layer="prompts",
     )
-    prompts = read_prompt_features(path, None, PLACE, SIZE)
+    prompts = read_prompts(path, None, SCENE)
     assert list(prompts) == ["cow", "calf"]
     np.testing.assert_allclose(prompts["cow"].point_coords, [(12, 6), (20, 9)], atol=1e-3)
     assert prompts["cow"].box is None
@@ -79,16 +76,16 @@ def test_features_in_another_coordinate_system_become_prompts(tmp_path: Path, dr
 def test_a_stated_coordinate_system_counts_before_that_of_the_file(tmp_path: Path) -> None:
     """A GeoJSON without one means degrees to OGR, but many programs write metres."""
     path = geojson(tmp_path / "a.geojson", (shapely.Point(500_005, 5_299_995), {}))
-    prompts = read_prompt_features(path, "EPSG:32632", PLACE, SIZE)
+    prompts = read_prompts(path, "EPSG:32632", SCENE)
     np.testing.assert_allclose(prompts["1"].point_coords, [(0, 0)])
     with pytest.raises(DataError, match="longitude"):
-        read_prompt_features(path, None, PLACE, SIZE)
+        read_prompts(path, None, SCENE)
 
 
 def test_a_box_is_cut_at_the_border_of_the_image(tmp_path: Path) -> None:
     """A field goes on beyond the image."""
     path = geojson(tmp_path / "a.geojson", (shapely.box(499_000, 5_299_900, 500_100, 5_301_000), {}))
-    box = read_prompt_features(path, "EPSG:32632", PLACE, SIZE)["1"].box
+    box = read_prompts(path, "EPSG:32632", SCENE)["1"].box
     assert box is not None
     assert box.tolist() == [0, 0, 10, 10]
 
@@ -103,7 +100,7 @@ def test_all_features_that_are_not_prompts_are_named_at_once(tmp_path: Path) -> 
         (shapely.Point(500_005, 5_299_995), {"object": "good"}),
     )
     with pytest.raises(DataError) as raised:
-        read_prompt_features(path, "EPSG:32632", PLACE, SIZE, "scene.tif")
+        read_prompts(path, "EPSG:32632", SCENE)
     text = str(raised.value)
     assert all(part in text for part in ("scene.tif", "west", "south", "road", "LineString", "outside"))
     assert "good" not in text
@@ -112,27 +109,27 @@ def test_all_features_that_are_not_prompts_are_named_at_once(tmp_path: Path) -> 
 def test_an_image_without_a_place_takes_no_map_coordinates(tmp_path: Path) -> None:
     """Degrees must not be read as pixels."""
     with pytest.raises(DataError, match=r"photo\.png.*coordinate reference system"):
-        to_pixels([(8.5, 47.3)], "EPSG:4326", None, "photo.png")
+        to_pixels([(8.5, 47.3)], "EPSG:4326", PHOTO)
     path = geojson(tmp_path / "a.geojson", (shapely.Point(8.5, 47.3), {}))
     with pytest.raises(DataError, match=r"photo\.png.*coordinate reference system"):
-        read_prompt_features(path, None, None, SIZE, "photo.png")
+        read_prompts(path, None, PHOTO)
 
 
 def test_files_that_hold_no_prompts_are_refused(tmp_path: Path) -> None:
     """Empty, damaged and missing files have one plain message each."""
     with pytest.raises(DataError, match="no features"):
-        read_prompt_features(geojson(tmp_path / "a.geojson"), None, PLACE, SIZE)
+        read_prompts(geojson(tmp_path / "a.geojson"), None, SCENE)
     (tmp_path / "b.gpkg").write_bytes(b"SQLite format 3\0 damaged")
     with pytest.raises(DataError, match=r"b\.gpkg"):
-        read_prompt_features(tmp_path / "b.gpkg", None, PLACE, SIZE)
+        read_prompts(tmp_path / "b.gpkg", None, SCENE)
     with pytest.raises(DataError, match="no such file"):
-        read_prompt_features(tmp_path / "c.gpkg", None, PLACE, SIZE)
+        read_prompts(tmp_path / "c.gpkg", None, SCENE)
 
 
 def test_an_unknown_coordinate_system_is_reported() -> None:
-    """A wrong code is a wrong setting, not a wrong image."""
-    with pytest.raises(ConfigError, match="EPSG:99999"):
-        to_pixels([(1, 2)], "EPSG:99999", PLACE)
+    """The message has the code as it was given."""
+    with pytest.raises(DataError, match="EPSG:99999"):
+        to_pixels([(1, 2)], "EPSG:99999", SCENE)
 
 
 LINK = {"properties": {"href": "http://localhost/"}, "type": "link"}
@@ -157,7 +154,7 @@ def test_a_file_by_which_gdal_would_open_another_is_refused(tmp_path: Path, name
     """It knows formats that name files and servers, and coordinate systems at an address."""
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said):
-        read_prompt_features(tmp_path / name, None, PLACE, SIZE)
+        read_prompts(tmp_path / name, None, SCENE)
 
 
 def test_a_table_that_may_read_other_files_is_refused(tmp_path: Path) -> None:
@@ -170,11 +167,11 @@ def test_a_table_that_may_read_other_files_is_refused(tmp_path: Path) -> None:
         database.execute("INSERT INTO sqlite_master VALUES ('table', 'other', 'other', 0, ?)", [made])
         database.commit()
     with pytest.raises(DataError, match="VirtualShape"):
-        read_prompt_features(path, None, PLACE, SIZE)
+        read_prompts(path, None, SCENE)
 
 
 def test_addresses_in_properties_are_no_reason_to_refuse(tmp_path: Path) -> None:
     """A map links to pages."""
     names = {"type": "name", "properties": {"name": "EPSG:32632"}}
     path = geojson(tmp_path / "a.geojson", (shapely.Point(500_005, 5_299_995), LINK), crs=names)
-    assert list(read_prompt_features(path, None, PLACE, SIZE)) == ["1"]
+    assert list(read_prompts(path, None, SCENE)) == ["1"]

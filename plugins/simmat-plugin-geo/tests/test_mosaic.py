@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
 from runs import config, gray_set, registry
 
 import simmat
@@ -17,7 +19,6 @@ from simmat.errors import DataError
 from simmat.everything import EverythingSettings
 from simmat.types import Window
 
-rasterio = pytest.importorskip("rasterio")
 EAST, NORTH, PIXEL = 500_000, 6_000_000, 10
 
 
@@ -54,8 +55,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    """The built-in parts and maps alone."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
 
 
 def tiles(folder: Path, scene: np.ndarray[Any, Any]) -> list[Path]:
@@ -97,7 +98,6 @@ def test_what_no_tile_measured_is_not_valid(bundle: Path, tmp_path: Path, scene:
 
 def test_predict_writes_one_map_of_all_tiles(bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
     """One GeoTIFF and one GeoPackage, and nothing is done twice."""
-    pyogrio = pytest.importorskip("pyogrio")
     tiles(tmp_path / "tiles", scene)
     out = tmp_path / "out"
     call = ["predict", str(bundle), str(tmp_path / "tiles"), "--everything", "--semantic", "--mosaic", "--tile", "32"]

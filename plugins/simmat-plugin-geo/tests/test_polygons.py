@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
+import shapely
+from simmat_plugin_geo.vectors import Layer
 from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import contents_of, read_index
 from simmat.errors import ConfigError
-from simmat.io import vectors
 from simmat.sensors.builtin import Raster
 from simmat.types import Window
 
-rasterio = pytest.importorskip("rasterio")
-pyogrio = pytest.importorskip("pyogrio")
-shapely = pytest.importorskip("shapely")
-
-FIELDS = Path(__file__).parents[2] / "shared/data/s2-fields"
+FIELDS = Path(__file__).parents[4] / "shared/data/s2-fields"
 UTM, EAST, NORTH, PIXEL = "EPSG:32632", 500_000, 6_000_000, 10
 ENDINGS = (".gpkg", ".geojson", ".shp")
 Box = tuple[int, int, int, int]
@@ -267,14 +266,6 @@ def test_two_layers_are_refused(tmp_path: Path) -> None:
     assert "'map', 'b'" in faults(opened(tmp_path))
 
 
-def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come with an extra."""
-    one_raster(tmp_path)
-    monkeypatch.setattr(vectors, "find_spec", lambda name: None if name == "pyogrio" else name)
-    with pytest.raises(ConfigError, match=r"needs pyogrio.*pip install .simmat\[geo\]"):
-        opened(tmp_path)
-
-
 def test_a_change_beside_a_shapefile_counts(tmp_path: Path) -> None:
     """The classes are in the .dbf, the coordinate system in the .prj."""
     root = one_raster(tmp_path, ".shp")
@@ -293,11 +284,9 @@ def test_a_change_beside_a_shapefile_counts(tmp_path: Path) -> None:
 def test_polygons_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may hold a million polygons, and there are many windows."""
     dataset = opened(one_raster(tmp_path))
-    calls: list[Path] = []
-    monkeypatch.setattr(
-        "simmat.data.formats.polygons.read_polygons",
-        lambda path, attribute: calls.append(path) or vectors.read_polygons(path, attribute),
-    )
+    calls: list[str] = []
+    read = Layer.read
+    monkeypatch.setattr(Layer, "read", lambda layer, field: calls.append(layer.name) or read(layer, field))
     for sample in dataset.samples:
         dataset.label(sample)
     assert len(calls) == 1

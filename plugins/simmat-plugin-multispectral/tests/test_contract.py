@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 from simmat_plugin_multispectral.adapter import MODALITIES
-from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing import ModalityContract, PackageContract

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 from simmat_plugin_multispectral.adapter import (
     Landsat8,
     Multispectral,
@@ -16,7 +17,6 @@ from simmat_plugin_multispectral.adapter import (
     Sentinel2,
     Sentinel2Options,
 )
-from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.errors import ConfigError, DataError

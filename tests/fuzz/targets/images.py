@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from simmat.io.images.georeference import read_georeference
 
 from fuzz.targets.case import Case, Place, Target
 from simmat.data.card import make_card
 from simmat.data.instances import label_from_mask, read_mask
 from simmat.errors import SimMATError
 from simmat.io.images import image_size, read_image
-from simmat.io.images.georeference import read_georeference
 from simmat.types import Window
 
 _LARGEST_LABEL = 2**53

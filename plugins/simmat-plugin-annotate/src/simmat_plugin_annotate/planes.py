@@ -18,8 +18,8 @@ from PIL import Image
 
 from simmat.data.card import DataCard
 from simmat.errors import DataError, OutputError
+from simmat.geo import read_georeference
 from simmat.io.files import atomic_write_bytes
-from simmat.io.images.georeference import read_georeference
 from simmat.report.display import display_rgb
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import atomic_path
 from simmat.io.images import StatedNodata, check_size, check_window, stated_valid
-from simmat.io.images.georeference import georeference_of, open_geotiff, placed, quiet
 from simmat.io.images.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window
+from simmat_plugin_geo.georeference import georeference_of, open_geotiff, profile_of, quiet
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
 _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
@@ -218,7 +218,7 @@ def write_geotiff(
     count, height, width = planes.shape
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": planes.dtype.name, "compress": "deflate", "nodata": nodata}
     profile["photometric"] = "minisblack"  # else GDAL calls the fourth of four 8-bit bands alpha
-    profile |= placed(georeference)
+    profile |= profile_of(georeference)
     with (
         atomic_path(path) as temporary,
         quiet(),

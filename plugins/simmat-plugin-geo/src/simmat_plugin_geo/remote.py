@@ -5,23 +5,22 @@ Only what a person named is asked for: no file beside it, and nothing that a fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from simmat.data.card import DataCard
-from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import shown_url, url_of
-from simmat.io.images import check_size
-from simmat.io.images.georeference import check_overviews, georeference_of, placed, quiet
-from simmat.io.vectors import require_geo
-from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
-from simmat.types import SensorImage, Window
+import rasterio
+from rasterio.enums import MaskFlags
 
-_OPENERS = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+from simmat.errors import DataError, SimMATError
+from simmat.io.images import check_size
+from simmat.types import SensorImage, Window
+from simmat_plugin_geo.georeference import check_overviews, georeference_of, profile_of, quiet
+
+_PREFIXES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
 _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no .msk, .ovr or .aux.xml
     "GDAL_HTTP_CONNECTTIMEOUT": 15,
@@ -31,47 +30,38 @@ _OPTIONS = {
 
 
 class RemoteImage:
-    """A raster on a server, an image that is read in parts."""
+    """A raster on a server, an image that is read in parts.
 
-    def __init__(self, adapter: ModalityAdapter, files: Mapping[str, Path], card: DataCard, missing: Missing) -> None:
-        """Open it.
+    Args:
+        url: of a GeoTIFF.
+        load: reads a local copy of a part as the sensor does.
 
-        Raises:
-            ConfigError: the sensor has several files or cannot read parts of a TIFF, or rasterio is not installed.
-            DataError: the server does not answer, or the file is no TIFF.
-        """
-        (self._source, path), *others = files.items()
-        self.origin = shown_url(path)
-        if others:
-            raise ConfigError(
-                f"{self.origin}: a sensor with several files is not read by URL; download the files first"
-            )
-        require_geo(f"{self.origin}: reading a URL", "rasterio")
-        scheme, _, rest = (url_of(path) or "").partition("://")
-        self._name = _OPENERS[scheme] + rest
-        self._adapter, self._card, self._missing = adapter, card, missing
+    Raises:
+        DataError: the server does not answer, or the file is no TIFF.
+    """
+
+    def __init__(self, url: str, load: Callable[[Path], SensorImage]) -> None:
+        scheme, _, rest = url.partition("://")
+        self._name = _PREFIXES[scheme] + rest
+        self._load = load
+        self.origin = url.partition("?")[0]  # a query may hold a secret
         with self._opened() as file:
             self.size_hw = int(file.height), int(file.width)
             self.georeference = georeference_of(file)
 
-    def read(self, window: Window, step: int = 1) -> SensorImage:
-        """Read a part of the image: it is copied to a temporary file, which the sensor reads.
+    def read(self, window: Window) -> SensorImage:
+        """Read a part of the image: it is copied to a temporary file, which the sensor reads."""
+        return self.read_overview(window, 1)
 
-        `step` above 1 reads every step-th pixel, of an overview where the file has one.
-        """
+    def read_overview(self, window: Window, step: int) -> SensorImage:
+        """Read every step-th pixel, of an overview where the file has one."""
         size_hw = -(-window.size_hw[0] // step), -(-window.size_hw[1] // step)
         with TemporaryDirectory(prefix="simmat-") as folder:
             part = Path(folder) / "part.tif"
             with self._opened() as file:
                 _copy(file, window, part, size_hw)
-            files = {self._source: part}
-            if self._adapter.window_size(files) is None:
-                raise ConfigError(
-                    f"{self.origin}: modality {self._adapter.name!r} needs whole files; download it first"
-                )
-            nodata, whole = self._card.stated_nodata(files), Window(0, 0, *size_hw)
             try:
-                image = load_sample(self._adapter, files, nodata=nodata, missing=self._missing, window=whole)
+                image = self._load(part)
             except SimMATError as error:
                 raise type(error)(str(error).replace(str(part), self.origin)) from error
         place = self.georeference
@@ -79,8 +69,6 @@ class RemoteImage:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        import rasterio
-
         try:
             with quiet(), rasterio.Env(**_OPTIONS), rasterio.open(self._name, driver="GTiff") as file:
                 check_overviews(file, self.origin)
@@ -97,9 +85,6 @@ class RemoteImage:
 
 def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> None:
     """Write a window of an open dataset, in (height, width) pixels, as a GeoTIFF that says the same of its bands."""
-    import rasterio
-    from rasterio.enums import MaskFlags
-
     (height, width), part = size_hw, rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1])
     check_size(path, height, width, file.count)
     roles = [role.name for role in file.colorinterp]
@@ -112,7 +97,7 @@ def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> No
         "dtype": file.dtypes[0],
         "nodata": file.nodata,
         "photometric": "rgb" if roles[:3] == ["red", "green", "blue"] else "minisblack",
-        **placed(None if place is None else place.shifted(window.y0, window.x0)),
+        **profile_of(place and place.shifted(window.y0, window.x0)),
     }
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as copy:
         copy.colorinterp = file.colorinterp

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from simmat_plugin_geo.geotiff import BandTags, GeoTiff, geotiff_size, read_geotiff, write_geotiff
 
 from simmat import (
     Channel,
@@ -26,9 +27,8 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import ConfigError, DataError
-from simmat.io.images.georeference import write_mask
 from simmat.sensors.channel_selection import pick_channels
-from simmat.types import BoolArray, FloatArray, Georeference
+from simmat.types import FloatArray
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
     SENTINEL2,
@@ -37,7 +37,6 @@ from simmat_plugin_multispectral.bands import (
     bands_of_file,
     bands_of_satellite,
 )
-from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, geotiff_size, read_geotiff, write_geotiff
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
@@ -198,10 +197,6 @@ class Multispectral(WindowedAdapter):
             tags = [BandTags(tag.description, tag.unit, tags=tag.tags) for tag in tags]
             planes, nodata = np.where(image.valid, image.data, np.float32(np.nan)), float("nan")
         write_geotiff(Path(files["multispectral"]), planes, bands=tags, nodata=nodata, georeference=image.georeference)
-
-    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
-        """Write `path`.tif: one 8-bit band, 1 in the mask and 0 outside, with the image's coordinate system."""
-        return write_mask(mask, georeference, path)
 
 
 class Sentinel2Options(ModalityOptions):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simmat_plugin_geo.geotiff import BandTags, is_count
+
 from simmat.errors import DataError
-from simmat_plugin_multispectral.geotiff import BandTags, is_count
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not after a letter: "B8" is a band number

@@ -25,6 +25,7 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import DataError
+from simmat.geo import read_georeference
 from simmat.io.images import (
     ImageFile,
     read_image,
@@ -34,8 +35,7 @@ from simmat.io.images import (
     require_unscaled,
     write_image,
 )
-from simmat.io.images.georeference import read_georeference, write_mask
-from simmat.types import BoolArray, FloatArray, Georeference
+from simmat.types import BoolArray, FloatArray
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
@@ -133,9 +133,10 @@ class Sar(WindowedAdapter):
         channels = channels_of(self.planes[: len(planes)], self.scale, unit)
         require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
-        loaded = SensorImage.from_planes(
-            planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path, window)
-        )
+        place = read_georeference(image.path)
+        if place is not None and window is not None:
+            place = place.shifted(window.y0, window.x0)
+        loaded = SensorImage.from_planes(planes, channels, valid=measured, origin=str(image.path), georeference=place)
         _check_scale(loaded, planes, measured, self.scale, whole=window is None)
         if self.options.filter == "lee":
             loaded = self._smoothed(loaded)
@@ -188,10 +189,6 @@ class Sar(WindowedAdapter):
             planes = np.repeat(planes, 3, axis=0)
         for source, part in zip(self.sources, np.split(planes, len(self.sources)), strict=True):
             write_image(files[source.name], part)
-
-    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
-        """Write `path`.tif: one 8-bit band, 1 in the mask and 0 outside, with the image's coordinate system."""
-        return write_mask(mask, georeference, path)
 
     def _planes(self, image: ImageFile) -> FloatArray:
         planes, count = image.planes, len(image.planes)
