@@ -359,16 +359,9 @@ def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path, other: st
         load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]), "sentinel2")
 
 
-def test_the_place_on_the_earth_comes_along_and_goes_with_the_mask(tmp_path: Path) -> None:
+def test_the_place_on_the_earth_comes_along(tmp_path: Path) -> None:
     """A mask without coordinates is of no use in a GIS."""
-    image = load(write(tmp_path / "a.tif", georeference=PLACE))
-    assert image.georeference == PLACE
-    written = ADAPTERS["multispectral"].save_mask(image.data[0] > 1500, PLACE, tmp_path / "a_mask")
-    assert written == tmp_path / "a_mask.tif"
-    with rasterio.open(written) as file:
-        assert file.crs.to_epsg() == 32632
-        assert tuple(file.transform)[:6] == PLACE.transform
-        assert file.read(1).tolist() == [[0, 1], [1, 0]]
+    assert load(write(tmp_path / "a.tif", georeference=PLACE)).georeference == PLACE
 
 
 def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:

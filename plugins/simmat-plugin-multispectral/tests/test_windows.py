@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from simmat_plugin_multispectral import geotiff
+from simmat_plugin_geo import geotiff
 from simmat_plugin_multispectral.adapter import Landsat8, Multispectral, MultispectralOptions
 
 from simmat import SensorImage, Window

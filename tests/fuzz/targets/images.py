@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from simmat.io.images.georeference import read_georeference
 
 from fuzz.targets.case import Case, Place, Target
 from simmat.data.card import make_card
 from simmat.data.instances import label_from_mask, read_mask
 from simmat.errors import SimMATError
+from simmat.geo import read_georeference
 from simmat.io.images import image_size, read_image
 from simmat.types import Window
 
@@ -97,5 +97,5 @@ IMAGE_TARGETS = (
     Target("npy", _of(".npy")),
     Target("window", _window),
     Target("mask", _mask),
-    Target("georeference", _georeference, needs=("rasterio",)),
+    Target("georeference", _georeference, needs=("simmat_plugin_geo",)),
 )
