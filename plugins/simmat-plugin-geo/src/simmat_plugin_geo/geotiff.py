@@ -27,8 +27,8 @@ _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?da
 _OPAQUE = (0, 1, 255, 32767, 65535)  # transparent, and the full scales of floats and of 8, 15 and 16 bits
 _CACHE_BYTES = 320 * 2**20  # decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
-_MOST_NOTES = 2**24
-_MOST_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
+_MAX_NOTES = 2**24
+_MAX_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +90,39 @@ def read_geotiff(
     """
     from rasterio.enums import MaskFlags
 
-    try:
-        with _opened(path, window) as file:
-            kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role.name != "alpha"]
-            bands = tuple(_tags(file, index) for index in kept)
-            picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
-            part = None
-            if window is not None:
-                check_window(path, window, file.shape)
-                check_size(path, *window.size_hw, len(picked))
-                part = ((window.y0, window.y1), (window.x0, window.x1))
-            numbers = [kept[index] for index in picked]
-            stored = file.read(numbers, window=part)  # (P, H, W)
-            valid = np.ones(stored.shape, np.bool_)
-            if any(MaskFlags.all_valid not in file.mask_flag_enums[number - 1] for number in numbers):
-                valid = file.read_masks(numbers, window=part) > 0  # GDAL caches masks as well
-            for plane, good, number in zip(stored, valid, numbers, strict=True):
-                if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask comes from only one of mask,
-                    good &= plane != missing  # nodata and alpha
-            for alpha in set(file.indexes) - set(kept):
-                opacity = file.read(alpha, window=part)
-                _check_alpha(path, file, alpha, opacity if window is None else None)
-                valid &= opacity > 0
-            place = georeference_of(file)
-    except SimMATError:
-        raise
-    except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
+    with _opened(path, window) as file:
+        kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role.name != "alpha"]
+        bands = tuple(_tags(file, index) for index in kept)
+        picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
+        part = None
+        if window is not None:
+            check_window(path, window, file.shape)
+            check_size(path, *window.size_hw, len(picked))
+            part = ((window.y0, window.y1), (window.x0, window.x1))
+        numbers = [kept[index] for index in picked]
+        stored = file.read(numbers, window=part)  # (P, H, W)
+        valid = np.ones(stored.shape, np.bool_)
+        if any(MaskFlags.all_valid not in file.mask_flag_enums[number - 1] for number in numbers):
+            valid = file.read_masks(numbers, window=part) > 0  # GDAL caches masks as well
+        for plane, good, number in zip(stored, valid, numbers, strict=True):
+            if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask comes from only one of mask,
+                good &= plane != missing  # nodata and alpha
+        for alpha in set(file.indexes) - set(kept):
+            opacity = file.read(alpha, window=part)
+            _check_alpha(path, file, alpha, opacity if window is None else None)
+            valid &= opacity > 0
+        place = georeference_of(file)
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
         raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
     if window is not None and place is not None:
         place = place.shifted(window.y0, window.x0)
     if len(picked) < len(bands):
-        stored, valid = (_spread(values, picked, len(bands)) for values in (stored, valid))
+        stored, valid = (_among_all(values, picked, len(bands)) for values in (stored, valid))
     stated = stated_valid(path, stored, nodata)
     return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
 
 
-def _spread(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
+def _among_all(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
     """Return (count, H, W) with the planes of `values` at the indices `picked`, and zeros elsewhere."""
     whole = np.zeros((count, *values.shape[1:]), values.dtype)
     whole[picked] = values
@@ -140,14 +135,9 @@ def geotiff_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_geotiff`, as far as the tags show it.
     """
-    try:
-        with _opened(path, Window(0, 0, 1, 1)) as file:
-            height, width = file.shape
-            return int(height), int(width)
-    except SimMATError:
-        raise
-    except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
+    with _opened(path, Window(0, 0, 1, 1)) as file:
+        height, width = file.shape
+        return int(height), int(width)
 
 
 @contextmanager
@@ -158,12 +148,17 @@ def _opened(path: Path, window: Window | None) -> Iterator[Any]:
     """
     import rasterio
 
-    if window is None:
-        with quiet(), _checked(path, whole=True) as file:
-            yield file
-        return
-    with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        yield _remembered(path, file_state(path), os.getpid(), get_ident())
+    try:
+        if window is None:
+            with quiet(), _checked(path, whole=True) as file:
+                yield file
+        else:
+            with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+                yield _remembered(path, file_state(path), os.getpid(), get_ident())
+    except SimMATError:
+        raise
+    except Exception as error:  # GDAL's own errors are of no public class
+        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
 
 
 @lru_cache(maxsize=4)
@@ -192,7 +187,7 @@ def _check_beside(path: Path) -> None:
     said = "a mask" if mask.exists() else ""
     if not said and notes.is_file():
         with notes.open("rb") as stream:
-            said = ", ".join(sorted({name.decode() for name in _CHANGING.findall(stream.read(_MOST_NOTES))}))
+            said = ", ".join(sorted({name.decode() for name in _CHANGING.findall(stream.read(_MAX_NOTES))}))
     if said:
         raise DataError(
             f"{path}: {(mask if mask.exists() else notes).name} beside it holds {said}, which is not read. Put it into "
@@ -261,7 +256,7 @@ def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | 
         return
     elif said.description and not is_count(said.description, index):
         why = f"is described as {said.description!r}"
-    elif partial > _MOST_PARTIAL:
+    elif partial > _MAX_PARTIAL:
         why = f"has values other than 0 and full scale at {partial:.0%} of the pixels"
     else:
         return
