@@ -22,6 +22,7 @@ from simmat.data.instances import Label, check_equal_size, label_from_mask, make
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import PolygonLabels, geo_backend
+from simmat.io.files import url_advice
 from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
 from simmat.sensors.normalize import describe
@@ -252,7 +253,7 @@ def open_dataset(
     """
     folder = Path(root)
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        what = "is a file, not a folder" if folder.exists() else f"no such folder{url_advice(folder)}"
         raise DataError(f"{folder}: {what}; a data set is a folder with images/ and masks/")
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():

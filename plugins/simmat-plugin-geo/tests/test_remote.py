@@ -17,7 +17,7 @@ from runs import registry
 
 import simmat
 from simmat.cli import run
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
 from simmat.io.files import require_file, shown_url, stem_of, url_of
 from simmat.model_spec import DenseSpec
 from simmat.types import Window
@@ -117,8 +117,21 @@ def test_a_url_without_a_raster_is_refused(bundle: Path, server: str, tmp_path: 
     for name in ("none.tif", "page.tif"):
         with pytest.raises(DataError, match=f"{server}/{name}.*download"):
             model.open_image(f"{server}/{name}")
-    with pytest.raises(DataError, match=r"https://host/a\.tif.*download the file first"):
+    with pytest.raises(DataError, match=r"https://host/a\.tif.*download others first"):
         require_file(Path("https://host/a.tif"))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a.tif", "HTTPS://host/set", "sftp://host/run"])
+def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str) -> None:
+    """For an image, a data set and a bundle the message says what is read by URL."""
+    calls = (
+        lambda: simmat.load(url, device="cpu", registry=registry()),
+        lambda: simmat.open_dataset(url, "raster"),
+        lambda: require_file(Path(url)),
+    )
+    for call in calls:
+        with pytest.raises(SimMATError, match=r"no such .*GeoTIFF.* download"):
+            call()
 
 
 def test_a_file_in_a_folder_named_like_a_url_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +149,8 @@ def test_a_file_in_a_folder_named_like_a_url_is_a_file(tmp_path: Path, monkeypat
         ("https://host/a/b.tif?x=1", "https://host/a/b.tif?x=1", "b"),
         ("/vsicurl/http://host/b.tif", "http://host/b.tif", "b"),
         ("s3://bucket/b.tif", "s3://bucket/b.tif", "b"),
+        ("HTTPS://Host/B.tif", "https://Host/B.tif", "B"),
+        ("ftp://host/b.tif", None, "b"),
         ("images/http.tif", None, "http"),
     ],
 )

@@ -13,6 +13,7 @@ from simmat.io.files.inputs import (
     require_file,
     shown_url,
     stem_of,
+    url_advice,
     url_of,
 )
 from simmat.io.files.single import (
@@ -51,6 +52,7 @@ __all__ = [
     "shown_url",
     "staged_files",
     "stem_of",
+    "url_advice",
     "url_of",
     "with_home",
     "write_rows",

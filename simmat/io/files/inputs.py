@@ -21,16 +21,30 @@ MAX_DEPTH = 64
 """Deepest allowed nesting of json values."""
 _INT_RANGE = (-(2**63), 2**64 - 1)
 """Allowed integers in json: 64 bits, signed or unsigned."""
-_URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)")
+_URL = re.compile(r"(?:/vsicurl/)?([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE)
+_URL_SCHEMES = ("http", "https", "s3", "gs")
+"""Schemes of the URLs that are read."""
 
 
 def url_of(path: Path) -> str | None:
-    """Return the URL that a path stands for, which made one slash of two; None for a path of this machine.
+    """Return the URL to read that a path stands for, which made one slash of two; None for other paths.
 
     A stranger's folder may hold a folder "https:", and its files are no URL.
     """
     match = _URL.fullmatch(str(path))
-    return f"{match[1]}://{match[2]}" if match and not path.exists() else None
+    if match is None or match[1].lower() not in _URL_SCHEMES or path.exists():
+        return None
+    return f"{match[1].lower()}://{match[2]}"
+
+
+def url_advice(path: Path) -> str:
+    """Return what to do about a path that does not exist and is a URL, with "; " before it; "" for others."""
+    if _URL.fullmatch(str(path)) is None:
+        return ""
+    return (
+        f"; only GeoTIFFs that `simmat predict` or `Predictor` segments are read by URL ({', '.join(_URL_SCHEMES)}), "
+        "download others first"
+    )
 
 
 def shown_url(path: Path) -> str:
@@ -60,9 +74,8 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        if url_of(path):
-            hint = "only `simmat predict` and `Predictor` read a URL, of a GeoTIFF; download the file first"
-        raise error(f"{shown_url(path)}: no such file" + (f"; {hint}" if hint else "")) from None
+        advice = url_advice(path) or (f"; {hint}" if hint else "")
+        raise error(f"{shown_url(path)}: no such file{advice}") from None
     except (OSError, ValueError) as cause:
         raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
     if stat.S_ISDIR(mode):
