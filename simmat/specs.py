@@ -125,8 +125,6 @@ class ResultFormat:
         auto: where `--format auto` writes it: "objects", "classes", "georeferenced objects", "georeferenced classes".
         replaces: name of the format that auto leaves out where it writes this one.
         needs_georeference: whether an image must have a place on a map.
-        requires: importable names of the libraries that it needs.
-        install: what pip installs them with; by default the libraries.
         check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and
             `georeference` of an image, raises DataError if the format cannot hold it.
         one_file: True for one file for all images of a call, with the first of `endings` as its name. `write` is called
@@ -142,8 +140,6 @@ class ResultFormat:
     auto: tuple[str, ...] = ()
     replaces: str = ""
     needs_georeference: bool = False
-    requires: tuple[str, ...] = ()
-    install: str = ""
     check: str = ""
     one_file: bool = False
     api_version: int = API_VERSION

@@ -192,7 +192,7 @@ def test_a_stopped_raster_continues_with_the_next_window(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of windows must not be lost."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, out = _scene(tmp_path / "large.tif"), tmp_path / "out"
     call = ["predict", str(bundle), str(file), "--semantic", "--everything", "--format", "labels,coco"]
     whole = tmp_path / "whole"
@@ -227,7 +227,7 @@ def test_windows_without_a_measurement_are_skipped_and_counted(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Scenes have wide borders of nodata, which hold nothing to find."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     planes = np.random.default_rng(0).random((1, 150, 180)).astype(np.float32) * 100
     planes[:, :, :100] = np.nan
     write_image(tmp_path / "border.tif", planes)
@@ -265,8 +265,8 @@ def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """People of a GIS know places, not pixels."""
-    pytest.importorskip("rasterio")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    pytest.importorskip("simmat_plugin_geo")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
     call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     assert run_command([*call, "--point", f"{longitude},{latitude}", "--out", str(tmp_path / "out")]) == 0
@@ -295,8 +295,8 @@ def test_prompts_from_a_file_of_places_are_written_together(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Objects marked in a GIS belong to one scene."""
-    pytest.importorskip("rasterio")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    pytest.importorskip("simmat_plugin_geo")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
     call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     features = {
@@ -321,8 +321,8 @@ def test_map_coordinates_need_an_image_with_a_place(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Otherwise longitude and latitude would be pixels."""
-    pytest.importorskip("rasterio")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    pytest.importorskip("simmat_plugin_geo")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file = _scene(tmp_path / "scene.tif")
     call = ["predict", str(bundle), str(file), "--crs", "EPSG:4326", "--point", "9,50", "--out", str(tmp_path / "out")]
     assert run_command([*call, "--device", "cpu"]) == 2
@@ -334,7 +334,7 @@ def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """5,000 images take hours, and one of them is damaged."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for name in "ac":
@@ -376,7 +376,7 @@ def test_contradicting_options_are_refused_before_any_work(
     named: str,
 ) -> None:
     """An hour later is too late to learn of it."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file = _scene(tmp_path / "scene.tif", (40, 60))
     assert run_command(["predict", str(bundle), str(file), *options, "--out", str(tmp_path / "out")]) == 2
     assert named in capsys.readouterr().err

@@ -29,8 +29,7 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("ipykernel")
     need_plugins(*PLUGINS.get(notebook.stem, ("lite",)))
     if notebook.stem == "satellite":
-        pytest.importorskip("rasterio")
-        pytest.importorskip("pyogrio")
+        pytest.importorskip("simmat_plugin_geo")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the tests' own; a kernel chooses inline
     document = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(

@@ -25,8 +25,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    """The built-in parts and maps alone."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
 
 
 def _images(folder: Path, *names: str) -> Path:
@@ -87,8 +87,7 @@ def test_files_of_others_are_refused_before_any_work(
     (out / theirs).write_text('{"images": [], "written": ["a_objects.png"]}')
     formats = "labels,coco" if theirs != "a_objects.geojson" else "geojson"
     if theirs == "a_objects.geojson":
-        pytest.importorskip("rasterio")
-        pytest.importorskip("shapely")
+        pytest.importorskip("simmat_plugin_geo")
     assert _find(bundle, images, out, "--everything", "--semantic", "--format", formats) == 2
     assert str(out / theirs) in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [theirs]

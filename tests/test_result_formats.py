@@ -21,14 +21,6 @@ def test_formats_are_checked_before_any_work(names: list[str], kind: ResultKind,
         choose_formats(names, [kind], load_plugins())
 
 
-def test_missing_libraries_are_named_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command to install them is all a user needs."""
-    monkeypatch.setattr("simmat.inference.formats.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"gpkg.*pyogrio, rasterio, shapely.*simmat\[geo\]"):
-        choose_formats(["labels", "gpkg"], ["objects"], load_plugins())
-    assert [one.name for one in formats_for(objects_result((9, 9), place=PLACE), ["auto"])] == ["labels", "overlay"]
-
-
 @pytest.mark.parametrize(
     ("names", "placed", "expected"),
     [
@@ -40,7 +32,7 @@ def test_missing_libraries_are_named_before_any_work(monkeypatch: pytest.MonkeyP
 )
 def test_auto_are_the_formats_that_suit_the_image(names: list[str], placed: bool, expected: list[str]) -> None:
     """COCO, one file for all images, is not among the files of one."""
-    pytest.importorskip("rasterio")
+    pytest.importorskip("simmat_plugin_geo")
     assert [one.name for one in formats_for(objects_result((9, 9), place=PLACE if placed else None), names)] == expected
 
 

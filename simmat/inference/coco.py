@@ -16,7 +16,7 @@ from simmat.io.files import atomic_write_json
 
 if TYPE_CHECKING:
     from simmat.data.instances import Instance
-    from simmat.predictor.reading import ImageReader
+    from simmat.types import ImageReader
 
 MAX_PIXELS = 2**32
 """Pixels of an image that COCO's run lengths cannot count any more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from simmat.plugins.registry import Registry
 from simmat.specs import ResultFormat, ResultKind, resolve
 
 if TYPE_CHECKING:
-    from simmat.predictor.reading import ImageReader
+    from simmat.types import ImageReader
 
 AUTO = "auto"
 """Stands for the formats that suit an image."""
@@ -78,8 +77,8 @@ def choose_formats(names: Sequence[str], kinds: Collection[ResultKind], registry
         kinds: what is looked for in the images.
 
     Raises:
-        ConfigError: no format is named, a format is unknown or can hold nothing of what is looked for, or a library
-            that it needs is not installed.
+        ConfigError: no format is named, or one can hold nothing of what is looked for.
+        UnknownNameError: no installed package brings a format.
     """
     known = registry.names("result format")
     if not names:
@@ -91,12 +90,9 @@ def choose_formats(names: Sequence[str], kinds: Collection[ResultKind], registry
             raise ConfigError(
                 f"format {one.name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
             )
-        if lacking := _missing_libraries(one):
-            cure = one.install or " ".join(lacking)
-            raise ConfigError(f"format {one.name} needs {', '.join(lacking)}, not installed here: pip install '{cure}'")
     every = map(registry.result_format, known) if AUTO in names else ()
     automatic = [one for one in every if one.auto and not set(kinds).isdisjoint(one.kinds)]
-    return ChosenFormats(named, _in_order(one for one in automatic if not _missing_libraries(one)))
+    return ChosenFormats(named, _in_order(automatic))
 
 
 def write_result(result: ImageResult, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
@@ -134,10 +130,6 @@ def _can_hold(one: ResultFormat, image: ImageReader) -> bool:
     except DataError:
         return False
     return True
-
-
-def _missing_libraries(one: ResultFormat) -> list[str]:
-    return [name for name in one.requires if find_spec(name) is None]
 
 
 def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:

@@ -153,7 +153,6 @@ TINY = FoundationSpec(
 
 
 _EVERYWHERE = ("objects", "classes")
-_ON_MAPS = ("georeferenced objects", "georeferenced classes")
 RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ResultFormat(
         "labels",
@@ -174,35 +173,6 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ),
     ResultFormat(
         "overlay", "a picture to look at", "simmat.inference.overlay:write_overlay", ("_overlay.png",), auto=_EVERYWHERE
-    ),
-    ResultFormat(
-        "geojson",
-        "outlines in map coordinates as GeoJSON",
-        "simmat.inference.vectors:write_geojson",
-        ("_{kind}.geojson",),
-        requires=("rasterio", "shapely"),
-        install="simmat[geo]",
-        check="simmat.inference.vectors:check_crs",
-    ),
-    ResultFormat(
-        "gpkg",
-        "outlines in map coordinates as GeoPackage",
-        "simmat.inference.vectors:write_geopackage",
-        (".gpkg",),
-        auto=("georeferenced objects",),
-        requires=("pyogrio", "rasterio", "shapely"),
-        install="simmat[geo]",
-    ),
-    ResultFormat(
-        "geotiff",
-        "instance ids or label values as cloud optimized GeoTIFF",
-        "simmat.inference.geotiff:write_geotiff",
-        ("_{kind}.tif",),
-        auto=_ON_MAPS,
-        replaces="labels",
-        needs_georeference=True,
-        requires=("rasterio",),
-        install="simmat[geo]",
     ),
 )
 

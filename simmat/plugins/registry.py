@@ -301,6 +301,8 @@ class Registry:
             hints.append(f"A plugin brings it: pip install {package}")
         elif kind == "modality":
             hints.append("Others: pip install simmat-plugin-<name>, or describe yours in a sensor.toml")
+        if kind == "result format" and not self.names("geo backend"):
+            hints.append("GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo")
         if failed := [report.name for report in self.reports if report.error]:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
         if off := [report.name for report in self.reports if report.off]:

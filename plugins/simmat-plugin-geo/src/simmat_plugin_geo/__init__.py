@@ -5,10 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simmat import hookimpl
-from simmat.specs import GeoBackendSpec
+from simmat.specs import GeoBackendSpec, ResultFormat
 
 
 @hookimpl
 def simmat_geo_backends() -> Iterable[GeoBackendSpec]:
     """Return the functions that read maps through GDAL."""
     return [GeoBackendSpec("gdal", "GeoTIFF, GeoPackage, GeoJSON and shapefile, by GDAL", "simmat_plugin_geo.backend")]
+
+
+@hookimpl
+def simmat_result_formats() -> Iterable[ResultFormat]:
+    """Return `geojson`, `gpkg` and `geotiff`."""
+    return [
+        ResultFormat(
+            "geojson",
+            "outlines in map coordinates as GeoJSON",
+            "simmat_plugin_geo.results:write_geojson",
+            ("_{kind}.geojson",),
+            check="simmat_plugin_geo.results:check_crs",
+        ),
+        ResultFormat(
+            "gpkg",
+            "outlines in map coordinates as GeoPackage",
+            "simmat_plugin_geo.results:write_geopackage",
+            (".gpkg",),
+            auto=("georeferenced objects",),
+        ),
+        ResultFormat(
+            "geotiff",
+            "instance ids or label values as cloud optimized GeoTIFF",
+            "simmat_plugin_geo.results:write_geotiff",
+            ("_{kind}.tif",),
+            auto=("georeferenced objects", "georeferenced classes"),
+            replaces="labels",
+            needs_georeference=True,
+        ),
+    ]

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
+import shapely
 from found_results import PLACE, classes_result, found, found_box, objects_result, write_result
+from simmat_plugin_geo import outlines as outlines_module
+from simmat_plugin_geo import results
 
 from simmat.errors import DataError
-from simmat.inference import vectors
 from simmat.inference.result import LabelMap, label_bands
 from simmat.types import Georeference
-
-pyogrio = pytest.importorskip("pyogrio")
-shapely = pytest.importorskip("shapely")
-rasterio = pytest.importorskip("rasterio")
 
 OBJECTS = {"gpkg": "a.gpkg", "geojson": "a_objects.geojson"}
 TURNED = Georeference("EPSG:32632", (8.0, 3.0, 500_000.0, 3.0, -8.0, 5_300_000.0))
@@ -82,7 +82,7 @@ def test_regions_that_bands_cut_are_joined(tmp_path: Path, monkeypatch: pytest.M
     write_result(whole, [name], tmp_path)
     file = tmp_path / {"gpkg": "a.gpkg", "geojson": "a_classes.geojson"}[name]
     expected, _ = read(file)
-    monkeypatch.setattr(vectors, "label_bands", lambda result: label_bands(result, 7))
+    monkeypatch.setattr(outlines_module, "label_bands", lambda result: label_bands(result, 7))
     write_result(whole, [name], tmp_path)
     outlines, rows = read(file)
     assert shapely.is_valid(outlines).all()
@@ -144,7 +144,7 @@ def test_an_image_in_which_nothing_was_found_has_an_empty_file(tmp_path: Path, n
 
 def test_many_outlines_are_written_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers go on, and nothing is empty that has a value."""
-    monkeypatch.setattr(vectors, "AT_ONCE", 4)
+    monkeypatch.setattr(results, "CHUNK", 4)
     objects = [found_box(y, 0, y + 1, 5, None if y % 2 else 1, 0.5 - y / 100) for y in range(10)]
     for name in ("gpkg", "geojson"):
         write_result(objects_result((10, 9), *objects), [name], tmp_path)

@@ -1,0 +1,168 @@
+"""Write what was found as GeoJSON, GeoPackage and GeoTIFF, in the coordinates of the image's map."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import shapely
+from rasterio.crs import CRS
+
+from simmat.errors import DataError, OutputError
+from simmat.inference import ImageResult, label_bands, label_type
+from simmat.types import ImageReader
+from simmat_plugin_geo.cog import write_cog
+from simmat_plugin_geo.outlines import class_outlines, object_outline
+
+CHUNK = 5000
+"""Outlines that are held at once."""
+
+PIXELS = (
+    "Coordinates are pixels of the image, which has no coordinate reference system: x to the right and y down, 0,0 is "
+    "the outer corner of the top-left pixel."
+)
+
+_FIELDS = {
+    "objects": ("id", "class", "class_name", "score", "class_probability", "area_px", "area_m2", "point"),
+    "classes": ("id", "class", "class_name", "area_px", "area_m2"),
+}
+_NUMBERS = {"id": int, "class": int, "area_px": int, "area_m2": float, "score": float, "class_probability": float}
+_LONGITUDE_LATITUDE = (["EPSG", "4326"], ["OGC", "CRS84"])
+
+
+def check_crs(image: ImageReader) -> None:
+    """Raise DataError for a coordinate system without a code such as EPSG:32632: GeoJSON can state no other."""
+    place = image.georeference
+    if place is not None and CRS.from_user_input(place.crs).to_authority() is None:
+        raise DataError(
+            f"{image.origin}: GeoJSON can name only coordinate systems with a code such as EPSG:32632, and that of the "
+            "image has none; use --format gpkg"
+        )
+
+
+def write_geojson(result: ImageResult, folder: Path) -> str:
+    """Write `NAME_objects.geojson` or `NAME_classes.geojson`; return the file's name.
+
+    A coordinate system other than EPSG:4326 is named by the "crs" member of GeoJSON 2008, which map programs read. It
+    is null where the image has none, as that edition says; some programs take longitude and latitude even so.
+    """
+    name = f"{result.name}_{result.kind}.geojson"
+    head: dict[str, Any] = {"type": "FeatureCollection", "name": result.name}
+    if result.georeference is None:
+        head |= {"description": PIXELS, "crs": None}
+    elif (code := [*(CRS.from_user_input(result.georeference.crs).to_authority() or ())]) not in _LONGITUDE_LATITUDE:
+        head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{code[0]}::{code[1]}"}}
+    with (folder / name).open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [')
+        comma = "\n"
+        for outlines, rows in _chunks(result):
+            for outline, row in zip(outlines, rows, strict=True):
+                feature = {"type": "Feature", "properties": row, "geometry": outline.__geo_interface__}
+                file.write(comma + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+                comma = ",\n"
+        file.write("\n]}\n")
+    return name
+
+
+def write_geopackage(result: ImageResult, folder: Path) -> str:
+    """Write `NAME.gpkg` with a layer "objects" or "classes"; return the file's name."""
+    name, place = f"{result.name}.gpkg", result.georeference
+    about = {"IDENTIFIER": f"{result.name} {result.kind}", "DESCRIPTION": PIXELS if place is None else ""}
+    options: dict[str, Any] = {"layer_options": about}
+    fields = _FIELDS[result.kind]
+    for outlines, rows in _chunks(result):
+        columns = [_column(field, [row[field] for row in rows]) for field in fields]
+        with _gdal_errors(folder), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")
+            pyogrio.raw.write(
+                folder / name,
+                shapely.to_wkb(outlines),
+                [values for values, _ in columns],
+                fields,
+                [empty for _, empty in columns],
+                layer=result.kind,
+                driver="GPKG",
+                geometry_type="Polygon" if result.objects is None else "MultiPolygon",
+                crs=None if place is None else place.crs,
+                **options,
+            )
+        options = {"append": True}
+    return name
+
+
+def write_geotiff(result: ImageResult, folder: Path) -> str:
+    """Write `NAME_objects.tif` or `NAME_classes.tif`, a cloud optimized GeoTIFF; return the file's name."""
+    name, of_objects = f"{result.name}_{result.kind}.tif", result.objects is not None
+    with _gdal_errors(folder):
+        write_cog(
+            folder / name,
+            label_bands(result),
+            result.size_hw,
+            label_type(result),
+            result.georeference,
+            description=result.kind,
+            nodata=0 if of_objects else result.nodata,
+            tags={} if of_objects else {f"class_{value}": text for value, text in sorted(result.class_names.items())},
+        )
+    return name
+
+
+@contextmanager
+def _gdal_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of rasterio and pyogrio, which write through GDAL, into an OutputError."""
+    try:
+        yield
+    except Exception as error:  # some of their classes are not public
+        if type(error).__module__.partition(".")[0] not in ("rasterio", "pyogrio"):
+            raise
+        raise OutputError(
+            f"cannot write to {folder}: {error}; check that the disk has room and that you may write there"
+        ) from error
+
+
+def _chunks(result: ImageResult) -> Iterator[tuple[npt.NDArray[np.object_], list[dict[str, Any]]]]:
+    """Yield outlines in the coordinates of the map with their properties, at least once, `CHUNK` at a time."""
+    found = _features(result)
+    first_id, chunk = 1, list(islice(found, CHUNK))
+    while True:
+        outlines = np.empty(len(chunk), object)
+        outlines[:] = [outline for outline, _ in chunk]
+        middles = shapely.get_coordinates(shapely.centroid(outlines)) if chunk else np.zeros((0, 2))
+        areas = result.areas_m2(middles, [row["area_px"] for _, row in chunk])
+        if result.georeference is not None:
+            outlines = shapely.transform(outlines, result.georeference.to_map)
+        rows = [
+            {"id": number} | row | {"area_m2": area}
+            for number, ((_, row), area) in enumerate(zip(chunk, areas, strict=True), start=first_id)
+        ]
+        yield shapely.orient_polygons(outlines), rows  # the exterior counter-clockwise, by RFC 7946
+        first_id += CHUNK
+        if not (chunk := list(islice(found, CHUNK))):
+            return
+
+
+def _features(result: ImageResult) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield outlines in pixels with their properties: objects by falling score, or the regions of a class map."""
+    if result.objects is None:
+        for value, outline in class_outlines(result):
+            yield outline, {"class": value, "class_name": result.class_name(value), "area_px": round(outline.area)}
+    for found in result.ranked:
+        point = ",".join(f"{value:.10g}" for value in found.point_xy)
+        row = {**result.record(found), "area_px": found.instance.area, "point": point}
+        yield object_outline(found.instance), row
+
+
+def _column(field: str, values: Sequence[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return the values of a field, and True for each that is None."""
+    empty = np.asarray([value is None for value in values], np.bool_)
+    if field not in _NUMBERS:
+        return np.asarray(values, object), empty
+    return np.asarray([0 if value is None else value for value in values], _NUMBERS[field]), empty

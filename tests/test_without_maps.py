@@ -1,0 +1,64 @@
+"""What needs maps says which package brings them, before any work; all else works without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import save_image
+from found_results import PLACE, formats_for, objects_result
+
+from simmat.data.dataset import open_dataset
+from simmat.errors import SimMATError
+from simmat.geo import read_georeference
+from simmat.inference.formats import choose_formats
+from simmat.plugins.loader import load_plugins
+from simmat.predictor.reading import Inputs
+from simmat.sensors.builtin import Gray
+
+
+@pytest.fixture(autouse=True)
+def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in parts alone."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+
+
+def polygons(folder: Path) -> None:
+    save_image(folder / "images/a.npy", np.ones((1, 8, 8)))
+    (folder / "masks").mkdir()
+    (folder / "masks/a.geojson").write_text("{}")
+    open_dataset(folder, Gray())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda _: choose_formats(["labels", "gpkg"], ["objects"], load_plugins()),
+        lambda _: Inputs(Gray(), None).reader("https://host/a.tif", (), 100),
+        lambda _: Inputs(Gray(), None).mosaic(["a.tif"], ()),
+        polygons,
+    ],
+)
+def test_the_package_is_named(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    """The command to install it is all a user needs."""
+    with pytest.raises(SimMATError, match="pip install simmat-plugin-geo"):
+        ask(tmp_path)
+
+
+@pytest.mark.parametrize("options", [["--point", "1,1", "--crs", "EPSG:4326"], ["--prompts", "marks.gpkg"]])
+def test_prompts_in_map_coordinates_name_it_too(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    """It is said before a model is loaded."""
+    from simmat.cli import run
+
+    assert run(["predict", "RUN", "a.tif", *options, "--out", "OUT"]) == 2
+    assert "pip install simmat-plugin-geo" in capsys.readouterr().err
+
+
+def test_an_image_of_a_map_is_written_as_others(tmp_path: Path) -> None:
+    """Nobody asked for a map."""
+    assert [one.name for one in formats_for(objects_result((9, 9), place=PLACE), ["auto"])] == ["labels", "overlay"]
+    assert objects_result((9, 9), place=PLACE).pixel_areas is None
+    (tmp_path / "a.png").touch()
+    assert read_georeference(tmp_path / "a.png") is None
