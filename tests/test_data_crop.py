@@ -21,7 +21,7 @@ from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.job import trained_card
-from simmat.io.images.tiff_parts import TiffParts
+from simmat.io.images.tiff import TiffImage
 from simmat.sensors.adapter import Files, Missing, Nodata
 from simmat.sensors.builtin import Raster
 from simmat.sensors.normalize import fit_channels
@@ -289,7 +289,7 @@ def test_a_large_tiff_is_never_decoded_as_a_whole(tmp_path: Path, monkeypatch: p
     (tmp_path / "images/scene.npy").unlink()
     values = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), np.uint16)
     tifffile.imwrite(tmp_path / "images/scene.tif", values, tile=(16, 16), compression="zlib")
-    read = TiffParts.read
-    monkeypatch.setattr(TiffParts, "read", lambda self, window: read(self, Window(*window)))  # None fails
+    read = TiffImage.read
+    monkeypatch.setattr(TiffImage, "read", lambda self, window: read(self, Window(*window)))  # None fails
     dataset = open_dataset(tmp_path, Raster(), {"regions": "instances", "crop": CROP})
     assert items_of(dataset)[0].targets.any()

@@ -68,9 +68,9 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     kind = _format_of(file, _LABELS if labels else _IMAGES)
     with damaged(file, kind):
         if kind == "tiff":
-            from simmat.io.images.tiff_parts import tiff_parts
+            from simmat.io.images.tiff import open_tiff
 
-            return tiff_parts(file, labels=labels).size_hw
+            return open_tiff(file, labels=labels).size_hw
         if kind == "npy":
             height, width = _map_npy(file).shape[1:]
             return int(height), int(width)
@@ -184,9 +184,9 @@ def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) 
         if kind == "npy":
             return _read_npy(path, itemsize=8 if labels else 4, window=window)
         if kind == "tiff":
-            from simmat.io.images.tiff_parts import TiffParts, tiff_parts
+            from simmat.io.images.tiff import TiffImage, open_tiff
 
-            return (TiffParts if window is None else tiff_parts)(path, labels=labels).read(window)
+            return (TiffImage if window is None else open_tiff)(path, labels=labels).read(window)
         found = _read_pillow(path, kind, labels=labels)
         if window is None:
             return found

@@ -1,12 +1,18 @@
-"""Read TIFF through tifffile; the tags say which axis holds the planes, never the sizes."""
+"""Read TIFF through tifffile, as a whole or a window of it; the tags say which axis holds the planes, never the sizes.
+
+Of a window, only the tiles or strips that it touches are decoded.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,8 +20,9 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import require_file
-from simmat.io.images.limits import MAX_PLANES, check_size, damaged
+from simmat.io.images.limits import MAX_PLANES, check_size, check_window, damaged
 from simmat.io.images.values import Colour, ImageFile
+from simmat.types import Window
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
 _GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
@@ -25,15 +32,127 @@ _HEADER = 8  # bytes at the start of a TIFF that hold no pixels
 _LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
 _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 """tifffile's names of the compressions that keep every number."""
+_JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
+_MAX_STRIP_BYTES = 320 * 2**20
+"""Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
 _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
 
-def described(path: Path, pages: Sequence[Any], planes: npt.NDArray[Any]) -> ImageFile:
-    """Return planes (P, H, W), or a part of them, with what the pages say of them."""
-    colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if len(planes) == 1 else "planes"
+def open_tiff(path: Path, *, labels: bool = False) -> TiffImage:
+    """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
+
+    The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
+    needs it again. Those who read windows (a sensor's `load_window`) have nothing to hold an open file by.
+
+    Raises:
+        DataError: as `TiffImage`.
+    """
+    return _remembered(path, labels, file_state(path))
+
+
+@lru_cache(maxsize=4)  # the files of one sample
+def _remembered(path: Path, labels: bool, _state: tuple[int, ...]) -> TiffImage:
+    return TiffImage(path, labels=labels)
+
+
+class TiffImage:
+    """A TIFF whose tags are read; it holds no open file.
+
+    It has one page of one or more samples, or pages of one sample that all agree.
+
+    Args:
+        labels: True for a label image: one page, lossless; of a palette image the indices.
+
+    Raises:
+        DataError: no readable page, pages that differ, or numbers that are not plain intensities (palette,
+            white-is-zero, YCbCr, CMYK).
+    """
+
+    def __init__(self, path: Path, *, labels: bool = False) -> None:
+        self.path = path
+        self._itemsize = 8 if labels else 4
+        with opened(path) as tiff:  # tags are read on their first use, so all are used here
+            self._pages = _main_pages(path, tiff, labels=labels)
+            self._order = tiff.byteorder
+            self._decoders = [page.decode for page in self._pages]
+            self._tables = [
+                {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
+                for page in self._pages
+            ]
+            self._head = _described(path, self._pages)
+        self.size_hw = (int(self._pages[0].imagelength), int(self._pages[0].imagewidth))
+        self._strips: dict[tuple[int, int], Any] = {}  # decoded ones, for the other windows of the same rows
+
+    def read(self, window: Window | None = None) -> ImageFile:
+        """Read the planes (P, h, w) of a window, by default of the whole image.
+
+        Raises:
+            DataError: it reaches beyond the image, or is larger than `check_size` allows.
+        """
+        window = Window(0, 0, *self.size_hw) if window is None else window
+        check_window(self.path, window, self.size_hw)
+        empty = self._head.planes
+        check_size(self.path, *window.size_hw, len(empty), itemsize=max(self._itemsize, empty.itemsize))
+        kept = list(self._strips.items())
+        self._strips = {key: one for key, one in kept if one[1][2] + one[2][1] > window.y0}
+        with self.path.open("rb") as stream:
+            parts = [self._read_page(stream, number, window) for number in range(len(self._pages))]
+        if (window.y1, window.x1) == self.size_hw:  # the last one in raster order
+            self._strips = {}
+        return replace(self._head, planes=np.ascontiguousarray(np.concatenate(parts)))  # (P, h, w)
+
+    def _read_page(self, stream: BinaryIO, number: int, window: Window) -> npt.NDArray[Any]:
+        """Return (S, h, w) of one page."""
+        page = self._pages[number]
+        if _is_mappable(page):
+            dtype = page.dtype.newbyteorder(self._order)
+            whole = np.memmap(self.path, dtype=dtype, mode="r", offset=page.dataoffsets[0], shape=page.shape)
+            planes = whole[None] if page.axes == "YX" else np.moveaxis(whole, 2, 0) if page.axes == "YXS" else whole
+            return np.array(planes[:, *window.slices])
+        height, width = window.size_hw
+        separate, _, _, _, together = page.shaped  # samples in planes of their own, or side by side
+        out = np.empty((separate, height, width, together), page.dtype)
+        for index in _touched(page, window):
+            values, (sample, _, top, left, _), shape = self._decoded(stream, number, index, window)
+            y0, x0 = max(top, window.y0), max(left, window.x0)
+            y1, x1 = min(top + shape[1], window.y1), min(left + shape[2], window.x1)
+            place = (sample, slice(y0 - window.y0, y1 - window.y0), slice(x0 - window.x0, x1 - window.x0))
+            out[place] = page.nodata if values is None else values[0, y0 - top : y1 - top, x0 - left : x1 - left]
+        return np.moveaxis(out, 3, 1).reshape(-1, height, width)  # one of the two kinds of samples is 1
+
+    def _decoded(self, stream: BinaryIO, number: int, index: int, window: Window) -> Any:
+        """Return a decoded tile or strip (1, h, w, S), None for one that is left out; its place, and its shape."""
+        page = self._pages[number]
+        if (number, index) in self._strips:
+            return self._strips[number, index]
+        stream.seek(page.dataoffsets[index])
+        size = page.databytecounts[index]
+        decoded = self._decoders[number](stream.read(size) if size else None, index, **self._tables[number])
+        if not page.is_tiled and window.x1 - window.x0 < page.imagewidth:
+            # Where the room is full, dropping the oldest would drop each strip just before its next use.
+            kept = sum(one[0].nbytes for one in list(self._strips.values()) if one[0] is not None)
+            if decoded[0] is None or kept + decoded[0].nbytes <= _MAX_STRIP_BYTES:
+                self._strips[number, index] = decoded
+        return decoded
+
+
+def _touched(page: Any, window: Window) -> Iterator[int]:
+    """Yield the indices of the tiles or strips that a window touches."""
+    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    rows, columns = math.ceil(page.imagelength / height), math.ceil(page.imagewidth / width)
+    for sample in range(page.shaped[0]):
+        for row in range(window.y0 // height, (window.y1 - 1) // height + 1):
+            for column in range(window.x0 // width, (window.x1 - 1) // width + 1):
+                yield (sample * rows + row) * columns + column
+
+
+def _described(path: Path, pages: Sequence[Any]) -> ImageFile:
+    """Return an image of P planes without pixels, with what the pages say of it."""
+    count = len(pages) * pages[0].samplesperpixel
+    colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if count == 1 else "planes"
     return ImageFile(
-        planes,
+        np.empty((count, 0, 0), pages[0].dtype),
         "tiff",
         colour,
         path,
@@ -79,7 +198,7 @@ def opened(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
+def _main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
     """Return the pages of the image, after checking that they agree, without those marked as reduced copies."""
     full = []
     for page in _pages_of(path, tiff):
@@ -137,7 +256,7 @@ def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4, whole:
     for page in pages:
         if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
             check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
-        elif not whole and not is_mappable(page):
+        elif not whole and not _is_mappable(page):
             rows = min(page.rowsperstrip, page.imagelength)
             check_size(path, rows, page.imagewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
         _check_whole(path, page)
@@ -191,16 +310,9 @@ def _check_whole(path: Path, page: Any) -> None:
         raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
 
 
-def is_mappable(page: Any) -> bool:
+def _is_mappable(page: Any) -> bool:
     """Return whether the pixels of a page lie in the file as in memory, so that no tile or strip need be decoded."""
     return bool(page.is_final and page.dataoffsets[0])
-
-
-def planes_first(values: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
-    """Return the values of a page as (P, H, W); its axes, "YX", "YXS" or "SYX", say where the samples are."""
-    if axes == "YX":
-        return values[None]
-    return np.moveaxis(values, 2, 0) if axes == "YXS" else values
 
 
 def _nodata(path: Path, page: Any) -> float | None:
