@@ -176,6 +176,7 @@ OTHER_KINDS = {
     "transfer layer": ("simmat_transfer_layers", "TransferLayerSpec('bad', 'a layer', 'm:f', api_version=VERSION)"),
     "tuner": ("simmat_tuners", "TunerSpec('bad', 'a tuner', 'm:f', api_version=VERSION)"),
     "result format": ("simmat_result_formats", "ResultFormat('bad', 'a format', 'm:f', ('.x',), api_version=VERSION)"),
+    "geo backend": ("simmat_geo_backends", "GeoBackendSpec('bad', 'maps', 'm', api_version=VERSION)"),
     "model format": ("simmat_model_formats", "ModelFormat('bad', 'a format', 'm:f', api_version=VERSION)"),
 }
 
@@ -187,7 +188,7 @@ def giving(kind: str, version: str) -> str:
     hook, item = OTHER_KINDS[kind]
     return f"""
     from simmat.specs import FoundationFamily
-    from simmat.specs import FoundationSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
+    from simmat.specs import FoundationSpec, GeoBackendSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
     from simmat.plugins.hooks import hookimpl
 
     @hookimpl

@@ -18,7 +18,7 @@ from simmat.cli.options import source_option
 from simmat.errors import ConfigError
 from simmat.plugins import installer
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import PluginReport
+from simmat.plugins.registry import Kind, PluginReport
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from simmat.testing.subjects import Subject
 
 _STATUS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
-_PLURAL = {
-    "modality": "modalities",
-    "foundation model": "foundation models",
-    "foundation family": "foundation families",
-    "transfer layer": "transfer layers",
-    "tuner": "tuners",
-    "model format": "model formats",
-    "result format": "result formats",
-    "command": "commands",
-    "callbacks": "callbacks",
-}
 
 
 @click.group(cls=Group)
@@ -76,12 +65,16 @@ def _gives(report: PluginReport) -> str:
     if report.off:
         return "left out by SIMMAT_PLUGINS"
     lines = [report.error] if report.error else []
-    lines += [f"{_PLURAL[kind]}: {', '.join(names)}" for kind, names in report.gives.items()]
+    lines += [f"{_plural(kind)}: {', '.join(names)}" for kind, names in report.gives.items()]
     if report.slow:
         lines.append(f"took {report.seconds:.1f} s to load")
     if report.imports_torch:
         lines.append("imports torch when loaded, which slows down every command; import it where it is used")
     return "\n".join(lines) or "nothing"
+
+
+def _plural(kind: Kind) -> str:
+    return kind[:-1] + "ies" if kind.endswith("y") else kind.removesuffix("s") + "s"
 
 
 def _as_dict(report: PluginReport) -> dict[str, Any]:
@@ -90,7 +83,7 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
         "package": report.distribution,
         "version": report.version,
         "state": _state(report),
-        "gives": {_PLURAL[kind]: list(names) for kind, names in report.gives.items()},
+        "gives": {_plural(kind): list(names) for kind, names in report.gives.items()},
         "error": report.error,
         "seconds": round(report.seconds, 3),
         "imports_torch": report.imports_torch,
