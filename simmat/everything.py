@@ -8,6 +8,7 @@ one stays. A part of the class map that no answer covers is an object, too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,16 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import Instance, enclosing_window
+from simmat.data.instances import FoundObject, Instance
 from simmat.data.mask_grid import MaskGrid
-from simmat.foundation import MaskPrediction
+from simmat.foundation import MAX_PROMPTS, MaskPrediction
+from simmat.model_spec import DenseSpec
+from simmat.nn.dense_head import DenseAnswer, classes_of
+from simmat.nn.resize import restore_logits
 from simmat.types import BoolArray, FloatArray, Frame, Window
 
-PROMPTS_AT_ONCE = 16
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
 COVERED = 0.1
@@ -40,8 +42,8 @@ class EverythingSettings:
 
     Attributes:
         peak: smallest distance, 0 to 1, at a peak of the distance map.
-        spread: side of the window, in pixels of the map, in which one peak stands; a part of the class map without a
-            peak needs as many pixels as this window.
+        peak_window: side of the window, in pixels of the map, in which one peak stands; a part of the class map without
+            a peak needs as many pixels as this window.
         grid: clicks along each side of the input, where there is no dense head; None sets one every 16 pixels, at most
             SAM's 32.
         overlap: IoU of two masks above which the one of lower score goes.
@@ -50,11 +52,11 @@ class EverythingSettings:
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
         reach: pixels of the input by which masks grow over what the class map calls an object and no mask covers.
-        most: most clicks of a dense head, the highest; None for no limit.
+        max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
 
     peak: float = 0.3
-    spread: int = 5
+    peak_window: int = 5
     grid: int | None = None
     overlap: float = 0.5
     stability: float = 0.9
@@ -62,7 +64,99 @@ class EverythingSettings:
     objectness: float = 0.5
     min_area: int = 1
     reach: int = 8
-    most: int | None = None
+    max_clicks: int | None = None
+
+
+def find_objects(
+    frame: Frame, decode: Decode, dense: DenseAnswer | None, spec: DenseSpec | None, settings: EverythingSettings
+) -> list[FoundObject]:
+    """Find every object of an image, best first, in pixels of the original image.
+
+    Args:
+        frame: how the image lies in the network's input.
+        decode: answers clicks.
+        dense: maps of the dense head; None clicks on a grid.
+        spec: classes of the dense head.
+    """
+    if dense is None or spec is None:
+        found, _ = masks_of_clicks(grid_points(frame, settings.grid), decode, frame, settings, stable=True)
+        return sorted(found, key=lambda one: -one.score)
+    distance = dense.distance[0, 0].sigmoid()  # (h, w)
+    probabilities = dense.classes[0].float().softmax(0)  # (K, h, w)
+    stride = frame.size / distance.shape[-1]
+    height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+    objects = probabilities[1:].clone() if spec.background else torch.zeros_like(probabilities)
+    objects[:, height:] = 0
+    objects[:, :, width:] = 0
+    parts, classes = object_parts(objects, settings.peak_window**2)
+    points, _ = click_places(
+        distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
+    )
+    clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
+    found, low = masks_of_clicks(clicks, decode, frame, settings, stable=False)
+    if found:
+        found, low = _with_classes(found, low, probabilities, spec, settings.objectness)
+    missed = parts[uncovered(parts, classes, low, [spec.classes.index(one.instance.class_id) for one in found])]
+    if len(missed):
+        more, missed = _parts_as_objects(missed, objects.sum(0), distance, frame, settings)
+        found += _with_classes(more, missed, probabilities, spec, 0.0)[0]
+    found.sort(key=lambda one: -one.score)
+    if found and spec.background and settings.reach:
+        inside = restore_logits(1 - probabilities[None, :1], frame)[0, 0] > OBJECT
+        reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+        regions = grown([one.instance for one in found], inside, reach)
+        found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _parts_as_objects(
+    parts: BoolArray, objectness: Tensor, distance: Tensor, frame: Frame, settings: EverythingSettings
+) -> tuple[list[FoundObject], BoolArray]:
+    """Return the large enough of (P, h, w) parts of a class map: as objects of the lowest score, and as parts."""
+    inside = torch.from_numpy(parts).to(objectness.device)
+    values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
+    highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
+    places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
+    clicks = frame.points_to_original(((places + 0.5) * (frame.size / len(distance)) - 0.5).astype(np.float32))
+    found, kept = [], []
+    for row, (region,) in enumerate(MaskGrid(frame).masks(values)):
+        if region is not None and region.area >= settings.min_area:
+            x, y = clicks[row].tolist()
+            found.append(FoundObject(region, settings.min_score, (x, y)))
+            kept.append(row)
+    return found, parts[kept]
+
+
+def _with_classes(
+    found: Sequence[FoundObject], masks: BoolArray, probabilities: Tensor, spec: DenseSpec, min_objectness: float
+) -> tuple[list[FoundObject], BoolArray]:
+    """Give objects their class, where there are classes, and a score that counts both.
+
+    Args:
+        found: F objects.
+        masks: (F, h, w) over the whole input.
+        probabilities: (K, h', w') class probabilities over the same input.
+        min_objectness: smallest probability of being an object.
+
+    Returns:
+        Those that are objects, and their masks.
+    """
+    kept, first = [], int(spec.background)
+    for row, (index, probability, objectness) in enumerate(
+        zip(*classes_of(masks, probabilities, spec.background), strict=True)
+    ):
+        if objectness < min_objectness:
+            continue
+        value = spec.classes[int(index) - first]
+        known = value is not None
+        one = replace(
+            found[row],
+            instance=replace(found[row].instance, class_id=value),
+            score=found[row].score * float(objectness) * (float(probability) if known else 1.0),
+            class_probability=float(probability) if known else None,
+        )
+        kept.append((row, one))
+    return [one for _, one in kept], masks[[row for row, _ in kept]]
 
 
 def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
@@ -75,6 +169,8 @@ def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np
     Returns:
         (P, h, w) parts, and the (P,) indices of their classes.
     """
+    from scipy import ndimage  # slow to import, and clicks need none
+
     nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()  # (h, w)
     parts, classes = [np.zeros((0, *nearest.shape), np.bool_)], []
     for index in np.unique(nearest[nearest >= 0]).tolist():
@@ -85,21 +181,21 @@ def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np
     return np.concatenate(parts), np.asarray(classes, np.int64)
 
 
-def click_places(distance: Tensor, parts: BoolArray, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
+def click_places(distance: Tensor, parts: BoolArray, *, min_peak: float, window: int) -> tuple[FloatArray, FloatArray]:
     """Find where to click: the local maxima of a distance map, and the maximum of each part of objects without one.
 
     Args:
         distance: (h, w) in 0..1.
         parts: (P, h, w) of `object_parts`.
-        lowest: value of a local maximum, at least.
-        spread: odd side of the window in which a local maximum is the largest value.
+        min_peak: smallest value of a local maximum.
+        window: odd side of the window in which a local maximum is the largest value.
 
     Returns:
         (N, 2) xy in pixels of the map and (N,) values, highest first.
     """
     smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
-    largest = F.max_pool2d(smooth, spread, 1, spread // 2)
-    peaks = ((smooth == largest) & (distance[None, None] >= lowest))[0, 0]
+    largest = F.max_pool2d(smooth, window, 1, window // 2)
+    peaks = ((smooth == largest) & (distance[None, None] >= min_peak))[0, 0]
     known, heights = peaks.cpu().numpy(), smooth[0, 0].cpu().numpy()
     for part in parts:
         if not (part & known).any():
@@ -140,35 +236,23 @@ def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What N clicks were answered, where the answers are not empty.
-
-    Attributes:
-        points: (N, 2) xy in the input.
-        low: (N, h, w) bool masks at the decoder's own size.
-        regions: N masks of the original image.
-        scores: (N,) predicted IoU.
-    """
-
-    points: FloatArray
-    low: npt.NDArray[np.bool_]
-    regions: tuple[Instance, ...]
-    scores: FloatArray
-
-
-def answer_clicks(
+def masks_of_clicks(
     points: FloatArray, decode: Decode, frame: Frame, settings: EverythingSettings, *, stable: bool
-) -> Answers:
-    """Decode clicks in batches and drop what is empty, too small or, where asked for, not stable."""
-    grid = MaskGrid(frame)
-    kept: list[int] = []
+) -> tuple[list[FoundObject], BoolArray]:
+    """Decode clicks in batches, drop masks that are empty, too small or unsure, and suppress overlapping ones.
+
+    Args:
+        points: (N, 2) xy in the input.
+        stable: drop masks that are not stable, too, see `EverythingSettings.stability`.
+
+    Returns:
+        F objects by falling score, and their (F, h, w) masks at the decoder's own size.
+    """
+    grid, places = MaskGrid(frame), frame.points_to_original(points)
+    found: list[FoundObject] = []
     low: list[BoolArray] = []
-    regions: list[Instance] = []
-    scores: list[float] = []
-    for start in range(0, len(points), PROMPTS_AT_ONCE):
-        part = points[start : start + PROMPTS_AT_ONCE]
-        answer = decode(part)
+    for start in range(0, len(points), MAX_PROMPTS):
+        answer = decode(points[start : start + MAX_PROMPTS])
         logits, predicted = answer.logits[:, :1].float(), answer.iou[:, 0].float().clamp(0, 1)
         good = predicted >= settings.min_score
         if stable:
@@ -176,21 +260,16 @@ def answer_clicks(
             good &= inner / outer.clamp(min=1) >= settings.stability
         rows = torch.nonzero(good)[:, 0]
         chosen = logits[rows]  # (N, 1, h, w)
-        inside, found = (chosen[:, 0] > 0).cpu().numpy(), grid.masks(chosen)
-        parts = zip((start + rows).tolist(), inside, found, predicted[rows].tolist(), strict=True)
+        inside = (chosen[:, 0] > 0).cpu().numpy()
+        parts = zip((start + rows).tolist(), inside, grid.masks(chosen), predicted[rows].tolist(), strict=True)
         for place, mask, (region,), score in parts:
             if region is not None and region.area >= settings.min_area:
-                kept.append(place)
+                x, y = places[place].tolist()
+                found.append(FoundObject(region, score, (x, y)))
                 low.append(mask)
-                regions.append(region)
-                scores.append(score)
-    shape = low[0].shape if low else (1, 1)
-    return Answers(
-        points[kept],
-        np.stack(low) if low else np.zeros((0, *shape), np.bool_),
-        tuple(regions),
-        np.asarray(scores, np.float32),
-    )
+    masks = np.stack(low) if low else np.zeros((0, 1, 1), np.bool_)
+    kept = suppress(masks, [one.score for one in found], settings.overlap)
+    return [found[row] for row in kept], masks[kept]
 
 
 def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
@@ -202,8 +281,8 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
     flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first
     areas = flat.sum(1).numpy()
     kept: list[int] = []
-    for start in range(0, len(flat), PROMPTS_AT_ONCE):
-        block = flat[start : start + PROMPTS_AT_ONCE]
+    for start in range(0, len(flat), MAX_PROMPTS):
+        block = flat[start : start + MAX_PROMPTS]
         earlier = list(kept)
         shared = (block @ flat[[*earlier, *range(start, start + len(block))]].T).numpy()  # whole numbers, so exact
         for place in range(len(block)):
@@ -229,8 +308,8 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
     labels = torch.from_numpy(numbers).to(inside.device)
     free = inside & (labels == 0)
     for _ in range(reach if regions else 0):
-        spread = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
-        labels = torch.where(free & (labels == 0), spread, labels)
+        dilated = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
+        labels = torch.where(free & (labels == 0), dilated, labels)
     rows, columns = (part.cpu().numpy() for part in torch.nonzero(free & (labels > 0), as_tuple=True))
     owners = len(regions) - labels.cpu().numpy()[rows, columns].astype(np.int64)
     result = list(regions)
@@ -242,7 +321,7 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
 
 def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
     new = Window(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
-    window = enclosing_window(region.window, new)
+    window = region.window.enclosing(new)
     crop = region.within(window)
     crop[rows - window.y0, columns - window.x0] = True
     return replace(region, window=window, crop=crop)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MAX_PROMPTS = 16
+"""Prompts that are decoded together, which bounds the memory of their masks."""
+
 
 @dataclass(frozen=True)
 class ImageEmbedding:

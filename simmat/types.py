@@ -107,6 +107,17 @@ class Window(NamedTuple):
         """Rows and columns, to index (…, H, W) arrays by `[..., *window.slices]`."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def intersection(self, other: Window) -> Window | None:
+        """Return the pixels that both windows have; None if there are none."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
+        return Window(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+
+    def enclosing(self, other: Window) -> Window:
+        """Return the smallest window around both."""
+        y0, x0 = min(self.y0, other.y0), min(self.x0, other.x0)
+        return Window(y0, x0, max(self.y1, other.y1), max(self.x1, other.x1))
+
 
 @dataclass(frozen=True, slots=True)
 class Georeference:

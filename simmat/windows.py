@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import FoundObject, Instance, enclosing_window, shared_window
+from simmat.data.instances import FoundObject, Instance
 from simmat.types import FloatArray, Window
 
 _AGREEMENT = 0.7
@@ -129,7 +129,7 @@ class InstanceJoiner:
         near: list[_Open] = []  # only pixels in this window can agree, and most open objects have none in it
         far: list[_Open] = []
         for item in self._open:
-            (near if shared_window(item.found.instance.window, window) else far).append(item)
+            (near if item.found.instance.window.intersection(window) else far).append(item)
         for one in sorted(found, key=lambda item: -item.score):
             near = self._taken(one, near, window)
         done, self._open = [], []
@@ -156,7 +156,7 @@ class InstanceJoiner:
         joined, windows = one, [window]
         rest: list[_Open] = []
         for item in near:
-            meet = shared_window(joined.instance.window, item.found.instance.window) is not None
+            meet = joined.instance.window.intersection(item.found.instance.window) is not None
             if not (meet and self._agree(joined.instance, item, window)):
                 rest.append(item)
                 continue
@@ -166,10 +166,10 @@ class InstanceJoiner:
 
     def _agree(self, instance: Instance, item: _Open, window: Window) -> bool:
         for other in item.windows:
-            both = shared_window(window, other)
+            both = window.intersection(other)
             if other == window or both is None:
                 continue
-            shared = shared_window(both, enclosing_window(instance.window, item.found.instance.window))
+            shared = both.intersection(instance.window.enclosing(item.found.instance.window))
             if shared is None:
                 continue
             a, b = instance.within(shared), item.found.instance.within(shared)
@@ -182,6 +182,6 @@ class InstanceJoiner:
 def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     """Return the pixels of both with the class, score and click of the one with the higher score."""
     better = first if first.score >= second.score else second
-    window = enclosing_window(first.instance.window, second.instance.window)
+    window = first.instance.window.enclosing(second.instance.window)
     whole = Instance(better.instance.class_id, window, first.instance.within(window) | second.instance.within(window))
     return replace(better, instance=whole)

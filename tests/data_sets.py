@@ -13,7 +13,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import Instance, Label
 from simmat.io.images import stated_valid
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.types import Channel, SensorImage
+from simmat.types import Channel, SensorImage, Window
 
 
 class Planes(ModalityAdapter):
@@ -80,7 +80,7 @@ def open_planes(root: Path, **card: Any) -> Dataset:
 def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None) -> Instance:
     """A region from its pixels and its first corner."""
     pixels = np.asarray(crop, dtype=np.bool_)
-    return Instance(class_id, (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
+    return Instance(class_id, Window(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
 
 
 def label_of(size_hw: tuple[int, int], *regions: Instance) -> Label:

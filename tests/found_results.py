@@ -14,7 +14,7 @@ from simmat.inference import ImageResult, formats
 from simmat.inference.result import LabelMap
 from simmat.plugins.loader import load_plugins
 from simmat.specs import ResultFormat
-from simmat.types import BoolArray, Georeference, ImageReader
+from simmat.types import BoolArray, Georeference, ImageReader, Window
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
 
@@ -38,7 +38,7 @@ def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> F
 
 
 def found_box(y0: int, x0: int, y1: int, x1: int, class_id: int | None = None, score: float = 0.5) -> FoundObject:
-    instance = Instance(class_id, (y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_))
+    instance = Instance(class_id, Window(y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_))
     return FoundObject(instance, score, (float(x0), float(y0)))
 
 

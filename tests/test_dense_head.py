@@ -10,7 +10,7 @@ from simmat.data.dense_targets import NO_TRUTH, dense_targets
 from simmat.data.instances import Instance, Label
 from simmat.foundation import ImageEmbedding
 from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead, dense_loss
-from simmat.types import Frame
+from simmat.types import Frame, Window
 
 LAYOUTS = [
     ((16, 48, 96, 160), (2, 4, 8, 16)),
@@ -57,7 +57,9 @@ def _head(*, seed: int, background: bool = True) -> DenseHead:
 
 
 def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Label:
-    regions = tuple(Instance(c, (y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_)) for c, y0, x0, y1, x1 in boxes)
+    regions = tuple(
+        Instance(c, Window(y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_)) for c, y0, x0, y1, x1 in boxes
+    )
     return Label((size, size), regions, np.zeros((size, size), np.bool_))
 
 

@@ -23,8 +23,8 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import CachedEmbedding, digest_of
-from simmat.predictor.encoded import EncodedWindows
-from simmat.predictor.prompt_windows import prompt_windows
+from simmat.predictor.large import LargeImage
+from simmat.predictor.prompts import prompt_windows
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Frame, Prompt, SensorImage, Window
 
@@ -107,15 +107,15 @@ def test_windows_are_dropped_where_memory_is_full(
     loaded: Bundle, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scene has thousands; the one looked at last stays."""
-    monkeypatch.setattr("simmat.predictor.encoded._KEPT_BYTES", 1)
+    monkeypatch.setattr("simmat.predictor.large._CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
-    windows = EncodedWindows(predictor, LoadedImage(image), lambda: image)
+    windows = LargeImage(predictor, LoadedImage(image))
     one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
     for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
-        windows.look(window)
+        windows.encoded(window)
         assert len(encoded) == count
-    assert 0 < windows.nbytes < 2**20
+    assert 0 < windows.cached_bytes < 2**20
 
 
 def test_windows_hold_their_prompt_with_room_around_it() -> None:

@@ -8,10 +8,11 @@ import pytest
 from simmat.data.instances import Instance, region_from_mask
 from simmat.evaluation.scores import area_ratio, boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
 from simmat.evaluation.targets import middle_pixel, resize_nearest
+from simmat.types import Window
 
 
 def square(y0: int, x0: int, side: int) -> Instance:
-    return Instance(None, (y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
+    return Instance(None, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
 
 
 def region(mask: list[list[int]]) -> Instance:

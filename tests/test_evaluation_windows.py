@@ -23,7 +23,7 @@ from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.targets import find_targets, grid_hw, resize_nearest
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
-from simmat.types import Aspect, BoolArray, Frame
+from simmat.types import Aspect, BoolArray, Frame, Window
 
 CLICKS = Protocol("clicks", clicks=4)
 
@@ -311,7 +311,7 @@ def test_scoring_small_objects_makes_nothing_as_large_as_the_image(protocol: Pro
     """5,000 cells of a microscope's image took minutes, nearly all of it on pixels far from any of them."""
     size = 2048
     regions = [
-        Instance(1, (y, x, y + 40, x + 40), np.ones((40, 40), np.bool_))
+        Instance(1, Window(y, x, y + 40, x + 40), np.ones((40, 40), np.bool_))
         for y in (0, 900, 2008)
         for x in (5, 1200, 2008)
     ]

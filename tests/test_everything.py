@@ -11,7 +11,7 @@ from simmat.data.instances import Instance
 from simmat.evaluation.unprompted import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
 from simmat.everything import click_places, grid_points, grown, label_values, object_parts, suppress, uncovered
 from simmat.nn.dense_head import classes_of
-from simmat.types import Frame
+from simmat.types import Frame, Window
 
 
 def test_every_bump_has_one_peak() -> None:
@@ -20,10 +20,10 @@ def test_every_bump_has_one_peak() -> None:
     bumps = [(10.0, 10.0), (10.0, 25.0), (30.0, 20.0)]
     distance = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]).amax(0)
     nothing = np.zeros((0, 40, 40), np.bool_)
-    points, values = click_places(distance, nothing, lowest=0.3, spread=5)
+    points, values = click_places(distance, nothing, min_peak=0.3, window=5)
     assert sorted(map(tuple, points.tolist())) == sorted((b, a) for a, b in bumps)
     assert (np.diff(values) <= 0).all()
-    assert len(click_places(distance * 0.2, nothing, lowest=0.3, spread=5)[0]) == 0
+    assert len(click_places(distance * 0.2, nothing, min_peak=0.3, window=5)[0]) == 0
 
 
 def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
@@ -35,7 +35,7 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
         objectness[part] = 0.9
     parts, classes = object_parts(objectness[None], 25)
     assert [part.sum() for part in parts] == [100, 144]
-    points, _ = click_places(distance, parts, lowest=0.1, spread=5)
+    points, _ = click_places(distance, parts, min_peak=0.1, window=5)
     assert len(points) == 2
     np.testing.assert_allclose(points[1], (12, 30), atol=1)
     masks = np.zeros((1, 80, 80), np.bool_)
@@ -106,7 +106,7 @@ def test_masks_grow_over_the_object_they_lie_in() -> None:
 
 
 def _box(y0: int, x0: int, side: int, value: int = 0) -> Instance:
-    return Instance(value, (y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+    return Instance(value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
 
 
 def test_ious_count_no_ignored_pixel() -> None:

@@ -20,7 +20,7 @@ from simmat.everything import EverythingSettings
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
+from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
 from simmat.report.display import display_rgb
 from simmat.types import Prompt, SensorImage, Window
 
@@ -90,15 +90,15 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
     assert model.bundle is not None
     assert image.tile == model.bundle.spec.image_side == 56
     assert len(image.windows) > 4
-    assert not image.shrunk_note
-    assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrunk_note
+    assert not image.shrink_warning
+    assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrink_warning
 
 
 def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
     trained = Predictor(model.model, model.pipeline, image_side=90)
     image = trained.open_image(_scene(tmp_path / "image.tif", (75, 90)))
-    assert (image.windows, image.shrunk_note) == ([(0, 0, 75, 90)], "")
+    assert (image.windows, image.shrink_warning) == ([(0, 0, 75, 90)], "")
     assert trained.open_image(_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
 
 
@@ -167,23 +167,23 @@ def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -
 def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
     image = model.open_image(_scene(tmp_path / "large.tif"))
-    wanted = Wanted(EVERY, classes=True)
-    answer = image.answer(image.windows[1], wanted)
-    store = AnswerStore.open(tmp_path / "store", "key")
+    wanted = SegmentOptions(EVERY, classes=True)
+    answer = image.segment_window(image.windows[1], wanted)
+    store = WindowStore.open(tmp_path / "store", "key")
     assert store.missing(2) == [0, 1]
     store.write(1, answer)
-    again = AnswerStore.open(tmp_path / "store", "key").read(1)
+    again = WindowStore.open(tmp_path / "store", "key").read(1)
     assert again is not None
     assert [one.instance.window for one in again.objects] == [one.instance.window for one in answer.objects]
     assert all((a.instance.crop == b.instance.crop).all() for a, b in zip(again.objects, answer.objects, strict=True))
-    assert answer.chances is not None
-    np.testing.assert_allclose(again.chances, answer.chances, atol=1 / 500)
-    assert AnswerStore.open(tmp_path / "store", "another").missing(2) == [0, 1]
+    assert answer.probabilities is not None
+    np.testing.assert_allclose(again.probabilities, answer.probabilities, atol=1 / 500)
+    assert WindowStore.open(tmp_path / "store", "another").missing(2) == [0, 1]
 
 
 def test_a_damaged_answer_is_computed_again(model: Predictor, tmp_path: Path) -> None:
     """A power cut may leave half a file."""
-    store = AnswerStore.open(tmp_path / "store", "key")
+    store = WindowStore.open(tmp_path / "store", "key")
     (store.folder / "000000.npz").write_bytes(b"PK\x03\x04 half")
     assert store.read(0) is None
 
@@ -200,16 +200,16 @@ def test_a_stopped_raster_continues_with_the_next_window(
 
     asked: list[int] = []
     stops = [3]
-    write = AnswerStore.write
+    write = WindowStore.write
 
-    def stop(self: AnswerStore, index: int, answer: WindowAnswer) -> WindowAnswer:
+    def stop(self: WindowStore, index: int, answer: WindowResult) -> WindowResult:
         if index in stops:
             stops.remove(index)
             raise KeyboardInterrupt
         asked.append(index)
         return write(self, index, answer)
 
-    monkeypatch.setattr(AnswerStore, "write", stop)
+    monkeypatch.setattr(WindowStore, "write", stop)
     assert run_command([*call, "--out", str(out), "--device", "cpu"]) == 130
     assert sorted(path.name for path in out.iterdir()) == [".large.windows"]
     assert run_command([*call, "--out", str(out), "--device", "cpu"]) == 0

@@ -14,8 +14,8 @@ from bundles import tiny_bundle
 from simmat.cli import run
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
-from simmat.predictor import answers, large
-from simmat.predictor.answers import AnswerStore, WindowAnswer
+from simmat.predictor import large, window_results
+from simmat.predictor.window_results import WindowResult, WindowStore
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_box_larger_than_memory_is_refused(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A box around a whole scene would read all of it at once."""
-    monkeypatch.setattr(large, "_MOST_VALUES", 100 * 100)
+    monkeypatch.setattr(large, "_MAX_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
     assert _predict(bundle, image, tmp_path / "out", "--box", "0,0,180,150", "--tile", "32") == 2
     assert "180x150" in capsys.readouterr().err
@@ -109,18 +109,18 @@ def test_a_full_disk_stops_a_raster_that_then_continues(
 ) -> None:
     """What is done stays, and only the rest is computed."""
     image, out, written = _scene(tmp_path / "a.tif"), tmp_path / "out", []
-    real = AnswerStore.write
-    save = answers._save_arrays
+    real = WindowStore.write
+    save = window_results._save_arrays
 
     def full(*given: Any) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    def write(self: AnswerStore, index: int, answer: WindowAnswer) -> WindowAnswer:
+    def write(self: WindowStore, index: int, answer: WindowResult) -> WindowResult:
         written.append(index)
-        monkeypatch.setattr(answers, "_save_arrays", full if len(written) == 4 else save)
+        monkeypatch.setattr(window_results, "_save_arrays", full if len(written) == 4 else save)
         return real(self, index, answer)
 
-    monkeypatch.setattr(AnswerStore, "write", write)
+    monkeypatch.setattr(WindowStore, "write", write)
     assert _predict(bundle, image, out, "--semantic") == 2
     assert "the disk is full" in capsys.readouterr().err
     assert _predict(bundle, image, out, "--semantic") == 0

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from simmat.data.instances import Instance
 from simmat.inference import ImageRecords, coco_document, object_records
 from simmat.inference.coco import run_lengths, write_coco
+from simmat.types import Window
 
 
 def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_run_lengths_made_of_a_crop_are_those_of_the_whole_mask(seed: int) -> No
     y0, x0 = (0, 0) if seed % 2 else (1, 1)
     crop = rng.random((height - y0 - seed // 4, width - x0)) < 0.7
     crop[0, 0] = crop[-1, -1] = True
-    instance = Instance(None, (y0, x0, y0 + crop.shape[0], width), crop)
+    instance = Instance(None, Window(y0, x0, y0 + crop.shape[0], width), crop)
     whole = instance.mask((height, width))
     code = run_lengths(instance, (height, width))
     expected = coco_mask.encode(np.asfortranarray(whole.astype(np.uint8)))

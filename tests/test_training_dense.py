@@ -45,7 +45,9 @@ def test_objects_are_found_without_prompts(run: Path) -> None:
     """Every object has a mask, a score and the click that found it."""
     model = simmat.load(run, device="cpu")
     image = model.set_image(next(iter(sorted((run.parent / "set" / "images").iterdir()))))
-    assert model.segment_everything(EverythingSettings(peak=1.0, spread=99)) == []  # no peak, and no part of 99² pixels
+    assert (
+        model.segment_everything(EverythingSettings(peak=1.0, peak_window=99)) == []
+    )  # no peak, and no part of 99² pixels
     found = model.segment_everything(EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0))
     assert found
     assert all(0 <= one.score <= 1 and one.instance.area >= 1 for one in found)

@@ -31,7 +31,7 @@ SIZE = 32
 
 
 def square(y0: int, x0: int, side: int, value: int = 1) -> Instance:
-    return Instance(value, (y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+    return Instance(value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
 
 
 def label_of(*regions: Instance, smallest: int = 1) -> Label:

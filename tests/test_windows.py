@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.types import Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 
@@ -79,6 +80,6 @@ def test_the_better_part_names_the_class() -> None:
     """Of two windows the surer one decides."""
     joiner = InstanceJoiner((16, 24), 16, 8)
     crop = np.ones((4, 8), np.bool_)
-    assert joiner.add([FoundObject(Instance(1, (4, 8, 8, 16), crop), 0.4, (8, 4))]) == []
-    (one,) = joiner.add([FoundObject(Instance(2, (4, 8, 8, 16), crop), 0.9, (8, 4))])
+    assert joiner.add([FoundObject(Instance(1, Window(4, 8, 8, 16), crop), 0.4, (8, 4))]) == []
+    (one,) = joiner.add([FoundObject(Instance(2, Window(4, 8, 8, 16), crop), 0.9, (8, 4))])
     assert (one.instance.class_id, one.score) == (2, 0.9)

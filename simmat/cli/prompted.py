@@ -120,7 +120,7 @@ class PromptWork(Work):
                     f"{job.out / name}_mask.png  score {prediction.score:.3f}  {pixels} px  "
                     f"of {short_names(loaded.channels)}" + self._class_text(prediction)
                 )
-        _warn(where, found[0].doubt, loaded)
+        _warn(where, found[0].warning, loaded)
         return partial(list, lines)
 
     def _at_once(self, reader: ImageReader, prompts: Mapping[str, Prompt]) -> tuple[SensorImage, Sequence[Prediction]]:
@@ -143,18 +143,20 @@ class PromptWork(Work):
     def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
         """Segment the objects in windows, and write all of them to the same files."""
         from simmat.cli.segmenter import Job, Segmenter
-        from simmat.predictor.answers import Wanted
         from simmat.predictor.large import LargeImage
+        from simmat.predictor.window_results import SegmentOptions
 
         job = self.job
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
-        segmenter = Segmenter(self.predictor, Job(Wanted(), job.formats, job.out, missing=job.missing), self.model)
+        segmenter = Segmenter(
+            self.predictor, Job(SegmentOptions(), job.formats, job.out, missing=job.missing), self.model
+        )
         job.formats.for_image("objects", reader)  # raises before any work
         objects, notes, doubt = [], [], ""
         for name, prompt in prompts.items():
             prediction = image.predict(prompt, job.choice)
             found_object = prediction.found_object(_click(prompt))
-            doubt = doubt or prediction.doubt
+            doubt = doubt or prediction.warning
             objects += [] if found_object is None else [found_object]
             notes.append(
                 {

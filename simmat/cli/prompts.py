@@ -111,7 +111,7 @@ def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: s
     corners = [] if box is None else _numbers("--box", box, _BOX)
 
     def in_image(image: ImageReader) -> dict[str, Prompt]:
-        from simmat.predictor.prediction import check_inside
+        from simmat.predictor.prompts import check_inside
 
         to_pixels = geo_backend("--crs").to_pixels
         coords = (to_pixels(map_coords, crs, image) - 0.5).astype(np.float32)

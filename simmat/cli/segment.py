@@ -17,8 +17,8 @@ from simmat.everything import EverythingSettings
 from simmat.executors import check_workers, dask_client
 from simmat.inference.formats import AUTO, choose_formats
 from simmat.io.files import staged_files, url_of
-from simmat.predictor.answers import Wanted
-from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
+from simmat.predictor.large import LargeImage, NothingMeasuredError, Segmentation, check_options
+from simmat.predictor.window_results import SegmentOptions
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def job_of(
     class_ids = None
     if classes is not None:
         class_ids = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
-    wanted = Wanted(settings if everything else None, semantic)
-    check_wanted(predictor, wanted)
+    wanted = SegmentOptions(settings if everything else None, semantic)
+    check_options(predictor, wanted)
     chosen = choose_formats(formats or (AUTO,), kinds_of(wanted), registry)
     return Job(wanted, chosen, out, class_ids, min_score, missing, tile, overlap, mosaic)
 
@@ -100,22 +100,24 @@ class SegmentWork(Work):
     def start(self) -> Callable[[], list[str]]:
         """Segment the image; return a function that writes its files and returns lines to print."""
         segmenter, image = self.segmenter, self.segmenter.open(self.files)
-        if image.shrunk_note:
-            say(f"Warning: {self.name}: {image.shrunk_note}", err=True)
+        if image.shrink_warning:
+            say(f"Warning: {self.name}: {image.shrink_warning}", err=True)
         if len(image.windows) == 1:
-            joined = segmenter.joined(image, image.answers(segmenter.wanted), None)
+            joined = segmenter.joined(image, image.segment_windows(segmenter.wanted), None)
             write = partial(self._write, image, joined)
         else:
             write = partial(list, self._run_large(image))  # written here, so that two large images are never in memory
-        if image.doubt:
-            say(f"Warning: {self.name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
+        if image.warning:
+            say(f"Warning: {self.name}: {image.warning}; are unit, bit depth and exposure the same?", err=True)
         return write
 
     def _run_large(self, image: LargeImage) -> list[str]:
         segmenter, count = self.segmenter, len(image.windows)
         store = segmenter.store(self.name, self.files, image)
         with progress_bar(self.name, "window", total=count) as bar:
-            answers = image.answers(segmenter.wanted, store=store, progress=lambda done: move_bar(bar, done, count))
+            answers = image.segment_windows(
+                segmenter.wanted, store=store, progress=lambda done: move_bar(bar, done, count)
+            )
             try:
                 joined = segmenter.joined(image, answers, store.folder)
             except NothingMeasuredError:
@@ -125,7 +127,7 @@ class SegmentWork(Work):
         store.remove()
         return lines
 
-    def _write(self, image: LargeImage, joined: Joined) -> list[str]:
+    def _write(self, image: LargeImage, joined: Segmentation) -> list[str]:
         return [self.segmenter.write(self.name, self.files, image, joined)]
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
@@ -135,7 +137,7 @@ class SegmentWork(Work):
         missing = set(store.missing(len(image.windows)))
         for index in indices:
             if index in missing:
-                store.write(index, image.answer(image.windows[index], self.segmenter.wanted))
+                store.write(index, image.segment_window(image.windows[index], self.segmenter.wanted))
         return []
 
 

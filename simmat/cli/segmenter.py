@@ -30,9 +30,9 @@ from simmat.inference.formats import ChosenFormats, write_result
 from simmat.inference.result import BAND_ROWS, ImageResult, label_bands
 from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors, release_pages
-from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.predictor.large import Joined, LargeImage
+from simmat.predictor.large import LargeImage, Segmentation
 from simmat.predictor.reading import FileImage
+from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
 from simmat.specs import ResultKind
 from simmat.types import OverviewReader, SensorImage, Window
 
@@ -62,7 +62,7 @@ class Job:
         mosaic: the files of an image are the tiles of one map, not the sources of a sensor.
     """
 
-    wanted: Wanted
+    wanted: SegmentOptions
     formats: ChosenFormats
     out: Path
     classes: frozenset[int] | None = None
@@ -83,7 +83,7 @@ class Job:
         return kinds_of(self.wanted)
 
 
-def kinds_of(wanted: Wanted) -> tuple[ResultKind, ...]:
+def kinds_of(wanted: SegmentOptions) -> tuple[ResultKind, ...]:
     """Return the kinds of results of a question."""
     kinds: list[ResultKind] = ["objects"] if wanted.objects is not None else []
     return (*kinds, "classes") if wanted.classes else tuple(kinds)
@@ -97,7 +97,7 @@ class Segmenter:
         self._model = model or predictor.digest
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SegmentOptions:
         """What to look for."""
         return self._job.wanted
 
@@ -126,19 +126,19 @@ class Segmenter:
             job.formats.for_image(kind, image.reader)  # raises before any work
         return image
 
-    def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
+    def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> WindowStore:
         """Open the folder that stores the answers of the windows of an image."""
         job = self._job
         key = [self._model, files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
-        return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
+        return WindowStore.open(job.out / f".{name}.windows", json.dumps(key))
 
-    def joined(self, image: LargeImage, answers: Iterable[WindowAnswer], folder: Path | None) -> Joined:
+    def joined(self, image: LargeImage, answers: Iterable[WindowResult], folder: Path | None) -> Segmentation:
         """Join the answers of all windows of an image; with `folder`, a class map is stored there, not in memory."""
         wanted = self._job.wanted
         classes = _class_map(image, folder) if wanted.classes else None
-        return image.join(answers, wanted, classes=classes)
+        return image.merge(answers, wanted, classes=classes)
 
-    def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
+    def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Segmentation) -> str:
         """Write the files of an image, and return a line to print."""
         counts = {"count": joined.windows, "without_measurement": joined.empty}
         notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
@@ -186,11 +186,11 @@ class Segmenter:
         self, name: str, files: Mapping[str, Path], image: LargeImage, objects: Sequence[FoundObject]
     ) -> ImageResult:
         """Return objects of an image as a result to write."""
-        found = Joined(list(objects), None, None, 1, 0)
+        found = Segmentation(list(objects), None, None, 1, 0)
         return next(iter(self._results(name, files, image, found)))
 
     def _results(
-        self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined
+        self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Segmentation
     ) -> Iterator[ImageResult]:
         job = self._job
         common: dict[str, Any] = {

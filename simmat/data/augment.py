@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from simmat.data.copy_paste import repeat_regions
-from simmat.data.instances import Instance, Label, region_from_mask, shared_window
+from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.errors import ConfigError, all_problems
 from simmat.io.images import full_scale
 from simmat.sensors.adapter import Axis, ModalityAdapter
@@ -251,7 +251,7 @@ def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int],
 
 
 def _cut_region(region: Instance, window: Window) -> Instance | None:
-    if (shared := shared_window(window, region.window)) is None:
+    if (shared := window.intersection(region.window)) is None:
         return None
     (y0, x0, y1, x1), (top, left) = shared, region.window[:2]
     if shared == region.window:

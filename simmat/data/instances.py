@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
@@ -73,19 +72,6 @@ def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | s
             f"{mask}: the mask is {mask_hw[1]}x{mask_hw[0]}, the image {image} is {image_hw[1]}x{image_hw[0]} "
             "(width x height); they must be equal"
         )
-
-
-def shared_window(first: Window, second: Window) -> Window | None:
-    """Return the pixels that two windows have in common; None if there are none."""
-    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
-    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
-    return Window(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
-
-
-def enclosing_window(first: Window, second: Window) -> Window:
-    """Return the smallest window around two windows."""
-    y0, x0 = min(first[0], second[0]), min(first[1], second[1])
-    return Window(y0, x0, max(first[2], second[2]), max(first[3], second[3]))
 
 
 EIGHT = np.ones((3, 3), dtype=np.bool_)
@@ -243,6 +229,8 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
 
 def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
     """Return (h, w), the distance of each pixel of an (h, w) crop to the nearest one outside of its region; 0 there."""
+    from scipy import ndimage
+
     around = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.bool_)  # several times faster than np.pad
     around[1:-1, 1:-1] = crop
     return np.asarray(ndimage.distance_transform_edt(around)[1:-1, 1:-1])
@@ -264,6 +252,8 @@ def visible_regions(label: Label) -> tuple[Instance, ...]:
 
 def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Instance]:
     """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
+    from scipy import ndimage
+
     numbered, _ = ndimage.label(mask, structure=EIGHT)
     regions = []
     for number, place in enumerate(ndimage.find_objects(numbered), start=1):
@@ -276,6 +266,8 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
 
 def count_joined(label: Label) -> int:
     """Return how many connected pieces of at least `smallest` pixels a label has more than regions."""
+    from scipy import ndimage
+
     joined = 0
     for region in label.regions:
         numbered, count = ndimage.label(region.crop, structure=EIGHT)
@@ -289,6 +281,8 @@ def _values(
     mask: LabelArray, origin: str, ignored: int | None, *, zero: bool
 ) -> Iterator[tuple[int, Window, BoolArray]]:
     """Yield each label value except the ignored one with its window and its pixels there, in ascending order."""
+    from scipy import ndimage
+
     low, high = int(mask.min()), int(mask.max())
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
         values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask

@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from simmat.data.instances import Instance, region_from_mask
@@ -158,6 +157,8 @@ def _positive_tile(logits: FloatArray, rows: _Weights, columns: _Weights) -> Boo
 @lru_cache(maxsize=4)
 def _resizing(low: int, steps: tuple[tuple[int, int], ...], device: torch.device) -> _Axis:
     """Return the weights of resizing `low` logits in steps (size, kept): resize to `size`, keep the first `kept`."""
+    from scipy import sparse
+
     weights: _Weights = np.eye(low)
     for size, kept in steps:
         old = len(weights)

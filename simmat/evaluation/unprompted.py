@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance, Label, shared_window
+from simmat.data.instances import Instance, Label
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
@@ -32,7 +32,7 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray)
     for row, region in enumerate(found):
         own = _counted(region, ignore)
         for column, other in enumerate(true):
-            if (box := shared_window(region.window, other.window)) is None:
+            if (box := region.window.intersection(other.window)) is None:
                 continue
             both = region.within(box) & other.within(box) & ~ignore[box[0] : box[2], box[1] : box[3]]
             shared = int(np.count_nonzero(both))

@@ -1,19 +1,22 @@
-"""The embedding of one image, or of windows of it: it answers prompts, and finds objects and classes without them."""
+"""The embedding of one image: it answers prompts, and finds objects and classes without them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from simmat import everything
+from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.errors import BundleError
+from simmat.everything import EverythingSettings
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -21,19 +24,61 @@ from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
-from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
-if TYPE_CHECKING:
-    from simmat.data.instances import FoundObject
-    from simmat.everything import EverythingSettings
-    from simmat.predictor.predictor import Predictor
+Choice = Literal["single", "best"]
 
-_KEPT_BYTES = 2**28
-"""Windows with their embeddings that an image keeps; the one asked for longest ago is dropped."""
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask of one image; those of `LargeImage` cover a window of it.
+
+    Attributes:
+        mask: (H, W) bool at the original resolution.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask.
+        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        image: what was loaded, of the size of the mask.
+        window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
+        warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
+        class_id: class that the object most likely has; None if the model does not distinguish classes.
+        class_probability: probability of that class among all classes but the background.
+    """
+
+    mask: BoolArray
+    logits: FloatArray
+    score: float
+    low_res: FloatArray
+    image: SensorImage
+    window: Window
+    warning: str = ""
+    class_id: int | None = None
+    class_probability: float | None = None
+
+    def __repr__(self) -> str:
+        """Give the size of the mask and its score, not half a million numbers."""
+        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
+
+    def whole_mask(self, size_hw: tuple[int, int]) -> BoolArray:
+        """Return the mask at the (height, width) of the whole image, False outside of its window."""
+        mask = np.zeros(size_hw, np.bool_)
+        mask[self.window.slices] = self.mask
+        return mask
+
+    def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
+        """Return the mask in pixels of the whole image; None if it is empty."""
+        region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
+        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probability)
 
 
 class EncodedImage:
-    """The embedding of an image."""
+    """The embedding of an image.
+
+    Attributes:
+        prepared: the network's input.
+        warning: how its values differ from those of training, see `domain_shift_warning`.
+        embedding: of a batch of one image.
+    """
 
     @threads_for_load()
     @torch.inference_mode()
@@ -43,19 +88,22 @@ class EncodedImage:
         prepared: PreparedImage,
         classes: DenseSpec | None = None,
         cached: CachedEmbedding | None = None,
+        *,
+        source: str = "the model",
+        warning: str = "",
     ) -> None:
         """Encode an image, or read its embedding from a file.
 
         Args:
             classes: what its dense head distinguishes.
             cached: where the embedding is kept; None encodes and keeps nothing.
+            source: path of the model, for errors.
 
         Raises:
             OutputError: the embedding cannot be written.
         """
-        self.prepared = prepared
-        self._model = model
-        self._classes = classes
+        self.prepared, self.warning = prepared, warning
+        self._model, self._classes, self._source = model, classes, source
         self._device = next(model.parameters()).device
         found = None if cached is None else cached.read()
         if found is None:
@@ -80,11 +128,47 @@ class EncodedImage:
         Args:
             prompts: in pixels of the original image.
             mask_input: (K, 1, h, w) logits of earlier masks, in place of the prompts' own.
+
+        Raises:
+            ValueError: a mask of the prompts is not of the decoder's size.
         """
         batch = prompt_batch(prompts, self.prepared.frame, self._device)
         if mask_input is not None:
             batch = replace(batch, mask_input=mask_input)
-        return self._model.decode(self.embedding, batch)
+        answer = self._model.decode(self.embedding, batch)
+        given, size_hw = prompts[0].mask_input, tuple(answer.logits.shape[-2:])
+        if given is not None and given.shape != size_hw:
+            raise ValueError(
+                f"mask must be {size_hw} logits, the low_res of an earlier prediction of this model, got {given.shape}"
+            )
+        return answer
+
+    @threads_for_load()
+    def prediction(
+        self, decoded: MaskPrediction, row: int, choice: Choice | int, image: SensorImage, window: Window
+    ) -> Prediction:
+        """Return one of the masks of `decode` at the resolution of the image.
+
+        Args:
+            row: the prompt.
+            choice: as in `Predictor.predict`, or the number of the mask.
+            image: the part of the whole image in `window`.
+
+        Raises:
+            BundleError: the network's output is not finite.
+        """
+        scores = decoded.iou[row].tolist()
+        if isinstance(choice, int):
+            mask = choice
+        else:
+            mask = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
+        low = decoded.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
+        logits: FloatArray = restore_logits(low, self.prepared.frame)[0, 0].cpu().numpy()
+        if not (np.isfinite(logits).all() and math.isfinite(scores[mask])):
+            raise BundleError(f"{self._source} gives NaN or infinity for {image.origin}; its weights are damaged")
+        low_res: FloatArray = low[0, 0].cpu().numpy()
+        value, probability = self.class_of(low_res) or (None, None)
+        return Prediction(logits > 0, logits, scores[mask], low_res, image, window, self.warning, value, probability)
 
     @threads_for_load()
     @torch.inference_mode()
@@ -109,8 +193,9 @@ class EncodedImage:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
         if self._dense is None or self._classes is None:
             return None
-        chances: FloatArray = restore_logits(self._dense.classes, self.prepared.frame)[0].softmax(0).cpu().numpy()
-        return chances
+        logits = restore_logits(self._dense.classes, self.prepared.frame)[0]
+        probabilities: FloatArray = logits.softmax(0).cpu().numpy()
+        return probabilities
 
     @threads_for_load()
     @torch.inference_mode()
@@ -120,187 +205,15 @@ class EncodedImage:
         Args:
             low_res: (h, w) logits of the mask at the decoder's own size.
         """
-        dense, spec = self._dense, self._classes
-        if dense is None or spec is None or spec.classes == (None,) or not (low_res > 0).any():
+        spec = self._classes
+        if spec is None or spec.classes == (None,) or self._dense is None or not (low_res > 0).any():
             return None
-        seen = classes_of(low_res[None] > 0, dense.classes[0].softmax(0), spec.background)
+        seen = classes_of(low_res[None] > 0, self._dense.classes[0].softmax(0), spec.background)
         value = spec.classes[int(seen[0][0]) - int(spec.background)]
         return None if value is None else (value, float(seen[1][0]))
 
     @threads_for_load()
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
-        """Find every object, best first, in pixels of the original image.
-
-        With a dense head the clicks are the peaks of its distance map, and a place in every part of its class map that
-        has no peak; a part that no answer covers is an object by itself. Without one, the clicks are a grid.
-        """
-        from simmat import everything
-
-        if self._dense is None or self._classes is None:
-            clicks = everything.grid_points(self.prepared.frame, settings.grid)
-            found, _ = self._answer_clicks(clicks, settings, stable=True)
-            return sorted(found, key=lambda one: -one.score)
-        return self._find_by_classes(self._dense, self._classes, settings)
-
-    def _answer_clicks(
-        self, clicks: FloatArray, settings: EverythingSettings, *, stable: bool
-    ) -> tuple[list[FoundObject], BoolArray]:
-        """Return the objects at (N, 2) xy of the input, and their (F, h, w) masks at the decoder's own size."""
-        from simmat import everything
-        from simmat.data.instances import FoundObject
-
-        frame = self.prepared.frame
-        answers = everything.answer_clicks(clicks, self.decode_clicks, frame, settings, stable=stable)
-        kept = everything.suppress(answers.low, answers.scores, settings.overlap)
-        places = frame.points_to_original(answers.points)
-        found = []
-        for row in kept:
-            x, y = places[row].tolist()
-            found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
-        return found, answers.low[kept]
-
-    def _find_by_classes(self, dense: DenseAnswer, spec: DenseSpec, settings: EverythingSettings) -> list[FoundObject]:
-        from simmat import everything
-
-        frame = self.prepared.frame
-        distance = dense.distance[0, 0].sigmoid()  # (h, w)
-        chances = dense.classes[0].float().softmax(0)  # (K, h, w)
-        stride = frame.size / distance.shape[-1]
-        height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-        objects = chances[1:].clone() if spec.background else torch.zeros_like(chances)
-        objects[:, height:] = 0
-        objects[:, :, width:] = 0
-        parts, classes = everything.object_parts(objects, settings.spread**2)
-        points, _ = everything.click_places(
-            distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
-        )
-        found, low = self._answer_clicks((points[: settings.most] + 0.5) * stride - 0.5, settings, stable=False)
-        if found:
-            found, low = _classified(found, low, chances, spec, settings.objectness)
-        found_classes = [spec.classes.index(one.instance.class_id) for one in found]
-        missed = parts[everything.uncovered(parts, classes, low, found_classes)]
-        if len(missed):
-            more, missed = self._objects_of(missed, objects.sum(0), distance, settings)
-            found += _classified(more, missed, chances, spec, 0.0)[0]
-        found.sort(key=lambda one: -one.score)
-        if found and spec.background and settings.reach:
-            inside = restore_logits(1 - chances[None, :1], frame)[0, 0] > everything.OBJECT
-            reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
-            regions = everything.grown([one.instance for one in found], inside, reach)
-            found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
-        return sorted(found, key=lambda one: -one.score)
-
-    def _objects_of(
-        self, parts: BoolArray, objectness: Tensor, distance: Tensor, settings: EverythingSettings
-    ) -> tuple[list[FoundObject], BoolArray]:
-        """Return the large enough of (P, h, w) parts of a class map: as objects of the lowest score, and as parts."""
-        from simmat.data.instances import FoundObject
-        from simmat.data.mask_grid import MaskGrid
-        from simmat.everything import OBJECT
-
-        frame = self.prepared.frame
-        inside = torch.from_numpy(parts).to(objectness.device)
-        values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
-        highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
-        places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
-        clicks = frame.points_to_original(((places + 0.5) * (frame.size / len(distance)) - 0.5).astype(np.float32))
-        found, kept = [], []
-        for row, (region,) in enumerate(MaskGrid(frame).masks(values)):
-            if region is not None and region.area >= settings.min_area:
-                x, y = clicks[row].tolist()
-                found.append(FoundObject(region, settings.min_score, (x, y)))
-                kept.append(row)
-        return found, parts[kept]
-
-
-class EncodedWindows:
-    """The windows of an image: read and encoded when first asked for, and kept while there is memory for them."""
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        reader: ImageReader,
-        sample: Callable[[], SensorImage],
-        whole: EncodedImage | None = None,
-    ) -> None:
-        """Encode nothing yet.
-
-        Args:
-            sample: reads pixels that show what the values of the image are like, see `Predictor.fit`.
-            whole: the embedding of the whole image, if it is known and the only window.
-        """
-        self._predictor, self._reader, self._sample, self._whole = predictor, reader, sample, whole
-        self._token = object()  # stands for the image, see `Predictor.fitted_to`
-        self._kept: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one asked for last is at the end
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the windows that are kept."""
-        return sum(image.data.nbytes + image.valid.nbytes + one.nbytes for image, one in self._kept.values())
-
-    def look(
-        self, window: Window, *, keep: bool = True, cache: Path | None = None
-    ) -> tuple[SensorImage, EncodedImage | None]:
-        """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
-
-        Args:
-            keep: keep what is computed for it.
-            cache: folder that keeps embeddings.
-
-        Raises:
-            SimMATError: it cannot be read, or has other channels than the model.
-            OutputError: the embedding cannot be written.
-        """
-        if window in self._kept:
-            self._kept[window] = self._kept.pop(window)
-            return self._kept[window]
-        image = self._reader.read(window)
-        self._predictor.inputs.check_channels(image)
-        if not image.valid.any():
-            return image, None
-        found = image, self._encode(image, cache)
-        if keep:
-            self._kept[window] = found
-            while len(self._kept) > 1 and self.nbytes > _KEPT_BYTES:
-                del self._kept[next(iter(self._kept))]
-        return found
-
-    def _encode(self, image: SensorImage, cache: Path | None) -> EncodedImage:
-        if self._whole is not None:
-            return self._whole
-        with self._predictor.encoding:
-            if self._predictor.fitted_to is not self._token:  # another image may have been looked at in between
-                self._predictor.fit(self._sample)
-                self._predictor.fitted_to = self._token
-            return self._predictor.encode(image, cache)
-
-
-def _classified(
-    found: Sequence[FoundObject], masks: BoolArray, chances: Tensor, spec: DenseSpec, least: float
-) -> tuple[list[FoundObject], BoolArray]:
-    """Give objects their class, where there are classes, and a score that counts both.
-
-    Args:
-        found: F objects.
-        masks: (F, h, w) over the whole input.
-        chances: (K, h', w') class probabilities over the same input.
-        least: smallest probability of being an object.
-
-    Returns:
-        Those that are objects, and their masks.
-    """
-    kept, first = [], int(spec.background)
-    for row, (index, chance, objectness) in enumerate(zip(*classes_of(masks, chances, spec.background), strict=True)):
-        if objectness < least:
-            continue
-        value = spec.classes[int(index) - first]
-        known = value is not None
-        one = replace(
-            found[row],
-            instance=replace(found[row].instance, class_id=value),
-            score=found[row].score * float(objectness) * (float(chance) if known else 1.0),
-            class_probability=float(chance) if known else None,
-        )
-        kept.append((row, one))
-    return [one for _, one in kept], masks[[row for row, _ in kept]]
+        """Find every object, best first, in pixels of the original image; see `simmat.everything`."""
+        return everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)

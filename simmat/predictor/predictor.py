@@ -1,98 +1,36 @@
-"""The predictor of a network and its sensor."""
+"""Prompt a network for the objects of an image: `set_image` once, then `predict` any number of times."""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.bundle import Bundle, trained_tensors
-from simmat.data.pipeline import Pipeline
-from simmat.errors import BundleError
-from simmat.foundation import MaskPrediction
+from simmat.bundle import Bundle
+from simmat.data.instances import FoundObject
+from simmat.everything import ClassMap, EverythingSettings
 from simmat.io.files import with_home
-from simmat.model import SimMAT
-from simmat.model_spec import DenseSpec
-from simmat.nn.device import threads_for_load
-from simmat.nn.resize import restore_logits
-from simmat.predictor.cache import CachedEmbedding, digest_of
-from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.prediction import (
-    Choice,
-    Prediction,
-    as_numbers,
-    check_choice,
-    check_inside,
-    check_mask_size,
-    of_one_kind,
-    unlike_training,
-)
-from simmat.predictor.reading import Files, Inputs, LoadedImage
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window, largest_whole
-
-if TYPE_CHECKING:
-    from simmat.data.instances import FoundObject
-    from simmat.everything import ClassMap, EverythingSettings
-    from simmat.predictor.large import LargeImage
+from simmat.predictor.encoded import Choice, Prediction
+from simmat.predictor.encoder import ImageEncoder
+from simmat.predictor.large import LargeImage
+from simmat.predictor.prompts import as_numbers, check_choice, check_inside
+from simmat.predictor.reading import Files, LoadedImage
+from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
 
-class Predictor:
-    """A network and its sensor: `set_image` once, then `predict` any number of times.
+class Predictor(ImageEncoder):
+    """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times."""
 
-    Attributes:
-        model: the network, in eval mode.
-        pipeline: image in physical units -> network input.
-        bundle: what it was loaded from, or None.
-        inputs: the images that it takes.
-        channels: the C channels of the sensor's images; empty if only a file can tell.
-        dense: what its dense head tells apart; None without one.
-        image_side: longer side of the training images in pixels; None if it is not known.
-        image: the current image in physical units, or None.
-        fitted_to: stands for the large image whose values `fit` saw last; None for any other image.
-        encoding: held while a `LargeImage` is encoded, so that several threads may ask one predictor, each about
-            `LargeImage`s of its own.
-    """
+    _current: LargeImage | None = None
 
-    def __init__(
-        self,
-        model: SimMAT,
-        pipeline: Pipeline,
-        *,
-        bundle: Bundle | None = None,
-        dense: DenseSpec | None = None,
-        image_side: int | None = None,
-    ) -> None:
-        """Make a predictor.
-
-        Args:
-            model: the network; it is put into eval mode.
-            pipeline: image -> network input.
-            bundle: which both come from; its card and channels then apply to files and images.
-            dense: what a dense head of the network tells apart; by default as the bundle says.
-            image_side: longer side of the training images in pixels, by which large images are cut; by default as the
-                bundle says.
-        """
-        self.model = model.eval()
-        self.pipeline = pipeline
-        self.bundle = bundle
-        self.inputs = Inputs(pipeline.adapter, bundle)
-        self.channels = self.inputs.channels
-        self.dense = dense or (bundle.spec.dense if bundle else None)
-        self.image_side = image_side or (bundle.spec.image_side if bundle else None)
-        self.image: SensorImage | None = None
-        self._encoded: EncodedImage | None = None
-        self._large: LargeImage | None = None
-        self._fitted = ""  # what `fit` set, in words
-        self.fitted_to: object = None
-        self.encoding = threading.RLock()
+    @property
+    def image(self) -> SensorImage | None:
+        """The current image in physical units."""
+        reader = None if self._current is None else self._current.reader
+        return reader.image if isinstance(reader, LoadedImage) else None
 
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
@@ -103,18 +41,6 @@ class Predictor:
     def of_bundle(cls, bundle: Bundle) -> Predictor:
         """Return the predictor of a loaded bundle."""
         return cls(bundle.model, bundle.pipeline, bundle=bundle)
-
-    @property
-    def adapter(self) -> ModalityAdapter:
-        """The sensor."""
-        return self.pipeline.adapter
-
-    @cached_property
-    def digest(self) -> str:
-        """A sha256 of the weights and, of a bundle, its spec: the model as it is when this is asked first."""
-        if self.bundle is None:
-            return digest_of("", self.model.state_dict())
-        return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
 
     def set_image(
         self,
@@ -144,18 +70,11 @@ class Predictor:
             ConfigError: the bundle's transfer layer needs the missing channels.
             OutputError: an embedding cannot be written to `cache`.
         """
-        folder = None if cache is None else with_home(cache)
-        self.image = self._encoded = self._large = None  # after an error there is no image, not the one before
+        self._current = None  # after an error there is no image, not the one before
         loaded = self.inputs.load(image, missing)
-        if self.tile_of(loaded.size_hw) < max(loaded.size_hw):
-            from simmat.predictor.large import LargeImage
-
-            self._large = LargeImage(self, LoadedImage(loaded), cache=folder)
-        else:
-            self.fit(lambda: loaded)
-            self.fitted_to = None
-            self._encoded = self.encode(loaded, folder)
-        self.image = loaded
+        current = LargeImage(self, LoadedImage(loaded), cache=None if cache is None else with_home(cache))
+        current.encode()
+        self._current = current
         return loaded
 
     def open_image(
@@ -179,8 +98,6 @@ class Predictor:
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        from simmat.predictor.large import LargeImage
-
         folder = None if cache is None else with_home(cache)
         return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
 
@@ -204,8 +121,6 @@ class Predictor:
             DataError: files cannot be read, or are not on one pixel grid.
             SimMATError: as `set_image` raises it.
         """
-        from simmat.predictor.large import LargeImage
-
         return LargeImage(self, self.inputs.mosaic(tiles, missing), tile=tile, overlap=overlap)
 
     def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> ImageReader:
@@ -219,20 +134,6 @@ class Predictor:
             SimMATError: as `set_image` raises it.
         """
         return self.inputs.reader(image, missing, self.largest_whole)
-
-    @property
-    def largest_whole(self) -> int:
-        """The longest side in pixels of an image that is not cut into windows."""
-        return largest_whole(self.pipeline.size, self.image_side)
-
-    def tile_of(self, size_hw: tuple[int, int]) -> int:
-        """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
-
-        An image longer than `largest_whole` is cut. A window then has the size of the training images, whose resolution
-        the model knows.
-        """
-        longest = max(size_hw)
-        return longest if longest <= self.largest_whole else self.image_side or self.pipeline.size
 
     def predict(
         self,
@@ -274,22 +175,10 @@ class Predictor:
             BundleError: the network's output is not finite.
         """
         check_choice(choice)
-        if self.image is None:
-            raise ValueError("no image is set; call set_image first")
+        current, image = self._require_image(), self.image
         for prompt in prompts:
-            check_inside(prompt, self.image)
-        if self._large is not None:
-            return [self._pasted(self._large.predict(prompt, choice)) for prompt in prompts]
-        assert self._encoded is not None  # set_image has set one of the two
-        found: dict[int, Prediction] = {}
-        whole = Window(0, 0, *self.image.size_hw)
-        for places in of_one_kind(prompts):
-            decoded = self._encoded.decode([prompts[place] for place in places])
-            check_mask_size(prompts[places[0]].mask_input, decoded)
-            for row, place in enumerate(places):
-                local = self.local_prediction(self._encoded, decoded, row, choice, self.image, whole)
-                found[place] = self._pasted(local)
-        return [found[place] for place in range(len(prompts))]
+            check_inside(prompt, image or current.reader)
+        return [_whole(found, current.reader) for found in current.predict_prompts(prompts, choice)]
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.
@@ -298,7 +187,7 @@ class Predictor:
             ValueError: no image is set.
             ConfigError: the network has no dense head.
         """
-        return self._current().segment_semantic()
+        return self._require_image().segment_semantic()
 
     def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
         """Find every object of the current image, best first, each with its class where the network knows classes.
@@ -312,7 +201,7 @@ class Predictor:
         Raises:
             ValueError: no image is set.
         """
-        return self._current().segment_everything(settings)
+        return self._require_image().segment_everything(settings)
 
     def classify(self, mask: npt.NDArray[np.floating]) -> tuple[int, float] | None:
         """Return the class (label value) of a mask of the current image, and its probability.
@@ -324,78 +213,24 @@ class Predictor:
             None if the model does not distinguish classes of objects, or the image is cut into windows (its
             predictions hold their class).
         """
-        return None if self._encoded is None else self._encoded.class_of(np.asarray(mask, np.float32))
+        current = self._current
+        if current is None or len(current.windows) > 1:
+            return None
+        encoded = current.encoded(current.windows[0])[1]
+        return None if encoded is None else encoded.class_of(np.asarray(mask, np.float32))
 
-    def _current(self) -> LargeImage:
-        """Return the current image, as one window if it fits."""
-        if self.image is None:
+    def _require_image(self) -> LargeImage:
+        if self._current is None:
             raise ValueError("no image is set; call set_image first")
-        if self._large is not None:
-            return self._large
-        assert self._encoded is not None
-        from simmat.predictor.large import LargeImage
+        return self._current
 
-        return LargeImage(self, LoadedImage(self.image), encoded=self._encoded)
 
-    @threads_for_load()
-    def local_prediction(
-        self,
-        encoded: EncodedImage,
-        decoded: MaskPrediction,
-        row: int,
-        choice: Choice | int,
-        image: SensorImage,
-        window: Window,
-    ) -> Prediction:
-        """Return one of the masks that were decoded, at the resolution of the image.
-
-        `row` is the prompt; `choice` as in `predict`, or the number of the mask. `image` is the part of the whole in
-        `window`. Raises BundleError if the network's output is not finite.
-        """
-        scores = decoded.iou[row].tolist()
-        best = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
-        picked = choice if isinstance(choice, int) else best
-        low = decoded.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
-        logits: FloatArray = restore_logits(low, encoded.prepared.frame)[0, 0].cpu().numpy()
-        if not (np.isfinite(logits).all() and math.isfinite(scores[picked])):
-            model = self.bundle.path if self.bundle else "the model"
-            raise BundleError(f"{model} gives NaN or infinity for {image.origin}; its weights are damaged")
-        doubt = self.doubt_of(encoded)
-        low_res: FloatArray = low[0, 0].cpu().numpy()
-        value, chance = encoded.class_of(low_res) or (None, None)
-        return Prediction(logits > 0, logits, scores[picked], low_res, image, window, doubt, value, chance)
-
-    def _pasted(self, found: Prediction) -> Prediction:
-        """Return a mask at the size of the whole image; outside of its window its logits are the smallest ones."""
-        assert self.image is not None
-        if found.window.size_hw == self.image.size_hw:
-            return found
-        size_hw = self.image.size_hw
-        logits = np.full(size_hw, min(float(found.logits.min()), -1.0), np.float32)
-        logits[found.window.slices] = found.logits
-        mask, whole = found.whole_mask(size_hw), Window(0, 0, *size_hw)
-        return replace(found, mask=mask, logits=logits, image=self.image, window=whole)
-
-    def doubt_of(self, encoded: EncodedImage) -> str:
-        """Return how the values of an image differ from those of training; "" if they do not."""
-        return unlike_training(encoded.prepared, self.pipeline.channels) if self.bundle else ""
-
-    @property
-    def class_names(self) -> Mapping[int, str]:
-        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
-        if self.dense is not None and self.dense.classes == (None,):
-            return {1: "object"}
-        return self.inputs.card.class_names
-
-    def fit(self, sample: Callable[[], SensorImage]) -> None:
-        """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model.
-
-        `sample` reads pixels that show what the values are like; it is called only where they are needed.
-        """
-
-    @threads_for_load()
-    def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
-        """Encode an image, or a part of one; `cache` is a folder that keeps the embedding."""
-        prepared = self.pipeline(image)
-        cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
-        return EncodedImage(self.model.for_image(image), prepared, self.dense, cached)
+def _whole(found: Prediction, reader: ImageReader) -> Prediction:
+    """Return a mask at the size of the whole image; outside of its window its logits are the smallest ones."""
+    if found.window.size_hw == reader.size_hw:
+        return found
+    whole = Window(0, 0, *reader.size_hw)
+    logits = np.full(reader.size_hw, min(float(found.logits.min()), -1.0), np.float32)
+    logits[found.window.slices] = found.logits
+    mask, image = found.whole_mask(reader.size_hw), reader.read(whole)
+    return replace(found, mask=mask, logits=logits, image=image, window=whole)

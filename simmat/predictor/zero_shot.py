@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
 
 from simmat.data.card import DataCard
@@ -19,7 +22,10 @@ from simmat.predictor.cache import digest_of
 from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
-from simmat.types import SensorImage
+from simmat.types import ImageReader, SensorImage, Window
+
+_SAMPLES = 4
+"""Windows along each side that show what the values of a large image are like."""
 
 
 class ZeroShotPredictor(Predictor):
@@ -32,6 +38,7 @@ class ZeroShotPredictor(Predictor):
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
         """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
         self._parts = parts
+        self._fitted_to: Callable[[], object] = lambda: None
         self._spec = ModelSpec(
             modality=adapter.name,
             sensor_channels=adapter.channels,
@@ -53,14 +60,16 @@ class ZeroShotPredictor(Predictor):
         said = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
         return digest_of(said, self.model.foundation.state_dict())
 
-    def fit(self, sample: Callable[[], SensorImage]) -> None:
+    def _fit(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""
-        seen = self.adapter.transform(sample())
+        if self._fitted_to() is reader:
+            return
+        seen = self.adapter.transform(self._typical_pixels(reader))
         statistics = image_moments(seen).statistics()
-        spread = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
+        std = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
         channels = fit_channels(
             seen.channels,
-            replace(statistics, std=spread),
+            replace(statistics, std=std),
             pixel_mean=self._parts.foundation.pixel_mean,
             pixel_std=self._parts.foundation.pixel_std,
         )
@@ -70,4 +79,18 @@ class ZeroShotPredictor(Predictor):
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
         self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
-        self._fitted = repr((channels, rows))
+        self._fitted, self._fitted_to = repr((channels, rows)), weakref.ref(reader)
+
+    def _typical_pixels(self, reader: ImageReader) -> SensorImage:
+        """Return an image, or of one that is cut into windows pixels from all over it, side by side."""
+        height, width = reader.size_hw
+        if self.tile_of(reader.size_hw) >= max(height, width):
+            return reader.read(Window(0, 0, height, width))
+        side = min(self.pipeline.size, height, width)
+        starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]
+        parts = []
+        for y, x in itertools.product(*starts):
+            part = reader.read(Window(y, x, y + side, x + side))
+            parts.append((part.data[:, ::2, ::2].copy(), part.valid[:, ::2, ::2].copy()))
+        data, valid = (np.concatenate(planes, axis=2) for planes in zip(*parts, strict=True))
+        return SensorImage(data, valid, part.channels, reader.origin)

@@ -8,10 +8,10 @@ from simmat.training.resume_checks import changes_noted
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import open_data
 from simmat.training.state import fingerprint_in
-from simmat.training.validation import MOST_CLICKS, Untrained, score_untrained
+from simmat.training.validation import MAX_CLICKS, Untrained, score_untrained
 
 __all__ = [
-    "MOST_CLICKS",
+    "MAX_CLICKS",
     "Callback",
     "Diverged",
     "Interrupted",

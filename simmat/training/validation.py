@@ -17,7 +17,7 @@ from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.training.setup import Setup, prepare
 
-MOST_CLICKS = 256
+MAX_CLICKS = 256
 """Most clicks by which every object of an image is found: an untrained head has peaks everywhere."""
 
 
@@ -43,7 +43,7 @@ def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callab
         setup.dataset,
         setup.val,
         everything=not all(setup.dataset.may_have_unmarked(sample) for sample in setup.val),
-        settings=EverythingSettings(most=MOST_CLICKS),
+        settings=EverythingSettings(max_clicks=MAX_CLICKS),
         processes=processes,
         progress=progress,
     )

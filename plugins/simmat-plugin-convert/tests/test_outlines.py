@@ -12,7 +12,7 @@ from simmat_plugin_convert.outlines import one_polygon, part_polygons
 
 from simmat.data.formats.coco import draw_segmentation
 from simmat.data.instances import Instance
-from simmat.types import BoolArray
+from simmat.types import BoolArray, Window
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(lambda mask: bool(mask.any()))
 
@@ -26,7 +26,7 @@ def filled(polygons: list[list[float]], size_hw: tuple[int, int]) -> BoolArray:
 def test_polygons_give_the_mask_again(mask: BoolArray, corner: tuple[int, int]) -> None:
     """Holes, pieces and pixels that touch at a corner must survive formats that know polygons alone."""
     (y, x), (height, width) = corner, mask.shape
-    instance = Instance(1, (y, x, y + height, x + width), mask)
+    instance = Instance(1, Window(y, x, y + height, x + width), mask)
     size_hw = (y + height + 2, x + width + 3)
     for rings in (part_polygons(instance), [one_polygon(instance)]):
         drawn = filled([ring.ravel().tolist() for ring in rings], size_hw)
@@ -35,7 +35,7 @@ def test_polygons_give_the_mask_again(mask: BoolArray, corner: tuple[int, int]) 
 
 def test_a_rectangle_has_four_corners() -> None:
     """A corner at every pixel would make labels that nobody can drag."""
-    (ring,) = part_polygons(Instance(1, (2, 3, 5, 9), np.ones((3, 6), np.bool_)))
+    (ring,) = part_polygons(Instance(1, Window(2, 3, 5, 9), np.ones((3, 6), np.bool_)))
     assert sorted(ring.tolist()) == [[3, 2], [3, 5], [9, 2], [9, 5]]
 
 
@@ -44,7 +44,7 @@ def test_thousands_of_holes_take_no_time() -> None:
     mask = np.ones((301, 301), np.bool_)
     mask[1::4, 1::4] = mask[2::4, 2::4] = False  # 5625 pairs of holes that touch at a corner
     began = time.process_time()
-    (ring,) = part_polygons(Instance(1, (0, 0, 301, 301), mask))
+    (ring,) = part_polygons(Instance(1, Window(0, 0, 301, 301), mask))
     assert time.process_time() - began < 8
     np.testing.assert_array_equal(filled([ring.ravel().tolist()], mask.shape), mask)
 
@@ -54,6 +54,6 @@ def test_many_specks_take_no_time() -> None:
     mask = np.zeros((60, 60), np.bool_)
     mask[::2, ::2] = True
     began = time.process_time()
-    assert len(part_polygons(Instance(1, (0, 0, 60, 60), mask))) == 900
-    assert len(one_polygon(Instance(1, (0, 0, 60, 60), mask))) == 900 * 4 + 2 * 899
+    assert len(part_polygons(Instance(1, Window(0, 0, 60, 60), mask))) == 900
+    assert len(one_polygon(Instance(1, Window(0, 0, 60, 60), mask))) == 900 * 4 + 2 * 899
     assert time.process_time() - began < 5

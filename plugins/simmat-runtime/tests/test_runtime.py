@@ -23,8 +23,8 @@ from simmat import everything as reference
 from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.resize import upsample_logits
-from simmat.predictor.prompt_windows import prompt_windows as reference_prompt_windows
-from simmat.types import Frame
+from simmat.predictor.prompts import prompt_windows as reference_prompt_windows
+from simmat.types import Frame, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner
 from simmat.windows import plan_windows as reference_plan
 
@@ -69,7 +69,7 @@ def test_clicks_are_those_of_simmat(seed: int) -> None:
     assert set(classes.tolist()) == {0, 1}
     for one, other in zip(everything.object_parts(objects.numpy(), 9), (parts, classes), strict=True):
         np.testing.assert_array_equal(one, other)
-    expected, _ = reference.click_places(distance, parts, lowest=0.3, spread=3)
+    expected, _ = reference.click_places(distance, parts, min_peak=0.3, window=3)
     assert (expected[:, 1] > 13).any()
     np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, lowest=0.3, spread=3), expected)
     masks = np.zeros((1, 48, 62), np.bool_)
@@ -88,7 +88,10 @@ def test_suppression_and_growth_are_those_of_simmat() -> None:
         mask[y : y + 6, x : x + 6] = True
     kept = reference.suppress(masks, scores, 0.4)
     assert everything.suppress(masks, scores.tolist(), 0.4) == kept
-    regions = [Instance(None, (2, 2, 5, 6), np.ones((3, 4), np.bool_)), Instance(None, (9, 9, 12, 12), np.eye(3) > 0)]
+    regions = [
+        Instance(None, Window(2, 2, 5, 6), np.ones((3, 4), np.bool_)),
+        Instance(None, Window(9, 9, 12, 12), np.eye(3) > 0),
+    ]
     inside = rng.random((16, 16)) > 0.3
     found = [objects.FoundObject(one.window, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
     grown = reference.grown(regions, torch.from_numpy(inside), 4)
@@ -130,7 +133,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
             box = (int(y + y0), int(x + x0), int(min(y + h + y0, y1)), int(min(x + w + x0, x1)))
             crop = np.ones((box[2] - box[0], box[3] - box[1]), np.bool_)
             ours.append(objects.FoundObject(box, crop, size_hw, score, (0, 0)))
-            theirs.append(FoundObject(Instance(None, box, crop), score, (0, 0)))
+            theirs.append(FoundObject(Instance(None, Window(*box), crop), score, (0, 0)))
         parts.append(((y0, x0, y1, x1), ours))
         expected += joiner.add(theirs)
         chances.append(rng.random((3, y1 - y0, x1 - x0)).astype(np.float32))

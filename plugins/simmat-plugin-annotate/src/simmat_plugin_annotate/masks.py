@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BeforeValidator, FailFast, Field
 
-from simmat.data.instances import Instance, region_from_mask, shared_window
+from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 
@@ -86,6 +86,6 @@ def is_known(region: Instance, labelled: Iterable[Instance]) -> bool:
 
 def overlap_px(one: Instance, other: Instance) -> int:
     """Return the number of pixels that two regions have in common."""
-    if (shared := shared_window(one.window, other.window)) is None:
+    if (shared := one.window.intersection(other.window)) is None:
         return 0
     return int(np.count_nonzero(one.within(shared) & other.within(shared)))

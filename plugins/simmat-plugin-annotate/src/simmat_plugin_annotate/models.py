@@ -215,7 +215,7 @@ class ModelService:
             whole = one.found_object((0.0, 0.0))
             region = None if whole is None else whole.instance
             masks.append(self._answer(model, region, one.score, one.class_id, one.class_probability))
-        return {"masks": masks, "doubt": found[0].doubt, "seconds": seconds, "model": model.digest}
+        return {"masks": masks, "doubt": found[0].warning, "seconds": seconds, "model": model.digest}
 
     def suggestions(
         self,
@@ -310,7 +310,7 @@ class ModelService:
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
         self._images[planes.digest] = image
-        while len(self._images) > 1 and sum(one.kept_bytes for one in self._images.values()) > _KEPT_BYTES:
+        while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _KEPT_BYTES:
             digest, _ = self._images.popitem(last=False)
             self._ready.discard((self.model.digest, digest))
         return image, planes

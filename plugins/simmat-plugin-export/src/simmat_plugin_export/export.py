@@ -29,7 +29,6 @@ from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
 from simmat.types import Channel, FloatArray, SensorImage
-from simmat_plugin_export.command import FORMAT
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
 from simmat_plugin_export.joining import Variants, chained, value
 from simmat_plugin_export.measuring import Loss, Split, measured_loss, open_split
@@ -43,6 +42,8 @@ from simmat_plugin_export.precision import (
 )
 from simmat_plugin_export.tracing import LARGEST_FILE, Dynamic, trace
 
+FORMAT = "onnx"
+"""Name of the model format that the plugin brings, in the spec of what is exported."""
 TOLERANCE = 1e-3
 """Largest difference of logits and scores between onnxruntime and torch, in single precision."""
 _BOTH = (True, False)
@@ -109,7 +110,7 @@ def export(
             progress(f"tracing {name}")
             with _refused(bundle, name):
                 _write(folder / name, make())
-        spec = sealed({**bundle.spec.model_dump(mode="json"), "exported": FORMAT.name})
+        spec = sealed({**bundle.spec.model_dump(mode="json"), "exported": FORMAT})
         atomic_write_json(folder / JSON_NAME, spec)
         files = {file.name: file for file in sorted(folder.iterdir())}
         listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simmat.data.instances import enclosing_window, shared_window
 from simmat.errors import DataError, all_problems
 from simmat.types import Georeference, ImageReader, SensorImage, Window
 from simmat_plugin_geo.georeference import crs_name, same_crs
@@ -41,7 +40,7 @@ class Mosaic:
             raise DataError(all_problems(f"these tiles do not fit {tiles[0].origin}, the first one:", problems))
         around = windows[0]
         for window in windows:
-            around = enclosing_window(around, window)
+            around = around.enclosing(window)
         covered = sum(math.prod(window.size_hw) for window in windows)
         if covered < _MIN_COVERED * math.prod(around.size_hw):
             raise DataError(
@@ -63,7 +62,7 @@ class Mosaic:
         touched = (y0 < window.y1) & (y1 > window.y0) & (x0 < window.x1) & (x1 > window.x0)
         for index in np.flatnonzero(touched).tolist():
             tile = Window(*self._corners[index].tolist())
-            shared = shared_window(window, tile)
+            shared = window.intersection(tile)
             assert shared is not None
             part = self._tiles[index].read(_moved(shared, tile))
             inside = (slice(None), *_moved(shared, window).slices)

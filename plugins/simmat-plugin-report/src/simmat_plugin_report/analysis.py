@@ -38,7 +38,7 @@ from simmat.everything import EverythingSettings
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
-from simmat.training import MOST_CLICKS
+from simmat.training import MAX_CLICKS
 from simmat.types import Prompt, SensorImage
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
@@ -110,7 +110,7 @@ def scores_of(
         dataset,
         samples,
         everything=not all(dataset.may_have_unmarked(sample) for sample in samples),
-        settings=EverythingSettings(most=MOST_CLICKS),
+        settings=EverythingSettings(max_clicks=MAX_CLICKS),
         progress=progress,
     )
     return replace(scores, unprompted=found)

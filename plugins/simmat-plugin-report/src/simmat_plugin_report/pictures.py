@@ -27,7 +27,7 @@ from simmat.predictor import EncodedImage, Predictor
 from simmat.report.colour_maps import PictureArray, look_of
 from simmat.report.display import display_channels, display_rgb, stretch
 from simmat.report.overlay import WHITE, Canvas, Colour, draw_overlay
-from simmat.training import MOST_CLICKS
+from simmat.training import MAX_CLICKS
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
 
@@ -222,7 +222,7 @@ def _dense(
     true = [FoundObject(region, 1 / region.area, (0.0, 0.0)) for region in label.regions]
     found = {
         "true objects": drawn(true),
-        "found objects": drawn(encoded.find_objects(EverythingSettings(most=MOST_CLICKS))),
+        "found objects": drawn(encoded.find_objects(EverythingSettings(max_clicks=MAX_CLICKS))),
     }
     if dataset.has_classes and (chances := encoded.class_map()) is not None:
         values = label_values(dense.background, dense.classes)

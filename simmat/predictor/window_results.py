@@ -1,6 +1,6 @@
-"""The answers of a model to the windows of an image, in memory and in files.
+"""What was found in the windows of an image, in memory and in files.
 
-The answers are kept in a folder until all are there. So a stopped run continues with the next window, and several
+The results are kept in a folder until all are there. So a stopped run continues with the next window, and several
 processes share the windows of one image.
 """
 
@@ -26,29 +26,34 @@ from simmat.types import BoolArray, FloatArray, Window
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked of an image."""
+class SegmentOptions:
+    """What to find in an image without prompts.
+
+    Attributes:
+        objects: how every object is found; None finds none.
+        classes: find the class of every pixel.
+    """
 
     objects: EverythingSettings | None = None
     classes: bool = False
 
 
 @dataclass(frozen=True)
-class WindowAnswer:
+class WindowResult:
     """What the model found in one window.
 
     Attributes:
-        measured: (h, w) bool, False where no channel holds a measurement.
+        valid: (h, w) bool, False where no channel holds a measurement.
         objects: found ones, in pixels of the whole image.
-        chances: (K, h, w) float32 class probabilities; None if classes are not wanted, or nothing is measured.
+        probabilities: (K, h, w) float32 of the classes; None if not asked for, or where nothing is valid.
     """
 
-    measured: BoolArray
+    valid: BoolArray
     objects: tuple[FoundObject, ...] = ()
-    chances: FloatArray | None = None
+    probabilities: FloatArray | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the answer as plain arrays, for a file; probabilities are rounded to 1/255."""
+        """Return the result as plain arrays, for a file; probabilities are rounded to 1/255."""
         boxes = np.asarray([one.instance.window for one in self.objects], np.int64).reshape(-1, 4)
         numbers = [
             (one.score, *one.point_xy, math.nan if one.class_probability is None else one.class_probability)
@@ -57,65 +62,65 @@ class WindowAnswer:
         classes = [(one.instance.class_id is not None, one.instance.class_id or 0) for one in self.objects]
         pixels = np.concatenate([one.instance.crop.ravel() for one in self.objects] or [np.zeros(0, np.bool_)])
         arrays: dict[str, npt.NDArray[Any]] = {
-            "size": np.asarray(self.measured.shape, np.int64),
-            "measured": np.packbits(self.measured),
+            "size": np.asarray(self.valid.shape, np.int64),
+            "valid": np.packbits(self.valid),
             "boxes": boxes,
             "numbers": np.asarray(numbers, np.float64).reshape(-1, 4),
             "classes": np.asarray(classes, np.int64).reshape(-1, 2),
             "pixels": np.packbits(pixels),
         }
-        if self.chances is not None:
-            arrays["chances"] = np.rint(self.chances * 255).astype(np.uint8)
+        if self.probabilities is not None:
+            arrays["probabilities"] = np.rint(self.probabilities * 255).astype(np.uint8)
         return arrays
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> WindowAnswer:
-        """Return the answer that `arrays` described."""
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> WindowResult:
+        """Return the result that `arrays` described."""
         height, width = arrays["size"].tolist()
         sizes = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in arrays["boxes"].tolist()]
         pixels = np.unpackbits(arrays["pixels"], count=sum(sizes)).astype(np.bool_)
         objects, start = [], 0
-        for corners, size, (score, x, y, chance), (known, value) in zip(
+        for corners, size, (score, x, y, probability), (known, value) in zip(
             arrays["boxes"].tolist(), sizes, arrays["numbers"].tolist(), arrays["classes"].tolist(), strict=True
         ):
             window = Window(*corners)
             instance = Instance(value if known else None, window, pixels[start : start + size].reshape(window.size_hw))
-            objects.append(FoundObject(instance, score, (x, y), None if math.isnan(chance) else chance))
+            objects.append(FoundObject(instance, score, (x, y), None if math.isnan(probability) else probability))
             start += size
-        measured = np.unpackbits(arrays["measured"], count=height * width).astype(np.bool_).reshape(height, width)
-        chances = np.float32(1 / 255) * arrays["chances"] if "chances" in arrays else None
-        return cls(measured, tuple(objects), chances)
+        valid = np.unpackbits(arrays["valid"], count=height * width).astype(np.bool_).reshape(height, width)
+        probabilities = np.float32(1 / 255) * arrays["probabilities"] if "probabilities" in arrays else None
+        return cls(valid, tuple(objects), probabilities)
 
 
 @dataclass(frozen=True)
-class AnswerStore:
-    """A folder with the answers to the windows of one image, which several processes may fill at once."""
+class WindowStore:
+    """A folder with the results of the windows of one image, which several processes may fill at once."""
 
     folder: Path
 
     @classmethod
-    def open(cls, folder: Path, key: str) -> AnswerStore:
-        """Return the store of a question about an image.
+    def open(cls, folder: Path, key: str) -> WindowStore:
+        """Return the store of an image.
 
         Args:
             folder: folder of the image; made if it is missing.
-            key: says what was asked of which model and image.
+            key: says what is asked of which model and image.
         """
         store = cls(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
         store._make()
         return store
 
     def missing(self, count: int) -> list[int]:
-        """Return which of the first `count` windows have no answer yet."""
+        """Return which of the first `count` windows have no result yet."""
         return [index for index in range(count) if not self._file(index).is_file()]
 
-    def write(self, index: int, answer: WindowAnswer) -> WindowAnswer:
-        """Keep the answer to a window.
+    def write(self, index: int, result: WindowResult) -> WindowResult:
+        """Keep the result of a window.
 
         Returns:
-            The answer as it comes back from the file, so that a stopped run ends as one that was not.
+            The result as it comes back from the file, so that a stopped run ends as one that was not.
         """
-        file, arrays = self._file(index), answer.arrays()
+        file, arrays = self._file(index), result.arrays()
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         self._make()  # another call may have finished the image, and removed the folder
         with output_errors(self.folder):
@@ -125,13 +130,13 @@ class AnswerStore:
                 temporary.replace(file)
             finally:
                 temporary.unlink(missing_ok=True)
-        return WindowAnswer.of_arrays(arrays)
+        return WindowResult.from_arrays(arrays)
 
-    def read(self, index: int) -> WindowAnswer | None:
-        """Return the answer to a window; None if it is missing or damaged."""
+    def read(self, index: int) -> WindowResult | None:
+        """Return the result of a window; None if it is missing or damaged."""
         try:
             with self._file(index).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return WindowAnswer.of_arrays(arrays)
+                return WindowResult.from_arrays(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 

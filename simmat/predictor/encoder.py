@@ -1,0 +1,144 @@
+"""A network and its sensor: what encodes an image, or a window of one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from simmat.bundle import Bundle, trained_tensors
+from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.model import SimMAT
+from simmat.model_spec import DenseSpec
+from simmat.nn.device import threads_for_load
+from simmat.predictor.cache import CachedEmbedding, digest_of
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.reading import Inputs
+from simmat.report.colour_maps import look_of
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.normalize import CLIP
+from simmat.types import RGB_QUANTITY, Channel, ImageReader, SensorImage, largest_whole
+
+
+class ImageEncoder:
+    """A network and its sensor.
+
+    Attributes:
+        model: the network, in eval mode.
+        pipeline: image in physical units -> network input.
+        bundle: what it was loaded from, or None.
+        inputs: the images that it takes.
+        channels: the C channels of the sensor's images; empty if only a file can tell.
+        dense: what its dense head tells apart; None without one.
+        image_side: longer side of the training images in pixels; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        model: SimMAT,
+        pipeline: Pipeline,
+        *,
+        bundle: Bundle | None = None,
+        dense: DenseSpec | None = None,
+        image_side: int | None = None,
+    ) -> None:
+        """Take a network and its sensor.
+
+        Args:
+            model: the network; it is put into eval mode.
+            pipeline: image -> network input.
+            bundle: which both come from; its card and channels then apply to files and images.
+            dense: what a dense head of the network tells apart; by default as the bundle says.
+            image_side: longer side of the training images in pixels, by which large images are cut; by default as the
+                bundle says.
+        """
+        self.model = model.eval()
+        self.pipeline = pipeline
+        self.bundle = bundle
+        self.inputs = Inputs(pipeline.adapter, bundle)
+        self.channels = self.inputs.channels
+        self.dense = dense or (bundle.spec.dense if bundle else None)
+        self.image_side = image_side or (bundle.spec.image_side if bundle else None)
+        self._fitted = ""  # what `_fit` set, in words
+        self._encoding = threading.RLock()
+
+    @property
+    def adapter(self) -> ModalityAdapter:
+        """The sensor."""
+        return self.pipeline.adapter
+
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of the weights and, of a bundle, its spec; computed on first access."""
+        if self.bundle is None:
+            return digest_of("", self.model.state_dict())
+        return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
+
+    @property
+    def largest_whole(self) -> int:
+        """The longest side in pixels of an image that is not cut into windows."""
+        return largest_whole(self.pipeline.size, self.image_side)
+
+    def tile_of(self, size_hw: tuple[int, int]) -> int:
+        """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
+
+        An image longer than `largest_whole` is cut. A window then has the size of the training images, whose resolution
+        the model knows.
+        """
+        longest = max(size_hw)
+        return longest if longest <= self.largest_whole else self.image_side or self.pipeline.size
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
+        if self.dense is not None and self.dense.classes == (None,):
+            return {1: "object"}
+        return self.inputs.card.class_names
+
+    @threads_for_load()
+    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
+        """Encode an image, or a window of one; threads may call this at once.
+
+        Args:
+            image: the pixels of the window.
+            reader: the image that they are of.
+            cache: folder that keeps the embedding.
+        """
+        with self._encoding:
+            self._fit(reader)
+            prepared = self.pipeline(image)
+            cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
+            warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
+            source = str(self.bundle.path) if self.bundle else "the model"
+            model = self.model.for_image(image)
+            return EncodedImage(model, prepared, self.dense, cached, source=source, warning=warning)
+
+    def _fit(self, reader: ImageReader) -> None:
+        """Set what depends on an image's values; nothing for a tuned model."""
+
+
+_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
+"""Share of the clip value, share of the pixels, share of training's standard deviation."""
+_SAMPLED_SIDE = 128
+"""Pixels along each side that are enough to see it, evenly spaced."""
+
+
+def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
+    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
+
+    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
+    """
+    step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
+    content = prepared.content[::step, ::step]
+    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
+        valid = plane[content & (plane != 0)]  # invalid pixels are 0
+        if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
+            continue
+        look = look_of(channel)
+        trained = f"{look.text(channel.mean, 4)} ± {look.factor * channel.std:.4g} {look.unit}"
+        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
+            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
+        if valid.numel() > 1 and float(valid.std()) < _FLAT:
+            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
+    return ""

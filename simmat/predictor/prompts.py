@@ -1,0 +1,124 @@
+"""Prompts of a predictor: checks, groups of one kind, and the windows of a large image that they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+
+from simmat.errors import ConfigError
+from simmat.foundation import MAX_PROMPTS
+from simmat.predictor.encoded import Choice
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.windows import window_starts
+
+_MAX_TILES = 4
+"""Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""
+_MARGIN = 1 / 16
+"""A window holds what a prompt marks with at least this share of its side around it, except at borders of the image."""
+
+
+def as_numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
+    """Return numbers as float32 of a shape; TypeError, which names the form they must have, for anything else."""
+    try:
+        return np.asarray(given, np.float32).reshape(shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
+
+
+def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
+    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
+    height, width = image.size_hw
+    problems = [
+        f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
+        for x, y in prompt.point_coords.tolist()
+        if not (0 <= x < width and 0 <= y < height)
+    ]
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box.tolist()
+        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
+    if problems:
+        raise ConfigError(
+            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
+            + (f"; {note}" if (note := getattr(image, "size_note", "")) else "")
+        )
+
+
+def check_choice(choice: str) -> None:
+    """Refuse an unknown choice of masks."""
+    if choice not in get_args(Choice):
+        raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+
+
+def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Group the indices of prompts that can be decoded together, at most `MAX_PROMPTS` in a group."""
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
+        kinds.setdefault(kind, []).append(index)
+    return [rows[start : start + MAX_PROMPTS] for rows in kinds.values() for start in range(0, len(rows), MAX_PROMPTS)]
+
+
+def prompt_windows(prompt: Prompt, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
+    """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
+
+    Those of one side lie on a grid and overlap by half, so that clicks share them; the one in which the prompt lies
+    deepest is taken. Windows that do not hold the prompt with `_MARGIN` are left out, and those of more than
+    `_MAX_TILES` unless it needs them.
+
+    Args:
+        prompt: with a point on the object or a box.
+        size_hw: of the image.
+        tile: side of the smallest windows.
+    """
+    on = prompt.point_coords[prompt.point_labels == 1]
+    every = np.concatenate([on, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])])
+    low, high = every.min(axis=0), every.max(axis=0)  # (2,) xy
+    (height, width), side = size_hw, tile
+    while True:
+        (y0, y1, margin_y), (x0, x1, margin_x) = (
+            _deepest(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width))
+        )
+        fits = min(margin_y, margin_x) >= side * _MARGIN
+        if fits:
+            yield Window(y0, x0, y1, x1)
+        side *= 2
+        if side >= 2 * max(size_hw) or (fits and side > _MAX_TILES * tile):
+            return
+
+
+def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
+    """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
+
+    def margin(start: int) -> float:
+        end = start + side
+        return min(low - start if start else math.inf, end - high if end < length else math.inf)
+
+    start = max(window_starts(length, side, side // 2), key=margin)
+    return start, min(start + side, length), margin(start)
+
+
+def prompt_in(prompt: Prompt, window: Window) -> Prompt:
+    """Return a prompt in pixels of a window, without those points not on the object that lie outside of it."""
+    x, y = prompt.point_coords.T
+    inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
+    kept = inside | (prompt.point_labels == 1)
+    corner: FloatArray = np.asarray([window.x0, window.y0], np.float32)
+    box = None if prompt.box is None else prompt.box - np.tile(corner, 2)
+    coords = prompt.point_coords[kept] - corner
+    return replace(prompt, point_coords=coords, point_labels=prompt.point_labels[kept], box=box)
+
+
+def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
+    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
+    height, width = size_hw
+    return bool(
+        (window.y0 > 0 and mask[0].any())
+        or (window.x0 > 0 and mask[:, 0].any())
+        or (window.y1 < height and mask[-1].any())
+        or (window.x1 < width and mask[:, -1].any())
+    )
