@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Map queries (K, Q, D), keys and values (K, N, D) to (K, Q, D)."""
         if self.memory is not None:
-            keys, values = (tokens.expand(len(k), -1, -1) for tokens in self.memory())
+            keys, values = (tokens.expand(k.shape[0], -1, -1) for tokens in self.memory())
             k, v = torch.cat([k, keys.to(k.dtype)], 1), torch.cat([v, values.to(v.dtype)], 1)
         projected = (layer(x) for layer, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)))
         heads = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
@@ -181,7 +181,7 @@ class TinyDecoder(nn.Module):
         places = grid_positions(level.shape[-1], level.shape[1], level).flatten(0, 1)
         image, tokens = (
             level.flatten(2).transpose(1, 2),
-            torch.cat([self.outputs.expand(len(tokens), -1, -1), tokens], 1),
+            torch.cat([self.outputs.expand(tokens.shape[0], -1, -1), tokens], 1),
         )
         for block in self.blocks:
             tokens, image = block(tokens, image, places)
