@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from installed import need_plugins
 
 from simmat import Dataset
 from simmat.data.instances import FoundObject, Instance
@@ -41,11 +42,13 @@ def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return load_plugins([importlib.metadata.EntryPoint(name, module, "simmat")], {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
-@pytest.mark.parametrize("name", ["gain", "norms", pytest.param("tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["gain", "norms", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_a_layer_a_tuner_and_a_foundation_model_keep_their_rules(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is copied from; a slip in it is a slip in many."""
+    if name == "cnn":
+        need_plugins("sam")
     (subject,) = find_subjects(name, load(name, tmp_path, monkeypatch))
     results = list(subject.run(tmp_path))
     assert len(results) >= 3
