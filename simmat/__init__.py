@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from simmat.plugins.hooks import hookimpl as hookimpl
     from simmat.predictor import Predictor as Predictor
     from simmat.sensors.adapter import Files as Files
-    from simmat.sensors.adapter import Missing as Missing
     from simmat.sensors.adapter import ModalityAdapter as ModalityAdapter
-    from simmat.sensors.adapter import Nodata as Nodata
     from simmat.sensors.adapter import Source as Source
     from simmat.sensors.adapter import WindowedAdapter as WindowedAdapter
     from simmat.sensors.options import ModalityOptions as ModalityOptions
@@ -49,7 +47,7 @@ _NAMES = {
     "simmat.data.dataset": ("Dataset",),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("Predictor",),
-    "simmat.sensors.adapter": ("Files", "Missing", "ModalityAdapter", "Nodata", "Source", "WindowedAdapter"),
+    "simmat.sensors.adapter": ("Files", "ModalityAdapter", "Source", "WindowedAdapter"),
     "simmat.sensors.options": ("ModalityOptions",),
     "simmat.sensors.scene": ("Scene",),
     "simmat.types": ("Channel", "Prompt", "SensorImage", "Window"),
@@ -61,6 +59,11 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("Missing", "Nodata"):
+        from simmat.errors import PluginError
+        from simmat.specs import SENSOR_OF_API_3
+
+        raise PluginError(f"simmat.{name} annotated the load of plugin API 2; {SENSOR_OF_API_3}")
     if name not in _HOMES:
         raise AttributeError(f"module 'simmat' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.io.images import image_size, read_image, write_image
-from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.adapter import Axis, Files, ModalityAdapter, Source
 from simmat.sensors.options import ModalityOptions
 from simmat.sensors.scene import Scene
 from simmat.types import Channel, SensorImage, Window
@@ -31,8 +31,8 @@ class Good(ModalityAdapter):
     sources = (Source("lwir", (".npy",)), Source("gloss", (".npy",)))
     channels = (LWIR, GLOSS)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        images = [read_image(files[source], nodata) for source in ("lwir", "gloss")]
+    def load(self, files: Files) -> SensorImage:
+        images = [read_image(files[source], self.nodata(source)) for source in ("lwir", "gloss")]
         if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
         planes = np.concatenate([image.planes[:1] for image in images])
@@ -66,8 +66,8 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
     """Return the good sensor with something done to what it loads."""
 
     class Changed(Good):
-        def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-            image: SensorImage = change(self, files, super().load(files, nodata=nodata, missing=missing))
+        def load(self, files: Files) -> SensorImage:
+            image: SensorImage = change(self, files, super().load(files))
             return image
 
     Changed.__qualname__ = Changed.__name__ = "Good"  # pickles by reference, as the good one
@@ -90,9 +90,9 @@ class TwiceTheName(Good):
 class WithoutPath(Good):
     """Refuses without saying which file."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         try:
-            return super().load(files, nodata=nodata, missing=missing)
+            return super().load(files)
         except DataError as error:
             if all(file.is_file() for file in files.values()):
                 raise
@@ -102,19 +102,20 @@ class WithoutPath(Good):
 class LibraryErrors(Good):
     """Lets the error of the library below through where a file is missing."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         return SensorImage.from_planes(
-            np.stack([np.load(files["lwir"]), read_image(files["gloss"], nodata).planes[0]]), self.channels
+            np.stack([np.load(files["lwir"]), read_image(files["gloss"], self.nodata("gloss")).planes[0]]),
+            self.channels,
         )
 
 
 class FillsUp(Good):
     """Fills with zeros what a short file lacks."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         raw = files["gloss"].read_bytes()
         if raw[:6] != b"\x93NUMPY":
-            return super().load(files, nodata=nodata, missing=missing)
+            return super().load(files)
         image = super().load({**files, "gloss": files["lwir"]})
         return replace(image, valid=np.ones_like(image.valid))
 
@@ -122,17 +123,17 @@ class FillsUp(Good):
 class ReadsAnything(Good):
     """Takes whatever it cannot read for an image of the other source's size."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
-        return super().load(files, nodata=nodata, missing=missing)
+        return super().load(files)
 
 
 class CommandLine(Good):
     """Hands paths to a command line and forgets the quotes."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
 
 
@@ -142,9 +143,7 @@ class ScaledWindows(Good):
     def window_size(self, files: Files) -> tuple[int, int]:
         return image_size(files["lwir"])
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         image = self.load(files).cut(window)
         return replace(image, data=image.data / image.data.max())
 
@@ -160,8 +159,8 @@ class OtherWindows(ScaledWindows):
 class Cropped(Good):
     """Cuts an odd row and column off."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         height, width = image.size_hw[0] // 2 * 2, image.size_hw[1] // 2 * 2
         return SensorImage.from_planes(image.data[:, :height, :width], image.channels)
 
@@ -169,16 +168,16 @@ class Cropped(Good):
 class Noisy(Good):
     """Dithers."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
 
 
 class Caches(Good):
     """Leaves an index beside the file."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
         return image
 
@@ -189,10 +188,10 @@ class Bounded(Good):
     def __init__(self) -> None:
         self.process = os.getpid()
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         if os.getpid() != self.process:
             raise RuntimeError("the camera's library was started in another process")
-        return super().load(files, nodata=nodata, missing=missing)
+        return super().load(files)
 
 
 class HalfTurn(Good):
@@ -229,8 +228,8 @@ class Mirrors(Good):
     def __init__(self, *axes: int) -> None:
         self.axes = axes
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         data, valid = (np.ascontiguousarray(np.flip(planes, self.axes)) for planes in (image.data, image.valid))
         return replace(image, data=data, valid=valid)
 
@@ -268,8 +267,8 @@ class Rounds(Good):
 class Filters(Good):
     """Takes the mean over nine pixels, as radars do against speckle."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
         data = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
@@ -312,8 +311,8 @@ class Angles(Good):
     def __init__(self, sign: int = -1, quarter: float = 90.0) -> None:
         self.sign, self.quarter = sign, quarter
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
@@ -364,8 +363,8 @@ class Unseeded(Good):
 class HeavyTail(Good):
     """Gives a few huge values, under which all others look alike."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         data = image.data.copy()
         data[1, 0, :2] = 1e9
         return replace(image, data=data)
@@ -374,8 +373,8 @@ class HeavyTail(Good):
 class Scattered(Good):
     """Measures one column, as a line scanner does, and leaves the others out."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         valid = np.zeros_like(image.valid)
         valid[0] = True
         valid[1, :, 41] = True
@@ -404,8 +403,8 @@ class UndescribedOption(Good):
 class PassesFillValuesOn(Good):
     """Does not look at what the file calls missing."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        planes = [read_image(files[source], nodata).planes[0] for source in ("lwir", "gloss")]
+    def load(self, files: Files) -> SensorImage:
+        planes = [read_image(files[source], self.nodata(source)).planes[0] for source in ("lwir", "gloss")]
         return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
 
     def save(self, image: SensorImage, files: Files) -> None:
@@ -416,8 +415,8 @@ class PassesFillValuesOn(Good):
 class FillsHoles(Good):
     """Puts the coldest temperature where none was measured."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         data = np.where(image.valid, image.data, np.float32(150))
         return replace(image, data=data, valid=np.ones_like(image.valid))
 
@@ -437,24 +436,24 @@ class IndexOfHoles(Good):
 class CountsAsPower(Good):
     """Finds whole numbers in the file and calls them watts in counts."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         return replace(image, channels=(replace(LWIR, quantity="power", unit="count"), GLOSS))
 
 
 class Strided(Good):
     """Hands planes on as the library below lays them: pixel by pixel."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         return replace(image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1))
 
 
 class OneChannelLess(Good):
     """Declares two channels and loads one."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        return super().load(files, nodata=nodata, missing=missing).select([0])
+    def load(self, files: Files) -> SensorImage:
+        return super().load(files).select([0])
 
 
 class SpawnShy(Good):
@@ -466,10 +465,10 @@ class SpawnShy(Good):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.lost = True
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         if getattr(self, "lost", False):
             raise RuntimeError("the calibration was not sent along")
-        return super().load(files, nodata=nodata, missing=missing)
+        return super().load(files)
 
 
 BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {

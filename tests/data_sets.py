@@ -11,8 +11,8 @@ from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import Instance, Label
-from simmat.io.images import stated_valid
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.io.images import not_nodata
+from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.types import Channel, SensorImage, Window
 
 
@@ -23,11 +23,11 @@ class Planes(ModalityAdapter):
     description = "test sensor"
     sources = (Source("planes", (".npy",)),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
         channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
-        valid = stated_valid(files["planes"], values, nodata)
+        valid = not_nodata(values, self.nodata("planes"))
         return SensorImage.from_planes(values, channels, valid=valid, origin=str(files["planes"]))
 
 
@@ -38,7 +38,7 @@ class Pair(ModalityAdapter):
     description = "test sensor of two files"
     sources = (Source("left", (".npy",)), Source("right", (".npy",)))
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read both files."""
         planes = np.stack([np.load(files["left"]), np.load(files["right"])])
         return SensorImage.from_planes(planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")])

@@ -71,9 +71,7 @@ class Doubled(simmat.ModalityAdapter):
     sources = (simmat.Source("doubled", (".txt",)),)
     channels = (simmat.Channel("doubled", "counts", "count"),)
 
-    def load(
-        self, files: simmat.Files, *, nodata: simmat.Nodata = None, missing: simmat.Missing = None
-    ) -> simmat.SensorImage:
+    def load(self, files: simmat.Files) -> simmat.SensorImage:
         path = Path(files["doubled"])
         return simmat.SensorImage.from_planes(2 * np.loadtxt(path), self.channels, origin=str(path))
 

@@ -19,7 +19,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.adapter import Files, ModalityAdapter
 from simmat.sensors.builtin import Gray
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.types import Prompt, SensorImage
@@ -39,11 +39,11 @@ class Focal(Gray):
         other.fx = card["intrinsics"] and card["intrinsics"]["fx"]
         return other
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Refuse to read without it."""
         if self.fx is None:
             raise DataError("the card says no intrinsics")
-        image = super().load(files, nodata=nodata, missing=missing)
+        image = super().load(files)
         return replace(image, data=image.data * np.float32(self.fx))
 
 

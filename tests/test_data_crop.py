@@ -22,7 +22,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.job import trained_card
 from simmat.io.images.tiff import TiffImage
-from simmat.sensors.adapter import Files, Missing, Nodata
+from simmat.sensors.adapter import Files
 from simmat.sensors.builtin import Raster
 from simmat.sensors.normalize import fit_channels
 from simmat.types import SensorImage, Window
@@ -149,11 +149,9 @@ class Traced(Planes):
     def window_size(self, files: Files) -> tuple[int, int]:
         return SIDE, SIDE
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         self.windows.append(window)
-        return self.load(files, nodata=nodata, missing=missing).cut(window)
+        return self.load(files).cut(window)
 
 
 def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> None:

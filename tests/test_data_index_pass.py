@@ -70,7 +70,7 @@ def values_of(index: DataIndex) -> tuple[object, ...]:
     """All that an index says of the content of files, to the last bit."""
     rows = index.table.rows
     facts = [rows[name].tobytes() for name in rows.dtype.names or () if name != "times"]
-    facts += [index.table.instances.tobytes(), index.table.stored.tobytes()]
+    facts += [index.table.instances.tobytes()]
     return facts, sorted(index.faults), index.contents.fingerprint
 
 

@@ -14,7 +14,7 @@ from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
 from simmat.data.normalized import normalized_warning
 from simmat.io.images import read_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray
 from simmat.sensors.composition import ComposedModality
 from simmat.sensors.options import ModalityOptions
@@ -34,9 +34,9 @@ class Thermometer(ModalityAdapter):
     channels = (Channel("t", "counts", "count"),)
     Options: ClassVar[type[ModalityOptions]] = WithUnit
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (1, H, W)."""
-        image = read_image(files["thermometer"], nodata)
+        image = read_image(files["thermometer"], self.nodata("thermometer"))
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
 

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from simmat.errors import DataError
-from simmat.io.images import StatedNodata, image_size, read_image, window_size, write_image
+from simmat.io.images import image_size, read_image, window_size, write_image
 from simmat.io.images.tiff import open_tiff
 from simmat.types import Window
 
@@ -42,7 +42,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _assert_windows_are_cuts(path: Path, nodata: StatedNodata | None = None) -> None:
+def _assert_windows_are_cuts(path: Path, nodata: float | None = None) -> None:
     whole = read_image(path, nodata)
     assert image_size(path) == whole.planes.shape[1:]
     for window in WINDOWS:
@@ -125,7 +125,7 @@ def test_nodata_of_the_file_and_of_the_user_is_found_in_windows(tmp_path: Path) 
     values[:32, :32] = -9
     tags = [(42113, "s", 0, "-9", True)]
     tifffile.imwrite(path, values, tile=(16, 16), compression="zlib", extratags=tags)
-    _assert_windows_are_cuts(path, StatedNodata({path: float(values[40, 40])}))
+    _assert_windows_are_cuts(path, float(values[40, 40]))
     assert not read_image(path, None, Window(0, 0, 32, 32)).valid.any()  # type: ignore[union-attr]
 
 

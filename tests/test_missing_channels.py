@@ -16,7 +16,8 @@ from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
-from simmat.sensors.adapter import Files, Missing, MissingChannels, ModalityAdapter, Nodata, Source, load_sample
+from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.channel_selection import MissingChannels
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
@@ -35,7 +36,7 @@ class Named(ModalityAdapter):
         self.sources = (Source(name, (".npy",)),)
         self.channels = tuple(Channel(own, "reflectance", "1") for own in names)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         planes = np.load(files[self.name])
         channels = [self.channels[int(plane.flat[0])] for plane in planes]
         return SensorImage.from_planes(planes, channels, origin=str(files[self.name]))
@@ -57,11 +58,7 @@ def lacking(channels: Sequence[Channel], *names: str) -> MissingChannels:
 @pytest.mark.parametrize("there", [(0, 2), (0, 1, 2)])
 def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[int, ...]) -> None:
     """A dead band is written as zeros by one camera and left out by another."""
-    image = load_sample(
-        SENSOR,
-        {"named": planes_of(tmp_path / "a.npy", *there)},
-        missing=lacking(SENSOR.channels, "green"),
-    )
+    image = lacking(SENSOR.channels, "green").load(SENSOR, {"named": planes_of(tmp_path / "a.npy", *there)})
     assert image.channels == SENSOR.channels
     assert image.valid.all(axis=(1, 2)).tolist() == [True, False, True]
     assert not image.valid[1].any()
@@ -70,11 +67,7 @@ def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[i
 
 def test_a_file_that_lacks_another_band_is_not_taken_for_it(tmp_path: Path) -> None:
     """Green said to be missing, nir not there: blue and green must not pass as blue and nir."""
-    image = load_sample(
-        SENSOR,
-        {"named": planes_of(tmp_path / "a.npy", 0, 1)},
-        missing=lacking(SENSOR.channels, "green"),
-    )
+    image = lacking(SENSOR.channels, "green").load(SENSOR, {"named": planes_of(tmp_path / "a.npy", 0, 1)})
     assert [channel.name for channel in image.channels] == ["blue", "green"]
 
 
@@ -83,7 +76,7 @@ def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
     raster = registry().modality("raster")
     save_image(tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)]))
     channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(3))
-    image = load_sample(raster, {"raster": tmp_path / "a.npy"}, missing=lacking(channels, "band1"))
+    image = lacking(channels, "band1").load(raster, {"raster": tmp_path / "a.npy"})
     np.testing.assert_array_equal(image.data[:, 0, 0], [5, 0, 7])
     assert image.valid[:, 0, 0].tolist() == [True, False, True]
 
@@ -94,12 +87,8 @@ def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> 
     sensor = ComposedModality([Named("a", "b", name="left"), Named("c", "d", name="right")])
     names = {"left": {"a", "b"}, "right": {"c", "d"}}
     there = "right" if gone == "left" else "left"
-    assert sensor.optional_sources(lacking(sensor.channels, *names[gone])) == (gone,)
-    image = load_sample(
-        sensor,
-        {there: planes_of(tmp_path / "x.npy", 0, 1)},
-        missing=lacking(sensor.channels, *names[gone]),
-    )
+    assert lacking(sensor.channels, *names[gone]).absent_sources(sensor) == (gone,)
+    image = lacking(sensor.channels, *names[gone]).load(sensor, {there: planes_of(tmp_path / "x.npy", 0, 1)})
     assert image.channels == sensor.channels
     assert {c.name for c, good in zip(image.channels, image.valid, strict=True) if good.all()} == names[there]
 
@@ -109,9 +98,9 @@ def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None
     sensor = SelectedChannels(ComposedModality([Named("a", "b", name="left"), Named("b", "c", name="right")]), ["a"])
     channels = sensor.base.channels
     assert [channel.name for channel in channels] == ["a", "b", "right.b", "c"]
-    assert sensor.optional_sources(lacking(channels, "right.b")) == ()
+    assert lacking(channels, "right.b").absent_sources(sensor) == ()
     files = {"left": planes_of(tmp_path / "l.npy", 0, 1), "right": planes_of(tmp_path / "r.npy", 1)}
-    image = load_sample(sensor, files, missing=lacking(channels, "right.b"))
+    image = lacking(channels, "right.b").load(sensor, files)
     assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
 
 

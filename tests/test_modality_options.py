@@ -17,7 +17,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, options_of
+from simmat.sensors.adapter import Files, ModalityAdapter, Source, options_of
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
@@ -43,7 +43,7 @@ class Eye(ModalityAdapter):
         super().__init__(options)
         self.sources = tuple(Source(name, (".png",)) for name in ("eye", "eye2")[: 1 + (self.options.files == "two")])
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         planes = np.asarray(Image.open(files["eye"]), dtype=np.float32)[None] * self.options.gain
         return SensorImage.from_planes(planes, self.channels, origin=str(files["eye"]))
 

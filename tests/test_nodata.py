@@ -12,9 +12,9 @@ from simmat_plugin_report.checks import check_dataset
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.card import load_card
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError
 from simmat.io.images import read_image, write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, StatedNodata
+from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import describe_nodata, parse_nodata
@@ -28,16 +28,13 @@ class Tenths(ModalityAdapter):
     sources = (Source("tenths", (".npy",)),)
     channels = (Channel("tenths", "temperature", "K"),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = read_image(files["tenths"], nodata)
+    def load(self, files: Files) -> SensorImage:
+        image = read_image(files["tenths"], self.nodata("tenths"))
         return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
 
 
-class OwnReader(Tenths):
-    """Reads the file by other means."""
-
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        return SensorImage.from_planes(np.load(files["tenths"])[None] / 10, self.channels)
+def with_nodata(adapter: ModalityAdapter, number: float) -> ModalityAdapter:
+    return adapter.with_options({adapter.name: {"nodata": number}})
 
 
 def tenths(root: Path, adapter: ModalityAdapter, stored: np.ndarray, **card: object) -> Dataset:
@@ -85,8 +82,7 @@ def test_a_scaled_value_that_equals_nodata_is_a_measurement(tmp_path: Path) -> N
 def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
     """A missing value in one band says nothing about the others."""
     np.save(tmp_path / "a.npy", np.array([[[0, 1.5]], [[2, 0]]], dtype=np.float32))
-    nodata = StatedNodata({tmp_path / "a.npy": 0})
-    image = Raster().load({"raster": tmp_path / "a.npy"}, nodata=nodata)
+    image = with_nodata(Raster(), 0).load({"raster": tmp_path / "a.npy"})
     assert image.valid.tolist() == [[[False, True]], [[True, False]]]
 
 
@@ -96,30 +92,22 @@ def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
 def test_nodata_matches_what_the_file_can_hold_of_it(tmp_path: Path, dtype: type, value: float) -> None:
     """0.1 and the lowest float32 are usual; a file holds their nearest neighbour."""
     np.save(tmp_path / "a.npy", np.array([[value, 1]]).astype(dtype))
-    nodata = StatedNodata({tmp_path / "a.npy": value})
-    assert Gray().load({"gray": tmp_path / "a.npy"}, nodata=nodata).valid.tolist() == [[[False, True]]]
+    assert with_nodata(Gray(), value).load({"gray": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]]]
 
 
 def test_a_number_that_the_type_cannot_hold_takes_nothing_out(tmp_path: Path) -> None:
     """-9999 said of 8 bits must not wrap around to 241."""
     np.save(tmp_path / "a.npy", np.arange(256, dtype=np.uint8).reshape(16, 16))
-    nodata = StatedNodata({tmp_path / "a.npy": -9999})
-    assert Gray().load({"gray": tmp_path / "a.npy"}, nodata=nodata).valid.all()
+    assert with_nodata(Gray(), -9999).load({"gray": tmp_path / "a.npy"}).valid.all()
 
 
-def test_a_statement_holds_for_its_file_alone(tmp_path: Path) -> None:
-    """A mask that is read next must keep its zeros."""
-    for name in "ab":
-        np.save(tmp_path / f"{name}.npy", np.zeros((2, 2), dtype=np.uint8))
-    nodata = StatedNodata({tmp_path / "a.npy": 0})
-    assert read_image(tmp_path / "b.npy", nodata).valid is None
-    assert read_image(tmp_path / "a.npy").valid is None
-
-
-def test_nodata_is_refused_for_a_sensor_that_does_not_use_it(tmp_path: Path) -> None:
-    """Taking it for said while nothing happens would train on fill values."""
-    with pytest.raises(DataError, match=r"a\.npy: --nodata -9999 .* calls simmat\.io\.images\.stated_valid"):
-        tenths(tmp_path, OwnReader(), stored_numbers(), nodata=-9999).channels()
+def test_nodata_as_an_option_is_that_of_the_card(tmp_path: Path) -> None:
+    """Either may say it; two different numbers are a mistake in one of them."""
+    with_option = tenths(tmp_path / "a", with_nodata(Tenths(), -9999), stored_numbers())
+    assert not with_option.image(with_option.samples[0]).valid[0, 0].any()
+    tenths(tmp_path / "b", with_nodata(Tenths(), -9999), stored_numbers(), nodata=-9999)
+    with pytest.raises(ConfigError, match=r"nodata=-9999.*nodata=0"):
+        tenths(tmp_path / "c", with_nodata(Tenths(), -9999), stored_numbers(), nodata=0)
 
 
 def test_nodata_of_a_source_leaves_the_other_sensors_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from simmat import Channel, ModalityAdapter, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
-from simmat.sensors.adapter import Files, Missing, Nodata, load_sample
+from simmat.sensors.adapter import Files, load_sample
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.declaration import parse_declaration
@@ -28,15 +28,15 @@ class Plain(ModalityAdapter):
     sources = (Source("plain", (".tif",)),)
     channels = (Channel("plain", "counts", "count"),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        return SensorImage.from_planes(read_image(files["plain"], nodata).planes, self.channels)
+    def load(self, files: Files) -> SensorImage:
+        return SensorImage.from_planes(read_image(files["plain"], self.nodata("plain")).planes, self.channels)
 
 
 class Halved(Gray):
     """A sensor that changes the values of one that reads windows."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         return SensorImage.from_planes(image.data / 2, image.channels)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.adapter import Files, ModalityAdapter
 from simmat.sensors.builtin import MODALITIES, Raster
 from simmat.testing import MODALITY_CHECKS, Check, ModalityCase, ModalityContract, run_check, run_checks
 from simmat.types import SensorImage
@@ -156,8 +156,8 @@ def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
 class CropsRaster(Raster):
     """Cuts an odd row and column off."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         even = (slice(None), *(slice(side // 2 * 2) for side in image.size_hw))
         return SensorImage.from_planes(image.data[even], image.channels)
 
@@ -184,8 +184,8 @@ def test_given_files_of_even_size_that_cannot_be_cut_are_reported(tmp_path: Path
 class Mosaic(Good):
     """Needs even sizes, as a mosaic of filters does."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        image = super().load(files, nodata=nodata, missing=missing)
+    def load(self, files: Files) -> SensorImage:
+        image = super().load(files)
         if image.size_hw[0] % 2 or image.size_hw[1] % 2:
             raise DataError(f"{files['lwir']}: a mosaic has an even height and width")
         return image

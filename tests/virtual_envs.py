@@ -22,7 +22,7 @@ ADAPTER = """
         sources = (Source("NAME", (".png",)),)
         channels = (Channel("NAME", "counts", "count"),)
 
-        def load(self, files, *, nodata=None, missing=None):
+        def load(self, files):
             raise NotImplementedError
 
 

@@ -13,7 +13,7 @@ from simmat.cli.common import channel_cells, json_option, load_registry, print_c
 from simmat.cli.options import config_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.options import describe_options, is_sensor_file, modality_parts
+from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
 from simmat.terminal import say
 from simmat.types import RGB_QUANTITY
 
@@ -40,7 +40,7 @@ def list_modalities(as_json: bool) -> None:
         return
     rows = []
     for adapter in adapters:
-        options = ", ".join(adapter.Options.model_fields)
+        options = ", ".join(name for name in adapter.Options.model_fields if name not in ModalityOptions.model_fields)
         description = adapter.description + (f"\noptions: {options}" if options else "")
         channels = str(len(adapter.channels) or "as in the file")
         rows.append((adapter.name, channels, registry.owner("modality", adapter.name), description))

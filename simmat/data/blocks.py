@@ -67,7 +67,7 @@ class Blocks:
         """Return (H, W) of an image, which is decoded only where the sensor cannot say it otherwise."""
         size_hw = self.adapter.window_size(sample.files)
         if size_hw is None:
-            size_hw = load_sample(self.adapter, sample.files, nodata=self.card.stated_nodata(sample.files)).size_hw
+            size_hw = load_sample(self.adapter, sample.files).size_hw
         if sample.mask is not None and not sample.has_polygons:
             check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
         return size_hw

@@ -13,8 +13,7 @@ from pydantic import Field, field_validator
 from simmat.documents import Document, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
-from simmat.io.images import StatedNodata
-from simmat.sensors.options import NodataField, per_file
+from simmat.sensors.options import NodataField
 from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
@@ -106,10 +105,6 @@ class DataCard(Document):
         if not self.min_region_share:
             return f"{self.min_region} px"
         return share if self.min_region == 1 else f"{self.min_region} px and {share}"
-
-    def stated_nodata(self, files: Mapping[str, Path]) -> StatedNodata:
-        """Return the `nodata` numbers for the files of a sample (source name -> file)."""
-        return StatedNodata(per_file(self.nodata, files))
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:

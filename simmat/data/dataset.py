@@ -20,13 +20,11 @@ from simmat.data.formats.folders import MASKS, scan_folders, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
-from simmat.errors import ConfigError, DataError, all_problems
+from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.files import url_advice
-from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
 from simmat.sensors.normalize import describe
-from simmat.sensors.options import nodata_problems
 from simmat.types import Channel, SensorImage, same_channels
 
 __all__ = ["Dataset", "Sample", "open_dataset", "open_images"]
@@ -119,17 +117,12 @@ class Dataset:
         return found
 
     def image(self, sample: Sample) -> SensorImage:
-        """Read one image, or its window, in physical units, with the card's `nodata` marked invalid.
+        """Read one image, or its window, in physical units, with nodata marked invalid.
 
         Raises:
             DataError: a file cannot be read, or its channels are not those of the data set's first image.
         """
-        return self.read(sample)[0]
-
-    def read(self, sample: Sample) -> tuple[SensorImage, StatedNodata]:
-        """Read one image as `image` does; return the numbers stored in its files too."""
-        found = self.card.stated_nodata(sample.files)
-        image = self._load(sample, found)
+        image = load_sample(self.adapter, sample.files, sample.window)
         expected = self.loaded_channels
         if not same_channels(image.channels, expected):
             first = self.first.reference.name
@@ -137,7 +130,7 @@ class Dataset:
                 f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
                 f"{describe(expected)}. All images of a data set must have the same channels"
             )
-        return image, found
+        return image
 
     def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Label:
         """Read the ground truth of one sample, in its window.
@@ -209,11 +202,8 @@ class Dataset:
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
         if self.known_channels is not None:
             return self.known_channels
-        image = self._load(self.first, self.card.stated_nodata(self.first.files))
+        image = load_sample(self.adapter, self.first.files, self.first.window)
         return image.channels, self.adapter.transform(image).channels
-
-    def _load(self, sample: Sample, nodata: StatedNodata) -> SensorImage:
-        return load_sample(self.adapter, sample.files, nodata=nodata, window=sample.window)
 
     def _read_label(self, sample: Sample) -> Label:
         if self.polygons is not None and sample.has_polygons:
@@ -276,8 +266,6 @@ def open_dataset(
         listing, coco = _list(folder, adapter, annotations, card)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
-    if problems := list(nodata_problems(card.nodata, adapter)):
-        raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
     polygons = None
     if masks := [sample for sample in listing.samples if sample.has_polygons]:
         polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)

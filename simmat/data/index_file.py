@@ -22,7 +22,6 @@ from safetensors.numpy import save
 
 import simmat
 from simmat.data.dataset import Dataset
-from simmat.data.fill_values import channels_by_source
 from simmat.data.fingerprint import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
 from simmat.documents import Document, validate
@@ -30,6 +29,7 @@ from simmat.errors import OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.channel_selection import channels_by_source
 from simmat.types import Channel
 
 FORMAT = 5
@@ -41,9 +41,9 @@ _MAX_SQUARES = 1e90
 """Larger than any sum of squares of float32 values."""
 _MAX_FILES = 8
 """Most indexes per data set, one per sensor and region rule; the oldest are removed."""
-_CARD = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
+_CARD = {"regions", "min_region", "min_region_share", "ignore", "zero_means", "intrinsics"}
 """Fields of the data card that affect how files are read."""
-_TENSORS = ("rows", "instances", "stored")
+_TENSORS = ("rows", "instances")
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -83,17 +83,15 @@ class Table:
     Attributes:
         rows: (N,) see `row_type`.
         instances: (M, 3) row of the sample, class or `NO_CLASS`, area in pixels; ordered by row.
-        stored: (Q, 9) row of the sample, then see `simmat.data.fill_values.count_stored`; ordered by row.
     """
 
     rows: Rows
     instances: Ints
-    stored: Ints
 
     @classmethod
     def empty(cls, files: int, channels: int) -> Table:
         """Return a table without samples, of P files and C channels."""
-        return cls(np.empty(0, row_type(files, channels)), np.empty((0, 3), np.int64), np.empty((0, 9), np.int64))
+        return cls(np.empty(0, row_type(files, channels)), np.empty((0, 3), np.int64))
 
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
@@ -101,15 +99,9 @@ class Table:
         if len(tables) == 1:
             return tables[0]
         starts = np.cumsum([0, *(len(table.rows) for table in tables)])
-
-        def joined(parts: Sequence[Ints]) -> Ints:
-            offsets = np.repeat(starts[:-1], [len(part) for part in parts])
-            whole = np.concatenate(parts)
-            whole[:, 0] += offsets
-            return whole
-
-        rows = np.concatenate([table.rows for table in tables])
-        return cls(rows, joined([table.instances for table in tables]), joined([table.stored for table in tables]))
+        instances = np.concatenate([table.instances for table in tables])
+        instances[:, 0] += np.repeat(starts[:-1], [len(table.instances) for table in tables])
+        return cls(np.concatenate([table.rows for table in tables]), instances)
 
     def take(self, rows: Ints) -> Table:
         """Return a table of some different rows, in the given order."""
@@ -117,24 +109,19 @@ class Table:
             return self
         place = np.full(len(self.rows), -1)
         place[rows] = np.arange(len(rows))
-
-        def taken(part: Ints) -> Ints:
-            part = np.column_stack([place[part[:, 0]], part[:, 1:]])
-            part = part[part[:, 0] >= 0]
-            return part[np.argsort(part[:, 0], kind="stable")]
-
-        return Table(self.rows[rows], taken(self.instances), taken(self.stored))
+        instances = np.column_stack([place[self.instances[:, 0]], self.instances[:, 1:]])
+        instances = instances[instances[:, 0] >= 0]
+        return Table(self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")])
 
     def instance_counts(self) -> Ints:
         """Return (N,) the number of instances of each sample."""
         return np.bincount(self.instances[:, 0], minlength=len(self.rows))
 
-    def is_sound(self, sources: int) -> bool:
-        """Return True if the parts match each other, for a number of sources."""
-        parts = [part[:, 0] for part in (self.instances, self.stored)]
-        inside = all(((part >= 0) & (part < len(self.rows))).all() and (np.diff(part) >= 0).all() for part in parts)
-        possible = (np.abs(self.rows["moments"]) < _MAX_SQUARES).all() and (self.stored >= 0).all()
-        return bool(len(self.rows) and inside and possible and (self.stored[:, 1] < sources).all())
+    def is_sound(self) -> bool:
+        """Return True if the parts match each other."""
+        owner = self.instances[:, 0]
+        inside = ((owner >= 0) & (owner < len(self.rows))).all() and (np.diff(owner) >= 0).all()
+        return bool(len(self.rows) and inside and (np.abs(self.rows["moments"]) < _MAX_SQUARES).all())
 
 
 @dataclass(frozen=True)
@@ -214,7 +201,6 @@ def write_stored(paths: Sequence[Path], index: StoredIndex) -> None:
     tensors: dict[str, npt.NDArray[Any]] = {
         "rows": rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize),
         "instances": np.ascontiguousarray(index.table.instances),
-        "stored": np.ascontiguousarray(index.table.stored),
     }
     loaded, seen = ([asdict(channel) for channel in group] for group in index.channels)
     channels = json.dumps({"loaded": loaded, "seen": seen})
@@ -235,12 +221,12 @@ def _read(dataset: Dataset, path: Path) -> StoredIndex:
     channels = validate(_Channels, parse_json(metadata["channels"], constants=True))
     channels_by_source(dataset.adapter, channels.loaded)  # fails if their number is not the sensor's
     kind = row_type(len(dataset.samples[0].paths), len(channels.seen))
-    shapes = {"rows": (np.uint8, kind.itemsize), "instances": (np.int64, 3), "stored": (np.int64, 9)}
+    shapes = {"rows": (np.uint8, kind.itemsize), "instances": (np.int64, 3)}
     for name, (dtype, columns) in shapes.items():
         if tensors[name].dtype != dtype or tensors[name].shape[1:] != (columns,):
             raise ValueError(f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}")
-    table = Table(tensors["rows"].view(kind)[:, 0], tensors["instances"], tensors["stored"])
-    if not table.is_sound(len(dataset.adapter.sources)):
+    table = Table(tensors["rows"].view(kind)[:, 0], tensors["instances"])
+    if not table.is_sound():
         raise ValueError("its parts do not match")
     return StoredIndex(table, (channels.loaded, channels.seen))
 

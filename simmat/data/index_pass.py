@@ -23,7 +23,6 @@ import numpy as np
 
 from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fill_values import count_stored
 from simmat.data.fingerprint import Bytes, FileState, read_file, read_files
 from simmat.data.index_file import NO_CLASS, Table, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
@@ -102,15 +101,12 @@ def _read_sample(dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[st
         if isinstance(file, DataError):
             raise file
         files.append(file)
-    image, found = dataset.read(sample)
+    image = dataset.image(sample)
     seen = dataset.adapter.transform(image)
     if dataset.is_labelled(sample):
         label = dataset.label(sample, image, seen)
     else:
         label = Label(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
-    stored = count_stored(
-        dataset.adapter, {channel.name for channel in seen.channels}, sample.files, image, found.stored
-    )
     row = np.zeros(1, row_type(len(files), len(seen.channels)))
     row["key"] = key
     row["times"] = [file.times for file in files]
@@ -127,9 +123,7 @@ def _read_sample(dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[st
     row["joined"] = count_joined(label) if dataset.card.regions == "classes" else 0
     classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
     instances = [(0, number, region.area) for number, region in zip(classes, label.regions, strict=True)]
-    return Table(
-        row, np.asarray(instances, np.int64).reshape(-1, 3), np.column_stack([np.zeros(len(stored), np.int64), stored])
-    )
+    return Table(row, np.asarray(instances, np.int64).reshape(-1, 3))
 
 
 def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:

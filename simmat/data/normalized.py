@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from simmat.data.fill_values import channels_by_source
+import numpy as np
+
 from simmat.data.index import DataIndex
+from simmat.data.statistics import Moments
 from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.channel_selection import channels_by_source
 from simmat.sensors.options import describe_options
 
 
@@ -23,15 +26,17 @@ def _warnings(index: DataIndex) -> Iterator[str]:
     dataset = index.dataset
     adapter, table = dataset.adapter, index.table
     groups, names = channels_by_source(adapter, dataset.loaded_channels), iter(adapter.source_names())
-    sensors, place = adapter.sensors(), 0
+    moments = Moments.unstacked(table.rows["moments"])
+    count, mean, square = (
+        np.diagonal(part, axis1=1, axis2=2) for part in (moments.count, moments.mean, moments.square)
+    )
+    is_whole = np.isclose(square, count * mean * (1 - mean))  # (N, C); of numbers from 0 to 1: 0 and 1 alone
+    sensors = adapter.sensors()
     for sensor in sensors:
-        sources = list(islice(names, len(sensor.sources)))
-        rows = table.stored[(table.stored[:, 1] >= place) & (table.stored[:, 1] < place + len(sources))]
-        place += len(sources)
+        sources = islice(names, len(sensor.sources))
         own = {dataset.loaded_channels[number] for source in sources for number in groups[source]}
         seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
-        whole = bool(rows[:, 4].all())  # of no rows, too
-        if not _lacks_unit(sensor) or whole or not seen or any(channel.unit != "count" for channel in own):
+        if not _lacks_unit(sensor) or is_whole[:, seen].all() or any(channel.unit != "count" for channel in own):
             continue
         least, most = table.rows["low"][:, seen].min(), table.rows["high"][:, seen].max()
         if least >= 0 and most <= 1:

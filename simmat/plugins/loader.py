@@ -28,6 +28,7 @@ from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
 from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.specs import (
+    SENSOR_OF_API_3,
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -266,6 +267,9 @@ def _command_problem(name: str) -> str:
 def _modality_problem(adapter: ModalityAdapter) -> str:
     sources, channels = getattr(adapter, "sources", ()), adapter.channels
     problems = []
+    for method in ("load", "load_window", "read"):
+        if _arguments(getattr(adapter, method, None)) & {"nodata", "missing"}:
+            problems.append(f"{method} takes nodata or missing; {SENSOR_OF_API_3}")
     if not isinstance(sources, tuple) or not sources or not all(isinstance(s, Source) for s in sources):
         problems.append(f"sources must be a tuple of at least one Source, got {_short(sources)}")
     elif len({source.name for source in sources}) != len(sources):
@@ -275,6 +279,13 @@ def _modality_problem(adapter: ModalityAdapter) -> str:
     elif len({channel.name for channel in channels}) != len(channels):
         problems.append(f"channel names must be unique, got {[channel.name for channel in channels]}")
     return f"modality {adapter.name!r}: {'; '.join(problems)}" if problems else ""
+
+
+def _arguments(function: object) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters) if callable(function) else set()
+    except ValueError:  # a function in C
+        return set()
 
 
 def _short(value: object) -> str:

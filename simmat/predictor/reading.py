@@ -16,7 +16,7 @@ from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import shown_url, url_of
 from simmat.io.images import read_image
-from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
@@ -41,8 +41,7 @@ class FileImage:
     adapter: ModalityAdapter
     files: Mapping[str, Path]
     size_hw: tuple[int, int]
-    card: DataCard
-    missing: Missing
+    missing: MissingChannels
     georeference: Georeference | None = None
 
     @property
@@ -52,8 +51,7 @@ class FileImage:
 
     def read(self, window: Window) -> SensorImage:
         """Read a part of the files."""
-        nodata = self.card.stated_nodata(self.files)  # a new one, as it keeps what was read
-        return load_sample(self.adapter, self.files, nodata=nodata, missing=self.missing, window=window)
+        return self.missing.load(self.adapter, self.files, window)
 
 
 Files = Mapping[str, Path | str]
@@ -161,16 +159,15 @@ class Inputs:
         def load(part: Path) -> SensorImage:
             if (size_hw := self.adapter.window_size({source: part})) is None:
                 raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
-            return FileImage(self.adapter, {source: part}, size_hw, self.card, lacking).read(Window(0, 0, *size_hw))
+            return FileImage(self.adapter, {source: part}, size_hw, lacking).read(Window(0, 0, *size_hw))
 
-        lacking = MissingChannels(self.channels, missing) if missing else None
+        lacking = MissingChannels(self.channels, missing)
         remote = backend.open_url(str(url_of(path)), load)
         self.check_channels(remote.read(Window(0, 0, 1, 1)))
         return remote
 
     def _opened(self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]) -> FileImage:
-        lacking = MissingChannels(self.channels, missing) if missing else None
-        reader = FileImage(self.adapter, files, size_hw, self.card, lacking)
+        reader = FileImage(self.adapter, files, size_hw, MissingChannels(self.channels, missing))
         first = reader.read(Window(0, 0, 1, 1))  # for its georeference
         self.check_channels(first)
         return replace(reader, georeference=first.georeference or self._place_of(files))
@@ -204,7 +201,7 @@ class Inputs:
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
         """Return the sources whose channels are all missing, so that they need no file."""
-        return self.adapter.optional_sources(MissingChannels(self.channels, missing))
+        return MissingChannels(self.channels, missing).absent_sources(self.adapter)
 
     def _files_of(self, image: Path | str | Files, missing: frozenset[str]) -> dict[str, Path]:
         """Return source name -> file, after checking that the sensor needs these sources."""
@@ -231,13 +228,7 @@ class Inputs:
         if any(map(url_of, files.values())):
             remote = self._remote(files, missing)
             return remote.read(Window(0, 0, *remote.size_hw))
-        optional = self.optional_sources(missing)
-        image = load_sample(
-            self.adapter,
-            files,
-            nodata=self.card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
-            missing=MissingChannels(self.channels, missing) if missing else None,
-        )
+        image = MissingChannels(self.channels, missing).load(self.adapter, files)
         return image if image.georeference is not None else replace(image, georeference=self._place_of(files))
 
     def _place_of(self, files: Mapping[str, Path]) -> Georeference | None:

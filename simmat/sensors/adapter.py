@@ -1,24 +1,23 @@
 """The contract of a sensor: what a modality plugin provides.
 
 A plugin subclasses `ModalityAdapter`, declares its sources and channels, and writes `load`. The core does the rest:
-nodata, augmentation, statistics, normalization, resizing. Nothing here imports torch.
+augmentation, statistics, normalization, resizing. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError
-from simmat.io.images import StatedNodata as StatedNodata
+from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, all_problems
 from simmat.io.images import check_window, window_size
-from simmat.sensors.channel_selection import MissingChannels as MissingChannels
-from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
+from simmat.sensors.options import ModalityOptions, nodata_problems, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
 from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 Axis = Literal["horizontal", "vertical"]
 Files: TypeAlias = Mapping[str, Path]
 """Source name -> file, of one sample."""
-Nodata: TypeAlias = StatedNodata | None
-"""The stored numbers that the user calls nodata, see `ModalityAdapter.load`."""
-Missing: TypeAlias = MissingChannels | None
-"""The channels that a sample lacks, see `ModalityAdapter.load`."""
 
 RESERVED_SOURCES = ("id", "split", "mask", "zero_means", "train", "val", "test")
 """Columns of `manifest.csv` and folders of splits: no source can have one of these names."""
@@ -68,8 +63,9 @@ class ModalityAdapter(ABC):
         channels: the channels that `load` returns; empty where only the file knows how many there are. A file may
             refine a unit (kelvin or counts); then the channels of the loaded image count.
         options: what the user says about the files or how to read them.
-        Options: the pydantic model of `options`. A sensor with options declares a subclass of `ModalityOptions`; its
-            constructor takes no other argument and sets what depends on an option (sources, channels).
+        Options: the pydantic model of `options`. A sensor with options besides `nodata` declares a subclass of
+            `ModalityOptions`; its constructor takes no other argument and sets what depends on an option (sources,
+            channels).
         replaces: former name of a sensor -> the option that replaces it, such as "unit=cK".
         api_version: version of the plugin interface it is written for; any but SimMAT's own is refused by name.
     """
@@ -96,22 +92,24 @@ class ModalityAdapter(ABC):
         self.options = self.Options() if options is None else options
 
     @abstractmethod
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read one sample.
 
         Args:
-            files: source name -> file, for each of `sources` except the optional ones.
-            nodata: the stored numbers that the user calls nodata: pass it to `simmat.io.images.read_image`; a sensor
-                that reads files in another way calls `simmat.io.images.stated_valid`.
-            missing: channels that the files may lack, or None. Load what the files have; the caller adds an invalid
-                plane for each missing channel.
+            files: source name -> file, for each of `sources`.
 
         Returns:
-            (C, H, W) in physical units, at the size of the reference source's file.
+            (C, H, W) in physical units, at the size of the reference source's file; not valid where the stored number
+            is `self.nodata(source)`, which `simmat.io.images.read_image` takes.
 
         Raises:
             DataError: a file is missing, damaged, or not one of this sensor; it names the path.
         """
+
+    def nodata(self, source: str) -> float | None:
+        """Return the number stored in a source's file that the user says means "no measurement"."""
+        stated = self.options.nodata
+        return stated.get(source) if isinstance(stated, Mapping) else stated
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
         """Return the (height, width) of a sample of which `load_window` reads parts; default: None, it cannot.
@@ -123,9 +121,7 @@ class ModalityAdapter(ABC):
         """
         return None
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         """Read a part of one sample and decode little more than that; it is called where `window_size` is not None.
 
         Args:
@@ -185,15 +181,16 @@ class ModalityAdapter(ABC):
         own = options.get(self.name)
         if not own:
             return self
-        return type(self)(parse_options(self.Options, {**self.stated_options(), **own}, self.name))
+        parsed = parse_options(self.Options, {**self.stated_options(), **own}, self.name)
+        if self.Options is not ModalityOptions:
+            return type(self)(parsed)
+        made = copy(self)  # without options of its own it may have any constructor
+        made.options = parsed
+        return made
 
     def stated_options(self) -> dict[str, Any]:
         """The options that were given a value, as plain values."""
         return self.options.model_dump(mode="json", exclude_unset=True)
-
-    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
-        """Return the sources that need no file when these channels are missing."""
-        return ()
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: no change.
@@ -280,9 +277,7 @@ class WindowedAdapter(ModalityAdapter):
     """A sensor that can read parts of its files: it writes `read` instead of `load` and `load_window`."""
 
     @abstractmethod
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read one sample, or the part of it in a window.
 
         Args:
@@ -292,15 +287,13 @@ class WindowedAdapter(ModalityAdapter):
             As `load` or `load_window`.
         """
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read one sample."""
-        return self.read(files, None, nodata=nodata, missing=missing)
+        return self.read(files, None)
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         """Read a part of one sample."""
-        return self.read(files, window, nodata=nodata, missing=missing)
+        return self.read(files, window)
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
         """Return the (height, width) of all files; None if one is not a TIFF or npy file."""
@@ -330,35 +323,56 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
 
 
 def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
-    """Return a sensor with the options of a data card and `configured` for it; raise ConfigError if they differ."""
-    parts = adapter.sensors()
-    of_card = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
-    for part in parts:
-        own, stated = of_card.get(part.name, {}), part.stated_options()
+    """Return a sensor with the options and the nodata of a data card, and `configured` for it.
+
+    Raises:
+        ConfigError: an option contradicts the card, or the card's nodata does not fit the sensor.
+    """
+    nodata = card.get("nodata")
+    adapter = _with_options_of_card(
+        adapter, options_by_sensor(card.get("modality_options") or {}, [part.name for part in adapter.sensors()])
+    )  # its options may change its sources
+    if problems := list(nodata_problems(nodata, adapter)):
+        raise ConfigError(all_problems("the data card does not fit the sensor:", problems))
+    return _with_options_of_card(adapter, _nodata_by_sensor(adapter, nodata)).configured(card)
+
+
+def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
+    for part in adapter.sensors():
+        own, stated = options.get(part.name, {}), part.stated_options()
         for option in sorted(own.keys() & stated.keys()):
             if own[option] != stated[option]:
                 raise ConfigError(
                     f"modality {part.name!r}: the option says {option_words({option: stated[option]})}, the data card "
                     f"{option_words({option: own[option]})}; correct the one that is wrong"
                 )
-    return adapter.with_options(of_card).configured(card)
+    return adapter.with_options(options)
 
 
-def load_sample(
-    adapter: ModalityAdapter,
-    files: Files,
-    *,
-    nodata: Nodata = None,
-    missing: Missing = None,
-    window: Window | None = None,
-) -> SensorImage:
-    """Read one sample, or the part in a window; all channels are returned, the missing ones without a valid pixel.
+def _nodata_by_sensor(
+    adapter: ModalityAdapter, nodata: float | Mapping[str, float] | None
+) -> dict[str, dict[str, float | dict[str, float]]]:
+    """Return sensor -> the option "nodata" -> what a card says of the sensor's own sources."""
+    if nodata is None:
+        return {}
+    if not isinstance(nodata, Mapping):
+        return {part.name: {"nodata": nodata} for part in adapter.sensors()}
+    names = iter(adapter.source_names())
+    found: dict[str, dict[str, float | dict[str, float]]] = {}
+    for part in adapter.sensors():
+        own = zip(part.source_names(), names, strict=False)
+        if table := {source: nodata[name] for source, name in own if name in nodata}:
+            found[part.name] = {"nodata": table}
+    return found
+
+
+def load_sample(adapter: ModalityAdapter, files: Files, window: Window | None = None) -> SensorImage:
+    """Read one sample, or the part in a window.
 
     Where the sensor's `window_size` is None, the whole image is loaded and the part cut out.
 
     Raises:
         SimMATError: as `adapter.load` or `adapter.load_window` raises it.
-        DataError: the sensor's reader ignores a number in `nodata`.
         PluginError: it raised anything else, or returned another type; the message names sensor, file and class.
     """
     who, paths = f"modality {adapter.name!r} ({type(adapter).__module__})", ", ".join(map(str, files.values()))
@@ -366,10 +380,7 @@ def load_sample(
     try:
         with say_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
             in_parts = window is not None and adapter.window_size(files) is not None
-            if window is not None and in_parts:
-                image = adapter.load_window(files, window, nodata=nodata, missing=missing)
-            else:
-                image = adapter.load(files, nodata=nodata, missing=missing)
+            image = adapter.load_window(files, window) if window is not None and in_parts else adapter.load(files)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:
@@ -382,10 +393,4 @@ def load_sample(
     if window is not None and not in_parts:
         check_window(Path(image.origin or next(iter(files.values()))), window, image.size_hw)
         image = image.cut(window)
-    if nodata is not None and (ignored := nodata.ignored()):
-        raise DataError(
-            f"{ignored[0]}: --nodata {nodata.values[ignored[0]]:g} is a number stored in the file, and this sensor's "
-            "reader does not look for it; leave --nodata out (a plugin that reads files itself calls "
-            "simmat.io.images.stated_valid)"
-        )
-    return image if missing is None else missing.spread(image)
+    return image

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter
+from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
 
@@ -27,11 +27,9 @@ class Rgb(WindowedAdapter):
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (3, H, W) counts; DataError for grey, RGBA, 16-bit and other files says what to use instead."""
-        image = read_image(files["rgb"], nodata, window)
+        image = read_image(files["rgb"], self.nodata("rgb"), window)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
@@ -64,11 +62,9 @@ class Gray(WindowedAdapter):
     sources = (Source("gray", (*_ENDINGS, ".npy")),)
     channels = (Channel("gray", "counts", "count"),)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (1, H, W) counts; DataError for a file of several planes says what to use instead."""
-        image = read_image(files["gray"], nodata, window)
+        image = read_image(files["gray"], self.nodata("gray"), window)
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
@@ -100,11 +96,9 @@ class Raster(WindowedAdapter):
     description = "any planes as they are stored (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width)."""
-        image = read_image(files["raster"], nodata, window)
+        image = read_image(files["raster"], self.nodata("raster"), window)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )

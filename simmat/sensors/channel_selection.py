@@ -7,13 +7,16 @@ ignores it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
-from simmat.errors import ConfigError, did_you_mean
-from simmat.types import Channel, SensorImage, same_channels
+from simmat.errors import ConfigError, PluginError, did_you_mean
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.types import Channel, SensorImage, Window, same_channels
 
 _NUMBERED = re.compile(r"band\d+")
 """Names that state only a plane's place in its file."""
@@ -34,36 +37,71 @@ class MissingChannels:
     channels: tuple[Channel, ...]
     names: frozenset[str]
 
-    @property
-    def all_missing(self) -> bool:
-        """True if no channel is left."""
-        return len(self.names) == len(self.channels)
+    def absent_sources(self, adapter: ModalityAdapter) -> tuple[str, ...]:
+        """Return the sources whose channels are all missing, so that they need no file."""
+        if not self.names:
+            return ()
+        groups = channels_by_source(adapter, self.channels)
+        return tuple(
+            source for source, own in groups.items() if all(self.channels[index].name in self.names for index in own)
+        )
 
-    def blank(self, like: SensorImage) -> SensorImage:
-        """Return (C, H, W) without a valid pixel, of another image's size."""
-        shape = (len(self.channels), *like.size_hw)
-        return SensorImage(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), self.channels, like.origin)
+    def load(self, adapter: ModalityAdapter, files: Mapping[str, Path], window: Window | None = None) -> SensorImage:
+        """Read what a sample has, and add the missing channels; see `simmat.sensors.adapter.load_sample`."""
+        absent = self.absent_sources(adapter)
+        image = load_sample(adapter, {name: file for name, file in files.items() if name not in absent}, window)
+        return self.added_to(image) if self.names else image
 
-    def spread(self, image: SensorImage) -> SensorImage:
+    def added_to(self, image: SensorImage) -> SensorImage:
         """Return (C, H, W) of all channels, invalid where they are missing; an image that does not fit as it is.
 
         The file may contain the missing planes; they are ignored. Planes that have only numbers are taken in order.
         """
         kept = [index for index, channel in enumerate(self.channels) if channel.name not in self.names]
-        if same_channels(image.channels, self.channels):
-            image = image.select(kept)
-        elif not _fits(image.channels, [self.channels[index] for index in kept]):
+        place = {channel.name: index for index, channel in enumerate(image.channels)}
+        wanted = [self.channels[index] for index in kept]
+        if place.keys() <= {channel.name for channel in self.channels} and all(one.name in place for one in wanted):
+            image = image.select([place[channel.name] for channel in wanted])
+        if not _fits(image.channels, wanted):
             return image
-        whole = self.blank(image)
-        whole.data[kept], whole.valid[kept] = image.data, image.valid
-        return replace(whole, georeference=image.georeference)
+        shape = (len(self.channels), *image.size_hw)
+        data, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+        data[kept], valid[kept] = image.data, image.valid
+        return replace(image, data=data, valid=valid, channels=self.channels)
 
 
-def _fits(found: Sequence[Channel], kept: Sequence[Channel]) -> bool:
-    """Return whether a file's channels are those that are left, or as many that have only numbers."""
-    if len(found) == len(kept) and all(_NUMBERED.fullmatch(channel.name) for channel in (*found, *kept)):
-        found = [replace(a, name=b.name) for a, b in zip(found, kept, strict=True)]
-    return same_channels(found, kept)
+def _fits(found: Sequence[Channel], wanted: Sequence[Channel]) -> bool:
+    """Return whether channels are those wanted, or differ only in the numbers of bands."""
+    if len(found) != len(wanted):
+        return False
+    pairs = zip(found, wanted, strict=True)
+    renamed = [replace(a, name=b.name) if _are_numbered(a, b) else a for a, b in pairs]
+    return same_channels(renamed, wanted)
+
+
+def _are_numbered(*channels: Channel) -> bool:
+    return all(_NUMBERED.fullmatch(channel.name) for channel in channels)
+
+
+def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
+    """Return, for each source, the indices of all loaded channels of its sensor.
+
+    PluginError: their number is not that of the channels which the sensor declares.
+    """
+    parts, names = adapter.sensors(), iter(adapter.source_names())
+    known = sum(len(part.channels) for part in parts)
+    found: dict[str, list[int]] = {}
+    start = 0
+    for part in parts:
+        end = start + (len(part.channels) or len(channels) - known)
+        found |= {source: list(range(start, end)) for source in islice(names, len(part.sources))}
+        start = end
+    if start != len(channels):
+        raise PluginError(
+            f"modality {adapter.name!r} declares {known} channels, but its load returned {len(channels)}: "
+            f"{', '.join(channel.name for channel in channels)}. Tell its author"
+        )
+    return found
 
 
 def parse_channels(text: str) -> tuple[str | int, ...]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, common_size
-from simmat.sensors.channel_selection import MissingChannels, pick_channels
+from simmat.sensors.adapter import Axis, Files, ModalityAdapter, Source, common_size
+from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -68,16 +67,13 @@ class SelectedChannels(ModalityAdapter):
         """Change the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         """Read all planes of a window; those that are not picked may have no valid pixel."""
-        return self.base.reading_only(self.picks).load_window(files, window, nodata=nodata, missing=missing)
+        return self.base.reading_only(self.picks).load_window(files, window)
 
     sensors = _of_base("sensors")
     load = _of_base("load")
     window_size = _of_base("window_size")
-    optional_sources = _of_base("optional_sources")
     logarithmic = _of_base("logarithmic")
     flip = _of_base("flip")
     rotate = _of_base("rotate")
@@ -101,15 +97,16 @@ class ComposedModality(ModalityAdapter):
         self.parts = tuple(parts)
         self.name = "+".join(names)
         self.description = ", ".join(part.description for part in parts)
-        own = [part.source_names() for part in parts]
-        self._sources = [dict(zip(*names, strict=True)) for names in zip(own, self._unique(own), strict=True)]
-        self.sources = tuple(
-            replace(source, name=joined[source.name])
-            for part, joined in zip(parts, self._sources, strict=True)
-            for source in part.sources
-        )
+        self._sources: dict[str, dict[str, str]] = {}  # sensor -> its own source -> the source's name here
+        joined: list[Source] = []
+        for part in parts:
+            taken = {source.name for source in joined}
+            new = [replace(s, name=_unique(part, s.name, taken)) for s in part.sources]
+            self._sources[part.name] = dict(zip(part.source_names(), (source.name for source in new), strict=True))
+            joined += new
+        self.sources = tuple(joined)
         if all(part.channels for part in parts):
-            self.channels = self._join([part.channels for part in parts])
+            self.channels = self._join({part.name: part.channels for part in parts})
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
         """The parts."""
@@ -123,54 +120,26 @@ class ComposedModality(ModalityAdapter):
         """Configure every part; the intrinsics hold for all of them, since all sources share one pixel grid."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read every part and stack the planes; parts of different sizes raise DataError.
-
-        A part of which all channels are missing needs no file.
-        """
-        return self._load(files, None, nodata, missing)
+    def load(self, files: Files) -> SensorImage:
+        """Read every part that has files and stack the planes; parts of different sizes raise DataError."""
+        return self._stack({part.name: part.load(own) for part, own in self._present(files)})
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
         """Return the size of all parts that have files; None if one cannot be read in windows.
 
         Parts of different sizes raise DataError.
         """
-        present = [index for index, sources in enumerate(self._sources) if set(sources.values()) <= files.keys()]
-        own = {index: self._files_of(index, files) for index in present}
         return common_size(
-            {", ".join(map(str, own[index].values())): self.parts[index].window_size(own[index]) for index in present}
+            {", ".join(map(str, own.values())): part.window_size(own) for part, own in self._present(files)}
         )
 
-    def load_window(
-        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def load_window(self, files: Files, window: Window) -> SensorImage:
         """Read that part of every part's image, and stack the planes."""
-        return self._load(files, window, nodata, missing)
-
-    def _load(self, files: Files, window: Window | None, nodata: Nodata, missing: Missing) -> SensorImage:
-        shares = self._shares(missing)
-        gone = {index: share for index, share in enumerate(shares) if share and share.all_missing}
-        loaded: dict[int, SensorImage] = {}
-        for index, (part, share) in enumerate(zip(self.parts, shares, strict=True)):
-            if index not in gone:
-                own = self._files_of(index, files)
-                if window is None:
-                    image = part.load(own, nodata=nodata, missing=share)
-                else:
-                    image = part.load_window(own, window, nodata=nodata, missing=share)
-                loaded[index] = share.spread(image) if share else image
-        first = next(iter(loaded.values()))
-        images = {**loaded, **{index: share.blank(first) for index, share in gone.items()}}
-        return self._stack([images[index] for index in range(len(self.parts))])
-
-    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
-        """The sources of the parts of which all channels are missing."""
-        shares = zip(self._sources, self._shares(missing), strict=True)
-        return tuple(name for sources, share in shares if share and share.all_missing for name in sources.values())
+        return self._stack({part.name: part.load_window(own, window) for part, own in self._present(files)})
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform each part's planes."""
-        return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
+        return self._stack({part.name: part.transform(piece) for part, piece in self._pieces(image)})
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute it for each part's planes."""
@@ -188,41 +157,38 @@ class ComposedModality(ModalityAdapter):
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror each part's planes."""
-        return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+        return self._stack({part.name: part.flip(piece, axis) for part, piece in self._pieces(image)})
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
         """Rotate each part's planes."""
-        return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+        return self._stack({part.name: part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)})
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Simulate each part's planes of the same scene."""
-        return self._stack([part.simulate(scene, rng) for part in self.parts])
+        return self._stack({part.name: part.simulate(scene, rng) for part in self.parts})
 
     def save(self, image: SensorImage, files: Files) -> None:
         """Write each part's planes."""
-        for index, (part, piece) in enumerate(self._pieces(image)):
-            part.save(piece, self._files_of(index, files))
+        for part, piece in self._pieces(image):
+            part.save(piece, {own: files[joined] for own, joined in self._sources[part.name].items()})
 
-    def _files_of(self, index: int, files: Files) -> dict[str, Path]:
-        return {own: files[joined] for own, joined in self._sources[index].items()}
+    def _present(self, files: Files) -> list[tuple[ModalityAdapter, Files]]:
+        """Return the parts whose sources all have files, with those files."""
+        return [
+            (part, {own: files[joined] for own, joined in names.items()})
+            for part, names in zip(self.parts, self._sources.values(), strict=True)
+            if files.keys() >= set(names.values())
+        ]
 
-    def _unique(self, groups: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Prefix a name with its part's where an earlier part has it already."""
-        seen: set[str] = set()
-        result = []
-        for part, group in zip(self.parts, groups, strict=True):
-            result.append([f"{part.name}.{name}" if name in seen else name for name in group])
-            seen.update(group)
-        return result
-
-    def _join(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
-        """Join the channels of each part, with the part's own names, into those of the composition."""
-        names = self._unique([[channel.name for channel in group] for group in groups])
-        return tuple(
-            replace(channel, name=name)
-            for group, new in zip(groups, names, strict=True)
-            for channel, name in zip(group, new, strict=True)
-        )
+    def _join(self, groups: Mapping[str, Sequence[Channel]]) -> tuple[Channel, ...]:
+        """Join the channels of parts, sensor -> channels with the sensor's own names, into those of the composition."""
+        joined: list[Channel] = []
+        taken: set[str] = set()
+        for part in self.parts:
+            own = groups.get(part.name, ())
+            joined += [replace(channel, name=_unique(part, channel.name, taken)) for channel in own]
+            taken |= {channel.name for channel in (*part.channels, *own)}
+        return tuple(joined)
 
     def _spans(self, count: int) -> list[tuple[ModalityAdapter, range]]:
         """Return each part with the indices of its planes in a loaded image of `count` channels."""
@@ -234,37 +200,28 @@ class ComposedModality(ModalityAdapter):
             start = end
         return spans
 
-    def _shares(self, missing: Missing) -> list[Missing]:
-        """Return what is missing of each part; None if nothing is."""
-        if missing is None:
-            return [None] * len(self.parts)
-        shares: list[Missing] = []
-        for part, span in self._spans(len(missing.channels)):
-            gone = [missing.channels[index] for index in span if missing.channels[index].name in missing.names]
-            names = frozenset(channel.name for channel in _own(part, gone))
-            own = _own(part, [missing.channels[index] for index in span])
-            shares.append(MissingChannels(own, names) if names else None)
-        return shares
-
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Return each part with its planes of a loaded image."""
         pieces = [(part, image.select(span)) for part, span in self._spans(len(image.channels))]
         return [(part, replace(piece, channels=_own(part, piece.channels))) for part, piece in pieces]
 
-    def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
-        """Join one image of each part into one; DataError where their size or place differs."""
-        first = images[0]
-        common_size(
-            {f"{part.name} {image.origin}": image.size_hw for part, image in zip(self.parts, images, strict=True)}
-        )
+    def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
+        """Join images, sensor -> image, into one; DataError where their size or place differs."""
+        common_size({f"{name} {image.origin}": image.size_hw for name, image in images.items()})
+        found = list(images.values())
         return SensorImage(
-            np.concatenate([image.data for image in images]),
-            np.concatenate([image.valid for image in images]),
-            self._join([image.channels for image in images]),
-            first.origin,
-            _common_georeference(images),
-            first.picture_hw,
+            np.concatenate([image.data for image in found]),
+            np.concatenate([image.valid for image in found]),
+            self._join({name: image.channels for name, image in images.items()}),
+            found[0].origin,
+            _common_georeference(found),
+            found[0].picture_hw,
         )
+
+
+def _unique(part: ModalityAdapter, name: str, taken: Collection[str]) -> str:
+    """Return the name of a part's source or channel in the composition, where earlier parts have `taken` some."""
+    return f"{part.name}.{name}" if name in taken else name
 
 
 def _own(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:

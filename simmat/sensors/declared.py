@@ -13,7 +13,7 @@ import numpy as np
 from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
 from simmat.io.images import ImageFile, read_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter, common_size
+from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter, common_size
 from simmat.sensors.declaration import (
     ChannelRule,
     Decibel,
@@ -41,13 +41,9 @@ class DeclaredModality(WindowedAdapter):
         self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
         self.channels = tuple(rule.channel() for rule in declaration.channel)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
-        images = {
-            source.name: self._read(source, files[source.name], nodata, window) for source in self.declaration.source
-        }
+        images = {source.name: self._read(source, files[source.name], window) for source in self.declaration.source}
         reference = next(iter(images.values()))
         common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
         planes = [self._plane(rule, images[self.declaration.source_of(rule)]) for rule in self.declaration.channel]
@@ -84,8 +80,8 @@ class DeclaredModality(WindowedAdapter):
         """Return for each channel whether it is normalized by a logarithm."""
         return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
 
-    def _read(self, source: SourceRule, file: Path, nodata: Nodata, window: Window | None) -> ImageFile:
-        image = read_image(file, nodata, window)
+    def _read(self, source: SourceRule, file: Path, window: Window | None) -> ImageFile:
+        image = read_image(file, self.nodata(source.name), window)
         if source.planes is not None and len(image.planes) != source.planes:
             raise DataError(
                 f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source "

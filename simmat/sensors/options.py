@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from simmat.documents import Document, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
@@ -19,105 +19,6 @@ from simmat.types import is_finite_number
 
 if TYPE_CHECKING:
     from simmat.sensors.adapter import ModalityAdapter
-
-
-class ModalityOptions(Document):
-    """The base of a sensor's options: a subclass has one field for each, with a default and a description.
-
-    The default is how a file that states nothing is read; None leaves it to the file.
-    """
-
-
-OptionsT = TypeVar("OptionsT", bound=ModalityOptions)
-
-
-def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str) -> OptionsT:
-    """Return option -> value as a sensor's `Options`; ConfigError with all problems names the sensor."""
-    return parse(model, dict(values), f"options of modality {sensor!r}")
-
-
-def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return sensor -> option -> value, from the same or from SENSOR.OPTION -> value.
-
-    Where a modality consists of one of `sensors`, it may also be option -> value.
-
-    Raises:
-        ConfigError: an option of one of several sensors does not name its sensor, or is given twice.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in options.items():
-        sensor, dot, option = key.rpartition(".")
-        if isinstance(value, Mapping):
-            items = [(key, str(name), item) for name, item in value.items()]
-        elif dot:
-            items = [(sensor, option, value)]
-        elif len(sensors) == 1:
-            items = [(sensors[0], key, value)]
-        else:
-            raise ConfigError(
-                f"modality option {key!r} does not say which sensor of {'+'.join(sensors)} it is of; write for example "
-                f"{sensors[-1]}.{key}={value}"
-            )
-        for name, own, item in items:
-            if own in found.setdefault(name, {}):
-                raise ConfigError(f"modality option {own!r} of {name!r} is given twice; give it once")
-            found[name][own] = item
-    return found
-
-
-def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
-    """Refuse options of a sensor that is not among `sensors`; ConfigError names those that are."""
-    for name in options:
-        if name not in sensors:
-            hint = did_you_mean(name, sensors, otherwise="")
-            raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
-
-
-def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
-    """Return (name, allowed values, default, description) of each option."""
-    return tuple(
-        (name, allowed_values(model, name).replace("'", ""), _as_text(field.default), field.description or "")
-        for name, field in model.model_fields.items()
-    )
-
-
-def option_words(options: Mapping[str, Any]) -> str:
-    """Return options as `--modality-option` takes them: "unit=cK, filter=lee"."""
-    return ", ".join(f"{name}={_as_text(value)}" for name, value in options.items())
-
-
-def _as_text(value: Any) -> str:
-    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def modality_parts(text: str) -> tuple[str, ...]:
-    """Split a modality such as "rgb+./sonar.toml" into names of sensors and paths of `sensor.toml` files.
-
-    A "+" in the folders of a path does not split it. An empty part stays, for the caller to refuse.
-    """
-    if is_sensor_file(text) and Path(text).is_file():
-        return (text,)
-    parts: list[str] = []
-    for piece in text.split("+"):
-        if parts and ("/" in parts[-1] or "\\" in parts[-1]) and not is_sensor_file(parts[-1]):
-            parts[-1] += f"+{piece}"  # "/data/c" is the start of a path: "/data/c++/sonar.toml"
-        else:
-            parts.append(piece)
-    return tuple(part.strip() for part in parts)
-
-
-def is_sensor_file(part: str) -> bool:
-    """Return whether a part of a modality is the path of a `sensor.toml`, not a name."""
-    return part.lower().endswith(".toml")
-
-
-def with_absolute_files(text: str, folder: Path | None = None) -> str:
-    """Return a modality with absolute paths; relative ones start at `folder` (default: the current one)."""
-    parts = modality_parts(text)
-    if not any(is_sensor_file(part) for part in parts):
-        return text
-    base = (folder or Path()).absolute()
-    return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
 
 
 def parse_nodata(text: str) -> float | dict[str, float]:
@@ -168,13 +69,109 @@ NodataField = Annotated[float | dict[str, float], BeforeValidator(_checked_nodat
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
 
 
-def per_file(nodata: float | Mapping[str, float] | None, files: Mapping[str, Path]) -> dict[Path, float]:
-    """Return file -> nodata, from one number for all sources or source -> number, and source -> file."""
-    if nodata is None:
-        return {}
-    if isinstance(nodata, Mapping):
-        return {Path(files[source]): value for source, value in nodata.items() if source in files}
-    return dict.fromkeys(map(Path, files.values()), nodata)
+class ModalityOptions(Document):
+    """The base of a sensor's options: a subclass has one field for each, with a default and a description.
+
+    The default is how a file that states nothing is read; None leaves it to the file.
+    """
+
+    nodata: NodataField | None = Field(
+        default=None,
+        description="Stored number that means no measurement, or SOURCE=NUMBER by comma; --nodata and the data card "
+        "set it too.",
+    )
+
+
+OptionsT = TypeVar("OptionsT", bound=ModalityOptions)
+
+
+def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str) -> OptionsT:
+    """Return option -> value as a sensor's `Options`; ConfigError with all problems names the sensor."""
+    return parse(model, dict(values), f"options of modality {sensor!r}")
+
+
+def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return sensor -> option -> value, from the same or from SENSOR.OPTION -> value.
+
+    Where a modality consists of one of `sensors`, it may also be option -> value.
+
+    Raises:
+        ConfigError: an option of one of several sensors does not name its sensor, or is given twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in options.items():
+        sensor, dot, option = key.rpartition(".")
+        if isinstance(value, Mapping):
+            items = [(key, str(name), item) for name, item in value.items()]
+        elif dot:
+            items = [(sensor, option, value)]
+        elif len(sensors) == 1:
+            items = [(sensors[0], key, value)]
+        else:
+            raise ConfigError(
+                f"modality option {key!r} does not say which sensor of {'+'.join(sensors)} it is of; write for example "
+                f"{sensors[-1]}.{key}={value}"
+            )
+        for name, own, item in items:
+            if own in found.setdefault(name, {}):
+                raise ConfigError(f"modality option {own!r} of {name!r} is given twice; give it once")
+            found[name][own] = item
+    return found
+
+
+def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
+    """Refuse options of a sensor that is not among `sensors`; ConfigError names those that are."""
+    for name in options:
+        if name not in sensors:
+            hint = did_you_mean(name, sensors, otherwise="")
+            raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
+
+
+def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
+    """Return (name, allowed values, default, description) of each option, those that every sensor has last."""
+    return tuple(
+        (name, allowed_values(model, name).replace("'", ""), _as_text(field.default), field.description or "")
+        for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] in ModalityOptions.model_fields)
+    )
+
+
+def option_words(options: Mapping[str, Any]) -> str:
+    """Return options as `--modality-option` takes them: "unit=cK, filter=lee"."""
+    return ", ".join(f"{name}={_as_text(value)}" for name, value in options.items())
+
+
+def _as_text(value: Any) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def modality_parts(text: str) -> tuple[str, ...]:
+    """Split a modality such as "rgb+./sonar.toml" into names of sensors and paths of `sensor.toml` files.
+
+    A "+" in the folders of a path does not split it. An empty part stays, for the caller to refuse.
+    """
+    if is_sensor_file(text) and Path(text).is_file():
+        return (text,)
+    parts: list[str] = []
+    for piece in text.split("+"):
+        if parts and ("/" in parts[-1] or "\\" in parts[-1]) and not is_sensor_file(parts[-1]):
+            parts[-1] += f"+{piece}"  # "/data/c" is the start of a path: "/data/c++/sonar.toml"
+        else:
+            parts.append(piece)
+    return tuple(part.strip() for part in parts)
+
+
+def is_sensor_file(part: str) -> bool:
+    """Return whether a part of a modality is the path of a `sensor.toml`, not a name."""
+    return part.lower().endswith(".toml")
+
+
+def with_absolute_files(text: str, folder: Path | None = None) -> str:
+    """Return a modality with absolute paths; relative ones start at `folder` (default: the current one)."""
+    parts = modality_parts(text)
+    if not any(is_sensor_file(part) for part in parts):
+        return text
+    base = (folder or Path()).absolute()
+    return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
 
 
 def describe_nodata(nodata: float | Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.io.images import StatedNodata, read_image
+from simmat.io.images import read_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.modality_files import same_bits
 from simmat.testing.samples import REWRITABLE, TIFF, ModalityCase, Planes, rewrite
@@ -53,15 +53,14 @@ class _Source(NamedTuple):
 def _sources(case: ModalityCase) -> Iterator[_Source]:
     """Yield the files of a sample that can be rewritten."""
     files = case.samples[0].files
-    nodata = StatedNodata()
-    size_hw = case.load(files, nodata=nodata).size_hw
+    size_hw = case.load(files).size_hw
     for name, file in files.items():
         try:
-            planes = nodata.stored[file] if file in nodata.stored else read_image(file).planes
+            planes = read_image(file).planes
         except DataError:
             continue
         ending = file.suffix.lower()
-        ways: list[Way] = ["--nodata"] if file in nodata.stored else []  # where the sensor's reader takes it
+        ways: list[Way] = ["--nodata"]
         if ending in TIFF:
             ways.append("its GDAL_NODATA tag")
         if planes.dtype.kind == "f":
@@ -77,7 +76,7 @@ def _load_with(
     files = case.copy(case.samples[0].files, "missing")
     path = files[source.name]
     rewrite(path, planes, nodata=fill if way == "its GDAL_NODATA tag" else None)
-    image = case.load(files, nodata=StatedNodata({path: fill} if way == "--nodata" else {}))
+    image = case.load(files, nodata={source.name: fill} if way == "--nodata" else None)
     return image, case.adapter.transform(image)
 
 
@@ -132,8 +131,8 @@ def _expect_missing(
         if valid := [image.channels[index].name for index in channels if image.valid[(index, *pixel)]]:
             raise CheckFailed(
                 f"{what}; after `{method}` it is valid in {', '.join(valid)}, computed from it",
-                "pass ImageFile.valid to SensorImage.from_planes, and let a channel of several planes be valid where "
-                "all of their ImageFile.measured are",
+                "pass self.nodata(source) to read_image and ImageFile.valid to from_planes, and let a channel of "
+                "several planes be valid where all of their ImageFile.measured are",
             )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import StatedNodata, write_image
+from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
@@ -92,9 +92,10 @@ class ModalityCase:
                 raise
         return self._samples
 
-    def load(self, files: Mapping[str, Path], *, nodata: StatedNodata | None = None) -> SensorImage:
-        """Load a sample; fail where the result is not a SensorImage."""
-        image = self.adapter.load(files, nodata=nodata)
+    def load(self, files: Mapping[str, Path], *, nodata: Mapping[str, float] | None = None) -> SensorImage:
+        """Load a sample, with source -> number as the user's nodata; fail where the result is not a SensorImage."""
+        adapter = self.adapter if nodata is None else fitted_to_card(self.declared, {**CARD, "nodata": nodata})
+        image = adapter.load(files)
         if not isinstance(image, SensorImage):
             raise CheckFailed(
                 f"load returned {type(image).__name__}", "return a simmat.types.SensorImage, see from_planes"

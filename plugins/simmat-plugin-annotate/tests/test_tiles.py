@@ -10,14 +10,12 @@ from annotate_server import gray_images, served
 from PIL import Image
 from runs import registry
 
-from simmat.data.card import DataCard
-
 
 def planes(home: Path, path: Path, memory: Any = None, nodata: float | None = None) -> Any:
     from simmat_plugin_annotate.planes import Memory, Planes
 
-    card = DataCard(regions="instances", nodata=nodata)
-    return Planes(registry().modality("gray"), {"gray": path}, card, memory or Memory(), home)
+    gray = registry().modality("gray", {} if nodata is None else {"nodata": nodata})
+    return Planes(gray, {"gray": path}, memory or Memory(), home)
 
 
 def test_a_tile_is_kept_by_the_browser_under_the_digest_of_its_image_alone(tmp_path: Path) -> None:

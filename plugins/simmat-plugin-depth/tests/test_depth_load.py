@@ -14,7 +14,7 @@ from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_depth.units import UNITS
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import ModalityAdapter, StatedNodata
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.composition import ComposedModality
 from simmat.types import SensorImage
@@ -170,7 +170,7 @@ def test_an_exr_is_metres(tmp_path: Path, dtype: type) -> None:
 def test_nodata_that_the_user_says_is_looked_for_in_an_exr(tmp_path: Path) -> None:
     """Renderers write a far plane where nothing is."""
     write_exr(tmp_path / "a.exr", Z=np.array([[1.5, 100.0]], np.float32))
-    image = Depth().load({"depth": tmp_path / "a.exr"}, nodata=StatedNodata({tmp_path / "a.exr": 100}))
+    image = Depth(DepthOptions(nodata=100)).load({"depth": tmp_path / "a.exr"})
     assert image.valid.tolist() == [[[True, False]]]
 
 

@@ -20,7 +20,7 @@ from simmat_plugin_multispectral.adapter import (
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import ModalityAdapter, StatedNodata
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.channel_selection import pick_channels
 from simmat.sensors.composition import ComposedModality
@@ -102,7 +102,7 @@ def test_nodata_that_the_user_says_is_the_stored_number(tmp_path: Path, modality
     """-9999 is what the file holds; scaled it is -0.9999 and looks like a dark band."""
     stored = np.where(DN == 3000, value, DN.astype(np.int32)).astype(np.int16)
     file = write(tmp_path / "a.tif", stored)
-    image = ADAPTERS[modality].load({"multispectral": file}, nodata=StatedNodata({file: value}))
+    image = ADAPTERS[modality].with_options({ADAPTERS[modality].name: {"nodata": value}}).load({"multispectral": file})
     np.testing.assert_array_equal(image.valid, DN != 3000)
 
 

@@ -15,7 +15,7 @@ from simmat_plugin_report.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
 from simmat.errors import DataError
-from simmat.sensors.adapter import Files, Missing, Nodata
+from simmat.sensors.adapter import Files
 from simmat.sensors.builtin import Raster
 from simmat.types import SensorImage
 
@@ -23,9 +23,9 @@ from simmat.types import SensorImage
 class Counts(Planes):
     """The test sensor, without a unit of its own."""
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """In counts."""
-        image = super().load(files, nodata=nodata, missing=missing)
+        image = super().load(files)
         return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))
 
 

@@ -19,7 +19,6 @@ from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
-from simmat.sensors.adapter import StatedNodata
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.scene import Scene
@@ -149,7 +148,7 @@ def test_a_border_of_zeros_is_missing_where_the_user_says_so(tmp_path: Path, mod
     whole = np.rint(500 * np.sqrt(rng.gamma(4, 1 / 4, (32, 96)))).clip(1).astype(np.uint16)
     whole[:, :32] = 0
     file = write(tmp_path / "a.tif", whole)
-    image = ADAPTERS[modality].load({"sar": file}, nodata=StatedNodata({file: 0}))
+    image = ADAPTERS[modality].with_options({"sar": {"nodata": 0}}).load({"sar": file})
     np.testing.assert_array_equal(image.valid[0], whole > 0)
     first = float((image.data[0, :, 32].astype(np.float64) ** 2).mean())
     assert first == pytest.approx(500**2, rel=0.25)

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, MinMaxThermal, Thermal, ThermalOptions
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import ModalityAdapter, StatedNodata, load_sample
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {
@@ -188,7 +188,7 @@ def test_a_fill_value_takes_no_part_in_min_max(tmp_path: Path) -> None:
     """-9999 as the coldest pixel would squeeze the scene into a thousandth of the range."""
     np.save(tmp_path / "a.npy", np.array([[-9999.0, 280.0], [300.0, 320.0]]))
     file = tmp_path / "a.npy"
-    image = ADAPTERS["thermal-minmax"].load({"thermal": file}, nodata=StatedNodata({file: -9999}))
+    image = ADAPTERS["thermal-minmax"].with_options({"thermal-minmax": {"nodata": -9999}}).load({"thermal": file})
     np.testing.assert_array_equal(image.valid, [[[False, True], [True, True]]])
     np.testing.assert_allclose(image.data[image.valid], [0, 0.5, 1])
 
@@ -197,8 +197,8 @@ def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path,
     """They hold every pixel's temperature, and no number that the user could have seen."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
     file = tmp_path / "a.jpg"
-    with pytest.raises(DataError, match=r"a\.jpg: --nodata 0 .* leave --nodata out"):
-        load_sample(ADAPTERS["thermal"], {"thermal": file}, nodata=StatedNodata({file: 0}))
+    with pytest.raises(DataError, match=r"a\.jpg: .*leave --nodata out"):
+        ADAPTERS["thermal"].with_options({"thermal": {"nodata": 0}}).load({"thermal": file})
 
 
 def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: Path) -> None:

@@ -4,23 +4,21 @@ from simmat.io.images.limits import check_size, check_window
 from simmat.io.images.planes import image_size, read_image, window_size, write_image
 from simmat.io.images.values import (
     ImageFile,
-    StatedNodata,
     Unit,
     describe_bits,
     full_scale,
     largest_count,
+    not_nodata,
     require_measured,
     require_no_alpha,
     require_one_plane,
     require_unscaled,
     stated_bits,
     stated_unit,
-    stated_valid,
 )
 
 __all__ = [
     "ImageFile",
-    "StatedNodata",
     "Unit",
     "check_size",
     "check_window",
@@ -28,6 +26,7 @@ __all__ = [
     "full_scale",
     "image_size",
     "largest_count",
+    "not_nodata",
     "read_image",
     "require_measured",
     "require_no_alpha",
@@ -35,7 +34,6 @@ __all__ = [
     "require_unscaled",
     "stated_bits",
     "stated_unit",
-    "stated_valid",
     "window_size",
     "write_image",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path, require_file
 from simmat.io.images.limits import check_size, check_window, damaged
-from simmat.io.images.values import Colour, ImageFile, StatedNodata, checked, stated_valid
+from simmat.io.images.values import Colour, ImageFile, checked
 from simmat.types import Window
 
 _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
@@ -35,7 +35,7 @@ _OTHERS = (
 )
 
 
-def read_image(path: Path | str, nodata: StatedNodata | None = None, window: Window | None = None) -> ImageFile:
+def read_image(path: Path | str, nodata: float | None = None, window: Window | None = None) -> ImageFile:
     """Read the planes of an image file, or the part of them in a window.
 
     Of a TIFF, only the tiles or strips that the window touches are decoded, of an npy file only its pixels are read.
@@ -43,7 +43,7 @@ def read_image(path: Path | str, nodata: StatedNodata | None = None, window: Win
 
     Args:
         path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
-        nodata: the nodata that the user states; a sensor's `load` passes on its own argument.
+        nodata: the stored number that the user calls nodata, see `ModalityAdapter.nodata`.
         window: the part to read; None for the whole image.
 
     Raises:
@@ -52,7 +52,7 @@ def read_image(path: Path | str, nodata: StatedNodata | None = None, window: Win
     """
     file = Path(path)
     found = checked(_read(file, _format_of(file, _IMAGES), labels=False, window=window))
-    return replace(found, stated=stated_valid(file, found.planes, nodata))
+    return found if nodata is None else replace(found, nodata=(*found.nodata, nodata))
 
 
 def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:

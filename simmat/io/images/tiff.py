@@ -315,13 +315,13 @@ def _is_mappable(page: Any) -> bool:
     return bool(page.is_final and page.dataoffsets[0])
 
 
-def _nodata(path: Path, page: Any) -> float | None:
-    """Return the value of the GDAL_NODATA tag, which GIS programs write."""
+def _nodata(path: Path, page: Any) -> tuple[float, ...]:
+    """Return the value of the GDAL_NODATA tag, which GIS programs write, if there is one."""
     tag = page.tags.get(_NODATA)
     if tag is None:
-        return None
+        return ()
     try:
-        return float(str(tag.value).strip().strip("\0"))
+        return (float(str(tag.value).strip().strip("\0")),)
     except ValueError:
         raise DataError(f"{path}: its GDAL_NODATA tag must be a number, got {tag.value!r}") from None
 

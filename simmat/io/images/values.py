@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +29,10 @@ class ImageFile:
             file does not say).
         path: the file.
         description: TIFF ImageDescription or PNG text "Description"; "" if there is none.
-        nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
+        nodata: stored numbers that mean "no measurement": the file's own (GDAL_NODATA tag), and the user's.
         scales: for each plane, factor and offset from stored numbers to values (GDAL_METADATA tag), (1, 0) where the
             file states none; not applied. Empty where the format has no such tag.
         alpha: True where the file says that its last plane is alpha (opacity), which is not a measurement.
-        stated: (P, H, W) False where `--nodata` says that a number is missing; None if nothing is stated.
     """
 
     planes: npt.NDArray[Any]
@@ -41,10 +40,9 @@ class ImageFile:
     colour: Colour
     path: Path
     description: str = ""
-    nodata: float | None = None
+    nodata: tuple[float, ...] = ()
     scales: tuple[tuple[float, float], ...] = ()
     alpha: bool = False
-    stated: BoolArray | None = None
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -53,12 +51,8 @@ class ImageFile:
 
     @property
     def valid(self) -> BoolArray | None:
-        """(P, H, W) False at the file's own nodata value and at the user's; None if there is neither."""
-        if self.nodata is None:
-            return self.stated
-        with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
-            own = np.asarray(self.planes != self.nodata)
-        return own if self.stated is None else own & self.stated
+        """(P, H, W) False at `nodata`; None if there is none."""
+        return not_nodata(self.planes, *self.nodata)
 
     @property
     def measured(self) -> BoolArray:
@@ -75,49 +69,11 @@ class ImageFile:
         return values.get(key) if isinstance(values, dict) else None
 
 
-@dataclass
-class StatedNodata:
-    """The number that the user says means "no measurement" in each file of a sample, and which readers used it.
-
-    Only the reader of a file sees the numbers stored in it; afterwards they are kelvin, reflectance or filtered. So
-    `ModalityAdapter.load` is given this and passes it to `read_image`; a sensor with its own reader calls
-    `stated_valid`.
-
-    Attributes:
-        values: file -> the stored number that means no measurement.
-        stored: file -> (P, H, W) in its own numbers, of the files whose reader looked for it.
-    """
-
-    values: Mapping[Path, float] = field(default_factory=dict)
-    stored: dict[Path, npt.NDArray[Any]] = field(default_factory=dict)
-
-    def ignored(self) -> tuple[Path, ...]:
-        """Return the files of `values` whose reader did not look for the number."""
-        return tuple(path for path in self.values if path not in self.stored)
-
-
-def stated_valid(path: Path | str, stored: npt.NDArray[Any], nodata: StatedNodata | None) -> BoolArray | None:
-    """Return where a file's numbers are not the one that the user calls nodata.
-
-    A sensor that reads files without `read_image` calls it; otherwise `--nodata` is refused.
-
-    Args:
-        path: the file, as `load` was given it.
-        stored: (P, H, W) in the file's own numbers, before any scale, offset or filter.
-        nodata: what `load` was given.
-
-    Returns:
-        (P, H, W), or None if nothing is stated about this file.
-    """
-    if nodata is None:
-        return None
-    file = path if isinstance(path, Path) else Path(path)
-    nodata.stored[file] = stored
-    value = nodata.values.get(file)
-    if value is None:
-        return None
-    with np.errstate(over="ignore"):  # a value beyond float16 or float32 equals no finite number
-        return np.asarray(stored != value)
+def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
+    """Return where stored numbers are none of those that mean "no measurement"; None if there are none of those."""
+    with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
+        others = [np.asarray(stored != number) for number in nodata if number is not None]
+    return np.logical_and.reduce(others) if others else None
 
 
 def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat import Channel, Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source, hookimpl
+from simmat import Channel, Files, ModalityAdapter, Scene, SensorImage, Source, hookimpl
 from simmat.io.images import read_image, require_one_plane, write_image
 
 
@@ -19,9 +19,9 @@ class Sonar(ModalityAdapter):
     sources = (Source("sonar", (".png", ".jpg", ".jpeg")),)
     channels = (Channel("echo", "echo_strength", "count"),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (1, H, W) counts."""
-        image = read_image(files["sonar"], nodata)
+        image = read_image(files["sonar"], self.nodata("sonar"))
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 

@@ -6,7 +6,7 @@ import numpy as np
 from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
-from simmat import Channel, Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source
+from simmat import Channel, Files, ModalityAdapter, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
 from simmat.types import RGB_QUANTITY, BoolArray
@@ -32,9 +32,9 @@ class Aims(ModalityAdapter):
         for colour in _COLOURS
     )
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (6, H, W) counts; DataError if a file does not have three 8-bit planes."""
-        images = [read_image(files[source.name], nodata) for source in self.sources]
+        images = [read_image(files[name], self.nodata(name)) for name in self.source_names()]
         for image in images:
             if len(image.planes) != 3 or image.planes.dtype != np.uint8:
                 raise DataError(
@@ -80,9 +80,9 @@ class AimsAngles(ModalityAdapter):
         *Aims.channels,
     )
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (9, H, W); DataError if the files do not have three 8-bit planes."""
-        images = [read_image(files[name], nodata) for name in NAMES]
+        images = [read_image(files[name], self.nodata(name)) for name in NAMES]
         check_alike(images)
         if len(images[0].planes) != 3 or images[0].planes.dtype != np.uint8:
             raise DataError(

@@ -120,7 +120,12 @@ class ModelOptions:
         if self.bundle is None:
             raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
         self._loaded = self.tuned(self.bundle, registry)
-        return self._loaded.predictor.adapter.with_options(self.modality_options or {})
+        from simmat.sensors.adapter import fitted_to_card
+
+        tuned = self._loaded.predictor.bundle
+        assert tuned is not None
+        card = tuned.spec.card.model_dump(exclude={"nodata"})  # that of the folder counts
+        return fitted_to_card(tuned.sensor, card).with_options(self.modality_options or {})
 
     def first(self, folder: LabelFolder, registry: Registry) -> Model:
         """Load the first model of the session."""
@@ -138,13 +143,10 @@ class ModelOptions:
             return self.tuned(kept, registry)
         name = self.foundation or DEFAULT_FOUNDATION
         assert self.modality is not None
-        stated = options_of(folder.adapter)
-        options = {f"{sensor}.{option}": value for sensor, own in stated.items() for option, value in own.items()}
-        single = len(folder.adapter.sensors()) == 1
         predictor = load(
             foundation=name,
             modality=self.modality,
-            modality_options={key.partition(".")[2]: value for key, value in options.items()} if single else options,
+            modality_options=options_of(folder.adapter),
             channels=self.channels,
             checkpoint=self.checkpoint,
             image_size=self.image_size,

@@ -74,6 +74,7 @@ class LabelFolder:
         if (self.root / CARD_FILE).exists():
             with suppress(ConfigError):  # it is not valid without `overrides`
                 self._stored = self._read_card({})
+        self._given_options = options_of(adapter)
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
         self._others: list[str] = []  # files that are neither images nor masks
@@ -131,7 +132,7 @@ class LabelFolder:
         """Return the planes of the present files of an image."""
         files = self.find(key).files
         known = self._planes.get(key)
-        found = Planes(self.adapter, files, self._card, self._memory, self.home)
+        found = Planes(self.adapter, files, self._memory, self.home)
         if known is None or known.digest != found.digest:
             self._planes[key] = found
         return self._planes[key]
@@ -195,7 +196,7 @@ class LabelFolder:
     def write_card(self) -> None:
         """Write `card.toml` if it does not describe the present labels, for example before the first mask."""
         with self._lock:
-            options = {**self._card.modality_options, **options_of(self.adapter)}
+            options = {**self._card.modality_options, **self._given_options}
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored or not (self.root / CARD_FILE).exists():
                 own_fields = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}

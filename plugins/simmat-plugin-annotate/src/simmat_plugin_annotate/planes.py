@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from simmat.data.card import DataCard
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
 from simmat.io.files import atomic_write_bytes
@@ -79,10 +78,9 @@ class Planes:
     Attributes:
         adapter: the sensor.
         files: source name -> file.
-        card: states the nodata of the files.
         memory: cache shared by all images.
         home: folder for stored tiles of large images.
-        digest: identifies the values: files with times and sizes, options of the sensor, and nodata.
+        digest: identifies the values: files with times and sizes, and options of the sensor.
 
     Raises:
         DataError: a file does not exist or cannot be read.
@@ -90,7 +88,6 @@ class Planes:
 
     adapter: ModalityAdapter
     files: Mapping[str, Path]
-    card: DataCard
     memory: Memory
     home: Path
     digest: str = field(default="", init=False)
@@ -102,7 +99,7 @@ class Planes:
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
+        parts: list[object] = [self.adapter.name, options_of(self.adapter)]
         for path in self.files.values():
             try:
                 stat = path.stat()
@@ -156,7 +153,7 @@ class Planes:
         if not self._is_read_in_parts():
             whole = self._whole()
             return whole if window == (0, 0, *self.size_hw) else whole.cut(window)
-        return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=window)
+        return load_sample(self.adapter, self.files, window)
 
     def ranges(self) -> list[tuple[float, float] | None]:
         """Return the 2nd and 98th percentile of each channel, in its unit; None for a channel without valid pixels.
@@ -214,10 +211,7 @@ class Planes:
         return stream.getvalue()
 
     def _whole(self) -> SensorImage:
-        def read() -> SensorImage:
-            return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files))
-
-        return self.memory.get((self.digest,), read)
+        return self.memory.get((self.digest,), lambda: load_sample(self.adapter, self.files))
 
     def _samples(self) -> list[SensorImage]:
         height, width = self.size_hw

@@ -13,10 +13,8 @@ from pydantic import Field
 from simmat import (
     Channel,
     Files,
-    Missing,
     ModalityAdapter,
     ModalityOptions,
-    Nodata,
     Scene,
     SensorImage,
     Source,
@@ -72,11 +70,9 @@ class Depth(WindowedAdapter):
         if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
-        image = read_planes(Path(files["depth"]), nodata, window)
+        image = read_planes(Path(files["depth"]), self.nodata("depth"), window)
         require_one_plane(image, self.name)
         return metres_of(image, self.unit_of(image), self.name, whole=window is None)
 
@@ -146,13 +142,13 @@ class MinMaxDepth(Depth):
     replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (1, H, W) in 0..1; values that are 0, negative or not finite are invalid.
 
         As the unit is unknown, any other value is a depth: a far plane of 1e10 is the farthest pixel, unless `--nodata`
         names it.
         """
-        image = read_planes(Path(files["depth"]), nodata)
+        image = read_planes(Path(files["depth"]), self.nodata("depth"))
         require_one_plane(image, self.name)
         with np.errstate(invalid="ignore"):
             returned = measured(image) & (image.planes > 0)
@@ -179,7 +175,7 @@ def measured(image: ImageFile) -> BoolArray:
     return returned if image.valid is None else returned & image.valid
 
 
-def read_planes(path: Path, nodata: Nodata = None, window: Window | None = None) -> ImageFile:
+def read_planes(path: Path, nodata: float | None = None, window: Window | None = None) -> ImageFile:
     """Read a depth file of any supported format, or the part in a window; an EXR is read as a whole."""
     return read_exr(path, nodata) if _is_exr(path) else read_image(path, nodata, window)
 

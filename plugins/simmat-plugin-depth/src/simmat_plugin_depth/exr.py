@@ -8,10 +8,10 @@ import numpy as np
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import require_file
-from simmat.io.images import ImageFile, StatedNodata, check_size, stated_valid
+from simmat.io.images import ImageFile, check_size
 
 
-def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
+def read_exr(path: Path, nodata: float | None = None) -> ImageFile:
     """Read the depth channel of an EXR file: named depth, else Z or V outside a vector, else Y if it is alone.
 
     Returns:
@@ -43,7 +43,7 @@ def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
     if not whole:
         raise DataError(f"{path}: an EXR with only a window of its image; store the whole image")
     planes = _pick(path, channels)[None]
-    return ImageFile(planes, "exr", "gray", path, stated=stated_valid(path, planes, nodata))
+    return ImageFile(planes, "exr", "gray", path, nodata=() if nodata is None else (nodata,))
 
 
 def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import Channel, Files, ModalityAdapter, ModalityOptions, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, write_image
 from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
@@ -60,14 +60,14 @@ class Hha(ModalityAdapter):
         said = card.get("intrinsics")
         return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (3, H, W).
 
         One plane is depth, in the units of `depth`, and needs intrinsics. Three float planes are disparity in 1/m,
         height in m and angle in degrees, as `save` writes them. Three 8-bit planes are counts of an encoding, in the
         order of the file; pixels with 0 in all three are invalid.
         """
-        image = read_planes(Path(files["hha"]), nodata)
+        image = read_planes(Path(files["hha"]), self.nodata("hha"))
         count, dtype = len(image.planes), image.planes.dtype
         if count == 1:
             return self._computed(

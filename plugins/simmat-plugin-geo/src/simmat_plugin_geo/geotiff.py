@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import atomic_path
-from simmat.io.images import StatedNodata, check_size, check_window, stated_valid
+from simmat.io.images import check_size, check_window, not_nodata
 from simmat.io.images.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window
 from simmat_plugin_geo.georeference import georeference_of, open_geotiff, profile_of, quiet
@@ -71,7 +71,7 @@ class GeoTiff:
 
 def read_geotiff(
     path: Path,
-    nodata: StatedNodata | None = None,
+    nodata: float | None = None,
     window: Window | None = None,
     wanted: Callable[[Sequence[BandTags]], Collection[int]] | None = None,
 ) -> GeoTiff:
@@ -79,7 +79,7 @@ def read_geotiff(
 
     Args:
         path: the file.
-        nodata: nodata given by the user.
+        nodata: stored number that the user calls nodata.
         window: the window to read; None for the whole image.
         wanted: maps the tags of all bands to the indices of the bands to read; the others have no valid pixel. None
             for all.
@@ -118,7 +118,7 @@ def read_geotiff(
         place = place.shifted(window.y0, window.x0)
     if len(picked) < len(bands):
         stored, valid = (_among_all(values, picked, len(bands)) for values in (stored, valid))
-    stated = stated_valid(path, stored, nodata)
+    stated = not_nodata(stored, nodata)
     return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
 
 

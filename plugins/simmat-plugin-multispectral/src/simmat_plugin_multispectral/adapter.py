@@ -16,10 +16,8 @@ from simmat_plugin_geo.geotiff import BandTags, GeoTiff, geotiff_size, read_geot
 from simmat import (
     Channel,
     Files,
-    Missing,
     ModalityAdapter,
     ModalityOptions,
-    Nodata,
     Scene,
     SensorImage,
     Source,
@@ -104,16 +102,16 @@ class Multispectral(WindowedAdapter):
             return None
         return Product(options.scale, options.offset)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
         path = Path(files["multispectral"])
 
         def wanted(bands: Sequence[BandTags]) -> Collection[int]:
             return pick_channels(self._channels(bands, path), self._picks, origin=str(path))
 
-        file = read_geotiff(path, nodata, window, wanted if self._picks and window is not None else None)
+        file = read_geotiff(
+            path, self.nodata("multispectral"), window, wanted if self._picks and window is not None else None
+        )
         return self.image(file, whole=window is None)
 
     def window_size(self, files: Files) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simmat import Files, Missing, Nodata, Scene, SensorImage, Source, Window, WindowedAdapter
+from simmat import Files, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.io.images import write_image
 from simmat_plugin_nir.planes import NIR, read_plane, stored
 
@@ -17,11 +17,9 @@ class Nir(WindowedAdapter):
     sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
     channels = (NIR,)
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (1, H, W) counts; DataError if the file has several planes, with what to use instead."""
-        image = read_plane(files["nir"], self.name, nodata, window)
+        image = read_plane(files["nir"], self.name, self.nodata("nir"), window)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from simmat import Channel, SensorImage
 from simmat.io.images import (
     ImageFile,
-    StatedNodata,
     describe_bits,
     full_scale,
     largest_count,
@@ -27,7 +26,7 @@ NIR = Channel("nir", "counts", "count", wavelength_um=0.85)
 LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 
 
-def read_plane(path: Path, modality: str, nodata: StatedNodata | None, window: Window | None = None) -> ImageFile:
+def read_plane(path: Path, modality: str, nodata: float | None, window: Window | None = None) -> ImageFile:
     """Read a file of one plane, or the part in a window; DataError if it has more, with what to use instead."""
     image = read_image(path, nodata, window)
     require_one_plane(image, modality)

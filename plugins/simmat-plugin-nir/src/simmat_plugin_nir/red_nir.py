@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, Missing, ModalityOptions, Nodata, Scene, SensorImage, Source, Window, WindowedAdapter
+from simmat import Channel, Files, ModalityOptions, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat.types import BoolArray, FloatArray
@@ -47,9 +47,7 @@ class RedNir(WindowedAdapter):
         if self.options.separate_files:
             self.sources = (Source("red", any_format), Source("nir", any_format))
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (2, H, W) counts, red and nir.
 
         Raises:
@@ -57,8 +55,8 @@ class RedNir(WindowedAdapter):
                 or two files differ in size or number type.
         """
         if self.options.separate_files:
-            return self._two_files(files, window, nodata)
-        image = read_image(files["red-nir"], nodata, window)
+            return self._two_files(files, window)
+        image = read_image(files["red-nir"], self.nodata("red-nir"), window)
         require_unscaled(image, self.name)
         _check_planes(image, whole=window is None)
         return SensorImage.from_planes(
@@ -110,8 +108,8 @@ class RedNir(WindowedAdapter):
         for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
             write_image(path, part, description=bits_of(image, path))
 
-    def _two_files(self, files: Files, window: Window | None, nodata: Nodata) -> SensorImage:
-        red, nir = (read_plane(files[name], self.name, nodata, window) for name in ("red", "nir"))
+    def _two_files(self, files: Files, window: Window | None) -> SensorImage:
+        red, nir = (read_plane(files[name], self.name, self.nodata(name), window) for name in ("red", "nir"))
         for image in (red, nir):
             require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from simmat import Files, Missing, Nodata, Scene, SensorImage, Source
+from simmat import Files, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
@@ -33,13 +33,13 @@ class FourAngles(PolarizationAdapter):
         "polarization-aolp-dolp-deg": "files=aolp-dolp,angle_unit=deg",
     }
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
         The three planes of colour files are averaged. Angle and degree are invalid where any of the four images is
         saturated or all are dark; s0 is invalid, too, where any of them is.
         """
-        images = [read_image(files[name], nodata) for name in NAMES]
+        images = [read_image(files[name], self.nodata(name)) for name in NAMES]
         check_alike(images)
         for image in images:
             require_unscaled(image, self.name)

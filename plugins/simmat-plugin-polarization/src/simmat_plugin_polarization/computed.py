@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simmat import Files, Missing, Nodata, Scene, SensorImage, Source
+from simmat import Files, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, largest_count, read_image, require_unscaled, write_image
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
@@ -31,13 +31,13 @@ class Computed(PolarizationAdapter):
         self.half_turn = 180.0 if self.options.angle_unit == "deg" else float(np.pi)
         self.unit = "degrees" if self.options.angle_unit == "deg" else "radians"
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (2, H, W): aolp in radians, dolp.
 
         The three planes of colour files are averaged as Stokes parameters of equally bright colours, since the files
         do not contain the brightness.
         """
-        first, second = (read_image(files[name], nodata) for name in ("aolp", "dolp"))
+        first, second = (read_image(files[name], self.nodata(name)) for name in ("aolp", "dolp"))
         for image in (first, second):
             require_unscaled(image, self.name)
         if first.planes.shape != second.planes.shape or len(first.planes) not in (1, 3):

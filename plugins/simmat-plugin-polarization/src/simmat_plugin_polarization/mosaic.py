@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat import Files, Missing, Nodata, Scene, SensorImage, Source
+from simmat import Files, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
 from simmat.types import BoolArray
@@ -27,13 +27,13 @@ class Mosaic(PolarizationAdapter):
     sources = (Source("mosaic", ENDINGS),)
     channels = (S0, AOLP, DOLP)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
         Angle and degree are invalid where a saturated pixel enters the interpolation, or all are dark; s0 is invalid,
         too, where a missing pixel enters it.
         """
-        image = read_image(files["mosaic"], nodata)
+        image = read_image(files["mosaic"], self.nodata("mosaic"))
         require_one_plane(image, self.name)
         require_unscaled(image, self.name)
         raw = image.planes[0].astype(np.float64)

@@ -207,8 +207,7 @@ def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
             window = sample.window
             if window is None and size_hw is not None:
                 window = Window(0, 0, *(min(side, _CORNER_PX) for side in size_hw))
-            nodata = dataset.card.stated_nodata(sample.files)
-            image = load_sample(dataset.adapter, sample.files, nodata=nodata, window=window)
+            image = load_sample(dataset.adapter, sample.files, window)
             channels = image.channels, dataset.adapter.transform(image).channels
         except SimMATError:  # reported when the whole image is read
             continue
@@ -222,12 +221,17 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
     Raises:
         SimMATError: the image cannot be read.
     """
+    return map(dataset.image, parts_of(dataset, sample))
+
+
+def parts_of(dataset: Dataset, sample: Sample) -> Iterator[Sample]:
+    """Yield a sample, or its windows if it is larger than `MOST_PIXELS`."""
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
     if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
-        yield dataset.image(sample)
+        yield sample
         return
     for window in windows_side_by_side(size_hw, _READ_PX):
-        yield dataset.image(sample.within(window))
+        yield sample.within(window)
 
 
 def windows_side_by_side(size_hw: tuple[int, int], side: int) -> Iterator[Window]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.fill_values import fill_value_hints
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
 from simmat.data.leakage import neighbour_warning
@@ -20,6 +19,7 @@ from simmat.data.statistics import Moments
 from simmat.report.colour_maps import look_of
 from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
+from simmat_plugin_report.fill_values import fill_value_hints
 
 _MANY_EMPTY = 0.5
 """Least fraction of images without a region for a warning."""
@@ -105,7 +105,7 @@ class _Tally:
         used = [sample for sample in samples if sample.id not in index.faults]
         table = index.table_of(used)
         rows = table.rows
-        self.samples, self.read = len(samples), len(used)
+        self.samples, self.read, self.used = len(samples), len(used), used
         regions = table.instance_counts().tolist()
         self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
         self.areas = table.instances[:, 2].tolist()
@@ -116,7 +116,6 @@ class _Tally:
         self.dropped, self.ignored, self.hidden = (
             int(table.rows[name].sum()) for name in ("dropped", "ignored", "hidden")
         )
-        self.stored = table.stored[:, 1:]
         low, high, moments = rows["low"], rows["high"], Moments.unstacked(rows["moments"])
         self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
         mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
@@ -185,7 +184,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
-        for text in fill_value_hints(dataset.adapter, tally.stored, tally.title, dataset.card.nodata):
+        for text in fill_value_hints(dataset, tally.used, tally.title):
             yield finding("warning", "fill-values", text)
         yield from _background_only(tally)
     yield from _imbalance(dataset, tallies)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,10 +13,8 @@ from pydantic import Field, model_validator
 from simmat import (
     Channel,
     Files,
-    Missing,
     ModalityAdapter,
     ModalityOptions,
-    Nodata,
     Scene,
     SensorImage,
     Source,
@@ -111,23 +108,21 @@ class Sar(WindowedAdapter):
         units = {"amplitude": "count", "power": "1", "decibel": "dB"}
         self.channels = channels_of(self.planes, self.scale, units[self.scale.kind])
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (P, H, W) in the scale of the file, with its georeference, and apply the filter of the options.
 
         Raises:
             DataError: a file has other planes, its numbers cannot be in this scale, or two files do not match.
         """
-        images = [self._plane_file(files[source.name], window, nodata) for source in self.sources]
+        images = [self._plane_file(files, source, window) for source in self.source_names()]
         return images[0] if len(images) == 1 else _joined(images)
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
         """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""
         return super().window_size(files) if self.options.filter == "none" else None
 
-    def _plane_file(self, path: Path, window: Window | None, nodata: Nodata) -> SensorImage:
-        image = read_image(path, nodata, window)
+    def _plane_file(self, files: Files, source: str, window: Window | None) -> SensorImage:
+        image = read_image(files[source], self.nodata(source), window)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
         channels = channels_of(self.planes[: len(planes)], self.scale, unit)

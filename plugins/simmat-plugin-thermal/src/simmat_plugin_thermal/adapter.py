@@ -13,10 +13,8 @@ from pydantic import Field
 from simmat import (
     Channel,
     Files,
-    Missing,
     ModalityAdapter,
     ModalityOptions,
-    Nodata,
     Scene,
     SensorImage,
     Source,
@@ -26,11 +24,11 @@ from simmat import (
 from simmat.errors import DataError
 from simmat.io.images import (
     Unit,
+    not_nodata,
     read_image,
     require_measured,
     require_one_plane,
     require_unscaled,
-    stated_valid,
     write_image,
 )
 from simmat.sensors.normalize import min_max
@@ -76,9 +74,7 @@ class Thermal(WindowedAdapter):
         options = self.options
         return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
-    def read(
-        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
-    ) -> SensorImage:
+    def read(self, files: Files, window: Window | None) -> SensorImage:
         """Read (1, H, W) in kelvin, or in counts if the unit is unknown.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
@@ -96,15 +92,20 @@ class Thermal(WindowedAdapter):
                     f"has no values in {self.unit.name}; leave the option unit out"
                 )
             if found is not None:
+                nodata = self.nodata("thermal")
+                if nodata is not None and found.is_kelvin:
+                    raise DataError(
+                        f"{path}: a JPEG with temperatures in kelvin stores no number {nodata:g}; leave --nodata out"
+                    )
                 planes = found.values[None]  # (1, H, W)
-                valid = None if found.is_kelvin else stated_valid(path, planes, nodata)
+                valid = not_nodata(planes, nodata)
                 if found.is_kelvin or self.unit is not None:
                     kelvin = planes if self.unit is None else self.unit.physical(planes)
                     image = kelvin_image(kelvin.astype(np.float32), valid, path)
                 else:
                     image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
                 return replace(image, picture_hw=found.picture_hw)
-        stored = read_image(path, nodata, window)
+        stored = read_image(path, self.nodata("thermal"), window)
         require_one_plane(stored, self.name)
         unit = unit_of(stored, self.unit)
         if unit is None:
@@ -158,9 +159,9 @@ class MinMaxThermal(Thermal):
     replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def load(self, files: Files) -> SensorImage:
         """Read (1, H, W) in 0..1."""
-        return min_max(super().load(files, nodata=nodata, missing=missing), self.channels)
+        return min_max(super().load(files), self.channels)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the simulated temperature, scaled per image."""
