@@ -250,13 +250,13 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(tmp_path: Path, monke
     """As where memory runs out."""
     dataset = open_planes(folder_of(tmp_path, 4))
     parent = os.getpid()
-    read = Dataset.read
+    read = Dataset.image
 
     def die(self: Dataset, sample: Any) -> Any:
         if os.getpid() != parent:
             os._exit(9)
         return read(self, sample)
 
-    monkeypatch.setattr(Dataset, "read", die)
+    monkeypatch.setattr(Dataset, "image", die)
     with pytest.raises(DataError, match="killed"):
         read_index(dataset, processes=2)
