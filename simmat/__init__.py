@@ -16,8 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from simmat.threads import prepare_threads
-
-__version__ = "0.1.0"
+from simmat.version import __version__ as __version__
 
 prepare_threads()  # before torch is imported
 

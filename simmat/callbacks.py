@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simmat.config import TrainConfig
-    from simmat.data.dataset import Dataset
-    from simmat.data.samples import Sample
     from simmat.evaluation.scores import Scores
 
 
@@ -19,8 +17,9 @@ class RunPlan:
 
     Attributes:
         config: the settings, with defaults filled in.
-        dataset: the opened data set.
-        val: samples of every validation, in the order of `dataset`.
+        data: folder of the data set.
+        splits: those that it has.
+        val: ids of the samples of every validation, in the order of the data set.
         train_samples: number of training samples.
         steps: number of optimiser steps, also those before `first_step`.
         first_step: 0, or the number of steps that a resumed run has done.
@@ -36,8 +35,9 @@ class RunPlan:
     """
 
     config: TrainConfig
-    dataset: Dataset
-    val: tuple[Sample, ...]
+    data: Path
+    splits: frozenset[str]
+    val: tuple[str, ...]
     train_samples: int
     steps: int
     first_step: int

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simmat import __version__
 from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, did_you_mean
+from simmat.version import __version__
 
 if TYPE_CHECKING:
     from simmat.foundation import FoundationModel

@@ -331,11 +331,10 @@ def test_a_training_ends_with_the_command_that_scores_it(
 ) -> None:
     """It is copied as it stands, so it names the data set and a split that there is."""
     data = tmp_path / "my data"
-    dataset = SimpleNamespace(root=data, samples=[SimpleNamespace(split=split) for split in splits])
 
     def train(settings: object, registry: object, callback: Callback) -> Path:
         assert isinstance(callback, ConsoleCallback)
-        callback.plan = cast(Any, SimpleNamespace(dataset=dataset))
+        callback.plan = cast(Any, SimpleNamespace(data=data, splits=splits))
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         return tmp_path / "run/bundle"
 

@@ -21,7 +21,6 @@ from pydantic import Field, JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
-import simmat
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.documents import Document, validate
 from simmat.errors import BundleError
@@ -29,6 +28,7 @@ from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
 from simmat.types import Window, is_finite_number
+from simmat.version import __version__
 
 FORMAT = 1
 """Raised with every change that an older reader would misread."""
@@ -166,7 +166,7 @@ def read_spec(folder: Path) -> BundleSpec:
             raise ValueError("it must be a table")
         if (found := document.get("format")) != FORMAT:
             raise BundleError(
-                f"{folder} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
+                f"{folder} has bundle format {found}, this is simmat {__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
         plain = {key: value for key, value in document.items() if key != _DIGEST}
@@ -199,7 +199,7 @@ def write_bundle(
             "trained_on": trained_on and trained_on.model_dump(),
             "validated_on": validated_on and validated_on.model_dump(),
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
-            "versions": {"simmat": simmat.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"simmat": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
         atomic_write_json(folder / JSON_NAME, sealed(document))
 

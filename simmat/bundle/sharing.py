@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import simmat
 from simmat.bundle.document import check_bundle, read_spec
 from simmat.bundle.files import (
     JSON_NAME,
@@ -28,6 +27,7 @@ from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 from simmat.io.files import atomic_folder, read_bytes
 from simmat.io.hub import why_failed
 from simmat.plugins.registry import Registry
+from simmat.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -250,7 +250,7 @@ def _client() -> HfApi:
             "hf:// needs the Hugging Face client, which is not installed or too old: pip install 'simmat[hub]'; "
             "a folder or a .zip needs nothing"
         ) from error
-    return HfApi(library_name="simmat", library_version=simmat.__version__)
+    return HfApi(library_name="simmat", library_version=__version__)
 
 
 @contextmanager

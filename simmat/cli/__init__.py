@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from simmat import __version__
 from simmat.errors import ConfigError, SimMATError, did_you_mean
 from simmat.terminal import escape, escaped_streams, say
+from simmat.version import __version__
 
 if TYPE_CHECKING:
     from simmat.plugins.registry import Registry

@@ -58,6 +58,6 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
             )
         if (page := bundle.parent / "report.html").exists():
             say(f"its page: {page}")
-        words = ["simmat", "eval", str(bundle), "--data", str(plan.dataset.root)]
-        split = "test" if any(sample.split == "test" for sample in plan.dataset.samples) else "val"
+        words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
+        split = "test" if "test" in plan.splits else "val"
         say(f"score it with: {shlex.join([*words, '--split', split])}")

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-import simmat
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
@@ -31,6 +30,7 @@ from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source
 from simmat.types import Channel
+from simmat.version import __version__
 
 FORMAT = 5
 FOLDER = ".simmat"
@@ -159,7 +159,7 @@ def index_paths(dataset: Dataset) -> tuple[Path, ...]:
     """
     try:
         card = dataset.card.model_dump(mode="json", include=_CARD)
-        what = json.dumps([FORMAT, simmat.__version__, _state_of(dataset.adapter), card], sort_keys=True)
+        what = json.dumps([FORMAT, __version__, _state_of(dataset.adapter), card], sort_keys=True)
     except (TypeError, OSError):
         return ()
     name = f"index-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"

@@ -21,7 +21,6 @@ from typing import Any
 import click
 import pluggy
 
-from simmat import __version__
 from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean, shortened
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
@@ -39,6 +38,7 @@ from simmat.specs import (
     api_problem,
 )
 from simmat.types import Channel
+from simmat.version import __version__
 
 PLUGINS_VARIABLE = "SIMMAT_PLUGINS"
 STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"

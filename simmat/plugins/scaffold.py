@@ -12,7 +12,6 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
-from simmat import __version__
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
@@ -21,6 +20,7 @@ from simmat.plugins.installer import PREFIX
 from simmat.plugins.registry import KNOWN_PLUGINS, Kind, Registry
 from simmat.plugins.requirements import installed_version
 from simmat.sensors.adapter import RESERVED_SOURCES
+from simmat.version import __version__
 
 KINDS: Mapping[str, tuple[Kind, str]] = {
     "sensor": ("modality", "Adapter"),

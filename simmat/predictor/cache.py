@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import simmat
 from simmat.data.pipeline import PreparedImage
 from simmat.documents import Document, as_tuples, validate
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_bytes, parse_json, remove_left, require_file
+from simmat.version import __version__
 
 FORMAT = 1
 """Raised with every change that an older reader would misread."""
@@ -57,7 +57,7 @@ class CachedEmbedding:
         Args:
             model: what else decides the embedding.
         """
-        said = [FORMAT, simmat.__version__, *model, list(prepared.planes.shape)]
+        said = [FORMAT, __version__, *model, list(prepared.planes.shape)]
         digest = hashlib.sha256(json.dumps(said).encode())
         for content in _contents([prepared.planes, prepared.content]):
             digest.update(content)

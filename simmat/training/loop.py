@@ -324,8 +324,9 @@ class _Run:
         warning = memory_warning(memory * (1 if device.type == "cuda" else processes), device)
         return RunPlan(
             config=config,
-            dataset=self.setup.dataset,
-            val=self.setup.val,
+            data=self.setup.dataset.root,
+            splits=frozenset(sample.split for sample in self.setup.dataset.samples),
+            val=tuple(sample.id for sample in self.setup.val),
             train_samples=len(self.setup.train),
             steps=self.setup.steps,
             first_step=self.done,

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from simmat.bundle import Bundle
-from simmat.callbacks import RunPlan
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline, PreparedImage
@@ -117,29 +116,27 @@ def scores_of(
 
 
 def zero_shot_scores(
-    bundle: Bundle, plan: RunPlan, registry: Registry, budget: Budget, start: Sequence[ObjectScore]
+    bundle: Bundle, dataset: Dataset, registry: Registry, protocol: Protocol, passes: int, start: Sequence[ObjectScore]
 ) -> tuple[ObjectScore, ...]:
     """Return the scores of the untuned model: those of step 0 where that is the untuned model, else of some images.
 
     Args:
         bundle: of step 0.
-        plan: data and settings of the run.
         registry: contains the zero-shot map and the frozen tuner.
-        budget: how many images may be encoded.
+        passes: most images to encode.
         start: scores of step 0.
     """
     model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
-    by_id = {sample.id: sample for sample in plan.val}
-    prepared = bundle.pipeline(plan.dataset.image(by_id[start[0].sample]))
+    by_id = {sample.id: sample for sample in dataset.split("val")}
+    prepared = bundle.pipeline(dataset.image(by_id[start[0].sample]))
     x, y = start[0].click_xy
     click = Prompt.points([(max(x, 0.0), max(y, 0.0))])
     one, other = (EncodedImage(each, prepared).decode([click]).logits for each in (bundle.model, model))
     if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))
-    some = spread([by_id[name] for name in scored], budget.zero_shot)
-    protocol = find_protocol(plan.config.protocol)
-    return evaluate(model, bundle.pipeline, plan.dataset, some, protocol=protocol).objects
+    some = spread([by_id[name] for name in scored], passes)
+    return evaluate(model, bundle.pipeline, dataset, some, protocol=protocol).objects
 
 
 def _untuned(beside: SimMAT, *network: Any) -> SimMAT:
@@ -195,37 +192,40 @@ def analyse_bundle(
             progress=advance,
         ).objects
     found = analysis_of(
-        dataset, split, samples, protocol, scores, zero_shot=zero_shot, why=why, names=bundle.spec.card.class_names
+        dataset.root,
+        split,
+        len(samples),
+        protocol,
+        scores,
+        zero_shot=zero_shot,
+        why=why,
+        class_names=dataset.class_names or bundle.spec.card.class_names,
     ).model_copy(update={"available": len(every), "seen": UNKNOWN_IMAGES if seen is None else seen.note})
     return analyse(bundle, dataset, samples, found, FULL)
 
 
 def analysis_of(
-    dataset: Dataset,
+    data: Path,
     split: str,
-    samples: Sequence[Sample],
+    images: int,
     protocol: Protocol,
     scores: Scores,
     *,
     zero_shot: tuple[ObjectScore, ...] | None,
     why: str,
-    names: Mapping[int, str],
+    class_names: Mapping[int, str],
 ) -> Analysis:
-    """Return an analysis with scores only.
-
-    Args:
-        names: class -> name, used if the data set has none.
-    """
+    """Return an analysis with scores only."""
     return Analysis(
-        data=str(dataset.root),
+        data=str(data),
         split=split,
-        images=len(samples),
-        available=len(samples),
+        images=images,
+        available=images,
         protocol=protocol.name,
         scores=scores.objects,
         zero_shot=zero_shot,
         no_zero_shot=why,
-        class_names=dict(dataset.class_names or names),
+        class_names=dict(class_names),
         unprompted=scores.unprompted.summary() if scores.unprompted is not None else {},
         mistakes=scores.unprompted.mistakes() if scores.unprompted is not None else {},
     )

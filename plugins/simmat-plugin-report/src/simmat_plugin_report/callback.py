@@ -18,8 +18,10 @@ from simmat.bundle import Bundle, load_bundle, read_bundle_spec
 from simmat.bundle.model_card import needed_packages
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import read_index
 from simmat.errors import SimMATError
-from simmat.evaluation import ObjectScore, Scores, find_protocol, why_no_zero_shot
+from simmat.evaluation import ObjectScore, Protocol, Scores, find_protocol, why_no_zero_shot
 from simmat.io.files import atomic_write_json
 from simmat.model_spec import ModelSpec, as_json
 from simmat.plugins.registry import Registry
@@ -90,50 +92,58 @@ class ReportCallback(Callback):
 
     def finished(self, bundle: Path) -> None:
         """Run the network of the best bundle for the rest of the page."""
-        plan = self._plan
         if self._analysis is None or not self._analysis.examples:
-            loaded = self._load(bundle)
+            loaded, dataset = self._load(bundle)
+            scored = set(self._plan.val)
+            samples = [sample for sample in dataset.split("val") if sample.id in scored]
             if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
-                protocol = find_protocol(plan.config.protocol)
-                self._store_scores(scores_of(loaded, plan.dataset, plan.val, protocol))
+                self._store_scores(scores_of(loaded, dataset, samples, self._protocol))
             if self._analysis is not None:
-                self._analysis = analyse(loaded, plan.dataset, plan.val, self._analysis, self._budget)
+                self._analysis = analyse(loaded, dataset, samples, self._analysis, self._budget)
         self.stopped()
 
-    def _load(self, bundle: Path) -> Bundle:
+    def _load(self, path: Path) -> tuple[Bundle, Dataset]:
+        """Load a bundle of the run, and open the data as the run has."""
         config = self._plan.config
         checkpoint = None if config.from_scratch else config.checkpoint
-        return load_bundle(
-            bundle, self._registry, foundation=config.foundation, checkpoint=checkpoint, device=self._plan.device
+        bundle = load_bundle(
+            path, self._registry, foundation=config.foundation, checkpoint=checkpoint, device=self._plan.device
         )
+        dataset = open_dataset(config.data, bundle.sensor, config.card_overrides())
+        return bundle, read_index(dataset).dataset
 
     def _store_scores(self, scores: Scores) -> None:
         """Store the scores of the best bundle so far."""
-        plan = self._plan
         self._analysis = None
-        self._weights_sha256 = read_bundle_spec(self._folder.bundle).weights_sha256
+        spec = read_bundle_spec(self._folder.bundle)
+        self._weights_sha256 = spec.weights_sha256
         if self._zero_shot is None and not self._no_zero_shot:
             self._no_zero_shot, self._zero_shot = self._untuned_scores(scores)
         self._analysis = analysis_of(
-            plan.dataset,
+            self._plan.data,
             "val",
-            plan.val,
-            find_protocol(plan.config.protocol),
+            len(self._plan.val),
+            self._protocol,
             scores,
             zero_shot=self._zero_shot,
             why=self._no_zero_shot,
-            names={},
+            class_names=spec.card.class_names,
         )
 
     def _untuned_scores(self, scores: Scores) -> tuple[str, tuple[ObjectScore, ...] | None]:
         """Return the scores of the untuned model, or why there are none."""
         try:
-            loaded = self._load(self._folder.bundle)
-            if why := why_no_zero_shot(loaded.parts):
+            bundle, dataset = self._load(self._folder.bundle)
+            if why := why_no_zero_shot(bundle.parts):
                 return why, None
-            return "", zero_shot_scores(loaded, self._plan, self._registry, self._budget, scores.objects)
+            passes = self._budget.zero_shot
+            return "", zero_shot_scores(bundle, dataset, self._registry, self._protocol, passes, scores.objects)
         except torch.cuda.OutOfMemoryError:
             return "the device has not enough memory for the untuned model besides the one in training", None
+
+    @property
+    def _protocol(self) -> Protocol:
+        return find_protocol(self._plan.config.protocol)
 
     @property
     def _budget(self) -> Budget:
