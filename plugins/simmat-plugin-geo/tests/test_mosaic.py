@@ -17,7 +17,10 @@ from simmat import training
 from simmat.cli import run
 from simmat.errors import DataError
 from simmat.everything import EverythingSettings
-from simmat.types import Window
+from simmat.io.images import read_image
+from simmat.predictor.reading import Inputs
+from simmat.sensors.adapter import Files, Source, WindowedAdapter
+from simmat.types import Channel, SensorImage, Window
 
 EAST, NORTH, PIXEL = 500_000, 6_000_000, 10
 
@@ -127,7 +130,8 @@ def test_predict_writes_one_map_of_all_tiles(bundle: Path, tmp_path: Path, scene
     [
         ({"crs": "EPSG:32633"}, "EPSG:32633"),
         ({"transform": rasterio.Affine(PIXEL, 0, EAST + 704, 0, -PIXEL, NORTH)}, "0.4 pixels"),
-        ({"transform": rasterio.Affine(PIXEL * 1.01, 0, EAST + 700, 0, -PIXEL, NORTH)}, "gdalwarp"),
+        ({"transform": rasterio.Affine(2 * PIXEL, 0, EAST + 1200, 0, -PIXEL, NORTH)}, "20 x 10 .* 10 x 10.*gdalwarp"),
+        ({"dtype": "uint16"}, "counts as uint16, .*a.tif as uint8"),
         ({"transform": rasterio.Affine(PIXEL, 0, EAST + 10**6, 0, -PIXEL, NORTH)}, "1 %"),
         ({"crs": None, "transform": None}, "no georeference"),
     ],
@@ -140,3 +144,24 @@ def test_tiles_of_another_grid_are_named(
     with pytest.raises(DataError, match=said) as caught:
         simmat.load(bundle, device="cpu", registry=registry()).open_mosaic(files)
     assert "b.tif" in str(caught.value) or said == "1 %"
+
+
+def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> None:
+    """Kelvin are kelvin, whether a file holds hundredths or floats; counts of 8 and of 16 bits are not the same."""
+
+    class Kelvin(WindowedAdapter):
+        name, description, sources = "kelvin", "hundredths as integers, or floats", (Source("kelvin", (".tif",)),)
+        channels = (Channel("kelvin", "temperature", "K"),)
+
+        def read(self, files: Files, window: Window | None, **_: Any) -> SensorImage:
+            image = read_image(files["kelvin"], window=window)
+            kelvin = image.planes / 100 if image.planes.dtype.kind == "u" else image.planes
+            return SensorImage.from_planes(kelvin, self.channels, origin=str(image.path))
+
+    values = np.full((9, 9), 30_000)
+    files = [
+        save_tile(tmp_path / "a.tif", values.astype(np.uint16), 0, 0, dtype="uint16"),
+        save_tile(tmp_path / "b.tif", (values / 100).astype(np.float32), 0, 9, dtype="float32"),
+    ]
+    image = Inputs(Kelvin(), None).mosaic(files, ()).read(Window(0, 0, 9, 18))
+    np.testing.assert_array_equal(image.data, np.full((1, 9, 18), 300.0))
