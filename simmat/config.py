@@ -26,8 +26,6 @@ from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
 from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 
-DEFAULT_FOUNDATION = "lite"
-
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
 
@@ -134,7 +132,9 @@ class TrainConfig(Document):
     )
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made if it is missing.")
-    foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
+    foundation: str = Field(
+        "", description="Foundation model; by default the one installed that is ready to use, see `foundations list`."
+    )
     mat: Name | None = Field(
         None,
         description="Transfer layer between the sensor and the foundation model; by default one that suits the model.",

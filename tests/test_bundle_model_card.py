@@ -54,7 +54,7 @@ def test_it_names_an_installed_plugin_of_others() -> None:
     reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
     known = Registry(reports, [("tuner", tuner, "someones-tuners 2.1")])
     card = model_card(changed(tune="theirs"), registry=known)
-    assert pip_lines(card) == ["pip install simmat someones-tuners"]
+    assert "someones-tuners" in pip_lines(card)[0].split()
     assert "`someones-tuners` brings the tuner `theirs`" in card
 
 

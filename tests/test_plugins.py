@@ -5,6 +5,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,11 +18,12 @@ from virtual_envs import ADAPTER
 from simmat.cli import COMMANDS, run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.inference.formats import choose_formats, write_result
+from simmat.plugins.builtin import TINY
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composition import ComposedModality
-from simmat.specs import API_VERSION
+from simmat.specs import API_VERSION, WeightFile
 from simmat.testing.subjects import find_subjects
 
 Install = Callable[..., Path]
@@ -333,7 +335,9 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_package(
     """The README's first steps use it, and the core alone does not have it."""
     monkeypatch.setattr("simmat.plugins.loader.load_plugins", partial(load_plugins, [], {}))
     assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
-    assert "pip install simmat-plugin-scenes" in capsys.readouterr().err
+    assert "README" in capsys.readouterr().err
+    assert run(["annotate", "DIR"]) == 2
+    assert "pip install simmat-plugin-annotate" in capsys.readouterr().err
 
 
 CALLBACKS = """
@@ -496,11 +500,6 @@ def test_names_joined_by_plus_are_composed(install: Install) -> None:
         ("rgbb", "'rgb'"),
         ("thermal", "pip install simmat-plugin-thermal"),
         ("polarization-mosaic", "pip install simmat-plugin-polarization"),
-        ("hha", "pip install simmat-plugin-depth"),
-        ("red-nir", "pip install simmat-plugin-nir"),
-        ("sentinel2-offset", "pip install simmat-plugin-multispectral"),
-        ("sar-db-dual", "pip install simmat-plugin-sar"),
-        ("sonar", "pip install simmat-plugin-<name>"),
     ],
 )
 def test_an_unknown_sensor_names_the_nearest_or_the_package(name: str, said: str) -> None:
@@ -510,12 +509,27 @@ def test_an_unknown_sensor_names_the_nearest_or_the_package(name: str, said: str
     assert said in str(caught.value)
 
 
-def test_an_unknown_model_names_the_package_that_brings_it() -> None:
-    """The default foundation model is a plugin; whoever has only the core must be told which."""
-    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-lite"):
-        load_plugins([], {}).foundation("lite")
-    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-timm"):
-        load_plugins([], {}).foundation("timm/vit_base_patch16_224")
+@pytest.mark.parametrize(
+    ("name", "package"), [("lite", "lite"), ("timm/vit_base_patch16_224", "timm"), ("sam_vit_b", "sam")]
+)
+def test_an_unknown_model_names_the_package_that_may_bring_it(name: str, package: str) -> None:
+    """Whoever has only the core must be told what to install."""
+    with pytest.raises(UnknownNameError, match=f"pip install simmat-plugin-{package};"):
+        load_plugins([], {}).foundation(name)
+
+
+def test_the_default_model_is_the_one_that_is_ready_to_use(tmp_path: Path) -> None:
+    """With none or several, the user chooses; a model with random weights or an untrained decoder is none."""
+    packaged = replace(TINY, name="a", promptable=True, weights=WeightFile("w", "0" * 64, path=tmp_path / "w"))
+    untrained = replace(packaged, name="b", promptable=False)
+    for models, said in (
+        ([TINY, untrained], "none of the installed.*tiny"),
+        ([packaged, replace(packaged, name="c")], "several of the installed.*a, c"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            Registry([], [("foundation model", spec, "test") for spec in models]).default_foundation()
+    items = [("foundation model", spec, "test") for spec in (TINY, untrained, packaged)]
+    assert Registry([], items).default_foundation() == "a"
 
 
 def test_a_failure_without_a_text_is_reported_too(install: Install) -> None:

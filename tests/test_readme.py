@@ -46,3 +46,16 @@ def test_the_python_of_a_page_runs(page: Path, scenes: Path, tmp_path: Path, mon
     names: dict[str, object] = {}
     exec(compile(code.replace("steps=80", SMALL), str(page), "exec"), names)
     assert simmat.load("run-from-python", device="cpu").adapter.name == "thermal"
+
+
+def test_the_list_of_packages_names_what_each_brings() -> None:
+    """The error for an unknown name sends people there; the core knows no package by what it brings."""
+    from simmat.plugins.loader import load_plugins
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(simmat[\w-]*)` (?:\(the core\) )?\| (.*) \|$", readme, re.MULTILINE))
+    kinds = ("modality", "foundation model", "foundation family", "command")
+    for report in load_plugins().reports:
+        if report.distribution in rows and report.distribution != "simmat":
+            names = [name for kind in kinds for name in report.gives.get(kind, ())]
+            assert [name for name in names if name.split()[-1] not in rows[report.distribution]] == []

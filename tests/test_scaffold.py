@@ -114,7 +114,6 @@ def test_what_it_makes_is_clean(kind: str, tmp_path: Path) -> None:
         ("simmat-plugin-sonar", "'sonar'"),
         ("mask", "id, split, mask, .*'mask'"),
         ("rgb", "'rgb' .*simmat "),
-        ("hha", "'hha' .*simmat-plugin-depth"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(

@@ -16,7 +16,8 @@ from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import ModelSpec, with_options
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import Kind, Registry, known_package
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Kind, Registry, likely_package
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import describe_nodata, modality_parts
 from simmat.terminal import escape
@@ -41,7 +42,7 @@ def model_card(
 
     Characters that control a terminal are written as escapes.
 
-    `licence` is a name as the hub writes it; `registry` knows the packages of plugins, None those of SimMAT.
+    `licence` is a name as the hub writes it; `registry` knows the packages of plugins; None loads them.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
 
@@ -137,10 +138,16 @@ def _code(value: str) -> str:
 
 def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[str, list[tuple[Kind, str]]]:
     """Return package -> (kind, name) of the parts of a bundle that plugins bring; sensors in the bundle need none."""
+    known = registry or load_plugins()
+    distributions = {report.distribution for report in known.reports}
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):
-        package = _installed_package(kind, name, registry) or known_package(kind, name)
-        if package and package != PROJECT:
+        try:
+            package = known.owner(kind, name).partition(" ")[0]
+        except SimMATError:  # not installed here
+            package = likely_package(kind, name)
+            distributions.add(package)
+        if package != PROJECT and package in distributions and re.fullmatch(r"[A-Za-z0-9][\w.-]*", package):
             found.setdefault(package, []).append((kind, name))
     return dict(sorted(found.items()))
 
@@ -151,15 +158,3 @@ def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
     yield "foundation model", spec.foundation
     yield "transfer layer", spec.mat
     yield "tuner", spec.tune
-
-
-def _installed_package(kind: Kind, name: str, registry: Registry | None) -> str:
-    """Return the installed distribution that brings a name, or ""."""
-    if registry is None:
-        return ""
-    try:
-        package = registry.owner(kind, name).partition(" ")[0]
-    except SimMATError:
-        return ""
-    distributions = {report.distribution for report in registry.reports}
-    return package if package in distributions and re.fullmatch(r"[A-Za-z0-9][\w.-]*", package) else ""

@@ -64,12 +64,14 @@ class Group(click.Group):
         """Find a command; the error for an unknown one names the plugin to install or the nearest command."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            from simmat.plugins.registry import known_package
-
-            if known_package("command", _prefix(ctx) + name):
-                _registry().command(_prefix(ctx) + name)  # raises
             names = self.list_commands(ctx)
-            raise click.UsageError(f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names)}", ctx)
+            hint = _registry().hint("command", name, names)
+            raise click.UsageError(
+                f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names) or 'none'}. {hint}".rstrip(
+                    ". "
+                ),
+                ctx,
+            )
         return super().resolve_command(ctx, args)
 
 

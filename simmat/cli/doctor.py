@@ -11,7 +11,7 @@ from simmat.terminal import say
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """Show versions, devices, threads, memory, plugins, weights, folders and extras, and their problems.
+    """Show versions, devices, threads, memory, plugins, weights and folders, and their problems.
 
     A problem is something that does not work; a warning is something that works slowly or partly. The exit code is 1 if
     there is a problem, otherwise 0. Changes nothing and uses no network.
@@ -20,23 +20,23 @@ def command(as_json: bool) -> int:
 
     sections = list(examine())
     findings = [(section.name, finding) for section in sections for finding in section.findings]
-    problems = sum(finding.severity == "problem" for _, finding in findings)
+    problems = sum(severity == "problem" for _, (severity, _, _) in findings)
     if as_json:
         print_json(
             {
                 "ok": not problems,
                 "sections": {section.name: dict(section.facts) for section in sections},
                 "findings": [
-                    {"severity": f.severity, "section": name, "what": f.what, "remedy": f.remedy}
-                    for name, f in findings
+                    {"severity": severity, "section": name, "what": what, "remedy": remedy}
+                    for name, (severity, what, remedy) in findings
                 ],
             }
         )
         return int(bool(problems))
     rows = [("" if index else s.name, *fact) for s in sections for index, fact in enumerate(s.facts)]
     print_table(("", "WHAT", "FOUND"), rows)
-    for name, finding in findings:
-        say(f"\n{finding.severity}: {name}: {finding.what}\n  {finding.remedy}")
+    for name, (severity, what, remedy) in findings:
+        say(f"\n{severity}: {name}: {what}\n  {remedy}")
     warnings = len(findings) - problems
     say(f"\n{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}")
     return int(bool(problems))

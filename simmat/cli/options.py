@@ -56,7 +56,7 @@ def source_option(description: str) -> Callable[[Command], Command]:
 def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     info, flag = TrainConfig.model_fields[field], option_name(field)
     help_text = info.description or ""
-    if isinstance(info.default, int | float | str) and not isinstance(info.default, bool):
+    if isinstance(info.default, int | float | str) and not isinstance(info.default, bool) and info.default != "":
         help_text += f"  [default: {info.default}]"
     # For click, a default of None would be a value of a required option.
     settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})

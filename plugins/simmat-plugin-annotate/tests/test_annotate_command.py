@@ -61,7 +61,7 @@ def test_the_training_gets_the_sensor_of_the_session(root: Path, bundle: Path, s
     """The same foundation model at the same size."""
     run(str(root), "--bundle", str(bundle))
     arguments = started[0].training.arguments()
-    assert arguments == "--modality gray --foundation tiny --device cpu --image-size 64".split()
+    assert arguments == "--modality gray --device cpu --foundation tiny --image-size 64".split()
 
 
 REFUSED: list[tuple[str, list[str], type[SimMATError], str]] = [

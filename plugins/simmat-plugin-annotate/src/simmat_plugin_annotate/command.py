@@ -130,7 +130,6 @@ class ModelOptions:
     def first(self, folder: LabelFolder, registry: Registry) -> Model:
         """Load the first model of the session."""
         from simmat.api import load
-        from simmat.config import DEFAULT_FOUNDATION
         from simmat.sensors.adapter import options_of
         from simmat_plugin_annotate.models import Model
 
@@ -141,7 +140,7 @@ class ModelOptions:
         kept = folder.stored_bundle() if self.foundation is None else None
         if kept is not None:
             return self.tuned(kept, registry)
-        name = self.foundation or DEFAULT_FOUNDATION
+        name = self.foundation or registry.default_foundation()
         assert self.modality is not None
         predictor = load(
             foundation=name,
@@ -165,13 +164,13 @@ class ModelOptions:
 
     def train_arguments(self, folder: LabelFolder, model: Model) -> list[str]:
         """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
-        from simmat.config import DEFAULT_FOUNDATION
-
         bundle = model.predictor.bundle
-        foundation = bundle.spec.foundation if bundle is not None else self.foundation or DEFAULT_FOUNDATION
+        foundation = bundle.spec.foundation if bundle is not None else self.foundation
         size = bundle.spec.image_size if bundle is not None else self.image_size
         name = self.modality or (bundle.spec.modality if bundle is not None else folder.adapter.name)
-        arguments = ["--modality", name, "--foundation", foundation, "--device", self.device]
+        arguments = ["--modality", name, "--device", self.device]
+        if foundation is not None:
+            arguments += ["--foundation", foundation]
         if size is not None:
             arguments += ["--image-size", str(size)]
         if self.checkpoint is not None:
