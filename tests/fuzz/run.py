@@ -1,89 +1,307 @@
 """Run damaged files against the readers.
 
-    python tests/fuzz/run.py [TARGET…] [--cases N] [--seed S] [--start K] [--jobs J] [--seconds T]
-    python tests/fuzz/run.py TARGET --seed S --one N     one case again, with its traceback
+    python tests/fuzz/run.py [TARGET…] [--cases N] [--seed S] [--jobs J] [--seconds T]
+    python tests/fuzz/run.py TARGET --seed S --block N     one block again, with the traceback
 
-What was run is kept in .fuzz/: the same call continues where it was stopped, and tries again what failed. The files of
-failed cases stay there. Leaves with code 1 where a case failed.
+Hypothesis draws the cases of a block from target, seed and number, and shrinks one that fails; its files stay in
+.fuzz/failed. What passed is kept in .fuzz/: the same call continues where it was stopped, and tries again what failed.
+Leaves with code 1 where a case failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
+import multiprocessing
 import os
+import random
+import select
+import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any, NamedTuple
 
-_ROOT = Path(__file__).resolve().parents[2]
+_TESTS = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(_ROOT / "tests")  # not this folder: its modules have names of their own in `fuzz`
+    sys.path[0] = str(_TESTS)  # not this folder: its modules have names of their own in `fuzz`
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from fuzz.journal import Journal  # noqa: E402 - the path and the threads come first
-from fuzz.outcome import Outcome  # noqa: E402
-from fuzz.runner import Block, Runner  # noqa: E402
-from fuzz.seeds import Seeds  # noqa: E402
-from fuzz.targets import TARGETS, missing_module  # noqa: E402
+from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402 - the path and the threads come first
+from hypothesis import strategies as st  # noqa: E402
 
-_MOST_TOLD = 20
-"""Failures of a target that are printed; the table counts all, and .fuzz/ has all."""
-_BLOCK = 200
-"""Cases that a child works through before another target has its turn."""
+from fuzz.case import Outcome, limit_memory, run_case  # noqa: E402
+from fuzz.probes import PROBES  # noqa: E402
+from fuzz.seeds import Seeds  # noqa: E402
+from fuzz.targets import TARGETS  # noqa: E402
+
+BLOCK = 100
+"""Cases that a child works through; of a heavy target (`Target.weight`) as many fewer as one of them is heavier."""
+CLOCK_SECONDS = 120
+"""After so long on the clock a case hangs, in C or in a wait, where its own limit of computing time does not reach."""
+
+_START_SECONDS = 600
+"""Time for loading the libraries of all readers."""
+_DRAWN_BYTES = 800
+"""Of random numbers, for a case; more are zeros."""
+
+
+class Block(NamedTuple):
+    """Cases of one target that a child works through: they are decided by its name, a seed and a number."""
+
+    target: str
+    seed: int
+    number: int
+
+
+class Result(NamedTuple):
+    """How the cases of a block ended, by kind, and what was wrong, "" where nothing was."""
+
+    kinds: Counter[str]
+    problem: str
+
+
+def run_block(
+    block: Block,
+    seeds: Path,
+    *,
+    kept: Path | None = None,
+    verbose: bool = False,
+    isolated: bool = False,
+    clock_seconds: float = CLOCK_SECONDS,
+) -> Result:
+    """Run a block in a child; where that dies or hangs, again with a process for each case, which can be shrunk.
+
+    Args:
+        block: which.
+        seeds: folder of the valid files, which several processes may share.
+        kept: folder for the files of a failed case; None keeps none.
+        verbose: whether the child prints, with the traceback.
+        isolated: whether each case runs in a process of its own.
+        clock_seconds: a case that takes longer is ended.
+    """
+    context, kinds, problem = _fork_server(), Counter[str](), "died or hangs"
+    receiving, sending = context.Pipe(duplex=False)
+    work = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    arguments = (block, seeds, work, sending, kept, verbose, isolated, clock_seconds)
+    child = context.Process(target=_work, args=arguments, daemon=True)
+    child.start()
+    sending.close()
+    try:
+        seconds: float = _START_SECONDS
+        while receiving.poll(seconds):
+            said, seconds = receiving.recv(), 2 * clock_seconds if isolated else clock_seconds
+            if isinstance(said, Result):
+                problem = said.problem
+                break
+            kinds += Counter(filter(None, [said]))
+    except EOFError:
+        pass
+    finally:
+        child.kill()
+        child.join()
+        receiving.close()
+        shutil.rmtree(work, ignore_errors=True)
+    if problem == "died or hangs" and not isolated:
+        return run_block(block, seeds, kept=kept, verbose=verbose, isolated=True, clock_seconds=clock_seconds)
+    return Result(kinds, problem)
+
+
+def _fork_server() -> Any:
+    """Return where children come from: a process that loads everything once, alone and with one thread."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))
+    context = multiprocessing.get_context("forkserver")
+    needed = {name: None for target in TARGETS.values() for name in target.needs}
+    context.set_forkserver_preload(["fuzz.run", *needed])
+    return context
+
+
+class DrawnRandom(random.Random):
+    """Random numbers from bytes, then zeros: those of hypothesis' own generators prefer small numbers."""
+
+    def __new__(cls, content: bytes) -> DrawnRandom:
+        return super().__new__(cls)
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+        super().__init__(0)
+
+    def getrandbits(self, k: int, /) -> int:
+        length = -(-k // 8)
+        return int.from_bytes(self._content.read(length).ljust(length, b"\0")) % (1 << k)
+
+    def random(self) -> float:
+        return self.getrandbits(24) / 2**24
+
+
+class _Failed(Exception):
+    """A case ended in a way that is not allowed."""
+
+
+class _TooLong(KeyboardInterrupt):
+    """A case took too long to be shrunk; hypothesis lets this class through."""
+
+
+def _work(
+    block: Block,
+    seeds: Path,
+    work: Path,
+    pipe: Connection,
+    kept: Path | None,
+    verbose: bool,
+    isolated: bool,
+    clock_seconds: float,
+) -> None:
+    """Be the child: say the kind of each outcome, then the result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    if not verbose:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+    limit_memory()
+    pipe.send("")
+    target = {**TARGETS, **PROBES}[block.target]
+
+    @seed(":".join(map(str, block)))
+    @settings(
+        max_examples=max(BLOCK // target.weight, 1),
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(content=st.binary(min_size=_DRAWN_BYTES, max_size=_DRAWN_BYTES))
+    def check(content: bytes) -> None:
+        def run() -> Outcome:
+            return run_case(target, DrawnRandom(content), Seeds(seeds), work / "case")
+
+        outcome = _in_a_fork(run, clock_seconds) if isolated else run()
+        pipe.send(outcome.kind)
+        if outcome.failed:
+            raise (_TooLong if outcome.kind == "time" else _Failed)(f"{outcome.kind}: {outcome.what}")
+
+    problem = ""
+    try:
+        check()
+    except (Exception, _TooLong) as error:
+        if verbose:
+            traceback.print_exc()
+        problem = str(error)
+        if kept is not None:
+            problem += f"\n    files: {_keep(work / 'case' / 'files', kept / '-'.join(map(str, block)))}"
+    pipe.send(Result(Counter(), problem))
+
+
+def _in_a_fork(run: Any, clock_seconds: float) -> Outcome:
+    """Return the outcome of a case that may end its process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        outcome = run()
+        os.write(writing, json.dumps(outcome.__dict__).encode())
+        os._exit(0)
+    os.close(writing)
+    done, _, _ = select.select([reading], [], [], clock_seconds)
+    said = os.read(reading, 1 << 16) if done else b""
+    os.close(reading)
+    if not done:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if said:
+        return Outcome(**json.loads(said))
+    return Outcome("crash", f"exit code {os.waitstatus_to_exitcode(status)}") if done else Outcome("time", "it hangs")
+
+
+def _keep(files: Path, kept: Path) -> Path:
+    """Copy the files of the last case, which is the smallest that failed; not a pipe, which cannot be copied."""
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(
+        files, kept, symlinks=True, ignore=lambda folder, names: [n for n in names if Path(folder, n).is_fifo()]
+    )
+    return kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return its exit code."""
     options = _options(arguments)
-    names = [name for name in options.targets or TARGETS if not _skipped(name)]
-    # The seeds are made anew in each call: what SimMAT itself writes may have changed since the last one.
-    with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds:
-        runner = Runner(Seeds(Path(seeds)), options.folder / "failed", verbose=options.one is not None)
-        if options.one is not None:
-            return _run_one(runner, names, options.seed, options.one)
-        return _run_many(runner, names, options)
+    names = [name for name in options.targets or TARGETS if not _is_skipped(name)]
+    with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds:  # what SimMAT writes may have changed
+        if options.block is not None:
+            blocks = [Block(name, options.seed, options.block) for name in names]
+            results = [run_block(block, Path(seeds), kept=options.folder / "failed", verbose=True) for block in blocks]
+            for block, result in zip(blocks, results, strict=True):
+                print(told(block, result.problem) if result.problem else f"{block.target}: {dict(result.kinds)}")
+            return int(any(result.problem for result in results))
+        return _run_many(names, options, Path(seeds))
 
 
-def _run_many(runner: Runner, names: Sequence[str], options: argparse.Namespace) -> int:
-    deadline = None if options.seconds is None else time.monotonic() + options.seconds
-    journals = {name: Journal(options.folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
-    numbers = range(options.start, options.start + options.cases)
-    began, done = time.monotonic(), Counter[str]()
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):  # noted, not raised: an exception may be lost within a library
-        signal.signal(number, lambda number, _: signals.append(number))
+def _run_many(names: Sequence[str], options: argparse.Namespace, seeds: Path) -> int:
+    """Run blocks of each target in turn, so that a short run sees them all; note those that passed."""
+    record = options.folder / f"seed-{options.seed}.json"
+    passed: dict[str, dict[str, dict[str, int]]] = json.loads(record.read_text()) if record.is_file() else {}
+    count = {name: -(-options.cases // max(BLOCK // TARGETS[name].weight, 1)) for name in names}
+    blocks = [
+        Block(name, options.seed, number)
+        for number in range(max(count.values(), default=0))
+        for name in names
+        if number < count[name] and str(number) not in passed.get(name, {})
+    ]
+    began, failures = time.monotonic(), Counter[str]()
+    done = 0
 
-    def stop() -> bool:
-        return bool(signals) or (deadline is not None and time.monotonic() >= deadline)
+    def run(block: Block) -> tuple[Block, Result] | None:
+        if options.seconds is not None and time.monotonic() - began >= options.seconds:
+            return None
+        return block, run_block(block, seeds, kept=options.folder / "failed")
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        blocks = _blocks(journals, options.seed, numbers)
-        for block, outcome in runner.run(blocks, jobs=options.jobs, stop=stop):
-            journals[block.target].add(outcome)
-            done[block.target] += 1
-            if outcome.failed and len(journals[block.target].failures) <= _MOST_TOLD:
-                print(told(block.target, block.seed, outcome), flush=True)
-    finally:
-        for journal in journals.values():
-            journal.write()
-    if signals:
+        with ThreadPool(options.jobs) as pool:
+            for block, result in filter(None, pool.imap_unordered(run, blocks)):
+                done += result.kinds.total()
+                if result.problem:
+                    failures[block.target] += 1
+                    print(told(block, result.problem), flush=True)
+                else:
+                    passed.setdefault(block.target, {})[str(block.number)] = dict(result.kinds)
+                    _write(record, json.dumps(passed))
+    except KeyboardInterrupt:
         print("stopped; the same command continues")
-    rates = {name: count / seconds for name, count in done.items() if (seconds := runner.cpu_seconds[name])}
-    _print_table(journals, numbers, rates)
-    failed = sum(len(journal.failures) for journal in journals.values())
-    print(f"{done.total()} cases in {time.monotonic() - began:.0f} s, seed {options.seed}; {failed} failed")
-    return 1 if failed else 0
+    print(f"\n{'TARGET':<18}{'PASSED':>8}{'OF':>8}{'VALUE':>8}{'REFUSED':>9}{'FAILED':>8}")
+    for name in names:
+        kinds = sum((Counter(kinds) for kinds in passed.get(name, {}).values()), Counter[str]())
+        row = f"{kinds.total():>8}{options.cases:>8}{kinds['value']:>8}{kinds['refused']:>9}{failures[name]:>8}"
+        print(f"{name:<18}{row}")
+    print(f"{done} cases in {time.monotonic() - began:.0f} s, seed {options.seed}; {failures.total()} blocks failed")
+    return 1 if failures else 0
 
 
-def told(target: str, seed: int, outcome: Outcome) -> str:
-    """Return what to say of a failed case: what it did, and the command that runs it again."""
-    again = f"python tests/fuzz/run.py {target} --seed {seed} --one {outcome.number}"
-    return f"FAILED {target} {outcome.number} (seed {seed}): {outcome}\n    again: {again}"
+def told(block: Block, problem: str) -> str:
+    """Return what to say of a failed block: what its smallest case did, and the command that runs it again."""
+    again = f"python tests/fuzz/run.py {block.target} --seed {block.seed} --block {block.number}"
+    return f"FAILED {block.target} (seed {block.seed}): {problem}\n    again: {again}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
+def _is_skipped(name: str) -> bool:
+    if missing := TARGETS[name].missing_module:
+        print(f"skipped {name}: {missing} is not installed")
+    return missing is not None
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -91,54 +309,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--cases", type=int, default=20_000, help="of each target (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides every case (default: %(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="number of the first case (default: %(default)s)")
-    parser.add_argument("--one", type=int, help="run this case alone, and show what happens")
+    parser.add_argument("--block", type=int, help="run this block alone, and show what happens")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="stop after so long")
-    parser.add_argument("--folder", type=Path, default=_ROOT / ".fuzz", help="of progress and failed files")
+    parser.add_argument("--seconds", type=float, help="begin no block after so long")
+    parser.add_argument("--folder", type=Path, default=_TESTS.parent / ".fuzz", help="of progress and failed files")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.targets) - set(TARGETS)):
         parser.error(f"no target {', '.join(unknown)}; targets: {', '.join(TARGETS)}")
     options.folder = options.folder.absolute()
     return options
-
-
-def _skipped(name: str) -> bool:
-    missing = missing_module(TARGETS[name])
-    if missing is not None:
-        print(f"skipped {name}: {missing} is not installed")
-    return missing is not None
-
-
-def _run_one(runner: Runner, names: Sequence[str], seed: int, number: int) -> int:
-    code = 0
-    for name in names:
-        for _, outcome in runner.run([Block(name, seed, (number,))]):
-            print(told(name, seed, outcome) if outcome.failed else f"{name} {number} (seed {seed}): {outcome}")
-            if outcome.failed and runner.kept is not None:
-                code = 1
-                print(f"    files: {runner.kept / f'{name}-{seed}-{number}'}")
-    return code
-
-
-def _blocks(journals: dict[str, Journal], seed: int, numbers: range) -> Iterator[Block]:
-    """Yield blocks of what is open, of each target in turn, so that a short run sees them all."""
-    open_numbers = {name: list(journal.open_numbers(numbers)) for name, journal in journals.items()}
-    for first in range(0, len(numbers), _BLOCK):
-        for name, found in open_numbers.items():
-            if part := tuple(found[first : first + _BLOCK]):
-                yield Block(name, seed, part)
-
-
-def _print_table(journals: dict[str, Journal], numbers: range, rates: dict[str, float]) -> None:
-    """Print what has passed of these numbers, in all calls, and the cases a second of computing time in this one."""
-    print(f"\n{'TARGET':<16}{'PASSED':>8}{'OF':>8}{'VALUE':>8}{'REFUSED':>9}{'FAILED':>8}{'CASES/S':>9}")
-    for name, journal in journals.items():
-        counts, rate = journal.counts, f"{rates[name]:.0f}" if name in rates else "-"
-        print(
-            f"{name:<16}{journal.passed(numbers):>8}{len(numbers):>8}{counts['value']:>8}{counts['refused']:>9}"
-            f"{len(journal.failures):>8}{rate:>9}"
-        )
 
 
 if __name__ == "__main__":

@@ -14,80 +14,194 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from kill.commands import make_inputs
-from kill.trial import Trial, Whole, drawn_command, run_trial, run_whole
+from kill.commands import COMMANDS, Command, Files, make_inputs
+
+_CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"})
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_MAX_SECONDS = 1.05
+"""A moment is drawn up to so many times what a whole run took: a slower one must be hit late, too."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a process is killed: before its change number so-and-so to a file, from 0, or after seconds on the clock."""
+
+    change: int | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return f"before change {self.change}" if self.change is not None else f"after {self.seconds:.3f} s"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit code (negative the signal), number of changes to files, seconds, what it printed."""
+
+    code: int
+    changes: int
+    seconds: float
+    said: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return its exit code."""
     options = _options(arguments)
-    _load()
-    folder = Path(tempfile.mkdtemp(prefix="simmat-kill-"))
-    numbers = range(options.start, options.start + options.kills) if options.one is None else [options.one]
-    deadline = None if options.seconds is None else time.monotonic() + options.seconds
-    trials: list[Trial] = []
-    try:
-        for trial in run_trials(numbers, options.seed, folder, deadline=deadline):
-            trials.append(trial)
-            if trial.problem:
-                print(_told(trial, options.seed), flush=True)
-    finally:
-        if options.one is not None:
-            print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    failed = sum(bool(trial.problem) for trial in trials)
-    kills = sum(len(trial.moments) for trial in trials)
-    for name, count in sorted(Counter(trial.command for trial in trials).items()):
-        print(f"{name:<24}{count:>4} trials")
-    print(f"{len(trials)} of {len(numbers)} trials, {kills} kills, {failed} failed")
-    return 1 if failed else 0
-
-
-def run_trials(numbers: Sequence[int], seed: int, folder: Path, *, deadline: float | None = None) -> Iterator[Trial]:
-    """Yield the trials of these numbers, up to a deadline of `time.monotonic`; each command runs whole once before."""
-    inputs = make_inputs(folder / "inputs")
-    whole: dict[str, Whole] = {}
-    for number in numbers:
-        if deadline is not None and time.monotonic() > deadline:
-            return
-        command = drawn_command(random.Random(f"command:{seed}:{number}"))
-        if command.name not in whole:
-            whole[command.name] = run_whole(command, inputs, folder / f"whole-{len(whole)}")
-        trial = run_trial(number, seed, command, whole[command.name], inputs, folder / f"trial-{number}")
-        if not trial.problem and len(numbers) > 1:
-            shutil.rmtree(folder / f"trial-{number}")
-        yield trial
-
-
-def _load() -> None:
-    """Load what the commands need, once, so that a moment falls into their work and not into imports."""
+    # Loaded once, so that a moment falls into the work of a command and not into imports.
     for name in ("accelerate", "matplotlib.pyplot", "simmat.bundle", "simmat.training"):
         import_module(name)
     if find_spec("simmat_plugin_scenes"):
         import_module("simmat_plugin_scenes.dataset")
+    folder = Path(tempfile.mkdtemp(prefix="simmat-kill-"))
+    numbers = range(options.start, options.start + options.kills) if options.one is None else [options.one]
+    deadline = time.monotonic() + (options.seconds if options.seconds is not None else float("inf"))
+    trials, kills, failed = Counter[str](), 0, 0
+    inputs = make_inputs(folder / "inputs")
+    whole: dict[str, tuple[Files, Ended]] = {}
+    for number in numbers:
+        if time.monotonic() > deadline:
+            break
+        command = random.Random(f"command:{options.seed}:{number}").choices(COMMANDS, [one.weight for one in COMMANDS])[
+            0
+        ]
+        if command.name not in whole:
+            whole[command.name] = _run_whole(command, inputs, folder / f"whole-{len(whole)}")
+        rng = random.Random(f"moments:{options.seed}:{number}")
+        moments, problem = _run_trial(rng, command, *whole[command.name], inputs, folder / f"trial-{number}")
+        trials[command.name] += 1
+        kills, failed = kills + len(moments), failed + bool(problem)
+        if problem:
+            killed = "; ".join(moments) or "never"
+            print(f"FAILED trial {number} (seed {options.seed}): {command.name}, killed {killed}: {problem}")
+            print(f"    again: python tests/kill/run.py --seed {options.seed} --one {number}", flush=True)
+        elif options.one is None:
+            shutil.rmtree(folder / f"trial-{number}")
+    if options.one is not None:
+        print(f"kept: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, count in sorted(trials.items()):
+        print(f"{name:<24}{count:>4} trials")
+    print(f"{trials.total()} of {len(numbers)} trials, {kills} kills, {failed} failed")
+    return 1 if failed else 0
 
 
-def _told(trial: Trial, seed: int) -> str:
-    killed = "; ".join(trial.moments) or "never"
-    return (
-        f"FAILED trial {trial.number} (seed {seed}): {trial.command}, killed {killed}: {trial.problem}\n"
-        f"    again: python tests/kill/run.py --seed {seed} --one {trial.number}"
-    )
+def _run_whole(command: Command, inputs: Path, folder: Path) -> tuple[Files, Ended]:
+    """Run a command without a kill; return its files, and how it ended."""
+    folder.mkdir(parents=True)
+    ended = _run(command.first(inputs, folder), folder)
+    if ended.code:
+        raise RuntimeError(f"{command.name} failed without a kill: {ended.said[-500:]}")
+    return command.files(folder), ended
+
+
+def _run_trial(
+    rng: random.Random, command: Command, whole: Files, ended: Ended, inputs: Path, folder: Path
+) -> tuple[list[str], str]:
+    """Kill a command one to three times, let it end, and compare with a run that was never stopped.
+
+    Returns the moments at which it really was killed, and what was wrong, "" where nothing was.
+    """
+    moments: list[str] = []
+    folder.mkdir(parents=True)
+    arguments: list[str] | None = command.first(inputs, folder)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        by_change = rng.random() < 0.5
+        moment = (
+            Moment(change=rng.randrange(max(ended.changes, 1)))
+            if by_change
+            else Moment(seconds=rng.uniform(0, _MAX_SECONDS * ended.seconds))
+        )
+        if arguments is None:
+            break
+        stopped = _run(arguments, folder, moment)
+        if stopped.code == -signal.SIGKILL:
+            moments.append(str(moment))
+        elif stopped.code:
+            return moments, f"exit code {stopped.code}: {stopped.said[-500:]}"
+        try:
+            command.check(folder, whole)
+        except Exception as error:
+            return moments, f"half-written after the kill: {error}"
+        arguments = command.again(inputs, folder)
+    if arguments is not None and (last := _run(arguments, folder)).code:
+        return moments, f"exit code {last.code}: {last.said[-500:]}"
+    found = command.files(folder)
+    wrong = {
+        "missing": sorted(set(whole) - set(found)),
+        "left over": sorted(set(found) - set(whole)),
+        "different": [name for name in whole if name in found and whole[name] != found[name]],
+    }
+    return moments, "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+
+
+def _run(arguments: list[str], folder: Path, moment: Moment | None = None) -> Ended:
+    """Run `simmat` with these arguments in a fork of this process, and kill it at a moment, if it gets there.
+
+    Args:
+        arguments: of the command line.
+        folder: changes below it count; what is printed goes into a log beside it.
+        moment: None lets it end.
+    """
+    log, counted = folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.changes")
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(printed, 1)
+            os.dup2(printed, 2)
+            _count_changes(str(folder), counted, None if moment is None else moment.change)
+            code = import_module("simmat.cli").run(arguments)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    if moment is not None and moment.seconds is not None:
+        while (left := moment.seconds - (time.monotonic() - began)) > 0:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break
+            time.sleep(min(0.002, left))
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    seconds = time.monotonic() - began
+    changes = counted.stat().st_size if counted.exists() else 0
+    said = log.read_text(errors="replace") if log.exists() else ""
+    return Ended(os.waitstatus_to_exitcode(status), changes, seconds, said)
+
+
+def _count_changes(folder: str, counted: Path, last: int | None) -> None:
+    """Write a byte for each change below a folder, and die before number `last`."""
+    marks = os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    made = 0
+
+    def note(event: str, values: tuple[Any, ...]) -> None:
+        nonlocal made
+        changes = event in _CHANGES or (event == "open" and isinstance(values[2], int) and values[2] & _WRITES)
+        if changes and isinstance(values[0], str | os.PathLike) and os.fspath(values[0]).startswith(folder):
+            if made == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            made += 1
+            os.write(marks, b".")
+
+    sys.addaudithook(note)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fuzz.seeds.benches import make_bench
-from fuzz.seeds.documents import make_documents
 from fuzz.seeds.images import make_images, make_masks
 from fuzz.seeds.models import make_bundle, make_checkpoints, make_hf_model, make_run
 from fuzz.seeds.sensors import make_exr, make_flir, make_geotiffs, make_mosaic, make_polarization
-from fuzz.seeds.sets import make_coco_set, make_manifest_set
+from fuzz.seeds.sets import make_bench, make_coco_set, make_documents, make_manifest_set
 
 _MAKERS: dict[str, Callable[[Path], None]] = {
     "bench": make_bench,

@@ -9,8 +9,17 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from fuzz.mutate.code import CODE
-from fuzz.seeds.arrays import FLOATS, GRAY8, GRAY16, LABELS, RGB
+from fuzz.damage import CODE
+
+HEIGHT, WIDTH = 24, 31
+_RNG = np.random.default_rng(0)
+GRAY8 = _RNG.integers(0, 255, (HEIGHT, WIDTH), dtype=np.uint8)
+GRAY16 = _RNG.integers(0, 65_535, (HEIGHT, WIDTH), dtype=np.uint16)
+RGB = _RNG.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+FLOATS = _RNG.normal(size=(HEIGHT, WIDTH)).astype(np.float32)
+POSITIVE = np.abs(FLOATS) + np.float32(0.01)
+LABELS = (GRAY8 // 60).astype(np.uint8)
+"""Values 0 to 4."""
 
 _SCALE = "<GDALMetadata><Item name='SCALE' sample='0' role='scale'>0.1</Item></GDALMetadata>"
 _GDAL = [(42113, 2, 0, "-9999", True), (42112, 2, 0, _SCALE, True)]

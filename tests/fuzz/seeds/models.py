@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.mutate.code import CODE
+from fuzz.damage import CODE
 
 
 def make_bundle(folder: Path) -> None:

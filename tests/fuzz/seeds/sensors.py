@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from fuzz.seeds.arrays import FLOATS, GRAY8, GRAY16, HEIGHT, POSITIVE, RGB, WIDTH
+from fuzz.seeds.images import FLOATS, GRAY8, GRAY16, HEIGHT, POSITIVE, RGB, WIDTH
 
 ANGLES = (0, 45, 90, 135)
 _BITS = '{"bits": 12}'

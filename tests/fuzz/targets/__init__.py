@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fuzz.case import Target
 from fuzz.targets.bundles import BUNDLE_TARGETS
-from fuzz.targets.case import Case, Place, Target, missing_module
 from fuzz.targets.data import DATA_TARGETS
 from fuzz.targets.documents import DOCUMENT_TARGETS
 from fuzz.targets.images import IMAGE_TARGETS
@@ -11,8 +11,6 @@ from fuzz.targets.runs import RUN_TARGETS
 from fuzz.targets.runtime import RUNTIME_TARGETS
 from fuzz.targets.sensors import SENSOR_TARGETS
 from fuzz.targets.weights import WEIGHT_TARGETS
-
-__all__ = ["TARGETS", "Case", "Place", "Target", "missing_module"]
 
 TARGETS: dict[str, Target] = {
     target.name: target

@@ -8,11 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from fuzz.mutate.archive import mutate_zip
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.tensors import mutate_safetensors
-from fuzz.mutate.tree import mutate_tree, to_json
-from fuzz.targets.case import Case, Place, Target
+from fuzz.case import Case, Place, Target
+from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_zip
+from fuzz.damage_trees import mutate_tree, to_json
 from simmat.bundle import pull_bundle, push_bundle, read_bundle_spec
 from simmat.bundle.document import sealed
 from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME

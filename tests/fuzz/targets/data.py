@@ -12,12 +12,9 @@ import numpy as np
 from safetensors.numpy import load, save
 from simmat_plugin_report.checks import check_dataset
 
-from fuzz.mutate.coco import mutate_segmentation
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.table import mutate_csv
-from fuzz.mutate.tensors import mutate_safetensors
-from fuzz.mutate.tree import mutate_tree, to_json
-from fuzz.targets.case import Case, Place, Target, check_image, registry
+from fuzz.case import Case, Place, Target, check_image, registry
+from fuzz.damage import mutate_bytes, mutate_csv, mutate_safetensors, mutate_segmentation
+from fuzz.damage_trees import mutate_tree, to_json
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.index_file import FOLDER, digest_of, index_paths

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.tree import mutate_tree, to_toml
-from fuzz.targets.case import Case, Place, Target, check_image, check_same, registry
+from fuzz.case import Case, Place, Target, check_image, check_same, registry
+from fuzz.damage import mutate_bytes
+from fuzz.damage_trees import mutate_tree, to_toml
 from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from fuzz.targets.case import Case, Place, Target
+from fuzz.case import Case, Place, Target
 from simmat.data.card import make_card
 from simmat.data.instances import label_from_mask, read_mask
 from simmat.errors import SimMATError

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.tensors import join_safetensors, mutate_safetensors, split_safetensors
-from fuzz.mutate.tree import mutate_tree, to_json
-from fuzz.targets.case import Case, Place, Target, registry
+from fuzz.case import Case, Place, Target, registry
+from fuzz.damage import join_safetensors, mutate_bytes, mutate_safetensors, split_safetensors
+from fuzz.damage_trees import mutate_tree, to_json
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import fingerprint_in, load_state
 

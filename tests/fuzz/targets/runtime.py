@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.tree import mutate_tree, to_json
-from fuzz.targets.case import Case, Place, Target
+from fuzz.case import Case, Place, Target
+from fuzz.damage import mutate_bytes
+from fuzz.damage_trees import mutate_tree, to_json
 from simmat.errors import DataError, SimMATError
 from simmat.io.images import read_image
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from fuzz.mutate import mutate_file
-from fuzz.targets.case import Case, Place, Target, check_image, registry
+from fuzz.case import Case, Place, Target, check_image, registry
+from fuzz.damage import mutate_file
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 
 _INTRINSICS = {"intrinsics": {"fx": 20.0, "fy": 20.0, "cx": 15.0, "cy": 12.0}}
@@ -72,7 +72,8 @@ def _multispectral(place: Place, rng: random.Random) -> Case:
 def _satellite(place: Place, rng: random.Random) -> Case:
     satellites = (("sentinel2", {}), ("sentinel2", {"boa_offset": True}), ("landsat8", {}))
     name, options = rng.choice(satellites)
-    return _one_file(registry().modality(name, options), place.damaged("geotiffs", rng))
+    named = place.seeds.folder("geotiffs") / "bands.tif"  # the other seeds do not name their bands
+    return _one_file(registry().modality(name, options), place.put(named.name, mutate_file(named, rng)))
 
 
 def _sar(place: Place, rng: random.Random) -> Case:

@@ -7,11 +7,9 @@ import random
 
 from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
 
-from fuzz.mutate import mutate_file
-from fuzz.mutate.archive import mutate_zip
-from fuzz.mutate.raw import mutate_bytes
-from fuzz.mutate.tree import mutate_tree, strange, to_json
-from fuzz.targets.case import Case, Place, Target, registry
+from fuzz.case import Case, Place, Target, registry
+from fuzz.damage import mutate_bytes, mutate_file, mutate_zip
+from fuzz.damage_trees import mutate_tree, strange, to_json
 from simmat.specs import build_foundation
 
 _LARGEST_SIZE = 256

@@ -10,21 +10,11 @@ from typing import Any
 
 _DEEP, _DIGITS = "@deep", "@digits"
 """Texts that the writers replace by what no Python value can be written as: 100,000 brackets, 5,000 digits."""
-_TEXTS = (
-    "",
-    " ",
-    "x" * 5000,
-    "\0",
-    "\ud800",
-    "é🎉\u202e",
-    "../../etc/passwd",
-    "/etc/passwd",
-    "<script>",
-    "\x1b[31m",
-    "1",
-)
+_TEXTS = ("", " ", "x" * 5000, "\0", "\ud800", "é🎉\u202e", "../../etc/passwd", "/etc/passwd", "<script>", "\x1b[31m",
+          "1")  # fmt: skip
 _NUMBERS = (0, -1, 1, 2, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e308)
 _STRANGE = (None, True, False, float("nan"), float("inf"), float("-inf"), _DEEP, _DIGITS)
+_NESTED: tuple[Any, ...] = ([], {}, [[[[]]]], [1, "a", None], {"kind": 1, "a": []}, {"name": "", "options": 3})
 _KEYS = ("", "zzz", "é", "\0", "format", "kind", "name")
 
 Path = tuple[Any, ...]
@@ -32,30 +22,42 @@ Path = tuple[Any, ...]
 
 def strange(rng: random.Random) -> Any:
     """Return a value that hardly any reader expects."""
-    kind = rng.randrange(8)
-    if kind < 3:
-        return rng.choice(_NUMBERS)
-    if kind < 5:
-        return rng.choice(_TEXTS)
-    if kind < 7:
-        return rng.choice(_STRANGE)
-    return copy.deepcopy(
-        rng.choice(([], {}, [[[[]]]], [1, "a", None], {"kind": 1, "a": []}, {"name": "", "options": 3}))
-    )
+    values: tuple[Any, ...] = rng.choice((*[_NUMBERS] * 3, *[_TEXTS] * 2, *[_STRANGE] * 2, _NESTED))
+    return copy.deepcopy(rng.choice(values))
 
 
-def mutate_tree(tree: Any, rng: random.Random, times: int | None = None) -> Any:
-    """Return a copy of nested dicts and lists with 1 to 3 random changes, or with `times` of them."""
+def mutate_tree(tree: Any, rng: random.Random) -> Any:
+    """Return a copy of nested dicts and lists with 1 to 3 random changes."""
     if rng.random() < 0.02:
         return strange(rng)
     tree = copy.deepcopy(tree)
-    for _ in range(times or rng.choice((1, 1, 1, 2, 3))):
-        places = [path for path in _paths(tree) if path]
-        if not places:
-            break
-        path = rng.choice(places)
-        rng.choice(_CHANGES)(tree, _at(tree, path[:-1]), path[-1], rng)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if places := [path for path in _paths(tree) if path]:
+            path = rng.choice(places)
+            _change(tree, _at(tree, path[:-1]), path[-1], rng)
     return tree
+
+
+def _change(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
+    """Replace, remove, alter, wrap, double or move what a dict or list of the tree holds under a key."""
+    value, kind = parent[key], rng.randrange(9)
+    if kind < 3:
+        parent[key] = strange(rng)
+    elif kind == 3:
+        del parent[key]
+    elif kind < 6:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        near = (-value, value + 1, value * 10**6, str(value), [value], not value) if is_number else (strange(rng),)
+        parent[key] = rng.choice(near)
+    elif kind == 6:
+        for _ in range(rng.choice((1, 3, 50, 100))):
+            parent[key] = [parent[key]] if rng.random() < 0.5 else {"a": parent[key]}
+    elif kind == 7 and isinstance(parent, list):
+        parent.insert(key, copy.deepcopy(value))
+    elif kind == 7:
+        parent[rng.choice((*_KEYS, f"{key}x"))] = copy.deepcopy(value)
+    else:
+        parent[key] = copy.deepcopy(_at(tree, rng.choice(list(_paths(tree)))))
 
 
 def to_json(tree: Any) -> bytes:
@@ -84,41 +86,6 @@ def _at(tree: Any, path: Path) -> Any:
     return tree
 
 
-def _replace(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    parent[key] = strange(rng)
-
-
-def _remove(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    del parent[key]
-
-
-def _alter(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    value = parent[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        parent[key] = strange(rng)
-    else:
-        parent[key] = rng.choice((-value, value + 1, value * 10**6, str(value), [value], not value))
-
-
-def _wrap(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    for _ in range(rng.choice((1, 3, 50, 100))):
-        parent[key] = [parent[key]] if rng.random() < 0.5 else {"a": parent[key]}
-
-
-def _double(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    if isinstance(parent, list):
-        parent.insert(key, copy.deepcopy(parent[key]))
-    else:
-        parent[rng.choice((*_KEYS, f"{key}x"))] = copy.deepcopy(parent[key])
-
-
-def _move(tree: Any, parent: Any, key: Any, rng: random.Random) -> None:
-    parent[key] = copy.deepcopy(_at(tree, rng.choice(list(_paths(tree)))))
-
-
-_CHANGES = (_replace, _replace, _replace, _remove, _alter, _alter, _wrap, _double, _move)
-
-
 def _with_marks(text: str) -> str:
     return text.replace(f'"{_DEEP}"', "[" * 100_000).replace(f'"{_DIGITS}"', "1" * 5000)
 
@@ -128,8 +95,6 @@ def _toml_value(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, dict):
