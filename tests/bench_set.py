@@ -27,10 +27,10 @@ device = "cpu"
 
 
 def bench_of(folder: Path, toml: str, *, quick: bool = False) -> Bench:
-    """Write a TOML and expand it; the built-in parts alone are there."""
+    """Write a TOML and expand it; the built-in parts and SAM are there."""
     path = folder / "bench.toml"
     path.write_text(toml, encoding="utf-8")
-    return expand(read_settings(path), path, folder / "out", registry(), quick=quick)
+    return expand(read_settings(path), path, folder / "out", registry("sam"), quick=quick)
 
 
 def cells_named(bench: Bench, part: str) -> list[Cell]:

@@ -21,7 +21,7 @@ ARM = '[[arm]]\nname = "x"\n'
 @pytest.fixture(autouse=True)
 def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in parts and `bench` alone, whatever else is installed."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "bench")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "bench,sam")
 
 
 def refused(folder: Path, toml: str, *options: str) -> None:
@@ -41,7 +41,7 @@ def test_a_missing_data_set_is_found_before_any_process(tmp_path: Path, capsys: 
 def test_a_missing_checkpoint_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in the path of a weight file fails every cell of the model."""
     gray_set(tmp_path / "set", train=1, val=1, test=1)
-    refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("_tiny", "_b") + SET + ARM)
+    refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("tiny", "sam_vit_b") + SET + ARM)
     assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'}" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from simmat.evaluation.scores import mean_interval
 SETS = "".join(f'[[data]]\nname = "{name}"\nmodality = "gray"\ndata = "set-{name}"\n' for name in ("a", "b"))
 ARMS = '[[arm]]\nname = "x"\nseeds = [0, 1]\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nseeds = [0, 1]\n'
 HEAD = 'reference = "from scratch"\n'
-MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+MODEL = TINY.replace("tiny", "sam_vit_b")
 BEFORE = {"one": [0.3, 0.5], "two": [0.4], "three": [0.2, 0.1, 0.6]}
 GAINS = {"one": [0.2, 0.1], "two": [-0.1], "three": [0.4, 0.3, 0.0]}
 AFTER = {sample: [a + b for a, b in zip(BEFORE[sample], GAINS[sample], strict=True)] for sample in BEFORE}

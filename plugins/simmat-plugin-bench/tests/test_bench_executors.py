@@ -174,7 +174,7 @@ def run_bench(folder: Path, toml: str, address: str) -> subprocess.Popen[str]:
         gray_set(folder / "set", train=3)
     (folder / "bench.toml").write_text(toml, encoding="utf-8")
     command = [sys.executable, "-P", "-m", "simmat", "bench", "bench.toml", "--out", "out", "--executor", address]
-    env = {**os.environ, "SIMMAT_PLUGINS": "bench", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "SIMMAT_PLUGINS": "bench,sam", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

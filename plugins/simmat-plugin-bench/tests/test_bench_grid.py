@@ -36,7 +36,7 @@ def test_settings_go_from_common_to_data_set_to_arm(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY + SET + OTHER + '[[arm]]\nname = "x"\n[[arm]]\nname = "y"\nimage_size = 128\n')
     sizes = {(cell.dataset, cell.arm): cell.config.image_size for cell in bench.cells}
     assert [sizes[key] for key in (("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"))] == [64, 32, 128, 128]
-    assert cells_named(bench, "a/sam_vit_tiny/x")[0].config.regions == "classes"
+    assert cells_named(bench, "a/tiny/x")[0].config.regions == "classes"
 
 
 def test_from_scratch_stands_beside_every_measure_of_images(tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_a_peer_brings_no_references_of_its_own(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY + SET + peer + '[[grid]]\nmat = "mat"\n')
     assert {(arm.foundation, arm.name) for arm in bench.arms} == {
         ("sam_vit_b", "u"),
-        ("sam_vit_tiny", "from scratch"),
-        ("sam_vit_tiny", "mat + lora"),
+        ("tiny", "from scratch"),
+        ("tiny", "mat + lora"),
     }
 
 
-@pytest.mark.parametrize(("name", "foundation"), [("zero-shot", "sam_vit_b"), ("from-scratch", "sam_vit_tiny")])
+@pytest.mark.parametrize(("name", "foundation"), [("zero-shot", "sam_vit_b"), ("from-scratch", "tiny")])
 def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, name: str, foundation: str) -> None:
     """Both would write into one folder, and each would find the other's settings there."""
     arm = f'[[arm]]\nname = "{name}"\nfoundation = "{foundation}"\nsteps_factor = 4\n'
@@ -86,13 +86,13 @@ def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, n
 def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
     """A random decoder's score would look like a result."""
     bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')
-    assert "decoder" in bench.no_zero_shot["sam_vit_tiny"]
+    assert "decoder" in bench.no_zero_shot["tiny"]
     assert all(cell.kind == "train" for cell in bench.cells)
 
 
 def test_zero_shot_is_one_cell_a_data_set(tmp_path: Path) -> None:
     """It trains nothing, so seeds and rates change nothing."""
-    model = TINY.replace("sam_vit_tiny", "sam_vit_b")
+    model = TINY.replace("tiny", "sam_vit_b")
     bench = bench_of(tmp_path, "seeds = [0, 1]\nlr = [1e-3, 1e-4]\n" + model + SET + '[[grid]]\nmat = "mat"\n')
     zero = [cell for cell in bench.cells if cell.kind == "zero-shot"]
     assert [(cell.dataset, cell.config.mat, cell.config.tune) for cell in zero] == [("a", "zeroshot", "frozen")]
@@ -102,7 +102,7 @@ def test_steps_and_weights_of_an_arm(tmp_path: Path) -> None:
     """Four times the steps is four times those of the others; random weights take no checkpoint."""
     bench = bench_of(
         tmp_path,
-        'checkpoints = { sam_vit_tiny = "w.pth" }\n'
+        'checkpoints = { tiny = "w.pth" }\n'
         + TINY
         + SET
         + '[[arm]]\nname = "x"\nsteps_factor = 4\n[[arm]]\nname = "e"\nepochs = 3\nsteps_factor = 2\n',
@@ -148,7 +148,7 @@ def test_rates_that_are_equal_to_six_digits_have_a_folder_each(tmp_path: Path) -
 
 def test_other_weights_are_another_cell(tmp_path: Path) -> None:
     """Else a table would show what a replaced weight file once gave."""
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("sam_vit_tiny", "sam_vit_b")
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("tiny", "sam_vit_b")
     digests = []
     for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
         (tmp_path / folder).mkdir()

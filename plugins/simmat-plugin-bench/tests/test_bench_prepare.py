@@ -39,7 +39,7 @@ def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None
         fill(cell, val=0.5, test=0.5)
     changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
     assert changed.cells[0].result() is None
-    with pytest.raises(ConfigError, match=r"a/sam_vit_tiny/x/seed-0: steps = 3, was 2"):
+    with pytest.raises(ConfigError, match=r"a/tiny/x/seed-0: steps = 3, was 2"):
         ready_to_run(changed, changed.cells, registry(), rerun_changed=False, say=lambda _: None)
     said: list[str] = []
     ready_to_run(changed, changed.cells, registry(), rerun_changed=True, say=said.append)
@@ -53,11 +53,11 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
     fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
-    ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+    ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, say=lambda _: None)
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match=r"data .*run"):
-        ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+        ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, say=lambda _: None)
 
 
 def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
     both = SET.replace('"gray"', '"rgb+gray"') + "nodata = { gray = 0 }\n"
     bench = bench_of(tmp_path, TINY + both + ARM)
     with pytest.raises(ConfigError, match="no such folder"):
-        check_inputs(bench, bench.cells, registry())
+        check_inputs(bench, bench.cells, registry("sam"))
 
 
 def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: Path) -> None:
@@ -127,19 +127,19 @@ def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: 
     (tmp_path / "set/card.toml").write_text('regions = "instances"\nmin_region = 5000\n', encoding="utf-8")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     with pytest.raises(ConfigError, match=r"data 'a': .* 5000 px"):
-        check_inputs(bench, bench.cells, registry())
+        check_inputs(bench, bench.cells, registry("sam"))
     (tmp_path / "set/card.toml").write_text('regions = "instances"\n', encoding="utf-8")
     (tmp_path / "set/manifest.csv").write_text(
         "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n", encoding="utf-8"
     )
     with pytest.raises(ConfigError, match=r"data 'a': .*test"):
-        check_inputs(bench, bench.cells, registry())
+        check_inputs(bench, bench.cells, registry("sam"))
 
 
 def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
     """A report on a laptop, without the weights, is of the results that were copied there."""
     (tmp_path / "sam.pth").write_bytes(b"weights")
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("_tiny", "_b") + SET + '[[arm]]\nname = "x"\n'
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("tiny", "sam_vit_b") + SET + '[[arm]]\nname = "x"\n'
     for cell in bench_of(tmp_path, toml).cells:
         fill(cell, val=0.5, test=0.5)
     (tmp_path / "sam.pth").unlink()
@@ -150,10 +150,10 @@ def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_
     """Every cell would fail by itself, an hour into the night."""
     gray_set(tmp_path / "set")
     repeated = ARM + "paste = 0.5\n"
-    check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry())
+    check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry("sam"))
     bench = bench_of(tmp_path, TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'))
     with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5"):
-        check_inputs(bench, bench.cells, registry())
+        check_inputs(bench, bench.cells, registry("sam"))
 
 
 def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:

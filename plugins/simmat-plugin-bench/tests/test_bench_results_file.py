@@ -88,7 +88,7 @@ def test_a_report_is_made_from_the_file_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The published figures are read without the data, which does not come with the project."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "bench")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "bench,sam")
     file = reported(tmp_path / "a")
     out = tmp_path / "again"
     options = ["--out", str(out), "--results", str(file)]

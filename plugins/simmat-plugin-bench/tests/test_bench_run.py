@@ -37,7 +37,7 @@ def bench(folder: Path, *options: str, plugins: str = "bench") -> subprocess.Com
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "SIMMAT_PLUGINS": "bench", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "SIMMAT_PLUGINS": "bench,sam", "OMP_NUM_THREADS": "1"}
 
 
 def prepared(folder: Path, toml: str = RUN + ARMS) -> Path:
@@ -152,7 +152,7 @@ def test_the_untouched_model_is_scored_on_validation_and_test(tmp_path: Path) ->
     """The number that every gain is taken against; a file of the user's that is named as a module changes nothing."""
     if find_spec("simmat_plugin_lite") is None:
         pytest.skip("needs simmat-plugin-lite, a small model that has a zero-shot score")
-    folder = prepared(tmp_path / "zero", (RUN + ARMS).replace("sam_vit_tiny", "lite"))
+    folder = prepared(tmp_path / "zero", (RUN + ARMS).replace("tiny", "lite"))
     (folder / "statistics.py").write_text("raise RuntimeError\n", encoding="utf-8")
     done = bench(folder, "--only", "zero-shot", plugins="bench,lite")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -40,7 +40,7 @@ averaged = false
 """
 ARMS = '[[arm]]\nname = "x"\n[[arm]]\nname = "random"\nfrom_scratch = true\n'
 SEEDS = "seeds = [0, 1]\n"
-MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+MODEL = TINY.replace("tiny", "sam_vit_b")
 """A model that has a zero-shot score; nothing is trained here."""
 
 SCORES = {"a": (0.4, 0.6), "b": (0.5, 0.8), "hard": (0.1, 0.1)}
