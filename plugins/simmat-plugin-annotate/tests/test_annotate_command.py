@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
-from simmat_plugin_annotate import simmat_commands
 from simmat_plugin_annotate.command import command
 
 from simmat.errors import ConfigError, DataError, SimMATError
@@ -32,11 +31,6 @@ def run(*arguments: str) -> Any:
 
 def files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
-
-
-def test_the_hook_gives_the_command() -> None:
-    """The entry point names the module."""
-    assert [one.name for one in simmat_commands()] == ["annotate"]
 
 
 def test_a_bundle_knows_its_sensor(root: Path, bundle: Path, started: list[Any]) -> None:

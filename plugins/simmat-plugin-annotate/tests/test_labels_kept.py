@@ -78,17 +78,6 @@ def test_a_mask_changed_elsewhere_before_the_first_edit_keeps_its_other_objects(
     assert len(values(mask)) == 5
 
 
-def test_a_journal_that_lacks_its_beginning_gives_way_to_the_mask(tmp_path: Path) -> None:
-    """Such journals were written once; the mask has all objects."""
-    mask = save(tmp_path / "mask.png", THREE)
-    labels = of_image(tmp_path, mask)
-    save(mask, [*THREE[:2], (20, 20, 26, 26)])
-    labels.refresh()
-    journal = tmp_path / "journal.jsonl"
-    journal.write_text(journal.read_text().splitlines(keepends=True)[-1])
-    assert len(of_image(tmp_path, mask).objects) == 3
-
-
 def test_a_step_whose_mask_could_not_be_written_is_kept_and_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,32 +390,6 @@ def test_a_history_that_does_not_fit_is_refused(tmp_path: Path, record: dict[str
         of_image(tmp_path)
 
 
-def test_a_class_of_a_mask_of_32_bits_is_listed(tmp_path: Path) -> None:
-    """Its number is above those of 31 bits."""
-    from simmat_plugin_annotate.state import FolderState
-
-    assert FolderState(format=1).with_seen(3 * 10**9, "").ids() == [3 * 10**9]
-
-
-def test_the_last_step_is_found_without_the_others(tmp_path: Path) -> None:
-    """However long its own line is."""
-    from simmat_plugin_annotate.journal import last_record
-    from simmat_plugin_annotate.masks import MaskDocument
-
-    labels = of_image(tmp_path, size=(400, 400))
-    labels.edit(0, add(0, 399, 4, 400, 1))
-    board = MaskDocument(box=(0, 0, 200, 399), runs=(1,) * 79800)
-    labels.edit(1, lambda draft: draft.add(board, None, "keep"))
-    journal = tmp_path / "journal.jsonl"
-    *lines, _ = journal.read_text().splitlines(keepends=True)
-    assert len(lines[-1]) > 2**16
-    for kind in ("written", "edit"):
-        found = last_record(journal)
-        assert found is not None
-        assert (found.kind, found.version, found.objects, found.classes) == (kind, 2, 2, (None, 1))
-        journal.write_text("".join(lines))
-
-
 def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit that comes meanwhile is answered, and the mask is written with it the next time."""
     from simmat_plugin_annotate import labels as module
@@ -494,43 +457,6 @@ def test_an_image_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     assert folder.planes(key).size_hw == (40, 80)
     with pytest.raises(DataError, match=r"was 80x80 .* is 80x40 now"):
         folder.labels(key)
-
-
-def test_sizes_are_read_without_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of classes may look at every image of a folder."""
-    from simmat_plugin_annotate import planes as module
-
-    root = gray_images(tmp_path / "set", count=1)
-    Image.open(root / "images/s0.png").save(root / "images/s0.tif")
-    (root / "images/s0.png").unlink()
-    folder = folder_of(root)
-    monkeypatch.setattr(module, "load_sample", lambda *given, **more: pytest.fail("pixels were read"))
-    assert folder.planes(next(iter(folder.images))).size_hw == (40, 56)
-
-
-def test_images_are_read_at_the_same_time(tmp_path: Path) -> None:
-    """A slow one does not stop the tiles of the others; of one image there is one reader."""
-    from simmat_plugin_annotate.planes import Memory
-
-    memory, entered, go_on = Memory(), threading.Event(), threading.Event()
-    image: Any = np.zeros(1)
-    kept = type("Kept", (), {"data": image})()
-
-    def slowly() -> Any:
-        entered.set()
-        assert go_on.wait(5)
-        return kept
-
-    threads = [threading.Thread(target=lambda: memory.get(("slow",), slowly))]
-    threads[0].start()
-    assert entered.wait(5)
-    assert memory.get(("fast",), lambda: kept) is kept
-    threads.append(threading.Thread(target=lambda: memory.get(("slow",), lambda: pytest.fail("read twice"))))
-    threads[1].start()
-    go_on.set()
-    for thread in threads:
-        thread.join(5)
-    assert memory.get(("slow",), lambda: pytest.fail("read twice")) is kept
 
 
 def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

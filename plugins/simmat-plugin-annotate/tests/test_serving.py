@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from annotate_server import TOKEN, Client, filled, gray_images, served, square
 from runs import registry
 from simmat_plugin_annotate.planes import Memory, Planes, halve, quantize
@@ -284,32 +283,6 @@ def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) 
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
 
 
-def test_a_short_click_takes_one_thread_and_a_long_one_all(
-    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Beside a training, threads wait for each other in every short loop; what takes long gains from them."""
-    real = LargeImage.predict_all
-    seen: list[int] = []
-
-    def predict_all(self: LargeImage, prompt: Prompt) -> Any:
-        seen.append(torch.get_num_threads())
-        return real(self, prompt)
-
-    monkeypatch.setattr(LargeImage, "predict_all", predict_all)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        service = service_of(root, bundle)
-        for most in (10.0, -1.0, -1.0):
-            monkeypatch.setattr("simmat_plugin_annotate.models._SHORT_S", most)
-            service.predict("s0", [(12.0, 12.0, 1)], None)
-            assert torch.get_num_threads() == 3
-        assert service.slow_thread.submit(torch.get_num_threads).result() == 3
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 1, 3]
-
-
 def test_suggestions_end_when_no_page_waits(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a page that has gone on, and of a server that ends; the one after it gets its own."""
     from simmat_plugin_annotate.models import CancelledError
@@ -330,7 +303,6 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
     from simmat_plugin_annotate import models
 
     from simmat.errors import ConfigError
-    from simmat.predictor.large import LargeImage
 
     monkeypatch.setattr(Predictor, "tile_of", lambda self, size: 20)
     monkeypatch.setattr(models, "MOST_SUGGESTED", 4)
@@ -341,44 +313,6 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
         service.suggestions("s0", [], None, lambda: True)
     service.suggestions("s0", [], (1, 2, 15, 16), lambda: True)
     assert asked == [(2, 1, 16, 15)]
-
-
-def test_an_answer_has_the_classes_of_the_model_that_gave_it(
-    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not of one that is taken meanwhile, whose numbers may mean others."""
-    from types import SimpleNamespace
-
-    service = service_of(root, bundle, {5: "cell"})
-    old: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "cell"}))
-    new: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "dust"}))
-    service.take(new)
-    assert [service._answer(model, None, 0.5, 1, 0.5)["class"] for model in (old, new)] == [5, None]
-
-
-def test_a_large_body_is_read_beside_the_event_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tabs do not wait for it, nor for the text of a large answer; a wrong one ends with its first fault."""
-    from simmat_plugin_annotate import server
-
-    threads: list[str] = []
-    for name in ("parse", "Json"):
-        real = getattr(server, name)
-
-        def watched(*given: Any, real: Any = real, **more: Any) -> Any:
-            threads.append(threading.current_thread().name)
-            return real(*given, **more)
-
-        monkeypatch.setattr(server, name, watched)
-    key = client.keys()["s3"]
-    threads.clear()
-    wrong = {"version": 0, "edits": [{"op": "add", "mask": {"box": [0, 0, 4, 4], "runs": ["x"] * 2000}}]}
-    status, answer = client.post(f"/api/images/{key}/edits", wrong)
-    assert (status, answer["error"]["problems"]) == (422, [])
-    assert threads[0].startswith("asyncio")
-    threads.clear()
-    client.get(f"/api/images/{key}")
-    assert threads == [threads[0]]
-    assert threads[0].startswith("asyncio")
 
 
 def test_of_many_suggestions_those_that_others_cover_are_left_out(client: Client) -> None:

@@ -84,19 +84,6 @@ def test_a_second_training_may_continue_from_the_model_in_use() -> None:
     assert "--init" not in TrainBody(image_size=64).arguments(Path("runs/annotate-001"))
 
 
-def test_a_training_gives_way_to_clicks() -> None:
-    """One labels while it runs, often on the same few cores."""
-    code = "import os, runpy; runpy.run_module = lambda *a, **k: print(os.nice(0), flush=True)\n"
-    code += "from simmat_plugin_annotate.child import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    assert int(process.stdout.readline()) > os.nice(0)
-    process.kill()
-    process.communicate()
-
-
 def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module that ends with it runs them, and their output is the command's."""
     found: list[Any] = []

@@ -45,9 +45,6 @@ class Annotator:
     """State shared by the routes.
 
     Attributes:
-        folder: the folder being labelled.
-        service: answers of the model.
-        training: the training in the background.
         session: random id, new at each start.
         predictions: objects from elsewhere, to correct.
     """
@@ -64,10 +61,7 @@ class Annotator:
         """Open a folder, locked by `claimed`, and load a model for it.
 
         Args:
-            root: the folder.
-            adapter: the sensor.
             overrides: fields of the card from the command line.
-            model: loads the first model.
             train: returns the arguments of `simmat train`.
             predictions: COCO file, or folder of `simmat predict`; None takes what the page imported last.
 

@@ -24,9 +24,7 @@ class Draft:
 
     Attributes:
         objects: id -> object.
-        next: id of the next new object.
         size_hw: (height, width) of the image in pixels.
-        added: ids of new objects.
         hidden: mask value without ground truth, which no object gets as id.
     """
 

@@ -37,11 +37,9 @@ class LabelFolder:
     """A folder of images and their labels.
 
     Attributes:
-        root: the folder.
         adapter: the sensor, with the options of the card.
         images: key of an image in addresses -> its files, sorted by name.
         home: folder of journals, tiles and embeddings.
-        state: classes and other stored settings.
         problems: key of an image that cannot be labelled -> why.
     """
 
@@ -49,8 +47,6 @@ class LabelFolder:
         """Open a folder that is locked by `claimed`.
 
         Args:
-            root: the folder.
-            adapter: the sensor.
             overrides: fields of the card from the command line.
 
         Raises:
@@ -208,9 +204,6 @@ class LabelFolder:
         """Replace the list of classes; with the first class, the masks are rewritten to contain classes.
 
         Images are handled one after the other, and can be edited meanwhile.
-
-        Args:
-            given: the classes in their order.
 
         Raises:
             DataError: names or ids are not unique, an id is unknown, or a removed class has objects.

@@ -50,9 +50,7 @@ class Record(Document):
         kind: "base" is the first content of the mask; "outside" a change by another program; "written" the writing of
             the mask for an earlier step, or by another rule; the others are steps of the user.
         version: version of the labels after the step; "base" and "written" keep the version.
-        changes: changed objects.
         done: True if the image is marked as finished after the step.
-        objects: number of objects after the step.
         classes: classes of the objects after the step; None in records without them.
         rule: meaning of the mask values after the step.
         was: sha256 of the mask file before the step; None if there was none.

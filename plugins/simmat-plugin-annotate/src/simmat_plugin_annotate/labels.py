@@ -46,7 +46,6 @@ class Edited:
 
     Attributes:
         changed: id -> changed or new object.
-        removed: ids of removed objects.
         added: ids of new objects, in the order of the edits.
     """
 
@@ -62,7 +61,6 @@ class ImageLabels:
         size_hw: (height, width) of the image in pixels.
         mask: the mask file; None until it is first written.
         objects: id -> object.
-        version: number of steps so far.
         done: True if the user marked the image as finished.
         unwritten: True if the mask file is older than the journal.
         changed_s: time of the last change, by `time.monotonic`.
@@ -82,8 +80,6 @@ class ImageLabels:
 
         Args:
             size_hw: (height, width) of the image in pixels.
-            rule: returns the rule of the folder.
-            journal: file of the history.
             mask: the present mask file, or None.
             place: path of a new mask file, without ending.
             placed: called with the path of the mask file when it changes, and with None before the file is removed.
@@ -156,8 +152,7 @@ class ImageLabels:
                 self.try_flush()
                 return
             self._mask_stat = stat
-            lost = last is not None and last.objects != len(self.objects)  # a journal without its "base" record
-            if digest == self._sha256 and not lost and (last is not None or digest is None):
+            if digest == self._sha256 and (last is not None or digest is None):
                 return
             self._read_mask(digest, first=rewrite and last is None)
 

@@ -28,7 +28,6 @@ class Rule:
     """The meaning of mask values, for the whole folder.
 
     Attributes:
-        card: the data card.
         default: class of objects that were labelled before there were classes; None if there are no classes.
     """
 
@@ -46,7 +45,6 @@ class Rule:
 
         Args:
             objects: id -> object.
-            ignored: pixels without ground truth.
 
         Raises:
             DataError: a label image cannot contain these objects, or the pixels without ground truth.
@@ -107,9 +105,7 @@ def read_objects(
     """Return the objects of a mask file, including those too small by the card, and its pixels without ground truth.
 
     Args:
-        path: the mask file.
         size_hw: (height, width) of the image in pixels.
-        card: gives the meaning of mask values.
         known: id -> object; equal objects of the mask get these ids.
 
     Raises:

@@ -44,7 +44,6 @@ def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
     """Return a mask as a region in its tightest box.
 
     Args:
-        mask: the mask.
         size_hw: (height, width) of the image in pixels.
 
     Raises:

@@ -34,12 +34,6 @@ MOST_SUGGESTED = 64
 """Most windows for one request of suggestions."""
 _MOST_WINDOWS = 16
 """Most windows of an image that is ranked by uncertainty."""
-_SHORT_S = 0.25
-"""CPU time of a click up to which one thread answers it.
-
-More threads save a few hundredths of a second on free cores; on busy ones, as while a training runs, each of hundreds
-of short loops waits for the thread that has no core.
-"""
 _NICE = 15
 """Priority of the thread that ranks: below a training, which is below clicks."""
 _RANK_GRID = 5
@@ -57,9 +51,7 @@ class Model:
 
     Attributes:
         predictor: predictor of a bundle or of an untuned model.
-        name: name of the run or the foundation model.
         path: path of the bundle; None for an untuned model.
-        digest: digest of the weights.
         scores: validation scores, if the bundle has them.
     """
 
@@ -114,7 +106,6 @@ class ModelService:
     images that nobody has asked for, at a low priority.
 
     Attributes:
-        model: the present model.
         thread: runs `encode`, `predict` and `take`.
         slow_thread: runs `encode_ahead`, `suggestions` and `uncertainty`.
         rank_thread: runs `uncertainty` of images that may be shown later.
@@ -128,10 +119,8 @@ class ModelService:
         """Start the threads.
 
         Args:
-            model: the first model.
             planes: key of an image -> its planes.
             class_names: returns id -> name of the folder's classes.
-            cache: folder for embeddings.
         """
         import torch
 
@@ -147,11 +136,10 @@ class ModelService:
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
         self._ranks: dict[tuple[str, str], float | None] = {}  # by digest of the model and key of the image
-        self._is_short = True
 
     def take(self, model: Model) -> None:
         """Replace the model."""
-        self.model, self._is_short = model, True
+        self.model = model
         self._images.clear()
         self._found.clear()
 
@@ -188,7 +176,6 @@ class ModelService:
         """Predict all masks for a prompt.
 
         Args:
-            key: key of the image.
             points: (x, y, label) with label 1 on the object and 0 beside it.
             box: (x0, y0, x1, y1), outer edges in pixels, or None.
 
@@ -201,12 +188,7 @@ class ModelService:
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
         start = time.perf_counter()
         image.encode()  # with all threads
-        if self._is_short:
-            began = time.thread_time()
-            with _one_thread():
-                found = image.predict_all(prompt)
-            self._is_short = time.thread_time() - began <= _SHORT_S
-        else:
+        with _one_thread():  # of several, each waits in short loops for one that has no core while a training runs
             found = image.predict_all(prompt)
         seconds = time.perf_counter() - start
         self._ready.add((model.digest, planes.digest))
@@ -227,7 +209,6 @@ class ModelService:
         """Return the objects that the model finds and that are not labelled yet, best first.
 
         Args:
-            key: key of the image.
             labelled: labelled objects; found objects that mostly overlap one of them are left out.
             box: (x0, y0, x1, y1) of the part to search; None for the whole image.
             is_wanted: called after each window; returns False to cancel.
@@ -363,7 +344,6 @@ def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], 
     """Return the uncertainty of a model about an image, 0..1; see `DENSE_HOW` and `GRID_HOW`.
 
     Args:
-        image: image opened by the predictor.
         dense: True if the predictor has a dense head.
         progress: called after each window of a predictor without one; what it raises ends the work.
 

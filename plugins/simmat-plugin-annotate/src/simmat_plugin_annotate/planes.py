@@ -76,10 +76,7 @@ class Planes:
     """The planes of one image.
 
     Attributes:
-        adapter: the sensor.
         files: source name -> file.
-        memory: cache shared by all images.
-        home: folder for stored tiles of large images.
         digest: identifies the values: files with times and sizes, and options of the sensor.
 
     Raises:
@@ -175,8 +172,6 @@ class Planes:
 
         Args:
             level: 0 for full resolution; each further level halves both sides.
-            column: column in the grid of tiles.
-            row: row in the grid of tiles.
             channels: indices of C channels.
 
         Raises:

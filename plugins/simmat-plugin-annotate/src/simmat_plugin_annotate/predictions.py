@@ -59,7 +59,6 @@ class Predictions:
     """Predicted objects by image.
 
     Attributes:
-        class_names: names of the classes that occur.
         unknown: names of images that the folder does not have.
     """
 
@@ -74,7 +73,6 @@ class Predictions:
         """Read a COCO document.
 
         Args:
-            document: values of the json.
             origin: where it is from, for messages.
             samples: key of an image -> its files.
 
@@ -135,9 +133,7 @@ class Predictions:
         """Return the objects of an image that are not labelled yet, best first, as suggestions for the page.
 
         Args:
-            key: key of the image.
             size_hw: (height, width) of the image in pixels.
-            labelled: labelled objects.
             class_ids: name of a class -> its id in the folder.
 
         Raises:

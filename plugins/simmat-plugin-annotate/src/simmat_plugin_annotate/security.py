@@ -45,9 +45,6 @@ class Guard:
         """Guard an app.
 
         Args:
-            app: the app.
-            token: the token that every request needs.
-            port: the port of the server.
             hosts: names and addresses that Host may contain; without a port they have `port`.
         """
         self._app, self._token = app, token

@@ -32,7 +32,6 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
     """Open the socket of the server.
 
     Args:
-        host: name or address to bind.
         port: None means `FIRST_PORT`, or any free port.
         allowed: names by which browsers reach the server.
 
@@ -81,9 +80,7 @@ def configuration(
     """Return the configuration of the server.
 
     Args:
-        annotator: the annotator to serve.
         listener: the socket from `listen`.
-        token: the token that requests need.
         hosts: names and addresses that Host may contain.
     """
     app = Guard(make_app(annotator), token=token, port=int(listener.getsockname()[1]), hosts=hosts)
@@ -117,11 +114,7 @@ def serve(
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        annotator: the annotator to serve.
         listener: the socket from `listen`.
-        host: the address it was bound to.
-        browser: open the page in a browser.
-        say: called with the address to print.
         allowed: other names by which browsers reach the server, with a port if it differs.
         token: the token that requests need; None makes a random one.
     """

@@ -87,7 +87,6 @@ class FolderState(Document):
         """Return a copy with another list of classes.
 
         Args:
-            given: the classes in their order.
             hidden: mask value without ground truth, which no class gets as id.
 
         Raises:

@@ -47,9 +47,7 @@ class Training:
     """The training of a folder, one at a time.
 
     Attributes:
-        root: the folder.
         arguments: returns the arguments of `simmat train` except folder, steps and out.
-        changed: called when the state changes.
         adopt: makes a bundle the present model.
     """
 
@@ -104,7 +102,6 @@ class Training:
 
         Args:
             steps: training steps; None for the default.
-            images: number of labelled images.
             model: the present model, with which the new bundle is compared.
             more: further arguments of `simmat train`; they replace those of `arguments`.
 

@@ -110,7 +110,6 @@ def read_cell_file(
     """Read and check a json file of a bench.
 
     Args:
-        path: the file.
         kind: model of its content.
         what: what the file is, for messages.
         remedy: what to do if it is damaged; by default to remove the cell.
@@ -144,11 +143,7 @@ _NOT_THE_RESULT = set((FREE | FILES) - {"foundation"})
 
 @dataclass(frozen=True)
 class CellFolder:
-    """Paths of a cell.
-
-    Attributes:
-        root: its folder.
-    """
+    """Paths of a cell."""
 
     root: Path
 
@@ -198,13 +193,8 @@ class Cell:
     """One run of a bench.
 
     Attributes:
-        dataset: name of the data set.
-        arm: name of the arm.
-        foundation: name of the foundation model.
         kind: "train", or "zero-shot" for the untrained model, which is only scored.
-        seed: seed of the run.
         lr: learning rate; None is the tuner's own.
-        config: settings of the run.
         root: the cell's folder.
         simulate: how the data set is simulated; None if it is not.
         weights: sha256 of the foundation model's weight file; None for random weights.

@@ -32,7 +32,6 @@ class Devices:
     """The devices that cells run on.
 
     Attributes:
-        jobs: number of cells at once.
         gpus: CUDA devices, named as in CUDA_VISIBLE_DEVICES, of which each cell gets one; empty on a CPU and with dask.
         threads: CPU threads of each cell; None if the environment sets OMP_NUM_THREADS.
     """
@@ -119,7 +118,6 @@ def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool
         root: the cell's folder.
         stop: the stop file of the bench; `STOP` or `KILL` in it stops the cell.
         environment: additional environment variables of the new process.
-        test: score the test split after training.
         everything: find every object of the test split without prompts, too, also by a model without a dense head.
 
     Returns:

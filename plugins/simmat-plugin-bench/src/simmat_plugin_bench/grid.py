@@ -41,11 +41,9 @@ class Arm:
 
     Attributes:
         name: unique among the arms of its foundation model.
-        foundation: name of the foundation model.
         options: settings of `simmat train`.
         seeds: one run each.
         rates: learning rates, of which validation chooses one; (None,) is the tuner's own.
-        on: names of its data sets.
         kind: "train", or "zero-shot" for the untrained model, which is only scored.
         steps_factor: factor on the steps of the other arms.
         peer: only a comparison, for which no reference arms are added.
@@ -117,7 +115,6 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         settings: the settings from the TOML.
         path: the TOML.
         out: the bench's folder.
-        registry: the installed plugins.
         quick: expand only the part that `[quick]` selects.
 
     Raises:

@@ -53,8 +53,6 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, Path], sou
     """Write the page.
 
     Args:
-        out: the HTML file.
-        results: the results of the bench.
         plots: from `draw_plots`.
         source: text of the bench's TOML.
 

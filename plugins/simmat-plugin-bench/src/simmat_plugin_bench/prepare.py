@@ -79,9 +79,7 @@ def ready_to_run(
     """Simulate data sets, and remove or refuse cells that were run with other settings or data.
 
     Args:
-        bench: the bench.
         cells: the cells to run; all others stay as they are.
-        registry: the installed plugins.
         rerun_changed: remove cells that were run with other settings or data, so that they run again.
         say: called with a sentence for everything that is made or removed.
 

@@ -18,11 +18,7 @@ _NO_FIGURE = "no such figure"
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over seeds.
-
-    Attributes:
-        values: one per seed.
-    """
+    """A metric over seeds."""
 
     values: tuple[float, ...]
 
@@ -46,22 +42,16 @@ class Row:
     """One arm on one data set.
 
     Attributes:
-        data: the data set.
-        arm: the arm.
         scores: seed -> score, of the seeds that are done.
-        wanted: number of seeds.
         lr: the chosen learning rate; None while none is chosen, or for the tuner's own.
         gain: mean score minus that of the zero-shot model; None if one of them is missing.
         trainable: number of trainable parameters; None before the first result, as `total`, `steps` and `samples`.
-        total: number of all parameters.
         times: seed -> seconds of the run.
         peaks: seed -> peak memory of the run in bytes; that of the device on a GPU.
-        steps: steps of a run.
         samples: training images of a run.
         curves: seed -> (step, validation mIoU) of each validation.
         ious: seed -> test sample -> IoU of each object; without seeds whose result has no IoUs.
         vals: seed -> validation score of the best bundle, see `val_figure`.
-        on: the devices of the runs.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
             "changed", "begun", "not begun"; "no such figure" if the results lack the requested score.
         failures: the last log lines of failed cells.
@@ -122,11 +112,8 @@ class Average:
     """One arm over the averaged data sets.
 
     Attributes:
-        arm: the arm.
         score: the mean over data sets, for each seed; None if a data set is not done.
         gain: mean over data sets; None if one is missing.
-        done: number of finished data sets.
-        wanted: number of averaged data sets.
     """
 
     arm: Arm
@@ -141,9 +128,7 @@ class Results:
     """The results of a bench.
 
     Attributes:
-        bench: the bench.
         rows: every arm on each of its data sets, with or without a result: by data set, then in the order of arms.
-        averages: one per arm.
     """
 
     bench: Bench

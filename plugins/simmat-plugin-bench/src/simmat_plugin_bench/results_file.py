@@ -75,10 +75,6 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
     """Write the results of a file into the cells that have not started.
 
-    Args:
-        path: the file.
-        cells: cells of the bench.
-
     Returns:
         The number of cells filled, and of those skipped because their settings differ.
 

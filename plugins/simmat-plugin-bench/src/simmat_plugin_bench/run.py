@@ -44,9 +44,6 @@ class Runner:
     """Runs the jobs of a bench.
 
     Args:
-        bench: the bench.
-        workers: the executor.
-        ended: called when a job ends.
         only: run only cells whose name matches this shell pattern.
 
     Attributes:

@@ -14,12 +14,7 @@ from simmat_plugin_bench.settings import DEFAULT, EVERYTHING, SEMANTIC, DataSet,
 
 @dataclass(frozen=True)
 class Job:
-    """One process to run.
-
-    Attributes:
-        cell: the cell.
-        test: score the test split after training.
-    """
+    """One process to run."""
 
     cell: Cell
     test: bool
@@ -30,7 +25,6 @@ class ArmState:
     """The progress of an arm on one data set.
 
     Attributes:
-        jobs: jobs that can run now.
         chosen: the cells of the chosen learning rate, one per seed; empty until validation has chosen.
         waiting: number of runs that depend on that choice.
         lost: every learning rate diverged, so nothing is left to run.

@@ -144,9 +144,7 @@ class Simulated(Document):
     """A data set of synthetic scenes, simulated before the first run.
 
     Attributes:
-        count: number of samples.
         seed: seed of the scenes; two sensors with the same seed see the same scenes.
-        size: width and height in pixels.
     """
 
     count: int = Field(ge=3)
@@ -158,10 +156,7 @@ class DataSet(Section):
     """A data set.
 
     Attributes:
-        name: name in tables and folder names.
-        modality: its sensor.
         data: its folder, relative to the TOML. Either this or `simulate` is given.
-        simulate: how to simulate it.
         averaged: whether it counts in the mean over data sets.
         options: settings of `simmat train` for this data set, such as `regions`.
     """
@@ -187,10 +182,6 @@ class Grid(Section):
     """Lists of which every combination is an arm.
 
     Attributes:
-        foundation: names of foundation models.
-        mat: names of transfer layers.
-        tune: names of tuners.
-        train_images: numbers of training images.
         train_share: shares of the training images; 1.0 is all.
         seeds: one run each; by default those of the bench.
         lr: learning rates, of which validation chooses one; by default those of the bench.
@@ -222,7 +213,6 @@ class ArmSettings(Section):
     """A single arm.
 
     Attributes:
-        name: name in tables and folder names.
         foundation: name of its foundation model; by default that of the bench.
         steps_factor: factor on the steps or epochs of the other arms.
         peer: only a comparison: no zero-shot and no from-scratch arm is added for its foundation model.
@@ -270,19 +260,12 @@ class BenchSettings(Document):
     """The settings of a bench.
 
     Attributes:
-        title: title of table and page.
         score: the metric of the table, a key of the scores of `simmat eval`, such as "everything.ap50".
         foundation: the default foundation model of arms.
         reference: name of the arm with which the others are compared; None compares none.
-        seeds: one run each.
         lr: learning rates, of which validation chooses one; None takes the tuner's own rate.
         scratch_lr: learning rates of the added from-scratch arms, which need higher ones than tuning.
         checkpoints: foundation model -> weight file, relative to the TOML.
-        keep_bundles: keep the bundles of tested runs.
-        train: settings of all arms.
-        data: the data sets.
-        grid: arms by combination.
-        arm: single arms.
         quick: the part that `--quick` runs; None if the TOML has no `[quick]`.
     """
 

@@ -22,7 +22,6 @@ class Difference:
     """The difference of an arm from the reference arm on one data set.
 
     Attributes:
-        mean: difference of the mean scores.
         interval: 95 % interval of a bootstrap over test images, the same for both arms; None if the score is not
             `miou_object`, a result lacks the IoUs of its objects, or there is only one image.
         state: why seeds are missing, as "1 of 3 seeds"; "" if none is.
@@ -43,7 +42,6 @@ class Differences:
     """The differences of an arm from the reference arm.
 
     Attributes:
-        arm: the arm.
         on: name of the data set -> difference.
         mean: mean over the averaged data sets; None if one is missing or lacks seeds.
     """
@@ -141,8 +139,6 @@ def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tu
     """Return the cells of one data set's table, under `HEAD`.
 
     Args:
-        results: the results of the bench.
-        data: one of its data sets.
         waiting: include arms that have not started.
     """
     lines: list[tuple[str, ...]] = [

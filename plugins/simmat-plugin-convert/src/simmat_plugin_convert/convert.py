@@ -26,8 +26,6 @@ class Conversion:
 
     Attributes:
         kind: the format that was read.
-        images: number of images.
-        objects: number of objects.
         notes: losses, left-out images and what was read otherwise than it is stated, one line each.
     """
 
@@ -54,17 +52,13 @@ def convert(
     """Write the labels of a data set in another format, completely or not at all.
 
     Args:
-        data: folder of the data set.
-        out: a new or empty folder.
         adapter: the sensor of the images.
         to: "masks", "coco", "labelme", "yolo" or "cvat".
         kind: the format to read; None finds it from the files.
-        card: options of the data card.
         images: copy image files, link them, or write labels only.
         regions: meaning of a value in new masks; None takes a rule that keeps objects and classes.
         polygons: write outlines if a format has both outlines and masks.
         lossy: convert even if the new format cannot store everything.
-        progress: called for each image.
 
     Raises:
         DataError: the labels cannot be read; the message lists all problems.
