@@ -139,7 +139,8 @@ def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: 
 def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
     """A report on a laptop, without the weights, is of the results that were copied there."""
     (tmp_path / "sam.pth").write_bytes(b"weights")
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("tiny", "sam_vit_b") + SET + '[[arm]]\nname = "x"\n'
+    model = TINY.replace("tiny", "sam_vit_b")
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + model + SET + '[[arm]]\nname = "x"\n'
     for cell in bench_of(tmp_path, toml).cells:
         fill(cell, val=0.5, test=0.5)
     (tmp_path / "sam.pth").unlink()
