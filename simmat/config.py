@@ -361,15 +361,15 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _as_sentence(problem: Problem, origin: Origin) -> str:
     """Return a problem as a sentence, with the option of the command line or with the file that sets it."""
     if not problem.keys:
-        return f"settings {problem.said}"
+        return f"settings {problem.demand}"
     key = str(problem.keys[0])
     in_file = f" in {origin.path}" if origin.path is not None and key not in origin.given else ""
-    if problem.kind == "unknown":
+    if problem.known is not None:
         return f"no setting {key!r}{in_file}{problem.hint}"
-    if problem.kind == "missing":
+    if problem.demand == "is missing" and len(problem.keys) == 1:
         return f"{key} is missing; give {option_name(key)}" + (f" or set it in {origin.path}" if origin.path else "")
     below = "".join(f".{part}" for part in problem.keys[1:])
-    return f"{key + in_file if in_file else option_name(key)}{below} {problem.said}"
+    return f"{key + in_file if in_file else option_name(key)}{below} {problem.demand}"
 
 
 def option_name(key: str) -> str:

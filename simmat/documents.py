@@ -6,12 +6,13 @@ key, what is allowed and what it got, and for an unknown key the nearest known o
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
@@ -22,43 +23,25 @@ Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_IS_MISSING = "is missing"
 _MISSING = ("missing", "missing_argument")
-_TABLES = ("dataclass_exact_type", "dataclass_type", "dict_type", "mapping_type", "model_attributes_type", "model_type")
-_SENTENCES = {
-    **dict.fromkeys(_MISSING, "is missing"),
-    **dict.fromkeys(_TABLES, "must be a table"),
-    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
-    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
-    **dict.fromkeys(("int_from_float", "int_parsing", "int_type"), "must be a whole number"),
-    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
-    **dict.fromkeys(("string_sub_type", "string_type"), "must be a string"),
-    "finite_number": "must be a finite number",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be greater than or equal to {ge}",
-    "int_parsing_size": "must be a whole number of at most 64 bits",
-    "invalid-json-value": "must be made of numbers, strings, true, false, lists and tables",
-    "json_invalid": "must be valid json",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be less than or equal to {le}",
-    "literal_error": "must be {expected}",
-    "multiple_of": "must be a multiple of {multiple_of}",
-    "none_required": "must be left out",
-    "path_type": "must be a path in quotes",
-    "string_pattern_mismatch": "must match the pattern {pattern}",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_unicode": "must be a string that can be written as UTF-8",
-    "too_short": "must have at least {min_length} entries",
-    "too_long": "must have at most {max_length} entries",
-    "union_tag_invalid": "must be one of {expected_tags}",
-    "union_tag_not_found": "must have a key {discriminator}",
-}
-_OTHERWISE = "is not valid here"
-_MOST_CHARACTERS = 200
-"""Longest value shown in a message."""
+_TAGS = ("union_tag_invalid", "union_tag_not_found")
+_WORDING = (
+    (r"^\w+ should", "must"),
+    (r"^([Ii]nput (is|was) not|Unable to parse input string as) a", "must be a"),
+    (r"(,| after validation,) (got|not|unable|exceeded) .*", ""),
+    (r"a(n instance of| dictionary| valid dictionary| valid mapping).*", "a table"),
+    (r"a valid integer", "a whole number"),
+    (r"a valid (tuple|list)", "a list"),
+    (r"a valid boolean", "true or false"),
+    (r"a valid ", "a "),
+)
+"""Words of pydantic, and those that users read."""
+_MAX_SHOWN = 200
+"""Most characters of a value in a message."""
 _FEW_KEYS = 20
 """At most this many known keys are listed together with a suggestion."""
-_MOST_TOML_BYTES = 2**24
+_MAX_TOML_BYTES = 2**24
 
 
 class Document(BaseModel):
@@ -82,32 +65,23 @@ class Problem:
 
     Attributes:
         keys: path to it: keys of tables, and indices of list entries from 0.
-        kind: a value that is not allowed, an unknown key, or a missing key.
-        demand: what is allowed: "must be greater than 0".
-        got: the invalid value as shown in a message; "" if `demand` names it already.
-        known: for an unknown key, the keys allowed in its place.
         place: the list entries on the path, each by its number from 1 and its name: "channel 2 ('nir')".
         key: the path below the last list entry, joined with dots; "" if the entry itself is wrong.
+        demand: what is allowed, such as "must be greater than 0", and what it got; or "is missing".
+        known: for an unknown key, the keys allowed in its place; else None.
     """
 
     keys: Keys
-    kind: Literal["wrong", "unknown", "missing"]
+    place: str
+    key: str
     demand: str
-    got: str = ""
-    known: tuple[str, ...] = ()
-    place: str = ""
-    key: str = ""
-
-    @property
-    def said(self) -> str:
-        """What is allowed, and what it got."""
-        return f"{self.demand}, got {self.got}" if self.got else self.demand
+    known: tuple[str, ...] | None = None
 
     @property
     def guess(self) -> str | None:
         """The known key nearest to an unknown one."""
         key = str(self.keys[-1]) if self.keys else ""
-        return nearest(key.replace("-", "_"), self.known) or nearest(key, self.known)
+        return nearest(key.replace("-", "_"), self.known or ()) or nearest(key, self.known or ())
 
     @property
     def hint(self) -> str:
@@ -118,7 +92,7 @@ class Problem:
         return (f"; did you mean {self.guess!r}?" if self.guess else ".") + every
 
     def __str__(self) -> str:
-        words = f"no key {self.key!r}{self.hint}" if self.kind == "unknown" else f"{self.key} {self.said}".lstrip()
+        words = f"{self.key} {self.demand}".lstrip() if self.known is None else f"no key {self.key!r}{self.hint}"
         return f"{self.place}{': ' if self.place and self.key else ' ' if self.place else ''}{words}"
 
 
@@ -159,23 +133,25 @@ def listed(where: str, problems: Sequence[object]) -> str:
 
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
     """Return the problems that pydantic found in a document, one per place."""
-    found: dict[tuple[Keys, str], Problem] = {}
+    found: dict[Keys, Problem] = {}
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:  # pydantic reports this if all entries are wrong
             continue
         problem = _problem(detail, model, values)
-        at = (problem.keys, problem.kind)
-        if at in found and problem.kind == "wrong":  # each member of a union reports its own error
-            others = found[at].demand.split(" or ")
-            more = problem.demand.removeprefix("must be ")
-            problem = found[at] if more in others[-1] else replace(problem, demand=f"{found[at].demand} or {more}")
-        found[at] = problem
-    misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.kind == "unknown"}
+        if (other := found.get(problem.keys)) and other.known is None:  # each member of a union reports its own error
+            demand, _, got = other.demand.partition(", got ")
+            more = problem.demand.removeprefix("must be ").partition(", got ")[0]
+            if more not in demand.split(" or ")[-1]:
+                problem = replace(problem, demand=f"{demand} or {more}" + f", got {got}" * bool(got))
+            else:
+                problem = other
+        found[problem.keys] = problem
+    misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.known is not None}
     inner = {p.keys[:length] for p in found.values() for length in range(len(p.keys))}
     return [
         p
         for p in found.values()
-        if not (p.kind == "missing" and p.keys in misspelt)
+        if not (p.demand == _IS_MISSING and p.keys in misspelt)
         # Where a value or a table is allowed and an error lies inside the table, report only that error.
         and not (p.keys in inner and p.demand.startswith("must be"))
     ]
@@ -206,17 +182,19 @@ def of_dataclass(kind: type[Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def sentence(detail: Mapping[str, Any]) -> str:
+def _demand(detail: Mapping[str, Any]) -> str:
     """Return what a pydantic error asks for: "must be greater than 0"."""
-    kind, context = detail["type"], dict(detail.get("ctx") or {})
-    if kind in ("value_error", "assertion_error"):
-        return str(context.get("error", _OTHERWISE))
-    if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
-        return "must not be empty"
-    for tagged in {"expected_tags", "discriminator"} & context.keys():
-        context[tagged] = str(context[tagged]).replace("'", "")
-    limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
-    return _SENTENCES.get(kind, _OTHERWISE).format(**limits)
+    context = detail.get("ctx", {})
+    if detail["type"] in ("value_error", "assertion_error"):
+        return str(context["error"])
+    if detail["type"] in _TAGS:
+        return (
+            f"must be one of {context['expected_tags']}".replace("'", "") if "expected_tags" in context else _IS_MISSING
+        )
+    words = str(detail["msg"])
+    for pattern, word in _WORDING:
+        words = re.sub(pattern, word, words)
+    return words if words.startswith("must") else f"is not valid: {words}"
 
 
 def allowed_values(model: type[BaseModel], key: str) -> str:
@@ -226,13 +204,13 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
     except InvalidDocument as invalid:
         for problem in invalid.problems:
             if isinstance(problem, Problem) and problem.keys == (key,):
-                return problem.demand.removeprefix("must be ")
+                return problem.demand.removeprefix("must be ").rpartition(", got ")[0]
     return "any value"
 
 
 def shown(value: object) -> str:
     """Return a value as shown in a message; a long one is cut."""
-    return shortened(repr(list(value) if isinstance(value, tuple) else value), _MOST_CHARACTERS)
+    return shortened(repr(list(value) if isinstance(value, tuple) else value), _MAX_SHOWN)
 
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
@@ -240,7 +218,7 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
     with suppress(OSError):  # `read_bytes` reports what the system refuses
         if not path.exists():
             raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else ""))
-    content = read_bytes(path, kind, limit=_MOST_TOML_BYTES, error=ConfigError)
+    content = read_bytes(path, kind, limit=_MAX_TOML_BYTES, error=ConfigError)
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -250,53 +228,48 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
 
 
 def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) -> Problem:
-    kind, got, demand = detail["type"], detail["input"], sentence(detail)
-    keys = _real_keys(detail, values)
+    kind, got, loc = detail["type"], detail["input"], tuple(detail["loc"])
+    demand, known = _demand(detail), None
     if kind in _UNKNOWN:
-        known = _keys_at(model, detail["loc"][:-1])
-        return _placed(Problem(keys, "unknown", demand, known=tuple(known)), values)
-    if kind in _MISSING and isinstance(keys[-1], str):
-        return _placed(Problem(keys, "missing", demand), values)
-    if kind in _MISSING:  # in a list with a fixed number of entries
-        keys, demand = keys[:-1], "must have more entries"
-    elif detail["loc"][-1:] == ("[key]",):
-        keys, demand = keys[:-1], f"has a key that {demand}"
-    elif kind in ("union_tag_invalid", "union_tag_not_found"):
+        known = tuple(_keys_at(model, loc[:-1]))
+    elif kind in _MISSING and isinstance(loc[-1], str):
+        demand = _IS_MISSING
+    elif kind in _MISSING:  # in a list with a fixed number of entries
+        loc, demand = loc[:-1], "must have more entries"
+    elif loc[-1:] == ("[key]",):
+        loc, demand = loc[:-2], f"has a key that {demand}"
+    elif kind in _TAGS:
         name = str(detail["ctx"]["discriminator"]).strip("'")
-        keys, got = (*keys, name), got.get(name) if isinstance(got, Mapping) else got
+        loc, got = (*loc, name), got.get(name) if isinstance(got, Mapping) else got
     # A validator of a whole table names the values in its own message.
     complete = kind == "value_error" and isinstance(got, Mapping) and not demand.startswith("must")
-    return _placed(Problem(keys, "wrong", demand, "" if complete else shown(got)), values)
+    if known is None and demand != _IS_MISSING and not complete:
+        demand = f"{demand}, got {shown(got)}"
+    return Problem(*_place(loc, values, absent=kind in _UNKNOWN + _MISSING + _TAGS), demand, known)
 
 
-def _real_keys(detail: Mapping[str, Any], values: object) -> Keys:
-    """Return the path of a problem in the document, without the union tags that pydantic inserts."""
-    loc, here = detail["loc"], values
-    kept: list[str | int] = []
-    for number, key in enumerate(loc):
-        if _has(here, key):
-            here = here[key]  # type: ignore[index]
-            kept.append(key)
-        elif number == len(loc) - 1 and detail["type"] in _MISSING + _UNKNOWN:
-            kept.append(key)
-    return tuple(kept)
+def _place(loc: Keys, values: object, *, absent: bool) -> tuple[Keys, str, str]:
+    """Return the keys of a problem without the union tags that pydantic inserts, and its `place` and `key` in words.
 
-
-def _placed(problem: Problem, values: object) -> Problem:
-    """Fill in `place`, the list entries on the path to a problem, and `key`, the keys below the last of them."""
+    `absent` says that the last key may not be in the document.
+    """
+    keys: list[str | int] = []
     places: list[str] = []
     below: list[str] = []
-    here = values
-    for key in problem.keys:
-        here = here[key] if _has(here, key) else None  # type: ignore[index]
+    here: Any = values
+    for number, key in enumerate(loc):
+        if not (there := _has(here, key)) and not (absent and number == len(loc) - 1):
+            continue
+        here = here[key] if there else None
+        keys.append(key)
         if isinstance(key, int):
             name = here.get("name") if isinstance(here, Mapping) else None
             entry = f"{key + 1} ({shown(name)})" if isinstance(name, str) else f"{key + 1}"
             places.append(f"{'.'.join(below)} {entry}".lstrip())
             below = []
         else:
-            below.append(shortened(key, _MOST_CHARACTERS))
-    return replace(problem, place=": ".join(places), key=".".join(below))
+            below.append(shortened(key, _MAX_SHOWN))
+    return tuple(keys), ": ".join(places), ".".join(below)
 
 
 def _has(here: object, key: str | int) -> bool:
