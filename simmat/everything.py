@@ -159,12 +159,12 @@ def _with_classes(
     return [one for _, one in kept], masks[[row for row, _ in kept]]
 
 
-def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
-    """Return the connected parts, of `least` pixels or more, of each class of a class map.
+def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Return the connected parts, of `min_pixels` pixels or more, of each class of a class map.
 
     Args:
         objects: (C, h, w) probabilities of the classes of objects; without the background, so their sum is at most 1.
-        least: smallest number of pixels; pixels are connected by their sides.
+        min_pixels: smallest number of pixels; pixels are connected by their sides.
 
     Returns:
         (P, h, w) parts, and the (P,) indices of their classes.
@@ -175,7 +175,7 @@ def object_parts(objects: Tensor, least: int) -> tuple[BoolArray, npt.NDArray[np
     parts, classes = [np.zeros((0, *nearest.shape), np.bool_)], []
     for index in np.unique(nearest[nearest >= 0]).tolist():
         labels, count = ndimage.label(nearest == index)
-        large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
+        large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= min_pixels) + 1
         parts.append(labels == large[:, None, None])
         classes += [index] * len(large)
     return np.concatenate(parts), np.asarray(classes, np.int64)

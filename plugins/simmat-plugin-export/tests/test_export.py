@@ -188,7 +188,7 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
     image = SensorImage.from_planes(picture(), (GRAY,))
     squashed = Predictor(loaded.model, replace(loaded.pipeline, aspect="squash"))
     with pytest.raises(ConfigError, match="'keep'"):
-        squashed.encode(image)
+        squashed.set_image(image)
     with pytest.raises(BundleError, match=r"weights\.safetensors is missing"):
         check_bundle(folder)
     damaged = shutil.copytree(folder, tmp_path / "damaged")

@@ -71,7 +71,7 @@ def test_clicks_are_those_of_simmat(seed: int) -> None:
         np.testing.assert_array_equal(one, other)
     expected, _ = reference.click_places(distance, parts, min_peak=0.3, window=3)
     assert (expected[:, 1] > 13).any()
-    np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, lowest=0.3, spread=3), expected)
+    np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, min_peak=0.3, window=3), expected)
     masks = np.zeros((1, 48, 62), np.bool_)
     masks[0, 25:, :30] = True
     missed = reference.uncovered(parts, classes, masks, [0])
@@ -125,7 +125,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
         assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
     joiner, blender = InstanceJoiner(size_hw, 32, 8), ClassMapBlender(size_hw, 32, 8, 3)
     expected: list[FoundObject] = []
-    parts, chances, bands = [], [], []
+    parts, probabilities, bands = [], [], []
     for y0, x0, y1, x1 in planned:
         ours, theirs = [], []
         for _ in range(6):
@@ -136,12 +136,12 @@ def test_windows_are_joined_as_in_simmat() -> None:
             theirs.append(FoundObject(Instance(None, Window(*box), crop), score, (0, 0)))
         parts.append(((y0, x0, y1, x1), ours))
         expected += joiner.add(theirs)
-        chances.append(rng.random((3, y1 - y0, x1 - x0)).astype(np.float32))
-        bands += list(blender.add(chances[-1]))
+        probabilities.append(rng.random((3, y1 - y0, x1 - x0)).astype(np.float32))
+        bands += list(blender.add(probabilities[-1]))
     found = windows.joined(parts)
     assert len(found) < 6 * len(planned)
     assert sorted((one.score, one.window) for one in found) == sorted((o.score, o.instance.window) for o in expected)
-    for (y0, part), band in zip(windows.blended(size_hw, planned, chances, 3), bands, strict=True):
+    for (y0, part), band in zip(windows.blended(size_hw, planned, probabilities, 3), bands, strict=True):
         assert y0 == band.y0
         np.testing.assert_allclose(part.max(0), band.probability, atol=1e-3)
 

@@ -20,7 +20,7 @@ from simmat_runtime.manifest import Dense
 from simmat_runtime.network import EncodedImage
 from simmat_runtime.objects import FoundObject, Window
 
-PROMPTS_AT_ONCE = 16
+MAX_PROMPTS = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
 """Least probability of being an object for a pixel over which masks grow, and of connected parts of a class map."""
@@ -34,7 +34,7 @@ class Settings:
 
     Attributes:
         peak: smallest distance, 0..1, of a peak in the distance map.
-        spread: side of the window, in pixels of the map, that can have one peak.
+        peak_window: side of the window, in pixels of the map, that can have one peak.
         grid: clicks along the longer side without a dense head; None sets one every 16 pixels of the input, at most 32.
         overlap: IoU of two masks above which the one with the lower score is removed.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
@@ -42,11 +42,11 @@ class Settings:
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the image.
         reach: pixels of the input by which masks grow over uncovered pixels that are objects by the class map.
-        most: most clicks of a dense head, at the highest peaks; None for no limit.
+        max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
 
     peak: float = 0.3
-    spread: int = 5
+    peak_window: int = 5
     grid: int | None = None
     overlap: float = 0.5
     stability: float = 0.9
@@ -54,7 +54,7 @@ class Settings:
     objectness: float = 0.5
     min_area: int = 1
     reach: int = 8
-    most: int | None = None
+    max_clicks: int | None = None
 
 
 def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
@@ -70,36 +70,36 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
 
 
 def _find_by_classes(
-    image: EncodedImage, distance: FloatArray, chances: FloatArray, spec: Dense, settings: Settings
+    image: EncodedImage, distance: FloatArray, probabilities: FloatArray, spec: Dense, settings: Settings
 ) -> list[FoundObject]:
     """Find objects by a distance map (h, w) and class probabilities (K, h, w)."""
     frame = image.frame
     stride = frame.size / distance.shape[-1]
     height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
-    objects = chances[1:].copy() if spec.background else np.zeros_like(chances)
+    objects = probabilities[1:].copy() if spec.background else np.zeros_like(probabilities)
     objects[:, height:] = 0
     objects[:, :, width:] = 0
-    parts, classes = object_parts(objects, settings.spread**2)
+    parts, classes = object_parts(objects, settings.peak_window**2)
     points = click_places(
-        distance[:height, :width], parts[:, :height, :width], lowest=settings.peak, spread=settings.spread
+        distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
     )
-    clicks = ((points[: settings.most] + 0.5) * stride - 0.5).astype(np.float32)
+    clicks = ((points[: settings.max_clicks] + 0.5) * stride - 0.5).astype(np.float32)
     low, found = _answers(image, clicks, settings, stable=False)
     kept = suppress(low, [one.score for one in found], settings.overlap)
-    found, low = _classified([found[row] for row in kept], low[kept], chances, spec, settings.objectness)
+    found, low = _classified([found[row] for row in kept], low[kept], probabilities, spec, settings.objectness)
     found_classes = [spec.classes.index(one.class_id) for one in found]
     missed = parts[uncovered(parts, classes, low, found_classes)]
     more, missed = _objects_of(image, missed, objects.sum(0), distance, settings)
-    found += _classified(more, missed, chances, spec, 0.0)[0]
+    found += _classified(more, missed, probabilities, spec, 0.0)[0]
     if found and spec.background and settings.reach:
-        inside = image.restore(1 - chances[:1])[0] > OBJECT
+        inside = image.restore(1 - probabilities[:1])[0] > OBJECT
         reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
         found = grown(sorted(found, key=lambda one: -one.score), inside, reach)
     return found
 
 
-def object_parts(objects: FloatArray, least: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
-    """Return the connected parts (P, h, w), of `least` pixels or more, of each class of objects, and their classes.
+def object_parts(objects: FloatArray, min_pixels: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Return the connected parts (P, h, w) of at least `min_pixels` of each class of objects, and their classes.
 
     `objects` are the probabilities (C, h, w) of the classes of objects; the classes are returned as (P,) indices.
     """
@@ -108,8 +108,8 @@ def object_parts(objects: FloatArray, least: int) -> tuple[BoolArray, npt.NDArra
     for index in np.unique(nearest[nearest >= 0]).tolist():
         labels = _connected(nearest == index)
         numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
-        parts.append(labels == numbers[sizes >= least][:, None, None])
-        classes += [index] * int((sizes >= least).sum())
+        parts.append(labels == numbers[sizes >= min_pixels][:, None, None])
+        classes += [index] * int((sizes >= min_pixels).sum())
     return np.concatenate(parts), np.asarray(classes, np.int64)
 
 
@@ -126,17 +126,17 @@ def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
         labels = least
 
 
-def click_places(distance: FloatArray, parts: BoolArray, *, lowest: float, spread: int) -> FloatArray:
+def click_places(distance: FloatArray, parts: BoolArray, *, min_peak: float, window: int) -> FloatArray:
     """Return the (N, 2) xy of where to click, highest first.
 
-    They are the local maxima of a distance map (h, w) of at least `lowest`, and the maximum of each part (P, h, w)
+    They are the local maxima of a distance map (h, w) of at least `min_peak`, and the maximum of each part (P, h, w)
     without one.
     """
     around = np.lib.stride_tricks.sliding_window_view
     counts = around(np.pad(np.ones_like(distance), 1), (3, 3)).sum((2, 3))
     smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts  # a plateau gets one peak
-    largest = around(np.pad(smooth, spread // 2, constant_values=-np.inf), (spread, spread)).max((2, 3))
-    peaks = (smooth == largest) & (distance >= lowest)
+    largest = around(np.pad(smooth, window // 2, constant_values=-np.inf), (window, window)).max((2, 3))
+    peaks = (smooth == largest) & (distance >= min_peak)
     known = peaks.copy()
     for part in parts:
         if not (part & known).any():
@@ -200,8 +200,8 @@ def _answers(
     """Return the masks (N, h, w) at the size of the decoder, and the objects, of the clicks that found an object."""
     low: list[BoolArray] = []
     found: list[FoundObject] = []
-    for start in range(0, len(points), PROMPTS_AT_ONCE):
-        part = points[start : start + PROMPTS_AT_ONCE]
+    for start in range(0, len(points), MAX_PROMPTS):
+        part = points[start : start + MAX_PROMPTS]
         logits, scores = image.decode(part[:, None], np.ones((len(part), 1), np.int64))
         logits, scores = logits[:, 0], scores[:, 0].clip(0, 1)
         good = scores >= settings.min_score
@@ -246,13 +246,13 @@ def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[
 
 
 def _classified(
-    found: Sequence[FoundObject], masks: BoolArray, chances: FloatArray, spec: Dense, least: float
+    found: Sequence[FoundObject], masks: BoolArray, probabilities: FloatArray, spec: Dense, least: float
 ) -> tuple[list[FoundObject], BoolArray]:
     """Return the found objects that are objects by the class map, with their class, and their masks (N, h, w)."""
     if not found:
         return [], masks
     first = int(spec.background)
-    grid = resized(chances, (masks.shape[1], masks.shape[2])).reshape(len(chances), -1)
+    grid = resized(probabilities, (masks.shape[1], masks.shape[2])).reshape(len(probabilities), -1)
     inside = masks.reshape(len(masks), -1).astype(np.float32)
     mean = inside @ grid.T / inside.sum(1, keepdims=True)  # (N, K)
     index, best = mean[:, first:].argmax(1), mean[:, first:].max(1)
@@ -285,8 +285,8 @@ def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[F
         rows = np.pad(labels, ((1, 1), (0, 0)))
         tall = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
         wide = np.pad(tall, ((0, 0), (1, 1)))
-        spread = np.maximum(np.maximum(wide[:, :-2], wide[:, 1:-1]), wide[:, 2:])
-        labels = np.where(free & (labels == 0), spread, labels)
+        dilated = np.maximum(np.maximum(wide[:, :-2], wide[:, 1:-1]), wide[:, 2:])
+        labels = np.where(free & (labels == 0), dilated, labels)
     ys, xs = np.nonzero(free & (labels > 0))
     owners = len(found) - labels[ys, xs]
     result = list(found)

@@ -20,7 +20,7 @@ from simmat_runtime.windows import blended, joined, plan_windows, prompt_windows
 
 Choice = Literal["single", "best"]
 
-KEPT_BYTES = 2**28
+CACHE_BYTES = 2**28
 """Embeddings of windows that are kept; the one asked for longest ago is dropped."""
 
 
@@ -91,7 +91,7 @@ class Model:
         self._image: FloatArray | None = None  # (C, H, W)
         self._valid: BoolArray = np.zeros((0, 0), np.bool_)  # (H, W)
         self._windows: list[Window] = []
-        self._kept: dict[Window, EncodedImage] = {}  # the one asked for last is at the end
+        self._encoded: dict[Window, EncodedImage] = {}  # the one asked for last is at the end
 
     def __repr__(self) -> str:
         """Return folder, sensor and channels as text."""
@@ -105,10 +105,10 @@ class Model:
 
     @property
     def encoded(self) -> EncodedImage:
-        """The current image, of a large one the window looked at last; ValueError if there is none."""
-        if not self._kept:
+        """The current image, of a large one the window used last; ValueError if there is none."""
+        if not self._encoded:
             raise ValueError("no image is set; call set_image first")
-        return next(reversed(self._kept.values()))
+        return next(reversed(self._encoded.values()))
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class Model:
         """Encode an image; `predict`, `everything` and `semantic` then work on it.
 
         An image larger than the manifest's `largest` is cut into windows, which are encoded when they are first asked
-        about, and kept while they take at most `KEPT_BYTES`.
+        about, and kept while they take at most `CACHE_BYTES`.
 
         Args:
             image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing.
@@ -130,7 +130,7 @@ class Model:
             ValueError: it has another shape, or no valid pixel.
             ModelError: onnxruntime cannot load the encoder, or is not installed.
         """
-        self._image, self._kept = None, {}  # after an error there must not be the former image
+        self._image, self._encoded = None, {}  # after an error there must not be the former image
         planes = checked_planes(image, self.channels)
         self._valid = measured_pixels(planes, self.channels)
         self._image = planes
@@ -138,24 +138,24 @@ class Model:
         tile = self._tile()
         self._windows = plan_windows(self.size_hw, tile, min(tile, longest) // 8)
         if len(self._windows) == 1:
-            self._look(self._windows[0])
+            self._encode(self._windows[0])
 
     def _tile(self) -> int:
         """Return the side of the windows of the current image; its own where it is not cut."""
         longest = max(self.size_hw)
         return longest if longest <= self.manifest.largest else self.manifest.window
 
-    def _look(self, window: Window) -> EncodedImage | None:
+    def _encode(self, window: Window) -> EncodedImage | None:
         """Return a part of the image, encoded unless it is already; None where nothing is measured."""
         assert self._image is not None  # those who call have asked `size_hw`
         y0, x0, y1, x1 = window
         measured = self._valid[y0:y1, x0:x1]
         if not measured.any():
             return None
-        found = self._kept.pop(window, None) or self._network.encode(self._image[:, y0:y1, x0:x1], measured)
-        self._kept[window] = found
-        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > KEPT_BYTES:
-            del self._kept[next(iter(self._kept))]
+        found = self._encoded.pop(window, None) or self._network.encode(self._image[:, y0:y1, x0:x1], measured)
+        self._encoded[window] = found
+        while len(self._encoded) > 1 and sum(one.nbytes for one in self._encoded.values()) > CACHE_BYTES:
+            del self._encoded[next(iter(self._encoded))]
         return found
 
     def predict(
@@ -197,7 +197,7 @@ class Model:
 
     def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> Prediction:
         """Answer a checked prompt of the image in a window; the mask has the window's size."""
-        image = self._look(window)
+        image = self._encode(window)
         if image is None:
             raise ValueError("no pixel around the prompt holds a measurement")
         low, scores = image.decode(*prompt.in_window(window, image.frame))
@@ -205,8 +205,8 @@ class Model:
         logits = image.restore(low[:, picked])[0]
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
             raise ModelError(f"{self.folder} computes NaN or infinity for this image; export the model again")
-        value, chance = image.class_of(low[0, picked]) or (None, None)
-        return Prediction(logits > 0, logits, float(scores[0, picked]), low[0, picked], value, chance)
+        value, probability = image.class_of(low[0, picked]) or (None, None)
+        return Prediction(logits > 0, logits, float(scores[0, picked]), low[0, picked], value, probability)
 
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
         """Find every object of the current image, best first, with its class if the model distinguishes classes.
@@ -223,7 +223,7 @@ class Model:
 
         def found() -> Iterator[tuple[Window, list[FoundObject]]]:
             for window in self._windows:
-                if image := self._look(window):
+                if image := self._encode(window):
                     objects = find_objects(image, wanted)
                     yield window, [one.shifted(window[0], window[1], size_hw) for one in objects]
 
@@ -246,16 +246,16 @@ class Model:
         values, nodata = np.asarray([0, *objects] if spec.background else objects, kind), int(np.iinfo(kind).max)
         labels, probability = np.full(size_hw, nodata, kind), np.zeros(size_hw, np.float32)
         answers = map(self._class_probabilities, self._windows)
-        for y0, chances in blended(size_hw, self._windows, answers, len(values)):
-            rows = slice(y0, y0 + chances.shape[1])
+        for y0, probabilities in blended(size_hw, self._windows, answers, len(values)):
+            rows = slice(y0, y0 + probabilities.shape[1])
             measured = self._valid[rows]
-            labels[rows][measured] = values[chances.argmax(0)][measured]
-            probability[rows] = chances.max(0) * measured
+            labels[rows][measured] = values[probabilities.argmax(0)][measured]
+            probability[rows] = probabilities.max(0) * measured
         return ClassMap(labels, probability, nodata)
 
     def _class_probabilities(self, window: Window) -> FloatArray | None:
         """Return the (K, h, w) class probabilities of a window, 0 where nothing is measured; None without any."""
-        image = self._look(window)
+        image = self._encode(window)
         if image is None or image.dense is None:
             return None
         return softmax(image.restore(image.dense[0])) * image.measured

@@ -16,10 +16,10 @@ from simmat_runtime.objects import FoundObject, Window, enclosing_window, shared
 
 AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
-GROWN = 4
+MAX_TILES = 4
 """Largest window around a prompt, in sides of a window."""
-ROOM = 16
-"""A window holds what a prompt marks with at least a side / `ROOM` around it, except at borders of the image."""
+MARGIN = 1 / 16
+"""A window holds what a prompt marks with at least this share of its side around it, except at borders of the image."""
 
 
 def window_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -41,14 +41,14 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Wind
 
 
 def blended(
-    size_hw: tuple[int, int], windows: Sequence[Window], chances: Iterable[FloatArray | None], classes: int
+    size_hw: tuple[int, int], windows: Sequence[Window], probabilities: Iterable[FloatArray | None], classes: int
 ) -> Iterator[tuple[int, FloatArray]]:
     """Blend class probabilities, with weights that are highest in the middle of a window and 1 together.
 
     Args:
         size_hw: of the image.
         windows: of `plan_windows`.
-        chances: (K, h, w) of each window; None where nothing is measured.
+        probabilities: (K, h, w) of each window; None where nothing is measured.
         classes: K.
 
     Yields:
@@ -56,7 +56,7 @@ def blended(
     """
     rows, columns = (sorted({(box[axis], box[axis + 2]) for box in windows}) for axis in (0, 1))
     down, across = (_weights(spans, size) for spans, size in zip((rows, columns), size_hw, strict=True))
-    answers = iter(chances)
+    answers = iter(probabilities)
     band = np.zeros((classes, 0, size_hw[1]), np.float32)
     for row, (y0, y1) in enumerate(rows):
         rest, band = band, np.zeros((classes, y1 - y0, size_hw[1]), np.float32)
@@ -128,7 +128,7 @@ def prompt_windows(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], 
     """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
 
     Those of one side lie on a grid and overlap by half; the one in which the prompt lies deepest is taken. Windows that
-    do not hold the prompt with room around it are left out, and those of more than `GROWN` tiles unless it needs them.
+    do not hold the prompt with a margin are left out, and those of more than `MAX_TILES` unless it needs them.
 
     Args:
         low: smallest xy of the prompt.
@@ -138,26 +138,26 @@ def prompt_windows(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], 
     """
     (height, width), side = size_hw, tile
     while True:
-        (y0, y1, room_y), (x0, x1, room_x) = (
+        (y0, y1, margin_y), (x0, x1, margin_x) = (
             _deepest(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width))
         )
-        holds = min(room_y, room_x) >= side / ROOM
-        if holds:
+        fits = min(margin_y, margin_x) >= side * MARGIN
+        if fits:
             yield y0, x0, y1, x1
         side *= 2
-        if side >= 2 * max(size_hw) or (holds and side > GROWN * tile):
+        if side >= 2 * max(size_hw) or (fits and side > MAX_TILES * tile):
             return
 
 
 def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
-    """Return start, end and room of the window along one side of an image in which a prompt has most room around it."""
+    """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
 
-    def room(start: int) -> float:
+    def margin(start: int) -> float:
         end = start + side
         return min(low - start if start else math.inf, end - high if end < length else math.inf)
 
-    start = max(window_starts(length, side, side // 2), key=room)
-    return start, min(start + side, length), room(start)
+    start = max(window_starts(length, side, side // 2), key=margin)
+    return start, min(start + side, length), margin(start)
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
