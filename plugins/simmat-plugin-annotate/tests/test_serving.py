@@ -305,7 +305,7 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
     from simmat.errors import ConfigError
 
     monkeypatch.setattr(Predictor, "tile_of", lambda self, size: 20)
-    monkeypatch.setattr(models, "MOST_SUGGESTED", 4)
+    monkeypatch.setattr(models, "MAX_SUGGESTED", 4)
     asked: list[Any] = []
     monkeypatch.setattr(LargeImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
     service = service_of(root, bundle)

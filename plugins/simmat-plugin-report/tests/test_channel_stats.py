@@ -42,7 +42,7 @@ def test_counts_are_those_of_all_values_together(values: FloatArray, cut: int) -
 
 def test_more_values_than_fit_are_counted_together_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory must not grow with the images; what is lost are last digits, the same for any order of reading."""
-    monkeypatch.setattr(module, "_MOST_DISTINCT", 200)
+    monkeypatch.setattr(module, "_MAX_DISTINCT", 200)
     values = np.random.default_rng(0).normal(300, 10, 5000).astype(np.float32)
     results = []
     for parts in (np.array_split(values, 7), np.array_split(values[::-1], 3)):
@@ -82,7 +82,7 @@ def test_an_image_larger_than_memory_is_read_in_windows(tmp_path: Path, monkeypa
     planes = np.random.default_rng(0).integers(0, 60000, (2, 70, 90)).astype(np.uint16)
     write_image(tmp_path / "images/a.tif", planes)
     whole = channel_stats(dataset := open_images(tmp_path, Raster()), dataset.samples)
-    monkeypatch.setattr(module, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
     monkeypatch.setattr(module, "_READ_PX", 32)
     parts = channel_stats(dataset, dataset.samples)
     for one, other in zip(whole.channels, parts.channels, strict=True):
@@ -139,7 +139,7 @@ def test_an_image_that_is_damaged_at_its_end_counts_not_at_all(tmp_path: Path, m
 
 def test_counts_of_parts_are_merged_whatever_each_has_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image with many different values, and one with few."""
-    monkeypatch.setattr(module, "_MOST_DISTINCT", 200)
+    monkeypatch.setattr(module, "_MAX_DISTINCT", 200)
     values = np.random.default_rng(0).normal(300, 10, 5000).astype(np.float32)
     whole = ValueCounts()
     whole.add(values)

@@ -103,7 +103,7 @@ def test_a_large_image_and_its_label_are_read_in_windows(tmp_path: Path, monkeyp
             write_image(tmp_path / folder / f"{name}.tif", planes)
     dataset = open_dataset(tmp_path, Raster(), {"regions": "classes"})
     (whole,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
-    monkeypatch.setattr(preview, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(preview, "MAX_PIXELS", 1000)
     monkeypatch.setattr(preview, "_READ_PX", 128)
     (parts,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
     cells = [np.asarray(sheet)[80:120, 18:82].astype(int) for sheet in (whole, parts)]

@@ -19,7 +19,7 @@ import torch
 from installed import need_plugins
 from PIL import Image
 from runs import StopAt, config, gray_set, registry
-from simmat_plugin_report.analysis import CHECK, MOST_PASSES, Budget
+from simmat_plugin_report.analysis import CHECK, MAX_PASSES, Budget
 from simmat_plugin_report.documents import read_report
 from simmat_plugin_report.pictures import PICTURES
 
@@ -154,7 +154,7 @@ def test_the_untuned_model_is_scored_only_where_step_0_is_another(
 def test_passes_are_a_twentieth_of_the_training(trained: int) -> None:
     """However long it is; a short one has the pictures and one image of the untuned model."""
     found = Budget.after_training(trained)
-    assert found.zero_shot + found.ablation <= max(min(trained // 20, MOST_PASSES) - PICTURES - CHECK, 1)
+    assert found.zero_shot + found.ablation <= max(min(trained // 20, MAX_PASSES) - PICTURES - CHECK, 1)
     assert found.zero_shot >= 1
 
 

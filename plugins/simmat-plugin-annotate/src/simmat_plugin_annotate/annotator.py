@@ -32,8 +32,8 @@ from simmat_plugin_annotate.masks import encode_mask
 from simmat_plugin_annotate.models import Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
-from simmat_plugin_annotate.requests import MOST_EDITS
-from simmat_plugin_annotate.security import MOST_BODY
+from simmat_plugin_annotate.requests import MAX_EDITS
+from simmat_plugin_annotate.security import MAX_BODY
 from simmat_plugin_annotate.training import Training
 
 API = 1
@@ -175,7 +175,7 @@ class Annotator:
             "notice": folder.notice,
             "model": self.service.model.document(),
             "maps": {name: _colours(name) for name in MAPS},
-            "limits": {"body": MOST_BODY, "edits": MOST_EDITS},
+            "limits": {"body": MAX_BODY, "edits": MAX_EDITS},
             "training": self.training.document(),
         }
 

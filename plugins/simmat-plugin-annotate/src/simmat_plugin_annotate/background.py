@@ -16,7 +16,7 @@ _IDLE_S = 2.0
 """Seconds without an edit after which the mask file of a large image is written."""
 _RANK_S = 0.5
 """Seconds between two looks for an image to rank, while there is none."""
-_MOST_RANKED = 200
+_MAX_RANKED = 200
 """Images without labels that are ranked ahead: with a million of them it would never end."""
 
 
@@ -34,7 +34,7 @@ async def rank(annotator: Annotator) -> None:
         waiting = annotator.waiting() if service.open else []
         ranked = sum(map(service.is_ranked, waiting))
         key = next((key for key in waiting if not service.is_ranked(key)), None)
-        if key is None or ranked >= _MOST_RANKED:
+        if key is None or ranked >= _MAX_RANKED:
             await asyncio.sleep(_RANK_S)
         else:
             try:

@@ -22,7 +22,7 @@ PREDICTIONS_FILE = "predictions.json"
 LOCK_FILE = "lock"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
-MOST_CACHED = 8 * 2**30
+MAX_CACHED = 8 * 2**30
 """Most bytes of each of the `CACHES` that stay for the next session."""
 
 
@@ -79,7 +79,7 @@ def trim(cache: Path) -> None:
             files.append((stat.st_mtime, stat.st_size, path))
     size = sum(size for _, size, _ in files)
     for _, freed, path in sorted(files):
-        if size <= MOST_CACHED:
+        if size <= MAX_CACHED:
             return
         path.unlink(missing_ok=True)
         size -= freed

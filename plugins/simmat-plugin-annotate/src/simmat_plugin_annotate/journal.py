@@ -22,7 +22,7 @@ from simmat.io.files import output_error, parse_json
 from simmat.io.files.system import sync
 from simmat.types import RegionRule
 from simmat_plugin_annotate.masks import MaskDocument
-from simmat_plugin_annotate.state import MOST_CLASS_ID
+from simmat_plugin_annotate.state import MAX_CLASS_ID
 
 HEAD = {"format": 1}
 """First line of a journal."""
@@ -31,7 +31,7 @@ HEAD = {"format": 1}
 class StoredObject(Document):
     """An object in one state: its class, None if it has none, and its pixels."""
 
-    class_id: int | None = Field(alias="class", ge=1, lt=MOST_CLASS_ID)
+    class_id: int | None = Field(alias="class", ge=1, lt=MAX_CLASS_ID)
     mask: MaskDocument
 
 

@@ -17,7 +17,7 @@ from simmat.data.instances import PANOPTIC, Instance, label_from_mask, read_mask
 from simmat.errors import DataError
 from simmat.io.files import output_error
 
-LARGEST_PNG = 8192
+MAX_PNG_SIDE = 8192
 """Longest side of a PNG mask; larger masks are TIFF, of which a reader can decode a part."""
 
 Objects = dict[int, Instance]
@@ -156,7 +156,7 @@ def mask_ending(plane: npt.NDArray[Any], present: Path | None) -> str:
     ending = "" if present is None else present.suffix.lower()
     if ending in (".tif", ".tiff", ".npy"):
         return ending
-    return ".png" if plane.dtype.itemsize <= 2 and max(plane.shape) <= LARGEST_PNG else ".tif"
+    return ".png" if plane.dtype.itemsize <= 2 and max(plane.shape) <= MAX_PNG_SIDE else ".tif"
 
 
 def encode_labels(plane: npt.NDArray[Any], ending: str) -> bytes:

@@ -12,7 +12,7 @@ from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 
-MOST_PX = 2**28
+MAX_PX = 2**28
 """Most pixels in the box of a mask, which is decoded as a whole."""
 
 Edge = Annotated[int, Field(ge=0, lt=2**31)]
@@ -55,8 +55,8 @@ def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
             f"the mask's box {[x0, y0, x1, y1]} is not in the image of {width}x{height} pixels; it is x0, y0, x1, y1"
         )
     total = (x1 - x0) * (y1 - y0)
-    if total > MOST_PX:
-        raise DataError(f"the mask's box has {total} pixels, at most {MOST_PX} are allowed; mark the object in parts")
+    if total > MAX_PX:
+        raise DataError(f"the mask's box has {total} pixels, at most {MAX_PX} are allowed; mark the object in parts")
     if sum(mask.runs) != total:
         raise DataError(f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}")
     inside = np.arange(len(mask.runs)) % 2 == 1

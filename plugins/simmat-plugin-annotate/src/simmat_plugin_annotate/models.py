@@ -30,9 +30,9 @@ _KEPT = 12
 """Number of images or views whose suggestions stay in memory."""
 _KEPT_BYTES = 2**29
 """Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
-MOST_SUGGESTED = 64
+MAX_SUGGESTED = 64
 """Most windows for one request of suggestions."""
-_MOST_WINDOWS = 16
+_MAX_WINDOWS = 16
 """Most windows of an image that is ranked by uncertainty."""
 _NICE = 15
 """Priority of the thread that ranks: below a training, which is below clicks."""
@@ -227,9 +227,9 @@ class ModelService:
         found = self._found.get(cache_key)
         if found is None:
             count = len(image.windows if view is None else image.windows_in(view))
-            if count > MOST_SUGGESTED:
+            if count > MAX_SUGGESTED:
                 raise ConfigError(
-                    f"suggestions for {count} windows would take very long, at most {MOST_SUGGESTED} are allowed; "
+                    f"suggestions for {count} windows would take very long, at most {MAX_SUGGESTED} are allowed; "
                     "zoom in: only the part in view is searched"
                 )
 
@@ -259,7 +259,7 @@ class ModelService:
     def uncertainty(self, key: str) -> float | None:
         """Return the uncertainty of the model about an image, 0..1, computed as `how` says; None if it is unknown.
 
-        It is stored until the model changes. Images of more windows than `_MOST_WINDOWS` are not ranked.
+        It is stored until the model changes. Images of more windows than `_MAX_WINDOWS` are not ranked.
         """
         model = self.model
         cache_key = model.digest, key
@@ -352,7 +352,7 @@ def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], 
     """
     from simmat.everything import EverythingSettings
 
-    if len(image.windows) > _MOST_WINDOWS:
+    if len(image.windows) > _MAX_WINDOWS:
         return None
     if dense:
         found = image.segment_semantic()

@@ -12,13 +12,13 @@ from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
-from simmat_plugin_annotate.state import MOST_CLASS_ID, MOST_CLASSES, Colour
+from simmat_plugin_annotate.state import MAX_CLASS_ID, MAX_CLASSES, Colour
 
-MOST_POINTS = 256
-MOST_EDITS = 512
+MAX_POINTS = 256
+MAX_EDITS = 512
 Version = Annotated[int, Field(ge=0, lt=2**31)]
 ObjectId = Annotated[int, Field(ge=1, lt=2**53)]
-ClassId = Annotated[int, Field(ge=1, lt=MOST_CLASS_ID)]
+ClassId = Annotated[int, Field(ge=1, lt=MAX_CLASS_ID)]
 Place = Annotated[float, Field(ge=-1, lt=2**31)]
 Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)]
 
@@ -37,7 +37,7 @@ class Nothing(Document):
 class PredictBody(Document):
     """A prompt: points (x, y, label) with label 1 on the object and 0 beside it, or a box (x0, y0, x1, y1)."""
 
-    points: Annotated[tuple[Point, ...], Field(max_length=MOST_POINTS), BeforeValidator(as_tuples)] = ()
+    points: Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS), BeforeValidator(as_tuples)] = ()
     box: Annotated[tuple[Place, Place, Place, Place], BeforeValidator(as_tuples)] | None = None
 
 
@@ -81,7 +81,7 @@ class EditsBody(Document):
     """Edits that form one step, all or none."""
 
     version: Version
-    edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MOST_EDITS), BeforeValidator(as_tuples)]
+    edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MAX_EDITS), BeforeValidator(as_tuples)]
 
 
 class VersionBody(Document):
@@ -109,7 +109,7 @@ class ClassItem(Document):
 class ClassesBody(Document):
     """The whole list of classes."""
 
-    classes: Annotated[tuple[ClassItem, ...], Field(max_length=MOST_CLASSES), BeforeValidator(as_tuples)]
+    classes: Annotated[tuple[ClassItem, ...], Field(max_length=MAX_CLASSES), BeforeValidator(as_tuples)]
 
 
 class TrainBody(Document):

@@ -13,7 +13,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BODY = 8 * 2**20
+MAX_BODY = 8 * 2**20
 """Most bytes of a request."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 class TooLargeError(Exception):
-    """A body is larger than `MOST_BODY`."""
+    """A body is larger than `MAX_BODY`."""
 
 
 class Guard:
@@ -65,7 +65,7 @@ class Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MOST_BODY:
+            if received > MAX_BODY:
                 raise TooLargeError
             return message
 
@@ -115,8 +115,8 @@ class Guard:
             if len(kinds) != 1 or kinds[0].split(";")[0].strip().lower() != "application/json":
                 return 415, "type", "the body must be json, with Content-Type: application/json"
             lengths = headers.getlist("content-length")
-            if not all(length.isascii() and length.isdigit() and int(length[:20]) <= MOST_BODY for length in lengths):
-                return 413, "size", f"a request may have at most {MOST_BODY} bytes"
+            if not all(length.isascii() and length.isdigit() and int(length[:20]) <= MAX_BODY for length in lengths):
+                return 413, "size", f"a request may have at most {MAX_BODY} bytes"
         return None
 
     def _is_own(self, origin: str) -> bool:

@@ -44,13 +44,13 @@ from simmat_plugin_annotate.requests import (
     TrainBody,
     VersionBody,
 )
-from simmat_plugin_annotate.security import MOST_BODY, TooLargeError, error_document
+from simmat_plugin_annotate.security import MAX_BODY, TooLargeError, error_document
 from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
 """Seconds that `next` ranks images if none is ranked yet."""
-_MOST_PLANES = 16
+_MAX_PLANES = 16
 _THUMBNAIL_PX = 64
 _SMALL_BODY = 4096
 """Bytes of a body that is parsed in less time than another thread takes to start."""
@@ -147,9 +147,9 @@ class Routes:
 
         def read() -> tuple[tuple[int, int, int], bytes, str]:
             planes = self.folder.planes(key)
-            channels = asked or range(min(len(planes.channels), _MOST_PLANES))
-            if len(channels) > _MOST_PLANES:
-                raise ConfigError(f"at most {_MOST_PLANES} channels may be requested at once")
+            channels = asked or range(min(len(planes.channels), _MAX_PLANES))
+            if len(channels) > _MAX_PLANES:
+                raise ConfigError(f"at most {_MAX_PLANES} channels may be requested at once")
             return *planes.tile(level, column, row, channels), planes.digest
 
         shape, content, digest = await self.annotator.on_files(read)
@@ -411,7 +411,7 @@ _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     BusyError: (409, "busy", "a training is already running; stop it first"),
     RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
     CancelledError: (409, "cancelled", "the request was cancelled"),
-    TooLargeError: (413, "size", f"a request may have at most {MOST_BODY} bytes"),
+    TooLargeError: (413, "size", f"a request may have at most {MAX_BODY} bytes"),
     ConfigError: (422, "invalid", ""),
     SimMATError: (422, "data", ""),
     OutputError: (507, "output", ""),

@@ -14,8 +14,8 @@ from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_json
 from simmat.report.regions import class_colour
 
-MOST_CLASSES = 1000
-MOST_CLASS_ID = 2**53
+MAX_CLASSES = 1000
+MAX_CLASS_ID = 2**53
 """Above the largest number of a class, which is a value of the masks: json in a browser counts to it."""
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
@@ -26,7 +26,7 @@ GivenClass = tuple[int | None, str, str | None]
 class ObjectClass(Document):
     """A class of objects."""
 
-    id: int = Field(ge=1, lt=MOST_CLASS_ID)
+    id: int = Field(ge=1, lt=MAX_CLASS_ID)
     name: str = Field(min_length=1, max_length=100)
     colour: Colour
 

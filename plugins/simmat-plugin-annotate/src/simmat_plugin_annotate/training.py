@@ -28,7 +28,7 @@ METRIC = "miou_object"
 METRIC_WORDS = "mean IoU of an object after one click, validation images"
 _LOG_LINES = 40
 _EVERY_S = 1.0
-_MOST_POINTS = 120
+_MAX_POINTS = 120
 """Most points of a curve in the page."""
 
 _log = logging.getLogger(__name__)
@@ -274,8 +274,8 @@ def _new_run(root: Path) -> Path:
 
 
 def _thinned(points: list[Point]) -> tuple[Point, ...]:
-    """Return at most `_MOST_POINTS` points: means over runs of equal length, each at its last step."""
-    size = -(-len(points) // _MOST_POINTS) or 1
+    """Return at most `_MAX_POINTS` points: means over runs of equal length, each at its last step."""
+    size = -(-len(points) // _MAX_POINTS) or 1
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return tuple((run[-1][0], sum(value for _, value in run) / len(run)) for run in runs)
 

@@ -21,7 +21,7 @@ from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat_plugin_bench.settings import STEPS, Simulated, figures_of
 
 FORMAT = 1
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 
 _LARGEST = 2.0**53
 """Limit of metrics, so that means and deviations do not overflow."""
@@ -120,7 +120,7 @@ def read_cell_file(
     Raises:
         DataError: the file is damaged, or of another format.
     """
-    content = read_bytes(path, what, limit=_MOST_BYTES)
+    content = read_bytes(path, what, limit=_MAX_BYTES)
     try:
         values = parse_json(content)
         if not isinstance(values, dict) or "format" not in values:

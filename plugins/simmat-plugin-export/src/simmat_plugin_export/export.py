@@ -40,7 +40,7 @@ from simmat_plugin_export.precision import (
     quantized_dynamic,
     quantized_static,
 )
-from simmat_plugin_export.tracing import LARGEST_FILE, Dynamic, trace
+from simmat_plugin_export.tracing import MAX_FILE_BYTES, Dynamic, trace
 
 FORMAT = "onnx"
 """Name of the model format that the plugin brings, in the spec of what is exported."""
@@ -374,7 +374,7 @@ def _refused(bundle: Bundle, what: str) -> Iterator[None]:
 
 
 def _write(file: Path, model: onnx.ModelProto) -> None:
-    if model.ByteSize() < LARGEST_FILE:
+    if model.ByteSize() < MAX_FILE_BYTES:
         atomic_write_bytes(file, model.SerializeToString())
     else:
         onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data", convert_attribute=False)

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 OPSET = 17
 """Operator set of onnxruntime 1.13 and later."""
 
-LARGEST_FILE = 2**31 - 2**26
+MAX_FILE_BYTES = 2**31 - 2**26
 """Most bytes of weights inside a file; larger ones are in a separate file, as protobuf is limited to 2 GiB."""
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -77,7 +77,7 @@ def simplified(file: Path) -> onnx.ModelProto:
     """Read a model with constants folded by onnxruntime, so that it loads in half the time."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if file.stat().st_size > LARGEST_FILE // 2:  # the result could be larger than protobuf allows
+    if file.stat().st_size > MAX_FILE_BYTES // 2:  # the result could be larger than protobuf allows
         return onnx.load(file)
     options.optimized_model_filepath = str(file.with_suffix(".folded"))
     options.log_severity_level = 3

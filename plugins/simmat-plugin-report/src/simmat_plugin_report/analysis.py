@@ -46,9 +46,9 @@ from simmat_plugin_report.run_scores import difference, miou
 
 CHECK = 2
 """Images encoded to check whether step 0 equals the untuned model: one by each of the two."""
-MOST_PASSES = 97
+MAX_PASSES = 97
 """Most images that the report of a training encodes, including pictures and check."""
-MOST_GROUPS = 16
+MAX_GROUPS = 16
 """Most groups of channels to withhold: single channels, or groups of neighbours if there are more."""
 
 Advance = Callable[[int], None]
@@ -68,12 +68,12 @@ class Budget:
 
     @classmethod
     def after_training(cls, trained: int) -> Budget:
-        """Return the budget of a training: including `PICTURES` and `CHECK` 1/20 of it, at most `MOST_PASSES`.
+        """Return the budget of a training: including `PICTURES` and `CHECK` 1/20 of it, at most `MAX_PASSES`.
 
         Args:
             trained: images that the training encodes; those of training steps count three times for the backward pass.
         """
-        allowed = min(trained // 20, MOST_PASSES) - PICTURES - CHECK
+        allowed = min(trained // 20, MAX_PASSES) - PICTURES - CHECK
         return cls(max(allowed // 3, 1), max(allowed - allowed // 3, 0))
 
 
@@ -290,7 +290,7 @@ def channel_ablations(
         passes: most images to encode.
     """
     pipeline = bundle.pipeline
-    groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MOST_GROUPS))
+    groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MAX_GROUPS))
     some = spread(samples, passes // len(groups))
     if len(groups) < 2 or not some:
         return ()

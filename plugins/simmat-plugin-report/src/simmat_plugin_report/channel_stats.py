@@ -25,7 +25,7 @@ from simmat_plugin_report.thermal_scales import ThermalScales
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
 _TAILS = (0.5, 99.5)
 """Percentiles at the ends of a histogram; values outside are counted."""
-MOST_PIXELS = 1 << 24
+MAX_PIXELS = 1 << 24
 """Most pixels of an image that is read as a whole."""
 _CORNER_PX = 64
 """Side in pixels of the corner that is read to find the channels of a large image."""
@@ -216,7 +216,7 @@ def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
 
 
 def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
-    """Yield an image as a whole, or window by window if it is larger than `MOST_PIXELS`.
+    """Yield an image as a whole, or window by window if it is larger than `MAX_PIXELS`.
 
     Raises:
         SimMATError: the image cannot be read.
@@ -225,9 +225,9 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
 
 
 def parts_of(dataset: Dataset, sample: Sample) -> Iterator[Sample]:
-    """Yield a sample, or its windows if it is larger than `MOST_PIXELS`."""
+    """Yield a sample, or its windows if it is larger than `MAX_PIXELS`."""
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
-    if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
+    if size_hw is None or size_hw[0] * size_hw[1] <= MAX_PIXELS:
         yield sample
         return
     for window in windows_side_by_side(size_hw, _READ_PX):
@@ -263,7 +263,7 @@ def _lines(channel: ChannelStats) -> Iterator[str]:
     yield f"  {look.text(channel.range[0])} |{bars}| {look.text(channel.range[1])}{outside}"
 
 
-_MOST_DISTINCT = 1 << 17
+_MAX_DISTINCT = 1 << 17
 """Most different values that are counted exactly; 16 bits have half as many."""
 
 Keys = npt.NDArray[np.uint32]
@@ -272,7 +272,7 @@ Keys = npt.NDArray[np.uint32]
 class ValueCounts:
     """Counts of float32 values.
 
-    Up to `_MOST_DISTINCT` different values are counted exactly. If there are more, neighbouring values are counted
+    Up to `_MAX_DISTINCT` different values are counted exactly. If there are more, neighbouring values are counted
     together, by dropping as few of the last bits as necessary. The order of the values has no effect.
 
     Attributes:
@@ -297,7 +297,7 @@ class ValueCounts:
 
     def _add(self, keys: Keys, counts: npt.NDArray[np.int64]) -> None:
         self._join(np.concatenate([self._keys, keys]), np.concatenate([self._counts, counts]))
-        while len(self._keys) > _MOST_DISTINCT:
+        while len(self._keys) > _MAX_DISTINCT:
             self._drop()
 
     def _drop(self) -> None:

@@ -16,7 +16,7 @@ from simmat.io.files import check_writable, read_json
 from simmat.terminal import say
 from simmat.types import is_finite_number
 
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 """Largest file of scores."""
 
 
@@ -114,7 +114,7 @@ def curve(scores: tuple[Path, ...], out: Path) -> None:
 
     picture_kind(out)
     check_writable(out.absolute().parent)
-    read = {path: read_json(path, "scores", limit=_MOST_BYTES) for path in scores}
+    read = {path: read_json(path, "scores", limit=_MAX_BYTES) for path in scores}
     if len(scores) == 1:
         (path,) = scores
         curves = {"tuned": _clicks(read[path], "tuned", path)}

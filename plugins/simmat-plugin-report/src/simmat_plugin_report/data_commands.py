@@ -51,7 +51,7 @@ def check(
     """
     from simmat.data.dataset import open_dataset, open_images
     from simmat_plugin_report.checks import check_dataset
-    from simmat_plugin_report.second_look import MOST_COMPARED
+    from simmat_plugin_report.second_look import MAX_COMPARED
 
     adapter = load_registry().modality(modality, modality_options, channels=channels)
     try:
@@ -59,7 +59,7 @@ def check(
     except DataError:
         dataset = open_images(data, adapter, card)  # which raises the same unless there are no labels at all
     count = len(dataset.samples)
-    with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MOST_COMPARED))) as bar:
+    with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MAX_COMPARED))) as bar:
         report = check_dataset(dataset, bar.update, twice=not quick)
     if as_json:
         print_json(report.to_dict())

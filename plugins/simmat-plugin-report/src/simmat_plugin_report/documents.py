@@ -19,7 +19,7 @@ from simmat.io.files import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.data_report import ClassNumber, DataReport, Listed
 
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 
 
 def _decoded(value: object) -> object:
@@ -166,7 +166,7 @@ def read_report(folder: RunFolder) -> RunReport | None:
     """
     if not folder.report.exists():
         return None
-    return parse(RunReport, read_json(folder.report, "report of a run", limit=_MOST_BYTES), str(folder.report))
+    return parse(RunReport, read_json(folder.report, "report of a run", limit=_MAX_BYTES), str(folder.report))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ MIN_Z = 4
 """How much better another position must be: standard errors for a set, standard deviations for a single image."""
 _REACH = 16
 """Largest shift of a mask, in pixels of the shrunk images."""
-_FEWEST = 5
+_MIN_IMAGES = 5
 """Least number of images to judge the masks of a set."""
 _MIN_FIT = 2.5
 """Least strength under the masks of a set that fits, so that a mask that does not fit is an outlier."""
@@ -143,7 +143,7 @@ def _edges(image: Shrunk) -> FloatArray:
 
 def offset_of_all(fits: Sequence[Fit]) -> Offset | None:
     """Return the position in which all masks fit better, if there is one."""
-    if len(fits) < _FEWEST:
+    if len(fits) < _MIN_IMAGES:
         return None
     in_place = np.asarray([fit.in_place for fit in fits])
     candidates: list[tuple[str, npt.NDArray[Any]]] = []
@@ -169,7 +169,7 @@ def offset_of_all(fits: Sequence[Fit]) -> Offset | None:
 def outliers(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[tuple[Sample, Offset]]:
     """Yield the images whose mask fits much better elsewhere, if the masks of the set fit."""
     usual = float(np.median([fit.in_place for _, fit in fits])) if fits else 0.0
-    if len(fits) < _FEWEST or usual < _MIN_FIT:
+    if len(fits) < _MIN_IMAGES or usual < _MIN_FIT:
         return
     for sample, fit in fits:
         moved = fit.moved.copy()

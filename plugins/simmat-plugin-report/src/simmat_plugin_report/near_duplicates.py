@@ -16,11 +16,11 @@ from scipy import ndimage
 from simmat.data.samples import SPLITS, Sample
 from simmat.types import BoolArray, FloatArray
 
-LEAST_CORRELATION = 0.8
+MIN_CORRELATION = 0.8
 """Least correlation of near-duplicates."""
 _SIDE = 24
 """Side of a thumbnail in pixels."""
-_MOST_COMMON = 12
+_MAX_COMMON = 12
 """Most directions that are removed as common to many images."""
 
 Pairs = list[tuple[float, Sample, Sample]]
@@ -86,7 +86,7 @@ def near_duplicates(
             better = alike.max(axis=1) > best[rows]
             best[rows[better]], partner[rows[better]] = alike.max(axis=1)[better], nearest[better]
     pairs: dict[tuple[int, int], float] = {}
-    for i in np.flatnonzero(best >= LEAST_CORRELATION).tolist():
+    for i in np.flatnonzero(best >= MIN_CORRELATION).tolist():
         pair = (min(i, int(partner[i])), max(i, int(partner[i])))
         pairs[pair] = max(pairs.get(pair, 0.0), float(best[i]))
     found = [
@@ -99,7 +99,7 @@ def near_duplicates(
 
 def _common(flat: FloatArray) -> FloatArray:
     """Return (K, D) directions that many of the (N, D) images share, such as the shapes of a sonar's fan."""
-    count = min(_MOST_COMMON, len(flat) // _MOST_COMMON)
+    count = min(_MAX_COMMON, len(flat) // _MAX_COMMON)
     some = flat[:: max(len(flat) // 1000, 1)]
     directions: FloatArray = np.linalg.svd(some, full_matrices=False)[2][:count]
     return directions

@@ -23,7 +23,7 @@ Picture = Image.Image | Path | bytes
 
 _JPEG: tuple[str, type[ImageFile]] = ("image/jpeg", JpegImageFile)
 _FORMATS: dict[str, tuple[str, type[ImageFile]]] = {".png": ("image/png", PngImageFile), ".jpg": _JPEG, ".jpeg": _JPEG}
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 """Most bytes of a picture file."""
 
 
@@ -152,7 +152,7 @@ def _data_uri(picture: Picture) -> str:
         picture.save(buffer, format="PNG", optimize=True)
         mime, data = "image/png", buffer.getvalue()
     else:
-        mime, data = _format(picture)[0], read_bytes(picture, "picture", limit=_MOST_BYTES)
+        mime, data = _format(picture)[0], read_bytes(picture, "picture", limit=_MAX_BYTES)
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 

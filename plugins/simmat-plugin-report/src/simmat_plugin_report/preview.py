@@ -15,11 +15,11 @@ from simmat.report.colour_maps import look_of
 from simmat.report.display import display_channels
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
-from simmat_plugin_report.channel_stats import MOST_PIXELS, windows_side_by_side, with_channels
+from simmat_plugin_report.channel_stats import MAX_PIXELS, windows_side_by_side, with_channels
 from simmat_plugin_report.sheet import Item, Panel, Sheet
 from simmat_plugin_report.thermal_scales import ThermalScales
 
-MOST_PANELS = 4
+MAX_PANELS = 4
 """Most pictures of one image."""
 _READ_PX = 1024
 """Side in pixels of the windows in which a large image is read."""
@@ -32,7 +32,7 @@ Problems = list[tuple[str, str]]
 
 
 def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
-    """Return the pictures of an image with these channels, at most `MOST_PANELS`.
+    """Return the pictures of an image with these channels, at most `MAX_PANELS`.
 
     Colour cameras are shown in true colour; spectral bands in true colour if they have red, green and blue, and in
     false colour with near infrared as red; every other channel separately. Many channels of one quantity without
@@ -47,11 +47,11 @@ def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
     if len(bands) > 2:
         rest = [index for index in rest if index not in bands]
         panels += _of_bands(channels, bands)
-    if len(rest) > MOST_PANELS and len({channels[index].quantity for index in rest}) == 1:
+    if len(rest) > MAX_PANELS and len({channels[index].quantity for index in rest}) == 1:
         panels.append(Panel("false colour", tuple(rest[:3])))
         rest = []
     panels += [Panel(channels[index].name, (index,)) for index in rest]
-    return tuple(panels[:MOST_PANELS])
+    return tuple(panels[:MAX_PANELS])
 
 
 def _of_bands(channels: Sequence[Channel], bands: Sequence[int]) -> Iterator[Panel]:
@@ -175,7 +175,7 @@ def _thinned(
 def _in_windows(dataset: Dataset, sample: Sample) -> tuple[int, int] | None:
     """Return the (height, width) of an image that is read in windows; None if it is read as a whole."""
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
-    return size_hw if size_hw is not None and size_hw[0] * size_hw[1] > MOST_PIXELS else None
+    return size_hw if size_hw is not None and size_hw[0] * size_hw[1] > MAX_PIXELS else None
 
 
 def _steps(size_hw: tuple[int, int], side: int) -> tuple[int, int]:

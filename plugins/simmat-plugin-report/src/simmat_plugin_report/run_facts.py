@@ -184,7 +184,7 @@ def _settings_table(run: RunView) -> Table:
 
 _FEW_IMAGES, _FEW_OBJECTS = 20, 10
 """A class with fewer is rare; so is one with less than a quarter of the mean over classes."""
-_MOST_CLASSES = 8
+_MAX_CLASSES = 8
 _MANY_MISSED = 0.25
 
 
@@ -250,6 +250,6 @@ def _labels(run: RunView, found: Analysis) -> Iterator[str]:
         said = [
             f"class {class_title(value, found.class_names)} ({counted(few[value], 'object')}"
             + (f", mean IoU {fmean(ious[value]):.3f})" if ious[value] else ")")
-            for value in sorted(poor, key=lambda value: few[value])[:_MOST_CLASSES]
+            for value in sorted(poor, key=lambda value: few[value])[:_MAX_CLASSES]
         ]
         yield f"Label more of what is rare in the training images: {', '.join(said)}."

@@ -11,7 +11,7 @@ from simmat_plugin_report.documents import Analysis, ChannelAblation, RunView
 from simmat_plugin_report.page import Block, Figure, Grid, Table, Text
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.plots import channels_figure, figure_bytes
-from simmat_plugin_report.run_scores import MOST_CLASSES, counted, mistakes_text, shown, signed
+from simmat_plugin_report.run_scores import MAX_CLASSES, counted, mistakes_text, shown, signed
 
 _LEGEND = (
     (HIT, "hit"),
@@ -54,7 +54,7 @@ def dense_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
             figures.append(Figure(picture, words, words))
     classes = [value for value in (run.spec.dense.classes if run.spec.dense else ()) if value is not None]
     legend = [
-        (class_colour(value), f"class {class_title(value, found.class_names)}") for value in classes[:MOST_CLASSES]
+        (class_colour(value), f"class {class_title(value, found.class_names)}") for value in classes[:MAX_CLASSES]
     ]
     if not legend:
         yield Text(
@@ -65,7 +65,7 @@ def dense_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     by_class = block.get("iou_by_class") if isinstance(block, dict) else None
     if isinstance(by_class, dict) and by_class:
         titles = {0: "background", **found.class_names}
-        rows = [(class_title(int(key), titles), shown(value)) for key, value in list(by_class.items())[:MOST_CLASSES]]
+        rows = [(class_title(int(key), titles), shown(value)) for key, value in list(by_class.items())[:MAX_CLASSES]]
         yield Table(("class map", "IoU"), rows, 1)
 
 

@@ -17,7 +17,7 @@ from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table, Text
 from simmat_plugin_report.plots import BINS, calibration_figure, curves_figure, figure_bytes
 
-MOST_IMAGES = 200
+MAX_IMAGES = 200
 """Images in a table, the worst ones."""
 _WRONG = 0.75
 """IoU below which the mask of a click is called wrong."""
@@ -80,10 +80,10 @@ def image_blocks(found: Analysis) -> Iterator[Block]:
             str(len(scores.get(name, ()))),
             f"{miou(scores[name]):.3f}" if name in scores else NONE,
         )
-        for name in names[:MOST_IMAGES]
+        for name in names[:MAX_IMAGES]
     ]
     yield Table(("image", "after one click", *without, "objects", "mean IoU"), rows, 2 + len(without), tall=True)
-    said = f"The worst {MOST_IMAGES} of {len(names):,} images. " if len(names) > MOST_IMAGES else ""
+    said = f"The worst {MAX_IMAGES} of {len(names):,} images. " if len(names) > MAX_IMAGES else ""
     said += f"A mask with an IoU below {_WRONG:g} is too large or too small if its area differs by a quarter or more"
     said += "; without clicks an object counts as found from an IoU of 0.5 on." if without else "."
     yield Text(said, faint=True)
@@ -141,7 +141,7 @@ Group = tuple[str, str, list[list[ObjectScore]]]
 """What divides objects ("size", "class"), the name of a part, and the objects of each model in it."""
 
 NONE = "–"
-MOST_CLASSES = 40
+MAX_CLASSES = 40
 """Classes in a table, the most frequent ones."""
 
 
@@ -247,8 +247,8 @@ def class_counts(models: Iterable[Objects]) -> Counter[int]:
 
 
 def most_frequent(counts: Mapping[int, int]) -> list[int]:
-    """Return the `MOST_CLASSES` most frequent classes."""
-    return sorted(counts, key=lambda value: -counts[value])[:MOST_CLASSES]
+    """Return the `MAX_CLASSES` most frequent classes."""
+    return sorted(counts, key=lambda value: -counts[value])[:MAX_CLASSES]
 
 
 def curves(runs: Mapping[str, RunView]) -> Figure:

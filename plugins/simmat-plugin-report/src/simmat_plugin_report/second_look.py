@@ -13,11 +13,11 @@ from simmat.errors import SimMATError
 from simmat.types import FloatArray
 from simmat_plugin_report.data_report import Finding, finding
 from simmat_plugin_report.mask_alignment import MIN_Z, Fit, mask_fit, offset_of_all, outliers, shrink
-from simmat_plugin_report.near_duplicates import LEAST_CORRELATION, Pairs, near_duplicates, thumbnail
+from simmat_plugin_report.near_duplicates import MIN_CORRELATION, Pairs, near_duplicates, thumbnail
 
-MOST_COMPARED = 4000
+MAX_COMPARED = 4000
 """Most images that are compared with each other; those of val and test first."""
-MOST_ALIGNED = 400
+MAX_ALIGNED = 400
 """Most images whose masks are checked."""
 
 
@@ -29,7 +29,7 @@ def second_look(index: DataIndex, progress: Callable[[int], object] | None = Non
     """
     samples = sample_subset(index)
     digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
-    every = -(-len(samples) // MOST_ALIGNED)
+    every = -(-len(samples) // MAX_ALIGNED)
     thumbs: list[FloatArray] = []
     seen: list[Sample] = []
     fits: list[tuple[Sample, Fit]] = []
@@ -52,15 +52,15 @@ def second_look(index: DataIndex, progress: Callable[[int], object] | None = Non
 
 
 def sample_subset(index: DataIndex) -> list[Sample]:
-    """Return the samples to compare, each image once: at most `MOST_COMPARED`, evenly spread in train and the rest."""
+    """Return the samples to compare, each image once: at most `MAX_COMPARED`, evenly spread in train and the rest."""
     once: dict[object, Sample] = {}
     for sample in index.dataset.samples:
         if sample.id not in index.faults:
             once.setdefault((sample.images, sample.window), sample)
     train = [sample for sample in once.values() if sample.split == "train"]
     rest = [sample for sample in once.values() if sample.split != "train"]
-    rest = list(spread(rest, max(MOST_COMPARED // 2, MOST_COMPARED - len(train))))
-    return [*spread(train, MOST_COMPARED - len(rest)), *rest]
+    rest = list(spread(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))
+    return [*spread(train, MAX_COMPARED - len(rest)), *rest]
 
 
 def _near_duplicates(pairs: Pairs, compared: int) -> Finding:
@@ -74,7 +74,7 @@ def _near_duplicates(pairs: Pairs, compared: int) -> Finding:
         f"an image of another split shows, so scores are too good: {first}"
         + ("; --json lists all" if len(pairs) > 3 else "")
         + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and "
-        f"rotation (threshold {LEAST_CORRELATION}); view some before you move them to one split"
+        f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
     )
     ids = tuple((one.id, other.id) for _, one, other in pairs)
     return finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 LENS_BLUR_PX = 0.55
 _FULL_WELL = 6000.0  # electrons at white, base gain
 _READ_NOISE = 6.0  # electrons
-_MOST_GAIN = 12.0
+_MAX_GAIN = 12.0
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
 
 
@@ -47,7 +47,7 @@ def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
     """
     metered = linear[:, np.isfinite(scene.surface.depth_m)]
     incident = max(scene.light.sun_rgb) + max(scene.light.ambient_rgb)
-    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), 1 / (0.5 * incident), _MOST_GAIN)
+    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), 1 / (0.5 * incident), _MAX_GAIN)
     return linear * gain, gain
 
 

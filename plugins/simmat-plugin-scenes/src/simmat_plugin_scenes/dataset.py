@@ -20,7 +20,7 @@ from simmat_plugin_scenes.generate import generate_scene
 from simmat_plugin_scenes.world import CLASSES
 
 SIZE_HW = (192, 256)
-LEAST_COUNT = 3
+MIN_COUNT = 3
 _VAL, _TEST = frozenset({1, 8, 15}), frozenset({2, 9, 16})
 
 
@@ -73,8 +73,8 @@ def split_of(index: int) -> str:
 
 
 def _check(target: Path, count: int, seed: int) -> None:
-    if count < LEAST_COUNT:
-        raise ConfigError(f"--count must be at least {LEAST_COUNT}, one sample per split, got {count}")
+    if count < MIN_COUNT:
+        raise ConfigError(f"--count must be at least {MIN_COUNT}, one sample per split, got {count}")
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if target.is_dir() and any(target.iterdir()):

@@ -21,9 +21,9 @@ from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, World, col
 Array = npt.NDArray[np.float64]
 Make = Callable[[np.random.Generator, Climate], Thing]
 
-SMALLEST_PX = 32
-MOST_OBJECTS = 6
-_SMALLEST_SHARE = 0.0015
+MIN_SIDE_PX = 32
+MAX_OBJECTS = 6
+_MIN_SHARE = 0.0015
 _TABLE_SHARE = 0.35
 _TRIES = 20
 
@@ -63,8 +63,8 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
     Raises:
         ConfigError: the size is too small.
     """
-    if min(size_hw) < SMALLEST_PX:
-        raise ConfigError(f"a scene needs at least {SMALLEST_PX}x{SMALLEST_PX} pixels, got {size_hw[1]}x{size_hw[0]}")
+    if min(size_hw) < MIN_SIDE_PX:
+        raise ConfigError(f"a scene needs at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels, got {size_hw[1]}x{size_hw[0]}")
     for _ in range(_TRIES):
         world = tabletop(rng) if rng.random() < _TABLE_SHARE else outdoors(rng)
         noise = Noise(rng)
@@ -77,8 +77,8 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
 def only_visible(world: World, size_hw: tuple[int, int]) -> World:
     """Remove objects of which too few pixels are visible, one at a time, as each may reveal others."""
     rays = pixel_rays(size_hw, (size_hw[1] / 2) / world.half_width)[:, ::2, ::2].reshape(3, -1).T @ world.axes
-    least = max(_SMALLEST_SHARE * len(rays), 2)
-    world = replace(world, things=world.things[:MOST_OBJECTS])
+    least = max(_MIN_SHARE * len(rays), 2)
+    world = replace(world, things=world.things[:MAX_OBJECTS])
     while world.things:
         stage = Stage.of(world)
         _, index = trace_rays(stage.parts, world.position[None], rays)

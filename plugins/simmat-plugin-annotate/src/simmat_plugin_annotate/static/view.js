@@ -1,6 +1,6 @@
 /** What part of the image is on the screen: screen = image * zoom + offset, in CSS pixels. */
 
-const LARGEST_ZOOM = 64; // screen pixels for a pixel of the image
+const MAX_ZOOM = 64; // screen pixels for a pixel of the image
 
 export class View {
   constructor() {
@@ -21,7 +21,7 @@ export class View {
   }
 
   fit() {
-    this.zoom = Math.min(LARGEST_ZOOM, this.fitting);
+    this.zoom = Math.min(MAX_ZOOM, this.fitting);
     this.centre(this.image[0] / 2, this.image[1] / 2);
   }
 
@@ -33,7 +33,7 @@ export class View {
   /** Zoom by a factor and keep the image under the place on the screen. */
   zoomAt(factor, x = this.width / 2, y = this.height / 2) {
     const [ix, iy] = this.toImage(x, y);
-    this.zoom = Math.min(LARGEST_ZOOM, Math.max(Math.min(1, this.fitting) / 2, this.zoom * factor));
+    this.zoom = Math.min(MAX_ZOOM, Math.max(Math.min(1, this.fitting) / 2, this.zoom * factor));
     this.x = x - ix * this.zoom;
     this.y = y - iy * this.zoom;
     this.#keep();
