@@ -43,19 +43,18 @@ def write_images(folder: Path, count: int) -> None:
 
 def measure(bundle: str, images: str, ask: str, out: str) -> None:
     """Segment a folder; print what it took from the first image on as json."""
-    from simmat.cli import batch, run
+    from simmat.cli import run
+    from simmat.inference.run import Run
 
     spent = spent_in_network(time.thread_time)
     begin: list[float] = []
-    inner = batch.run_all
+    inner = Run.run
 
     def started(*args: object, **kwargs: object) -> object:
         begin[:] = time.perf_counter(), time.thread_time(), time.process_time()
         return inner(*args, **kwargs)  # type: ignore[arg-type]
 
-    from simmat.cli import segment
-
-    segment.run_all = started  # type: ignore[assignment]
+    Run.run = started  # type: ignore[assignment,method-assign]
     code = run(["predict", bundle, images, f"--{ask}", "--device", "cpu", "--out", out])
     ends = time.perf_counter(), time.thread_time(), time.process_time()
     total = [end - start for end, start in zip(ends, begin, strict=True)]

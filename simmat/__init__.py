@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simmat.api import list_modalities as list_modalities
     from simmat.api import load as load
     from simmat.api import open_dataset as open_dataset
+    from simmat.api import predict as predict
     from simmat.api import train as train
     from simmat.data.dataset import Dataset as Dataset
     from simmat.plugins.hooks import hookimpl as hookimpl
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from simmat.types import Window as Window
 
 _NAMES = {
-    "simmat.api": ("evaluate", "list_foundations", "list_modalities", "load", "open_dataset", "train"),
+    "simmat.api": ("evaluate", "list_foundations", "list_modalities", "load", "open_dataset", "predict", "train"),
     "simmat.data.dataset": ("Dataset",),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("Predictor",),

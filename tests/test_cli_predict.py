@@ -17,9 +17,11 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
-from simmat.cli.prompted import PromptWork
-from simmat.cli.records import replaceable_files
 from simmat.errors import ConfigError
+from simmat.inference import prompted
+from simmat.inference.job import ImageTask
+from simmat.inference.records import replaceable_files
+from simmat.inference.segmenter import Segmenter
 
 
 def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,14 +54,14 @@ def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Batch systems end a job by SIGTERM."""
-    write = PromptWork._write
+    write = prompted._write_object
 
-    def stop(self: PromptWork, folder: Path, name: str, *given: Any) -> None:
-        write(self, folder, name, *given)
-        if name == "b":
+    def stop(segmenter: Segmenter, task: ImageTask, *given: Any) -> list[str]:
+        if task.name == "b":
             os.kill(os.getpid(), signal.SIGTERM)
+        return write(segmenter, task, *given)
 
-    monkeypatch.setattr(PromptWork, "_write", stop)
+    monkeypatch.setattr(prompted, "_write_object", stop)
     out = place / "out"
     call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
     assert run(call) == 130

@@ -15,8 +15,8 @@ from runs import config, gray_set, registry
 import simmat
 from simmat import training
 from simmat.cli import run as run_command
-from simmat.cli.segmenter import picture
 from simmat.everything import EverythingSettings
+from simmat.inference.segmenter import picture
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
@@ -118,7 +118,7 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.cli.segmenter._PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.inference.segmenter._PICTURE_PX", 100)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)

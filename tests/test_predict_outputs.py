@@ -11,8 +11,9 @@ from bundles import tiny_bundle
 from found_results import found_box, objects_result
 from PIL import Image
 
-from simmat.cli import run, segment, segmenter
-from simmat.cli.records import written_files
+from simmat.cli import run
+from simmat.inference.records import written_files
+from simmat.inference.result import summary_of
 from simmat.model_spec import DenseSpec
 
 
@@ -144,7 +145,7 @@ def test_a_model_without_a_class_map_is_refused_once(tmp_path: Path, capsys: pyt
 
 
 def test_a_call_that_finds_no_object_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, at the end: a dense head of step 0 is not trained; else there is more to try. With an object, nothing."""
+    """Once, at the end: a dense head of step 0 is not trained; else there is more to try."""
     images, sure = _images(tmp_path / "images", "a", "b"), ("--everything", "--min-score", "1", "--format", "labels")
     for step in (0, 30):
         dense = DenseSpec(background=True, classes=(1, 2))
@@ -155,15 +156,9 @@ def test_a_call_that_finds_no_object_says_why(tmp_path: Path, capsys: pytest.Cap
         said = capsys.readouterr().err
         assert said.count("no object found in 2 images; ") == 1
         assert (why in said, also in said) == (step == 0, step > 0)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one/a.json").write_text('{"objects": []}')
-    (tmp_path / "one/b.json").write_text('{"objects": [{"id": 1}]}')
-    assert segment._found_any(tmp_path / "one", ["a", "b"])
 
 
 def test_one_object_is_not_objects() -> None:
     """The line of each image is read by people."""
-    said = {
-        count: segmenter._count_text(objects_result((4, 4), *[found_box(0, 0, 2, 2)] * count)) for count in (0, 1, 2)
-    }
+    said = {count: summary_of(objects_result((4, 4), *[found_box(0, 0, 2, 2)] * count), []) for count in (0, 1, 2)}
     assert said == {0: "0 objects", 1: "1 object", 2: "2 objects"}

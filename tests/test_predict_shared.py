@@ -141,6 +141,14 @@ def test_workers_of_dask_share_a_folder(place: Path, scheduler: Scheduler) -> No
     assert _files(place / "dask-folder") == _files(place / "one")
 
 
+def test_workers_of_dask_share_prompts(place: Path, scheduler: Scheduler) -> None:
+    """Boxes of a detector on ten thousand images are work for many machines, too."""
+    prompt = ("--point", "20,20")
+    _predict(place, "large.tif", "large-point", *prompt)
+    _predict(place, "large.tif", "dask-point", *prompt, "--executor", scheduler[0])
+    assert _files(place / "dask-point") == _files(place / "large-point")
+
+
 def test_paths_of_the_caller_mean_the_same_to_workers(
     place: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

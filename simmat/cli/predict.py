@@ -1,39 +1,47 @@
-"""`simmat predict`: segment sensor images by clicks and boxes."""
+"""`simmat predict`: segment sensor images."""
 
 from __future__ import annotations
 
-import os
-import posixpath
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, Command, load_registry
+from simmat.cli.common import PATH, Command, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
-from simmat.cli.prompts import PromptOptions, Prompts, pixel_prompts, read_prompts
-from simmat.errors import ConfigError, DataError, all_problems
-from simmat.io.files import check_writable, stem_of
+from simmat.errors import ConfigError
+from simmat.inference.job import ImageOutcome, Progress, joint_error
+from simmat.inference.prompts import BOX, POINT, parse_numbers
 from simmat.sensors.channel_selection import parse_channels
 from simmat.terminal import say
-from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.evaluation import Processes
-    from simmat.plugins.registry import Registry
-    from simmat.predictor import Choice, Predictor
-
-SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap", "mosaic")
-"""Parameters of the options of `search_options`."""
+    from tqdm import tqdm
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a list with commas."""
-    return tuple(filter(None, map(str.strip, text.split(","))))
+class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """Numbers with commas."""
+
+    def __init__(self, form: str) -> None:
+        self.name = form
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Show the form in the help."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse the numbers; fail for anything else."""
+        try:
+            return value if isinstance(value, tuple) else parse_numbers(value, self.name)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_POINT, _BOX = Numbers(POINT), Numbers(BOX)
 
 
 def search_options(command: Command) -> Command:
@@ -50,7 +58,6 @@ def search_options(command: Command) -> Command:
             "--format",
             "formats",
             metavar="LIST",
-            callback=parsed(_names),
             help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay, or auto, the default of --everything and "
             "--semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
         ),
@@ -72,9 +79,13 @@ def search_options(command: Command) -> Command:
     callback=parsed(parse_channels),
     help="Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
 )
-@click.option("--point", multiple=True, metavar="X,Y", help="Pixel on the object; repeatable.")
-@click.option("--negative", multiple=True, metavar="X,Y", help="Pixel not on the object; repeatable.")
-@click.option("--box", metavar="X0,Y0,X1,Y1", help="Box around the object, in pixels.")
+@click.option(
+    "--point", "points", multiple=True, metavar=POINT, type=Numbers(POINT), help="Pixel on the object; repeatable."
+)
+@click.option(
+    "--negative", multiple=True, metavar=POINT, type=Numbers(POINT), help="Pixel not on the object; repeatable."
+)
+@click.option("--box", metavar=BOX, type=Numbers(BOX), help="Box around the object, in pixels.")
 @click.option(
     "--prompts",
     type=PATH,
@@ -99,7 +110,7 @@ def search_options(command: Command) -> Command:
     default="local",
     metavar="local|tcp://HOST:PORT",
     show_default=True,
-    help="Where --everything and --semantic run: here, or on the workers of a dask scheduler that see the same files.",
+    help="Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",
 )
 @click.option(
     "--cache",
@@ -116,19 +127,7 @@ def search_options(command: Command) -> Command:
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(
-    paths: tuple[Path, ...],
-    source: Mapping[str, Path],
-    missing: tuple[str | int, ...] | None,
-    point: tuple[str, ...],
-    negative: tuple[str, ...],
-    box: str | None,
-    prompts: Path | None,
-    crs: str | None,
-    choice: Choice,
-    executor: str,
-    cache: Path | None,
-    out: Path,
-    **given: Any,
+    paths: tuple[Path, ...], source: Mapping[str, Path], missing: tuple[str | int, ...] | None, out: Path, **given: Any
 ) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
 
@@ -151,50 +150,59 @@ def command(
     If a camera lacks a channel, give --missing CHANNEL, whether or not the file has a plane for it. A sensor whose
     channels are all missing needs no file.
     """
-    search = {name: given.pop(name) for name in SEARCH}
-    searched = search["everything"] or search["semantic"]
-    prompt_options = PromptOptions(point, negative, box, prompts, crs)
-    prompt_options.check(searched=searched, search=search)
-    if searched and cache is not None:
-        raise ConfigError(
-            "--cache is for prompts; --everything and --semantic encode each window only once, and storing them all "
-            "would fill the disk; leave it out"
+    from simmat.api import predict
+
+    loading = {name: given.pop(name) for name in _LOADING}
+    model, files = _model_and_files(paths, loading)
+    if source and files:
+        raise ConfigError("give either FILES or --source NAME=FILE, not both")
+    loading["device"] = loading["device"] or "auto"
+    with _ended_by_sigterm(), ConsoleProgress() as progress:
+        outcomes = predict(
+            model,
+            source or files,
+            out=out,
+            missing=missing or (),
+            progress=progress,
+            registry=load_registry(),
+            **given,
+            **loading,
         )
-    for folder in filter(None, (out, cache)):
-        check_writable(folder)
+    if (error := joint_error(outcomes, out)) is not None:
+        raise error
 
-    processes = _processes(given["device"], executor)
-    if processes is not None:
-        own = processes.device
-        given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate names it cpu:0
-    registry = load_registry()
-    predictor, files = _load(paths, given, registry)
-    names = predictor.inputs.missing_channels(missing or ())
-    if searched:
-        from simmat.cli.segment import job_of, segment_all
 
-        images = _images(predictor, files, source, names, out)
-        if search["mosaic"]:
-            images = [("mosaic", _tiles(images))]
-        job = job_of(predictor, registry, out=out, missing=missing or (), **search)
-        with _ended_by_sigterm():
-            segment_all(
-                dict(images), predictor, job, model=_arguments(paths, given), executor=executor, processes=processes
-            )
-        return
-    from simmat.cli.prompted import PromptJob, formats_of_prompts, segment_prompts
+_LOADING = ("foundation", "checkpoint", "modality", "modality_options", "channels", "compile", "device")
+"""Parameters of the options that say how to load the model."""
 
-    if prompts is not None and not prompt_options.is_map_file:
-        samples = list(_samples_of(read_prompts(prompts), prompts, files, predictor, source))
-    else:
-        samples = [
-            (name, own, prompt_options.of_image(name)) for name, own in _images(predictor, files, source, names, out)
-        ]
-    with _ended_by_sigterm():
-        formats = formats_of_prompts(search["formats"], registry)
-        is_grouped = search["formats"] is not None
-        prompt_job = PromptJob(out, formats, is_grouped, choice, missing or (), search["tile"], cache)
-        segment_prompts(samples, predictor, prompt_job, processes)
+
+def _model_and_files(paths: Sequence[Path], loading: Mapping[str, Any]) -> tuple[Path | None, Sequence[Path]]:
+    """Return the bundle, which is the first path unless the model is untuned, and the paths of images."""
+    untuned = loading["modality"] is not None
+    if not untuned and loading["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
+        raise ConfigError(
+            f"--modality is missing: {paths[0]} is not a bundle, so {loading['foundation']!r} is used untuned and "
+            "needs --modality NAME, the sensor of the files"
+        )
+    extra = [name for name in ("channels", "modality_options") if loading[name] is not None]
+    if not untuned and not paths:
+        raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
+    if not untuned and extra:
+        option = extra[0].replace("_", "-").replace("options", "option")
+        raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
+    if untuned and loading["compile"]:
+        raise ConfigError(
+            "--compile is for a bundle; an untuned model is fitted to each image, and would compile anew; leave it out"
+        )
+    if untuned and loading["foundation"] is None:
+        raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
+    return (None, paths) if untuned else (paths[0], paths[1:])
+
+
+def _may_be_bundle(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).exists() for name in ("bundle.json", "bundle", "config.toml"))
+    return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
 
 
 @contextmanager
@@ -210,134 +218,51 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _load(paths: Sequence[Path], model: Mapping[str, Any], registry: Registry) -> tuple[Predictor, Sequence[Path]]:
-    """Load the bundle of the first path, or the untuned model; return it with the paths of images."""
-    untuned = model["modality"] is not None
-    if not untuned and model["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
-        raise ConfigError(
-            f"--modality is missing: {paths[0]} is not a bundle, so {model['foundation']!r} is used untuned and needs "
-            "--modality NAME, the sensor of the files"
-        )
-    extra = [name for name in ("channels", "modality_options") if model[name] is not None]
-    if not untuned and not paths:
-        raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
-    if not untuned and extra:
-        option = extra[0].replace("_", "-").replace("options", "option")
-        raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
-    if untuned and model["compile"]:
-        raise ConfigError(
-            "--compile is for a bundle; an untuned model is fitted to each image, and would compile anew; leave it out"
-        )
-    if untuned and model["foundation"] is None:
-        raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
+class ConsoleProgress(Progress):
+    """Prints what is done, and shows bars of images and of the windows of a large image."""
 
-    from simmat.api import load
+    def __init__(self) -> None:
+        self._bars, self._window_bar = ExitStack(), ExitStack()
+        self._images: tqdm[Any] | None = None
+        self._windows: tqdm[Any] | None = None
 
-    predictor = load(**_arguments(paths, model), registry=registry)
-    return predictor, paths if untuned else paths[1:]
+    def __enter__(self) -> ConsoleProgress:
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        self._window_bar.close()
+        self._bars.close()
 
-def _arguments(paths: Sequence[Path], model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `simmat.load`: the options, and the bundle unless the model is untuned."""
-    source = {} if model["modality"] is not None else {"source": paths[0]}
-    return {**source, **model, "device": model["device"] or "auto"}
+    def started(self, total: int, skipped: int) -> None:
+        """Show a bar of the images that are left."""
+        if skipped:
+            self.note(f"note: {skipped} of {total} images were done by an earlier call")
+        left = total - skipped
+        self._images = self._bars.enter_context(progress_bar("predict", "image", total=left, shown=left > 1))
 
+    def image(self, outcome: ImageOutcome) -> None:
+        """Print what was found."""
+        self._window_bar.close()
+        self._windows = None
+        if self._images is not None:
+            self._images.update()
+        for line in outcome.summary:
+            self._print(line)
 
-def _processes(device: str | None, executor: str) -> Processes | None:
-    """Join the processes of `accelerate launch`; None without it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # without loading torch
-        return None
-    if executor != "local":
-        raise ConfigError(f"--executor {executor} distributes the images itself; leave accelerate launch out")
-    from simmat.evaluation import join_processes
+    def windows(self, name: str, done: int, total: int) -> None:
+        """Show a bar of the windows."""
+        if self._windows is None:
+            self._windows = self._window_bar.enter_context(progress_bar(name, "window"))
+        move_bar(self._windows, done, total)
 
-    return join_processes(device)
+    def wrote(self, text: str) -> None:
+        """Print the file."""
+        self._print(text)
 
+    def note(self, text: str) -> None:
+        """Print the text on standard error."""
+        self._print(text, err=True)
 
-def _may_be_bundle(path: Path) -> bool:
-    if path.is_dir():
-        return any((path / name).exists() for name in ("bundle.json", "bundle", "config.toml"))
-    return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
-
-
-def _images(
-    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str], out: Path
-) -> list[tuple[str, Mapping[str, Path]]]:
-    """Return (output name, files) of each image of the command line."""
-    optional = predictor.inputs.optional_sources(missing)
-    names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
-    example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
-    if source:
-        if unknown := [name for name in source if name not in (*names, *optional)]:
-            raise ConfigError(f"--source {unknown[0]}: the sources are {', '.join((*names, *optional))}")
-        if absent := [name for name in names if name not in source]:
-            raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
-        if paths:
-            raise ConfigError(f"give either FILES or --source, not both{example}")
-        return [(stem_of(source[names[0]]), {name: source[name] for name in names})]
-    if not paths:
-        raise ConfigError(f"no file to segment; give one or more files or folders{example}")
-    if len(names) > 1:
-        raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
-    return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths, out)]
-
-
-def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
-    """Return the files of all images as the tiles of one."""
-    if any(len(files) != 1 for _, files in images):
-        raise ConfigError("--mosaic joins images of one file each; leave it out for a sensor with several files")
-    return {f"tile {number}": file for number, (_, files) in enumerate(images, start=1) for file in files.values()}
-
-
-def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (output name, file) of each image; the names of subfolders are part of the output name.
-
-    The files of `out` are results, not images.
-    """
-    from simmat.data.formats.folders import IMAGES, files_by_stem
-
-    extensions = predictor.adapter.sources[0].extensions
-    for path in paths:
-        if not path.is_dir():
-            yield stem_of(path), path
-            continue
-        if (path / IMAGES).is_dir():
-            path = path / IMAGES
-            say(f"note: {path.parent} is a data set; the files of {path} are segmented", err=True)
-        found = files_by_stem(path, extensions)
-        if out.resolve() == path.resolve():
-            raise ConfigError(
-                f"--out {out}: holds the images, so a second call would segment its results; choose another folder"
-            )
-        if out.resolve().is_relative_to(path.resolve()):
-            results = f"{out.resolve().relative_to(path.resolve()).as_posix()}/"
-            images = {stem: files for stem, files in found.items() if not stem.startswith(results)}
-            if omitted := len(found) - len(images):
-                say(f"note: {omitted} images in {out} are results, and are left out", err=True)
-            found = images
-        if not found:
-            raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
-        for stem, files in sorted(found.items()):
-            yield from ((stem.replace("/", "__"), file) for file in files)
-
-
-def _samples_of(
-    prompts_by_file: Mapping[str, Mapping[str, Prompt]],
-    prompts: Path,
-    paths: Sequence[Path],
-    predictor: Predictor,
-    source: Mapping[str, Path],
-) -> Iterator[tuple[str, Mapping[str, Path], Prompts]]:
-    """Yield (output name, files, prompts) of each image of a prompts file, in the given folder or else its own."""
-    names = predictor.adapter.source_names()
-    if source or len(names) > 1:
-        raise ConfigError("--prompts names one file per image, so it is for sensors with one source")
-    if len(paths) > 1 or any(not path.is_dir() for path in paths):
-        raise ConfigError("--prompts names the files itself; give at most the folder that holds them")
-    folder = paths[0] if paths else prompts.parent
-    if absent := [f"{file}: not in {folder}" for file in prompts_by_file if not (folder / file).is_file()]:
-        raise DataError(all_problems(f"{prompts}: missing files:", absent))
-    for file, objects in prompts_by_file.items():
-        stem = posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
-        named = {f"{stem}_{name}": prompt for name, prompt in objects.items()}
-        yield stem, {names[0]: folder / file}, pixel_prompts(named)
+    def _print(self, text: str, *, err: bool = False) -> None:
+        with nullcontext() if self._images is None else self._images.external_write_mode():
+            say(text, err=err)

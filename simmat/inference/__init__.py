@@ -1,14 +1,17 @@
 """Segment images, and write what was found in them."""
 
 from simmat.inference.coco import ImageRecords, coco_document, object_records, run_lengths
+from simmat.inference.job import ImageOutcome, Progress
 from simmat.inference.overlay import draw_result
 from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, label_bands, label_type
 
 __all__ = [
     "BAND_ROWS",
+    "ImageOutcome",
     "ImageRecords",
     "ImageResult",
     "LabelMap",
+    "Progress",
     "coco_document",
     "draw_result",
     "label_bands",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ LabelMap = npt.NDArray[np.integer[Any]]
 
 BAND_ROWS = 512
 """Rows that are held at once: a row of the tiles of a TIFF."""
+
+_SHARE_ROWS = 64
+"""Rows of a class map that are measured at once: a pixel of a map in degrees has another size in each row."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +142,45 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
             part = result.ranked[index].instance.crop[first - top : last - top]
             band[first - y0 : last - y0, left:right][part] = index + 1
         yield y0, band
+
+
+def class_shares(result: ImageResult) -> list[dict[str, Any]]:
+    """Return label value, name, pixels and m² of each class in a class map."""
+    counts: dict[int, int] = {}
+    areas: dict[int, float] = {}
+    for y0, band in label_bands(result, _SHARE_ROWS if result.georeference is not None else BAND_ROWS):
+        values, found = np.unique(band, return_counts=True)
+        middle = np.array([[band.shape[1] / 2, y0 + len(band) / 2]])
+        of_pixel = math.nan if result.pixel_areas is None else float(result.pixel_areas(middle)[0])
+        for value, count in zip(values.tolist(), found.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + count
+            areas[value] = areas.get(value, 0.0) + count * of_pixel
+    names = {result.background: "background", result.nodata: "no measurement"}
+    return [
+        {
+            "class": value,
+            "class_name": names.get(value) or result.class_name(value),
+            "pixels": count,
+            "area_m2": float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None,
+        }
+        for value, count in sorted(counts.items())
+    ]
+
+
+def summary_of(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was found in words: "3 objects (2 car, 1 person)", or the largest classes of a map.
+
+    `record` are the objects or classes as json values.
+    """
+    if result.classes is not None:
+        total = sum(one["pixels"] for one in record)
+        largest = sorted(record, key=lambda one: -one["pixels"])[:5]
+        return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
+    counts: dict[str, int] = {}
+    for one in result.ranked:
+        name = result.class_name(one.instance.class_id)
+        if name is not None:
+            counts[name] = counts.get(name, 0) + 1
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
+    count = len(result.ranked)
+    return f"{count} object{'' if count == 1 else 's'}" + (f" ({listed})" if listed else "")

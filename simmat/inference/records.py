@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.inference.formats import write_for_call
 from simmat.io.files import read_json, shown_url
-from simmat.specs import ResultFormat
-from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
 
 FORMAT = 1
 """Format number of the json of an image or object; increased when an older reader would misread a change."""
-OWN_MARK = b"simmat predict"
+_OWN_MARK = b"simmat predict"
 """What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
 
@@ -53,11 +50,11 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
     )
 
 
-def is_written(out: Path, name: str, request: str) -> bool:
-    """Return whether an earlier call did the same, and all files that it wrote still exist."""
+def files_of_request(out: Path, name: str, request: str) -> list[Path]:
+    """Return the files that an earlier call wrote for the same request; empty if one of them is gone."""
     record = read_record(out / f"{name}.json")
-    written = written_files(record, name)
-    return record.get("request") == request and all((out / file).is_file() for file in written)
+    files = [out / file for file in sorted(written_files(record, name))]
+    return files if record.get("request") == request and all(file.is_file() for file in files) else []
 
 
 def record_of(
@@ -93,50 +90,24 @@ def replaceable_files(out: Path, outputs: Iterable[str], endings: Sequence[str])
     for name in outputs:
         existing = [f"{name}{ending}" for ending in endings if (out / f"{name}{ending}").exists()]
         written = written_files(read_record(out / f"{name}.json"), name) if existing else frozenset()
-        if foreign := [file for file in existing if file not in written]:
-            raise ConfigError(foreign_file(out / foreign[0]))
+        check_own(out, set(existing) - written)
         replaceable.update(written)
     return frozenset(replaceable)
 
 
-def foreign_file(file: Path) -> str:
-    """Return the error message for a file that simmat predict did not write and does not replace."""
-    return f"{file} exists already and was not written by simmat predict; choose another --out, or move it away"
-
-
-def write_files_for_all(
-    formats: Iterable[ResultFormat], out: Path, names: Iterable[str], class_names: Mapping[int, str]
-) -> None:
-    """Write the files that hold the results of all images, from the json of each."""
-    for one in formats:
-        images = ((name, read_record(out / f"{name}.json")) for name in names)
-        say(write_for_call(one, images, class_names, out))
-
-
-def check_files_for_all(formats: Iterable[ResultFormat], out: Path, names: Iterable[str]) -> None:
-    """Raise ConfigError if a file that holds the results of all images would replace another file."""
-    for one in formats:
-        file = out / one.endings[0]
-        if file.stem in names:
-            raise ConfigError(
-                f"the results of the image {file.stem!r} and those of all images would both be {file.name}; rename the "
-                f"image, or leave {one.name} out of --format"
-            )
-        if file.exists() and not (file.is_file() and OWN_MARK in _first_bytes(file, 1000)):
-            raise ConfigError(foreign_file(file))
-
-
-def _first_bytes(file: Path, count: int) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(count)
-    except OSError:
-        return b""
-
-
-def check_unique(names: Sequence[str]) -> None:
-    """Raise ConfigError if files of several images or objects would have the same name."""
-    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
+def check_own(out: Path, foreign: Iterable[str]) -> None:
+    """Raise ConfigError if one of these files, which no call of `simmat predict` wrote, exists."""
+    if found := [out / name for name in sorted(foreign) if (out / name).exists()]:
         raise ConfigError(
-            f"several masks would be written as {duplicates[:5]}; rename the files, or use separate calls"
+            f"{found[0]} exists already and was not written by simmat predict; choose another --out, or move it away"
         )
+
+
+def check_own_for_call(file: Path) -> None:
+    """Raise ConfigError if a file for all images would replace one that `simmat predict` did not write."""
+    own = False
+    if file.is_file():
+        with suppress(OSError), file.open("rb") as stream:
+            own = _OWN_MARK in stream.read(1000)
+    if not own:
+        check_own(file.parent, [file.name])

@@ -1,0 +1,145 @@
+"""What to do with each image of a call, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simmat.errors import SimMATError, all_problems
+from simmat.inference.formats import ChosenFormats
+from simmat.inference.prompts import Prompts
+from simmat.inference.records import digest_of, files_key
+from simmat.specs import ResultKind
+
+if TYPE_CHECKING:
+    from simmat.predictor import Choice
+    from simmat.predictor.window_results import SegmentOptions
+
+_OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
+"""Endings of the files of one prompted object."""
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image of a call.
+
+    Attributes:
+        name: what the names of its files begin with.
+        files: source -> file; with `Job.mosaic` the tiles of one map.
+        prompts: what marks its objects; None to find objects or classes without prompts.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    prompts: Prompts | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with each image of a call.
+
+    Attributes:
+        out: folder of the results.
+        formats: formats of the files for all objects of an image, or its class map.
+        wanted: what to look for without prompts; with prompts nothing.
+        each_object: write a mask, a picture and a json for each prompted object, of images that are not large.
+        choice: which of the masks predicted for a prompt to take.
+        cache: folder of stored embeddings; None stores none.
+        classes: label values to keep; None for all.
+        min_score: smallest score of an object; None for all objects.
+        missing: names or indices of the channels that the images lack.
+        tile: side of a window in pixels; None chooses it.
+        overlap: overlap of windows in pixels; None chooses it.
+        mosaic: the files of an image are the tiles of one map, not the sources of a sensor.
+    """
+
+    out: Path
+    formats: ChosenFormats
+    wanted: SegmentOptions
+    each_object: bool = False
+    choice: Choice = "single"
+    cache: Path | None = None
+    classes: frozenset[int] | None = None
+    min_score: float | None = None
+    missing: tuple[str | int, ...] = ()
+    tile: int | None = None
+    overlap: int | None = None
+    mosaic: bool = False
+
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """What is looked for."""
+        if not self.wanted.classes:
+            return ("objects",)
+        return ("classes",) if self.wanted.objects is None else ("objects", "classes")
+
+    def is_grouped(self, task: ImageTask) -> bool:
+        """Return whether all objects of an image, if it is not large, are written to the same files."""
+        return task.prompts is None or task.prompts.names is None or not self.each_object
+
+    def outputs(self, task: ImageTask) -> tuple[str, ...]:
+        """Return what the names of the files of an image begin with."""
+        return (task.name,) if task.prompts is None or self.is_grouped(task) else task.prompts.names or ()
+
+    def endings(self, task: ImageTask) -> tuple[str, ...]:
+        """Return what the names of the files of an image may end with."""
+        return (".json", *self.formats.endings(self.kinds)) if self.is_grouped(task) else _OBJECT_ENDINGS
+
+    def request(self, task: ImageTask, model: str) -> str:
+        """Return a digest of all that the results of an image depend on; `model` is that of the model."""
+        settings = (self.wanted, self.formats.names, self.each_object, self.choice, sorted(self.classes or ()))
+        windows = (self.min_score, self.missing, self.tile, self.overlap, self.mosaic)
+        key = task.prompts.key if task.prompts is not None else ""
+        return digest_of(model, files_key(task.files), repr((*settings, *windows)), key)
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image of a call.
+
+    Attributes:
+        name: what the names of its files begin with.
+        written: its files; empty if it failed.
+        summary: what was found, a line for each file or object.
+        warnings: why the results may be wrong.
+        error: why it failed; None if it did not.
+        skipped: True if an earlier call has done the same.
+    """
+
+    name: str
+    written: tuple[Path, ...] = ()
+    summary: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: SimMATError | None = None
+    skipped: bool = False
+
+
+class Progress:
+    """What a call tells while it runs; a method does nothing unless it is overridden."""
+
+    def started(self, total: int, skipped: int) -> None:
+        """Images will be segmented; an earlier call has done `skipped` of `total`."""
+
+    def image(self, outcome: ImageOutcome) -> None:
+        """An image is done, or has failed."""
+
+    def windows(self, name: str, done: int, total: int) -> None:
+        """So many windows of a large image are done."""
+
+    def wrote(self, text: str) -> None:
+        """A file for all images is written."""
+
+    def note(self, text: str) -> None:
+        """Something that a user should know before the results."""
+
+
+def joint_error(outcomes: Sequence[ImageOutcome], out: Path) -> SimMATError | None:
+    """Return the errors of all failed images as one; None if no image failed."""
+    errors = [one.error for one in outcomes if one.error is not None]
+    if not errors or len(outcomes) == 1:
+        return errors[0] if errors else None
+    done = len(outcomes) - len(errors)
+    title = f"{len(errors)} of {len(outcomes)} images failed; the results of the other {done} are in {out}:"
+    return type(errors[0])(all_problems(title, [str(error) for error in errors]))

@@ -1,0 +1,288 @@
+"""Segment the images of files and folders: by prompts, every object, or the class of every pixel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simmat.data.formats.folders import IMAGES, files_by_stem
+from simmat.errors import ConfigError, DataError, all_problems, unknown_name
+from simmat.everything import EverythingSettings
+from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
+from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
+from simmat.inference.prompts import PromptSource, image_name, read_prompts
+from simmat.inference.records import check_own_for_call, read_record, replaceable_files
+from simmat.inference.run import Run, run_on_dask
+from simmat.inference.segmenter import Segmenter
+from simmat.io.files import stem_of
+from simmat.predictor.encoded import Choice
+from simmat.predictor.large import check_options
+from simmat.predictor.prompts import check_choice
+from simmat.predictor.window_results import SegmentOptions
+from simmat.specs import ResultKind
+
+if TYPE_CHECKING:
+    from simmat.evaluation import Processes
+    from simmat.plugins.registry import Registry
+    from simmat.predictor import Predictor
+
+LOCAL = "local"
+_LARGE_IMAGE_FORMATS = ("labels", "geotiff", "overlay")
+"""Formats of "auto" for the prompted objects of a large image, if the user names no format."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `simmat predict` is asked to do, as `simmat.predict` takes it."""
+
+    everything: bool = False
+    semantic: bool = False
+    prompts: PromptSource = field(default_factory=PromptSource)
+    formats: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    min_score: float | None = None
+    min_area: int | None = None
+    tile: int | None = None
+    overlap: int | None = None
+    mosaic: bool = False
+    missing: tuple[str | int, ...] = ()
+    choice: Choice = "single"
+    cache: Path | None = None
+    executor: str = LOCAL
+
+    def check(self) -> None:
+        """Raise ConfigError if options contradict each other."""
+        check_choice(self.choice)
+        if self.everything or self.semantic:
+            if self.prompts:
+                raise ConfigError(
+                    "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
+                )
+            if self.cache is not None:
+                raise ConfigError(
+                    "--cache is for prompts; --everything and --semantic encode each window only once, and storing "
+                    "them all would fill the disk; leave it out"
+                )
+            return
+        for name in ("classes", "min_score", "min_area", "overlap", "mosaic"):
+            if getattr(self, name):
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
+        self.prompts.check()
+
+    def job(self, predictor: Predictor, registry: Registry, out: Path) -> Job:
+        """Return the job for a model.
+
+        Raises:
+            ConfigError: the model cannot find what is wanted, or a class or format is unknown.
+        """
+        common: dict[str, Any] = {"missing": self.missing, "tile": self.tile}
+        if not (self.everything or self.semantic):
+            formats = choose_formats(self.formats or (AUTO,), ["objects"], registry)
+            if self.formats is None:
+                formats = ChosenFormats((), tuple(f for f in formats.automatic if f.name in _LARGE_IMAGE_FORMATS))
+            each = self.formats is None
+            return Job(out, formats, SegmentOptions(), each_object=each, choice=self.choice, cache=self.cache, **common)
+        defaults = EverythingSettings()
+        score = defaults.min_score if self.min_score is None else self.min_score
+        settings = replace(defaults, min_score=score, min_area=self.min_area or defaults.min_area)
+        wanted = SegmentOptions(settings if self.everything else None, self.semantic)
+        check_options(predictor, wanted)
+        kinds: list[ResultKind] = ["objects"] if self.everything else []
+        formats = choose_formats(self.formats or (AUTO,), [*kinds, "classes"] if self.semantic else kinds, registry)
+        classes = None if self.classes is None else class_values(self.classes, predictor)
+        search: dict[str, Any] = {
+            "classes": classes,
+            "min_score": self.min_score,
+            "overlap": self.overlap,
+            "mosaic": self.mosaic,
+        }
+        return Job(out, formats, wanted, **search, **common)
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[Path] | Mapping[str, Path],
+    out: Path,
+    options: Options,
+    registry: Registry,
+    *,
+    progress: Progress | None = None,
+    processes: Processes | None = None,
+    load: partial[Predictor] | None = None,
+) -> list[ImageOutcome]:
+    """Segment images and write their files, and one file for all where a format is of that kind.
+
+    Images that an earlier call has done are skipped. A failed image does not stop the others.
+
+    Args:
+        files: files and folders; or source -> file of one image, for sensors with several.
+        out: folder of the results.
+        progress: told what is done while the call runs.
+        processes: those that share the images, of which this is one.
+        load: loads the model on other machines, with the arguments of `simmat.load`.
+
+    Returns:
+        What became of each image; empty in processes other than the main one.
+
+    Raises:
+        SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
+    """
+    progress = progress or Progress()
+    tasks = list(_tasks(predictor, files, out, options, progress))
+    job = options.job(predictor, registry, out)
+    for_call = job.formats.for_call(job.kinds)
+    _check_names(tasks, job)
+    for one in for_call:
+        check_own_for_call(out / one.endings[0])
+    segmenter = Segmenter(predictor, job, progress)
+    if options.executor != LOCAL and load is not None:
+        run = run_on_dask(segmenter, tasks, load, options.executor)
+    else:
+        run = Run(segmenter, tasks)
+        run.run(processes)
+    if processes is not None and not processes.is_main:
+        return []
+    done = [task.name for task in tasks if run.outcomes[task.name].error is None]
+    for one in for_call if done else ():
+        progress.wrote(write_for_call(one, _records(out, done), predictor.class_names, out))
+    if job.wanted.objects is not None and done and not any(record["objects"] for _, record in _records(out, done)):
+        progress.note(f"Warning: {_why_nothing(predictor, job, len(done))}")
+    return [run.outcomes[task.name] for task in tasks]
+
+
+def _records(out: Path, names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((name, read_record(out / f"{name}.json")) for name in names)
+
+
+def _tasks(
+    predictor: Predictor,
+    files: Sequence[Path] | Mapping[str, Path],
+    out: Path,
+    options: Options,
+    progress: Progress,
+) -> Iterator[ImageTask]:
+    """Yield the images of a call with their prompts."""
+    prompts = options.prompts
+    if prompts.file is not None and not prompts.is_map_file:
+        yield from _tasks_of_prompts_file(prompts.file, predictor, files)
+        return
+    optional = predictor.inputs.optional_sources(predictor.inputs.missing_channels(options.missing))
+    names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
+    example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
+    images: list[tuple[str, Mapping[str, Path]]]
+    if isinstance(files, Mapping):
+        if unknown := [name for name in files if name not in (*names, *optional)]:
+            raise ConfigError(f"--source {unknown[0]}: the sources are {', '.join((*names, *optional))}")
+        if absent := [name for name in names if name not in files]:
+            raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
+        images = [(stem_of(files[names[0]]), {name: files[name] for name in names})]
+    elif not files:
+        raise ConfigError(f"no file to segment; give one or more files or folders{example}")
+    elif len(names) > 1:
+        raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
+    else:
+        images = [(name, {names[0]: file}) for name, file in _named_files(predictor, files, out, progress)]
+    if options.mosaic:
+        if any(len(own) != 1 for _, own in images):
+            raise ConfigError("--mosaic joins images of one file each; leave it out for a sensor with several files")
+        tiles = enumerate((file for _, own in images for file in own.values()), start=1)
+        images = [("mosaic", {f"tile {number}": file for number, file in tiles})]
+    for name, own in images:
+        yield ImageTask(name, own, prompts.for_image(name) if prompts else None)
+
+
+def _named_files(
+    predictor: Predictor, paths: Sequence[Path], out: Path, progress: Progress
+) -> Iterator[tuple[str, Path]]:
+    """Yield (output name, file) of each image; the names of subfolders are part of the output name.
+
+    The files of `out` are results, not images.
+    """
+    extensions = predictor.adapter.sources[0].extensions
+    for path in paths:
+        if not path.is_dir():
+            yield stem_of(path), path
+            continue
+        if (path / IMAGES).is_dir():
+            path = path / IMAGES
+            progress.note(f"note: {path.parent} is a data set; the files of {path} are segmented")
+        found = files_by_stem(path, extensions)
+        if out.resolve() == path.resolve():
+            raise ConfigError(
+                f"--out {out}: holds the images, so a second call would segment its results; choose another folder"
+            )
+        if out.resolve().is_relative_to(path.resolve()):
+            results = f"{out.resolve().relative_to(path.resolve()).as_posix()}/"
+            images = {stem: files for stem, files in found.items() if not stem.startswith(results)}
+            if omitted := len(found) - len(images):
+                progress.note(f"note: {omitted} images in {out} are results, and are left out")
+            found = images
+        if not found:
+            raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
+        for stem, files in sorted(found.items()):
+            yield from ((stem.replace("/", "__"), file) for file in files)
+
+
+def _tasks_of_prompts_file(
+    prompts: Path, predictor: Predictor, files: Sequence[Path] | Mapping[str, Path]
+) -> Iterator[ImageTask]:
+    """Yield each image of a prompts file, in the given folder or else its own."""
+    names = predictor.adapter.source_names()
+    if isinstance(files, Mapping) or len(names) > 1:
+        raise ConfigError("--prompts names one file per image, so it is for sensors with one source")
+    if len(files) > 1 or any(not path.is_dir() for path in files):
+        raise ConfigError("--prompts names the files itself; give at most the folder that holds them")
+    folder, found = files[0] if files else prompts.parent, read_prompts(prompts)
+    if absent := [f"{file}: not in {folder}" for file in found if not (folder / file).is_file()]:
+        raise DataError(all_problems(f"{prompts}: missing files:", absent))
+    for file, of_image in found.items():
+        yield ImageTask(image_name(file), {names[0]: folder / file}, of_image)
+
+
+def _check_names(tasks: Sequence[ImageTask], job: Job) -> None:
+    """Raise ConfigError if files would have the same name, or would replace those of another program."""
+    for names in ([task.name for task in tasks], [name for task in tasks for name in job.outputs(task)]):
+        if several := sorted(name for name, count in Counter(names).items() if count > 1):
+            raise ConfigError(
+                f"several results would be written as {several[:5]}; rename the files, or use separate calls"
+            )
+    for one in job.formats.for_call(job.kinds):
+        stem = Path(one.endings[0]).stem
+        if any(task.name == stem for task in tasks):
+            raise ConfigError(
+                f"the results of the image {stem!r} and those of all images would both be {one.endings[0]}; rename the "
+                f"image, or leave {one.name} out of --format"
+            )
+    for task in tasks:
+        replaceable_files(job.out, job.outputs(task), job.endings(task))
+
+
+def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:
+    """Return the label values of classes given by name or number."""
+    names, dense = predictor.class_names, predictor.dense
+    values = [value for value in (() if dense is None else dense.classes) if value is not None]
+    if not values:
+        raise ConfigError(
+            f"--classes {','.join(wanted)}: this model does not distinguish classes; leave the option out"
+        )
+    by_name = {names[value]: value for value in values if value in names} | {str(value): value for value in values}
+    for one in wanted:
+        if one not in by_name:
+            raise unknown_name("class", one, [names.get(value, str(value)) for value in values])
+    return frozenset(by_name[one] for one in wanted)
+
+
+def _why_nothing(predictor: Predictor, job: Job, images: int) -> str:
+    """Return the advice for images in which no object was found."""
+    text, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
+    if bundle is not None and predictor.dense is not None and bundle.spec.metrics.get("step") == 0:
+        return text + "the bundle is of step 0: its dense head is not trained; train longer"
+    advice = ["a lower --min-score"] if job.min_score else []
+    advice += ["other --classes"] if job.classes is not None else []
+    advice += ["more training steps"] if bundle is not None else []
+    return f"{text}try {', '.join(advice)}{' or ' if advice else ''}prompts"

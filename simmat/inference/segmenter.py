@@ -1,0 +1,246 @@
+"""Segment the images of a call with one model, and write the files of each."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import FoundObject
+from simmat.errors import SimMATError
+from simmat.inference.coco import object_records
+from simmat.inference.formats import write_result
+from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
+from simmat.inference.records import (
+    check_own,
+    files_key,
+    files_of_request,
+    read_record,
+    record_of,
+    written_files,
+)
+from simmat.inference.result import ImageResult, class_shares, summary_of
+from simmat.io.files import atomic_write_json, staged_files
+from simmat.io.files.system import output_errors, release_pages
+from simmat.predictor.large import LargeImage, NothingMeasuredError, Segmentation
+from simmat.predictor.reading import FileImage
+from simmat.predictor.window_results import WindowStore
+from simmat.types import OverviewReader, SensorImage, Window
+
+if TYPE_CHECKING:
+    from simmat.predictor import Predictor
+    from simmat.report.colour_maps import PictureArray
+
+_PICTURE_PX = 2048
+"""Longest side of the picture under an overlay, in pixels."""
+
+
+class Segmenter:
+    """Segments images with one model, and writes the files of each."""
+
+    def __init__(self, predictor: Predictor, job: Job, progress: Progress | None = None) -> None:
+        self.predictor, self.job, self.progress = predictor, job, progress or Progress()
+
+    def earlier_outcome(self, task: ImageTask) -> ImageOutcome | None:
+        """Return the outcome of an earlier call that did the same; None if one of its files is missing."""
+        request, out = self.job.request(task, self.predictor.digest), self.job.out
+        for names in dict.fromkeys([self.job.outputs(task), (task.name,)]):  # a large image has its own name
+            files = [files_of_request(out, name, request) for name in names]
+            if all(files):
+                return ImageOutcome(task.name, tuple(file for part in files for file in part), skipped=True)
+        return None
+
+    def shared_windows(self, task: ImageTask) -> int:
+        """Return the number of windows of an image that can be answered separately; 1 if it is read as a whole."""
+        if task.prompts is not None:
+            return 1
+        try:
+            size_hw = None if self.job.mosaic else self.predictor.adapter.window_size(task.files)
+            whole = size_hw is None or max(size_hw) <= self.predictor.tile_of(size_hw)
+            return 1 if whole and not self.job.mosaic else len(self._open(task).windows)
+        except SimMATError:  # raised again when the image is segmented
+            return 1
+
+    def start(self, task: ImageTask) -> Callable[[], ImageOutcome]:
+        """Segment an image; return a function that does the rest in any thread and returns the outcome."""
+        if task.prompts is not None:
+            from simmat.inference.prompted import segment_prompts
+
+            outcome = segment_prompts(self, task)
+            return lambda: outcome
+        image, warnings = self._open(task), list[str]()
+        self.warn(warnings, task.name, image.shrink_warning)
+        store = self._store(task, image) if len(image.windows) > 1 else None
+        found = self._search(task, image, store)
+        self.warn_of_values(warnings, task.name, image.warning)
+        if store is None:
+            return partial(self._finish, task, image, found, warnings)
+        outcome = self._finish(task, image, found, warnings)  # so that two large images are never in memory
+        store.remove()
+        return lambda: outcome
+
+    def answer_windows(self, task: ImageTask, indices: Iterable[int]) -> None:
+        """Segment some windows of an image, and store the answers for `start`."""
+        image = self._open(task)
+        store = self._store(task, image)
+        missing = set(store.missing(len(image.windows)))
+        for index in indices:
+            if index in missing:
+                store.write(index, image.segment_window(image.windows[index], self.job.wanted))
+
+    def warn(self, warnings: list[str], name: str, text: str) -> None:
+        """Tell why the results of an image may be wrong, unless the text is empty."""
+        if text:
+            warnings.append(text)
+            self.progress.note(f"Warning: {name}: {text}")
+
+    def warn_of_values(self, warnings: list[str], name: str, warning: str) -> None:
+        """Tell how the values of an image differ from those of training, if they do."""
+        self.warn(warnings, name, warning and f"{warning}; are unit, bit depth and exposure the same?")
+
+    def write(
+        self, task: ImageTask, image: LargeImage, results: Iterable[ImageResult], notes: Mapping[str, Any]
+    ) -> ImageOutcome:
+        """Write the files of an image and the json that names them, all or none."""
+        job, name, written, texts = self.job, task.name, list[str](), []
+        request = job.request(task, self.predictor.digest)
+        record = record_of(request, task.files, self.predictor, job.missing, image.reader.size_hw)
+        record |= {"mosaic": job.mosaic, **notes}
+        file = job.out / f"{name}.json"
+        replaced = written_files(read_record(file), name)
+        with staged_files(job.out, replaced=replaced) as staging:
+            for result in results:
+                written += write_result(result, job.formats.for_image(result.kind, image.reader), staging)
+                record[result.kind] = object_records(result) if result.kind == "objects" else class_shares(result)
+                texts.append(summary_of(result, record[result.kind]))
+            written.append(file.name)
+            replaced |= written_files(read_record(file), name)  # another call may have written it meanwhile
+            check_own(job.out, set(written) - replaced)
+            record["written"] = list(dict.fromkeys(written))  # a GeoPackage holds both layers
+            atomic_write_json(staging / file.name, record)
+        paths = tuple(job.out / one for one in record["written"])
+        return ImageOutcome(name, paths, (f"{file}  {', '.join(texts)}",))
+
+    def results(self, task: ImageTask, image: LargeImage, found: Segmentation) -> Iterator[ImageResult]:
+        """Return what was found as results to write, without the objects and classes that the job leaves out."""
+        job, name = self.job, task.name
+        common: dict[str, Any] = {
+            "name": name,
+            "file_name": name if job.mosaic else str(next(iter(task.files.values()), name)),
+            "size_hw": image.reader.size_hw,
+            "georeference": image.reader.georeference,
+            "class_names": self.predictor.class_names,
+            "nodata": found.nodata,
+            "picture": lambda: picture(image),
+        }
+        if found.objects is not None:
+            kept = tuple(one for one in found.objects if self._is_kept(one))
+            yield ImageResult(**common, objects=kept, classes=None)
+        if found.classes is not None:
+            dense = self.predictor.dense
+            background = 0 if dense is not None and dense.background else None
+            if job.classes is not None:
+                _drop_classes(found.classes, job.classes, found.nodata, background)
+            yield ImageResult(**common, objects=None, classes=found.classes, background=background)
+
+    def _is_kept(self, found: FoundObject) -> bool:
+        job = self.job
+        if job.min_score is not None and found.score < job.min_score:
+            return False
+        return job.classes is None or found.instance.class_id in job.classes
+
+    def _open(self, task: ImageTask) -> LargeImage:
+        job, files = self.job, task.files
+        if job.mosaic:
+            tiles = list(files.values())
+            image = self.predictor.open_mosaic(tiles, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        else:
+            image = self.predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        for kind in job.kinds:
+            job.formats.for_image(kind, image.reader)  # raises before any work
+        return image
+
+    def _store(self, task: ImageTask, image: LargeImage) -> WindowStore:
+        """Return the folder that stores the answers of the windows of an image."""
+        job = self.job
+        question = [repr(job.wanted), list(job.missing), image.tile, image.overlap]
+        key = json.dumps([self.predictor.digest, files_key(task.files), *question])
+        return WindowStore.open(job.out / f".{task.name}.windows", key)
+
+    def _search(self, task: ImageTask, image: LargeImage, store: WindowStore | None) -> Segmentation:
+        """Answer all windows of an image that have no answer yet, and join the answers."""
+        wanted, count = self.job.wanted, len(image.windows)
+        classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
+        progress = None if store is None else partial(self.progress.windows, task.name, total=count)
+        try:
+            return image.merge(image.segment_windows(wanted, store=store, progress=progress), wanted, classes=classes)
+        except NothingMeasuredError:
+            if store is not None:
+                store.remove()
+            raise
+
+    def _finish(self, task: ImageTask, image: LargeImage, found: Segmentation, warnings: list[str]) -> ImageOutcome:
+        counts = {"count": found.windows, "without_measurement": found.empty}
+        notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
+        outcome = self.write(task, image, self.results(task, image, found), notes)
+        (line,) = outcome.summary
+        if found.empty:
+            line += f", {found.empty} of {found.windows} windows without a measurement"
+        return replace(outcome, summary=(line,), warnings=tuple(warnings))
+
+
+def picture(image: LargeImage) -> PictureArray:
+    """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side; it holds shown bands only."""
+    from simmat.report.display import display_channels, show_channels
+
+    reader, (height, width) = image.reader, image.reader.size_hw
+    channels = reader.read(Window(0, 0, 1, 1)).channels
+    shown = display_channels(channels)
+    picks = sorted(set(shown))
+    if isinstance(reader, FileImage):
+        reader = replace(reader, adapter=reader.adapter.reading_only(picks))
+    step = -(-max(height, width) // _PICTURE_PX)
+    if isinstance(reader, OverviewReader):
+        small = reader.read_overview(Window(0, 0, height, width), step)
+        return show_channels(small.select(picks), [picks.index(index) for index in shown])
+    side = max(image.tile // step, 1) * step
+    data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)
+    valid = np.zeros(data.shape, np.bool_)
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
+            where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
+            data[:, *where], valid[:, *where] = part.data[picks, ::step, ::step], part.valid[picks, ::step, ::step]
+    small = SensorImage(data, valid, tuple(channels[index] for index in picks))
+    return show_channels(small, [picks.index(index) for index in shown])
+
+
+def _class_map(image: LargeImage, folder: Path | None = None) -> npt.NDArray[Any]:
+    """Return an empty class map; with `folder`, it is stored there, not in memory."""
+    dtype, _ = image.label_type()
+    if folder is None:
+        return np.zeros(image.reader.size_hw, dtype)
+    size_hw = image.reader.size_hw
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
+            os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=size_hw)
+
+
+def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:
+    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
+    values = [*kept, *([] if nodata is None else [nodata]), *([] if background is None else [background])]
+    other = background if background is not None else nodata
+    for y0 in range(0, len(classes), 512):
+        band = classes[y0 : y0 + 512]
+        band[~np.isin(band, values)] = other
+        release_pages(classes)

@@ -1,0 +1,90 @@
+"""`simmat.predict`: what the command line does, in Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import tiny_bundle
+from PIL import Image
+
+import simmat
+from simmat.errors import ConfigError, DataError
+from simmat.inference.job import ImageOutcome, Progress
+from simmat.model_spec import DenseSpec
+from simmat.plugins.loader import load_plugins
+
+REGISTRY = load_plugins([], {})
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with both heads, as it is before training."""
+    dense = DenseSpec(background=True, classes=(1, 2))
+    return tiny_bundle(tmp_path_factory.mktemp("predict") / "bundle", dense=dense, image_size=32)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with two images and a damaged one."""
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"images/{name}.png")
+    (tmp_path / "images/bad.png").write_bytes(b"not an image")
+    return tmp_path / "images"
+
+
+class Told(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.images: list[ImageOutcome] = []
+        self.counts: list[tuple[int, int]] = []
+
+    def started(self, total: int, skipped: int) -> None:
+        self.counts.append((total, skipped))
+
+    def image(self, outcome: ImageOutcome) -> None:
+        self.images.append(outcome)
+
+
+def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(bundle: Path, images: Path) -> None:
+    """A script goes on with the files that are there, and knows why others are not."""
+    told, out = Told(), images.parent / "out"
+    model = simmat.load(bundle, registry=REGISTRY)
+    a, b, bad = simmat.predict(
+        model, images, out=out, everything=True, semantic=True, formats="labels", registry=REGISTRY, progress=told
+    )
+    assert {path.name for path in a.written} == {"a_objects.png", "a_classes.png", "a.json"}
+    assert all(path.is_file() for path in (*a.written, *b.written))
+    assert isinstance(bad.error, DataError)
+    assert bad.written == ()
+    assert told.images == [a, b, bad]
+    again = simmat.predict(
+        model, images, out=out, everything=True, semantic=True, formats=["labels"], registry=REGISTRY, progress=told
+    )
+    assert [outcome.skipped for outcome in again] == [True, True, False]
+    assert set(again[0].written) == set(a.written)
+    assert told.counts == [(3, 0), (3, 2)]
+
+
+def test_prompts_are_those_of_the_command_line(bundle: Path, images: Path) -> None:
+    """The model may be given by its folder, and the prompts by a file or by numbers."""
+    (images / "p.csv").write_text('file,object,box\nb.png,cow,"2,2,30,30"\n')
+    (found,) = simmat.predict(
+        bundle, prompts=images / "p.csv", out=images.parent / "file", registry=REGISTRY, device="cpu"
+    )
+    assert found.written[0].name == "b_cow_mask.png"
+    (found,) = simmat.predict(
+        bundle, images / "b.png", box=(2, 2, 30, 30), out=images.parent / "box", registry=REGISTRY, device="cpu"
+    )
+    one, two = (json.loads((images.parent / file).read_text()) for file in ("file/b_cow.json", "box/b.json"))
+    assert one["score"] == two["score"]
+
+
+def test_options_that_contradict_each_other_are_refused_before_the_model_is_loaded(images: Path) -> None:
+    """An hour of loading and work must not end in a typing error."""
+    with pytest.raises(ConfigError, match="no prompt"):
+        simmat.predict("missing", images, out=images.parent / "out", everything=True, points=[(3, 4)])
