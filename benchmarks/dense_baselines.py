@@ -57,8 +57,8 @@ from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
 from simmat.training.callbacks import Callback
-from simmat.training.schedule import build_optimizer, learning_rate, set_rates
 from simmat.training.setup import Setup, prepare
+from simmat.training.step import build_optimizer, learning_rate, set_rates
 from simmat.types import BoolArray, FloatArray, SensorImage
 
 BENCH = Path(__file__).with_name("dense.toml")

@@ -101,7 +101,7 @@ def load(
 
 
 def _compile(bundle: Bundle, device: torch.device) -> None:
-    from simmat.nn.compiled import compile_network
+    from simmat.nn.device import compile_network
 
     if bundle.spec.exported is not None:
         raise ConfigError(f"{bundle.path} is an exported model, which torch does not compile; leave --compile out")

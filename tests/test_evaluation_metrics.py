@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from simmat.data.instances import Instance, region_from_mask
+from simmat.evaluation.protocol import middle_pixel, resize_nearest
 from simmat.evaluation.scores import area_ratio, boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
-from simmat.evaluation.targets import middle_pixel, resize_nearest
 from simmat.types import Window
 
 

@@ -19,8 +19,8 @@ from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.interaction import ScoredImage, score_objects
+from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
-from simmat.evaluation.targets import find_targets, grid_hw, resize_nearest
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
 from simmat.types import Aspect, BoolArray, Frame, Window

@@ -17,7 +17,7 @@ from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.evaluation.unprompted import DENSE
 from simmat.everything import EverythingSettings
-from simmat.training.resume_checks import check_settings, settings_of
+from simmat.training.compatibility import check_settings, settings_of
 from simmat.training.setup import prepare
 from simmat.training.validation import choosing_score
 

@@ -12,7 +12,7 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.bundle import read_bundle
 from simmat.errors import ConfigError
-from simmat.training.initial import with_network_of
+from simmat.training.compatibility import with_network_of
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from simmat.data.batches import collate
 from simmat.model import SimMAT, assemble
 from simmat.nn.losses import LOSSES
+from simmat.threads import Limits
 from simmat.training import Callback, RunPlan, step, train
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
@@ -74,14 +75,9 @@ def test_the_memory_of_this_machine_is_found() -> None:
     assert 2**28 < (available_bytes(CPU) or 0) < 2**46
 
 
-def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own memory is not what a job on a cluster may use; "max" is no limit."""
-    given = tmp_path / "memory.max"
-    monkeypatch.setattr(step, "_CONTAINER_LIMIT", given)
-    machine = available_bytes(CPU)
-    given.write_text("max\n")
-    assert available_bytes(CPU) == machine
-    given.write_text("1048576\n")
+def test_a_container_has_the_memory_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own memory is not what a job on a cluster may use."""
+    monkeypatch.setattr(step, "cgroup_limits", lambda: Limits(memory_bytes=2**20))
     assert available_bytes(CPU) == 2**20
 
 

@@ -16,8 +16,8 @@ from simmat.bundle import load_bundle
 from simmat.callbacks import Callback
 from simmat.config import load_config
 from simmat.evaluation import COMPAT, evaluate_bundle
-from simmat.training.schedule import learning_rate
 from simmat.training.setup import prepare
+from simmat.training.step import learning_rate
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
 

@@ -12,9 +12,9 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.callbacks import Callback
 from simmat.model import assemble
-from simmat.training.schedule import build_optimizer, set_rates
 from simmat.training.setup import prepare
 from simmat.training.state import load_state
+from simmat.training.step import build_optimizer, set_rates
 
 
 @pytest.mark.parametrize(("factor", "moved"), [(1.0, 1e-3), (0.25, 2.5e-4)])

@@ -17,7 +17,7 @@ from simmat.data.card import DataCard
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import TAKEN, ModelSpec
 from simmat.sensors.declaration import parse_declaration
-from simmat.training.resume_checks import check_network, check_settings, settings_of
+from simmat.training.compatibility import check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
 from simmat.types import Channel

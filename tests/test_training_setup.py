@@ -15,7 +15,7 @@ from torch import nn
 from simmat import training
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
-from simmat.evaluation.targets import grid_hw
+from simmat.evaluation.protocol import grid_hw
 from simmat.model import assemble
 from simmat.training import Callback, loop
 from simmat.training.setup import prepare

@@ -10,7 +10,6 @@ from simmat.evaluation.job import (
     unseen_samples,
     why_no_zero_shot,
 )
-from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
 from simmat.evaluation.scores import (
     NOC_TARGETS,
@@ -27,6 +26,7 @@ from simmat.evaluation.scores import (
     possible_summary,
 )
 from simmat.evaluation.unprompted import Mistakes
+from simmat.nn.device import Processes, join_processes
 
 __all__ = [
     "COMPAT",

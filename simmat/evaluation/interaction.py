@@ -16,9 +16,8 @@ from simmat.data.clicks import corrective_click, jitter_box, random_click, tight
 from simmat.data.instances import Instance
 from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
-from simmat.evaluation.protocol import Protocol
+from simmat.evaluation.protocol import Protocol, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
-from simmat.evaluation.targets import Targets, grid_hw
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage

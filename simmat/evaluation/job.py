@@ -22,12 +22,11 @@ from simmat.data.index import contents_of
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
-from simmat.evaluation.processes import Processes
-from simmat.evaluation.protocol import ONE_CLICK, Protocol
+from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
-from simmat.evaluation.targets import find_targets, grid_hw
 from simmat.evaluation.unprompted import DENSE, GRID, Confusion, ImageFindings, ImageMatches, Unprompted
 from simmat.model import Parts, SimMAT, assemble, zero_shot_of
+from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.types import BoolArray, Frame, SensorImage

@@ -1,4 +1,4 @@
-"""Protocols: which prompts are scored, and where masks are compared with the truth."""
+"""Protocols: which prompts are scored, where masks are compared with the truth, and the objects of an image there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.clicks import center_click
+from simmat.data.instances import Instance, Label, region_from_mask, seen_part
 from simmat.errors import ConfigError, unknown_name
+from simmat.types import BoolArray, Frame
 
 BOUNDS = {"clicks": (1, 100), "draws": (1, 1000), "seed": (0, 2**63 - 1)}
 """Smallest and largest of the numbers that a user may set."""
@@ -68,3 +74,114 @@ def find_protocol(
         if not low <= value <= high:
             raise ConfigError(f"--{key} must be from {low} to {high}, got {value}")
     return replace(PROTOCOLS[name], **given)
+
+
+QUARTER = 4
+"""Pixels of the input per pixel of the grid "quarter", along one side."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object to be scored.
+
+    Attributes:
+        index: index of the region within its image.
+        seen: the pixels of the region that are not ignored, where clicks are placed.
+        truth: the region on the grid.
+        click_xy: the first click, in pixels of the original image.
+    """
+
+    index: int
+    region: Instance
+    seen: Instance
+    truth: Instance
+    click_xy: tuple[float, float]
+    image_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one image that can be scored.
+
+    Attributes:
+        ignore: (h, w) bool, the pixels of the grid that are not scored.
+        scored: (h, w) bool, those that are.
+        left_out: indices of regions with a scored pixel in the image but none on the grid.
+    """
+
+    found: tuple[Target, ...]
+    ignore: BoolArray
+    scored: BoolArray
+    left_out: tuple[int, ...]
+
+
+def grid_hw(frame: Frame, protocol: Protocol) -> tuple[int, int]:
+    """Return (height, width) of the grid where masks are compared."""
+    if protocol.grid == "original":
+        return frame.original_hw
+    if frame.size % QUARTER:
+        raise ConfigError(
+            f"protocol {protocol.name!r} compares masks at a quarter of the input, but its side of {frame.size} px is "
+            f"not a multiple of {QUARTER}; use another protocol"
+        )
+    return frame.size // QUARTER, frame.size // QUARTER
+
+
+def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
+    """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target."""
+    size_hw = grid_hw(frame, protocol)
+    ignore = resize_nearest(label.ignore, size_hw)
+    found, left_out = [], []
+    for index, region in enumerate(label.regions):
+        seen = seen_part(region, label.ignore)
+        if seen is None:
+            continue
+        click_xy = _first_click(seen, frame, protocol)
+        truth = resize_region(region, label.size_hw, size_hw)
+        if click_xy is None or truth is None or seen_part(truth, ignore) is None:
+            left_out.append(index)
+        else:
+            found.append(Target(index, region, seen, truth, click_xy, label.size_hw))
+    return Targets(tuple(found), ignore, ~ignore, tuple(left_out))
+
+
+def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
+    if protocol.first_click == "center":
+        return center_click(seen)
+    squashed = resize_region(seen, frame.original_hw, (frame.size, frame.size))
+    if squashed is None:
+        return None
+    x, y = frame.points_to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
+    return x, y
+
+
+def middle_pixel(region: Instance) -> tuple[float, float]:
+    """Return (x, y) of the middle pixel of a region in raster order: pixel ⌊n / 2⌋ of n, counted from 0."""
+    inside = np.flatnonzero(region.crop)
+    row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
+    return float(column + region.window[1]), float(row + region.window[0])
+
+
+def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
+    """Resize an (H, W) mask: each new pixel takes the value of the old pixel that its centre falls into."""
+    if mask.shape == tuple(size_hw):
+        return mask
+    rows, columns = (_under_centres(old, new) for old, new in zip(mask.shape, size_hw, strict=True))
+    return np.ascontiguousarray(mask[np.ix_(rows, columns)])
+
+
+def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
+    """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
+    if old_hw == new_hw:
+        return region
+    y0, x0, y1, x1 = region.window
+    rows, columns = (_under_centres(old, new) for old, new in zip(old_hw, new_hw, strict=True))
+    top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
+    left, right = np.searchsorted(columns, (x0, x1)).tolist()
+    crop = region.crop[np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)]
+    return region_from_mask(crop, region.class_id, (top, left))
+
+
+def _under_centres(old: int, new: int) -> npt.NDArray[np.int64]:
+    """Return the index of the old pixel that the centre of each new pixel falls into: (new,)."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)

@@ -1,4 +1,4 @@
-"""The device of a run, its threads on a CPU, and the processes and environment variables of a launcher."""
+"""The device of a run, its threads on a CPU, its processes and their launcher, and compiled networks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
+from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from simmat.errors import ConfigError
+from simmat.nn.tensor_files import first_line
 from simmat.threads import CpuLoad, chosen_threads
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -167,3 +172,95 @@ def fixed_threads() -> Iterator[None]:
         yield
     finally:
         _fixed.pop()
+
+
+Item = TypeVar("Item")
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for the shares of the others; the launcher ends it if one of them fails."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share a job, as this one sees them.
+
+    Attributes:
+        device: where this process computes.
+        rank: number of this process, from 0.
+        count: how many processes there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True for the process that prints and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part of some items; each item is in exactly one part."""
+        return items[self.rank :: self.count]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Return the values of all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        gathered: list[Item] = gather_object([value])
+        return gathered
+
+
+def join_processes(device: str | None) -> Processes:
+    """Join the processes of the launcher; without a launcher this process is the only one.
+
+    Args:
+        device: as `pick_device` takes it. Several processes take one GPU each, so cuda:N is refused.
+
+    Raises:
+        ConfigError: the device does not exist, or accelerate's environment variables would change how it computes.
+    """
+    processes = launched_processes()
+    picked = pick_device(device, processes=processes)
+    if processes == 1:
+        return Processes(picked)
+    from accelerate import PartialState
+
+    check_launcher(picked)
+    with own_settings(None):
+        state = PartialState(cpu=picked.type == "cpu", timeout=_PATIENCE)
+    return Processes(state.device, state.process_index, state.num_processes)
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def compile_network(network: nn.Module, device: torch.device) -> None:
+    """Let a network compile its methods `encode` and `decode` when each is called first; weights keep their names.
+
+    Raises:
+        ConfigError: torch cannot compile for this device here.
+    """
+    try:
+        _compiled(_probe)(torch.ones(8, device=device))
+    except (ImportError, OSError, RuntimeError) as error:
+        cause = first_line(error).partition(" Set TORCHDYNAMO")[0]  # for developers of torch
+        what = "a C++ compiler (g++ or clang++; the variable CXX may name one)" if device.type == "cpu" else "triton"
+        raise ConfigError(
+            f"--compile: torch.compile does not work for {device} here ({cause}); install {what}, or leave "
+            "--compile out"
+        ) from error
+    for name in ("encode", "decode"):
+        setattr(network, name, _compiled(getattr(network, name)))
+
+
+def _compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    # `dynamic` is torch's default: a size is fixed until a call has another one, such as a second click. Fixed sizes
+    # alone would compile every number of prompts anew, and sizes that are all open give slower code.
+    return torch.compile(function)
+
+
+def _probe(x: Tensor) -> Tensor:
+    return x.sin() + 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simmat.callbacks import Callback, RunPlan
+from simmat.training.compatibility import changes_noted
 from simmat.training.loop import Diverged, Interrupted, resume, train
-from simmat.training.resume_checks import changes_noted
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import open_data
 from simmat.training.state import fingerprint_in

@@ -33,10 +33,8 @@ from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
 from simmat.training.callbacks import Callbacks, TrackingCallback, check_tracker
-from simmat.training.initial import load_start
-from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
+from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
 from simmat.training.run_folder import RunFolder
-from simmat.training.schedule import build_optimizer, learning_rate, set_rates
 from simmat.training.setup import check_apart, prepare
 from simmat.training.state import (
     Best,
@@ -49,7 +47,15 @@ from simmat.training.state import (
     save_state,
     scaler_notes,
 )
-from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
+from simmat.training.step import (
+    TrainingStep,
+    available_bytes,
+    build_optimizer,
+    estimate_bytes,
+    learning_rate,
+    memory_warning,
+    set_rates,
+)
 from simmat.training.validation import choosing_score, validate
 
 IMAGE_MEMORY = 1 / 8
