@@ -49,9 +49,8 @@ from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.baselines import widened_kernel
 from simmat.nn.dense_head import OBJECTS, DenseAnswer, dense_loss
-from simmat.nn.first_layer import refitted
+from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry

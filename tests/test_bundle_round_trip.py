@@ -12,7 +12,7 @@ from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 
 LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [("mat-residual", spec.name) for spec in TUNERS]
-PAIRS = [*dict.fromkeys(LAYERS), ("channel-attention", "full"), ("simcmf", "full")]
+PAIRS = [*dict.fromkeys(LAYERS), ("channel-attention", "full")]
 
 
 def answer(model: SimMAT) -> tuple[torch.Tensor, torch.Tensor]:

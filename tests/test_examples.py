@@ -13,7 +13,7 @@ from installed import need_plugins
 from simmat.cli import run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PLUGINS = ("aims", "bench", "depth", "nir", "polarization", "sam", "thermal")
+PLUGINS = ("aims", "baselines", "bench", "depth", "nir", "polarization", "sam", "thermal")
 
 
 def commands(example: Path) -> list[list[str]]:

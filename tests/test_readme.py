@@ -54,7 +54,7 @@ def test_the_list_of_packages_names_what_each_brings() -> None:
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(simmat[\w-]*)` (?:\(the core\) )?\| (.*) \|$", readme, re.MULTILINE))
-    kinds = ("modality", "foundation model", "foundation family", "command")
+    kinds = ("modality", "foundation model", "foundation family", "transfer layer", "command")
     for report in load_plugins().reports:
         if report.distribution in rows and report.distribution != "simmat":
             names = [name for kind in kinds for name in report.gives.get(kind, ())]

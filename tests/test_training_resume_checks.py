@@ -173,7 +173,7 @@ WAS: dict[str, Any] = {
     "seed": 9,
     "image_size": 128,
     "aspect": "squash",
-    "mat": "preconv",
+    "mat": "first-conv",
     "mat_options": {"width": 9},
     "tune": "full",
     "tune_options": {"rank": 9},

@@ -7,7 +7,7 @@ So its first convolution is made to return given features, and the rest of the n
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.foundation import has_first_layer
+from simmat.types import Channel
 
 
 def first_layer_of(backbone: object, user: str) -> nn.Conv2d:
@@ -81,6 +82,51 @@ class BlankPadding(nn.Module):
         """Map features (B, D, h, w) to the same shape; content (B, S, S) bool is False on padding."""
         has_content = self.window(content[:, None].to(self.window.weight.dtype)) > 0  # (B, 1, h, w)
         return torch.where(has_content, features, self.blank[:, None, None].to(features.dtype))
+
+
+class ReplacedFirstLayer(nn.Module):
+    """A first layer that replaces the pretrained one.
+
+    Args:
+        before: applied to the planes first, (B, C, S, S) -> (B, N, S, S).
+        embed: maps N planes to features (B, D, h, w).
+        layer: the pretrained layer, whose features padding gets.
+    """
+
+    def __init__(self, before: nn.Module, embed: nn.Conv2d, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.before, self.embed, self.padding = before, embed, BlankPadding(layer)
+
+    def forward(self, planes: Tensor, content: Tensor) -> Tensor:
+        """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
+        image = self.before(planes) * content[:, None]
+        features: Tensor = self.padding(self.embed(image), content)
+        return features
+
+
+def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
+    """Return a pretrained kernel for another number of channels: (D, channels, h, w).
+
+    One channel gets the sum over R, G and B. More get these cyclically, scaled by 3 / channels, so that equal channels
+    give the features that three equal channels gave.
+    """
+    if channels == 1:
+        return gray_kernel(layer)
+    source = torch.arange(channels, device=layer.weight.device) % layer.in_channels
+    return layer.weight.detach()[:, source] * (layer.in_channels / channels)
+
+
+def build_first_conv(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build a trainable first layer for C channels from the pretrained one.
+
+    Raises:
+        ConfigError: the model's first layer is not one convolution.
+    """
+    layer = first_layer_of(backbone, "first-conv")
+    widened = refitted(layer, widened_kernel(layer, len(channels)), layer.bias)
+    return ReplacedFirstLayer(nn.Identity(), widened, layer)
 
 
 _HANDED: ContextVar[Mapping[int, Tensor]] = ContextVar("handed", default={})  # noqa: B039 (it is replaced, not changed)

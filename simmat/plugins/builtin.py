@@ -38,45 +38,13 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
         "first-conv",
         "common practice: the first layer widened to C channels, its RGB kernels repeated, scaled by 3/C",
-        "simmat.nn.baselines:build_first_conv",
+        "simmat.nn.first_layer:build_first_conv",
         output="features",
-    ),
-    TransferLayerSpec(
-        "simcmf",
-        "SimCMF's: gated channels through a 1x1 convolution, plus an embedding of each that starts at zero",
-        "simmat.nn.simcmf:build_simcmf",
-        output="image+features",
-    ),
-    TransferLayerSpec(
-        "preconv",
-        "the paper's ablation: n convolutions of kernel k and width d down to 3 planes",
-        "simmat.nn.baselines:build_preconv",
-        options={"n": 2, "k": 3, "d": 64},
-    ),
-    TransferLayerSpec(
-        "baseline-a",
-        "the paper's baseline A: a new first layer, random, for all channels",
-        "simmat.nn.baselines:build_baseline_a",
-        output="features",
-    ),
-    TransferLayerSpec(
-        "baseline-b",
-        "the paper's baseline B: a random 1x1 convolution C->3, then a trained copy of the first layer",
-        "simmat.nn.baselines:build_baseline_b",
-        output="features",
-    ),
-    TransferLayerSpec(
-        "baseline-d", "the paper's baseline D: a random 1x1 convolution C->3", "simmat.nn.baselines:build_baseline_d"
     ),
     TransferLayerSpec(
         "identity", "passes three channels through unchanged; no parameters", "simmat.nn.mat:build_identity"
     ),
     TransferLayerSpec("zeroshot", "the fixed zero-shot map; no parameters", "simmat.nn.mat:build_zeroshot"),
-    TransferLayerSpec(
-        "first-three",
-        "zero-shot as in the paper's code: the first three channels, repeated if fewer; no parameters",
-        "simmat.nn.baselines:build_first_three",
-    ),
 )
 
 
@@ -193,7 +161,7 @@ def simmat_foundation_models() -> Iterable[FoundationSpec]:
 
 @hookimpl
 def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
-    """Return the paper's transfer layers and those to compare with."""
+    """Return the transfer layers."""
     return TRANSFER_LAYERS
 
 

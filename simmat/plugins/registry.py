@@ -48,8 +48,10 @@ SLOW_SECONDS = 0.5
 
 
 def likely_package(kind: Kind, name: str) -> str:
-    """Return the package that brings a name by custom: simmat-plugin-timm for timm/NAME, -sam for sam_vit_b."""
-    return PLUGIN_PREFIX + (name if kind == "command" else re.split("[/_-]", name)[0])
+    """Return the package that brings a name by custom, "" if there is none: simmat-plugin-sam for sam_vit_b."""
+    word = re.split("[/_-]", name)[0] if kind in ("modality", "foundation model", "foundation family") else name
+    named = kind in ("transfer layer", "tuner", "model format", "result format") or not re.fullmatch("[a-z0-9-]+", word)
+    return "" if named else PLUGIN_PREFIX + word
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ class Registry:
         """Return what may help with a name that is not among those of its kind: a package, plugins that failed."""
         package, hints = likely_package(kind, name), []
         if not nearest(name, names) and package not in {report.distribution for report in self.reports}:
-            install = f": pip install {package}" if re.fullmatch(r"[a-z0-9-]+", package) else ""
+            install = f": pip install {package}" if package else ""
             hints.append(f"A plugin may bring it{install}; SimMAT's README lists them")
         if kind == "result format" and not self.names("geo backend"):
             hints = ["GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo"]

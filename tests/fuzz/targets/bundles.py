@@ -28,7 +28,7 @@ _SENSOR = {
 _SIZES = (0, -1, -16, 16, 48, 80, 2**20, 2**40)
 _COUNTS = (0, -1, 10**5, 10**7, 2**31, 2**63, 1.5, "x", None, True, float("nan"))
 _SEEDS = (-1, 2**32, 2**63, 2**64, 10**30)
-_LAYERS = ("preconv", "channel-attention", "simcmf", "linear", "zeroshot", "baseline-a")
+_LAYERS = ("mat", "channel-attention", "first-conv", "linear", "zeroshot", "identity")
 _TUNERS = ("prompt", "prefix", "adapter", "full", "frozen")
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.nn.baselines import widened_kernel
-from simmat.nn.first_layer import refitted
+from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.specs import FoundationSpec
 from simmat_plugin_unet.imagenet import load_encoder
 from simmat_plugin_unet.prompt_plane import prompt_plane

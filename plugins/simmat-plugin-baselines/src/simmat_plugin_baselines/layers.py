@@ -1,4 +1,4 @@
-"""Transfer layers to compare with the MAT: the paper's ablations and baselines, and the widened first convolution."""
+"""The ablation and the baselines of the paper (arXiv 2409.08083)."""
 
 from __future__ import annotations
 
@@ -9,33 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
+from simmat.nn.first_layer import ReplacedFirstLayer, first_layer_of, refitted
 from simmat.nn.initial import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 
-MOST_CONVOLUTIONS = 1000
-"""Most convolutions of `preconv`: each layer takes time to build, however small it is."""
-
-
-class ReplacedFirstLayer(nn.Module):
-    """A first layer that replaces the pretrained one.
-
-    Args:
-        before: applied to the planes first, (B, C, S, S) -> (B, N, S, S).
-        embed: maps N planes to features (B, D, h, w).
-        layer: the pretrained layer, whose features padding gets.
-    """
-
-    def __init__(self, before: nn.Module, embed: nn.Conv2d, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.before, self.embed, self.padding = before, embed, BlankPadding(layer)
-
-    def forward(self, planes: Tensor, content: Tensor) -> Tensor:
-        """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
-        image = self.before(planes) * content[:, None]
-        features: Tensor = self.padding(self.embed(image), content)
-        return features
+MAX_CONVOLUTIONS = 1000
+"""Of `preconv`: each layer takes time to build, however small it is."""
 
 
 def build_baseline_a(
@@ -92,8 +72,8 @@ def build_preconv(
         ConfigError: an option is out of range.
     """
     problems = [f"option {name!r} must be at least 1, got {value}" for name, value in (("n", n), ("d", d)) if value < 1]
-    if n > MOST_CONVOLUTIONS:
-        problems.append(f"option 'n' must be at most {MOST_CONVOLUTIONS}, got {n}")
+    if n > MAX_CONVOLUTIONS:
+        problems.append(f"option 'n' must be at most {MAX_CONVOLUTIONS}, got {n}")
     if k < 1 or k % 2 == 0:
         problems.append(f"option 'k' must be odd and at least 1, got {k}")
     if problems:
@@ -110,28 +90,3 @@ def build_first_three(
     for plane in range(3):
         weights[plane, plane % len(channels)] = 1
     return ZeroShotMap(weights)
-
-
-def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
-    """Return a pretrained kernel for another number of channels: (D, channels, h, w).
-
-    One channel gets the sum over R, G and B. More get these cyclically, scaled by 3 / channels, so that equal channels
-    give the features that three equal channels gave.
-    """
-    if channels == 1:
-        return gray_kernel(layer)
-    source = torch.arange(channels, device=layer.weight.device) % layer.in_channels
-    return layer.weight.detach()[:, source] * (layer.in_channels / channels)
-
-
-def build_first_conv(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
-) -> nn.Module:
-    """Build a trainable first layer for C channels from the pretrained one.
-
-    Raises:
-        ConfigError: the model's first layer is not one convolution.
-    """
-    layer = first_layer_of(backbone, "first-conv")
-    widened = refitted(layer, widened_kernel(layer, len(channels)), layer.bias)
-    return ReplacedFirstLayer(nn.Identity(), widened, layer)
