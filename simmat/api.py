@@ -14,7 +14,7 @@ from simmat.bundle.files import JSON_NAME
 from simmat.bundle.sharing import HUB, HubPlace, download
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError, did_you_mean
-from simmat.io.files import check_writable, url_advice
+from simmat.io.files import check_writable, missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import pick_device
@@ -397,5 +397,5 @@ def _local(source: str | Path) -> Path:
         return download(HubPlace.parse(str(source)))[JSON_NAME].parent
     path = Path(source).expanduser()
     if not path.exists():
-        raise BundleError(f"{path}: no such run, bundle or zip{url_advice(path)}")
+        raise BundleError(missing(path, "run, bundle or zip"))
     return path

@@ -49,7 +49,7 @@ def test_missing_folder_and_file_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_planes(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(DataError, match="a file"):
         open_planes(tmp_path / "file")
 
 

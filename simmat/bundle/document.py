@@ -24,7 +24,15 @@ from torch import Tensor
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.documents import Document, validate
 from simmat.errors import BundleError
-from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, parse_json, read_bytes, recover_folder
+from simmat.io.files import (
+    atomic_folder,
+    atomic_write_bytes,
+    atomic_write_json,
+    missing,
+    parse_json,
+    read_bytes,
+    recover_folder,
+)
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
 from simmat.types import Window, is_finite_number
@@ -158,7 +166,7 @@ def read_spec(folder: Path) -> BundleSpec:
     recover_folder(folder)
     file = folder / JSON_NAME
     if not file.exists():
-        raise BundleError(f"no bundle at {folder}: a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
+        raise BundleError(f"{missing(folder, 'bundle')}; a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
     content = read_bytes(file, "bundle", limit=SIZE_LIMITS[JSON_NAME], error=BundleError)
     try:
         document = parse_json(content)

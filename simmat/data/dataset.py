@@ -22,7 +22,7 @@ from simmat.data.instances import Label, check_equal_size, label_from_mask, make
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
-from simmat.io.files import url_advice
+from simmat.io.files import require_folder
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
@@ -242,9 +242,7 @@ def open_dataset(
         ConfigError: the card is invalid, or does not define what a region is.
     """
     folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else f"no such folder{url_advice(folder)}"
-        raise DataError(f"{folder}: {what}; a data set is a folder with images/ and masks/")
+    require_folder(folder, "a data set is a folder with images/ and masks/")
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")

@@ -337,7 +337,7 @@ def test_a_missing_onnxruntime_is_said_with_what_to_install(
 def test_no_bundle_is_one_message(tmp_path: Path) -> None:
     """The command is the front door."""
     result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "no bundle at" in str(result.exception)
+    assert "no such bundle" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -16,9 +16,10 @@ from bundles import tiny_bundle
 from runs import registry
 
 import simmat
+from simmat.bundle.document import read_spec
 from simmat.cli import run
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import require_file, shown_url, stem_of, url_of
+from simmat.io.files import require_file, require_folder, shown_url, stem_of, url_of
 from simmat.model_spec import DenseSpec
 from simmat.types import Window
 
@@ -128,9 +129,11 @@ def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str)
         lambda: simmat.load(url, device="cpu", registry=registry()),
         lambda: simmat.open_dataset(url, "raster"),
         lambda: require_file(Path(url)),
+        lambda: require_folder(Path(url).absolute(), ""),
+        lambda: read_spec(Path(url)),
     )
     for call in calls:
-        with pytest.raises(SimMATError, match=r"no such .*GeoTIFF.* download"):
+        with pytest.raises(SimMATError, match=f"{url}: no such .*GeoTIFF.* download"):
             call()
 
 

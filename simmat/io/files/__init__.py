@@ -6,14 +6,15 @@ OutputError with the path, the cause and a remedy.
 
 from simmat.io.files.folder import atomic_folder, recover_folder, staged_files
 from simmat.io.files.inputs import (
+    missing,
     parse_json,
     read_bytes,
     read_json,
     read_rows,
     require_file,
+    require_folder,
     shown_url,
     stem_of,
-    url_advice,
     url_of,
 )
 from simmat.io.files.single import (
@@ -39,6 +40,7 @@ __all__ = [
     "cache_folder",
     "check_writable",
     "locked",
+    "missing",
     "output_error",
     "parse_json",
     "read_bytes",
@@ -49,10 +51,10 @@ __all__ = [
     "remove_left",
     "remove_temporary",
     "require_file",
+    "require_folder",
     "shown_url",
     "staged_files",
     "stem_of",
-    "url_advice",
     "url_of",
     "with_home",
     "write_rows",

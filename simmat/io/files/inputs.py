@@ -37,13 +37,15 @@ def url_of(path: Path) -> str | None:
     return f"{match[1].lower()}://{match[2]}"
 
 
-def url_advice(path: Path) -> str:
-    """Return what to do about a path that does not exist and is a URL, with "; " before it; "" for others."""
-    if _URL.fullmatch(str(path)) is None:
-        return ""
+def missing(path: Path, what: str) -> str:
+    """Say that there is no file or folder at a path, and for a URL which ones are read."""
+    match = re.search(f"(?:^|/){_URL.pattern}", str(path), re.IGNORECASE)  # a relative path may have become absolute
+    if match is None:
+        return f"{path}: no such {what}"
+    url = f"{match[1]}://{match[2]}".partition("?")[0]
     return (
-        f"; only GeoTIFFs that `simmat predict` or `Predictor` segments are read by URL ({', '.join(_URL_SCHEMES)}), "
-        "download others first"
+        f"{url}: no such {what}; by URL only GeoTIFFs are read, by `simmat predict` and `Predictor` "
+        f"({', '.join(_URL_SCHEMES)}): download others first"
     )
 
 
@@ -74,14 +76,19 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        advice = url_advice(path) or (f"; {hint}" if hint else "")
-        raise error(f"{shown_url(path)}: no such file{advice}") from None
+        raise error(missing(path, "file") + (f"; {hint}" if hint else "")) from None
     except (OSError, ValueError) as cause:
         raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
     if stat.S_ISDIR(mode):
         raise error(f"{path}: a folder, not a file; give the path of a file ({what})")
     if not stat.S_ISREG(mode):
         raise error(f"{path}: a pipe, socket or device, not a file; store the {what} in a file")
+
+
+def require_folder(path: Path, hint: str) -> None:
+    """Raise DataError if `path` is no folder; `hint` says which one to give."""
+    if not path.is_dir():
+        raise DataError((f"{path}: a file, not a folder" if path.exists() else missing(path, "folder")) + f"; {hint}")
 
 
 def read_bytes(

@@ -13,7 +13,7 @@ from simmat.data.card import CARD_FILE
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.errors import DataError
-from simmat.io.files import output_error, with_home
+from simmat.io.files import output_error, require_folder, with_home
 
 HOME = Path(".simmat") / "annotate"
 JOURNAL = "journal"
@@ -35,9 +35,7 @@ def claimed(root: Path) -> Iterator[None]:
         OutputError: the folder cannot be written.
     """
     root = with_home(root).absolute()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give the folder that contains {IMAGES}/")
+    require_folder(root, f"give the folder that contains {IMAGES}/")
     home = root / HOME
     for folder, names in (
         (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)),

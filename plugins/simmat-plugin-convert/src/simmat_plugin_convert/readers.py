@@ -19,7 +19,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.instances import Instance
 from simmat.data.samples import SPLITS, Sample
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import read_bytes, read_json
+from simmat.io.files import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, split_of_name, stem_of
 from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLabels, Item, Labels, Source, one_line
 from simmat_plugin_convert.shapes import Shapes, whole_number
@@ -39,9 +39,7 @@ def format_of(root: Path) -> str:
     Raises:
         DataError: it has labels of no known format, or of several.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder; give the folder that contains it" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}")
+    require_folder(root, "give the folder that contains images and labels")
     found = []
     if (root / MASKS).is_dir() or (root / MANIFEST_FILE).is_file():
         found.append("masks")
