@@ -29,13 +29,13 @@ from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
 
-MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
+MAX_WORKERS, MAX_BATCH, MAX_IMAGE_SIZE, MAX_STEPS = 256, 2**16, 2**14, 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
-FREE = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
+FREE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
 """Settings that do not change the result of a run, except for rounding."""
 
-FILES = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
+PATH_SETTINGS = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
 CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
@@ -183,17 +183,17 @@ class TrainConfig(Document):
         "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
     )
     steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Optimiser steps; by default 100 and two for each image, at most 1000."
+        None, ge=1, le=MAX_STEPS, description="Optimiser steps; by default 100 and two for each image, at most 1000."
     )
     epochs: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Passes over the training split, instead of steps."
+        None, ge=1, le=MAX_STEPS, description="Passes over the training split, instead of steps."
     )
     image_size: int | None = Field(
-        None, ge=1, le=MOST_SIZE, description="Side of the square input in pixels; by default the model's own."
+        None, ge=1, le=MAX_IMAGE_SIZE, description="Side of the square input in pixels; by default the model's own."
     )
     aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
-    batch_size: int = Field(4, ge=1, le=MOST_TOGETHER, description="Images per step, over all processes.")
-    prompts_per_image: int = Field(4, ge=1, le=MOST_TOGETHER, description="Prompted regions per image.")
+    batch_size: int = Field(4, ge=1, le=MAX_BATCH, description="Images per step, over all processes.")
+    prompts_per_image: int = Field(4, ge=1, le=MAX_BATCH, description="Prompted regions per image.")
     clicks: Literal["mixed", "random"] = Field(
         "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it."
     )
@@ -210,7 +210,7 @@ class TrainConfig(Document):
     workers: int | None = Field(
         None,
         ge=0,
-        le=MOST_WORKERS,
+        le=MAX_WORKERS,
         description="Processes that load data; 0 loads in the main process; by default chosen by the number of cores.",
     )
 

@@ -75,7 +75,7 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
 
 
 _PATH = re.compile(r"[^\s:,()']*/[^\s:,()']*")
-_EACH = 3
+MAX_UNGROUPED = 3
 """So many problems that differ in paths and numbers alone are listed one by one."""
 
 
@@ -84,7 +84,9 @@ def equal_problems(problems: Sequence[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for problem in problems:
         groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(problem)
-    joined = [group if len(group) <= _EACH else [f"{len(group)} files, first {group[0]}"] for group in groups.values()]
+    joined = [
+        group if len(group) <= MAX_UNGROUPED else [f"{len(group)} files, first {group[0]}"] for group in groups.values()
+    ]
     return [problem for group in joined for problem in group]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, create_model
 
-from simmat.config import MOST_SIZE
+from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
 from simmat.documents import Document, as_tuples, of_dataclass, parse
 from simmat.sensors.declaration import Declaration
@@ -27,7 +27,7 @@ Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
 Channels = Annotated[tuple[Annotated[Channel, of_dataclass(Channel)], ...], BeforeValidator(as_tuples)]
 
-TAKEN = ("channels", "statistics", "zero_shot", "image_side", "dense")
+MEASURED_FIELDS = ("channels", "statistics", "zero_shot", "image_side", "dense")
 """Fields measured on the training split; the others are settings, or follow from names and files."""
 
 
@@ -44,7 +44,7 @@ class DenseSpec(Document):
     background: bool
     classes: Annotated[tuple[int | None, ...], BeforeValidator(as_tuples)]
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuples)] = ()
-    strides: Annotated[tuple[Annotated[float, Field(gt=0, le=MOST_SIZE)], ...], BeforeValidator(as_tuples)] = ()
+    strides: Annotated[tuple[Annotated[float, Field(gt=0, le=MAX_IMAGE_SIZE)], ...], BeforeValidator(as_tuples)] = ()
 
     @property
     def count(self) -> int:
@@ -83,7 +83,7 @@ class ModelSpec(Document):
     foundation: Name
     foundation_sha256: str | None = None
     seed: int = Field(ge=0, lt=2**63)
-    image_size: int = Field(ge=1, le=MOST_SIZE)
+    image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
     image_side: int | None = Field(default=None, ge=1)
     aspect: Aspect = "keep"
     mat: Name

@@ -342,9 +342,9 @@ class Prompt:
 
 Aspect = Literal["keep", "squash"]
 
-MOST_SHRUNK = 2
+MAX_SHRUNK = 2
 """How many pixels of a side may become one in a network's input without a loss that matters."""
-MOST_SHRUNK_AS_TRAINED = 3
+MAX_SHRUNK_AS_TRAINED = 3
 """The same for images as large as those of training, which the network knows at that scale."""
 SMALL_SIDE = 16
 """Objects of fewer pixels than a square of this side in the network's input are hardly found."""
@@ -353,10 +353,10 @@ SMALL_SIDE = 16
 def largest_whole(input_side: int, image_side: int | None) -> int:
     """Return the longest side in pixels of an image that is not cut into windows.
 
-    It is shrunk at most `MOST_SHRUNK` times to the network's `input_side`. One that is not larger than the training
-    images, whose longer side is `image_side`, is shrunk at most `MOST_SHRUNK_AS_TRAINED` times.
+    It is shrunk at most `MAX_SHRUNK` times to the network's `input_side`. One that is not larger than the training
+    images, whose longer side is `image_side`, is shrunk at most `MAX_SHRUNK_AS_TRAINED` times.
     """
-    return max(MOST_SHRUNK * input_side, min(image_side or 0, MOST_SHRUNK_AS_TRAINED * input_side))
+    return max(MAX_SHRUNK * input_side, min(image_side or 0, MAX_SHRUNK_AS_TRAINED * input_side))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from runs import registry
 
 from simmat.bundle import Bundle, BundleSpec, trained_tensors, write_bundle
-from simmat.bundle.document import sealed
+from simmat.bundle.document import with_checksum
 from simmat.data.card import DataCard
 from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
@@ -87,4 +87,4 @@ def change_json(folder: Path, change: Callable[[dict[str, Any]], Any] | None = N
     document = json.loads(file.read_text(encoding="utf-8")) | values
     if change is not None:
         change(document)
-    file.write_text(json.dumps(sealed(document)), encoding="utf-8")
+    file.write_text(json.dumps(with_checksum(document)), encoding="utf-8")

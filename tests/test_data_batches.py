@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from simmat.callbacks import Callback
 from simmat.data.batches import Batch, TrainingItems, _ignored, collate
-from simmat.data.coverage import Coverage
 from simmat.data.instances import Label, region_from_mask, visible_regions
+from simmat.data.targets import Coverage
 from simmat.nn.resize import content_mask, resize_planes
 from simmat.training.setup import prepare
 from simmat.types import Frame
@@ -45,7 +45,7 @@ def test_items_of_images_in_memory_are_equal_until_a_file_changes(items: Trainin
         for position in (*range(10), *range(10)):
             pairs = zip(remembering[position], items[position], strict=True)
             assert all(torch.equal(known, read) for known, read in pairs)
-        assert len(remembering._known._images) == kept
+        assert len(remembering._cache._images) == kept
     data = gray_set(tmp_path / "set")
     fresh = prepare(config(data, tmp_path / "run", augment=False), registry(), Callback()).items()
     changing = replace(fresh, image_bytes=100 * size)

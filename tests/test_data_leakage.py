@@ -12,7 +12,7 @@ from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
-from simmat.data.leakage import neighbour_warning
+from simmat.data.warnings import neighbour_warning
 from simmat.sensors.builtin import Raster
 
 rasterio = pytest.importorskip("rasterio")

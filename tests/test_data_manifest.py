@@ -235,7 +235,7 @@ def test_a_manifest_that_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
 
 def test_a_manifest_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read whole."""
-    monkeypatch.setattr(manifest, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(manifest, "_MAX_BYTES", 2**20)
     with (tmp_path / "manifest.csv").open("wb") as stream:
         stream.truncate(2**20 + 1)
     assert re.search("manifest.csv: .* 1 MiB", complaint(tmp_path))

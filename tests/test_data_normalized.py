@@ -12,7 +12,7 @@ from data_sets import one_square, save_image, save_mask
 
 from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
-from simmat.data.normalized import normalized_warning
+from simmat.data.warnings import normalized_warning
 from simmat.io.images import read_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from simmat.data.augment import Augmentation
 from simmat.data.card import DataCard
-from simmat.data.copy_paste import MOST, check_repeats, repeat_regions, repeatable
+from simmat.data.copy_paste import MAX_COPIES, check_repeats, repeat_regions, repeatable
 from simmat.data.instances import EIGHT, Instance, Label
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
@@ -101,7 +101,7 @@ def test_nothing_is_covered_and_nothing_touched() -> None:
     """Pieces that touch are one object where objects are connected pieces."""
     image, label = scene()
     for changed, copies in repeats(image, label, rotate=True):
-        assert len(copies) <= MOST
+        assert len(copies) <= MAX_COPIES
         for one, other in combinations((*label.regions, *copies), 2):
             assert not (ndimage.binary_dilation(one.mask(SIZE), EIGHT) & other.mask(SIZE)).any()
         pasted = np.any([np.zeros(SIZE, dtype=bool), *(copy.mask(SIZE) for copy in copies)], axis=0)

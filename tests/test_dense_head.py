@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from simmat.data.dense_targets import NO_TRUTH, dense_targets
 from simmat.data.instances import Instance, Label
+from simmat.data.targets import NO_TRUTH, dense_targets
 from simmat.foundation import ImageEmbedding
 from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead, dense_loss
 from simmat.types import Frame, Window

@@ -12,10 +12,10 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.callbacks import Callback
-from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
+from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml, load_config
 from simmat.data.card import DataCard
 from simmat.errors import ConfigError, OutputError
-from simmat.model_spec import TAKEN, ModelSpec
+from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.sensors.declaration import parse_declaration
 from simmat.training.compatibility import check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
@@ -78,7 +78,7 @@ OTHER: dict[str, Any] = {
 
 def test_every_setting_may_change_or_is_a_file_or_is_tested_below() -> None:
     """A new setting is refused unless somebody decides that it may change; here it must be decided."""
-    assert set(OTHER) == set(TrainConfig.model_fields) - FREE - FILES
+    assert set(OTHER) == set(TrainConfig.model_fields) - FREE_ON_RESUME - PATH_SETTINGS
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -97,7 +97,7 @@ def test_what_does_not_decide_the_result_may_change() -> None:
     free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "track": "mlflow", "workers": 2}
     files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
     files |= {"foundation": "hf/./moved", "init": Path("first")}
-    assert set(free) | set(files) == FREE | FILES
+    assert set(free) | set(files) == FREE_ON_RESUME | PATH_SETTINGS
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
 
 
@@ -185,7 +185,7 @@ WAS: dict[str, Any] = {
 
 def test_every_field_of_a_spec_comes_from_the_data_or_is_tested_below() -> None:
     """A field that is compared with nothing lets a run resume as another."""
-    assert set(WAS) == set(ModelSpec.model_fields) - set(TAKEN)
+    assert set(WAS) == set(ModelSpec.model_fields) - set(MEASURED_FIELDS)
 
 
 @pytest.mark.parametrize("name", WAS)

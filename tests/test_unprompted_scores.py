@@ -17,8 +17,8 @@ from data_sets import open_planes, save_image, save_mask
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.dense_targets import class_map
 from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
+from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Mistakes, Processes, evaluate_unprompted
 from simmat.evaluation.unprompted import ImageMatches, object_scores

@@ -5,7 +5,7 @@
 json names their file by sha256, or the seed if they are random.
 """
 
-from simmat.bundle.document import BundleSpec, ImageDigests, check_bundle, read_bundle_spec, sealed, write_bundle
+from simmat.bundle.document import BundleSpec, ImageDigests, check_bundle, read_bundle_spec, with_checksum, write_bundle
 from simmat.bundle.files import JSON_NAME, load_tensors, trained_tensors
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle, read_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
@@ -23,7 +23,7 @@ __all__ = [
     "push_bundle",
     "read_bundle",
     "read_bundle_spec",
-    "sealed",
     "trained_tensors",
+    "with_checksum",
     "write_bundle",
 ]

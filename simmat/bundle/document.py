@@ -209,10 +209,10 @@ def write_bundle(
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
             "versions": {"simmat": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        atomic_write_json(folder / JSON_NAME, sealed(document))
+        atomic_write_json(folder / JSON_NAME, with_checksum(document))
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a bundle's json with its digest as the last field; a digest that it has already is replaced."""
     plain = {key: value for key, value in json.loads(json.dumps(document)).items() if key != _DIGEST}
     return {**plain, _DIGEST: _digest(plain)}

@@ -30,7 +30,7 @@ SHARED_NAMES = (JSON_NAME, README_NAME, WEIGHTS_NAME)
 """Every file that a bundle may hold."""
 SIZE_LIMITS = {JSON_NAME: 16 << 20, README_NAME: 4 << 20, WEIGHTS_NAME: 16 << 30}
 """Largest size of each file in bytes; all of SAM ViT-H, fully tuned, has 2.6 GB."""
-_MOST_EXPANSION = 20
+_MAX_EXPANSION = 20
 """Weights hardly compress, and text to about a tenth; what expands more than this is made to fill a disk."""
 _CHUNK = 1 << 20
 ZIP_SUFFIX = ".zip"
@@ -135,7 +135,7 @@ def _problems(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
         limit = SIZE_LIMITS.get(entry.filename)
         if limit is not None and entry.file_size > limit:
             yield f"{entry.filename!r} has {entry.file_size} bytes, more than the {limit} allowed"
-        elif entry.file_size > _MOST_EXPANSION * max(entry.compress_size, 4096):
+        elif entry.file_size > _MAX_EXPANSION * max(entry.compress_size, 4096):
             yield f"{entry.filename!r} grows from {entry.compress_size} to {entry.file_size} bytes"
 
 

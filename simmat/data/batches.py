@@ -20,12 +20,11 @@ from torch.utils.data import Sampler
 
 from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
-from simmat.data.coverage import Coverage
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.dense_targets import NO_TRUTH, DenseClasses, dense_targets
 from simmat.data.fingerprint import file_times
 from simmat.data.instances import Instance, Label, region_from_mask, seen_part, visible_regions
 from simmat.data.pipeline import Pipeline
+from simmat.data.targets import NO_TRUTH, Coverage, DenseClasses, dense_targets
 from simmat.errors import DataError
 from simmat.types import BoolArray, Frame, SensorImage, Window
 
@@ -92,7 +91,7 @@ class TrainingItems(TorchDataset[Batch]):
     clicks: Literal["mixed", "random"] = "mixed"
     dense: DenseClasses | None = None
     image_bytes: int = 0
-    _known: _Known = field(default_factory=lambda: _Known(), init=False, repr=False, compare=False)
+    _cache: _SampleCache = field(default_factory=lambda: _SampleCache(), init=False, repr=False, compare=False)
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -132,9 +131,9 @@ class TrainingItems(TorchDataset[Batch]):
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
         crop = self.dataset.card.crop
         if sample.window is None or crop is None:
-            image = self._known.image(self.dataset, sample, self.image_bytes)
-            return image, self.dataset.seen_label(self._known.label(self.dataset, sample), sample, image)
-        whole = self._known.label(self.dataset, sample)
+            image = self._cache.image(self.dataset, sample, self.image_bytes)
+            return image, self.dataset.label_ignoring_invalid(self._cache.label(self.dataset, sample), sample, image)
+        whole = self._cache.label(self.dataset, sample)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
         label = cut_label(whole, inside, keep=0)
@@ -143,7 +142,7 @@ class TrainingItems(TorchDataset[Batch]):
         y, x = sample.window[:2]
         sample = sample.within(Window(inside[0] + y, inside[1] + x, inside[2] + y, inside[3] + x))
         image = self.dataset.image(sample)
-        return image, self.dataset.seen_label(label, sample, image)
+        return image, self.dataset.label_ignoring_invalid(label, sample, image)
 
     def _dense(self, sample: Sample, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
         if self.dense is None:
@@ -161,7 +160,7 @@ class TrainingItems(TorchDataset[Batch]):
         return [resized[index] for index in order.tolist()]
 
 
-class _Known:
+class _SampleCache:
     """Labels and images that were read before, up to some bytes each.
 
     The first ones stay: every epoch has another order, so none of them is needed sooner than others.

@@ -18,9 +18,9 @@ from simmat.io.images import image_size
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.types import Window
 
-_ENOUGH = 20
+_MIN_BLOCKS = 20
 """Blocks of one image that give each split several, at 15 % for val and test; with fewer, blocks are made smaller."""
-_LARGEST = 4
+_MAX_CROPS = 4
 """Crops on a side of a block."""
 
 
@@ -77,12 +77,12 @@ def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
     """Divide an (H, W) image into blocks, row by row; each pixel is in one.
 
     Blocks start at multiples of the crop; the last ones take the rest. They are as large as possible with at least
-    `_ENOUGH` of them, and at most about `_LARGEST` crops on a side.
+    `_MIN_BLOCKS` of them, and at most about `_MAX_CROPS` crops on a side.
     """
     counts = [max(length // crop, 1) for length in size_hw]  # whole crops along each side
-    for side in range(_LARGEST, 0, -1):
+    for side in range(_MAX_CROPS, 0, -1):
         rows, columns = (max(count // side, 1) for count in counts)
-        if rows * columns >= _ENOUGH:
+        if rows * columns >= _MIN_BLOCKS:
             break
     edges = []
     for length, count, blocks in zip(size_hw, counts, (rows, columns), strict=True):

@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray, SensorImage
 
-MOST = 4
+MAX_COPIES = 4
 """Largest number of copies in one image."""
 
 _TRIES = 10
@@ -41,7 +41,7 @@ def check_repeats(paste: float, card: DataCard, root: Path) -> None:
 def repeat_regions(
     image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
 ) -> tuple[SensorImage, Label]:
-    """Copy up to `MOST` of an image's regions to free places, with probability 0.5 close to another region.
+    """Copy up to `MAX_COPIES` of an image's regions to free places, with probability 0.5 close to another region.
 
     Copy-paste (Ghiasi et al., CVPR 2021) within one image, so that light, gain and noise match. A copy is mirrored,
     rotated or halved at random. Halving takes every second pixel, so that all values are measured ones, unless that
@@ -58,7 +58,7 @@ def repeat_regions(
         union[y0:y1, x0:x1] |= region.crop
     closed = label.ignore | ndimage.binary_dilation(union, EIGHT)
     regions = list(label.regions)
-    for _ in range(int(rng.integers(1, MOST + 1))):
+    for _ in range(int(rng.integers(1, MAX_COPIES + 1))):
         source = sources[int(rng.integers(len(sources)))]
         piece, mask = _copy(image, source, adapter, rng, rotate=rotate, smallest=label.smallest)
         anchor = regions[int(rng.integers(len(regions)))] if rng.random() < 0.5 else None

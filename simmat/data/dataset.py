@@ -144,9 +144,11 @@ class Dataset:
             DataError: the mask cannot be read, or has another size than the image.
         """
         label = self._read_label(sample)
-        return label if image is None else self.seen_label(label, sample, image, seen)
+        return label if image is None else self.label_ignoring_invalid(label, sample, image, seen)
 
-    def seen_label(self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None) -> Label:
+    def label_ignoring_invalid(
+        self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None
+    ) -> Label:
         """Return a label that also ignores the pixels that are invalid in all channels; see `label`."""
         if label.size_hw != image.size_hw:
             where = sample.mask or f"COCO annotations of {sample.image_id}"

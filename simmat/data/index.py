@@ -31,7 +31,7 @@ from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equ
 from simmat.io.files import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
-from simmat.types import MOST_SHRUNK, SMALL_SIDE, Channel, Window
+from simmat.types import MAX_SHRUNK, SMALL_SIDE, Channel, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
@@ -110,12 +110,12 @@ class DataIndex:
     def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
         """Say in how many samples, each with an object, the input of `size` pixels makes one too small; "" if in none.
 
-        Only images that are shrunk more than `MOST_SHRUNK` times count.
+        Only images that are shrunk more than `MAX_SHRUNK` times count.
         """
         table, factors = self.table_of(samples), self.image_sides(samples) / size
         areas = np.full(len(samples), np.iinfo(np.int64).max)
         np.minimum.at(areas, table.instances[:, 0], table.instances[:, 2])
-        lost = (factors > MOST_SHRUNK) & (areas < (SMALL_SIDE * factors) ** 2)
+        lost = (factors > MAX_SHRUNK) & (areas < (SMALL_SIDE * factors) ** 2)
         if not lost.any():
             return ""
         return (

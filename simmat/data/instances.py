@@ -17,7 +17,7 @@ from simmat.types import BoolArray, RegionRule, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]
 
-_MOST = 2**53  # largest whole number up to which float64 is exact
+_MAX_EXACT = 2**53  # largest whole number up to which float64 is exact
 
 PANOPTIC = 1000
 """By rule "panoptic", a label value is the class times this, plus the number of the object in its image.
@@ -58,9 +58,9 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
                 f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it first"
             )
     low, high = values.min().item(), values.max().item()
-    if not -_MOST <= low <= high <= _MOST:
+    if not -_MAX_EXACT <= low <= high <= _MAX_EXACT:
         raise DataError(
-            f"{path}: label values range from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
+            f"{path}: label values range from {low:g} to {high:g}; labels are whole numbers up to {_MAX_EXACT} (2^53)"
         )
     return values.astype(np.int64)
 

@@ -45,16 +45,16 @@ def split_meant(name: str) -> str | None:
     return None if name in SPLITS else plain if plain in SPLITS else OTHER_SPLIT_NAMES.get(plain)
 
 
-SHARE = 0.15
+EVAL_SHARE = 0.15
 """Fraction of the images for each of val and test if the data set names no split."""
 
-MANY = 100
+MIN_HASHED = 100
 """Images of which about that fraction has a hash below it: 8 to 22 of 100, and none with a chance of 1e-7."""
 
 SPLITS_FILE = "splits.csv"
-"""Splits that were drawn of fewer images than `MANY`."""
+"""Splits that were drawn of fewer images than `MIN_HASHED`."""
 
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 
 _NO_EXTRA: Mapping[str, str] = {}
 
@@ -160,7 +160,7 @@ class Divider(Protocol):
         """Return what a block with a split is used as."""
 
 
-def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+def evenly_spaced(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
     """Return at most `count` samples, spread evenly."""
     count = min(count, len(samples))
     return tuple(samples[index * len(samples) // count] for index in range(count))
@@ -248,9 +248,9 @@ def _draw(
         parts: the splits to draw, beside train.
     """
     chosen: dict[_Place, str] = {}
-    if not written and len(groups) >= MANY:
+    if not written and len(groups) >= MIN_HASHED:
         for place, ids in groups.items():
-            part = int(int.from_bytes(id_digest(min(ids))[:8]) / 2**64 / SHARE)
+            part = int(int.from_bytes(id_digest(min(ids))[:8]) / 2**64 / EVAL_SHARE)
             chosen[place] = parts[part] if part < len(parts) else "train"
         return chosen, {}
     for place, ids in groups.items():
@@ -260,7 +260,7 @@ def _draw(
             chosen[place] = split
     new = [place for place in groups if place not in chosen]
     new.sort(key=lambda place: id_digest(min(groups[place])))
-    share = max(round(SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
+    share = max(round(EVAL_SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
     free = new
     for split in parts:
         missing = max(share - sum(other == split for other in chosen.values()), 0)
@@ -309,7 +309,7 @@ def read_splits(root: Path) -> dict[str, str]:
     path = root / SPLITS_FILE
     if not os.path.lexists(path):
         return {}
-    header, rows = read_rows(path, "table of splits", "id,split", limit=_MOST_BYTES)
+    header, rows = read_rows(path, "table of splits", "id,split", limit=_MAX_BYTES)
     if set(header) != {"id", "split"}:
         raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
     found: dict[str, str] = {}

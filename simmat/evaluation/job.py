@@ -17,9 +17,9 @@ import torch
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
-from simmat.data.dense_targets import class_map, outside_objects
 from simmat.data.index import contents_of
 from simmat.data.pipeline import Pipeline
+from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw

@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from simmat.bundle import BundleSpec, load_tensors, read_bundle, trained_tensors
-from simmat.config import FILES, FREE, TrainConfig
+from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents
 from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_json
 from simmat.model import Parts, SimMAT
-from simmat.model_spec import TAKEN, ModelSpec, as_json
+from simmat.model_spec import MEASURED_FIELDS, ModelSpec, as_json
 from simmat.sensors.normalize import describe
 from simmat.training.run_folder import RunFolder
 from simmat.types import Channel
 
 _SETTINGS = {"picks": "channels", "sensor_channels": "channels of the files"}
 """Fields of a spec -> their names in messages."""
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 """Largest `data.json` that is read; a sample takes about 200 bytes."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that must not change on resume, as json values: all except `FREE` and `FILES`."""
-    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE | FILES))
+    """Return as json values the settings that must not change on resume."""
+    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME | PATH_SETTINGS))
     return values
 
 
@@ -48,7 +48,7 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: 
     newer than the run had its default.
     """
     known = known.model_copy(update=_with_defaults(known, now, parts))
-    separate = {*TAKEN, "described", "foundation_sha256"}
+    separate = {*MEASURED_FIELDS, "described", "foundation_sha256"}
     if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
         separate.add("foundation")
     compared = [name for name in ModelSpec.model_fields if name not in separate]
@@ -92,7 +92,7 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Cont
 def changes_noted(folder: RunFolder, started: str, contents: Contents) -> str:
     """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
     try:
-        return contents.changes_since(read_json(folder.contents, limit=_MOST_BYTES), started)
+        return contents.changes_since(read_json(folder.contents, limit=_MAX_BYTES), started)
     except DataError:  # a run of an older version, or copied without this file
         return ""
 
@@ -103,7 +103,7 @@ def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]
     if changed:
         raise ConfigError(
             f"{config.out / 'config.toml'} is not what this run was started with: {'; '.join(changed)}; restore it, or "
-            f"start a new run. On resume only {', '.join(sorted(FREE))} and the paths of files may change"
+            f"start a new run. On resume only {', '.join(sorted(FREE_ON_RESUME))} and the paths of files may change"
         )
 
 

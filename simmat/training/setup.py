@@ -22,17 +22,16 @@ from simmat.data.fingerprint import Contents
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.index import DataIndex, read_index
-from simmat.data.leakage import neighbour_warning
-from simmat.data.normalized import normalized_warning
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample
+from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.protocol import grid_hw
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
-from simmat.model_spec import TAKEN, DenseSpec, ModelSpec, as_json, complete_options
+from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.declared import declarations_of
@@ -203,7 +202,9 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     contents = index.contents
     digest = _weights_digest(foundation, weights, config)
     configured = _configured_fields(config, layer, tuner, adapter, dataset, size, digest)
-    measured = known.model_dump(include=set(TAKEN)) if known else _measured_fields(config, foundation, index, train)
+    measured = (
+        known.model_dump(include=set(MEASURED_FIELDS)) if known else _measured_fields(config, foundation, index, train)
+    )
     if start is not None:
         measured |= measured_by(start)
     spec = ModelSpec(**configured, **measured)

@@ -17,7 +17,7 @@ from simmat_runtime import ModelError, arrays, everything, objects, windows
 from simmat_runtime import frame as frames
 from simmat_runtime.command import main
 from simmat_runtime.inputs import Prompt
-from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, sealed
+from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, with_checksum
 
 from simmat import everything as reference
 from simmat import types
@@ -47,7 +47,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def write(folder: Path, **changes: object) -> Path:
-    (folder / "manifest.json").write_text(json.dumps(sealed({**MANIFEST, **changes})))
+    (folder / "manifest.json").write_text(json.dumps(with_checksum({**MANIFEST, **changes})))
     return folder
 
 
@@ -180,7 +180,7 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object],
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (json.dumps({**MANIFEST, "window": 32, "sha256": sealed(MANIFEST)["sha256"]}), "was changed"),
+        (json.dumps({**MANIFEST, "window": 32, "sha256": with_checksum(MANIFEST)["sha256"]}), "was changed"),
         (json.dumps(MANIFEST), "was changed"),
         ('{"format": 1e999}', "1e999"),
         ('{"format": NaN}', "NaN"),

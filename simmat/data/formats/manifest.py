@@ -24,7 +24,7 @@ from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 """Largest manifest, about ten million samples; it is read at once."""
 
 
@@ -47,7 +47,7 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
 def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
     """Read the rows of `root/manifest.csv` as samples, those without a mask too; DataError lists bad lines."""
     path = root / MANIFEST_FILE
-    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
+    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     files = _find_columns(path, header, sources)
     used = {"id", "mask", "split", "zero_means", *files}
     reader = _Reader(start_of_paths(root), files, [name for name in header if name not in used])
@@ -64,7 +64,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`."""
     path = root / MANIFEST_FILE
     seen = path.stat().st_mtime_ns if path.exists() else None
-    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
+    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:

@@ -12,7 +12,7 @@ from fuzz.case import Case, Place, Target
 from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_zip
 from fuzz.damage_trees import mutate_tree, to_json
 from simmat.bundle import pull_bundle, push_bundle, read_bundle_spec
-from simmat.bundle.document import sealed
+from simmat.bundle.document import with_checksum
 from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.bundle.model_card import model_card
 from simmat.cli import group
@@ -73,7 +73,7 @@ def _damaged_json(content: bytes, rng: random.Random) -> bytes:
 
 
 def _sealed(tree: Any) -> Any:
-    return sealed(tree) if isinstance(tree, dict) else tree
+    return with_checksum(tree) if isinstance(tree, dict) else tree
 
 
 def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
@@ -102,7 +102,7 @@ def _weights(place: Place, rng: random.Random) -> Case:
     weights = mutate_safetensors((seed / WEIGHTS_NAME).read_bytes(), rng)
     place.put(WEIGHTS_NAME, weights)
     document = json.loads((seed / JSON_NAME).read_bytes())
-    place.put(JSON_NAME, to_json(sealed({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()})))
+    place.put(JSON_NAME, to_json(with_checksum({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()})))
     pushed = place.scratch / "pushed"
 
     def read() -> None:

@@ -35,12 +35,12 @@ _MANIFEST: dict[str, Any] = {
 
 
 def _manifest(place: Place, rng: random.Random) -> Case:
-    from simmat_runtime.manifest import ModelError, sealed
+    from simmat_runtime.manifest import ModelError, with_checksum
     from simmat_runtime.model import Model
     from simmat_runtime.network import Network
 
     tree = mutate_tree(_MANIFEST, rng)
-    content = to_json(sealed(tree) if isinstance(tree, dict) else tree)
+    content = to_json(with_checksum(tree) if isinstance(tree, dict) else tree)
     place.put("manifest.json", mutate_bytes(content, rng) if rng.random() < 0.1 else content)
 
     def read() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from simmat.config import MOST_SIZE
+from simmat.config import MAX_IMAGE_SIZE
 from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
 from simmat_plugin_annotate.drafts import Overlap
@@ -116,7 +116,7 @@ class TrainBody(Document):
     """Start a training run."""
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    image_size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] | None = None
     recipe: Literal["default", "paper", "continue"] = "default"
 
     def arguments(self, bundle: Path | None) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from simmat.config import FILES, FREE, TrainConfig
+from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.documents import Document, validate
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, parse_json, read_bytes
@@ -137,7 +137,7 @@ def read_cell_file(
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Not started · started, to be resumed · trained but not tested · tested · failed · started with other settings."""
 
-_NOT_THE_RESULT = set((FREE | FILES) - {"foundation"})
+_NOT_THE_RESULT = set((FREE_ON_RESUME | PATH_SETTINGS) - {"foundation"})
 """Settings that do not change the result: where and how a run is done."""
 
 

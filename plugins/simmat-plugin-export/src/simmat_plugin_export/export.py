@@ -20,7 +20,7 @@ from simmat_runtime import manifest as names
 from torch import Tensor
 
 import simmat
-from simmat.bundle import JSON_NAME, Bundle, sealed
+from simmat.bundle import JSON_NAME, Bundle, with_checksum
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
@@ -110,13 +110,13 @@ def export(
             progress(f"tracing {name}")
             with _refused(bundle, name):
                 _write(folder / name, make())
-        spec = sealed({**bundle.spec.model_dump(mode="json"), "exported": FORMAT})
+        spec = with_checksum({**bundle.spec.model_dump(mode="json"), "exported": FORMAT})
         atomic_write_json(folder / JSON_NAME, spec)
         files = {file.name: file for file in sorted(folder.iterdir())}
         listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}
         document = parts.manifest(listed) | {"precision": precision}
-        atomic_write_json(folder / names.NAME, names.sealed(document))
+        atomic_write_json(folder / names.NAME, names.with_checksum(document))
         progress("comparing with torch")
         with _refused(bundle, "what was traced"):
             difference = difference_to_torch(bundle, folder, kinds)
@@ -130,7 +130,7 @@ def export(
         if split is not None:
             progress("measuring the loss")
             loss = measured_loss(bundle, folder, *split)
-            atomic_write_json(folder / names.NAME, names.sealed({**document, "measured": asdict(loss)}))
+            atomic_write_json(folder / names.NAME, names.with_checksum({**document, "measured": asdict(loss)}))
     return Exported(out, sizes, difference, loss)
 
 

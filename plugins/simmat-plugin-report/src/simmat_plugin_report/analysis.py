@@ -18,7 +18,7 @@ from simmat.bundle import Bundle
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline, PreparedImage
-from simmat.data.samples import Sample, spread
+from simmat.data.samples import Sample, evenly_spaced
 from simmat.evaluation import (
     ONE_CLICK,
     UNKNOWN_IMAGES,
@@ -135,7 +135,7 @@ def zero_shot_scores(
     if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))
-    some = spread([by_id[name] for name in scored], passes)
+    some = evenly_spaced([by_id[name] for name in scored], passes)
     return evaluate(model, bundle.pipeline, dataset, some, protocol=protocol).objects
 
 
@@ -172,7 +172,7 @@ def analyse_bundle(
     if images < len(every):  # in a sparse data set most of a few images would have no region
         index = read_index(dataset)
         every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
-    samples = spread(every, images)
+    samples = evenly_spaced(every, images)
     protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
     why = why_no_zero_shot(bundle.parts)
     models = 1 if why else 2
@@ -291,7 +291,7 @@ def channel_ablations(
     """
     pipeline = bundle.pipeline
     groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MAX_GROUPS))
-    some = spread(samples, passes // len(groups))
+    some = evenly_spaced(samples, passes // len(groups))
     if len(groups) < 2 or not some:
         return ()
     names = {sample.id for sample in some}

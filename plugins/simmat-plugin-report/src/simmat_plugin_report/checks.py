@@ -12,10 +12,9 @@ from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
-from simmat.data.leakage import neighbour_warning
-from simmat.data.normalized import normalized_warning
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
+from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.report.colour_maps import look_of
 from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding

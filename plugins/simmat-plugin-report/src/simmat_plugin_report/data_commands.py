@@ -147,14 +147,14 @@ def preview(
 
     DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
     """
-    from simmat.data.samples import spread
+    from simmat.data.samples import evenly_spaced
     from simmat_plugin_report.preview import preview_sheets
     from simmat_plugin_report.thermal_scales import ThermalScales
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
-    shown = spread(samples, count)
+    shown = evenly_spaced(samples, count)
     several = len(shown) > per_sheet
     problems: list[tuple[str, str]] = []
     scales = ThermalScales()

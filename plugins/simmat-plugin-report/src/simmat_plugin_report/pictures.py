@@ -14,10 +14,10 @@ from PIL import Image
 from simmat.bundle import Bundle
 from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
-from simmat.data.dense_targets import class_map
 from simmat.data.instances import FoundObject, Label
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
+from simmat.data.targets import class_map
 from simmat.evaluation import ObjectScore
 from simmat.everything import EverythingSettings, label_values
 from simmat.inference import ImageResult, draw_result

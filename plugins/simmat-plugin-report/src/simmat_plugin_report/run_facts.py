@@ -13,7 +13,7 @@ from simmat.data.card import class_title
 from simmat.model_spec import as_json
 from simmat.report.colour_maps import look_of
 from simmat.sensors.options import modality_parts
-from simmat.types import MOST_SHRUNK, SMALL_SIDE, Channel
+from simmat.types import MAX_SHRUNK, SMALL_SIDE, Channel
 from simmat_plugin_report.data_report import SplitReport, texts_of
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Items, Table, Text
@@ -205,7 +205,7 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
         )
     side, size = run.spec.image_side or 0, run.spec.image_size
     areas = [split.area_px[0] for split in (found.data_report.splits if found.data_report else ()) if split.area_px]
-    if side > MOST_SHRUNK * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
+    if side > MAX_SHRUNK * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
         yield (
             f"Images of {side} pixels are shrunk to {size}, which loses small objects: train with --crop {size}, or "
             "with a larger --image-size."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from simmat.data.index import DataIndex
-from simmat.data.samples import SPLITS, Sample, spread
+from simmat.data.samples import SPLITS, Sample, evenly_spaced
 from simmat.errors import SimMATError
 from simmat.types import FloatArray
 from simmat_plugin_report.data_report import Finding, finding
@@ -59,8 +59,8 @@ def sample_subset(index: DataIndex) -> list[Sample]:
             once.setdefault((sample.images, sample.window), sample)
     train = [sample for sample in once.values() if sample.split == "train"]
     rest = [sample for sample in once.values() if sample.split != "train"]
-    rest = list(spread(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))
-    return [*spread(train, MAX_COMPARED - len(rest)), *rest]
+    rest = list(evenly_spaced(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))
+    return [*evenly_spaced(train, MAX_COMPARED - len(rest)), *rest]
 
 
 def _near_duplicates(pairs: Pairs, compared: int) -> Finding:

@@ -110,7 +110,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         if len(content) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES / 2**20:g} MiB")
         document = json.loads(content, parse_float=_finite, parse_constant=_not_finite)
-        sealed_again = sealed(document) if isinstance(document, dict) else {}
+        checked = with_checksum(document) if isinstance(document, dict) else {}
     except FileNotFoundError:
         raise ModelError(
             f"no exported model at {folder}: {NAME} is missing; write one with `simmat export BUNDLE --out {folder}`"
@@ -123,7 +123,7 @@ def read_manifest(folder: Path | str) -> Manifest:
             f"{file} has format {found!r:.80}, this simmat-runtime reads format {FORMAT}; upgrade it, or export again"
         )
     try:
-        if document.get(_DIGEST) != sealed_again[_DIGEST]:
+        if document.get(_DIGEST) != checked[_DIGEST]:
             raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
         return _parsed(document)
     except KeyError as error:
@@ -132,7 +132,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise ModelError(f"{file} is damaged ({error}); export the model again") from error
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's json values with the sha256 of their canonical form: keys sorted, ASCII, no spaces."""
     plain = {key: value for key, value in document.items() if key != _DIGEST}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""`simmat.data.coverage`: regions at the size of the input."""
+"""`simmat.data.targets`: regions at the size of the input."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from simmat.data.coverage import Coverage
 from simmat.data.instances import region_from_mask
+from simmat.data.targets import Coverage
 from simmat.nn.resize import resize_planes
 from simmat.types import Aspect, Frame
 
