@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from simmat.bundle import Bundle
     from simmat.data.dataset import Dataset
     from simmat.inference.job import ImageOutcome, Progress
-    from simmat.predictor import Choice
 
 Modality = str | ModalityAdapter | type[ModalityAdapter]
 
@@ -216,27 +216,9 @@ def predict(
     files: str | Path | Sequence[str | Path] | Mapping[str, str | Path] = (),
     *,
     out: str | Path,
-    everything: bool = False,
-    semantic: bool = False,
-    points: Sequence[tuple[float, float]] = (),
-    negative: Sequence[tuple[float, float]] = (),
-    box: Sequence[float] | None = None,
-    prompts: str | Path | None = None,
-    crs: str | None = None,
-    formats: str | Sequence[str] | None = None,
-    classes: str | Sequence[str] | None = None,
-    min_score: float | None = None,
-    min_area: int | None = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    mosaic: bool = False,
-    missing: str | Sequence[str | int] = (),
-    choice: Choice = "single",
-    cache: str | Path | None = None,
-    executor: str = "local",
     progress: Progress | None = None,
     registry: Registry | None = None,
-    **loading: Any,
+    **options: Any,
 ) -> list[ImageOutcome]:
     """Segment files and folders as `simmat predict` does, and write the results.
 
@@ -248,83 +230,50 @@ def predict(
         files: files and folders, or {source: file} of one image of a sensor with several; with `prompts` at most the
             folder of the images.
         out: folder of the results.
-        everything: find every object.
-        semantic: find the class of every pixel.
-        points: (x, y) on the object, in pixels of every image.
-        negative: (x, y) not on the object.
-        box: (x0, y0, x1, y1) of the object's outer edges.
-        prompts: file with prompts for many objects: CSV, COCO json, or points and polygons on a map.
-        crs: coordinate system of the prompts, where they are places on a map.
-        formats: names of output formats, or "auto"; without it prompted objects get a mask, a picture and a json each.
-        classes: names or numbers of the classes to keep.
-        min_score: smallest score of an object.
-        min_area: smallest object in pixels.
-        tile: side of the windows that images are cut into, in pixels.
-        overlap: overlap of windows in pixels.
-        mosaic: the files are tiles of one map.
-        missing: channels that the images lack, by name, 0-based index or wavelength.
-        choice: "single" or "best", as `Predictor.predict` takes it.
-        cache: folder that keeps embeddings for later prompts.
-        executor: "local", or tcp://HOST:PORT of a dask scheduler whose workers see the same files.
         progress: told what is done while the call runs.
         registry: what is installed; None loads the plugins.
-        loading: arguments of `load` for a model that is not loaded yet: device, foundation, modality, …
+        options: fields of `simmat.inference.PredictOptions`: points=[(320, 240)], everything=True, formats="auto", …;
+            and arguments of `load` for a model that is not loaded yet: device, foundation, modality, …
 
     Raises:
-        SimMATError: options contradict each other or do not suit the model, files of others would be replaced, or
-            results cannot be written. What is wrong with one image is the `error` of its outcome.
+        TypeError: an option is unknown.
+        SimMATError: options are wrong or do not suit the model, files of others would be replaced, or results cannot be
+            written. What is wrong with one image is the `error` of its outcome.
     """
-    from simmat.inference.predict import LOCAL, Options, predict_files
-    from simmat.inference.prompts import PromptSource
+    from simmat.documents import parse
+    from simmat.inference.options import LOCAL, PredictOptions
+    from simmat.inference.predict import predict_files
 
-    source = PromptSource(points, negative, box, None if prompts is None else Path(prompts), crs)
-    options = Options(
-        everything=everything,
-        semantic=semantic,
-        prompts=source,
-        formats=None if formats is None else _names(formats),
-        classes=None if classes is None else _names(classes),
-        min_score=min_score,
-        min_area=min_area,
-        tile=tile,
-        overlap=overlap,
-        mosaic=mosaic,
-        missing=parse_channels(missing) if isinstance(missing, str) else tuple(missing),
-        choice=choice,
-        cache=None if cache is None else Path(cache),
-        executor=executor,
-    )
-    options.check()
-    for folder in filter(None, (Path(out), options.cache)):
+    loading = {name: options.pop(name) for name in _LOADING if name in options}
+    if unknown := [name for name in options if name not in PredictOptions.model_fields]:
+        hint = did_you_mean(unknown[0], PredictOptions.model_fields, otherwise="")
+        raise TypeError(f"predict() got an unexpected keyword argument {unknown[0]!r}{hint}")
+    given = parse(PredictOptions, options, "simmat predict")
+    for folder in filter(None, (Path(out), given.cache)):
         check_writable(folder)
-    known, given = registry or _installed(), loading if model is None else {"source": model, **loading}
-    processes = None
+    known, processes = registry or _installed(), None
+    loading = loading if model is None else {"source": model, **loading}
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # accelerate launch
-        if executor != LOCAL:
-            raise ConfigError(f"--executor {executor} distributes the images itself; leave accelerate launch out")
+        if given.executor != LOCAL:
+            raise ConfigError(f"--executor {given.executor} distributes the images; leave accelerate launch out")
         from simmat.evaluation import join_processes
 
         processes = join_processes(loading.get("device"))
-        given["device"] = str(processes.device) if processes.device.type == "cuda" else processes.device.type
-    if isinstance(model, Predictor):
-        if executor != LOCAL:
-            raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
-        predictor = model
+        loading["device"] = str(processes.device) if processes.device.type == "cuda" else processes.device.type
+    if isinstance(model, Predictor) and given.executor != LOCAL:
+        raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
+    predictor = model if isinstance(model, Predictor) else load(**loading, registry=known)
+    if isinstance(files, Mapping):
+        paths: Sequence[Path] | Mapping[str, Path] = {name: Path(file) for name, file in files.items()}
     else:
-        predictor = load(**given, registry=known)
-    if isinstance(files, str | Path):
-        files = [files]
-    paths: Sequence[Path] | Mapping[str, Path] = (
-        {name: Path(file) for name, file in files.items()} if isinstance(files, Mapping) else [*map(Path, files)]
-    )
+        paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
     return predict_files(
-        predictor, paths, Path(out), options, known, progress=progress, processes=processes, load=partial(load, **given)
+        predictor, paths, Path(out), given, known, progress=progress, processes=processes, load=partial(load, **loading)
     )
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    parts = given.split(",") if isinstance(given, str) else given
-    return tuple(filter(None, map(str.strip, parts)))
+_LOADING = tuple(name for name in signature(load).parameters if name not in ("source", "registry"))
+"""Arguments of `load` that `predict` passes on."""
 
 
 def open_dataset(

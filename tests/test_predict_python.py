@@ -88,3 +88,7 @@ def test_options_that_contradict_each_other_are_refused_before_the_model_is_load
     """An hour of loading and work must not end in a typing error."""
     with pytest.raises(ConfigError, match="no prompt"):
         simmat.predict("missing", images, out=images.parent / "out", everything=True, points=[(3, 4)])
+    with pytest.raises(ConfigError, match=r"tile .*0"):
+        simmat.predict("missing", images, out=images.parent / "out", everything=True, tile=0)
+    with pytest.raises(TypeError, match=r"'everythin'.*everything"):
+        simmat.predict("missing", images, out=images.parent / "out", everythin=True)

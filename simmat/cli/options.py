@@ -1,4 +1,4 @@
-"""Options shared by commands, made from the fields of `TrainConfig` with their types, limits, defaults and help."""
+"""Options shared by commands, made from the fields of pydantic models with their types, limits, defaults and help."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from simmat.cli.common import PATH, Command
 from simmat.config import CARD_FIELDS, TrainConfig, option_name
@@ -18,16 +20,18 @@ from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import parse_nodata
 
 
-def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Decorate a command with the options of `TrainConfig` fields, in this order; no fields means all.
+def config_options(
+    *fields: str, required: tuple[str, ...] = (), model: type[BaseModel] = TrainConfig
+) -> Callable[[Command], Command]:
+    """Decorate a command with the options of the fields of a model, in this order; no fields means all.
 
     The parameter of a field has its name, and is None if the option is not given: then the config file or the default
     applies. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated.
     """
 
     def decorate(command: Command) -> Command:
-        for field in reversed(fields or tuple(TrainConfig.model_fields)):
-            command = _option(field, required=field in required)(command)
+        for field in reversed(fields or tuple(model.model_fields)):
+            command = _option(field, model.model_fields[field], required=field in required)(command)
         return command
 
     return decorate
@@ -53,14 +57,18 @@ def source_option(description: str) -> Callable[[Command], Command]:
     return click.option("--source", multiple=True, metavar="NAME=FILE", help=description, callback=_as_files)
 
 
-def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
-    info, flag = TrainConfig.model_fields[field], option_name(field)
+def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command], Command]:
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    flag = str(extra.get("flag") or option_name(field))
     help_text = info.description or ""
     if isinstance(info.default, int | float | str) and not isinstance(info.default, bool) and info.default != "":
         help_text += f"  [default: {info.default}]"
     # For click, a default of None would be a value of a required option.
     settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})
     core = _core(info.annotation)
+    if metavar := extra.get("metavar"):
+        kind = PATH if core is Path else click.STRING
+        return click.option(flag, field, type=kind, metavar=metavar, multiple=_is_list_of_lists(core), **settings)
     if field == "channels":
         return click.option(flag, field, metavar="LIST", callback=parsed(parse_channels), **settings)
     if field == "nodata":
@@ -81,6 +89,10 @@ def _core(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
         return _core(next(part for part in get_args(annotation) if part is not type(None)))
     return annotation
+
+
+def _is_list_of_lists(core: Any) -> bool:
+    return get_origin(core) is tuple and get_origin(_core(get_args(core)[0])) is tuple
 
 
 def _type(core: Any, metadata: list[Any]) -> dict[str, Any]:

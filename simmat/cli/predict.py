@@ -11,61 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, Command, load_registry, move_bar, progress_bar
-from simmat.cli.options import config_options, foundation_options, parsed, source_option
+from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
+from simmat.cli.options import config_options, foundation_options, source_option
 from simmat.errors import ConfigError
 from simmat.inference.job import ImageOutcome, Progress, joint_error
-from simmat.inference.prompts import BOX, POINT, parse_numbers
-from simmat.sensors.channel_selection import parse_channels
+from simmat.inference.options import PredictOptions
 from simmat.terminal import say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """Numbers with commas."""
-
-    def __init__(self, form: str) -> None:
-        self.name = form
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """Show the form in the help."""
-        return self.name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse the numbers; fail for anything else."""
-        try:
-            return value if isinstance(value, tuple) else parse_numbers(value, self.name)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-_POINT, _BOX = Numbers(POINT), Numbers(BOX)
-
-
-def search_options(command: Command) -> Command:
-    """Add the options that find objects and classes without prompts."""
-    number = click.IntRange
-    for option in (
-        click.option("--mosaic", is_flag=True, help="The files are tiles of one map: find objects over their borders."),
-        click.option("--overlap", type=number(0), metavar="INT", help="Overlap of windows in pixels."),
-        click.option("--tile", type=number(1), metavar="INT", help="Cut images into windows of this side in pixels."),
-        click.option("--min-area", type=number(1), metavar="INT", help="Smallest object in pixels."),
-        click.option("--min-score", type=click.FloatRange(0, 1), metavar="NUMBER", help="Smallest score of an object."),
-        click.option("--classes", metavar="LIST", help="Keep these classes only, by name or number."),
-        click.option(
-            "--format",
-            "formats",
-            metavar="LIST",
-            help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay, or auto, the default of --everything and "
-            "--semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
-        ),
-        click.option("--semantic", is_flag=True, help="Find the class of every pixel."),
-        click.option("--everything", is_flag=True, help="Find every object, without prompts."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -73,51 +27,7 @@ def search_options(command: Command) -> Command:
 @config_options("modality", "modality_options", "channels")
 @foundation_options
 @source_option("File of a source, for sensors with several.")
-@click.option(
-    "--missing",
-    metavar="LIST",
-    callback=parsed(parse_channels),
-    help="Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
-)
-@click.option(
-    "--point", "points", multiple=True, metavar=POINT, type=Numbers(POINT), help="Pixel on the object; repeatable."
-)
-@click.option(
-    "--negative", multiple=True, metavar=POINT, type=Numbers(POINT), help="Pixel not on the object; repeatable."
-)
-@click.option("--box", metavar=BOX, type=Numbers(BOX), help="Box around the object, in pixels.")
-@click.option(
-    "--prompts",
-    type=PATH,
-    metavar="FILE",
-    help="Prompts for many objects: CSV (file,object,point,negative,box), COCO json (its boxes), or points and "
-    "polygons of a GeoJSON, GeoPackage or shapefile.",
-)
-@click.option(
-    "--crs", metavar="CRS", help="--point, --box and the prompts file are in map coordinates, such as EPSG:4326."
-)
-@click.option(
-    "--mask",
-    "choice",
-    type=click.Choice(["single", "best"]),
-    default="single",
-    show_default=True,
-    help="The model's single mask, or the alternative with the highest predicted IoU.",
-)
-@search_options
-@click.option(
-    "--executor",
-    default="local",
-    metavar="local|tcp://HOST:PORT",
-    show_default=True,
-    help="Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",
-)
-@click.option(
-    "--cache",
-    type=PATH,
-    metavar="DIR",
-    help="Keep embeddings in this folder, so that later prompts on the same image need no encoder.",
-)
+@config_options(model=PredictOptions)
 @click.option(
     "--compile",
     is_flag=True,
@@ -126,9 +36,7 @@ def search_options(command: Command) -> Command:
 )
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
-def command(
-    paths: tuple[Path, ...], source: Mapping[str, Path], missing: tuple[str | int, ...] | None, out: Path, **given: Any
-) -> None:
+def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
 
     --everything finds all objects and --semantic the class of every pixel, without a prompt. Large images are cut into
@@ -152,49 +60,35 @@ def command(
     """
     from simmat.api import predict
 
-    loading = {name: given.pop(name) for name in _LOADING}
-    model, files = _model_and_files(paths, loading)
+    model, files = _model_and_files(paths, given)
     if source and files:
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
-    loading["device"] = loading["device"] or "auto"
+    options = {name: value for name, value in given.items() if value not in (None, ())}
     with _ended_by_sigterm(), ConsoleProgress() as progress:
-        outcomes = predict(
-            model,
-            source or files,
-            out=out,
-            missing=missing or (),
-            progress=progress,
-            registry=load_registry(),
-            **given,
-            **loading,
-        )
+        outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
     if (error := joint_error(outcomes, out)) is not None:
         raise error
 
 
-_LOADING = ("foundation", "checkpoint", "modality", "modality_options", "channels", "compile", "device")
-"""Parameters of the options that say how to load the model."""
-
-
-def _model_and_files(paths: Sequence[Path], loading: Mapping[str, Any]) -> tuple[Path | None, Sequence[Path]]:
+def _model_and_files(paths: Sequence[Path], given: Mapping[str, Any]) -> tuple[Path | None, Sequence[Path]]:
     """Return the bundle, which is the first path unless the model is untuned, and the paths of images."""
-    untuned = loading["modality"] is not None
-    if not untuned and loading["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
+    untuned = given["modality"] is not None
+    if not untuned and given["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
         raise ConfigError(
-            f"--modality is missing: {paths[0]} is not a bundle, so {loading['foundation']!r} is used untuned and "
+            f"--modality is missing: {paths[0]} is not a bundle, so {given['foundation']!r} is used untuned and "
             "needs --modality NAME, the sensor of the files"
         )
-    extra = [name for name in ("channels", "modality_options") if loading[name] is not None]
+    extra = [name for name in ("channels", "modality_options") if given[name] is not None]
     if not untuned and not paths:
         raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
     if not untuned and extra:
         option = extra[0].replace("_", "-").replace("options", "option")
         raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
-    if untuned and loading["compile"]:
+    if untuned and given["compile"]:
         raise ConfigError(
             "--compile is for a bundle; an untuned model is fitted to each image, and would compile anew; leave it out"
         )
-    if untuned and loading["foundation"] is None:
+    if untuned and given["foundation"] is None:
         raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
     return (None, paths) if untuned else (paths[0], paths[1:])
 

@@ -2,6 +2,7 @@
 
 from simmat.inference.coco import ImageRecords, coco_document, object_records, run_lengths
 from simmat.inference.job import ImageOutcome, Progress
+from simmat.inference.options import PredictOptions
 from simmat.inference.overlay import draw_result
 from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, label_bands, label_type
 
@@ -11,6 +12,7 @@ __all__ = [
     "ImageRecords",
     "ImageResult",
     "LabelMap",
+    "PredictOptions",
     "Progress",
     "coco_document",
     "draw_result",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from simmat.errors import SimMATError, all_problems
 from simmat.inference.formats import ChosenFormats
+from simmat.inference.options import PredictOptions
 from simmat.inference.prompts import Prompts
 from simmat.inference.records import digest_of, files_key
 from simmat.specs import ResultKind
 
 if TYPE_CHECKING:
-    from simmat.predictor import Choice
     from simmat.predictor.window_results import SegmentOptions
 
 _OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
@@ -27,7 +27,7 @@ class ImageTask:
 
     Attributes:
         name: what the names of its files begin with.
-        files: source -> file; with `Job.mosaic` the tiles of one map.
+        files: source -> file, or the tiles of a mosaic.
         prompts: what marks its objects; None to find objects or classes without prompts.
     """
 
@@ -42,31 +42,17 @@ class Job:
 
     Attributes:
         out: folder of the results.
+        options: what the user asks for.
         formats: formats of the files for all objects of an image, or its class map.
         wanted: what to look for without prompts; with prompts nothing.
-        each_object: write a mask, a picture and a json for each prompted object, of images that are not large.
-        choice: which of the masks predicted for a prompt to take.
-        cache: folder of stored embeddings; None stores none.
         classes: label values to keep; None for all.
-        min_score: smallest score of an object; None for all objects.
-        missing: names or indices of the channels that the images lack.
-        tile: side of a window in pixels; None chooses it.
-        overlap: overlap of windows in pixels; None chooses it.
-        mosaic: the files of an image are the tiles of one map, not the sources of a sensor.
     """
 
     out: Path
+    options: PredictOptions
     formats: ChosenFormats
     wanted: SegmentOptions
-    each_object: bool = False
-    choice: Choice = "single"
-    cache: Path | None = None
     classes: frozenset[int] | None = None
-    min_score: float | None = None
-    missing: tuple[str | int, ...] = ()
-    tile: int | None = None
-    overlap: int | None = None
-    mosaic: bool = False
 
     @property
     def kinds(self) -> tuple[ResultKind, ...]:
@@ -77,7 +63,7 @@ class Job:
 
     def is_grouped(self, task: ImageTask) -> bool:
         """Return whether all objects of an image, if it is not large, are written to the same files."""
-        return task.prompts is None or task.prompts.names is None or not self.each_object
+        return task.prompts is None or task.prompts.names is None or self.options.formats is not None
 
     def outputs(self, task: ImageTask) -> tuple[str, ...]:
         """Return what the names of the files of an image begin with."""
@@ -89,10 +75,9 @@ class Job:
 
     def request(self, task: ImageTask, model: str) -> str:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""
-        settings = (self.wanted, self.formats.names, self.each_object, self.choice, sorted(self.classes or ()))
-        windows = (self.min_score, self.missing, self.tile, self.overlap, self.mosaic)
+        options = self.options.model_copy(update={"cache": None, "executor": ""})
         key = task.prompts.key if task.prompts is not None else ""
-        return digest_of(model, files_key(task.files), repr((*settings, *windows)), key)
+        return digest_of(model, files_key(task.files), repr((options, self.wanted, self.classes)), key)
 
 
 @dataclass(frozen=True)

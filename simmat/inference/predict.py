@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,13 @@ from simmat.errors import ConfigError, DataError, all_problems, unknown_name
 from simmat.everything import EverythingSettings
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
-from simmat.inference.prompts import PromptSource, image_name, read_prompts
+from simmat.inference.options import LOCAL, PredictOptions
+from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.records import check_own_for_call, read_record, replaceable_files
 from simmat.inference.run import Run, run_on_dask
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import stem_of
-from simmat.predictor.encoded import Choice
 from simmat.predictor.large import check_options
-from simmat.predictor.prompts import check_choice
 from simmat.predictor.window_results import SegmentOptions
 from simmat.specs import ResultKind
 
@@ -30,85 +29,37 @@ if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor
 
-LOCAL = "local"
 _LARGE_IMAGE_FORMATS = ("labels", "geotiff", "overlay")
 """Formats of "auto" for the prompted objects of a large image, if the user names no format."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `simmat predict` is asked to do, as `simmat.predict` takes it."""
+def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path) -> Job:
+    """Return the job for a model.
 
-    everything: bool = False
-    semantic: bool = False
-    prompts: PromptSource = field(default_factory=PromptSource)
-    formats: tuple[str, ...] | None = None
-    classes: tuple[str, ...] | None = None
-    min_score: float | None = None
-    min_area: int | None = None
-    tile: int | None = None
-    overlap: int | None = None
-    mosaic: bool = False
-    missing: tuple[str | int, ...] = ()
-    choice: Choice = "single"
-    cache: Path | None = None
-    executor: str = LOCAL
-
-    def check(self) -> None:
-        """Raise ConfigError if options contradict each other."""
-        check_choice(self.choice)
-        if self.everything or self.semantic:
-            if self.prompts:
-                raise ConfigError(
-                    "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
-                )
-            if self.cache is not None:
-                raise ConfigError(
-                    "--cache is for prompts; --everything and --semantic encode each window only once, and storing "
-                    "them all would fill the disk; leave it out"
-                )
-            return
-        for name in ("classes", "min_score", "min_area", "overlap", "mosaic"):
-            if getattr(self, name):
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
-        self.prompts.check()
-
-    def job(self, predictor: Predictor, registry: Registry, out: Path) -> Job:
-        """Return the job for a model.
-
-        Raises:
-            ConfigError: the model cannot find what is wanted, or a class or format is unknown.
-        """
-        common: dict[str, Any] = {"missing": self.missing, "tile": self.tile}
-        if not (self.everything or self.semantic):
-            formats = choose_formats(self.formats or (AUTO,), ["objects"], registry)
-            if self.formats is None:
-                formats = ChosenFormats((), tuple(f for f in formats.automatic if f.name in _LARGE_IMAGE_FORMATS))
-            each = self.formats is None
-            return Job(out, formats, SegmentOptions(), each_object=each, choice=self.choice, cache=self.cache, **common)
-        defaults = EverythingSettings()
-        score = defaults.min_score if self.min_score is None else self.min_score
-        settings = replace(defaults, min_score=score, min_area=self.min_area or defaults.min_area)
-        wanted = SegmentOptions(settings if self.everything else None, self.semantic)
-        check_options(predictor, wanted)
-        kinds: list[ResultKind] = ["objects"] if self.everything else []
-        formats = choose_formats(self.formats or (AUTO,), [*kinds, "classes"] if self.semantic else kinds, registry)
-        classes = None if self.classes is None else class_values(self.classes, predictor)
-        search: dict[str, Any] = {
-            "classes": classes,
-            "min_score": self.min_score,
-            "overlap": self.overlap,
-            "mosaic": self.mosaic,
-        }
-        return Job(out, formats, wanted, **search, **common)
+    Raises:
+        ConfigError: the model cannot find what is wanted, or a class or format is unknown.
+    """
+    settings = EverythingSettings()
+    if options.min_score is not None:
+        settings = replace(settings, min_score=options.min_score)
+    if options.min_area is not None:
+        settings = replace(settings, min_area=options.min_area)
+    wanted = SegmentOptions(settings if options.everything else None, options.semantic)
+    check_options(predictor, wanted)
+    kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
+    kinds += ["classes"] if options.semantic else []
+    formats = choose_formats(options.formats or (AUTO,), kinds, registry)
+    if not options.searches and options.formats is None:
+        formats = ChosenFormats((), tuple(one for one in formats.automatic if one.name in _LARGE_IMAGE_FORMATS))
+    classes = None if options.classes is None else class_values(options.classes, predictor)
+    return Job(out, options, formats, wanted, classes)
 
 
 def predict_files(
     predictor: Predictor,
     files: Sequence[Path] | Mapping[str, Path],
     out: Path,
-    options: Options,
+    options: PredictOptions,
     registry: Registry,
     *,
     progress: Progress | None = None,
@@ -134,7 +85,7 @@ def predict_files(
     """
     progress = progress or Progress()
     tasks = list(_tasks(predictor, files, out, options, progress))
-    job = options.job(predictor, registry, out)
+    job = job_of(options, predictor, registry, out)
     for_call = job.formats.for_call(job.kinds)
     _check_names(tasks, job)
     for one in for_call:
@@ -163,13 +114,12 @@ def _tasks(
     predictor: Predictor,
     files: Sequence[Path] | Mapping[str, Path],
     out: Path,
-    options: Options,
+    options: PredictOptions,
     progress: Progress,
 ) -> Iterator[ImageTask]:
     """Yield the images of a call with their prompts."""
-    prompts = options.prompts
-    if prompts.file is not None and not prompts.is_map_file:
-        yield from _tasks_of_prompts_file(prompts.file, predictor, files)
+    if options.prompts is not None and not options.is_map_file:
+        yield from _tasks_of_prompts_file(options.prompts, predictor, files)
         return
     optional = predictor.inputs.optional_sources(predictor.inputs.missing_channels(options.missing))
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
@@ -193,7 +143,7 @@ def _tasks(
         tiles = enumerate((file for _, own in images for file in own.values()), start=1)
         images = [("mosaic", {f"tile {number}": file for number, file in tiles})]
     for name, own in images:
-        yield ImageTask(name, own, prompts.for_image(name) if prompts else None)
+        yield ImageTask(name, own, options.prompts_of(name))
 
 
 def _named_files(
@@ -282,7 +232,7 @@ def _why_nothing(predictor: Predictor, job: Job, images: int) -> str:
     text, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
     if bundle is not None and predictor.dense is not None and bundle.spec.metrics.get("step") == 0:
         return text + "the bundle is of step 0: its dense head is not trained; train longer"
-    advice = ["a lower --min-score"] if job.min_score else []
+    advice = ["a lower --min-score"] if job.options.min_score else []
     advice += ["other --classes"] if job.classes is not None else []
     advice += ["more training steps"] if bundle is not None else []
     return f"{text}try {', '.join(advice)}{' or ' if advice else ''}prompts"

@@ -35,9 +35,9 @@ def segment_prompts(segmenter: Segmenter, task: ImageTask) -> ImageOutcome:
     """Segment the prompted objects of an image and write their files, all or none."""
     job, predictor = segmenter.job, segmenter.predictor
     assert task.prompts is not None
-    reader = predictor.reader(task.files, missing=job.missing)
+    reader = predictor.reader(task.files, missing=job.options.missing)
     prompts = task.prompts.in_image(reader)
-    whole = job.tile is None and isinstance(reader, LoadedImage)
+    whole = job.options.tile is None and isinstance(reader, LoadedImage)
     is_large = reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS
     if job.is_grouped(task) or (is_large and not whole):
         return _write_together(segmenter, task, reader, prompts)
@@ -64,8 +64,8 @@ def _in_whole_image(
     """Return the image and the masks of all prompts, those of one kind decoded together."""
     job, predictor = segmenter.job, segmenter.predictor
     image = reader.read(Window(0, 0, *reader.size_hw))
-    loaded = predictor.set_image(image, missing=job.missing, cache=job.cache)
-    return loaded, predictor.predict_prompts(tuple(prompts.values()), choice=job.choice)
+    loaded = predictor.set_image(image, missing=job.options.missing, cache=job.options.cache)
+    return loaded, predictor.predict_prompts(tuple(prompts.values()), choice=job.options.mask)
 
 
 def _in_windows(
@@ -73,8 +73,8 @@ def _in_windows(
 ) -> tuple[SensorImage, Sequence[Prediction]]:
     """Return the whole image, and masks of its size that were predicted in windows around the prompts."""
     job = segmenter.job
-    image = LargeImage(segmenter.predictor, reader, tile=job.tile, cache=job.cache)
-    found = [image.predict(prompt, job.choice) for prompt in prompts.values()]
+    image = LargeImage(segmenter.predictor, reader, tile=job.options.tile, cache=job.options.cache)
+    found = [image.predict(prompt, job.options.mask) for prompt in prompts.values()]
     loaded, size_hw = reader.read(whole := Window(0, 0, *reader.size_hw)), reader.size_hw
     return loaded, [replace(one, mask=one.whole_mask(size_hw), image=loaded, window=whole) for one in found]
 
@@ -84,11 +84,11 @@ def _write_together(
 ) -> ImageOutcome:
     """Segment the objects in windows, and write all of them to the same files."""
     job = segmenter.job
-    image = LargeImage(segmenter.predictor, reader, tile=job.tile, cache=job.cache)
+    image = LargeImage(segmenter.predictor, reader, tile=job.options.tile, cache=job.options.cache)
     job.formats.for_image("objects", reader)  # raises before any work
     objects, notes, warnings, warning = [], [], list[str](), ""
     for name, prompt in prompts.items():
-        prediction = image.predict(prompt, job.choice)
+        prediction = image.predict(prompt, job.options.mask)
         found = prediction.found_object(_click(prompt))
         warning = warning or prediction.warning
         objects += [] if found is None else [found]
@@ -103,7 +103,7 @@ def _write_object(
 ) -> list[str]:
     """Write mask, overlay and json of one object to a folder; return the names of the files."""
     job, predictor, image = segmenter.job, segmenter.predictor, prediction.image
-    missing = predictor.inputs.missing_channels(job.missing)
+    missing = predictor.inputs.missing_channels(job.options.missing)
     written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
     if image.georeference is not None and (backend := installed_geo_backend()) is not None:
         written.append(backend.write_mask(prediction.mask, image.georeference, folder / f"{name}_mask").name)
@@ -118,7 +118,7 @@ def _write_object(
     atomic_write_json(
         folder / written[2],
         {
-            **record_of(request, task.files, predictor, job.missing, image.size_hw),
+            **record_of(request, task.files, predictor, job.options.missing, image.size_hw),
             "picture_hw": image.picture_hw,
             "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
             **_mask_values(prediction, predictor),

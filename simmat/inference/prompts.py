@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**31
 POINT, BOX = "X,Y", "X0,Y0,X1,Y1"
 """How a point and a box are written."""
-MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
-"""Endings of prompts files in map coordinates."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Prompts:
 
 
 @dataclass
-class _Marks:
+class Marks:
     """What marks an object: points (x, y) and a box (x0, y0, x1, y1), in pixels or map coordinates."""
 
     points: list[Sequence[float]] = field(default_factory=list)
@@ -66,63 +64,8 @@ class _Marks:
         return np.asarray([1] * len(self.points) + [0] * len(self.negative), np.int64)
 
 
-_Table = dict[str, dict[str, _Marks]]
+_Table = dict[str, dict[str, Marks]]
 """file -> object -> what marks it."""
-
-
-@dataclass(frozen=True)
-class PromptSource:
-    """Where the prompts of a call come from.
-
-    Attributes:
-        points: (x, y) on the object, in pixels of every image, or in coordinates of `crs`.
-        negative: the same for points not on the object.
-        box: (x0, y0, x1, y1) of its outer edges.
-        file: prompts for many objects, in place of points and box.
-        crs: coordinate system of the map in which the prompts are; of a file, in place of its own.
-    """
-
-    points: Sequence[Sequence[float]] = ()
-    negative: Sequence[Sequence[float]] = ()
-    box: Sequence[float] | None = None
-    file: Path | None = None
-    crs: str | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._marks_something or self.file is not None or self.crs is not None)
-
-    @property
-    def _marks_something(self) -> bool:
-        return bool(len(self.points) or len(self.negative) or self.box is not None)
-
-    @property
-    def is_map_file(self) -> bool:
-        """True for a prompts file of points and polygons in map coordinates."""
-        return self.file is not None and self.file.suffix.lower() in MAP_ENDINGS
-
-    def check(self) -> None:
-        """Raise ConfigError if the prompts contradict each other, or there is none."""
-        if self.file is None:
-            self._marks().prompt("--")
-        elif self._marks_something:
-            raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
-        elif self.crs is not None and not self.is_map_file:
-            raise ConfigError(f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}")
-        if self.crs is not None or self.is_map_file:
-            geo_backend("a prompt in map coordinates")
-
-    def for_image(self, name: str) -> Prompts:
-        """Return the prompts for an image; `name` begins the names of its outputs."""
-        if self.file is not None:
-            key = repr([name, self.crs, files_key({"": self.file})])
-            return Prompts(None, key, partial(_features_in_image, name, self.file.absolute(), self.crs))
-        marks = self._marks()
-        if self.crs is not None:
-            return Prompts((name,), repr([name, marks, self.crs]), partial(_map_prompt_in_image, name, marks, self.crs))
-        return pixel_prompts({name: marks.prompt("--")})
-
-    def _marks(self) -> _Marks:
-        return _Marks(list(self.points), list(self.negative), self.box)
 
 
 def pixel_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
@@ -131,11 +74,22 @@ def pixel_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
     return Prompts(tuple(prompts), key, partial(_given, prompts))
 
 
+def map_prompt(name: str, marks: Marks, crs: str) -> Prompts:
+    """Return a prompt in coordinates of `crs`, x before y."""
+    return Prompts((name,), repr([name, marks, crs]), partial(_map_prompt_in_image, name, marks, crs))
+
+
+def file_prompts(name: str, path: Path, crs: str | None) -> Prompts:
+    """Return the points and polygons of a file that OGR opens; `crs` replaces the file's own coordinate system."""
+    key = repr([name, crs, files_key({"": path})])
+    return Prompts(None, key, partial(_features_in_image, name, path, crs))
+
+
 def _given(prompts: Mapping[str, Prompt], image: ImageReader) -> Mapping[str, Prompt]:
     return prompts
 
 
-def _map_prompt_in_image(name: str, marks: _Marks, crs: str, image: ImageReader) -> Mapping[str, Prompt]:
+def _map_prompt_in_image(name: str, marks: Marks, crs: str, image: ImageReader) -> Mapping[str, Prompt]:
     """Return a prompt in coordinates of `crs`, x before y, in pixels of an image."""
     from simmat.predictor.prompts import check_inside
 
@@ -217,7 +171,7 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
         if not row["file"] or not row["object"]:
             problems.append(f"line {line}: file and object must be given")
             continue
-        marks = table.setdefault(row["file"], {}).setdefault(row["object"], _Marks())
+        marks = table.setdefault(row["file"], {}).setdefault(row["object"], Marks())
         where = f"line {line}: object {row['object']!r} of {row['file']}"
         try:
             marks.points += [parse_numbers(row["point"], POINT)] if row.get("point") else []
@@ -251,7 +205,7 @@ def _read_coco(path: Path, problems: list[str]) -> _Table:
             problems.append(f"annotations[{number}]: no image has the id {annotation.get('image_id')!r}")
             continue
         x, y, width, height = box
-        table.setdefault(name, {})[str(annotation.get("id", number))] = _Marks(box=(x, y, x + width, y + height))
+        table.setdefault(name, {})[str(annotation.get("id", number))] = Marks(box=(x, y, x + width, y + height))
     return table
 
 

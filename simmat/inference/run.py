@@ -155,8 +155,9 @@ class Run:
 
 def run_on_dask(segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[Predictor], address: str) -> Run:
     """Do the images of a call on the workers of a dask scheduler at tcp://HOST:PORT, which see the same files."""
-    job, cache = segmenter.job, segmenter.job.cache
-    job = replace(job, out=job.out.absolute(), cache=cache and cache.absolute())  # workers have folders of their own
+    job, cache = segmenter.job, segmenter.job.options.cache
+    options = segmenter.job.options.model_copy(update={"cache": cache and cache.absolute()})
+    job = replace(job, out=job.out.absolute(), options=options)  # workers have working folders of their own
     tasks = [replace(task, files={name: _absolute(file) for name, file in task.files.items()}) for task in tasks]
     model = {name: _absolute(value) if isinstance(value, Path) else value for name, value in load.keywords.items()}
     run = Run(Segmenter(segmenter.predictor, job, segmenter.progress), tasks)

@@ -64,9 +64,9 @@ class Segmenter:
         if task.prompts is not None:
             return 1
         try:
-            size_hw = None if self.job.mosaic else self.predictor.adapter.window_size(task.files)
+            size_hw = None if self.job.options.mosaic else self.predictor.adapter.window_size(task.files)
             whole = size_hw is None or max(size_hw) <= self.predictor.tile_of(size_hw)
-            return 1 if whole and not self.job.mosaic else len(self._open(task).windows)
+            return 1 if whole and not self.job.options.mosaic else len(self._open(task).windows)
         except SimMATError:  # raised again when the image is segmented
             return 1
 
@@ -113,8 +113,8 @@ class Segmenter:
         """Write the files of an image and the json that names them, all or none."""
         job, name, written, texts = self.job, task.name, list[str](), []
         request = job.request(task, self.predictor.digest)
-        record = record_of(request, task.files, self.predictor, job.missing, image.reader.size_hw)
-        record |= {"mosaic": job.mosaic, **notes}
+        record = record_of(request, task.files, self.predictor, job.options.missing, image.reader.size_hw)
+        record |= {"mosaic": job.options.mosaic, **notes}
         file = job.out / f"{name}.json"
         replaced = written_files(read_record(file), name)
         with staged_files(job.out, replaced=replaced) as staging:
@@ -135,7 +135,7 @@ class Segmenter:
         job, name = self.job, task.name
         common: dict[str, Any] = {
             "name": name,
-            "file_name": name if job.mosaic else str(next(iter(task.files.values()), name)),
+            "file_name": name if job.options.mosaic else str(next(iter(task.files.values()), name)),
             "size_hw": image.reader.size_hw,
             "georeference": image.reader.georeference,
             "class_names": self.predictor.class_names,
@@ -153,18 +153,16 @@ class Segmenter:
             yield ImageResult(**common, objects=None, classes=found.classes, background=background)
 
     def _is_kept(self, found: FoundObject) -> bool:
-        job = self.job
-        if job.min_score is not None and found.score < job.min_score:
-            return False
-        return job.classes is None or found.instance.class_id in job.classes
+        is_sure = found.score >= (self.job.options.min_score or -math.inf)
+        return is_sure and (self.job.classes is None or found.instance.class_id in self.job.classes)
 
     def _open(self, task: ImageTask) -> LargeImage:
-        job, files = self.job, task.files
-        if job.mosaic:
-            tiles = list(files.values())
-            image = self.predictor.open_mosaic(tiles, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        job, options = self.job, self.job.options
+        windows: dict[str, Any] = {"missing": options.missing, "tile": options.tile, "overlap": options.overlap}
+        if options.mosaic:
+            image = self.predictor.open_mosaic(list(task.files.values()), **windows)
         else:
-            image = self.predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
+            image = self.predictor.open_image(task.files, **windows)
         for kind in job.kinds:
             job.formats.for_image(kind, image.reader)  # raises before any work
         return image
@@ -172,7 +170,7 @@ class Segmenter:
     def _store(self, task: ImageTask, image: LargeImage) -> WindowStore:
         """Return the folder that stores the answers of the windows of an image."""
         job = self.job
-        question = [repr(job.wanted), list(job.missing), image.tile, image.overlap]
+        question = [repr(job.wanted), list(job.options.missing), image.tile, image.overlap]
         key = json.dumps([self.predictor.digest, files_key(task.files), *question])
         return WindowStore.open(job.out / f".{task.name}.windows", key)
 

@@ -1,0 +1,146 @@
+"""What `simmat predict` and `simmat.predict` can be asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from simmat.documents import Document
+from simmat.errors import ConfigError
+from simmat.geo import geo_backend
+from simmat.inference.prompts import BOX, POINT, Marks, Prompts, file_prompts, map_prompt, parse_numbers, pixel_prompts
+from simmat.sensors.channel_selection import parse_channels
+
+LOCAL = "local"
+MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
+"""Endings of prompts files in map coordinates."""
+
+
+def _split(value: Any) -> Any:
+    """Return the names in a list with commas."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _numbers(form: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_numbers(value, form) if isinstance(value, str) else value)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Channels = Annotated[
+    tuple[str | int, ...], BeforeValidator(lambda value: parse_channels(value) if isinstance(value, str) else value)
+]
+Point = Annotated[tuple[float, float], _numbers(POINT)]
+Box = Annotated[tuple[float, float, float, float], _numbers(BOX)]
+
+
+def _option(default: Any, description: str, metavar: str = "", flag: str = "", **limits: Any) -> Any:
+    """Return a field with what the command line needs of it."""
+    return Field(default, description=description, json_schema_extra={"metavar": metavar, "flag": flag}, **limits)
+
+
+class PredictOptions(Document):
+    """What to do with each image; the descriptions are the help of the command line.
+
+    Texts are taken as the command line takes them: "10,20" for a point, "coco,overlay" for names.
+    """
+
+    model_config = ConfigDict(strict=False)
+
+    missing: Channels = _option(
+        (),
+        "Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
+        "LIST",
+    )
+    points: tuple[Point, ...] = _option((), "Pixel on the object; repeatable.", POINT, "--point")
+    negative: tuple[Point, ...] = _option((), "Pixel not on the object; repeatable.", POINT)
+    box: Box | None = _option(None, "Box around the object, in pixels.", BOX)
+    prompts: Path | None = _option(
+        None,
+        "Prompts for many objects: CSV (file,object,point,negative,box), COCO json (its boxes), or points and polygons "
+        "of a GeoJSON, GeoPackage or shapefile.",
+        "FILE",
+    )
+    crs: str | None = _option(
+        None, "--point, --box and the prompts file are in map coordinates, such as EPSG:4326.", "CRS"
+    )
+    mask: Literal["single", "best"] = _option(
+        "single", "The model's single mask, or the alternative with the highest predicted IoU."
+    )
+    everything: bool = _option(False, "Find every object, without prompts.")
+    semantic: bool = _option(False, "Find the class of every pixel.")
+    formats: Names | None = _option(
+        None,
+        "Files to write: labels,coco,geojson,gpkg,geotiff,overlay, or auto, the default of --everything and "
+        "--semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
+        "LIST",
+        "--format",
+    )
+    classes: Names | None = _option(None, "Keep these classes only, by name or number.", "LIST")
+    min_score: float | None = _option(None, "Smallest score of an object.", ge=0, le=1)
+    min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
+    tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=1)
+    overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
+    mosaic: bool = _option(False, "The files are tiles of one map: find objects over their borders.")
+    executor: str = _option(
+        LOCAL,
+        "Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",
+        "local|tcp://HOST:PORT",
+    )
+    cache: Path | None = _option(
+        None, "Keep embeddings in this folder, so that later prompts on the same image need no encoder.", "DIR"
+    )
+
+    @property
+    def searches(self) -> bool:
+        """True if objects or classes are found without prompts."""
+        return self.everything or self.semantic
+
+    @property
+    def is_map_file(self) -> bool:
+        """True if the prompts file has points and polygons in map coordinates."""
+        return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
+
+    @property
+    def _marks(self) -> Marks:
+        return Marks(list(self.points), list(self.negative), self.box)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts itself."""
+        marked = bool(self.points or self.negative or self.box is not None)
+        if self.searches:
+            if marked or self.prompts is not None or self.crs is not None:
+                yield "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
+            if self.cache is not None:
+                yield (
+                    "--cache is for prompts; --everything and --semantic encode each window only once, and storing "
+                    "them all would fill the disk; leave it out"
+                )
+            return
+        for name in ("classes", "min_score", "min_area", "overlap", "mosaic"):
+            if getattr(self, name):
+                flag = name.replace("_", "-")
+                yield f"--{flag} is for --everything and --semantic; add one of them, or leave it out"
+        if self.prompts is None:
+            try:
+                self._marks.prompt("--")
+            except ConfigError as error:
+                yield str(error)
+        elif marked:
+            yield "--prompts gives the prompts of each image; leave --point, --negative and --box out"
+        elif self.crs is not None and not self.is_map_file:
+            yield f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}"
+        if self.crs is not None or self.is_map_file:
+            geo_backend("a prompt in map coordinates")
+
+    def prompts_of(self, name: str) -> Prompts | None:
+        """Return the prompts for an image, the names of whose outputs begin with `name`; None where none are needed."""
+        if self.searches:
+            return None
+        if self.prompts is not None:
+            return file_prompts(name, self.prompts.absolute(), self.crs)
+        if self.crs is not None:
+            return map_prompt(name, self._marks, self.crs)
+        return pixel_prompts({name: self._marks.prompt("--")})
