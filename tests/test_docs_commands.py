@@ -12,8 +12,8 @@ from installed import need_plugins
 from simmat.cli import group
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"(?:^|`)(simmat [a-z][^`\n]*)", re.MULTILINE)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
+COMMAND = re.compile(r"(?:^\$ |^|`)(simmat [a-z][^`\n]*)", re.MULTILINE)
 
 
 def _unknown(text: str) -> list[str]:
@@ -31,9 +31,9 @@ def _unknown(text: str) -> list[str]:
     return [word for word in words if re.match("--[a-z]", word) and word.partition("=")[0] not in options]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[f"{page.parent.name}/{page.name}" for page in PAGES])
 def test_a_page_names_only_what_exists(page: Path) -> None:
     """A command that was renamed leaves the reader with an error."""
-    need_plugins("aims", "annotate", "bench", "convert", "report", "scenes")
+    need_plugins("aims", "annotate", "bench", "convert", "export", "report", "scenes")
     wrong = {line: bad for line in COMMAND.findall(page.read_text(encoding="utf-8")) if (bad := _unknown(line))}
     assert wrong == {}
