@@ -452,27 +452,6 @@ def test_ctrl_c_during_loading_is_not_swallowed(install: Install) -> None:
         load(folder)
 
 
-def test_a_slow_plugin_is_named_with_its_time(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command waits for it; the user should know whom to ask."""
-    monkeypatch.setattr("simmat.plugins.registry.SLOW_SECONDS", 0.05)
-    registry = load(install("simmat-plugin-x", "import time; time.sleep(0.1)\n" + textwrap.dedent(good("x"))))
-    x = report(registry, "simmat_plugin_x")
-    assert x.slow
-    assert 0.1 <= x.seconds < 5
-    assert x.error == ""
-
-
-def test_a_plugin_that_imports_torch_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes seconds on a slow disk, and every command pays."""
-    monkeypatch.setitem(sys.modules, "torch", None)  # so that the real one, or its absence, comes back afterwards
-    del sys.modules["torch"]
-    heavy = "import sys; sys.modules['torch'] = sys\n"
-    install("simmat-plugin-a", good("a"))
-    registry = load(install("simmat-plugin-x", heavy + textwrap.dedent(good("x"))))
-    assert report(registry, "simmat_plugin_x").imports_torch
-    assert not report(registry, "simmat_plugin_a").imports_torch
-
-
 def test_what_a_plugin_prints_does_not_reach_standard_output(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:

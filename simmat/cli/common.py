@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from simmat.errors import shortened
-from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Kind, Registry
 from simmat.terminal import escape, escape_json, say
@@ -54,13 +53,10 @@ def json_option(command: Command) -> Command:
 
 
 def load_registry() -> Registry:
-    """Load the plugins; warn on standard error about those that fail or are slow."""
+    """Load the plugins; warn on standard error about those that fail."""
     registry = load_plugins()
     if failed := [report.name for report in registry.reports if report.error]:
         say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
-    for report in registry.reports:
-        if report.slow and report.distribution != PROJECT:  # the built-in parts cannot be left out
-            say(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
     return registry
 
 

@@ -60,7 +60,7 @@ def list_plugins(as_json: bool) -> None:
 def _state(report: PluginReport) -> str:
     if report.error:
         return "failed"
-    return "off" if report.off else "slow" if report.slow else "ok"
+    return "off" if report.off else "ok"
 
 
 def _gives(report: PluginReport) -> str:
@@ -69,10 +69,6 @@ def _gives(report: PluginReport) -> str:
         return "left out by SIMMAT_PLUGINS"
     lines = [report.error] if report.error else []
     lines += [f"{_plural(kind)}: {', '.join(names)}" for kind, names in report.gives.items()]
-    if report.slow:
-        lines.append(f"took {report.seconds:.1f} s to load")
-    if report.imports_torch:
-        lines.append("imports torch when loaded, which slows down every command; import it where it is used")
     return "\n".join(lines) or "nothing"
 
 
@@ -88,8 +84,6 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
         "state": _state(report),
         "gives": {_plural(kind): list(names) for kind, names in report.gives.items()},
         "error": report.error,
-        "seconds": round(report.seconds, 3),
-        "imports_torch": report.imports_torch,
     }
 
 

@@ -12,7 +12,6 @@ import inspect
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
@@ -59,23 +58,13 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
 }
 """Hook -> what it brings and the type each item must have; `simmat_callbacks` is called when a training starts."""
 
-_HYPHENATED = (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens")
-_SEPARATED = (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores")
+_WORDS = r"[a-z0-9]+([-_][a-z0-9]+)*"
 _NAMES: Mapping[Kind, tuple[str, str]] = {
-    "modality": _HYPHENATED,
     "foundation model": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*", "letters, digits, . _ - and / between parts"),
-    "foundation family": _HYPHENATED,
-    "transfer layer": _SEPARATED,
-    "tuner": _SEPARATED,
-    "model format": _HYPHENATED,
-    "result format": _HYPHENATED,
-    "geo backend": _HYPHENATED,
-    "command": (
-        r"[a-z0-9]+(-[a-z0-9]+)*( [a-z0-9]+(-[a-z0-9]+)*)?",
-        'lower case letters, digits and single hyphens, or two such words as in "data simulate"',
-    ),
+    "command": (f"{_WORDS}( {_WORDS})?", "lower case letters, digits and single - or _, or two such names"),
 }
-"""Kind -> pattern of its names, and the same in words."""
+"""Kind -> pattern of its names, and the same in words; all others have `_NAME`."""
+_NAME = (_WORDS, "lower case letters, digits and single - or _ between them")
 
 
 def load_plugins(
@@ -144,10 +133,8 @@ def _load(
     report: PluginReport, entry_point: importlib.metadata.EntryPoint
 ) -> tuple[PluginReport, list[tuple[Kind, Item]]]:
     """Import a plugin and take what it gives; return it with the completed report."""
-    had_torch = "torch" in sys.modules
     given: list[tuple[Kind, Item]] = []
     error = ""
-    start = time.perf_counter()
     try:
         with redirect_stdout(sys.stderr):  # what a plugin prints would spoil the json on standard output
             given = _take(entry_point.load(), entry_point.value)
@@ -158,8 +145,7 @@ def _load(
     gives: dict[Kind, tuple[str, ...]] = {}
     for kind, item in given:
         gives[kind] = (*gives.get(kind, ()), str(item.name))
-    seconds, imports_torch = time.perf_counter() - start, not had_torch and "torch" in sys.modules
-    return replace(report, gives=gives, error=error, seconds=seconds, imports_torch=imports_torch), given
+    return replace(report, gives=gives, error=error), given
 
 
 def _cause(error: BaseException) -> str:
@@ -240,7 +226,7 @@ def _item_problem(kind: Kind, item: Any, expected: type[Any]) -> str:
         return f"got the class {item.__name__}, an instance is needed: {item.__name__}()"
     if not isinstance(item, expected):
         return f"every item must be a {expected.__name__}, got {_short(item)}"
-    pattern, in_words = _NAMES[kind]
+    pattern, in_words = _NAMES.get(kind, _NAME)
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
         return f"the name of {_short(item)} must be {in_words}, got {name!r}"

@@ -43,8 +43,6 @@ Kind = Literal[
 
 PLUGIN_PREFIX = "simmat-plugin-"
 """Start of the names of packages that bring plugins."""
-SLOW_SECONDS = 0.5
-"""A plugin that takes longer to load is called slow."""
 
 
 def likely_package(kind: Kind, name: str) -> str:
@@ -61,25 +59,16 @@ class PluginReport:
     Attributes:
         distribution: the package it comes from; "simmat" for the built-in parts.
         gives: kind -> names; empty if it failed.
-        seconds: time to import and register it.
         error: why it failed; empty if it did not.
         off: SIMMAT_PLUGINS leaves it out.
-        imports_torch: importing it imported torch, which no plugin may.
     """
 
     name: str
     distribution: str
     version: str
     gives: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict)
-    seconds: float = 0.0
     error: str = ""
     off: bool = False
-    imports_torch: bool = False
-
-    @property
-    def slow(self) -> bool:
-        """True if it takes longer to load than `SLOW_SECONDS`."""
-        return self.seconds > SLOW_SECONDS
 
     @property
     def owner(self) -> str:
