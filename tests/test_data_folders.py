@@ -187,7 +187,7 @@ def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> 
 
 
 def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(tmp_path: Path) -> None:
-    """To ask where each of 100,000 linked images leads takes a second at every start."""
+    """Data sets of links to a store are common."""
     put(tmp_path, "store/v1.2/a.npy", *(f"store/{n}.npy" for n in "bc"), *(f"masks/{n}.png" for n in "bc"))
     put(tmp_path, "masks/v1.2/a.png")
     (tmp_path / "images").mkdir()

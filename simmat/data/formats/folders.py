@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NoReturn
 
 from simmat.data.samples import (
     ALLOWED_MASKS,
@@ -98,117 +98,72 @@ def unlabelled_samples(root: Path, sources: Sequence[Source]) -> tuple[Sample, .
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
     """Return stem -> files below a folder; a stem is a relative path without ending, with "/" between folders.
 
-    Hidden files and links to parent folders are skipped. Several files of one stem differ by their ending only.
+    Hidden files are skipped, and no folder is entered twice, links included. Several files of one stem differ by their
+    ending only.
     """
-    extensions = tuple(extensions)
-    found = _Folders(extensions).find(str(folder), extensions)
-    return {stem: [Path(one) for one in sorted(found.twice.get(stem, {path}))] for stem, path in found.files.items()}
+    return {stem: [Path(path) for path in paths] for stem, paths in _find(folder, extensions)[0].items()}
 
 
-class _Folders:
-    """Lists folders, each once.
+def _find(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return stem -> files, see `files_by_stem`, and the files of other kinds.
 
-    A link with the ending of an image is assumed to be a file: checking 100,000 of them takes a second.
+    Files that belong to one of the first ("a.tif.aux.xml" to "a.tif") are left out.
     """
-
-    def __init__(self, extensions: Iterable[str]) -> None:
-        self._extensions = tuple(extensions)
-        self._names: dict[str, tuple[list[str], list[str]]] = {}
-
-    def names(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the sorted names of the folders and of the files in a folder, without hidden ones."""
-        if folder not in self._names:
-            folders: list[str] = []
-            files: list[str] = []
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        name = entry.name.lower()
-                        is_folder = entry.is_dir(follow_symlinks=not name.endswith(self._extensions))
-                        if not name.startswith(".") and name not in SYSTEM_FILES:
-                            (folders if is_folder else files).append(entry.name)
-            except OSError as error:
-                raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-            self._names[folder] = sorted(folders), sorted(files)
-        return self._names[folder]
-
-    def find(self, folder: str, extensions: Iterable[str]) -> _Found:
-        """Find the files below a folder that have one of some endings; no folder is entered twice, links included."""
-        found = _Found(sorted(extensions, key=len, reverse=True))
-        seen: set[str] = set()
-        waiting = [(folder, "")]
-        while waiting:
-            place, inner = waiting.pop()
-            real = os.path.realpath(place)
-            if real not in seen:
-                seen.add(real)
-                folders, files = self.names(place)
-                found.add(os.path.join(place, ""), inner, files)
-                waiting += [(os.path.join(place, name), f"{inner}{name}/") for name in reversed(folders)]
-        return found
-
-
-@dataclass
-class _Found:
-    """Files below a folder.
-
-    Attributes:
-        files: stem, see `files_by_stem` -> file.
-        twice: stem -> all files, for stems with several endings.
-        rest: relative path -> file with another ending.
-    """
-
-    endings: Sequence[str]
-    files: dict[str, str] = field(default_factory=dict)
-    twice: dict[str, set[str]] = field(default_factory=dict)
-    rest: dict[str, str] = field(default_factory=dict)
-
-    def add(self, start: str, inner: str, names: Iterable[str]) -> None:
-        """Add the files of a folder whose relative path is `inner`."""
-        for name in names:
-            lower = name.lower()
-            for ending in self.endings:
-                if lower.endswith(ending):
-                    stem, path = inner + name[: -len(ending)], start + name
-                    if (first := self.files.setdefault(stem, path)) is not path:
-                        self.twice.setdefault(stem, {first}).add(path)
-                    break
+    endings = sorted(extensions, key=len, reverse=True)
+    found: dict[str, list[str]] = {}
+    rest: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        inner = "" if place == str(folder) else f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(filter(_is_visible, folders))
+        for name in () if real in seen else sorted(filter(_is_visible, names)):
+            lower, path = name.lower(), os.path.join(place, name)
+            if ending := next((ending for ending in endings if lower.endswith(ending)), None):
+                found.setdefault(inner + name[: -len(ending)], []).append(path)
             else:
-                self.rest[inner + name] = start + name
-
-    def others(self) -> list[str]:
-        """Return files with other endings, except those that belong to a file ("a.tif.aux.xml" to "a.tif")."""
-        return sorted(path for name, path in self.rest.items() if not self._belongs_to_a_file(name))
-
-    def _belongs_to_a_file(self, name: str) -> bool:
-        folder, slash, file = name.rpartition("/")
-        parts = file.split(".")
-        return any(folder + slash + ".".join(parts[:count]) in self.files for count in range(1, len(parts)))
+                rest.append((inner + name, path))
+        seen.add(real)
+    stems = found.keys()
+    return found, [path for name, path in rest if not any(stem in stems for stem in _shorter(name))]
 
 
-@dataclass
+def _shorter(name: str) -> Iterator[str]:
+    """Yield a path without its last ending, its last two, and so on."""
+    folder, slash, file = name.rpartition("/")
+    parts = file.split(".")
+    return (folder + slash + ".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the folders and of the files in a folder, without hidden ones."""
+    _, folders, files = next(os.walk(folder, onerror=_raise))
+    return sorted(filter(_is_visible, folders)), sorted(filter(_is_visible, files))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in SYSTEM_FILES
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
 class _Scan:
-    """Scans the folders of a data set once, and collects problems; `others` describes files of other kinds."""
+    """Scans the folders of a data set, and collects problems; `others` describes files of other kinds."""
 
-    root: Path
-    sources: tuple[Source, ...]
-    problems: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    folders: _Folders = field(init=False)
-    masks: _Found = field(init=False)
-    used: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        masks = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
-        self.folders = _Folders({*masks, *(ending for source in self.sources for ending in source.extensions)})
-        folder = self.root / MASKS
-        self.masks = self.folders.find(str(folder), masks) if folder.is_dir() else _Found(())
-        self._note(self.masks, "masks", f"not a mask format; allowed: {ALLOWED_MASKS}")
+    def __init__(self, root: Path, sources: tuple[Source, ...]) -> None:
+        self.root, self.sources = root, sources
+        self.problems: list[str] = []
+        self.others: list[str] = []
+        endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
+        self.masks = self._files(root / MASKS, endings, "masks", f"not a mask format; allowed: {ALLOWED_MASKS}")
+        self.used: Counter[str] = Counter()
 
     def splits(self) -> list[tuple[str, Path]]:
         """Return (split, folder) of the folders to search; the split is "" if folders do not set it."""
         images = self.root / IMAGES
-        names, loose = self.folders.names(str(images))
+        names, loose = _entries(images)
         self.problems += [
             f"images/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
             for name in names
@@ -227,57 +182,58 @@ class _Scan:
 
     def samples(self, split: str, folder: Path) -> list[Sample]:
         """Return the samples in the folder of a split."""
-        sources = tuple(source.name for source in self.sources)
+        names = tuple(source.name for source in self.sources)
         by_source = [self._images(folder, source) for source in self.sources]
-        stems = sorted(dict.fromkeys(chain(*by_source)))
+        stems = sorted(set(chain(*by_source)))
         if not stems:
             endings = ", ".join(self.sources[0].extensions)
             self.problems.append(f"{self._name(folder)}/ holds no image ({endings})")
-        names = [f"{split}/{stem}" for stem in stems] if split else stems
-        images = zip(*([found.get(stem, "") for stem in stems] for found in by_source), strict=True)
-        masks = self.masks.files
         samples = []
-        for name, stem, files in zip(names, stems, images, strict=True):
-            if "" in files:
-                lacking = [source for source, file in zip(sources, files, strict=True) if not file]
+        for stem in stems:
+            name = f"{split}/{stem}" if split else stem
+            files = tuple(found.get(stem, "") for found in by_source)
+            if lacking := [source for source, file in zip(names, files, strict=True) if not file]:
                 self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
-            if mask := masks.get(name) or masks.get(stem):
+            if mask := self.masks.get(name) or self.masks.get(stem):
                 files = (*files, mask)
-                self.used.append(mask)
-            samples.append(Sample(name, split, sources, files))
+                self.used[mask] += 1
+            samples.append(Sample(name, split, names, files))
         return samples
 
     def mask_problems(self) -> Iterator[str]:
         """Describe masks without an image and masks of two images."""
-        used = Counter(self.used)
-        for path, count in used.items():
+        for path, count in self.used.items():
             if count > 1:
                 yield f"{self._name(path)}: the mask of two images; move masks into masks/train/ and so on"
-        for path in sorted(set(self.masks.files.values()) - used.keys()):
+        for path in sorted(set(self.masks.values()) - self.used.keys()):
             yield f"{self._name(path)}: a mask without an image"
 
     def _images(self, folder: Path, source: Source) -> dict[str, str]:
         own = folder / source.name
         if own.is_dir():
-            if folder.name == IMAGES:  # there is no split folder
-                for inner in self.folders.names(str(own))[0]:
-                    if meant := inner if inner in SPLITS else split_meant(inner):
-                        self.problems.append(
-                            f"{self._name(own)}/{inner}/: split folders must contain the source folders; move it to "
-                            f"{IMAGES}/{meant}/{source.name}/"
-                        )
+            for inner in _entries(own)[0] if folder.name == IMAGES else ():  # there is no split folder
+                if meant := inner if inner in SPLITS else split_meant(inner):
+                    self.problems.append(
+                        f"{self._name(own)}/{inner}/: split folders must contain the source folders; move it to "
+                        f"{IMAGES}/{meant}/{source.name}/"
+                    )
             folder = own
         elif len(self.sources) > 1:
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
-        found = self.folders.find(str(folder), source.extensions)
-        self._note(found, "images", f"not a file of source {source.name!r} ({', '.join(source.extensions)})")
-        return found.files
+        other = f"not a file of source {source.name!r} ({', '.join(source.extensions)})"
+        return self._files(folder, source.extensions, "images", other)
 
-    def _note(self, found: _Found, kind: str, other: str) -> None:
-        self.others += [f"{self._name(path)}: {other}" for path in found.others()]
-        for paths in found.twice.values():
-            self.problems.append(f"two {kind} with the same name: {', '.join(map(self._name, sorted(paths)))}")
+    def _files(self, folder: Path, extensions: Iterable[str], kind: str, other: str) -> dict[str, str]:
+        """Return stem -> file below a folder, which may be missing; note what else is there."""
+        found, others = _find(folder, extensions) if folder.is_dir() else ({}, [])
+        self.others += [f"{self._name(path)}: {other}" for path in sorted(others)]
+        self.problems += [
+            f"two {kind} with the same name: {', '.join(map(self._name, paths))}"
+            for paths in found.values()
+            if len(paths) > 1
+        ]
+        return {stem: paths[0] for stem, paths in found.items()}
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()
