@@ -14,6 +14,8 @@ from runs import gray_set
 
 from simmat.cli import run
 
+pytestmark = pytest.mark.plugins("report", "sam")
+
 SETTINGS = {
     "--modality": "gray",
     "--foundation": "tiny",
@@ -30,12 +32,6 @@ def train_args(data: Path, out: Path, **changes: str) -> list[str]:
     given = SETTINGS | {"--data": str(data), "--out": str(out)}
     given |= {"--" + name.replace("_", "-"): value for name, value in changes.items()}
     return ["train", *(part for pair in given.items() for part in pair)]
-
-
-@pytest.fixture(autouse=True)
-def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts and what looks at data sets, whatever else is installed."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report,sam")
 
 
 @pytest.fixture(scope="module")

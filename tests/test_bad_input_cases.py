@@ -24,10 +24,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
         return Places(tmp_path_factory.mktemp("cases"))
 
 
+@pytest.mark.plugins("report")
 @pytest.mark.parametrize("title", [pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in CASES])
-def test_a_mistake_is_named_with_its_remedy(title: str, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_named_with_its_remedy(title: str, places: Places) -> None:
     """Whoever reads one message must know the file, the value and what to do, without a traceback."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
     code, said, left = places.answer(CASES[title])
     assert code == 2, said
     assert "Traceback" not in said

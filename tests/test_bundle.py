@@ -28,11 +28,6 @@ REGISTRY = registry()
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gray_set(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=2, val_every=1), REGISTRY)
 

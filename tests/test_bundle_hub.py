@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import tiny_bundle
 from fake_hub import TOKEN, running_hub
 from runs import files_of
 
@@ -27,11 +26,6 @@ for line in json.loads(sys.stdin.read()):
         code = run(line)
     print(json.dumps([code, said.getvalue()]))
 """
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("hub") / "bundle")
 
 
 def simmat(

@@ -17,6 +17,8 @@ from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 
+pytestmark = pytest.mark.plugins("report")
+
 NAMES = {4: "boat", 9: "plane"}
 
 
@@ -49,11 +51,6 @@ def coco_set(root: Path, names: dict[int, str] = NAMES) -> Path:
         file.unlink()
     (made / "masks").rmdir()
     return made
-
-
-@pytest.fixture(autouse=True)
-def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
 
 
 @pytest.fixture(scope="module")

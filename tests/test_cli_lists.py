@@ -17,12 +17,6 @@ from simmat.specs import FoundationSpec, WeightFile
 from simmat.types import Channel, SensorImage
 
 
-@pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone, whatever is installed on this machine."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
-
-
 def fake_plugins(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
     monkeypatch.setattr("simmat.cli.common.load_plugins", lambda: registry)
     monkeypatch.setattr("simmat.cli.plugins.load_plugins", lambda: registry)
@@ -32,7 +26,7 @@ def spec(name: str) -> FoundationSpec:
     return FoundationSpec(name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_sensors_are_listed_with_their_channels_and_package(capsys: pytest.CaptureFixture[str]) -> None:
     """A user chooses by what the sensor is, and a bug report by where it comes from."""
     assert run(["modalities", "list"]) == 0
@@ -42,7 +36,7 @@ def test_sensors_are_listed_with_their_channels_and_package(capsys: pytest.Captu
     assert "as in the file" in rows["raster"]
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_sensor_is_shown_with_units_and_files(capsys: pytest.CaptureFixture[str]) -> None:
     """The unit decides whether one's own files fit."""
     assert run(["modalities", "show", "rgb"]) == 0
@@ -51,7 +45,7 @@ def test_a_sensor_is_shown_with_units_and_files(capsys: pytest.CaptureFixture[st
         assert part in said
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_composition_is_shown_like_a_sensor(capsys: pytest.CaptureFixture[str]) -> None:
     """What `--modality rgb+gray` expects of a data set must be visible beforehand."""
     assert run(["modalities", "show", "rgb+gray", "--json"]) == 0
@@ -60,7 +54,7 @@ def test_a_composition_is_shown_like_a_sensor(capsys: pytest.CaptureFixture[str]
     assert len(shown["channels"]) == 4
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_an_unknown_sensor_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     """One line, and the way on."""
     assert run(["modalities", "show", "rbg"]) == 2
@@ -127,19 +121,19 @@ def test_a_former_name_says_the_option_that_takes_its_place(capsys: pytest.Captu
     assert "--modality radar --modality-option scale=dB" in capsys.readouterr().err
 
 
+@pytest.mark.plugins("sam")
 def test_models_are_listed_with_where_their_weights_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     """Whether a download of 2.5 GB stands before the training is the first question."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
-    monkeypatch.setenv("SIMMAT_PLUGINS", "sam")
     assert run(["foundations", "list"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1].strip()}
     assert "to fetch, 375 MB" in rows["sam_vit_b"]
     assert "random" in rows["tiny"]
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_model_without_a_weight_file_cannot_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
     """Silence would look like success."""
     assert run(["foundations", "fetch", "tiny"]) == 2

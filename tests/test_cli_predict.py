@@ -24,9 +24,9 @@ from simmat.inference.records import replaceable_files
 from simmat.inference.segmenter import Segmenter
 
 
-def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.plugins
+def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path) -> None:
     """Programs read it, and must see when it means something else."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     image = tmp_path / "s.png"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(image)
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
@@ -79,11 +79,11 @@ def test_a_data_set_is_segmented_without_its_masks(place: Path, capsys: pytest.C
     assert str(place / "images") in capsys.readouterr().err
 
 
+@pytest.mark.plugins
 def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mask with coordinates, of an image that had some, would be opened as that of the next one of its name."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
     call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
@@ -100,12 +100,10 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
     assert {path.name for path in out.iterdir()} == {*said["written"], "other_mask.tif"}
 
 
+@pytest.mark.plugins
 @pytest.mark.parametrize("theirs", ["s.json", "s_mask.png"])
-def test_files_of_others_are_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], theirs: str
-) -> None:
+def test_files_of_others_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], theirs: str) -> None:
     """labelme keeps its polygons in NAME.json, and truth is often called NAME_mask.png."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
     out.mkdir()
@@ -118,11 +116,9 @@ def test_files_of_others_are_not_replaced(
     assert [run(call), run(call)] == [0, 0]
 
 
-def test_an_image_without_a_measurement_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.plugins
+def test_an_image_without_a_measurement_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mask of it would look like any other."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     bundle = tiny_bundle(tmp_path / "bundle")
     np.save(tmp_path / "s.npy", np.full((40, 56), np.nan, np.float32))
     call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
@@ -130,11 +126,9 @@ def test_an_image_without_a_measurement_is_refused(
     assert "s.npy" in capsys.readouterr().err
 
 
-def test_values_unlike_those_of_training_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.plugins
+def test_values_unlike_those_of_training_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """16 bits in place of 8, or 0 to 1, give a mask and a score that mean nothing."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     data = gray_set(tmp_path / "set")
     bundle = training.train(config(data, tmp_path / "run", steps=1), registry())
     values = np.asarray(Image.open(data / "images/s8.png")).astype(np.float32)

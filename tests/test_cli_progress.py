@@ -15,6 +15,8 @@ from installed import need_plugins
 
 from simmat.cli import run
 
+pytestmark = pytest.mark.plugins("report")
+
 pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
 SIMULATE = "data simulate --modality gray --count 3 --size 48 32 --out".split()
 
@@ -41,16 +43,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
         os.close(reader)
 
 
-@pytest.fixture(autouse=True)
-def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
-
-
+@pytest.mark.plugins("simmat-plugin-scenes")
 @pytest.mark.parametrize("columns", [80, 0])
 def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred scenes take a minute; a terminal that states no width, as in a container, is watched as well."""
     need_plugins("scenes")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-scenes")
     with terminal(monkeypatch, columns) as shown:
         assert run([*SIMULATE, str(tmp_path / "d")]) == 0
     assert re.search(r"simulating: +0%.*0/3", shown[0])
@@ -64,12 +61,12 @@ def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"reading: +0%.*0/6", shown[0])
 
 
+@pytest.mark.plugins("simmat-plugin-scenes")
 def test_simulating_writes_lines_where_there_is_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a log or a pipe, a command that takes a minute must not seem to hang."""
     need_plugins("scenes")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-scenes")
     monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 0.0)
     assert run([*SIMULATE, str(tmp_path / "d")]) == 0
     lines = capsys.readouterr().err.splitlines()

@@ -13,6 +13,7 @@ from simmat.cli import run
 from simmat.training.callbacks import ConsoleCallback
 
 
+@pytest.mark.plugins
 @pytest.mark.parametrize(("kept", "warned"), [(0, True), (30, False)])
 def test_a_bundle_of_step_0_is_warned_of(
     kept: int,
@@ -28,7 +29,6 @@ def test_a_bundle_of_step_0_is_warned_of(
         callback.plan, callback.best, callback.best_step = plan, 0.5, kept
         return tmp_path / "run/bundle"
 
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     monkeypatch.setattr(training, "train", trained)
     assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()

@@ -32,11 +32,6 @@ SMALL, LARGE = (40, 56), (300, 400)
 """(H, W) of an image that fits the bundle's input of 64 pixels, and of one that is cut into windows."""
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("cache") / "bundle")
-
-
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The planes of every input that was encoded."""
@@ -250,12 +245,12 @@ def test_a_folder_that_cannot_be_written_is_reported(loaded: Bundle, tmp_path: P
     assert model.image is None
 
 
+@pytest.mark.plugins
 @pytest.mark.parametrize("size_hw", [SMALL, LARGE])
 def test_the_command_keeps_embeddings(
-    bundle: Path, tmp_path: Path, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int]
+    bundle: Path, tmp_path: Path, encoded: list[Tensor], size_hw: tuple[int, int]
 ) -> None:
     """Scripts click in many calls; each loads the model anew."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     write_image(tmp_path / "a.tif", _scene(size_hw))
     call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--device", "cpu", "--out", str(tmp_path / "out")]
     kept = ["--cache", str(tmp_path / "kept")]
@@ -268,11 +263,11 @@ def test_the_command_keeps_embeddings(
     assert len(encoded) == count
 
 
+@pytest.mark.plugins
 def test_embeddings_without_prompts_are_refused(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each window of a raster is encoded once, and its embedding is larger than its pixels."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     write_image(tmp_path / "a.tif", _scene())
     call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--everything", "--cache", str(tmp_path / "kept")]
     assert run([*call, "--out", str(tmp_path / "out")]) == 2

@@ -17,6 +17,8 @@ from simmat.cli import run
 from simmat.evaluation import why_no_zero_shot
 from simmat.model import Parts
 
+pytestmark = pytest.mark.plugins()
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,11 +28,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry())
-
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
 
 
 FULL = ["--protocol", "full", "--clicks", "3", "--draws", "2", "--device", "cpu"]

@@ -32,11 +32,9 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def test_every_command_takes_them(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.plugins("report")
+def test_every_command_takes_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`data check` passed them and training ended in a traceback; so might a later step of the way."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
     out = tmp_path / "run"
     assert run(["data", "check", str(data), "--modality", "gray", "--json"]) == 2, "one image is in two splits"
     said = json.loads(capsys.readouterr().out)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import config, gray_set, registry
+from runs import registry
 
 import simmat
-from simmat import training
 from simmat.cli import run as run_command
 from simmat.everything import EverythingSettings
 from simmat.inference.segmenter import picture
@@ -27,20 +26,10 @@ from simmat.types import Prompt, SensorImage, Window
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with both heads; its input has 32 pixels a side."""
-    folder = tmp_path_factory.mktemp("large")
-    settings = config(
-        gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False, image_size=32
-    )
-    return training.train(settings, registry())
-
-
 @pytest.fixture
-def model(bundle: Path) -> Predictor:
+def model(dense_bundle: Path) -> Predictor:
     """The bundle's predictor."""
-    return simmat.load(bundle, device="cpu", registry=registry())
+    return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
 def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
@@ -188,13 +177,13 @@ def test_a_damaged_answer_is_computed_again(model: Predictor, tmp_path: Path) ->
     assert store.read(0) is None
 
 
+@pytest.mark.plugins("geo")
 def test_a_stopped_raster_continues_with_the_next_window(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dense_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of windows must not be lost."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, out = _scene(tmp_path / "large.tif"), tmp_path / "out"
-    call = ["predict", str(bundle), str(file), "--semantic", "--everything", "--format", "labels,coco"]
+    call = ["predict", str(dense_bundle), str(file), "--semantic", "--everything", "--format", "labels,coco"]
     whole = tmp_path / "whole"
     assert run_command([*call, "--out", str(whole), "--device", "cpu"]) == 0
 
@@ -223,16 +212,25 @@ def test_a_stopped_raster_continues_with_the_next_window(
             assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.plugins("geo")
 def test_windows_without_a_measurement_are_skipped_and_counted(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dense_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Scenes have wide borders of nodata, which hold nothing to find."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     planes = np.random.default_rng(0).random((1, 150, 180)).astype(np.float32) * 100
     planes[:, :, :100] = np.nan
     write_image(tmp_path / "border.tif", planes)
     out = tmp_path / "out"
-    call = ["predict", str(bundle), str(tmp_path / "border.tif"), "--semantic", "--out", str(out), "--device", "cpu"]
+    call = [
+        "predict",
+        str(dense_bundle),
+        str(tmp_path / "border.tif"),
+        "--semantic",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     assert run_command(call) == 0
     record = json.loads((out / "border.json").read_text())
     assert 0 < record["windows"]["without_measurement"] < record["windows"]["count"]
@@ -261,14 +259,12 @@ def _degrees(east_m: float, north_m: float) -> tuple[float, float]:
     return longitude, latitude
 
 
-def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.plugins("geo")
+def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(dense_bundle: Path, tmp_path: Path) -> None:
     """People of a GIS know places, not pixels."""
     pytest.importorskip("simmat_plugin_geo")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
-    call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
+    call = ["predict", str(dense_bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     assert run_command([*call, "--point", f"{longitude},{latitude}", "--out", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out/scene.json").read_text())
     (prompt,) = record["prompts"]
@@ -277,11 +273,11 @@ def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
 
 
 def test_a_click_on_an_image_in_windows_gives_the_files_of_a_small_image(
-    bundle: Path, model: Predictor, tmp_path: Path
+    dense_bundle: Path, model: Predictor, tmp_path: Path
 ) -> None:
     """Who clicks on a photograph expects its mask and a picture, whatever the size of the network's input."""
     file, out = _scene(tmp_path / "photo.tif"), tmp_path / "out"
-    call = ["predict", str(bundle), str(file), "--device", "cpu", "--point", "90,70", "--out", str(out)]
+    call = ["predict", str(dense_bundle), str(file), "--device", "cpu", "--point", "90,70", "--out", str(out)]
     assert run_command(call) == 0
     assert {path.name for path in out.iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}
     mask = np.asarray(Image.open(out / "photo_mask.png")) > 0
@@ -291,14 +287,12 @@ def test_a_click_on_an_image_in_windows_gives_the_files_of_a_small_image(
     assert (mask[found.window.slices] == found.mask).all()
 
 
-def test_prompts_from_a_file_of_places_are_written_together(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.plugins("geo")
+def test_prompts_from_a_file_of_places_are_written_together(dense_bundle: Path, tmp_path: Path) -> None:
     """Objects marked in a GIS belong to one scene."""
     pytest.importorskip("simmat_plugin_geo")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
-    call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
+    call = ["predict", str(dense_bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     features = {
         "type": "FeatureCollection",
         "features": [
@@ -317,30 +311,40 @@ def test_prompts_from_a_file_of_places_are_written_together(
     assert [one["object"] for one in record["prompts"]] == ["scene_pond", "scene_field"]
 
 
+@pytest.mark.plugins("geo")
 def test_map_coordinates_need_an_image_with_a_place(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dense_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Otherwise longitude and latitude would be pixels."""
     pytest.importorskip("simmat_plugin_geo")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file = _scene(tmp_path / "scene.tif")
-    call = ["predict", str(bundle), str(file), "--crs", "EPSG:4326", "--point", "9,50", "--out", str(tmp_path / "out")]
+    call = [
+        "predict",
+        str(dense_bundle),
+        str(file),
+        "--crs",
+        "EPSG:4326",
+        "--point",
+        "9,50",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run_command([*call, "--device", "cpu"]) == 2
     assert "scene.tif" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.plugins("geo")
 def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dense_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """5,000 images take hours, and one of them is damaged."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for name in "ac":
         _scene(folder / f"{name}.tif", (40, 60))
     (folder / "b.tif").write_bytes(b"II*\0 half")
-    call = ["predict", str(bundle), str(folder), "--everything", "--out", str(out), "--device", "cpu"]
+    call = ["predict", str(dense_bundle), str(folder), "--everything", "--out", str(out), "--device", "cpu"]
     assert run_command(call) == 2
     shown = capsys.readouterr()
     assert "b.tif" in shown.err
@@ -354,6 +358,7 @@ def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     assert all((out / name).stat().st_mtime_ns == time for name, time in times.items())
 
 
+@pytest.mark.plugins("geo")
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -368,16 +373,14 @@ def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     ],
 )
 def test_contradicting_options_are_refused_before_any_work(
-    bundle: Path,
+    dense_bundle: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     named: str,
 ) -> None:
     """An hour later is too late to learn of it."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
     file = _scene(tmp_path / "scene.tif", (40, 60))
-    assert run_command(["predict", str(bundle), str(file), *options, "--out", str(tmp_path / "out")]) == 2
+    assert run_command(["predict", str(dense_bundle), str(file), *options, "--out", str(tmp_path / "out")]) == 2
     assert named in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))

@@ -176,11 +176,9 @@ def test_a_layer_that_needs_all_its_channels_is_refused_by_name(tmp_path: Path) 
         predict(convolution, {"raster": files_of(convolution)[0]}, POINT, missing=["band1"])
 
 
-def test_the_command_segments_without_a_sensor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.plugins
+def test_the_command_segments_without_a_sensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With one of two sensors left there is one file, and it needs no --source; the result says what was missing."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     made(tmp_path, mat="channel-attention", modality="gray+raster")
     image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"
     words = ["predict", str(tmp_path / "run/bundle"), image, "--point", "3,3", "--out", str(out), "--device", "cpu"]

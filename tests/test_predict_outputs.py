@@ -16,18 +16,14 @@ from simmat.inference.records import written_files
 from simmat.inference.result import summary_of
 from simmat.model_spec import DenseSpec
 
+pytestmark = pytest.mark.plugins("geo")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both heads, as it is before training; its input has 32 pixels a side."""
     dense = DenseSpec(background=True, classes=(1, 2))
     return tiny_bundle(tmp_path_factory.mktemp("outputs") / "bundle", dense=dense, image_size=32)
-
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts and maps alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
 
 
 def _images(folder: Path, *names: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launched import TWO_PROCESSES, run_python
-from runs import config, gray_set, registry
 
-from simmat import training
 from simmat.errors import ConfigError
 from simmat.executors import check_workers, dask_client
 from simmat.io.images import write_image
@@ -28,11 +27,10 @@ FIND = ("--everything", "--semantic", "--min-score", "0", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(dense_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle of both heads, a folder of five images with a bad one among them, and a large image."""
     root = tmp_path_factory.mktemp("shared")
-    data = gray_set(root / "set")
-    training.train(config(data, root / "run", heads="prompt,dense", steps=2, pictures=False, image_size=32), registry())
+    shutil.copytree(dense_bundle, root / "run")
     (root / "images").mkdir()
     for number in range(5):
         _scene(root / f"images/{number}.tif", (40, 60), number)

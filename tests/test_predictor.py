@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import GRAY, tiny_bundle
+from bundles import GRAY
 from PIL import Image
 from runs import registry
 
@@ -18,11 +18,6 @@ from simmat.predictor import Predictor
 from simmat.types import Channel, Prompt, SensorImage
 
 SCENE = np.random.default_rng(0).integers(0, 256, (40, 56)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("predictor") / "bundle")
 
 
 @pytest.fixture

@@ -17,18 +17,14 @@ from simmat.model_spec import DenseSpec
 from simmat.predictor import large, window_results
 from simmat.predictor.window_results import WindowResult, WindowStore
 
+pytestmark = pytest.mark.plugins()
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both heads, as it is before training; its input has 32 pixels a side."""
     dense = DenseSpec(background=True, classes=(1, 2))
     return tiny_bundle(tmp_path_factory.mktemp("prompts") / "bundle", dense=dense, image_size=32)
-
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
 
 
 def _scene(path: Path, planes: Any = None) -> Path:

@@ -228,10 +228,10 @@ def test_a_described_sensor_is_shown_with_plane_scale_and_normalization(
     assert "DESCRIBED" not in capsys.readouterr().out
 
 
-def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.plugins("scenes")
+def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     """A description of files says nothing of physics."""
     need_plugins("scenes")
-    monkeypatch.setenv("SIMMAT_PLUGINS", "scenes")
     assert run(["data", "simulate", "--modality", "sensor.toml", "--out", "sim", "--count", "3"]) == 2
     assert "write a plugin" in capsys.readouterr().err
     assert not Path("sim").exists()

@@ -37,12 +37,6 @@ class TestForgotten(ModalityContract):
 
 
 @pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone, whatever is installed on this machine."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
-
-
-@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run two checks of a sensor alone: what a front end shows does not depend on how many there are."""
     few = [check for check in MODALITY_CHECKS if check.id in ("unit-fits-quantity", "same-file-same-bits")]
@@ -93,7 +87,8 @@ def test_the_kit_loads_without_pytest_and_asks_for_it_where_it_is_needed() -> No
     assert "pip install pytest" in done.stderr
 
 
-@pytest.mark.usefixtures("only", "quick")
+@pytest.mark.plugins
+@pytest.mark.usefixtures("quick")
 def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
     """One can read it at a glance and grep it."""
     assert run(["plugins", "check", "gray"]) == 0
@@ -106,7 +101,8 @@ def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixtur
     ]
 
 
-@pytest.mark.usefixtures("only", "quick")
+@pytest.mark.plugins
+@pytest.mark.usefixtures("quick")
 def test_what_cannot_be_checked_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     """A check that did not run must not look like one that passed."""
     assert run(["plugins", "check", "raster"]) == 0
@@ -115,7 +111,8 @@ def test_what_cannot_be_checked_is_skipped_with_the_reason(capsys: pytest.Captur
     assert "--source raster=FILE" in out
 
 
-@pytest.mark.usefixtures("only", "quick")
+@pytest.mark.plugins
+@pytest.mark.usefixtures("quick")
 def test_a_sample_file_can_be_given(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A sensor that is not simulated is checked on a recording."""
     file = tmp_path / "a.npy"
@@ -124,7 +121,7 @@ def test_a_sample_file_can_be_given(capsys: pytest.CaptureFixture[str], tmp_path
     assert "ok       same-file-same-bits" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_failure_ends_with_1_and_json_stays_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +137,7 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     assert "a plugin talks" in captured.err
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_failure_stays_on_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A message of several lines would break what greps for FAILED."""
     monkeypatch.setattr("simmat.testing.subjects.MODALITY_CHECKS", [Check(_broken)])
@@ -149,7 +146,7 @@ def test_a_failure_stays_on_one_line(capsys: pytest.CaptureFixture[str], monkeyp
     assert "RuntimeError: it broke" in line
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -171,7 +168,7 @@ def test_a_mistake_ends_with_2_and_one_line(capsys: pytest.CaptureFixture[str], 
     assert captured.out == ""
 
 
-@pytest.mark.usefixtures("only")
+@pytest.mark.plugins
 def test_a_package_brings_all_that_it_gives(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,11 +41,6 @@ POINTS = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gray_set(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     assert _in_process(data, out, "nowhere", 1) == 0

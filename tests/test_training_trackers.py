@@ -10,17 +10,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from runs import config, gray_set, registry
+from runs import config, registry
 
 from simmat import training
 from simmat.errors import ConfigError
 from simmat.training import callbacks
 from simmat.training.run_folder import RunFolder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gray_set(tmp_path_factory.mktemp("track") / "set")
 
 
 def run(data: Path, out: Path, track: str) -> dict[str, list[tuple[int, float]]]:

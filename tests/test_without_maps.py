@@ -18,11 +18,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.predictor.reading import Inputs
 from simmat.sensors.builtin import Gray
 
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+pytestmark = pytest.mark.plugins()
 
 
 def polygons(folder: Path) -> None:

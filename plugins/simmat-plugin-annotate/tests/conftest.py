@@ -12,13 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # browser.py
 
 from annotate_server import Client, gray_images, served
 from browser import Server, need_browser
-from bundles import tiny_bundle
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random model."""
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
 
 
 @pytest.fixture

@@ -14,14 +14,10 @@ from runs import gray_set
 from simmat.cli import run
 from simmat.io.files import atomic_write_json
 
+pytestmark = pytest.mark.plugins("bench", "sam")
+
 SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\n'
-
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts and `bench` alone, whatever else is installed."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "bench,sam")
 
 
 def refused(folder: Path, toml: str, *options: str) -> None:

@@ -84,11 +84,9 @@ def test_a_damaged_file_is_refused_whole(damage: Any, tmp_path: Path) -> None:
     assert str(file) in str(refused.value)
 
 
-def test_a_report_is_made_from_the_file_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.plugins("bench", "sam")
+def test_a_report_is_made_from_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The published figures are read without the data, which does not come with the project."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "bench,sam")
     file = reported(tmp_path / "a")
     out = tmp_path / "again"
     options = ["--out", str(out), "--results", str(file)]

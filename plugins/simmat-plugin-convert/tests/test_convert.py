@@ -440,9 +440,9 @@ def test_a_folder_with_files_is_not_written_into(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masks"]
 
 
-def test_the_command_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.plugins
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     """Counts are what one compares with the tool that the labels came from."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
     start = mask_set(tmp_path / "masks", "")
     options = ["--regions", "components", "--to", "cvat", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(command, [str(start), *options])

@@ -10,10 +10,9 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from runs import config, gray_set, registry
+from runs import registry
 
 import simmat
-from simmat import training
 from simmat.cli import run
 from simmat.errors import DataError
 from simmat.everything import EverythingSettings
@@ -21,6 +20,8 @@ from simmat.io.images import read_image
 from simmat.predictor.reading import Inputs
 from simmat.sensors.adapter import Files, Source, WindowedAdapter
 from simmat.types import Channel, SensorImage, Window
+
+pytestmark = pytest.mark.plugins("geo")
 
 EAST, NORTH, PIXEL = 500_000, 6_000_000, 10
 
@@ -46,22 +47,6 @@ def scene() -> np.ndarray[Any, Any]:
     return values
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with both heads, after two steps."""
-    folder = tmp_path_factory.mktemp("mosaic")
-    settings = config(
-        gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False, image_size=32
-    )
-    return training.train(settings, registry())
-
-
-@pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts and maps alone."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
-
-
 def tiles(folder: Path, scene: np.ndarray[Any, Any]) -> list[Path]:
     """Four tiles of different sizes; those of the second row overlap the others."""
     parts = [Window(0, 0, 50, 70), Window(0, 70, 50, 120), Window(45, 0, 90, 33), Window(45, 33, 90, 120)]
@@ -70,9 +55,9 @@ def tiles(folder: Path, scene: np.ndarray[Any, Any]) -> list[Path]:
     ]
 
 
-def test_a_mosaic_is_the_image_that_was_cut(bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
+def test_a_mosaic_is_the_image_that_was_cut(dense_bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
     """Pixels, objects and places are those of the whole map, wherever the tiles meet."""
-    model = simmat.load(bundle, device="cpu", registry=registry())
+    model = simmat.load(dense_bundle, device="cpu", registry=registry())
     whole = model.open_image(save_tile(tmp_path / "whole.tif", scene, 0, 0), tile=32)
     mosaic = model.open_mosaic(tiles(tmp_path / "tiles", scene)[::-1], tile=32)
     assert mosaic.reader.georeference == whole.reader.georeference
@@ -85,12 +70,12 @@ def test_a_mosaic_is_the_image_that_was_cut(bundle: Path, tmp_path: Path, scene:
     assert found[0]
 
 
-def test_what_no_tile_measured_is_not_valid(bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
+def test_what_no_tile_measured_is_not_valid(dense_bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
     """A hole in a tile is filled by the next one that covers it."""
     holed = scene[:50, :70].copy()
     holed[:20] = 0
     files = [save_tile(tmp_path / "a.tif", holed, 0, 0), save_tile(tmp_path / "b.tif", scene[10:60, 50:90], 10, 50)]
-    image = simmat.load(bundle, device="cpu", registry=registry()).open_mosaic(files).reader
+    image = simmat.load(dense_bundle, device="cpu", registry=registry()).open_mosaic(files).reader
     assert image.size_hw == (60, 90)
     valid = image.read(Window(0, 0, 60, 90)).valid[0]
     assert not valid[:20, :50].any()
@@ -99,11 +84,20 @@ def test_what_no_tile_measured_is_not_valid(bundle: Path, tmp_path: Path, scene:
     assert valid[10:60, 50:90].all()
 
 
-def test_predict_writes_one_map_of_all_tiles(bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
+def test_predict_writes_one_map_of_all_tiles(dense_bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:
     """One GeoTIFF and one GeoPackage, and nothing is done twice."""
     tiles(tmp_path / "tiles", scene)
     out = tmp_path / "out"
-    call = ["predict", str(bundle), str(tmp_path / "tiles"), "--everything", "--semantic", "--mosaic", "--tile", "32"]
+    call = [
+        "predict",
+        str(dense_bundle),
+        str(tmp_path / "tiles"),
+        "--everything",
+        "--semantic",
+        "--mosaic",
+        "--tile",
+        "32",
+    ]
     assert run([*call, "--min-score", "0", "--out", str(out), "--device", "cpu"]) == 0
     names = [
         "coco.json",
@@ -137,12 +131,12 @@ def test_predict_writes_one_map_of_all_tiles(bundle: Path, tmp_path: Path, scene
     ],
 )
 def test_tiles_of_another_grid_are_named(
-    bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any], changes: dict[str, Any], said: str
+    dense_bundle: Path, tmp_path: Path, scene: np.ndarray[Any, Any], changes: dict[str, Any], said: str
 ) -> None:
     """Nothing is resampled silently."""
     files = [save_tile(tmp_path / "a.tif", scene, 0, 0), save_tile(tmp_path / "b.tif", scene, 0, 120, **changes)]
     with pytest.raises(DataError, match=said) as caught:
-        simmat.load(bundle, device="cpu", registry=registry()).open_mosaic(files)
+        simmat.load(dense_bundle, device="cpu", registry=registry()).open_mosaic(files)
     assert "b.tif" in str(caught.value) or said == "1 %"
 
 

@@ -11,12 +11,9 @@ from PIL import Image
 
 from simmat.cli import run
 
+pytestmark = pytest.mark.plugins("simmat-plugin-report")
+
 RASTER = ["--modality", "raster"]
-
-
-@pytest.fixture(autouse=True)
-def _this_plugin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-report")
 
 
 def test_a_sound_data_set_is_described_and_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
