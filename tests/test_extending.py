@@ -35,9 +35,9 @@ def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Return the built-in parts and those of a plugin of the page."""
     module = f"simmat_plugin_{name}"
     for path, text in FILES.items():
-        if path.startswith(f"{module}/"):
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
+        if path.startswith(f"src/{module}/"):
+            (folder / path.removeprefix("src/")).parent.mkdir(exist_ok=True)
+            (folder / path.removeprefix("src/")).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     return load_plugins([importlib.metadata.EntryPoint(name, module, "simmat")], {"SIMMAT_STRICT_PLUGINS": "1"})
 
