@@ -251,9 +251,9 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
         (fault("class iou"), "predicted IoU .* changed by .* under LoRA that adds zero"),
     ],
     "gradient-reaches-the-mat": [(fault("detached"), "gets no gradient")],
-    "frozen-stays-without-gradient": [(fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem")],
-    "all-that-trains-has-a-gradient": [
-        (fault("unused"), "train without a gradient: foundation.decoder.spare.weight"),
+    "what-trains-has-a-gradient": [
+        (fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem"),
+        (fault("unused"), "train without a gradient: foundation.decoder.spare.bias"),
         (fault("weights read"), "under tuner 'lora' these train without a gradient: foundation.backbone.mix.lora_a"),
     ],
 }

@@ -39,11 +39,11 @@ def build_layer(*, channels: Any, zero_shot: Any, backbone: Any, generator: torc
 
 
 def apply_tuner(model: nn.Module, *, targets: Any, generator: torch.Generator, fault: str) -> None:
-    """Train the decoder's tokens."""
-    layer = model.get_submodule("decoder.mask_decoder.iou_token")
+    """Train a layer of the decoder."""
+    layer = model.get_submodule("decoder.weigh")
     layer.requires_grad_(True)
     if fault == "never":
-        model.get_submodule("decoder.prompt_encoder").requires_grad_(True)
+        model.get_submodule("decoder.prompt").requires_grad_(True)
     if fault == "unused":
         layer.register_parameter("unused", nn.Parameter(torch.zeros(1)))
     if fault == "seed":

@@ -238,32 +238,25 @@ def gradient_reaches_the_mat(case: FoundationCase) -> None:
             )
 
 
-def frozen_stays_without_gradient(case: FoundationCase) -> None:
-    """Only what a tuner trains gets a gradient."""
+def what_trains_has_a_gradient(case: FoundationCase) -> None:
+    """Everything that a tuner trains gets a gradient from clicks, boxes and corrections together, and nothing else."""
     case.require_values()
-    for tuner in ("frozen", *_targeted_tuners(case)[:1]):
-        network = _network(case, tuner)
-        trains = {name for name, p in network.named_parameters() if p.requires_grad}
-        _backward(network, case)
-        if wrong := [name for name, p in network.named_parameters() if p.grad is not None and name not in trains]:
-            raise CheckFailed(
-                f"under tuner {tuner!r} what is frozen gets a gradient: {few_of(wrong)}",
-                "never set requires_grad in the model; tuners do",
-            )
-
-
-def all_that_trains_has_a_gradient(case: FoundationCase) -> None:
-    """Everything that a tuner trains gets a gradient from clicks, boxes and corrections together."""
-    case.require_values()
-    for tuner in (*_targeted_tuners(case), "decoder", "full"):
+    for tuner in ("frozen", *_targeted_tuners(case), "decoder", "full"):
         try:
             network = _network(case, tuner)
         except ConfigError:  # the tuner refuses the model, as it may
             continue
+        trains = {name for name, p in network.named_parameters() if p.requires_grad}
         _backward(network, case)
-        if silent := [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]:
+        moved = {name for name, p in network.named_parameters() if p.grad is not None}
+        if frozen := moved - trains:
             raise CheckFailed(
-                f"under tuner {tuner!r} these train without a gradient: {few_of(silent)}",
+                f"under tuner {tuner!r} what is frozen gets a gradient: {few_of(sorted(frozen))}",
+                "never set requires_grad in the model; tuners do",
+            )
+        if silent := trains - moved:
+            raise CheckFailed(
+                f"under tuner {tuner!r} these train without a gradient: {few_of(sorted(silent))}",
                 "leave out parameters that nothing uses, call layers instead of reading their weights, "
                 "or name what must not move in targets.never",
             )

@@ -1,4 +1,4 @@
-"""Checks of a sensor's files: whole, damaged, and with missing pixels."""
+"""Checks of a sensor's files: what is loaded of good ones, and that bad ones are refused."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.images import read_image
+from simmat.errors import ConfigError, SimMATError
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.samples import REWRITABLE, TIFF, ModalityCase, rewrite, scene_number
-from simmat.types import Georeference, SensorImage, Window
+from simmat.testing.samples import TIFF, ModalityCase, same_bits, scene_number
+from simmat.types import Georeference, Window
 
 _ODD_FOLDER = "a folder, ünïcødé 海 (1)"
-_FROM_PLANES = "build the image with SensorImage.from_planes, which ensures it"
-
-
-def same_bits(one: SensorImage, other: SensorImage) -> bool:
-    """Return True if two images are equal bit for bit, channels included."""
-    return (
-        one.channels == other.channels
-        and np.array_equal(one.valid, other.valid)
-        and np.array_equal(one.data, other.data, equal_nan=True)
-    )
 
 
 def simulation_is_seeded(case: ModalityCase) -> None:
@@ -41,116 +30,53 @@ def simulation_is_seeded(case: ModalityCase) -> None:
         )
 
 
-def loads_float32_planes(case: ModalityCase) -> None:
-    """`load` returns float32, C-contiguous (C, H, W) with something valid in it."""
-    image = case.load(case.samples[0].files)
-    if image.data.dtype != np.float32 or image.data.ndim != 3:
-        raise CheckFailed(f"data is {image.data.dtype} of shape {image.data.shape}", _FROM_PLANES)
+def loads_what_it_declares(case: ModalityCase) -> None:
+    """`load` returns the declared channels at the size of the file, C-contiguous, with something valid in each."""
+    files = case.samples[0].files
+    image = case.load(files)
+    from_planes = "build the image with SensorImage.from_planes, which ensures it"
     for what, array in (("data", image.data), ("valid", image.valid)):
         if not array.flags.c_contiguous:
-            raise CheckFailed(f"{what} of shape {array.shape} has strides {array.strides}", _FROM_PLANES)
+            raise CheckFailed(f"{what} of shape {array.shape} has strides {array.strides}", from_planes)
     if not np.isfinite(image.data[image.valid]).all():
-        raise CheckFailed("pixels that are not finite are marked valid", _FROM_PLANES)
+        raise CheckFailed("pixels that are not finite are marked valid", from_planes)
     for channel, valid in zip(image.channels, image.valid, strict=True):
         if not valid.any():
             raise CheckFailed(
                 f"channel {channel.name!r} has no valid pixel", "look at its valid_range, nodata and unit"
             )
-
-
-def loads_its_own_channels(case: ModalityCase) -> None:
-    """A loaded image has the channels that the sensor declares: as many, of the same names, in the same order."""
-    declared = [channel.name for channel in case.adapter.channels]
-    if not declared:
-        raise CheckSkipped("the sensor leaves its channels to the file")
-    found = [channel.name for channel in case.load(case.samples[0].files).channels]
-    if found != declared:
+    declared, found = ([channel.name for channel in channels] for channels in (case.adapter.channels, image.channels))
+    if declared and found != declared:
         raise CheckFailed(
             f"load gave {len(found)} channels {found}, declared are {len(declared)}: {declared}",
             "declare what load returns; leave `channels` empty where only the file can say",
         )
+    size_hw = case.size_hw()
+    if size_hw not in (None, image.size_hw):
+        raise CheckFailed(
+            f"a file of (height, width) {size_hw} was loaded as {image.size_hw}",
+            "do not crop, pad or resize in load; the core does what the network needs",
+        )
 
 
-def takes_any_path(case: ModalityCase) -> None:
-    """Files are read from paths with spaces, brackets and letters of any script."""
-    sample = case.samples[0]
-    files = case.copy(sample.files, _ODD_FOLDER)
+def same_file_same_bits(case: ModalityCase) -> None:
+    """The same file gives the same bits from any path, and loading neither changes it nor writes another."""
+    sample = case.samples[0].files
+    image, again = case.load(sample), case.load(sample)
+    if not same_bits(image, again):
+        raise CheckFailed("loading one file twice gave different pixels or channels", "draw nothing at random in load")
+    files = case.copy(sample, _ODD_FOLDER)
+    before = _snapshot(case.folder / _ODD_FOLDER)
     try:
-        image = case.load(files)
+        moved = case.load(files)
     except Exception as error:
         raise CheckFailed(
             f"{next(iter(files.values()))} cannot be read: {type(error).__name__}: {error}",
             "pass the Path itself to the library that reads the file; do not split it or turn it into bytes",
         ) from error
-    if not same_bits(image, case.load(sample.files)):
+    if not same_bits(image, moved):
         raise CheckFailed(f"the pixels depend on the path {_ODD_FOLDER!r}", "read only what the file holds")
-
-
-def keeps_odd_sizes(case: ModalityCase) -> None:
-    """An image of odd height and width is loaded at the size of its reference file, or refused."""
-    sample = case.samples[0]
-    if case.odd_refusal:
-        raise CheckSkipped(f"the sensor refuses odd sizes: {case.odd_refusal}")
-    if sample.simulated is not None:
-        _expect_size(sample.simulated.size_hw, case.load(sample.files))
-        return
-    try:
-        planes = read_image(sample.files[case.adapter.source_names()[0]]).planes
-    except DataError as error:
-        raise CheckSkipped("only the sensor can read the size of the given file") from error
-    height, width = planes.shape[1:]
-    _expect_size((height, width), case.load(sample.files))
-    if height % 2 and width % 2:
-        return
-    cut = _cut_to_odd_size(case, sample.files, (height, width))
-    if cut is None:
-        raise CheckSkipped(f"the sample is {height} x {width}: give one of odd height and width")
-    try:
-        image = case.load(cut)
-    except DataError as error:
-        raise CheckSkipped(f"the sensor refuses odd sizes: {error}") from error
-    _expect_size((height - 1 + height % 2, width - 1 + width % 2), image)
-
-
-def _expect_size(size_hw: tuple[int, int], image: SensorImage) -> None:
-    if image.size_hw != size_hw:
-        raise CheckFailed(
-            f"a file of {size_hw[0]} rows and {size_hw[1]} columns was loaded as {image.size_hw[0]} x "
-            f"{image.size_hw[1]}",
-            "do not crop, pad or resize in load; the core does what the network needs",
-        )
-
-
-def _cut_to_odd_size(case: ModalityCase, files: dict[str, Path], size_hw: tuple[int, int]) -> dict[str, Path] | None:
-    """Return copies of files, cut to an odd height and width; None if they cannot be rewritten."""
-    whole, cut = case.copy(files, "even"), case.copy(files, "odd")
-    height, width = (side - 1 + side % 2 for side in size_hw)
-    try:
-        for name, file in files.items():
-            planes = read_image(file).planes
-            if planes.shape[1:] != size_hw or file.suffix.lower() not in REWRITABLE:
-                return None
-            rewrite(whole[name], planes)
-            rewrite(cut[name], planes[:, :height, :width])
-        kept = same_bits(case.load(whole), case.load(files))
-    except SimMATError:
-        return None
-    return cut if kept else None  # else the files hold more than planes, which is lost in rewriting them
-
-
-def same_file_same_bits(case: ModalityCase) -> None:
-    """The same file gives the same bits every time."""
-    files = case.samples[0].files
-    if not same_bits(case.load(files), case.load(files)):
-        raise CheckFailed("loading one file twice gave different pixels or channels", "draw nothing at random in load")
-
-
-def writes_nothing(case: ModalityCase) -> None:
-    """Loading writes no file beside the sample and does not change the sample."""
-    files = case.copy(case.samples[0].files, "untouched")
-    before = _snapshot(case.folder / "untouched")
-    case.load(files)
-    after = _snapshot(case.folder / "untouched")
+    after = _snapshot(case.folder / _ODD_FOLDER)
     if changed := sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path)):
         raise CheckFailed(
             f"load wrote, changed or removed {', '.join(changed)}", "keep what load computes in memory, or in a cache"
@@ -223,30 +149,18 @@ def _same_place(one: Georeference | None, other: Georeference | None) -> bool:
     return one.crs == other.crs and bool(np.allclose(one.transform, other.transform, rtol=1e-9, atol=0))
 
 
-def missing_files_are_refused(case: ModalityCase) -> None:
-    """A missing file raises a SimMAT error that names its path."""
+def bad_files_are_refused(case: ModalityCase) -> None:
+    """A file that is missing, cut short or of another kind raises a SimMAT error that names its path."""
     for source in case.adapter.source_names():
-        files = case.copy(case.samples[0].files, f"missing {source}")
-        files[source].unlink()
-        _expect_refusal(case, files, source, "missing")
-
-
-def truncated_files_are_refused(case: ModalityCase) -> None:
-    """A file that was cut short raises a SimMAT error that names its path."""
-    for source in case.adapter.source_names():
-        for share in (0.0, 0.5, 0.9):
-            files = case.copy(case.samples[0].files, f"cut {source} {share}")
-            whole = files[source].read_bytes()
+        files = case.copy(case.samples[0].files, f"bad {source}")
+        whole = files[source].read_bytes()
+        for share in (0.9, 0.5, 0.0):
             files[source].write_bytes(whole[: int(len(whole) * share)])
             _expect_refusal(case, files, source, f"cut to {share:.0%} of its {len(whole)} bytes")
-
-
-def wrong_files_are_refused(case: ModalityCase) -> None:
-    """A file of another kind under the right name raises a SimMAT error that names its path."""
-    for source in case.adapter.source_names():
-        files = case.copy(case.samples[0].files, f"wrong {source}")
         files[source].write_bytes(b"This is a line of plain text, and no sensor wrote it.\n" * 40)
         _expect_refusal(case, files, source, "plain text under the sensor's ending")
+        files[source].unlink()
+        _expect_refusal(case, files, source, "missing")
 
 
 def _expect_refusal(case: ModalityCase, files: dict[str, Path], source: str, state: str) -> None:

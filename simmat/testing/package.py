@@ -117,8 +117,6 @@ def distribution_is_named(case: PackageCase) -> None:
         raise CheckFailed(
             f"its metadata lacks {', '.join(lacking)}", "state name, version and description in pyproject.toml"
         )
-    if metadata["Version"].strip() in ("0", "0.0", "0.0.0"):
-        raise CheckFailed(f"its version is {metadata['Version']}", "state a version in pyproject.toml")
 
 
 def simmat_range_is_stated(case: PackageCase) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import write_image
+from simmat.io.images import image_size, write_image
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
@@ -57,8 +57,6 @@ class ModalityCase:
     Attributes:
         declared: the sensor as its author gave it.
         given: sample files by the author; empty where the sensor simulates its own.
-        odd_refusal: the sensor's error for files of odd height and width; empty where it reads them, and before
-            `samples` is used.
     """
 
     def __init__(
@@ -67,7 +65,6 @@ class ModalityCase:
         self.declared = adapter
         self.folder = folder
         self.given = tuple(samples or ())
-        self.odd_refusal = ""
         self._samples: tuple[Sample, ...] = ()
         self._unusable: CheckSkipped | None = None
 
@@ -102,6 +99,16 @@ class ModalityCase:
             )
         return image
 
+    def size_hw(self) -> tuple[int, int] | None:
+        """Return the (height, width) of the first sample; None if only the sensor can read it."""
+        sample = self.samples[0]
+        if sample.simulated is not None:
+            return sample.simulated.size_hw
+        try:
+            return image_size(sample.files[self.adapter.source_names()[0]])
+        except DataError:
+            return None
+
     def copy(self, files: Mapping[str, Path], name: str) -> dict[str, Path]:
         """Copy the files of a sample into a new folder `name`, under their own names."""
         copied = {source: self.folder / name / source / file.name for source, file in files.items()}
@@ -120,7 +127,6 @@ class ModalityCase:
                 even = self._written(EVEN_HW)
                 with contextlib.suppress(Exception):
                     self.adapter.load(even[0].files)
-                    self.odd_refusal = str(error)
                     return even
             raise CheckFailed(
                 f"the sample {next(iter(samples[0].files.values()))} cannot be loaded: {type(error).__name__}: {error}",
@@ -153,6 +159,15 @@ class ModalityCase:
             how = " ".join(f"--source {name}=FILE" for name in self.adapter.source_names())
             raise NoSamples(f"{error}; give sample files: {how}, or the fixture `samples`") from error
         return Sample(files, image)
+
+
+def same_bits(one: SensorImage, other: SensorImage) -> bool:
+    """Return True if two images are equal bit for bit, channels included."""
+    return (
+        one.channels == other.channels
+        and np.array_equal(one.valid, other.valid)
+        and np.array_equal(one.data, other.data, equal_nan=True)
+    )
 
 
 @lru_cache(maxsize=4 * SIMULATED)
