@@ -21,13 +21,13 @@ from simmat.bundle import load_bundle
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
+from simmat.drawing.display import display_rgb
+from simmat.drawing.overlay import draw_overlay, font
 from simmat.evaluation import why_no_zero_shot
 from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
-from simmat.report.display import display_rgb
-from simmat.report.overlay import draw_overlay, font
 from simmat.types import BoolArray, Prompt
 
 CELL = 200

@@ -16,12 +16,11 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 import simmat
+from simmat.drawing.display import PictureArray, display_rgb
+from simmat.drawing.overlay import font, object_colour
 from simmat.io.files import atomic_path
 from simmat.nn.resize import restore_logits
 from simmat.predictor import Predictor
-from simmat.report.display import PictureArray, display_rgb
-from simmat.report.overlay import font
-from simmat.report.regions import object_colour
 
 CELL = 300
 ARROW = 62

@@ -14,13 +14,13 @@ from runs import registry
 
 import simmat
 from simmat.cli import run as run_command
+from simmat.drawing.display import display_rgb
 from simmat.everything import EverythingSettings
 from simmat.inference.segmenter import picture
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
-from simmat.report.display import display_rgb
 from simmat.types import Prompt, SensorImage, Window
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)

@@ -10,9 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from simmat.drawing.overlay import (
+    HALO,
+    MIN_SIDE,
+    WHITE,
+    Colour,
+    class_colour,
+    font,
+    paint_regions,
+    region_colours,
+    region_map,
+    source_pixels,
+)
 from simmat.inference.result import ImageResult
-from simmat.report.overlay import HALO, SMALLEST_SIDE, WHITE, Colour, font
-from simmat.report.regions import class_colour, paint_regions, region_colours, region_map, source_pixels
 
 MAX_SIDE = 2048
 """Longest side of the drawn picture in pixels, without the legend."""
@@ -56,7 +66,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
     if longest > MAX_SIDE:
         size = [max(round(side * MAX_SIDE / longest), 1) for side in picture.size]
         return picture.resize((size[0], size[1]), Image.Resampling.BOX)
-    factor = max(-(-SMALLEST_SIDE // longest), 1)
+    factor = max(-(-MIN_SIDE // longest), 1)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 

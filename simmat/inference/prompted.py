@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from simmat.drawing.display import display_rgb
+from simmat.drawing.overlay import MASK, class_colour, draw_overlay
 from simmat.geo import installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask
 from simmat.inference.prompts import prompt_values
@@ -18,9 +20,6 @@ from simmat.inference.records import record_of, replaceable_files
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.large import LargeImage, Segmentation
 from simmat.predictor.reading import LoadedImage
-from simmat.report.display import display_rgb
-from simmat.report.overlay import MASK, draw_overlay
-from simmat.report.regions import class_colour
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:

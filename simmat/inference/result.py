@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from simmat.drawing.colour_maps import PictureArray
 from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files.system import release_pages
-from simmat.report.colour_maps import PictureArray
 from simmat.specs import ResultKind
 from simmat.types import Georeference
 

@@ -37,8 +37,8 @@ from simmat.predictor.window_results import WindowStore
 from simmat.types import OverviewReader, SensorImage, Window
 
 if TYPE_CHECKING:
+    from simmat.drawing.colour_maps import PictureArray
     from simmat.predictor import Predictor
-    from simmat.report.colour_maps import PictureArray
 
 _PICTURE_PX = 2048
 """Longest side of the picture under an overlay, in pixels."""
@@ -198,7 +198,7 @@ class Segmenter:
 
 def picture(image: LargeImage) -> PictureArray:
     """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side; it holds shown bands only."""
-    from simmat.report.display import display_channels, show_channels
+    from simmat.drawing.display import display_channels, show_channels
 
     reader, (height, width) = image.reader, image.reader.size_hw
     channels = reader.read(Window(0, 0, 1, 1)).channels

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.drawing.colour_maps import display_style
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.reading import Inputs
-from simmat.report.colour_maps import look_of
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Channel, ImageReader, SensorImage, largest_whole
@@ -135,7 +135,7 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
         valid = plane[content & (plane != 0)]  # invalid pixels are 0
         if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
             continue
-        look = look_of(channel)
+        look = display_style(channel)
         trained = f"{look.text(channel.mean, 4)} ± {look.factor * channel.std:.4g} {look.unit}"
         if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"

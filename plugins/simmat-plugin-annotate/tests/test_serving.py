@@ -329,7 +329,9 @@ def test_the_page_has_the_colour_maps_of_pictures_and_reports(client: Client) ->
     """A quantity looks the same everywhere."""
     import base64
 
-    from simmat.report.colour_maps import Look, colour_bar
+    from simmat.drawing.colour_maps import DisplayStyle, colour_bar
 
     for name, text in client.get("/api/session")["maps"].items():
-        assert base64.b64decode(text) == bytes(value for colour in colour_bar(Look(name, ""), 256) for value in colour)
+        assert base64.b64decode(text) == bytes(
+            value for colour in colour_bar(DisplayStyle(name, ""), 256) for value in colour
+        )

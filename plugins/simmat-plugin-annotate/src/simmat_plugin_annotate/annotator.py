@@ -19,11 +19,11 @@ import simmat
 from simmat.data.formats.folders import IMAGES
 from simmat.data.instances import Instance
 from simmat.data.samples import Sample
+from simmat.drawing.colour_maps import apply_colour_map, display_style
+from simmat.drawing.display import display_channels
 from simmat.errors import DataError, SimMATError, all_problems, equal_problems
 from simmat.inference import ImageRecords, coco_document, run_lengths
 from simmat.io.files import atomic_write_json
-from simmat.report.colour_maps import coloured, look_of
-from simmat.report.display import display_channels
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.home import PREDICTIONS_FILE
@@ -231,7 +231,7 @@ class Annotator:
                 "channels": _channels(planes),
                 "shown": list(shown),
                 "rgb": None if rgb is None else list(rgb),
-                "temperature": len(shown) == 1 and look_of(channels[shown[0]]).colours == "inferno",
+                "temperature": len(shown) == 1 and display_style(channels[shown[0]]).colours == "inferno",
                 "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
                 **_progress(labels),
                 "ready": self.service.is_ready(key),
@@ -324,7 +324,7 @@ def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
 
 def _colours(name: str) -> str:
     """Return the 256 colours of a colour map, as base64 of (256, 3) sRGB bytes."""
-    return base64.b64encode(coloured(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
+    return base64.b64encode(apply_colour_map(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
 
 
 def _channels(planes: Planes) -> list[dict[str, Any]]:
@@ -336,7 +336,7 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
             "wavelength_um": channel.wavelength_um,
             "valid_range": None if channel.valid_range is None else list(channel.valid_range),
             "range": None if limits is None else list(limits),
-            "look": asdict(look_of(channel)),
+            "look": asdict(display_style(channel)),
         }
         for channel, limits in zip(planes.channels, planes.ranges(), strict=True)
     ]

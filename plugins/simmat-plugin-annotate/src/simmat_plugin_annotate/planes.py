@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from simmat.drawing.display import display_rgb
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
 from simmat.io.files import atomic_write_bytes
-from simmat.report.display import display_rgb
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
 

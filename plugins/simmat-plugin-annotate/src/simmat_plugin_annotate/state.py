@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field
 
 from simmat.data.card import DataCard
 from simmat.documents import Document, as_tuples, parse
+from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_json
-from simmat.report.regions import class_colour
 
 MAX_CLASSES = 1000
 MAX_CLASS_ID = 2**53

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.data.statistics import Moments, image_moments
+from simmat.drawing.colour_maps import display_style
 from simmat.errors import DataError, SimMATError
-from simmat.report.colour_maps import look_of
 from simmat.sensors.adapter import load_sample
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
 from simmat_plugin_report.thermal_scales import ThermalScales
@@ -246,7 +246,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def _lines(channel: ChannelStats) -> Iterator[str]:
-    look = look_of(Channel(channel.name, channel.quantity, channel.unit))
+    look = display_style(Channel(channel.name, channel.quantity, channel.unit))
     yield (
         f"{channel.name} [{look.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
         f"{channel.missing:.2%} missing"

@@ -15,7 +15,7 @@ from simmat.data.index import DataIndex, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.data.warnings import neighbour_warning, normalized_warning
-from simmat.report.colour_maps import look_of
+from simmat.drawing.colour_maps import display_style
 from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 from simmat_plugin_report.fill_values import fill_value_hints
@@ -137,7 +137,7 @@ class _Tally:
         """Describe the channels that have one value everywhere."""
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if least == most:
-                look = look_of(channel)
+                look = display_style(channel)
                 yield f"{self.title}: channel {channel.name!r} is {look.text(least)} {look.unit} everywhere"
 
     def report(self) -> SplitReport:

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from simmat.data.card import class_title
 from simmat.documents import Document, as_tuples
+from simmat.drawing.colour_maps import DisplayStyle, display_style
 from simmat.errors import equal_problems
-from simmat.report.colour_maps import Look, look_of
 from simmat.types import Channel
 
 Severity = Literal["error", "warning", "note"]
@@ -41,9 +41,9 @@ class ChannelReport(Document):
     invalid: float
 
     @property
-    def look(self) -> Look:
+    def look(self) -> DisplayStyle:
         """How people see the values."""
-        return look_of(Channel(self.name, self.quantity, self.unit))
+        return display_style(Channel(self.name, self.quantity, self.unit))
 
     def __str__(self) -> str:
         look = self.look

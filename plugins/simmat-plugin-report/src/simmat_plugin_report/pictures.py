@@ -18,15 +18,15 @@ from simmat.data.instances import FoundObject, Label
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
 from simmat.data.targets import class_map
+from simmat.drawing.colour_maps import PictureArray, display_style
+from simmat.drawing.display import display_channels, display_rgb, stretch
+from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import ObjectScore
 from simmat.everything import EverythingSettings, label_values
 from simmat.inference import ImageResult, draw_result
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
-from simmat.report.colour_maps import PictureArray, look_of
-from simmat.report.display import display_channels, display_rgb, stretch
-from simmat.report.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.training import MAX_CLICKS
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
@@ -122,7 +122,7 @@ def describe_display(channels: Sequence[Channel]) -> str:
     """Describe what `display_rgb` shows, as "thermal [K], inferno" or "nir, red, green as R, G, B"."""
     shown = display_channels(channels)
     if len(shown) == 1:
-        channel, look = channels[shown[0]], look_of(channels[shown[0]])
+        channel, look = channels[shown[0]], display_style(channels[shown[0]])
         return f"{channel.name} [{look.unit}], {'grey' if look.colours == 'gray' else look.colours}"
     return ", ".join(channels[index].name for index in shown) + " as R, G, B"
 

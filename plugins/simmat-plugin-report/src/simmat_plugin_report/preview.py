@@ -10,9 +10,9 @@ from PIL import Image
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.data.samples import Sample
+from simmat.drawing.colour_maps import display_style
+from simmat.drawing.display import display_channels
 from simmat.errors import DataError, SimMATError
-from simmat.report.colour_maps import look_of
-from simmat.report.display import display_channels
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_report.channel_stats import MAX_PIXELS, windows_side_by_side, with_channels
@@ -43,7 +43,9 @@ def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
     if (rgb := rgb_indices(channels)) is not None:
         panels.append(Panel("true colour", rgb))
         rest = [index for index in rest if index not in rgb]
-    bands = [index for index in rest if channels[index].wavelength_um and look_of(channels[index]).colours == "gray"]
+    bands = [
+        index for index in rest if channels[index].wavelength_um and display_style(channels[index]).colours == "gray"
+    ]
     if len(bands) > 2:
         rest = [index for index in rest if index not in bands]
         panels += _of_bands(channels, bands)

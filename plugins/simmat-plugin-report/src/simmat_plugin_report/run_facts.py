@@ -10,8 +10,8 @@ from statistics import fmean
 from simmat.bundle.model_card import channel_row, data_rows, network_rows
 from simmat.config import TrainConfig
 from simmat.data.card import class_title
+from simmat.drawing.colour_maps import display_style
 from simmat.model_spec import as_json
-from simmat.report.colour_maps import look_of
 from simmat.sensors.options import modality_parts
 from simmat.types import MAX_SHRUNK, SMALL_SIDE, Channel
 from simmat_plugin_report.data_report import SplitReport, texts_of
@@ -160,7 +160,7 @@ def setting_blocks(run: RunView) -> Iterator[Block]:
 
 def _as_shown(channel: Channel) -> Channel:
     """Return a channel with its numbers in the unit of pictures, such as °C for kelvin."""
-    look = look_of(channel)
+    look = display_style(channel)
     mean, std = channel.mean, channel.std
     return replace(
         channel,

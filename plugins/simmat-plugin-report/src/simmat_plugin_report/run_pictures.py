@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simmat.data.card import class_title
-from simmat.report.overlay import POSITIVE, WHITE
-from simmat.report.regions import class_colour
+from simmat.drawing.overlay import POSITIVE, WHITE, class_colour
 from simmat_plugin_report.documents import Analysis, ChannelAblation, RunView
 from simmat_plugin_report.page import Block, Figure, Grid, Table, Text
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS

@@ -13,10 +13,9 @@ from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Label
 from simmat.data.samples import Sample
-from simmat.report.colour_maps import colour_bar, look_of
-from simmat.report.display import Limits, limits_of, show_channels
-from simmat.report.overlay import Colour, font
-from simmat.report.regions import BACKGROUND, class_colour, object_colour, paint_regions, region_map
+from simmat.drawing.colour_maps import colour_bar, display_style
+from simmat.drawing.display import Limits, display_limits, show_channels
+from simmat.drawing.overlay import BACKGROUND, Colour, class_colour, font, object_colour, paint_regions, region_map
 from simmat.terminal import escape
 from simmat.types import SensorImage
 
@@ -156,7 +155,7 @@ class Sheet:
         """Write the title of a picture and its scale."""
         small, width = font(12), self._cell[0]
         channels = [image.channels[index] for index in panel.channels]
-        look = look_of(channels[0])
+        look = display_style(channels[0])
         title = panel.title if len(channels) > 1 else f"{panel.title} [{look.unit}]"
         pen.text((left, top), shorten(title, small, width), font=small, fill=FAINT)
         top += LINE - 5
@@ -169,7 +168,7 @@ class Sheet:
         if not valid.any():
             pen.text((left, top), "no valid pixel", font=small, fill=FAINT)
             return
-        low, high = self._limits.get(index) or limits_of(plane, valid, look)
+        low, high = self._limits.get(index) or display_limits(plane, valid, look)
         texts = [_number(look.shown(value), look.shown(high) - look.shown(low)) for value in (low, high)]
         first, last = (int(small.getlength(text)) for text in texts)
         pen.text((left, top), texts[0], font=small, fill=TEXT)
@@ -203,7 +202,7 @@ def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
     """Return the limits of one channel over images of one plane."""
     planes = [(image.data[0][image.valid[0]]) for image in images]
     values = np.concatenate(planes)[None] if planes else np.zeros((1, 0), np.float32)
-    return limits_of(values, np.ones(values.shape, np.bool_), look_of(images[0].channels[0]))
+    return display_limits(values, np.ones(values.shape, np.bool_), display_style(images[0].channels[0]))
 
 
 def _number(value: float, span: float) -> str:

@@ -41,7 +41,7 @@ _TABLES: Mapping[str, PictureArray] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplayStyle:
     """How the values of one channel are shown.
 
     Attributes:
@@ -67,18 +67,22 @@ class Look:
         return f"{self.shown(float(f'{value:.{digits}g}')):.{digits}g}"
 
 
-def look_of(channel: Channel) -> Look:
+def display_style(channel: Channel) -> DisplayStyle:
     """Return how a channel is shown."""
     quantity = channel.quantity.lower()
     if is_temperature(channel):
-        return Look("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K) if channel.unit == "K" else Look("inferno", channel.unit)
+        return (
+            DisplayStyle("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K)
+            if channel.unit == "K"
+            else DisplayStyle("inferno", channel.unit)
+        )
     turn = {"rad": 2 * math.pi, "deg": 360.0}.get(channel.unit)
     if turn is not None and any(word in quantity for word in (*_HALF_TURN, *_WHOLE_TURN)):
         period = turn / 2 if any(word in quantity for word in _HALF_TURN) else turn
-        return Look("twilight", "°", 360 / turn, 0.0, period)
+        return DisplayStyle("twilight", "°", 360 / turn, 0.0, period)
     if any(word in quantity for word in _DISTANCES):
-        return Look("turbo", channel.unit)
-    return Look("gray", "°" if channel.unit == "deg" else channel.unit)
+        return DisplayStyle("turbo", channel.unit)
+    return DisplayStyle("gray", "°" if channel.unit == "deg" else channel.unit)
 
 
 def is_temperature(channel: Channel) -> bool:
@@ -86,14 +90,14 @@ def is_temperature(channel: Channel) -> bool:
     return "temperature" in channel.quantity
 
 
-def coloured(values: FloatArray, colours: str = "gray") -> PictureArray:
+def apply_colour_map(values: FloatArray, colours: str = "gray") -> PictureArray:
     """Map (H, W) in 0..1 to (H, W, 3) sRGB by a colour map."""
     table = _TABLES[colours]
     picture: PictureArray = table[np.minimum((values * len(table)).astype(np.intp), len(table) - 1)]
     return picture
 
 
-def colour_bar(look: Look, length: int) -> Sequence[tuple[int, int, int]]:
+def colour_bar(look: DisplayStyle, length: int) -> Sequence[tuple[int, int, int]]:
     """Return the colours along a bar of `length` pixels, from the lowest value to the highest."""
-    row = coloured(np.linspace(0, 1, length, dtype=np.float32)[None], look.colours)[0]
+    row = apply_colour_map(np.linspace(0, 1, length, dtype=np.float32)[None], look.colours)[0]
     return [(int(red), int(green), int(blue)) for red, green, blue in row]

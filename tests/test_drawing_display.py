@@ -6,8 +6,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from simmat.report.colour_maps import coloured, look_of
-from simmat.report.display import INVALID_RGB, display_channels, display_rgb
+from simmat.drawing.colour_maps import apply_colour_map, display_style
+from simmat.drawing.display import INVALID_RGB, display_channels, display_rgb
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -54,7 +54,8 @@ def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
     """The tables are copies, so that a prediction need not import matplotlib; a wrong digit would be a wrong value."""
     values = np.append(np.random.default_rng(0).random((64, 64), np.float32), np.float32([0, 1, 0.5] * 64)[:64])
     expected = matplotlib.colormaps[name](values, bytes=True)[..., :3].astype(int)
-    np.testing.assert_allclose(coloured(values, name), expected, atol=0 if name != "twilight" else 4)  # it has 510
+    tolerance = 4 if name == "twilight" else 0  # it has 510 colours
+    np.testing.assert_allclose(apply_colour_map(values, name), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_quantity_has_its_colours_and_unit(
     channel: Channel, colours: str, unit: str, value: float, shown: float
 ) -> None:
     """People read degrees Celsius, metres and degrees of arc; only an angle that begins again has cyclic colours."""
-    look = look_of(channel)
+    look = display_style(channel)
     assert (look.colours, look.unit) == (colours, unit)
     assert look.shown(value) == pytest.approx(shown)
 

@@ -3,7 +3,7 @@
 What is shown depends on the channels, never on the sensor's name:
 
 - channels declared as sRGB red, green and blue are shown unchanged, whatever other channels there are;
-- one channel has the colour map of its quantity, see `simmat.report.colour_maps`: grey for counts;
+- one channel has the colour map of its quantity, see `simmat.drawing.colour_maps`: grey for counts;
 - two channels are red and cyan, three or more a false colour of three: the longest wavelength as red, the middle one as
   green, the shortest as blue; where a channel has no wavelength, the first three channels in their order.
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simmat.report.colour_maps import Look, PictureArray, coloured, look_of
+from simmat.drawing.colour_maps import DisplayStyle, PictureArray, apply_colour_map, display_style
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
@@ -53,17 +53,17 @@ def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | Non
     Args:
         image: (C, H, W) in physical units.
         shown: indices of one channel or of three.
-        limits: the smallest and the largest value of a single channel, in its unit; None takes those of `limits_of`.
+        limits: the smallest and the largest value of one channel, in its unit; by default those of `display_limits`.
 
     Returns:
         (H, W, 3) uint8 sRGB.
     """
     data, valid = image.data[list(shown)], image.valid[list(shown)]  # (1 or 3, H, W)
     if len(shown) == 1:
-        look = look_of(image.channels[shown[0]])
-        low, high = limits_of(data[0], valid[0], look) if limits is None else limits
+        look = display_style(image.channels[shown[0]])
+        low, high = display_limits(data[0], valid[0], look) if limits is None else limits
         plane = data[0] if look.period is None else np.mod(data[0], np.float32(look.period))
-        return hatch(coloured(_scaled(plane, valid[0], low, high), look.colours), ~valid[0])
+        return hatch(apply_colour_map(_scaled(plane, valid[0], low, high), look.colours), ~valid[0])
     if tuple(shown) == rgb_indices(image.channels):
         picture = np.rint(np.clip(data, 0, 255)).astype(np.uint8)
     else:
@@ -99,7 +99,7 @@ def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
     return _scaled(plane, valid, *_percentiles(plane, valid))
 
 
-def limits_of(plane: FloatArray, valid: BoolArray, look: Look) -> Limits:
+def display_limits(plane: FloatArray, valid: BoolArray, look: DisplayStyle) -> Limits:
     """Return the values that are shown as the two ends of a colour map: percentiles, or the period of an angle.
 
     Args:
