@@ -66,4 +66,4 @@ class Places:
 
     def _files(self) -> set[Path]:
         """All that lies there but what programs keep for their next start."""
-        return {path for path in self._place.rglob("*") if not {"__pycache__", ".simmat"} & set(path.parts)}
+        return {path for path in self._place.rglob("*") if not {"__pycache__", ".simmat", "home"} & set(path.parts)}

@@ -22,6 +22,8 @@ from simmat.errors import BundleError, ConfigError
 from simmat.sensors.options import modality_parts, with_absolute_files
 from simmat.training.state import load_state
 
+pytestmark = pytest.mark.plugins("report")
+
 SENSOR = """
 format = 1
 name = "sonar"
@@ -42,7 +44,6 @@ QUICK = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --device cpu
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user stands in their folder, beside their sensor.toml and their data."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
     monkeypatch.chdir(tmp_path)
     Path("sensor.toml").write_text(SENSOR, encoding="utf-8")
     gray_set(tmp_path / "data")
