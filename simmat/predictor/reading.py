@@ -127,11 +127,10 @@ class Inputs:
                 opened.append(reader)
                 if not same_channels(own, channels):
                     raise DataError(f"{reader.origin}: has other channels than {opened[0].origin}")
-                if "" != types != stored and any(channel.unit == "count" for channel in own):
+                if types and stored and types != stored and any(channel.unit == "count" for channel in own):
                     raise DataError(
-                        f"{reader.origin}: stores its counts as {types}, {opened[0].origin} as {stored}, so they are "
-                        "probably on different scales; save both in one type, or give the unit of the files with "
-                        "--modality-option"
+                        f"{reader.origin}: stores its counts as {types}, {opened[0].origin} as {stored}, which are "
+                        "probably on different scales; save all tiles in one type"
                     )
             except SimMATError as error:
                 problems.append(str(error))
