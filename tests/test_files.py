@@ -29,7 +29,7 @@ from simmat.io.files import (
     locked,
     read_log,
     recover_folder,
-    remove_left,
+    remove_leftovers,
     remove_temporary,
     staged_files,
 )
@@ -558,7 +558,7 @@ def test_what_a_dead_process_left_of_a_file_is_removed_and_nothing_else(tmp_path
     names["other file"] = tmp_path / names["dead"].name.replace(".b.", ".c.")
     for path in names.values():
         path.write_bytes(b"half")
-    remove_left(target)
+    remove_leftovers(target)
     assert {whose for whose, path in names.items() if path.exists()} == {"alive", "other machine", "other file"}
 
 

@@ -96,10 +96,10 @@ def test_a_killed_run_ends_in_the_same_bits(data: Path, whole: Path, tmp_path: P
 def test_a_run_at_work_lets_no_other_into_its_folder(data: Path, whole: Path, tmp_path: Path) -> None:
     """A job that is queued again while it runs would mix the weights of one with the json of the other."""
     before = files_of(whole)
-    with RunFolder(whole).held(), pytest.raises(OutputError, match="another training"):
+    with RunFolder(whole).locked(), pytest.raises(OutputError, match="another training"):
         training.resume(whole, registry())
     assert files_of(whole) == before
-    with RunFolder(tmp_path / "new").held(), pytest.raises(OutputError, match="another training"):
+    with RunFolder(tmp_path / "new").locked(), pytest.raises(OutputError, match="another training"):
         training.train(config(data, tmp_path / "new", **CHANGES), registry())
 
 

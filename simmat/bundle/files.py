@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simmat.errors import BundleError, SimMATError
-from simmat.io.files import atomic_path, output_error, recover_folder, remove_left, require_file
+from simmat.io.files import atomic_path, output_error, recover_folder, remove_leftovers, require_file
 from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.tensor_files import read_safetensors
@@ -80,7 +80,7 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
 
     They are not compressed: weights hardly shrink, and the output of deflate depends on its version.
     """
-    remove_left(target)
+    remove_leftovers(target)
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -262,8 +261,7 @@ def open_dataset(
             raise
         card = of_polygons
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
-    with _garbage_collection_paused():
-        listing, coco = _list(folder, adapter, annotations, card)
+    listing, coco = _list(folder, adapter, annotations, card)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     polygons = None
@@ -315,18 +313,6 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
 
 def _has_masks(folder: Path) -> bool:
     return (folder / MASKS).is_dir() and any(not path.name.startswith(".") for path in (folder / MASKS).iterdir())
-
-
-@contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Pause the garbage collector, which 100,000 new samples would start many times without freeing anything."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _list(

@@ -23,7 +23,7 @@ from simmat.data.pipeline import PreparedImage
 from simmat.documents import Document, as_tuples, validate
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
-from simmat.io.files import atomic_write_bytes, parse_json, remove_left, require_file
+from simmat.io.files import atomic_write_bytes, parse_json, remove_leftovers, require_file
 from simmat.version import __version__
 
 FORMAT = 1
@@ -96,7 +96,7 @@ class CachedEmbedding:
             return embedding
         notes = {"format": FORMAT, "key": self.key, "strides": list(embedding.strides), "sha256": digest_of("", levels)}
         tensors = {f"level{index}": level for index, level in enumerate(levels)}
-        remove_left(self.file)
+        remove_leftovers(self.file)
         atomic_write_bytes(self.file, save(tensors, metadata={"simmat": json.dumps(notes)}))
         return ImageEmbedding(tuple(levels), embedding.strides)
 

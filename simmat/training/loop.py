@@ -183,7 +183,7 @@ class _Run:
         with ExitStack() as stack:
             stack.enter_context(fixed_threads())
             if self.accelerator.is_main_process:
-                stack.enter_context(self.folder.held())
+                stack.enter_context(self.folder.locked())
                 if self.config.track is not None:
                     tracking = stack.enter_context(TrackingCallback(self.accelerator, self.config))
                     self.callback = Callbacks(self.callback, tracking)

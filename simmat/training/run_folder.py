@@ -15,7 +15,7 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 _LOCK = ".lock"
-_PATIENCE_S = 0.3
+_LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
 
@@ -67,7 +67,7 @@ class RunFolder:
         ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
-            occupied = self.root.is_dir() and not all(map(_is_scrap, self.root.iterdir()))
+            occupied = self.root.is_dir() and not all(map(_is_leftover, self.root.iterdir()))
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
@@ -76,13 +76,13 @@ class RunFolder:
         check_writable(self.root)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Lock the folder against other trainings while the block runs; OutputError if another one holds it."""
         check_writable(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / _LOCK)
         try:
-            lock.acquire(timeout=_PATIENCE_S)
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
         except Timeout:
             raise OutputError(
                 f"another training is running in {self.root}; wait for it, or choose another --out"
@@ -110,7 +110,7 @@ class RunFolder:
     def reopen(self, step: int) -> None:
         """Remove temporary files and log records after `step` (-1: all records), which will be written again.
 
-        Call it within `held`: a running training has temporary files, too.
+        Call it within `locked`: a running training has temporary files, too.
         """
         remove_temporary(self.root)
         kept = [record for record in self.records() if record["step"] <= step]
@@ -126,7 +126,7 @@ class RunFolder:
         return read_log(self.metrics)
 
 
-def _is_scrap(path: Path) -> bool:
+def _is_leftover(path: Path) -> bool:
     """Return whether a run makes this file before it writes its settings."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
     return path.name == _LOCK or TEMPORARY_MARK in path.name or empty_log

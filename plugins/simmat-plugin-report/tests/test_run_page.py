@@ -75,7 +75,7 @@ def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> N
     run = view(kept=2, done=4)
     assert run.report is not None
     folder = RunFolder(tmp_path / "run")
-    with folder.held():
+    with folder.locked():
         assert view_of(run.config, run.spec, folder, run.report, ()).running
     assert not view_of(run.config, run.spec, folder, run.report, ()).running
     assert not RunFolder(tmp_path / "none").running

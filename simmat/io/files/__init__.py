@@ -24,7 +24,7 @@ from simmat.io.files.single import (
     atomic_write_text,
     check_writable,
     read_log,
-    remove_left,
+    remove_leftovers,
     remove_temporary,
     write_rows,
 )
@@ -48,7 +48,7 @@ __all__ = [
     "read_log",
     "read_rows",
     "recover_folder",
-    "remove_left",
+    "remove_leftovers",
     "remove_temporary",
     "require_file",
     "require_folder",

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simmat.errors import OutputError
-from simmat.io.files.single import remove_left, temporary_name
+from simmat.io.files.single import remove_leftovers, temporary_name
 from simmat.io.files.system import locked, output_errors, remove_folder, sync, sync_tree, without_dots
 
 
@@ -69,7 +69,7 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterato
     made = [place for place in (target, *target.parents) if not place.exists()]
     staging = target / temporary_name("files")
     with output_errors(target):
-        remove_left(target / "files")
+        remove_leftovers(target / "files")
         staging.mkdir(parents=True)
     try:
         yield staging

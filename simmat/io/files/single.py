@@ -67,7 +67,7 @@ def _prefix(name: str) -> str:
     return f".{Path(name).stem[:40]}.{hashlib.sha256(machine.encode()).hexdigest()[:6]}-"
 
 
-def remove_left(path: Path | str) -> None:
+def remove_leftovers(path: Path | str) -> None:
     """Remove what processes of this machine left under a `temporary_name` of `path` when they died.
 
     Files of other machines that share the folder are kept.
