@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +15,9 @@ from torch.func import functional_call
 from simmat.errors import ConfigError, PluginError, SimMATError
 from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
 from simmat.model_spec import ModelSpec, complete_options
-from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.dense_head import DenseHead
 from simmat.nn.device import keep_freed_memory
+from simmat.nn.meta import meta_copy, meta_device, meta_tensors
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.plugins.registry import Registry
@@ -145,33 +145,32 @@ def zero_shot_of(spec: ModelSpec, registry: Registry, weights: Path | None) -> t
     return reference, find_parts(reference, registry, weights)
 
 
-def assemble(
-    spec: ModelSpec, parts: Parts, *, foundation_room: Room | None = None, own_room: Room | None = None
-) -> SimMAT:
+def assemble(spec: ModelSpec, parts: Parts) -> SimMAT:
     """Build the network of a spec.
 
     Only the transfer layer, the parameters of the tuner, and those that no weight file has, require gradients.
 
-    Args:
-        foundation_room: memory limit for building the foundation model; None for no limit.
-        own_room: memory limit for building the transfer layer, and the same for the tuner; None for no limit.
-
     Raises:
         ConfigError: an option is unknown or out of range, or the tuner does not support the model.
-        TooLargeError: a memory limit is exceeded, see `simmat.nn.allocation`.
         SpecError: the model does not support the input size.
         WeightsError: the weight file is damaged or belongs to another model.
     """
+    return assemble_on(foundation_of(spec, parts), spec, parts)
+
+
+def foundation_of(spec: ModelSpec, parts: Parts) -> FoundationModel:
+    """Build the foundation model of a spec; raises as `assemble`."""
     keep_freed_memory()
+    return build_foundation(parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed)
+
+
+def assemble_on(foundation: FoundationModel, spec: ModelSpec, parts: Parts) -> SimMAT:
+    """Put the transfer layer, the tuner and the dense head of a spec on its foundation model, which is changed."""
     tune_options = complete_options(parts.tuner, spec.tune_options)
-    with _limited(foundation_room, f"foundation model {parts.foundation.name!r} at {spec.image_size} px"):
-        foundation = build_foundation(
-            parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed
-        )
     network = cast(nn.Module, foundation)
     network.requires_grad_(False)
-    mat = assemble_transfer(spec, parts, foundation, room=own_room)
-    with _part("tuner", parts.tuner.name, tune_options, own_room):
+    mat = assemble_transfer(spec, parts, foundation)
+    with _part("tuner", parts.tuner.name, tune_options):
         resolve(parts.tuner.apply)(
             foundation,
             targets=parts.foundation.targets,
@@ -181,9 +180,26 @@ def assemble(
     unfreeze_fresh(network, parts.foundation.targets)
     if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
-    with _part("dense head", "dense", {}, own_room):
+    with _part("dense head", "dense", {}):
         dense = _dense_head(spec, foundation)
     return SimMAT(mat, foundation, parts.transfer.output, dense, layer=parts.transfer.name)
+
+
+def outline(foundation: FoundationModel, spec: ModelSpec, parts: Parts, max_calls: int) -> SimMAT | None:
+    """Return what `assemble_on` would, on the meta device; None if a part cannot be built there.
+
+    Raises:
+        TooLargeError: it takes more than `max_calls` calls of torch.
+        ConfigError: as `assemble`.
+    """
+    copied = cast(FoundationModel, meta_copy(cast(nn.Module, foundation)))
+    try:
+        with meta_device(f"a network of {parts.transfer.name!r} and {parts.tuner.name!r}", max_calls):
+            return assemble_on(copied, spec, parts)
+    except ConfigError as error:
+        if "meta tensor" not in str(error):  # a layer that reads values while it is built
+            raise
+        return None
 
 
 def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | None:
@@ -222,27 +238,19 @@ def embedding_layout(foundation: FoundationModel, size: int) -> ImageEmbedding:
     module.eval()
     image = torch.empty(1, 3, size, size, device="meta")
     with torch.no_grad():
-        embedding: ImageEmbedding = functional_call(module, meta_copies(module), image)
+        embedding: ImageEmbedding = functional_call(module, meta_tensors(module), image)
     for part, mode in modes:
         part.training = mode
     return embedding
 
 
-def meta_copies(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a module on the meta device: shapes without values."""
-    own = [*module.named_parameters(), *module.named_buffers()]
-    return {name: torch.empty_like(one, device="meta").requires_grad_(one.requires_grad) for name, one in own}
-
-
-def assemble_transfer(
-    spec: ModelSpec, parts: Parts, foundation: FoundationModel, *, room: Room | None = None
-) -> nn.Module:
+def assemble_transfer(spec: ModelSpec, parts: Parts, foundation: FoundationModel) -> nn.Module:
     """Build the transfer layer of a spec for a foundation model; raises as `assemble`."""
     options = complete_options(parts.transfer, spec.mat_options)
-    with _part("transfer layer", parts.transfer.name, options, room):
+    with _part("transfer layer", parts.transfer.name, options):
         mat: nn.Module = resolve(parts.transfer.build)(
             channels=spec.channels,
-            zero_shot=torch.tensor(spec.zero_shot, dtype=torch.float32),
+            zero_shot=torch.tensor(spec.zero_shot, dtype=torch.float32, device="cpu"),
             backbone=foundation.backbone,
             generator=torch.Generator().manual_seed(spec.seed),
             **options,
@@ -250,21 +258,16 @@ def assemble_transfer(
     return mat
 
 
-def _limited(room: Room | None, what: str) -> AbstractContextManager[object]:
-    return nullcontext() if room is None else AllocationLimit(room, what)
-
-
 @contextmanager
-def _part(kind: str, name: str, options: Mapping[str, Any], room: Room | None) -> Iterator[None]:
-    """Limit the memory to build a part, and turn torch's errors about its options into a `ConfigError`."""
-    given = ", ".join(f"{key} = {value}" for key, value in options.items())
-    what = f"{kind} {name!r}" + (f" of {given}" if given else "")
+def _part(kind: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Turn torch's errors about the options of a part into a `ConfigError`."""
     try:
-        with _limited(room, what):
-            yield
+        yield
     except SimMATError:
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join(f"{key} = {value}" for key, value in options.items())
+        what = f"{kind} {name!r}" + (f" of {given}" if given else "")
         raise ConfigError(f"{what} cannot be built ({first_line(error)}); give it options in range") from error
 
 

@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 import torch
 from bundles import SPEC, change_json, tiny_bundle
-from installed import need_plugins
 from runs import registry
 from safetensors.torch import load_file, save_file
 
-from simmat.bundle import load, load_bundle, pull_bundle, push_bundle, read_bundle_spec
+from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.io.weights import sha256_of
-from simmat.nn.allocation import Room
 
 JOBS: dict[str, Callable[[Path], object]] = {
     "load": lambda bundle: load_bundle(bundle, registry()),
@@ -126,19 +124,8 @@ def test_weights_of_another_type_of_numbers_are_refused(bundle: Path) -> None:
 def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, wanted: dict[str, Any]) -> None:
     """A kilobyte from a stranger must not end the machine; its weights tell how large the network can be."""
     change_json(bundle, **wanted)
-    with pytest.raises(BundleError, match=r"bundle\.json does not fit weights\.safetensors.*would take more than"):
+    with pytest.raises((BundleError, ConfigError), match=r"weights\.safetensors does not fit|cannot be built"):
         load_bundle(bundle, registry())
-
-
-def test_a_foundation_model_brought_to_a_huge_size_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positions of the whole grid are not in the bundle's weights, so only their own limit can refuse them."""
-    need_plugins("sam")
-    monkeypatch.setattr(load, "_ROOM_WITHOUT_FILE", Room(2**21, 2**17))
-    change_json(bundle, foundation="sam_vit_tiny")
-    load_bundle(bundle, registry("sam"))
-    change_json(bundle, image_size=2**12)
-    with pytest.raises(BundleError, match=r"foundation model 'sam_vit_tiny' at 4096 px would take more than"):
-        load_bundle(bundle, registry("sam"))
 
 
 @pytest.mark.parametrize(

@@ -141,11 +141,15 @@ def _problems(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
 
 def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
     """Return the tensors a bundle holds: the transfer layer and what the tuner changed, on the CPU."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(_own_tensors(model).items())}
+
+
+def _own_tensors(model: SimMAT) -> dict[str, Tensor]:
     tensors = {f"mat.{name}": tensor for name, tensor in model.mat.state_dict().items()}
     tensors |= {f"foundation.{name}": tensor for name, tensor in trainable_state(model.foundation).items()}
     if model.dense is not None:
         tensors |= {f"dense.{name}": tensor for name, tensor in model.dense.state_dict().items()}
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    return tensors
 
 
 def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
@@ -168,9 +172,9 @@ def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
     return tensors
 
 
-def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Put a bundle's tensors into a network of the same spec; raise BundleError if they do not fit."""
-    expected = {name: _kind(tensor) for name, tensor in trained_tensors(model).items()}
+def check_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise BundleError if tensors of a bundle are not those of a network, which may be on the meta device."""
+    expected = {name: _kind(tensor) for name, tensor in _own_tensors(model).items()}
     given = {name: _kind(tensor) for name, tensor in tensors.items()}
     if wrong := sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)):
         first = wrong[0]
@@ -178,6 +182,11 @@ def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> N
             f"{origin} does not fit the network: {len(wrong)} tensors differ, the first is {first!r}: "
             f"needed {expected.get(first, 'none')}, got {given.get(first, 'none')}"
         )
+
+
+def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Put a bundle's tensors into a network of the same spec; raise BundleError if they do not fit."""
+    check_tensors(model, tensors, origin)
     model.load_state_dict(dict(tensors), strict=False)
 
 

@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 
 from simmat.bundle.document import BundleSpec, read_spec
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, load_tensors, read_weights
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, check_tensors, load_tensors, read_weights
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, SimMAT, assemble, find_parts
+from simmat.model import Parts, SimMAT, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
-from simmat.nn.allocation import Room, TooLargeError
+from simmat.nn.meta import TooLargeError
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.normalize import describe
 from simmat.specs import FoundationSpec, resolve
 from simmat.types import Channel, SensorImage, same_channels
 
-_COPIES, _CALLS = 8, 20
-"""While a network is built: how often its bytes may be allocated, and how many tensors may be made for each of a
-bundle's."""
-_ROOM, _ROOM_WITHOUT_FILE = Room(2**30, 2**17), Room(2**33, 2**17)
-"""Allowed in addition; no file tells the size of a random foundation model."""
-_ROOM_OWN_TENSORS = 1000
+_CALLS_PER_TENSOR, _CALLS = 100, 20_000
+"""Calls of torch to build a network, at most: for each tensor of the bundle, and for the foundation model's layers."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +120,7 @@ def load_bundle(
         else:
             file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
             parts = find_parts(spec, registry, file)
-            model = _build(spec, parts, tensors, folder)
-            load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
-            model.to(device).eval()
+            model = _build(spec, parts, tensors, folder).to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
 
 
@@ -148,26 +142,19 @@ def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter
 
 
 def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
-    """Build the network with a limit on memory: the spec comes from a stranger.
-
-    The weights of transfer layer and tuner are all in the bundle, so a network of many times their size cannot fit.
-    """
-    own = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    file = parts.foundation.weights
-    frozen = max(file.size_bytes if file is not None else 0, parts.weights.stat().st_size if parts.weights else 0)
-    room = _ROOM if frozen else _ROOM_WITHOUT_FILE
+    """Build the network and fill it, after a check of its sizes on the meta device: the spec comes from a stranger."""
+    origin, foundation = str(folder / WEIGHTS_NAME), foundation_of(spec, parts)
     try:
-        return assemble(
-            spec,
-            parts,
-            foundation_room=Room(_COPIES * (frozen + own) + room.most_bytes, room.most_tensors),
-            own_room=Room(_COPIES * own + _ROOM.most_bytes, _CALLS * len(tensors) + _ROOM_OWN_TENSORS),
-        )
+        sizes = outline(foundation, spec, parts, _CALLS_PER_TENSOR * len(tensors) + _CALLS)
     except TooLargeError as error:
         raise BundleError(
-            f"{folder / JSON_NAME} does not fit {WEIGHTS_NAME}: {error}, and the weights are {len(tensors)} tensors of "
-            f"{own / 2**20:.3g} MiB; copy or train the bundle again"
+            f"{folder / JSON_NAME} does not fit {WEIGHTS_NAME}: {error}; copy the bundle again"
         ) from error
+    if sizes is not None:
+        check_tensors(sizes, tensors, origin)
+    model = assemble_on(foundation, spec, parts)
+    load_tensors(model, tensors, origin)
+    return model
 
 
 def _foundation_weights(

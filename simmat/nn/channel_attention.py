@@ -48,7 +48,7 @@ class ChannelCodes(nn.Module):
         known_first = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)
         self.register_buffer("fixed", wavelength_codes(known), persistent=False)
         self.register_buffer("order", torch.tensor(known_first).argsort(), persistent=False)
-        self.learned = nn.Parameter(torch.randn(unknown, _CODE, generator=generator)) if unknown else None
+        self.learned = nn.Parameter(torch.empty(unknown, _CODE).normal_(generator=generator)) if unknown else None
 
     def forward(self) -> Tensor:
         """Return the codes (C, 64), in the order of the channels."""
@@ -133,8 +133,8 @@ class ChannelAttention(nn.Module):
 
 def wavelength_codes(wavelengths_um: Sequence[float]) -> Tensor:
     """Return (C, 64): sines and cosines of the binary logarithm of wavelengths, over periods of 0.25 to 32 octaves."""
-    octaves = torch.tensor(wavelengths_um, dtype=torch.float64).log2()[:, None]
-    periods = torch.logspace(_OCTAVES[0], _OCTAVES[1], _CODE // 2, base=2, dtype=torch.float64)
+    octaves = torch.tensor(wavelengths_um, dtype=torch.float64, device="cpu").log2()[:, None]
+    periods = torch.logspace(_OCTAVES[0], _OCTAVES[1], _CODE // 2, base=2, dtype=torch.float64, device="cpu")
     angles = 2 * math.pi * octaves / periods
     return torch.cat([angles.sin(), angles.cos()], 1).float()
 

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from simmat.data.batches import Batch
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.model import SimMAT, meta_copies
+from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import MOST_ELEMENTS, LossWeights, mask_loss
+from simmat.nn.meta import meta_tensors
 from simmat.threads import cgroup_limits
 
 DENSE_WEIGHT = 3.0
@@ -132,7 +133,7 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
     """
     own = [*model.parameters(), *model.buffers()]
     encoder = _Encoder(model.eval())
-    fakes = meta_copies(encoder)
+    fakes = meta_tensors(encoder)
     weights = {tensor.untyped_storage()._cdata for tensor in [*own, *fakes.values()]}
     kept: dict[int, int] = {}
 

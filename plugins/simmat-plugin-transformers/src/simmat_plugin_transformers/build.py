@@ -12,7 +12,7 @@ from torch import nn
 
 from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel
-from simmat.nn.allocation import AllocationLimit, Room
+from simmat.nn.meta import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.specs import FoundationSpec
 from simmat_plugin_transformers.attention import WindowAttention, open_attention
@@ -20,14 +20,14 @@ from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, V
 from simmat_plugin_transformers.configs import family_of, library_config
 from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, SamHQDecoder
 from simmat_plugin_transformers.families import Family
-from simmat_plugin_transformers.library import bring_to_size, loaded_model, random_model
+from simmat_plugin_transformers.library import bring_to_size, loaded_model, new_model, random_model
 
 _NO_AUGMENTATION = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
 """Options that turn off DINOv3's random positions in training, as SimMAT has its own augmentation."""
-_MOST_BYTES_RATIO, _MOST_TENSORS = 8, 2**15
-"""Limits of building: allocated bytes as a multiple of the weight file, which may have 16 bits, and tensors."""
-_LIMIT_RANDOM = Room(2**36, _MOST_TENSORS)
-"""Limit in bytes for a model without a file: twice the largest published model in 32-bit floats."""
+_MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36
+"""Largest size of a model: as a multiple of its weight file, which may have 16 bits, and without one in bytes."""
+_MAX_CALLS = 2**17
+"""Calls of torch to build a model, at most; the largest published one takes some ten thousand."""
 _DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
 
 
@@ -69,9 +69,7 @@ def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, 
         TooLargeError: the config describes a model far larger than its weights, or than any published model.
         WeightsError: the file is damaged, or of another model.
     """
-    room = _LIMIT_RANDOM if weights is None else Room(_MOST_BYTES_RATIO * weights.stat().st_size + 2**30, _MOST_TENSORS)
-    origin = spec.options["origin"]
-    with _config_errors(origin), AllocationLimit(room, f"the model of {origin}"):
+    with _config_errors(spec.options["origin"]):
         return _build(spec, image_size, weights, seed)
 
 
@@ -96,6 +94,11 @@ def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
     for augmentation in _NO_AUGMENTATION:
         if hasattr(config, augmentation):
             setattr(config, augmentation, None)
+    largest = _MAX_BYTES_RANDOM if weights is None else _MAX_BYTES_RATIO * weights.stat().st_size + 2**30
+    with meta_device(f"the model of {origin}", _MAX_CALLS):
+        sizes = new_model(config, family)
+    if sum(tensor.nbytes for tensor in sizes.parameters()) > largest:
+        raise TooLargeError(f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory")
     model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
     bring_to_size(model, config, family, image_size)
     _open_attentions(model, family)

@@ -17,6 +17,12 @@ from simmat.nn.tensor_files import first_line, read_safetensors
 from simmat_plugin_transformers.families import Family
 
 
+def new_model(config: Any, family: Family) -> nn.Module:
+    """Build a model as the library does, on the device of the context."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        return cast(nn.Module, _class(family)(config, **_options(family)))
+
+
 def random_model(config: Any, family: Family, seed: int) -> nn.Module:
     """Build a model with the library's random weights from a seed; torch's global random state is not changed.
 
