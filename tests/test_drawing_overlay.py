@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from simmat.drawing.overlay import BOX, MASK, NEGATIVE, POSITIVE, _grown, draw_overlay
+from simmat.drawing.overlay import BOX, MASK, NEGATIVE, POSITIVE, _dilated, draw_overlay
 from simmat.errors import DataError
 from simmat.types import Prompt
 
@@ -93,4 +93,6 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_contours_are_as_wide_along_rows_as_along_columns(steps: int) -> None:
     """They are grown by squares."""
     mask = np.random.default_rng(0).random((40, 50)) < 0.02
-    np.testing.assert_array_equal(_grown(mask, steps), ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=steps))
+    np.testing.assert_array_equal(
+        _dilated(mask, steps), ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=steps)
+    )

@@ -20,7 +20,7 @@ from simmat.terminal import say
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
 
-_DEEPEST = 3
+_MAX_DEPTH = 3
 """Depth of the metrics that training writes, such as val, by_size, small."""
 
 
@@ -75,9 +75,9 @@ def _metric_rows(spec: BundleSpec) -> Iterator[tuple[str, str]]:
 
 
 def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (keys, value) of nested tables; tables deeper than `_DEEPEST` are one value."""
+    """Yield (keys, value) of nested tables; tables deeper than `_MAX_DEPTH` are one value."""
     for key, value in values.items():
-        if isinstance(value, dict) and len(path) < _DEEPEST:
+        if isinstance(value, dict) and len(path) < _MAX_DEPTH:
             yield from _flat(value, (*path, key))
         else:
             yield (*path, key), value

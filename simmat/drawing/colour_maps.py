@@ -97,7 +97,7 @@ def apply_colour_map(values: FloatArray, colours: str = "gray") -> PictureArray:
     return picture
 
 
-def colour_bar(look: DisplayStyle, length: int) -> Sequence[tuple[int, int, int]]:
+def colour_bar(style: DisplayStyle, length: int) -> Sequence[tuple[int, int, int]]:
     """Return the colours along a bar of `length` pixels, from the lowest value to the highest."""
-    row = apply_colour_map(np.linspace(0, 1, length, dtype=np.float32)[None], look.colours)[0]
+    row = apply_colour_map(np.linspace(0, 1, length, dtype=np.float32)[None], style.colours)[0]
     return [(int(red), int(green), int(blue)) for red, green, blue in row]

@@ -60,10 +60,10 @@ def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | Non
     """
     data, valid = image.data[list(shown)], image.valid[list(shown)]  # (1 or 3, H, W)
     if len(shown) == 1:
-        look = display_style(image.channels[shown[0]])
-        low, high = display_limits(data[0], valid[0], look) if limits is None else limits
-        plane = data[0] if look.period is None else np.mod(data[0], np.float32(look.period))
-        return hatch(apply_colour_map(_scaled(plane, valid[0], low, high), look.colours), ~valid[0])
+        style = display_style(image.channels[shown[0]])
+        low, high = display_limits(data[0], valid[0], style) if limits is None else limits
+        plane = data[0] if style.period is None else np.mod(data[0], np.float32(style.period))
+        return hatch(apply_colour_map(_scaled(plane, valid[0], low, high), style.colours), ~valid[0])
     if tuple(shown) == rgb_indices(image.channels):
         picture = np.rint(np.clip(data, 0, 255)).astype(np.uint8)
     else:
@@ -99,15 +99,15 @@ def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
     return _scaled(plane, valid, *_percentiles(plane, valid))
 
 
-def display_limits(plane: FloatArray, valid: BoolArray, look: DisplayStyle) -> Limits:
+def display_limits(plane: FloatArray, valid: BoolArray, style: DisplayStyle) -> Limits:
     """Return the values that are shown as the two ends of a colour map: percentiles, or the period of an angle.
 
     Args:
         plane: (H, W) in the channel's unit.
         valid: (H, W).
-        look: how the channel is shown.
+        style: how the channel is shown.
     """
-    return _percentiles(plane, valid) if look.period is None else (0.0, look.period)
+    return _percentiles(plane, valid) if style.period is None else (0.0, style.period)
 
 
 def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:

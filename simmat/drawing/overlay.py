@@ -100,8 +100,8 @@ class Canvas:
     def outline(self, mask: BoolArray, colour: Colour) -> None:
         """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: seen on any ground."""
         width = _line_width(self.image.size)
-        ring = mask & _grown(~mask, width)
-        halo = _grown(mask, max(width // 2, 1)) & ~mask
+        ring = mask & _dilated(~mask, width)
+        halo = _dilated(mask, max(width // 2, 1)) & ~mask
         pixels = np.array(self.image)
         pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
         pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
@@ -144,7 +144,7 @@ def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Ima
     return image.resize(size_wh, Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX)
 
 
-def _grown(mask: BoolArray, steps: int) -> BoolArray:
+def _dilated(mask: BoolArray, steps: int) -> BoolArray:
     """Dilate an (H, W) mask by squares of 2 * steps + 1 pixels."""
     plane = Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * steps + 1))
     return np.asarray(plane, dtype=np.bool_)
@@ -278,7 +278,7 @@ def paint_regions(
         fill: how much of a colour covers the picture, from 0 to 1.
     """
     table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)
-    inside, edge = numbers > 0, _differs(numbers)
+    inside, edge = numbers > 0, _edges(numbers)
     ring, halo = edge & inside, edge & ~inside
     painted = picture.copy()
     painted[inside] = np.rint(picture[inside] * (1 - fill) + (table * fill)[numbers[inside]])
@@ -287,7 +287,7 @@ def paint_regions(
     return painted
 
 
-def _differs(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _edges(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return (h, w), True where one of the four neighbours is another region."""
     edge = np.zeros(numbers.shape, np.bool_)
     for one, other in ((edge[1:], edge[:-1]), (edge[:, 1:], edge[:, :-1])):

@@ -42,7 +42,7 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     in the size of the image; None where it has more pixels than they can count).
     """
     counts = [found.instance.area for found in result.ranked]
-    middles = np.reshape([_middle_xy(found.instance) for found in result.ranked], (-1, 2))
+    centres = np.reshape([_centroid_xy(found.instance) for found in result.ranked], (-1, 2))
     countable = math.prod(result.size_hw) < MAX_PIXELS
     return [
         {
@@ -53,12 +53,12 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
             "point_xy": [round(float(value), 2) for value in found.point_xy],
             "segmentation": run_lengths(found.instance, result.size_hw) if countable else None,
         }
-        for found, count, square_metres in zip(result.ranked, counts, result.areas_m2(middles, counts), strict=True)
+        for found, count, square_metres in zip(result.ranked, counts, result.areas_m2(centres, counts), strict=True)
     ]
 
 
-def _middle_xy(instance: Instance) -> tuple[float, float]:
-    """Return the centre of gravity of an object in pixels, the corner of the first one at 0, 0."""
+def _centroid_xy(instance: Instance) -> tuple[float, float]:
+    """Return the centroid of an object in pixels, the corner of the first one at 0, 0."""
     y0, x0, y1, x1 = instance.window
     rows, columns = instance.crop.sum(axis=1), instance.crop.sum(axis=0)
     x, y = (np.arange(x0, x1) @ columns, np.arange(y0, y1) @ rows) / rows.sum() + 0.5

@@ -44,22 +44,22 @@ class Job:
         out: folder of the results.
         options: what the user asks for.
         formats: formats of the files for all objects of an image, or its class map.
-        wanted: what to look for without prompts; with prompts nothing.
+        search: what to look for without prompts; with prompts nothing.
         classes: label values to keep; None for all.
     """
 
     out: Path
     options: PredictOptions
     formats: ChosenFormats
-    wanted: SegmentOptions
+    search: SegmentOptions
     classes: frozenset[int] | None = None
 
     @property
     def kinds(self) -> tuple[ResultKind, ...]:
         """What is looked for."""
-        if not self.wanted.classes:
+        if not self.search.classes:
             return ("objects",)
-        return ("classes",) if self.wanted.objects is None else ("objects", "classes")
+        return ("classes",) if self.search.objects is None else ("objects", "classes")
 
     def is_grouped(self, task: ImageTask) -> bool:
         """Return whether all objects of an image, if it is not large, are written to the same files."""
@@ -77,7 +77,7 @@ class Job:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""
         options = self.options.model_copy(update={"cache": None, "executor": ""})
         key = task.prompts.key if task.prompts is not None else ""
-        return digest_of(model, files_key(task.files), repr((options, self.wanted, self.classes)), key)
+        return digest_of(model, files_key(task.files), repr((options, self.search, self.classes)), key)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
         numbers, colours = region_map(instances, result.size_hw, picture.size), region_colours(instances)
         present = sorted({one.class_id for one in instances if one.class_id is not None})
     else:
-        values, unseen = _sampled(result, picture.size), result.unseen
-        present = [value for value in np.unique(values).tolist() if value not in unseen]
+        values, ignored = _sampled(result, picture.size), result.ignored_values
+        present = [value for value in np.unique(values).tolist() if value not in ignored]
         colours = [class_colour(value) for value in present]
         numbers = np.zeros(values.shape, np.int64)
         for number, value in enumerate(present, start=1):

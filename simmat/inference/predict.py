@@ -44,15 +44,15 @@ def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, ou
         settings = replace(settings, min_score=options.min_score)
     if options.min_area is not None:
         settings = replace(settings, min_area=options.min_area)
-    wanted = SegmentOptions(settings if options.everything else None, options.semantic)
-    check_options(predictor, wanted)
+    search = SegmentOptions(settings if options.everything else None, options.semantic)
+    check_options(predictor, search)
     kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
     kinds += ["classes"] if options.semantic else []
     formats = choose_formats(options.formats or (AUTO,), kinds, registry)
     if not options.searches and options.formats is None:
         formats = ChosenFormats((), tuple(one for one in formats.automatic if one.name in _LARGE_IMAGE_FORMATS))
     classes = None if options.classes is None else class_values(options.classes, predictor)
-    return Job(out, options, formats, wanted, classes)
+    return Job(out, options, formats, search, classes)
 
 
 def predict_files(
@@ -101,7 +101,7 @@ def predict_files(
     done = [task.name for task in tasks if run.outcomes[task.name].error is None]
     for one in for_call if done else ():
         progress.wrote(write_for_call(one, _records(out, done), predictor.class_names, out))
-    if job.wanted.objects is not None and done and not any(record["objects"] for _, record in _records(out, done)):
+    if job.search.objects is not None and done and not any(record["objects"] for _, record in _records(out, done)):
         progress.note(f"Warning: {_why_nothing(predictor, job, len(done))}")
     return [run.outcomes[task.name] for task in tasks]
 

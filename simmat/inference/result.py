@@ -42,9 +42,6 @@ class ImageResult:
         nodata: label value in `classes` where nothing was measured.
         picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
         background: label value in `classes` that is not a class; None if every value is one.
-
-    Raises:
-        ValueError: both or neither of `objects` and `classes` are given.
     """
 
     name: str
@@ -58,10 +55,6 @@ class ImageResult:
     picture: Callable[[], PictureArray]
     background: int | None = 0
 
-    def __post_init__(self) -> None:
-        if (self.objects is None) == (self.classes is None):
-            raise ValueError("a result has either objects or classes")
-
     @cached_property
     def ranked(self) -> tuple[FoundObject, ...]:
         """The objects by falling score; the first one has the instance id 1."""
@@ -74,16 +67,16 @@ class ImageResult:
             return None
         return backend.pixel_areas(self.georeference, self.size_hw)
 
-    def areas_m2(self, middles_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
+    def areas_m2(self, centres_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
         """Return areas in m², to nine digits, of N parts of the image; None where the image has no place on the earth.
 
         Args:
-            middles_xy: (N, 2) their centres of gravity in pixels.
+            centres_xy: (N, 2) their centroids in pixels.
             pixels: N numbers of pixels.
         """
         if self.pixel_areas is None or not len(pixels):
             return [None] * len(pixels)
-        return [float(f"{one:.9g}") for one in (self.pixel_areas(middles_xy) * np.asarray(pixels)).tolist()]
+        return [float(f"{one:.9g}") for one in (self.pixel_areas(centres_xy) * np.asarray(pixels)).tolist()]
 
     @property
     def kind(self) -> ResultKind:
@@ -91,7 +84,7 @@ class ImageResult:
         return "classes" if self.objects is None else "objects"
 
     @property
-    def unseen(self) -> frozenset[int]:
+    def ignored_values(self) -> frozenset[int]:
         """Values of `classes` that are not classes: the background, and where nothing was measured."""
         return frozenset(value for value in (self.background, self.nodata) if value is not None)
 
@@ -101,12 +94,12 @@ class ImageResult:
 
     def record(self, found: FoundObject) -> dict[str, Any]:
         """Return class, class_name, score and class_probability of an object as json values."""
-        chance, value = found.class_probability, found.instance.class_id
+        probability, value = found.class_probability, found.instance.class_id
         return {
             "class": value,
             "class_name": self.class_name(value),
             "score": round(float(found.score), 6),
-            "class_probability": None if chance is None else round(float(chance), 6),
+            "class_probability": None if probability is None else round(float(probability), 6),
         }
 
 

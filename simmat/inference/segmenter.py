@@ -95,7 +95,7 @@ class Segmenter:
         missing = set(store.missing(len(image.windows)))
         for index in indices:
             if index in missing:
-                store.write(index, image.segment_window(image.windows[index], self.job.wanted))
+                store.write(index, image.segment_window(image.windows[index], self.job.search))
 
     def warn(self, warnings: list[str], name: str, text: str) -> None:
         """Tell why the results of an image may be wrong, unless the text is empty."""
@@ -170,13 +170,13 @@ class Segmenter:
     def _store(self, task: ImageTask, image: LargeImage) -> WindowStore:
         """Return the folder that stores the answers of the windows of an image."""
         job = self.job
-        question = [repr(job.wanted), list(job.options.missing), image.tile, image.overlap]
+        question = [repr(job.search), list(job.options.missing), image.tile, image.overlap]
         key = json.dumps([self.predictor.digest, files_key(task.files), *question])
         return WindowStore.open(job.out / f".{task.name}.windows", key)
 
     def _search(self, task: ImageTask, image: LargeImage, store: WindowStore | None) -> Segmentation:
         """Answer all windows of an image that have no answer yet, and join the answers."""
-        wanted, count = self.job.wanted, len(image.windows)
+        wanted, count = self.job.search, len(image.windows)
         classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
         progress = None if store is None else partial(self.progress.windows, task.name, total=count)
         try:

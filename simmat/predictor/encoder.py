@@ -135,8 +135,8 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
         valid = plane[content & (plane != 0)]  # invalid pixels are 0
         if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
             continue
-        look = display_style(channel)
-        trained = f"{look.text(channel.mean, 4)} ± {look.factor * channel.std:.4g} {look.unit}"
+        style = display_style(channel)
+        trained = f"{style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}"
         if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"
         if valid.numel() > 1 and float(valid.std()) < _FLAT:

@@ -29,13 +29,13 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
     Pixels that touch at a corner alone are not connected. The map is read in bands of rows. Regions that reach into
     more than one band are kept as parts and joined at the end, so memory grows with these outlines, not with the map.
     """
-    unseen = sorted(result.unseen)
+    ignored = sorted(result.ignored_values)
     parts: defaultdict[int, list[Any]] = defaultdict(list)
     for y0, band in label_bands(result):
         y1 = y0 + len(band)
         if (band > np.iinfo(np.int32).max).any():
             raise DataError("the class map has label values above 2^31, which have no polygons; use --format labels")
-        for value, outline in _outlines(band, ~np.isin(band, unseen), y0, 0):
+        for value, outline in _outlines(band, ~np.isin(band, ignored), y0, 0):
             _, top, _, bottom = outline.bounds
             if 0 < top == y0 or bottom == y1 < result.size_hw[0]:
                 parts[value].append(outline)
