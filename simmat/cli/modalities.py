@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+import tomli_w
 
 from simmat.cli import Group
 from simmat.cli.common import channel_cells, json_option, load_registry, print_conflicts, print_json, print_table
@@ -15,10 +16,9 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
 from simmat.terminal import say
-from simmat.types import RGB_QUANTITY
 
 if TYPE_CHECKING:
-    from simmat.sensors.declaration import ChannelRule, Declaration
+    from simmat.sensors.declaration import Declaration
 
 
 @click.group(cls=Group)
@@ -91,39 +91,9 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
 
 def print_declarations(declarations: Iterable[Declaration]) -> None:
-    """Print a table of the channels of `sensor.toml` files: files, plane, scale, nodata, normalization."""
-    rows = [_rule_row(declaration, rule) for declaration in declarations for rule in declaration.channel]
-    print_table(("DESCRIBED", "FILES", "PLANE (FROM 0)", "VALUE", "NODATA", "NORMALIZATION"), rows)
-
-
-def _rule_row(declaration: Declaration, rule: ChannelRule) -> tuple[str, ...]:
-    source = next(source for source in declaration.source if source.name == declaration.source_of(rule))
-    count = f" ({source.planes} planes)" if source.planes is not None else ""
-    value = "stored" if rule.scale == 1 else f"stored * {rule.scale:.9g}"
-    if rule.offset:
-        value += f" {'-' if rule.offset < 0 else '+'} {abs(rule.offset):.9g}"
-    return (
-        rule.name,
-        " ".join(source.files) + count,
-        "the only one" if rule.index is None else str(rule.index),
-        value,
-        ", ".join(f"{number:g}" for number in rule.nodata) or "-",
-        _normalization(rule),
-    )
-
-
-def _normalization(rule: ChannelRule) -> str:
-    """Return the normalization of a channel as text: its kind and options, and the data its statistics come from."""
-    if rule.quantity == RGB_QUANTITY:
-        return "z-score by the foundation model's statistics"
-    options = rule.normalize.model_dump(exclude={"kind"}, exclude_none=True)
-    values = ", ".join(
-        f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in options.items()
-    )
-    text = rule.normalize.kind + (f" ({values})" if values else "")
-    if rule.normalize.kind not in ("z-score", "range"):
-        return f"{text}, then z-score by the training split"
-    return text if values else f"{text} by the training split"
+    """Print the `sensor.toml` of each sensor that is described by one."""
+    for declaration in declarations:
+        say(tomli_w.dumps(declaration.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
