@@ -1,4 +1,4 @@
-"""A library's network in two steps: its convolution, handed its answer, and the rest."""
+"""A library's network in two steps: its convolution, whose output can be given, and the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.nn.first_layer import blank_image, open_first_layer, refitted
+from simmat.nn.first_layer import blank_image, make_overridable, refitted
 
 
 class PadsItself(nn.Conv2d):
@@ -24,53 +24,53 @@ def network() -> nn.Module:
     return nn.Sequential(PadsItself(3, 4, 3, stride=2), nn.ReLU())
 
 
-def test_an_opened_convolution_answers_as_before_under_its_names() -> None:
+def test_an_overridable_convolution_answers_as_before_under_its_names() -> None:
     """Weight files and bundles know the library's names, and its padding decides every pixel."""
     model, image = network(), torch.randn(2, 3, 9, 9)
     before, names = model(image), list(model.state_dict())
-    open_first_layer(model, "0")
+    make_overridable(model, "0")
     assert torch.equal(model(image), before)
     assert list(model.state_dict()) == names
 
 
-def test_features_that_are_handed_in_are_answered_whatever_the_image_and_no_longer() -> None:
+def test_given_features_are_returned_whatever_the_image_and_no_longer() -> None:
     """Left behind, they would be the answer to the next image."""
     model, image = network(), torch.randn(2, 3, 9, 9)
-    first, before = open_first_layer(model, "0"), model(image)
+    first, before = make_overridable(model, "0"), model(image)
     features = torch.randn(2, 4, 4, 4)
-    with first.handing(features):
+    with first.override(features):
         assert torch.equal(model(blank_image(features, first)), features.relu())
     assert torch.equal(model(image), before)
 
 
-def test_threads_that_share_a_network_are_handed_their_own() -> None:
+def test_threads_that_share_a_network_get_their_own() -> None:
     """A service that answers several users at once must not answer one with the image of another."""
     model = network()
-    first, together = open_first_layer(model, "0"), threading.Barrier(2)
+    first, together = make_overridable(model, "0"), threading.Barrier(2)
 
     def answer(features: Tensor) -> Tensor:
-        with first.handing(features):
-            together.wait(10)  # both have handed in
+        with first.override(features):
+            together.wait(10)  # both have given theirs
             found = cast(Tensor, model(blank_image(features, first)))
             together.wait(10)
             return found
 
-    handed = [torch.full((1, 4, 4, 4), value) for value in (1.0, 2.0)]
+    given = [torch.full((1, 4, 4, 4), value) for value in (1.0, 2.0)]
     with ThreadPoolExecutor(2) as pool:
-        assert all(torch.equal(*pair) for pair in zip(pool.map(answer, handed), handed, strict=True))
+        assert all(torch.equal(*pair) for pair in zip(pool.map(answer, given), given, strict=True))
 
 
-def test_a_refitted_copy_of_an_opened_convolution_keeps_its_rule() -> None:
+def test_a_refitted_copy_of_an_overridable_convolution_keeps_its_rule() -> None:
     """Transfer layers that replace the first layer must see the pixels that it sees."""
     model = network()
-    first = open_first_layer(model, "0")
+    first = make_overridable(model, "0")
     copy = refitted(first, torch.ones(4, 5, 3, 3), None)
     assert copy(torch.ones(1, 5, 9, 9)).shape == first(torch.ones(1, 3, 9, 9)).shape
 
 
 def test_a_blank_image_has_the_size_that_the_features_stand_for_and_takes_no_memory() -> None:
     """A batch of large images for their shape alone would cost gigabytes."""
-    first = open_first_layer(network(), "0")
+    first = make_overridable(network(), "0")
     image = blank_image(torch.ones(2, 4, 512, 256), first)
     assert image.shape == (2, 3, 1024, 512)
     assert image.untyped_storage().nbytes() == 4

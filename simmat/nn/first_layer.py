@@ -129,35 +129,35 @@ def build_first_conv(
     return ReplacedFirstLayer(nn.Identity(), widened, layer)
 
 
-_HANDED: ContextVar[Mapping[int, Tensor]] = ContextVar("handed", default={})  # noqa: B039 (it is replaced, not changed)
+_OVERRIDES: ContextVar[Mapping[int, Tensor]] = ContextVar("overrides", default={})  # noqa: B039 (it is replaced, not changed)
 """id of a convolution -> features (B, D, h, w) to return; a value per thread, as threads may share a network."""
 
 
-class HandedConvolution(nn.Conv2d):
+class OverridableConv2d(nn.Conv2d):
     """A convolution whose output can be given."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, S, S) to (B, D, h, w), or return the given features."""
-        features = _HANDED.get().get(id(self))
+        features = _OVERRIDES.get().get(id(self))
         return super().forward(input) if features is None else features
 
     @contextmanager
-    def handing(self, features: Tensor) -> Iterator[None]:
+    def override(self, features: Tensor) -> Iterator[None]:
         """Return the features (B, D, h, w) inside the block, whatever the input."""
-        token = _HANDED.set({**_HANDED.get(), id(self): features})
+        token = _OVERRIDES.set({**_OVERRIDES.get(), id(self): features})
         try:
             yield
         finally:
-            _HANDED.reset(token)
+            _OVERRIDES.reset(token)
 
 
-def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
-    """Turn the convolution `name` into a `HandedConvolution`, in place; parameters keep their names."""
+def make_overridable(model: nn.Module, name: str) -> OverridableConv2d:
+    """Turn the convolution `name` into a `OverridableConv2d`, in place; parameters keep their names."""
     layer = model.get_submodule(name)
     kind = type(layer)
     # A subclass of the layer's own class keeps its padding rule; only `forward` changes, so nothing is copied.
-    layer.__class__ = type(f"Handed{kind.__name__}", (HandedConvolution, kind), {})
-    assert isinstance(layer, HandedConvolution)
+    layer.__class__ = type(f"Overridable{kind.__name__}", (OverridableConv2d, kind), {})
+    assert isinstance(layer, OverridableConv2d)
     return layer
 
 

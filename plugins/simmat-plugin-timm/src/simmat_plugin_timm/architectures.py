@@ -127,11 +127,11 @@ def known_architecture(model: str) -> Architecture:
     """
     architecture = architecture_of(model)
     if architecture is None:
-        raise SpecError(f"timm/{model} is not supported: {reason_against(model)}; see 'simmat foundations list timm/'")
+        raise SpecError(f"timm/{model} is not supported: {why_unsupported(model)}; see 'simmat foundations list timm/'")
     return architecture
 
 
-def reason_against(model: str) -> str:
+def why_unsupported(model: str) -> str:
     """Return why a timm model without an architecture here is not supported."""
     bare = model.partition(".")[0]
     reasons = (why for module, why in REFUSED.items() if timm.models.is_model_in_modules(bare, (module,)))

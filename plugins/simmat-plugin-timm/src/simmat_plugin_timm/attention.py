@@ -151,7 +151,7 @@ def takes_memory(attention: nn.Module) -> bool:
     )
 
 
-def open_to_memory(network: nn.Module) -> None:
+def make_tunable(network: nn.Module) -> None:
     """Make every supported attention of a network tunable, in place; parameters keep their names."""
     for module in network.modules():
         if takes_memory(module):

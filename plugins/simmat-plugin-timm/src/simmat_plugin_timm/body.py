@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_layer
+from simmat.nn.first_layer import OverridableConv2d, blank_image, make_overridable
 from simmat_plugin_timm.architectures import Architecture
 from simmat_plugin_timm.network import first_layer_name, levels_of
 
@@ -37,14 +37,14 @@ class TimmBody(nn.Module):
         self.model = network
         self._final_norm = architecture.final_norm
         self._first_name = first_layer_name(network)
-        open_first_layer(network, self._first_name)
+        make_overridable(network, self._first_name)
         if _has_checkpointing(network):
             self.gradient_checkpointing = network.set_grad_checkpointing
 
     @property
-    def first_layer(self) -> HandedConvolution:
+    def first_layer(self) -> OverridableConv2d:
         """The network's first convolution."""
-        return cast(HandedConvolution, self.model.get_submodule(self._first_name))
+        return cast(OverridableConv2d, self.model.get_submodule(self._first_name))
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the first convolution: (B, 3, S, S) to (B, D, S/k, S/k)."""
@@ -54,7 +54,7 @@ class TimmBody(nn.Module):
     def maps(self, features: Tensor) -> list[Tensor]:
         """Run the rest: return one map (B, width, S / stride, S / stride) per level."""
         first = self.first_layer
-        with first.handing(features):
+        with first.override(features):
             maps: list[Tensor] = self.model.forward_intermediates(  # type: ignore[operator]
                 blank_image(features, first),
                 indices=list(self._levels.indices),

@@ -8,7 +8,7 @@ from simmat_plugin_sam.pyramid import PromptableModel
 
 from simmat.specs import FoundationSpec
 from simmat_plugin_timm.architectures import known_architecture
-from simmat_plugin_timm.attention import open_to_memory
+from simmat_plugin_timm.attention import make_tunable
 from simmat_plugin_timm.body import TimmBody
 from simmat_plugin_timm.network import loaded_network, random_network
 
@@ -29,6 +29,6 @@ def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         network = random_network(model, image_size, seed, **model_args)
     else:
         network = loaded_network(model, image_size, weights, **model_args)
-    open_to_memory(network)
+    make_tunable(network)
     body = TimmBody(network, architecture)
     return PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval()

@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg
 
 from simmat.errors import SpecError
 from simmat.specs import FoundationSpec, WeightFile
-from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, reason_against
+from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, why_unsupported
 from simmat_plugin_timm.network import bare_network, first_convolution, levels_of
 from simmat_plugin_timm.targets import targets_of
 
@@ -41,7 +41,7 @@ def spec(model: str) -> FoundationSpec | None:
         return None
     architecture = architecture_of(bare)
     if architecture is None or not _has_one_stem(bare):
-        why = reason_against(bare) if architecture is None else "it starts with two parallel convolutions"
+        why = why_unsupported(bare) if architecture is None else "it starts with two parallel convolutions"
         raise SpecError(
             f"{PREFIX}{model} is a model of timm, but not supported: {why}; "
             "'simmat foundations list timm/' shows the supported ones"

@@ -8,7 +8,7 @@ Appended tokens have no position: rotary embeddings are applied before, and rela
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from simmat_plugin_sam.grid_attention import grid_attention
@@ -22,13 +22,6 @@ from simmat.foundation import Memory
 
 IMPLEMENTATION = "simmat_memory"
 """Name of `memory_attention` in the library."""
-
-
-class _Projections(Protocol):
-    """The attributes of an attention after `open_attention`."""
-
-    memory: Memory | None
-    prefix_is_projected: bool
 
 
 def memory_attention(
@@ -58,17 +51,14 @@ def memory_attention(
     return attended
 
 
-def _projected(module: nn.Module) -> tuple[Tensor, Tensor]:
+def _projected(module: Any) -> tuple[Tensor, Tensor]:
     """Return the keys and values to append, (N, heads · d) each."""
-    opened = cast(_Projections, module)
-    assert opened.memory is not None
-    keys, values = opened.memory()
-    if opened.memory.kind == "prefix" and not opened.prefix_is_projected:
+    keys, values = module.memory()
+    if module.memory.kind == "prefix" and not module.prefix_is_projected:
         return keys, values
     if isinstance(fused := getattr(module, "qkv", None), nn.Linear):
         return fused(keys).chunk(3, -1)[1], fused(values).chunk(3, -1)[2]
-    projections = cast(Any, module)
-    return projections.k_proj(keys), projections.v_proj(values)
+    return module.k_proj(keys), module.v_proj(values)
 
 
 def _split(tokens: Tensor, like: Tensor) -> Tensor:
@@ -77,7 +67,7 @@ def _split(tokens: Tensor, like: Tensor) -> Tensor:
     return heads.to(like.dtype).expand(like.shape[0], -1, -1, -1)
 
 
-def open_attention(module: nn.Module, width: int, *, prefix_is_projected: bool) -> None:
+def make_tunable(module: Any, width: int, *, prefix_is_projected: bool) -> None:
     """Make an attention of the library a `simmat.foundation.TunableAttention`, in place.
 
     Args:
@@ -85,9 +75,8 @@ def open_attention(module: nn.Module, width: int, *, prefix_is_projected: bool) 
         width: D, width of a token before the projections.
         prefix_is_projected: project a prefix, for projections that change the width; else append it unchanged.
     """
-    opened = cast(Any, module)
-    opened.width, opened.memory, opened.prefix_is_projected = width, None, prefix_is_projected
-    opened.config._attn_implementation = IMPLEMENTATION
+    module.width, module.memory, module.prefix_is_projected = width, None, prefix_is_projected
+    module.config._attn_implementation = IMPLEMENTATION
 
 
 class WindowAttention(nn.Module):
@@ -96,16 +85,15 @@ class WindowAttention(nn.Module):
     A prompt is projected by `qkv`; a prefix is appended to keys and values unchanged.
     """
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: Any) -> None:
         super().__init__()
-        given = cast(Any, source)
-        self.heads: int = given.num_attention_heads
-        self.qkv: nn.Linear = given.qkv
-        self.proj: nn.Linear = given.proj
-        self.relative: bool = given.use_rel_pos
+        self.heads: int = source.num_attention_heads
+        self.qkv: nn.Linear = source.qkv
+        self.proj: nn.Linear = source.proj
+        self.relative: bool = source.use_rel_pos
         if self.relative:
-            self.rel_pos_h: Tensor = given.rel_pos_h
-            self.rel_pos_w: Tensor = given.rel_pos_w
+            self.rel_pos_h: Tensor = source.rel_pos_h
+            self.rel_pos_w: Tensor = source.rel_pos_w
         self.width: int = self.qkv.in_features
         self.memory: Memory | None = None
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from simmat.foundation import ImageEmbedding
-from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_layer
+from simmat.nn.first_layer import OverridableConv2d, blank_image, make_overridable
 
 
 class VisionEncoder(nn.Module):
@@ -30,12 +30,12 @@ class VisionEncoder(nn.Module):
         self.options = options or {}
         self._first = first_layer
         self._checkpoints = False
-        self.patch = int(open_first_layer(vision, first_layer).stride[0])
+        self.patch = int(make_overridable(vision, first_layer).stride[0])
 
     @property
-    def first_layer(self) -> HandedConvolution:
+    def first_layer(self) -> OverridableConv2d:
         """The patch embedding."""
-        return cast(HandedConvolution, self.vision.get_submodule(self._first))
+        return cast(OverridableConv2d, self.vision.get_submodule(self._first))
 
     def embed(self, image: Tensor) -> Tensor:
         """Embed patches: (B, 3, S, S) -> (B, D, S/patch, S/patch)."""
@@ -49,7 +49,7 @@ class VisionEncoder(nn.Module):
                 # The library recomputes only layers in training mode, and frozen ones are not. The flag of the layer
                 # itself has no other effect; the modules inside it keep theirs.
                 layer.training = True
-        with self.first_layer.handing(features):
+        with self.first_layer.override(features):
             return self.vision(blank_image(features, self.first_layer), **self.options)
 
     def gradient_checkpointing(self, on: bool = True) -> None:

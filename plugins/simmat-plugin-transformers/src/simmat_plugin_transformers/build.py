@@ -15,12 +15,12 @@ from simmat.foundation import FoundationModel
 from simmat.nn.meta import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.specs import FoundationSpec
-from simmat_plugin_transformers.attention import WindowAttention, open_attention
+from simmat_plugin_transformers.attention import WindowAttention, make_tunable
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
 from simmat_plugin_transformers.configs import family_of, library_config
 from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, SamHQDecoder
 from simmat_plugin_transformers.families import Family
-from simmat_plugin_transformers.library import bring_to_size, loaded_model, new_model, random_model
+from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
 
 _NO_AUGMENTATION = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
 """Options that turn off DINOv3's random positions in training, as SimMAT has its own augmentation."""
@@ -100,8 +100,8 @@ def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
     if sum(tensor.nbytes for tensor in sizes.parameters()) > largest:
         raise TooLargeError(f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory")
     model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
-    bring_to_size(model, config, family, image_size)
-    _open_attentions(model, family)
+    resize_input(model, config, family, image_size)
+    _make_attentions_tunable(model, family)
     if family.promptable:
         return cast(FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval())
     body = VitBody(
@@ -114,17 +114,17 @@ def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
     return cast(FoundationModel, PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval())
 
 
-def _open_attentions(model: nn.Module, family: Family) -> None:
+def _make_attentions_tunable(model: nn.Module, family: Family) -> None:
     """Make every attention tunable; a prefix is projected in decoders and by fused projections, else appended."""
     for name, module in list(model.named_modules()):
         if hasattr(module, "use_rel_pos") and hasattr(module, "qkv"):
             path, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(path), leaf, WindowAttention(module))
         elif isinstance(getattr(module, "qkv", None), nn.Linear):
-            open_attention(module, cast(Any, module).qkv.in_features, prefix_is_projected=True)
+            make_tunable(module, cast(Any, module).qkv.in_features, prefix_is_projected=True)
         elif isinstance(getattr(module, "k_proj", None), nn.Linear):
             in_decoder = name.startswith("mask_decoder.")
-            open_attention(module, cast(Any, module).k_proj.in_features, prefix_is_projected=in_decoder)
+            make_tunable(module, cast(Any, module).k_proj.in_features, prefix_is_projected=in_decoder)
 
 
 def _whole(stride: float) -> float:

@@ -18,9 +18,9 @@ _HINTS = {
     "dinov3_convnext": "only the ViTs of DINOv3 are supported",
 }
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
-_LARGEST = 2**20
-"""Largest size, count or id in a config of the library."""
-_MOST_POOLINGS = 16
+_MAX_NUMBER = 2**20
+"""Limit of sizes, counts and ids in a config of the library."""
+_MAX_POOLINGS = 16
 _NOT_THE_NETWORK = ("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
@@ -53,8 +53,10 @@ def library_config(values: Values, origin: str) -> Any:
     """
     from transformers import AutoConfig
 
-    if large := [key for key, number in _whole_numbers(values) if abs(number) > _LARGEST]:
-        raise SpecError(f"{origin} is damaged: {large[0]} is larger than {_LARGEST}, which no model of the library has")
+    if large := [key for key, number in _whole_numbers(values) if abs(number) > _MAX_NUMBER]:
+        raise SpecError(
+            f"{origin} is damaged: {large[0]} is larger than {_MAX_NUMBER}, which no model of the library has"
+        )
     kind = values["model_type"]
     plain = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK}
     try:
@@ -103,7 +105,7 @@ def _pyramid(config: Any) -> tuple[int, int, int]:
     patch = _square(prompts.patch_size)
     if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows in the first stage, whole positions in the last
         first = _square(vision.patch_stride)
-        if not 0 <= vision.num_query_pool_stages <= _MOST_POOLINGS:
+        if not 0 <= vision.num_query_pool_stages <= _MAX_POOLINGS:
             raise ValueError(f"num_query_pool_stages is {vision.num_query_pool_stages}")
         places = _square(vision.query_stride) ** vision.num_query_pool_stages
         patch = math.lcm(first * vision.window_size_per_stage[0], first * places)

@@ -141,7 +141,7 @@ class PyramidDecoder(ClickDecoder):
         skips = (decoder.conv_s0(finest)[image], decoder.conv_s1(finer)[image])
         masks, iou = all_masks(decoder, level[image] + dense, self._positions(level), sparse, skips)
         if decoder.dynamic_multimask_via_stability and not self.training:
-            return steadied(
+            return stabilized(
                 masks, iou, decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
             )
         return masks, iou
@@ -187,7 +187,7 @@ def all_masks(
     return logits, parts.iou_prediction_head(queries[:, 0])
 
 
-def steadied(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tuple[Tensor, Tensor]:
+def stabilized(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tuple[Tensor, Tensor]:
     """Replace an unstable single mask by the alternative with the best predicted IoU (SAM 2, arXiv 2408.00714).
 
     A mask is stable if its area above `delta` is at least `threshold` times that above `-delta`.

@@ -75,7 +75,7 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
     return cast(nn.Module, model)
 
 
-def bring_to_size(model: nn.Module, config: Any, family: Family, size: int) -> None:
+def resize_input(model: nn.Module, config: Any, family: Family, size: int) -> None:
     """Set the input size of a model to S×S, in place.
 
     Learned position tables are interpolated. Where the library does that itself, or positions are rotary, only the

@@ -15,7 +15,6 @@ from simmat.errors import SpecError, UnknownNameError, WeightsError, did_you_mea
 from simmat.io.files import read_json
 from simmat.io.weights import sha256_of
 from simmat.specs import WeightFile
-from simmat_plugin_transformers.published import PUBLISHED
 
 PREFIX = "hf/"
 WEIGHTS_NAME = "model.safetensors"
@@ -23,9 +22,28 @@ CONFIG_NAME = "config.json"
 _INDEX_NAME = "model.safetensors.index.json"
 _PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_LARGEST_CONFIG = 2**20
-"""Most bytes of a config; the largest in the library have some ten thousand."""
+_MAX_CONFIG_BYTES = 2**20
+"""Limit of a config; the largest in the library have some ten thousand."""
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
+
+
+PUBLISHED: dict[str, str] = {
+    **{f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}" for size in ("base", "large", "huge")},
+    "syscv-community/sam-hq-vit-base": "SAM-HQ, ViT-B; see the README of simmat-plugin-transformers on its masks",
+    **{
+        f"facebook/sam2.1-hiera-{size}": f"SAM 2.1, Hiera {size}; for single images"
+        for size in ("tiny", "small", "base-plus", "large")
+    },
+    "facebook/sam3": "SAM 3; the tracker for single images, which takes clicks",
+    **{f"facebook/dino-vit{size}{patch}": f"DINO, ViT-{size.upper()}/{patch}" for size in "sb" for patch in (16, 8)},
+    **{f"facebook/dinov2-{size}": f"DINOv2, ViT {size}" for size in ("small", "base", "large", "giant")},
+    **{
+        f"facebook/dinov2-with-registers-{size}": f"DINOv2 with registers, ViT {size}"
+        for size in ("small", "base", "large", "giant")
+    },
+    **{f"facebook/dinov3-vit{size}16-pretrain-lvd1689m": f"DINOv3, ViT-{size.upper()}/16" for size in ("s", "b", "l")},
+}
+"""Well-known repositories -> one line about each, for lists and suggestions; any other repository works, too."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +196,7 @@ def _not_reached_error(repository: str, error: Exception) -> UnknownNameError | 
 
 def _read(path: Path) -> dict[str, Any]:
     values = read_json(
-        path, "config", limit=_LARGEST_CONFIG, error=SpecError, hint="give another model", constants=True
+        path, "config", limit=_MAX_CONFIG_BYTES, error=SpecError, hint="give another model", constants=True
     )
     if not isinstance(values, dict):
         raise SpecError(f"{path} is damaged: expected a table, got a {type(values).__name__}")

@@ -10,8 +10,7 @@ from simmat.specs import FoundationSpec, WeightFile
 from simmat.types import is_finite_number
 from simmat_plugin_transformers.configs import family_of, input_size, library_config
 from simmat_plugin_transformers.families import Family
-from simmat_plugin_transformers.published import PUBLISHED
-from simmat_plugin_transformers.sources import PREFIX, find, is_folder
+from simmat_plugin_transformers.sources import PREFIX, PUBLISHED, find, is_folder
 
 
 def models() -> dict[str, str]:
