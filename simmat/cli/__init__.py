@@ -239,26 +239,19 @@ _REMOTE = "Original Traceback (most recent call last)"
 def _plugin_at_fault(error: Exception) -> str:
     """Return package and version of the plugin whose code raised an error, itself or by a library; "" if none did."""
     from importlib.metadata import entry_points
-    from importlib.util import find_spec
 
     from simmat.plugins.hooks import PROJECT
     from simmat.plugins.loader import describe_entry
 
-    owners = {PROJECT: ""}
-    for entry in entry_points(group=PROJECT):
-        owners.setdefault(re.split("[.:]", entry.value)[0], describe_entry(entry).owner)
-    places: dict[Path, str] = {}
-    for package, owner in owners.items():
-        with contextlib.suppress(ImportError, ValueError):  # a damaged package
-            if (spec := find_spec(package)) is not None and spec.origin is not None:
-                file = Path(spec.origin)
-                places[file.parent if file.name == "__init__.py" else file] = owner
+    owners = {re.split("[.:]", entry.value)[0]: describe_entry(entry).owner for entry in entry_points(group=PROJECT)}
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     files += re.findall(r'^ *File "([^"]+)", line', f"{error.__cause__ or ''}\n{error}", re.MULTILINE)
     for file in map(Path, reversed(files)):  # from where it was raised outwards
-        for place in (file, *file.parents):
-            if place in places:
-                return places[place]
+        if file.is_relative_to(Path(__file__).parents[1]):
+            return ""
+        for part in file.with_suffix("").parts:
+            if part in owners:
+                return owners[part]
     return ""
 
 
