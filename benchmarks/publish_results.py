@@ -15,10 +15,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.cells import Cell, read_results, results_of, write_results
 from simmat_plugin_bench.grid import expand
-from simmat_plugin_bench.reading import read_settings
-from simmat_plugin_bench.results_file import read_results, results_of, write_results
+from simmat_plugin_bench.settings import read_settings
 
 from simmat.io.files import atomic_write_text
 from simmat.plugins.loader import load_plugins

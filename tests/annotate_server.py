@@ -121,8 +121,8 @@ def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | N
 @contextmanager
 def served(root: Path, bundle: Path | None = None, overrides: Mapping[str, object] | None = None) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
-    from simmat_plugin_annotate.home import claimed
     from simmat_plugin_annotate.serve import configuration, listen
+    from simmat_plugin_annotate.state import claimed
 
     with listen("127.0.0.1", 0) as listener, claimed(root):
         annotator = make_annotator(root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides)

@@ -8,7 +8,7 @@ from typing import Any
 from runs import registry
 from simmat_plugin_bench.cells import FORMAT, Cell, write_order
 from simmat_plugin_bench.grid import Bench, expand
-from simmat_plugin_bench.reading import read_settings
+from simmat_plugin_bench.settings import read_settings
 
 from simmat.io.files import atomic_write_json
 

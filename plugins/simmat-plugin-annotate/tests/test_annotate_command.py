@@ -149,7 +149,7 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Pa
 def test_a_folder_is_claimed_before_it_is_read(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another server writes until it ends is known then."""
     from simmat_plugin_annotate.folder import LabelFolder
-    from simmat_plugin_annotate.home import claimed
+    from simmat_plugin_annotate.state import claimed
 
     monkeypatch.setattr(LabelFolder, "__init__", lambda self, *given: pytest.fail("it was read"))
     with claimed(root), pytest.raises(DataError, match="being annotated by another"):
@@ -159,7 +159,7 @@ def test_a_folder_is_claimed_before_it_is_read(root: Path, bundle: Path, monkeyp
 @pytest.mark.parametrize("linked", [".simmat", ".simmat/annotate/embeddings", "card.toml", "runs"])
 def test_a_folder_whose_files_would_be_written_elsewhere_is_refused(tmp_path: Path, linked: str) -> None:
     """By a link in the data set of a stranger, whose caches are even emptied when they are full."""
-    from simmat_plugin_annotate.home import claimed
+    from simmat_plugin_annotate.state import claimed
 
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "set" / linked

@@ -27,7 +27,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from annotate_server import TOKEN, make_annotator
-from simmat_plugin_annotate.home import claimed
+from simmat_plugin_annotate.state import claimed
 from simmat_plugin_annotate.serve import listen, serve
 listener = listen("127.0.0.1", 0)
 with claimed(Path(sys.argv[1])):

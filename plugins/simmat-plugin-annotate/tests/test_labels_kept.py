@@ -463,7 +463,7 @@ def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest
     """At the start; each model and each window adds to it."""
     import os
 
-    from simmat_plugin_annotate import home
+    from simmat_plugin_annotate import state
 
     root = gray_images(tmp_path / "set")
     cache = root / ".simmat/annotate/embeddings"
@@ -472,6 +472,6 @@ def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest
         (cache / f"{name}.safetensors").write_bytes(bytes(100))
         os.utime(cache / f"{name}.safetensors", (1000 - age, 1000 - age))
     (cache / "link.safetensors").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(home, "MAX_CACHED", 250)
+    monkeypatch.setattr(state, "MAX_CACHED", 250)
     folder_of(root).recover()
     assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]  # nor is anything written through a link

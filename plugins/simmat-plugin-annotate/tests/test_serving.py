@@ -205,7 +205,8 @@ def test_images_are_ranked_before_the_next_one_is_asked_for(
     """While a tab shows an image; asked for, nothing is left to do."""
     from types import SimpleNamespace
 
-    from simmat_plugin_annotate import background, models
+    from simmat_plugin_annotate import annotator as module
+    from simmat_plugin_annotate import models
 
     service = service_of(root, bundle)
     keys = ["s0", "s1", "s2"]
@@ -213,7 +214,7 @@ def test_images_are_ranked_before_the_next_one_is_asked_for(
     annotator: Any = SimpleNamespace(service=service, folder=folder, waiting=lambda: keys)
 
     async def runs() -> None:
-        ranking = asyncio.create_task(background.rank(annotator))
+        ranking = asyncio.create_task(module.rank(annotator))
         await asyncio.sleep(0.05)
         assert not any(map(service.is_ranked, keys))  # nobody looks at an image yet
         service.open["tab"] = "s0"
@@ -222,7 +223,7 @@ def test_images_are_ranked_before_the_next_one_is_asked_for(
             await asyncio.sleep(0.02)
         ranking.cancel()
 
-    monkeypatch.setattr(background, "_RANK_S", 0.01)
+    monkeypatch.setattr(module, "_RANK_S", 0.01)
     monkeypatch.setattr(models, "_NICE", 0)
     asyncio.run(asyncio.wait_for(runs(), 30))
     assert all(0 <= service.rank(key) <= 1 for key in keys[:-1])

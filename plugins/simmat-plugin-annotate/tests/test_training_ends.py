@@ -188,7 +188,7 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
 
 def test_advice_has_the_names_of_the_page_and_says_where_other_options_are() -> None:
     """Whoever labels in a browser has no field called --crop."""
-    from simmat_plugin_annotate.advice import for_page
+    from simmat_plugin_annotate.training import for_page
 
     assert for_page("use a larger --image-size") == "use a larger Image size (in Train)"
     assert "command line" in for_page("cut them by --crop")

@@ -17,9 +17,18 @@ import pytest
 import torch
 from bench_set import TINY, bench_of
 from runs import gray_set
-from simmat_plugin_bench import executors
-from simmat_plugin_bench.executors import KILL, STOP, Devices, Workers, find_devices, request_stop, workers_for
-from simmat_plugin_bench.run import Runner
+from simmat_plugin_bench.run import (
+    _STOP_REQUESTS,
+    KILL,
+    STOP,
+    Devices,
+    Runner,
+    Workers,
+    find_devices,
+    request_stop,
+    run_cell,
+    workers_for,
+)
 
 from simmat.errors import ConfigError
 
@@ -47,7 +56,7 @@ def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cores_are_divided_unless_their_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cells of eight threads each on eight cores are slower than four of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr("simmat_plugin_bench.executors.usable_cpus", lambda: 8)
+    monkeypatch.setattr("simmat_plugin_bench.run.usable_cpus", lambda: 8)
     assert find_devices(4, {}).environment(0)["OMP_NUM_THREADS"] == "2"
     assert find_devices(None, {}).jobs == 1
     assert "OMP_NUM_THREADS" not in find_devices(4, {"OMP_NUM_THREADS": "1"}).environment(0)
@@ -105,7 +114,7 @@ def test_a_running_cell_ends_when_it_is_asked_to(
     monkeypatch.setattr(sys, "executable", str(python))
     stop = Path("/dev/null/stop") if disk == "full" else tmp_path / "stop"
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(executors.run_cell, str(tmp_path), str(stop), {}, test=False)
+        future = pool.submit(run_cell, str(tmp_path), str(stop), {}, test=False)
         while not (tmp_path / "log.txt").is_file() or "ready" not in (tmp_path / "log.txt").read_text():
             time.sleep(0.01)
         for wish in wishes:
@@ -115,7 +124,7 @@ def test_a_running_cell_ends_when_it_is_asked_to(
                 request_stop(stop, wish)
             time.sleep(0.5 if len(wishes) > 1 else 0)
         assert future.result(timeout=60) == code
-    executors._STOP_REQUESTS.clear()
+    _STOP_REQUESTS.clear()
 
 
 @pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "tcp://host:x", "http://host:1", "tcp://host:1/x"])

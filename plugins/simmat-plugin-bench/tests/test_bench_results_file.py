@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from bench_set import TINY, bench_of, fill
+from simmat_plugin_bench.cells import put_back, read_results
 from simmat_plugin_bench.page import write_report
-from simmat_plugin_bench.results_file import put_back, read_results
 
 from simmat.cli import run
 from simmat.errors import DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench_set import TINY, bench_of
-from simmat_plugin_bench.reading import read_settings
+from simmat_plugin_bench.settings import read_settings
 
 from simmat.errors import ConfigError
 

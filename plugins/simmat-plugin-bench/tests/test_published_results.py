@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from installed import need_plugins
-from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.cells import Cell, read_results
 from simmat_plugin_bench.grid import expand
-from simmat_plugin_bench.reading import read_settings
-from simmat_plugin_bench.results_file import read_results
+from simmat_plugin_bench.settings import read_settings
 
 from simmat.plugins.loader import load_plugins
 

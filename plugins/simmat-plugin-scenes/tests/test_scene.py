@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from simmat_plugin_scenes.generate import generate_scene, only_visible, outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.objects import stone
-from simmat_plugin_scenes.organisms import person
+from simmat_plugin_scenes.objects import person, stone
 from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid, plane
 from simmat_plugin_scenes.world import CLASSES, Climate, Thing, World

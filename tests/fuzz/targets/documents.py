@@ -67,7 +67,7 @@ def _config(place: Place, path: Path) -> None:
 
 def _bench(place: Place, path: Path) -> None:
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.reading import read_settings
+    from simmat_plugin_bench.settings import read_settings
 
     bench = expand(read_settings(path), path, place.scratch / "out", registry())
     names = [cell.name for cell in bench.cells]

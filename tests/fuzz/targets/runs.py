@@ -67,7 +67,7 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
     """Expand the bench of the seeds, its cells filled in `out`; return it and its TOML."""
     from bench_set import fill
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.reading import read_settings
+    from simmat_plugin_bench.settings import read_settings
 
     seed = place.seeds.folder("bench")
     shutil.copy(seed / "bench.toml", place.scratch)
@@ -82,8 +82,8 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
 def _report(place: Place, rng: random.Random) -> Case:
     from simmat_plugin_bench.grid import expand
     from simmat_plugin_bench.page import write_bench_page, write_report
-    from simmat_plugin_bench.reading import read_settings
     from simmat_plugin_bench.results import collect
+    from simmat_plugin_bench.settings import read_settings
     from simmat_plugin_bench.table import as_csv, markdown
 
     bench, toml = _bench(place, place.files / "out")
@@ -107,8 +107,8 @@ def _report(place: Place, rng: random.Random) -> Case:
 
 
 def _results(place: Place, rng: random.Random) -> Case:
+    from simmat_plugin_bench.cells import put_back, read_results, results_of, write_results
     from simmat_plugin_bench.results import collect
-    from simmat_plugin_bench.results_file import put_back, read_results, results_of, write_results
     from simmat_plugin_bench.table import as_csv
 
     bench, _ = _bench(place, place.scratch / "filled")

@@ -72,8 +72,8 @@ def command(
     from the page that scored better than the one before, or else the foundation model `lite`.
     """
     from simmat_plugin_annotate.annotator import Annotator
-    from simmat_plugin_annotate.home import claimed
     from simmat_plugin_annotate.serve import listen, serve
+    from simmat_plugin_annotate.state import claimed
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
         raise ConfigError("--bundle has its own foundation model, channels and image size; leave those options out")

@@ -20,12 +20,11 @@ from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, with_home
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
-from simmat_plugin_annotate.home import CACHES, HOME, JOURNAL, STATE_FILE, check_inside, trim
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.mask_files import Rule, sha256_of
 from simmat_plugin_annotate.planes import Memory, Planes, UnknownError
-from simmat_plugin_annotate.state import FolderState, GivenClass
+from simmat_plugin_annotate.state import CACHES, HOME, JOURNAL, STATE_FILE, FolderState, GivenClass, check_inside, trim
 
 _KEPT = 64
 """Number of images whose labels stay in memory without being used."""

@@ -23,9 +23,7 @@ from simmat.config import default_steps
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
-from simmat_plugin_annotate import background
-from simmat_plugin_annotate.advice import for_page
-from simmat_plugin_annotate.annotator import Annotator
+from simmat_plugin_annotate.annotator import Annotator, flush, rank
 from simmat_plugin_annotate.drafts import Draft
 from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
 from simmat_plugin_annotate.models import CancelledError
@@ -45,7 +43,7 @@ from simmat_plugin_annotate.requests import (
     VersionBody,
 )
 from simmat_plugin_annotate.security import MAX_BODY, TooLargeError, error_document
-from simmat_plugin_annotate.training import BusyError
+from simmat_plugin_annotate.training import BusyError, for_page
 
 STATIC = Path(__file__).parent / "static"
 _NEXT_S = 5.0
@@ -77,7 +75,7 @@ def make_app(annotator: Annotator) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work(annotator)) for work in (background.flush, background.rank)]
+        tasks = [asyncio.create_task(work(annotator)) for work in (flush, rank)]
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -20,9 +21,8 @@ from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_log
 from simmat_plugin_annotate import child
-from simmat_plugin_annotate.advice import for_page
-from simmat_plugin_annotate.home import RUNS
 from simmat_plugin_annotate.models import Model
+from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
 METRIC_WORDS = "mean IoU of an object after one click, validation images"
@@ -299,3 +299,17 @@ def _reason(log: list[str], code: int) -> str:
     starts = [place for place, line in enumerate(log) if line.startswith("error:")]
     lines = log[starts[-1] :] if starts else log[-3:]
     return "\n".join(lines) or f"the process ended with exit code {code} without a message"
+
+
+_LABELS = {"--image-size": "Image size (in Train)", "--steps": "Steps (in Train)"}
+"""Option of the command line -> its name in the page."""
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+_ELSEWHERE = (
+    "What begins with -- is an option of the command line, `simmat annotate` or `simmat train`, not of this page."
+)
+
+
+def for_page(message: str) -> str:
+    """Return a message with the page's names for options, and a sentence about those that the page does not have."""
+    text = _OPTION.sub(lambda found: _LABELS.get(found[0], found[0]), message)
+    return f"{text}. {_ELSEWHERE}" if _OPTION.search(text) else text

@@ -52,7 +52,7 @@ def command(
     """
     from simmat_plugin_bench.cells import matches
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.reading import read_settings
+    from simmat_plugin_bench.settings import read_settings
 
     if dry_run and report:
         raise ConfigError("--dry-run and --report exclude each other; give one")
@@ -101,9 +101,8 @@ def _run(
     rerun: bool,
 ) -> Runner:
     """Run the cells; return the runner, which knows what failed and whether a signal stopped it."""
-    from simmat_plugin_bench.executors import LOCAL, workers_for
     from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
-    from simmat_plugin_bench.run import Runner
+    from simmat_plugin_bench.run import LOCAL, Runner, workers_for
 
     check_inputs(bench, cells, registry)
     with workers_for(executor or LOCAL, jobs) as workers, locked(bench):
@@ -121,7 +120,7 @@ def _run(
 
 def _put_back(bench: Bench, results: Path) -> None:
     """Fill cells that have not started from a file of results."""
-    from simmat_plugin_bench.results_file import put_back
+    from simmat_plugin_bench.cells import put_back
 
     done, other = put_back(results, bench.cells)
     say(f"{done} results taken from {results}" + (f"; {other} with other settings skipped" if other else ""))

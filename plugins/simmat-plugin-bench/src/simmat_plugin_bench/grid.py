@@ -18,7 +18,6 @@ from simmat.model_spec import complete_options
 from simmat.plugins.registry import Registry
 from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
-from simmat_plugin_bench.reading import shortened
 from simmat_plugin_bench.settings import (
     LENGTH,
     STEPS,
@@ -27,6 +26,7 @@ from simmat_plugin_bench.settings import (
     DataSet,
     Grid,
     merged,
+    shortened,
     unknown_figure,
     unknown_names,
 )

@@ -8,11 +8,11 @@ from pathlib import Path
 from simmat_plugin_report.page import Figure, Table, write_template
 
 from simmat.io.files import atomic_write_text, read_bytes
+from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.prepare import RUN_WITH
 from simmat_plugin_bench.results import Results, Spread, collect
-from simmat_plugin_bench.results_file import RESULTS, results_of, write_results
 from simmat_plugin_bench.settings import DataSet
 from simmat_plugin_bench.table import (
     DIFFERENCE_NOTE,

@@ -12,8 +12,21 @@ from simmat.errors import ConfigError
 from simmat.sensors.scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.objects import bottle, crate, cup, fruit, glass_pane, kettle, stone, vehicle
-from simmat_plugin_scenes.organisms import animal, bush, person, potted_plant, tree
+from simmat_plugin_scenes.objects import (
+    animal,
+    bottle,
+    bush,
+    crate,
+    cup,
+    fruit,
+    glass_pane,
+    kettle,
+    person,
+    potted_plant,
+    stone,
+    tree,
+    vehicle,
+)
 from simmat_plugin_scenes.render import Stage, render, trace_rays
 from simmat_plugin_scenes.shapes import box, plane
 from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, World, colour
