@@ -24,7 +24,7 @@ from simmat.errors import ConfigError, all_problems
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
+from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
@@ -167,8 +167,8 @@ class TrainConfig(Document):
     )
     crop: int | None = Field(
         None,
-        ge=SMALLEST_CROP,
-        le=LARGEST_CROP,
+        ge=MIN_CROP,
+        le=MAX_CROP,
         description="Cut images into windows of this many pixels a side; splits are then made by blocks of windows.",
     )
     train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")

@@ -19,7 +19,7 @@ RegionRule = Literal["instances", "classes", "components", "panoptic"]
 """What a region of a label image is, see `simmat.data.instances`."""
 ZeroMeans = Literal["background", "none", "unlabelled"]
 """What label value 0 means, see `simmat.data.card`."""
-SMALLEST_CROP, LARGEST_CROP = 16, 2**14
+MIN_CROP, MAX_CROP = 16, 2**14
 """Limits of the side of a crop in pixels, see `simmat.data.blocks`."""
 
 RGB_QUANTITY = "srgb"

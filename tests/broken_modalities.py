@@ -436,11 +436,9 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
             "was saved with 5063 valid pixels, of which 2025 are valid as loaded",
         ),
     ],
-    "flips-and-turns-return": [
+    "flips-and-turns-move-pixels": [
         (HalfTurn, "a horizontal flip, 2 times, changed the values"),
         (Slanted, "after a horizontal flip, a part of an image differs"),
-    ],
-    "flips-and-turns-move-pixels": [
         (OneAxis, "after a vertical flip, the valid pixels are not where they belong"),
         (Clockwise, "after 1 quarter turn, the valid pixels are not where they belong"),
         (NeverMirrors, "after a horizontal flip, the values of channel 'lwir' are not where they belong"),

@@ -3,8 +3,7 @@
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -72,7 +71,6 @@ class _Radar(ModalityAdapter):
     description = "a radar"
     sources = (Source("radar", (".png",)),)
     channels = (Channel("radar", "amplitude", "count"),)
-    replaces: ClassVar[Mapping[str, str]] = {"radar-db": "scale=dB"}
     Options = _RadarOptions
 
     def load(self, files: Files) -> SensorImage:
@@ -112,13 +110,6 @@ def test_a_wrong_option_ends_with_2_and_what_is_allowed(
     assert run(["modalities", "show", "radar", *options]) == 2
     error = capsys.readouterr().err
     assert all(part in error for part in said)
-
-
-@pytest.mark.usefixtures("radar")
-def test_a_former_name_says_the_option_that_takes_its_place(capsys: pytest.CaptureFixture[str]) -> None:
-    """Scripts of an older version hold it."""
-    assert run(["modalities", "show", "radar-db"]) == 2
-    assert "--modality radar --modality-option scale=dB" in capsys.readouterr().err
 
 
 @pytest.mark.plugins("sam")

@@ -73,7 +73,7 @@ def test_a_large_model_that_needs_values_is_measured_with_them(
     name: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table of positions from numpy is on the CPU, whatever device torch is told to build on; it is no fault."""
-    monkeypatch.setattr("simmat.testing.foundation_spec.MOST_PARAMETERS", 0)
+    monkeypatch.setattr("simmat.testing.foundation_spec.MAX_PARAMETERS", 0)
     result = run_check(CHECKS[name], FoundationCase(fault("numpy"), tmp_path, full=full))
     assert result.status == ("ok" if full else "skipped"), result.why
     assert full or "meta device" in result.found

@@ -19,7 +19,7 @@ from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Kind, Registry, likely_package
 from simmat.sensors.normalize import describe
-from simmat.sensors.options import describe_nodata, modality_parts
+from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape
 from simmat.types import Channel
 
@@ -104,7 +104,7 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
         ("regions", f"{card.regions}, smallest {card.smallest}"),
         ("label value 0", card.zero_means),
         ("ignored label value", "none" if card.ignore is None else str(card.ignore)),
-        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
+        ("no data", "none declared" if card.nodata is None else format_nodata(card.nodata)),
     ]
     if card.crop is not None:
         rows.append(("images", f"cut into windows of {card.crop}x{card.crop} px"))

@@ -14,7 +14,7 @@ from simmat.documents import Document, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.sensors.options import NodataField
-from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
+from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
 FORMAT = 1
@@ -64,7 +64,7 @@ class DataCard(Document):
     zero_means: ZeroMeans = "background"
     class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
     class_attribute: str | None = Field(default=None, min_length=1)
-    crop: int | None = Field(default=None, ge=SMALLEST_CROP, le=LARGEST_CROP)
+    crop: int | None = Field(default=None, ge=MIN_CROP, le=MAX_CROP)
     intrinsics: dict[str, float] | None = None
     modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""

@@ -30,7 +30,7 @@ from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
 from simmat.sensors.normalize import Statistics
-from simmat.sensors.options import describe_nodata
+from simmat.sensors.options import format_nodata
 from simmat.types import MAX_SHRUNK, SMALL_SIDE, Channel, Window
 
 Progress = Callable[[int], object]
@@ -172,7 +172,7 @@ class DataIndex:
         card, problems = self.dataset.card, []
         for channel, least, most in zip(self.dataset.channels(), low, high, strict=True):
             if least > most:
-                nodata = "" if card.nodata is None else f" (nodata is {describe_nodata(card.nodata)})"
+                nodata = "" if card.nodata is None else f" (nodata is {format_nodata(card.nodata)})"
                 problems.append(f"channel {channel.name!r} has no valid pixel{nodata}")
             elif least == most:
                 problems.append(f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel")

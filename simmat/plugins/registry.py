@@ -276,20 +276,7 @@ class Registry:
         return ". ".join(hints)
 
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        if kind == "modality" and (replaced := self._replaced(name)):
-            return replaced
         names = list(self.names(kind))
         if kind == "foundation model":
             names += [f"{family}/NAME" for family in self.names("foundation family")]
         return unknown_name(kind, name, names, hint=self.hint(kind, name, names))
-
-    def _replaced(self, name: str) -> UnknownNameError | None:
-        """Return the error for a name that is an option of a sensor instead."""
-        for sensor in self.names("modality"):
-            if option := cast(ModalityAdapter, self._get("modality", sensor)).replaces.get(name):
-                given = " ".join(f"--modality-option {item.strip()}" for item in option.split(","))
-                return UnknownNameError(
-                    f"no modality {name!r}: it is {sensor} with {option}; write --modality {sensor} {given} "
-                    f"(modality_options in Python and files; {sensor}.OPTION in a composition)"
-                )
-        return None

@@ -17,7 +17,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, all_problems
 from simmat.io.images import check_window, window_size
-from simmat.sensors.options import ModalityOptions, nodata_problems, option_words, options_by_sensor, parse_options
+from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
 from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
@@ -66,7 +66,6 @@ class ModalityAdapter(ABC):
         Options: the pydantic model of `options`. A sensor with options besides `nodata` declares a subclass of
             `ModalityOptions`; its constructor takes no other argument and sets what depends on an option (sources,
             channels).
-        replaces: former name of a sensor -> the option that replaces it, such as "unit=cK".
         api_version: version of the plugin interface it is written for; any but SimMAT's own is refused by name.
     """
 
@@ -77,7 +76,6 @@ class ModalityAdapter(ABC):
     options: ModalityOptions = ModalityOptions()
 
     Options: ClassVar[type[ModalityOptions]] = ModalityOptions
-    replaces: ClassVar[Mapping[str, str]] = {}
     api_version: ClassVar[int] = API_VERSION
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -342,9 +340,9 @@ def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mappin
         own, stated = options.get(part.name, {}), part.stated_options()
         for option in sorted(own.keys() & stated.keys()):
             if own[option] != stated[option]:
+                said, of_card = (format_options({option: values[option]}) for values in (stated, own))
                 raise ConfigError(
-                    f"modality {part.name!r}: the option says {option_words({option: stated[option]})}, the data card "
-                    f"{option_words({option: own[option]})}; correct the one that is wrong"
+                    f"modality {part.name!r}: the option says {said}, the data card {of_card}; correct the wrong one"
                 )
     return adapter.with_options(options)
 

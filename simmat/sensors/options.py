@@ -135,7 +135,7 @@ def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str,
     )
 
 
-def option_words(options: Mapping[str, Any]) -> str:
+def format_options(options: Mapping[str, Any]) -> str:
     """Return options as `--modality-option` takes them: "unit=cK, filter=lee"."""
     return ", ".join(f"{name}={_as_text(value)}" for name, value in options.items())
 
@@ -174,10 +174,10 @@ def with_absolute_files(text: str, folder: Path | None = None) -> str:
     return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
 
 
-def describe_nodata(nodata: float | Mapping[str, float]) -> str:
+def format_nodata(nodata: float | Mapping[str, float]) -> str:
     """Return the text that `--nodata` takes; reading it gives the same numbers."""
     if isinstance(nodata, Mapping):
-        return ",".join(f"{source}={describe_nodata(value)}" for source, value in nodata.items())
+        return ",".join(f"{source}={format_nodata(value)}" for source, value in nodata.items())
     return repr(float(nodata)).removesuffix(".0")
 
 
@@ -190,7 +190,7 @@ def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: Modalit
                 hint = did_you_mean(name, sources, otherwise="")
                 yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
     elif nodata is not None and len(adapter.sensors()) > 1:
-        number, every = describe_nodata(nodata), describe_nodata(dict.fromkeys(sources, nodata))
+        number, every = format_nodata(nodata), format_nodata(dict.fromkeys(sources, nodata))
         yield (
             f"nodata = {number} would hold for all sensors of {adapter.name}, but may be a measurement of some; name "
             f"the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -24,6 +25,7 @@ CLICK, BOX, CORRECTED = "a click", "a box", "two clicks and a mask input"
 _TOLERANCE = 1e-3  # relative to the largest number: float32 sums in another order differ by less
 _PLACES = "read point_coords and boxes, in pixels of the square input, of every prompt"
 _LABELS = "read point_labels: 1 is on the object, 0 is not"
+KEEP_IN_STATE = "register every tensor that decides an answer as a parameter or a persistent buffer"
 _SEEDED = "draw every random weight from a torch.Generator of the seed, or under torch.random.fork_rng"
 
 
@@ -163,25 +165,26 @@ def prompts_decide_the_answer(case: FoundationCase) -> None:
             )
 
 
-def state_survives_safetensors(case: FoundationCase) -> None:
-    """The state dict, written to safetensors and loaded into a model of another seed, gives the same answers."""
-    one, other = case.build(1), case.build(2)
-    file = case.folder / "state.safetensors"
-    case.folder.mkdir(parents=True, exist_ok=True)
+def copy_state(source: nn.Module, target: nn.Module, file: Path) -> None:
+    """Write a state dict to safetensors, and load it into another module of the same kind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file({name: t.detach().contiguous().clone() for name, t in one.state_dict().items()}, file)
-        cast(nn.Module, other).load_state_dict(load_file(file))
+        save_file({name: t.detach().contiguous().clone() for name, t in source.state_dict().items()}, file)
+        target.load_state_dict(load_file(file))
     except Exception as error:
         raise CheckFailed(
             f"the state dict cannot be written and loaded: {type(error).__name__}: {error}",
             "keep tensors alone in the state dict, of types that safetensors knows",
         ) from error
+
+
+def state_survives_safetensors(case: FoundationCase) -> None:
+    """The state dict, written to safetensors and loaded into a model of another seed, gives the same answers."""
+    one, other = case.build(1), case.build(2)
+    copy_state(cast(nn.Module, one), cast(nn.Module, other), case.folder / "state.safetensors")
     pictures, click = images(1, case.image_size), _only(prompt_kinds(one, case.image_size)[CLICK], 0)
     if not _equal(predict(one, pictures, click), predict(other, pictures, click)):
-        raise CheckFailed(
-            "a model with the loaded state answers differently",
-            "register every tensor that decides an answer as a parameter or a persistent buffer",
-        )
+        raise CheckFailed("a model with the loaded state answers differently", KEEP_IN_STATE)
 
 
 def weights_are_the_ones_described(case: FoundationCase) -> None:

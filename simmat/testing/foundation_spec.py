@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-LEAST_SIZE = 64
+MIN_SIZE = 64
 """Models are built for their smallest input of at least this side, in pixels, unless another is given."""
-MOST_PARAMETERS = 50_000_000
+MAX_PARAMETERS = 50_000_000
 """Larger models are built on torch's meta device, without values, unless the slow checks run."""
 
 
@@ -39,7 +39,7 @@ class FoundationCase:
         self.spec = spec
         self.folder = folder
         multiple = max(spec.size_multiple, 1)
-        self.image_size = image_size or -(-LEAST_SIZE // multiple) * multiple
+        self.image_size = image_size or -(-MIN_SIZE // multiple) * multiple
         self.full = full
 
     def build(self, seed: int = 0, *, weights: Path | None = None) -> FoundationModel:
@@ -49,7 +49,7 @@ class FoundationCase:
 
     def require_values(self) -> None:
         """Raise CheckSkipped where the model is large and slow checks do not run."""
-        if self.parameters > MOST_PARAMETERS and not self.full:
+        if self.parameters > MAX_PARAMETERS and not self.full:
             raise CheckSkipped(f"{self.parameters / 1e6:.0f} M parameters: run with --full (full = True)")
 
     @cached_property
@@ -64,8 +64,8 @@ class FoundationCase:
 
     @cached_property
     def skeleton(self) -> nn.Module:
-        """The model with its names and shapes; a large one has no values."""
-        is_large = self._on_meta is not None and self.parameters > MOST_PARAMETERS
+        """The model with its names and shapes; a large one has no values, unless `full`."""
+        is_large = self.parameters > MAX_PARAMETERS and not self.full
         return cast("nn.Module", self._on_meta if is_large else self.model)
 
     def embedding(self) -> ImageEmbedding:
@@ -73,19 +73,17 @@ class FoundationCase:
         import torch
 
         model, device = cast(FoundationModel, self.skeleton), next(self.skeleton.parameters()).device
-        image = torch.zeros(1, 3, self.image_size, self.image_size)
+        image = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
         with torch.no_grad():
             try:
-                return model.backbone.encode(model.backbone.embed(image.to(device)))
+                return model.backbone.encode(model.backbone.embed(image))
             except Exception as error:
                 if device.type != "meta":
                     raise
-                if not self.full:  # torch.device("meta") does not apply to arrays from numpy
-                    raise CheckSkipped(
-                        f"{self.parameters / 1e6:.0f} M parameters, and the model does not run on torch's meta device "
-                        f"({type(error).__name__}: {error}): run with --full (full = True)"
-                    ) from error
-            return self.model.backbone.encode(self.model.backbone.embed(image))
+                raise CheckSkipped(  # torch.device("meta") does not apply to arrays from numpy
+                    f"{self.parameters / 1e6:.0f} M parameters, and the model does not run on torch's meta device "
+                    f"({type(error).__name__}: {error}): run with --full (full = True)"
+                ) from error
 
     @cached_property
     def _on_meta(self) -> nn.Module | None:

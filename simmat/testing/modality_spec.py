@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.options import ModalityOptions, option_words, parse_options
+from simmat.sensors.options import ModalityOptions, format_options, parse_options
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase
 from simmat.types import RGB_QUANTITY, Channel
@@ -94,7 +94,7 @@ def _fixed_values(annotation: Any) -> tuple[Any, ...]:
 
 def name_with_options(adapter: ModalityAdapter) -> str:
     """Return a sensor's name with its options, for the id of a test: "depth unit=mm"."""
-    return f"{adapter.name} {option_words(adapter.stated_options())}".strip()
+    return f"{adapter.name} {format_options(adapter.stated_options())}".strip()
 
 
 def spec_round_trips(case: ModalityCase) -> None:
@@ -147,7 +147,7 @@ def options_are_described(case: ModalityCase) -> None:
     for made in with_each_option(adapter)[1:]:
         if type(made.options) is not type(before) or made is adapter or adapter.options != before:
             raise CheckFailed(
-                f"setting {option_words(made.stated_options())} changed the sensor itself",
+                f"setting {format_options(made.stated_options())} changed the sensor itself",
                 "let __init__ take the options and set what depends on them; change no class attribute",
             )
 

@@ -151,12 +151,10 @@ def _load_with(
 
 
 def _valid_pixel(image: SensorImage, transformed: SensorImage) -> tuple[int, int]:
-    """Return the row and column nearest to the centre where as many channels as possible are valid."""
+    """Return the row and column of the first pixel where as many channels as possible are valid."""
     counts = image.valid.sum(axis=0) + transformed.valid.sum(axis=0)
-    rows, columns = np.nonzero(counts == counts.max())
-    height, width = image.size_hw
-    nearest = np.argmin((rows - height // 2) ** 2 + (columns - width // 2) ** 2)
-    return int(rows[nearest]), int(columns[nearest])
+    row, column = np.unravel_index(counts.argmax(), counts.shape)
+    return int(row), int(column)
 
 
 def _altered(planes: Planes, picked: list[int], pixel: tuple[int, int]) -> Planes:
@@ -183,7 +181,7 @@ def _expect_missing(
     case: ModalityCase, source: _Source, picked: list[int], pixel: tuple[int, int], way: Way, changed: list[list[int]]
 ) -> None:
     """Call a pixel of the picked planes missing; the channels that changed with it must be invalid there."""
-    fill = float("nan") if way == "NaN" else _unused_number(source.planes[picked], pixel)
+    fill = float("nan") if way == "NaN" else _number_near(source.planes[picked], pixel)
     planes = source.planes.copy()
     planes[(picked, *pixel)] = fill
     what = f"pixel {pixel} of {source.name!r}, plane {picked[0] if len(picked) == 1 else 'all'}, is missing by {way}"
@@ -204,18 +202,13 @@ def _expect_missing(
             )
 
 
-def _unused_number(planes: Planes, pixel: tuple[int, int]) -> float:
-    """Return a number near that of a pixel which no pixel has: as plausible as a measurement."""
+def _number_near(planes: Planes, pixel: tuple[int, int]) -> float:
+    """Return a number next to that of a pixel: as plausible as a measurement."""
     here = planes[(0, *pixel)]
     if planes.dtype.kind == "f":
-        candidates = here * np.linspace(1.0, 1.1, 1001, dtype=planes.dtype)[1:] + np.finfo(planes.dtype).tiny
-        unused = candidates[~np.isin(candidates, planes)]
-    else:
-        low, high = (0, 1) if planes.dtype.kind == "b" else (np.iinfo(planes.dtype).min, np.iinfo(planes.dtype).max)
-        near = np.arange(max(int(here) - 70_000, low), min(int(here) + 70_000, high) + 1)
-        unused = np.setdiff1d(near, planes)
-        unused = unused[np.argsort(np.abs(unused - int(here)))]
-    return float(unused[0]) if len(unused) else float(here)
+        return float(np.nextafter(here, planes.dtype.type(np.inf)))
+    highest = 1 if planes.dtype.kind == "b" else np.iinfo(planes.dtype).max
+    return float(int(here) + (1 if here < highest else -1))
 
 
 _SAME = 1e-4  # rounding of values that are computed there and back, and relative to half a turn
@@ -251,38 +244,31 @@ def _moves(adapter: ModalityAdapter) -> Iterator[_Move]:
         yield _Move(words, partial(adapter.rotate, quarter_turns=turns), count, quarter_turns=turns)
 
 
-def flips_and_turns_return(case: ModalityCase) -> None:
-    """Two flips and four quarter turns give the image back, and a part of an image is turned as within the whole."""
-    image = case.load(case.samples[0].files)
-    part = np.zeros(image.valid.shape, dtype=np.bool_)  # --paste flips objects in their own boxes
+def flips_and_turns_move_pixels(case: ModalityCase) -> None:
+    """Flips and counter-clockwise turns move values and `valid` alike, a part as the whole, and undone give it back."""
+    image = _filled(case.load(case.samples[0].files))
+    corner = np.ones_like(image.valid)
+    corner[:, : image.size_hw[0] // 4, : image.size_hw[1] // 3] = False  # unlike all of its mirror images
+    part = np.zeros_like(image.valid)  # --paste flips objects in their own boxes
     part[:, image.size_hw[0] // 2 :, image.size_hw[1] // 3 :] = True
     for move in _moves(case.adapter):
-        back = image
-        for _ in range(move.count):
+        moved = move.run(replace(image, data=image.data.copy(), valid=corner.copy()))
+        if not np.array_equal(moved.valid, move.moved(corner)):
+            raise CheckFailed(f"after {move.words}, the valid pixels are not where they belong", _PLACES)
+        moved = back = move.run(image)
+        for _ in range(move.count - 1):
             back = move.run(back)
-        same_valid = back.data.shape == image.data.shape and np.array_equal(back.valid, image.valid)
-        if not same_valid or not np.allclose(back.data[back.valid], image.data[image.valid], rtol=_SAME, atol=_SAME):
+        if back.data.shape != image.data.shape or not np.allclose(back.data, image.data, rtol=_SAME, atol=_SAME):
             raise CheckFailed(
-                f"{move.words}, {move.count} times, changed the values or the valid pixels",
+                f"{move.words}, {move.count} times, changed the values",
                 "override flip and rotate together, for values that depend on direction and for nothing else",
             )
-        if not same_bits(_part(move.run(image), move.moved(part)), move.run(_part(image, part))):
+        _expect_values(move, image, moved)
+        if not same_bits(_part(moved, move.moved(part)), move.run(_part(image, part))):
             raise CheckFailed(
                 f"after {move.words}, a part of an image differs from that part of the whole image",
                 "let flip and rotate change values by direction alone, not by their place in the image",
             )
-
-
-def flips_and_turns_move_pixels(case: ModalityCase) -> None:
-    """A mirror swaps left and right or top and bottom, and a turn is counter-clockwise, for values as for `valid`."""
-    image = _filled(case.load(case.samples[0].files))
-    corner = image.valid.copy()
-    corner[:, : image.size_hw[0] // 4, : image.size_hw[1] // 3] = False  # unlike all of its mirror images
-    for move in _moves(case.adapter):
-        found = move.run(replace(image, data=image.data.copy(), valid=corner.copy()))
-        if not np.array_equal(found.valid, move.moved(corner)):
-            raise CheckFailed(f"after {move.words}, the valid pixels are not where they belong", _PLACES)
-        _expect_values(move, image, move.run(replace(image, data=image.data.copy())))
 
 
 def images_are_not_written_into(case: ModalityCase) -> None:

@@ -10,7 +10,6 @@ from typing import cast
 import click
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError, SimMATError, few_of
@@ -20,7 +19,7 @@ from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TINY
 from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.foundation_answers import CLICK, images, predict, prompt_kinds
+from simmat.testing.foundation_answers import CLICK, KEEP_IN_STATE, copy_state, images, predict, prompt_kinds
 from simmat.testing.networks import build_network, square_loss
 
 SIZE = 64
@@ -132,25 +131,16 @@ def layer_trains_with_a_gradient(case: TransferLayerCase) -> None:
 
 def layer_survives_safetensors(case: TransferLayerCase) -> None:
     """The state dict, written to safetensors and loaded into a layer of another seed, gives the same answers."""
-    case.folder.mkdir(parents=True, exist_ok=True)
-    file = case.folder / "layer.safetensors"
     others = case.networks(seed=1)
     for count, network in case.networks().items():
         planes, content = _planes(count)
         other = others[count]
         other.foundation.load_state_dict(network.foundation.state_dict())
-        try:
-            save_file({name: t.detach().contiguous().clone() for name, t in network.mat.state_dict().items()}, file)
-            other.mat.load_state_dict(load_file(file))
-        except Exception as error:
-            raise CheckFailed(f"its state cannot be written and loaded: {error}", "keep tensors alone in it") from error
+        copy_state(network.mat, other.mat, case.folder / "layer.safetensors")
         with torch.no_grad():
             one, two = (each.eval().encode(planes, content).levels for each in (network, other))
         if not all(torch.equal(a, b) for a, b in zip(one, two, strict=True)):
-            raise CheckFailed(
-                "a layer with the loaded state answers differently",
-                "register every tensor that decides an answer as a parameter or a persistent buffer",
-            )
+            raise CheckFailed("a layer with the loaded state answers differently", KEEP_IN_STATE)
 
 
 def tuner_leaves_the_model_as_it_was(case: TunerCase) -> None:

@@ -41,7 +41,6 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
     Check(modality_files.bad_files_are_refused),
     Check(modality_values.what_is_saved_is_loaded),
     Check(modality_values.missing_stays_missing),
-    Check(modality_values.flips_and_turns_return),
     Check(modality_values.flips_and_turns_move_pixels),
     Check(modality_values.images_are_not_written_into),
     Check(modality_network.loads_in_a_worker),

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from sensor_contract import SensorContract
 from simmat_plugin_aims import MODALITIES
 
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.testing import ModalityContract, PackageContract
+from simmat.testing import PackageContract
 
 
-class TestAims(ModalityContract):
+class TestAims(SensorContract):
     """Every sensor keeps every rule."""
 
-    @pytest.fixture(params=MODALITIES, ids=lambda adapter: adapter.name)
-    def modality(self, request: pytest.FixtureRequest) -> ModalityAdapter:
-        """Each in turn."""
-        adapter: ModalityAdapter = request.param
-        return adapter
+    modalities = MODALITIES
 
 
 class TestPackage(PackageContract):

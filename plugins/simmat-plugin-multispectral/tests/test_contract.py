@@ -6,24 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sensor_contract import SensorContract
 from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 from simmat_plugin_multispectral.adapter import MODALITIES
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.testing import ModalityContract, PackageContract
+from simmat.testing import PackageContract
 
 BANDS = {"landsat8": ("B2", "B3", "B4", "B5", "B6", "B7")}
 OTHER_BANDS = ("B2", "B3", "B4", "B8", "B11", "B12")
 
 
-class TestMultispectral(ModalityContract):
+class TestMultispectral(SensorContract):
     """Every sensor keeps every rule."""
 
-    @pytest.fixture(params=MODALITIES, ids=lambda adapter: adapter.name)
-    def modality(self, request: pytest.FixtureRequest) -> ModalityAdapter:
-        """Each in turn."""
-        adapter: ModalityAdapter = request.param
-        return adapter
+    modalities = MODALITIES
 
     @pytest.fixture
     def samples(self, modality: ModalityAdapter, tmp_path: Path) -> list[dict[str, Path]] | None:

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from simmat_plugin_nir.nir import Nir
 from simmat_plugin_nir.planes import NIR, RED
-from simmat_plugin_nir.red_nir import NDVI, RedNir, RedNirOptions, ndvi
+from simmat_plugin_nir.red_nir import NDVI, RedNir, RedNirOptions
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import Stage, render
@@ -189,9 +189,9 @@ def test_a_missing_band_makes_the_index_invalid(tmp_path: Path) -> None:
 
 def test_negative_counts_give_no_index_beyond_its_range() -> None:
     """Dark-frame subtraction leaves small negative numbers, and their quotient is anything."""
-    red, nir = np.array([[-1.0, -0.6, 5.0]], dtype=np.float32), np.array([[1.5, -0.2, 5.0]], dtype=np.float32)
-    _, valid = ndvi(red, nir)
-    assert valid.tolist() == [[False, False, True]]
+    planes = np.array([[[-1.0, -0.6, 5.0]], [[1.5, -0.2, 5.0]]], dtype=np.float32)
+    seen = RedNir().transform(SensorImage.from_planes(planes, RedNir.channels))
+    assert seen.valid[2].tolist() == [[False, False, True]]
 
 
 def test_the_index_can_be_picked_alone(tmp_path: Path) -> None:

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from sensor_contract import SensorContract
 from simmat_plugin_thermal import MODALITIES
 
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.testing import ModalityContract, PackageContract, name_with_options, with_each_option
-
-SENSORS = [
-    pytest.param(made, id=name_with_options(made), marks=[pytest.mark.slow] if made.stated_options() else [])
-    for adapter in MODALITIES
-    for made in with_each_option(adapter)
-]
-"""Options share the code of their sensor, so each of their values is held to the contract with the slow tests."""
+from simmat.testing import PackageContract
 
 
-class TestThermal(ModalityContract):
+class TestThermal(SensorContract):
     """Every sensor keeps every rule."""
 
-    @pytest.fixture(params=SENSORS)
-    def modality(self, request: pytest.FixtureRequest) -> ModalityAdapter:
-        """Each in turn."""
-        adapter: ModalityAdapter = request.param
-        return adapter
+    modalities = MODALITIES
 
 
 class TestPackage(PackageContract):

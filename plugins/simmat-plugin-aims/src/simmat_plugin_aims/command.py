@@ -11,7 +11,7 @@ from simmat.cli.common import PATH
 from simmat.cli.options import data_options
 from simmat.terminal import say
 
-_MOST = 10
+_MAX_LISTED = 10
 
 
 @click.command("data index")
@@ -40,7 +40,7 @@ def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **car
     for note in index.notes:
         say(note, err=True)
     if index.left_out:
-        more = [f"and {len(index.left_out) - _MOST} more"] if len(index.left_out) > _MOST else []
-        say("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MOST], *more]), err=True)
+        more = [f"and {len(index.left_out) - _MAX_LISTED} more"] if len(index.left_out) > _MAX_LISTED else []
+        say("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MAX_LISTED], *more]), err=True)
     say(f"next: simmat data check {index.folder} --modality {index.modalities[0]}", err=True)
     say(f"sensors: {', '.join(index.modalities)}", err=True)

@@ -24,7 +24,7 @@ _MASK_WORDS = (
     *("mask", "masks", "gt", "groundtruth", "truth", "label", "labels"),
     *("segmentation", "annotation", "annotations"),
 )
-_MOSTLY = 0.5
+_MIN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _columns(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], f
     unknown: list[int] = []
     for index in range(max(len(row) for row in rows)):
         cells = [row[index] for row in rows if index < len(row)]
-        if sum(PurePosixPath(cell).suffix.lower() in endings for cell in cells) < _MOSTLY * len(rows):
+        if sum(PurePosixPath(cell).suffix.lower() in endings for cell in cells) < _MIN_SHARE * len(rows):
             continue
         role = _role(cells, header[index] if index < len(header) else "", finder)
         places.setdefault(role.name, []).append(index) if role else unknown.append(index)
@@ -204,7 +204,7 @@ def _role(cells: Sequence[str], title: str, finder: _Finder) -> Role | None:
     if len(by_title) == 1:
         return by_title[0]
     for role in finder.roles:
-        if votes.count(role.name) > _MOSTLY * len(cells):
+        if votes.count(role.name) > _MIN_SHARE * len(cells):
             return role
     endings = {PurePosixPath(cell).suffix.lower() for cell in cells}
     fitting = [role for role in finder.roles if endings <= set(role.endings)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -36,8 +35,8 @@ from simmat.types import BoolArray
 from simmat_plugin_depth.exr import read_exr
 from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, unit_of
 
-LEAST_M, MOST_M = 0.001, 300.0
-DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))
+MIN_M, MAX_M = 0.001, 300.0
+DEPTH = Channel("depth", "depth", "m", valid_range=(MIN_M, MAX_M))
 RELATIVE = Channel("depth", "relative_depth", "1", valid_range=(0.0, 1.0))
 ENDINGS = (".png", ".tif", ".tiff", ".npy", ".exr")
 _ANY = Channel("depth", "depth", "count")
@@ -60,7 +59,6 @@ class Depth(WindowedAdapter):
     description = "depth camera in metres: 16-bit integers are mm, floats m (PNG, TIFF, npy, EXR)"
     sources = (Source("depth", ENDINGS),)
     channels = (DEPTH,)
-    replaces: ClassVar[Mapping[str, str]] = {f"depth-{unit}": f"unit={unit}" for unit in UNITS}
 
     Options: ClassVar[type[ModalityOptions]] = DepthOptions
 
@@ -139,7 +137,6 @@ class MinMaxDepth(Depth):
     name = "depth-minmax"
     description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel: as AIMS does"
     channels = (RELATIVE,)
-    replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
     def load(self, files: Files) -> SensorImage:

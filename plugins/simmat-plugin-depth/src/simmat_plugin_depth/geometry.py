@@ -22,9 +22,9 @@ RADIUS_PX = 3
 SAME_SURFACE = 0.05
 """A pixel whose depth differs by more than this fraction from the centre of its window is of another surface."""
 GROUND_PERCENT = 1.0
-_LEAST_PIXELS = 8
+_MIN_PIXELS = 8
 _ROUNDS_DEG = (45.0,) * 5 + (15.0,) * 5
-_MOST_NORMALS = 50_000
+_MAX_NORMALS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def surface_normals(depth_m: Array, valid: BoolArray, camera: Intrinsics) -> tup
             targets[place] += weight * inverse
     n, sx, sy, sxx, sxy, syy = sums
     matrices = np.moveaxis(np.array([[n, sx, sy], [sx, sxx, sxy], [sy, sxy, syy]]), (0, 1), (2, 3))  # (H, W, 3, 3)
-    fits = valid & (n >= _LEAST_PIXELS) & (np.linalg.det(matrices) > 1)
+    fits = valid & (n >= _MIN_PIXELS) & (np.linalg.det(matrices) > 1)
     constant, per_x, per_y = np.zeros((3, height, width))
     solved = np.linalg.solve(matrices[fits], targets[:, fits].T[..., None])[..., 0]  # (N, 3)
     constant[fits], per_x[fits], per_y[fits] = solved.T
@@ -103,7 +103,7 @@ def estimate_up(normals: Array) -> Array:
         (3,) unit vector; that of a level camera if there are no normals.
     """
     up = np.asarray(LEVEL_UP)
-    few = normals[:: max(len(normals) // _MOST_NORMALS, 1)]
+    few = normals[:: max(len(normals) // _MAX_NORMALS, 1)]
     for limit in np.deg2rad(_ROUNDS_DEG):
         along = np.abs(few @ up)
         floors, walls = few[along > np.cos(limit)], few[along < np.sin(limit)]

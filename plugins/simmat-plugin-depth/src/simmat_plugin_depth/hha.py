@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,13 +13,13 @@ from pydantic import Field
 from simmat import Channel, Files, ModalityAdapter, ModalityOptions, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, write_image
-from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
+from simmat_plugin_depth.depth import MAX_M, metres_of, read_planes
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
 from simmat_plugin_depth.units import UNIT_WORDS, DepthUnit, unit_of
 
 PHYSICAL = (
     Channel("disparity", "horizontal_disparity", "1/m", valid_range=(0.0, 1000.0)),
-    Channel("height", "height_above_ground", "m", valid_range=(-MOST_M, MOST_M)),
+    Channel("height", "height_above_ground", "m", valid_range=(-MAX_M, MAX_M)),
     Channel("angle", "angle_with_gravity", "deg", valid_range=(0.0, 180.0)),
 )
 ENCODED = tuple(replace(channel, unit="count", valid_range=(0.0, 255.0)) for channel in PHYSICAL)
@@ -45,7 +45,6 @@ class Hha(ModalityAdapter):
     description = "disparity, height, angle with gravity: from depth and intrinsics, or precomputed"
     sources = (Source("hha", ENDINGS),)
     channels = PHYSICAL
-    replaces: ClassVar[Mapping[str, str]] = {"hha-level": "gravity=level"}
 
     Options = HhaOptions
     options: HhaOptions

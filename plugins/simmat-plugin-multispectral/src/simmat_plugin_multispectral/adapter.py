@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,9 @@ from simmat_plugin_multispectral.bands import (
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
-_MOST_REFLECTANCE = 2  # of a glint, in a file of reflectance
-_SURELY = 9
-_ENOUGH = 100_000  # values of a band that are looked at, evenly spread
+_MAX_REFLECTANCE = 2  # of a glint, in a file of reflectance
+_MIN_RATIO = 9
+_MAX_VALUES = 100_000  # values of a band that are looked at, evenly spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,6 @@ class Multispectral(WindowedAdapter):
     name = "multispectral"
     description = "bands of a GeoTIFF, named and scaled as the file says, else counts; pick with --channels"
     sources = (Source("multispectral", (".tif", ".tiff")),)
-    replaces: ClassVar[Mapping[str, str]] = {"multispectral-10000": "scale=0.0001"}
 
     Options: ClassVar[type[ModalityOptions]] = MultispectralOptions
     _picks: tuple[str | int, ...] = ()
@@ -211,7 +210,6 @@ class Sentinel2(Multispectral):
 
     name = "sentinel2"
     description = "Sentinel-2 reflectance x 10000, bands by name (before January 2022, or harmonized); 0 is nodata"
-    replaces: ClassVar[Mapping[str, str]] = {"sentinel2-offset": "boa_offset=true"}
 
     Options = Sentinel2Options
     options: Sentinel2Options
@@ -227,7 +225,6 @@ class Landsat8(Multispectral):
 
     name = "landsat8"
     description = "Landsat 8 and 9 Collection 2 surface reflectance (x 0.0000275 - 0.2), bands by name; 0 is nodata"
-    replaces: ClassVar[Mapping[str, str]] = {}
 
     Options = ModalityOptions
 
@@ -270,9 +267,9 @@ def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
     """
     if numbers.dtype.kind != "f":
         return bool(numbers.min() >= 0 and numbers.max() <= 1)
-    numbers = numbers[:: max(numbers.size // _ENOUGH, 1)]  # a whole tile would take seconds to sort
-    small = np.abs(numbers) <= _MOST_REFLECTANCE
-    return np.unique(numbers[small]).size > _SURELY * np.unique(numbers[~small]).size
+    numbers = numbers[:: max(numbers.size // _MAX_VALUES, 1)]  # a whole tile would take seconds to sort
+    small = np.abs(numbers) <= _MAX_REFLECTANCE
+    return np.unique(numbers[small]).size > _MIN_RATIO * np.unique(numbers[~small]).size
 
 
 def _linear(file: GeoTiff, index: int, scale: float, offset: float) -> FloatArray:

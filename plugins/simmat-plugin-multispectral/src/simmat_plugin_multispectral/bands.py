@@ -15,7 +15,7 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not after a letter: "B8" is a band number
 _WITH_UNIT = re.compile(_FROM + _NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
 _BAND_AND_DASH = re.compile(r"\b(?:band|channel)\s*\d+\s+[-–]\s", re.IGNORECASE)
-_WIDEST = 3  # largest ratio of the ends of a band
+_MAX_BAND_RATIO = 3  # largest ratio of the ends of a band
 _UM_TAGS = ("central_wavelength_um", "wavelength_um")
 _NM_TAGS = ("central_wavelength_nm", "wavelength_nm")
 
@@ -147,6 +147,6 @@ def _wavelength(band: BandTags) -> float | None:
     for text in (f"{tags.get('wavelength', '')} {unit}", band.description):
         if match := _WITH_UNIT.search(_BAND_AND_DASH.sub(" ", text)):
             low, high = float(match[1] or match[2]), float(match[2])  # of a range "636-673 nm"
-            centre = (low + high) / 2 if low <= _WIDEST * high and high <= _WIDEST * low else high
+            centre = (low + high) / 2 if low <= _MAX_BAND_RATIO * high and high <= _MAX_BAND_RATIO * low else high
             return centre / (1000 if match[3].lower().startswith("n") else 1) or None
     return None

@@ -26,7 +26,7 @@ WHITE = 4095.0
 LENS_BLUR_PX = 0.6
 _FULL_WELL = 8000.0  # electrons at white, base gain
 _READ_NOISE = 8.0  # electrons
-_MOST_GAIN = 12.0
+_MAX_GAIN = 12.0
 
 
 def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Array:
@@ -47,4 +47,4 @@ def _exposure(scene: Scene, light: Array) -> float:
     ground = light[:, np.isfinite(scene.surface.depth_m)]
     bright = max(float(np.percentile(band, 98)) for band in ground)
     brightest = max(float(np.percentile(band, 99)) for band in light)
-    return min(0.8 / max(bright, 1e-4), 0.95 / max(brightest, 1e-4), _MOST_GAIN)
+    return min(0.8 / max(bright, 1e-4), 0.95 / max(brightest, 1e-4), _MAX_GAIN)

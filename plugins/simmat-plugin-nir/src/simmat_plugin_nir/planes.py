@@ -19,7 +19,7 @@ from simmat.io.images import (
     read_image,
     require_one_plane,
 )
-from simmat.types import BoolArray, Window
+from simmat.types import Window
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
 NIR = Channel("nir", "counts", "count", wavelength_um=0.85)
@@ -40,11 +40,6 @@ def within(channel: Channel, image: ImageFile) -> Channel:
         return channel
     least = float(np.iinfo(image.planes.dtype).min) if image.planes.dtype.kind == "i" else 0.0
     return replace(channel, valid_range=(least, most))
-
-
-def full(image: SensorImage) -> BoolArray:
-    """Return (C, H, W) True where pixels are saturated."""
-    return np.asarray(image.data >= np.array(saturated(image.channels))[:, None, None])
 
 
 def saturated(channels: Sequence[Channel]) -> list[float]:

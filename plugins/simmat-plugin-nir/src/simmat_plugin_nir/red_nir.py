@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -13,8 +13,7 @@ from pydantic import Field
 from simmat import Channel, Files, ModalityOptions, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
-from simmat.types import BoolArray, FloatArray
-from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, saturated, stored, within
+from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, within
 
 NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 
@@ -34,7 +33,6 @@ class RedNir(WindowedAdapter):
     name = "red-nir"
     description = "red and near-infrared, planes 0 and 1 of a file or two files, with NDVI (TIFF, PNG, npy, JPEG)"
     channels = (RED, NIR)
-    replaces: ClassVar[Mapping[str, str]] = {"red-nir-files": "separate_files=true"}
 
     Options = RedNirOptions
     options: RedNirOptions
@@ -72,18 +70,11 @@ class RedNir(WindowedAdapter):
         NDVI is invalid where a band is invalid or saturated (two saturated bands would give 0), where red + nir = 0,
         and outside -1 to 1, which only negative counts give.
         """
-        index, valid = ndvi(image.data[0], image.data[1])
-        whole = valid & (image.valid & ~full(image)).all(axis=0)
-        return SensorImage.from_planes(
-            np.concatenate([image.data, index[None]]),
-            (*image.channels, NDVI),
-            valid=np.concatenate([image.valid, whole[None]]),
-            origin=image.origin,
-            georeference=image.georeference,
-        )
+        data, valid = self.transform_arrays(image.data, image.valid, image.channels, np)
+        return replace(image, data=data.astype(np.float32), valid=valid, channels=(*image.channels, NDVI))
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
-        """Compute `transform`."""
+        """Compute `transform` (Rouse et al., Monitoring vegetation systems in the Great Plains with ERTS, 1974)."""
         red, nir = data[..., 0, :, :], data[..., 1, :, :]
         total = red + nir
         index = (nir - red) / library.where(total > 0, total, 1.0)
@@ -122,17 +113,6 @@ class RedNir(WindowedAdapter):
             valid=np.concatenate([red.measured, nir.measured]),
             origin=str(red.path),
         )
-
-
-def ndvi(red: FloatArray, nir: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Return the (H, W) normalized difference vegetation index, and (H, W) where it is defined; 0 elsewhere.
-
-    Source: Rouse, Haas, Schell and Deering, Monitoring vegetation systems in the Great Plains with ERTS, 1974.
-    """
-    total = red + nir
-    valid = total > 0
-    index = np.divide(nir - red, total, out=np.zeros_like(total), where=valid)
-    return index, valid & (np.abs(index) <= 1)
 
 
 def _check_planes(image: ImageFile, *, whole: bool) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,11 +26,6 @@ class FourAngles(PolarizationAdapter):
     description = "polarization camera: four images behind polarizers at 0, 45, 90, 135 degrees (TIFF, PNG, npy)"
     sources = tuple(Source(name, ENDINGS) for name in NAMES)
     channels = (S0, AOLP, DOLP)
-    replaces: ClassVar[Mapping[str, str]] = {
-        "polarization-mosaic": "files=mosaic",
-        "polarization-aolp-dolp": "files=aolp-dolp",
-        "polarization-aolp-dolp-deg": "files=aolp-dolp,angle_unit=deg",
-    }
 
     def load(self, files: Files) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.

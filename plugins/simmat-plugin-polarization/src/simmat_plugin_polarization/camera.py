@@ -28,8 +28,8 @@ FULL_COUNTS = 4095
 _FULL_WELL = 10_500.0  # electrons, Sony IMX250MZR
 _READ_NOISE = 2.5  # electrons
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
-_MOST_GAIN = 60.0
-_LONGEST = 4.0  # longest exposure: a radiance of 1/4 still fills the wells
+_MAX_GAIN = 60.0
+_MAX_EXPOSURE = 4.0  # longest exposure: a radiance of 1/4 still fills the wells
 _RAYLEIGH = 0.75  # largest degree of polarization of a clear sky
 
 
@@ -143,7 +143,9 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     through = np.stack([intensities_of(plane) for plane in stokes])  # (P, 4, H, W)
     blurred = gaussian_filter(through, (0, 0, LENS_BLUR_PX, LENS_BLUR_PX))
     metered = blurred[..., np.isfinite(scene.surface.depth_m)]
-    bright = max(float(np.percentile(metered, 98)) / 0.7, float(np.percentile(blurred, 98)) / 0.95, 1 / _MOST_GAIN)
-    well = _FULL_WELL * min(1.0, _LONGEST * bright)  # in the dark the exposure is limited, so there are few electrons
+    bright = max(float(np.percentile(metered, 98)) / 0.7, float(np.percentile(blurred, 98)) / 0.95, 1 / _MAX_GAIN)
+    well = _FULL_WELL * min(
+        1.0, _MAX_EXPOSURE * bright
+    )  # in the dark the exposure is limited, so there are few electrons
     values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
     return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))

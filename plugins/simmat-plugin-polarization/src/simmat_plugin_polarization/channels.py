@@ -63,21 +63,13 @@ class PolarizationAdapter(ModalityAdapter):
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Replace `aolp` by `dolp_cos_2aolp` and `dolp_sin_2aolp`, at the end."""
-        aolp, dolp = _place(image, AOLP), _place(image, DOLP)
-        rest = image.select([index for index in range(len(image.channels)) if index != aolp])
-        degree, double = image.data[dolp], 2 * image.data[aolp]
-        known = image.valid[aolp] & image.valid[dolp]
-        waves = np.where(known, np.stack([degree * np.cos(double), degree * np.sin(double)]), 0)  # (2, H, W)
-        return replace(
-            rest,
-            data=np.concatenate([rest.data, waves.astype(np.float32)]),
-            valid=np.concatenate([rest.valid, np.stack([known, known])]),
-            channels=(*rest.channels, COS, SIN),
-        )
+        data, valid = self.transform_arrays(image.data, image.valid, image.channels, np)
+        rest = (channel for channel in image.channels if channel.name != AOLP.name)
+        return replace(image, data=data.astype(np.float32), valid=valid, channels=(*rest, COS, SIN))
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute `transform`."""
-        aolp, dolp = (next(i for i, one in enumerate(channels) if one.name == said.name) for said in (AOLP, DOLP))
+        aolp, dolp = (_index(channels, channel) for channel in (AOLP, DOLP))
         rest = [index for index in range(len(channels)) if index != aolp]
         degree, double = data[..., dolp, :, :], 2 * data[..., aolp, :, :]
         known = valid[..., aolp, :, :] & valid[..., dolp, :, :]
@@ -114,13 +106,12 @@ def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: 
 
 def _with_angle(image: SensorImage, sign: int, quarter_turns: int) -> SensorImage:
     """Return the image with θ replaced by sign θ + quarter_turns π/2, in 0 to π."""
-    place = _place(image, AOLP)
+    place = _index(image.channels, AOLP)
     data: FloatArray = image.data.copy()
     angle = sign * data[place] + np.float32(quarter_turns % 2 * np.pi / 2)
     data[place] = np.where(image.valid[place], within_half_turn(angle), data[place])
     return replace(image, data=data)
 
 
-def _place(image: SensorImage, channel: Channel) -> int:
-    names: Sequence[str] = [own.name for own in image.channels]
-    return names.index(channel.name)
+def _index(channels: Sequence[Channel], channel: Channel) -> int:
+    return [own.name for own in channels].index(channel.name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,25 +63,6 @@ class SarOptions(ModalityOptions):
         return self
 
 
-def _former_names() -> dict[str, str]:
-    """Return former modality names, which held scale, content and filter -> the options to use instead."""
-    scales = {"": "", "-power": "scale=power", "-db": "scale=db"}
-    contents = {
-        "": "",
-        "-cross": "polarizations=dual,separate_files=true",
-        "-dual": "polarizations=dual",
-        "-picture": "gray_picture=true",
-    }
-    filters = {"": "", "-lee": "filter=lee"}
-    return {
-        f"sar{scale}{content}{smoothed}": ",".join(option for option in options if option)
-        for scale, first in scales.items()
-        for content, second in contents.items()
-        for smoothed, third in filters.items()
-        if any(options := (first, second, third))
-    }
-
-
 class Sar(WindowedAdapter):
     """Backscatter in the scale that the options set; `transform` gives decibel.
 
@@ -90,7 +71,6 @@ class Sar(WindowedAdapter):
 
     name = "sar"
     description = "radar backscatter: amplitude, power or decibel, one or two polarizations (TIFF, PNG, npy, JPEG)"
-    replaces: ClassVar[Mapping[str, str]] = _former_names()
 
     Options = SarOptions
     options: SarOptions

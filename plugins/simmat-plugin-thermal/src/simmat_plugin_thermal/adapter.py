@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -64,7 +63,6 @@ class Thermal(WindowedAdapter):
     description = "thermal camera: kelvin if the file states it, else counts (TIFF, PNG, npy, JPEG, radiometric JPEG)"
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (TEMPERATURE,)
-    replaces: ClassVar[Mapping[str, str]] = {"thermal-k": "unit=K", "thermal-ck": "unit=cK", "thermal-c": "unit=C"}
 
     Options: ClassVar[type[ModalityOptions]] = ThermalOptions
 
@@ -156,7 +154,6 @@ class MinMaxThermal(Thermal):
     )
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (RELATIVE,)
-    replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
     def load(self, files: Files) -> SensorImage:

@@ -24,9 +24,9 @@ from simmat.types import FloatArray
 
 RawArray = npt.NDArray[np.uint16]
 
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 _APP1, _RAW_SEGMENTS, _FRAMES, _SCAN = 0xE1, (0xE3, 0xE4), (0xC0, 0xC1, 0xC2), 0xDA  # markers, ITU T.81 table B.1
-_ENLARGED = (1, 2, 4)  # the picture may have so many times the raw image's sides: twice in M30T
+_PICTURE_SCALES = (1, 2, 4)  # the picture may have so many times the raw image's sides: twice in M30T
 _SEGMENT_HEAD = 8  # "FLIR", 0, 1, index of the segment, index of the last one
 _FFF_HEAD, _ENTRY = 64, 32  # bytes of the header of the records, and of a directory entry
 _RAW, _CAMERA = 1, 32  # types of records
@@ -121,7 +121,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
     Raises:
         DataError: the file does not exist, or its raw image is damaged.
     """
-    content = read_bytes(path, "JPEG", limit=_MOST_BYTES)
+    content = read_bytes(path, "JPEG", limit=_MAX_BYTES)
     segments = list(_segments(content))
     frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"\0" * 5)
     size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
@@ -134,7 +134,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
             raise DataError(f"{path}: its FLIR records are damaged ({error})") from error
     for marker in _RAW_SEGMENTS:
         raw = b"".join(payload for kind, payload in segments if kind == marker)
-        for times in _ENLARGED:
+        for times in _PICTURE_SCALES:
             height, width = size[0] // times, size[1] // times
             if raw and len(raw) == 2 * height * width and size == (height * times, width * times):
                 values = np.frombuffer(raw, "<u2").reshape(height, width)
