@@ -330,7 +330,8 @@ def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
     adapter = _with_options_of_card(
         adapter, options_by_sensor(card.get("modality_options") or {}, [part.name for part in adapter.sensors()])
     )  # its options may change its sources
-    if problems := list(nodata_problems(nodata, adapter)):
+    several = len(adapter.sensors()) > 1
+    if problems := list(nodata_problems(nodata, adapter.name, adapter.source_names(), several=several)):
         raise ConfigError(all_problems("the data card does not fit the sensor:", problems))
     return _with_options_of_card(adapter, _nodata_by_sensor(adapter, nodata)).configured(card)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -16,9 +16,6 @@ from simmat.documents import Document, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.types import is_finite_number
-
-if TYPE_CHECKING:
-    from simmat.sensors.adapter import ModalityAdapter
 
 
 def parse_nodata(text: str) -> float | dict[str, float]:
@@ -181,17 +178,18 @@ def format_nodata(nodata: float | Mapping[str, float]) -> str:
     return repr(float(nodata)).removesuffix(".0")
 
 
-def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: ModalityAdapter) -> Iterator[str]:
-    """Yield what in a nodata does not fit a sensor: an unknown source, or one number for several sensors."""
-    sources = adapter.source_names()
+def nodata_problems(
+    nodata: float | Mapping[str, float] | None, modality: str, sources: Sequence[str], *, several: bool
+) -> Iterator[str]:
+    """Yield what in a nodata does not fit a modality: an unknown source, or one number for several sensors."""
     if isinstance(nodata, Mapping):
         for name in nodata:
             if name not in sources:
                 hint = did_you_mean(name, sources, otherwise="")
-                yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
-    elif nodata is not None and len(adapter.sensors()) > 1:
+                yield f"nodata: {modality} has no source {name!r}, it has {', '.join(sources)}{hint}"
+    elif nodata is not None and several:
         number, every = format_nodata(nodata), format_nodata(dict.fromkeys(sources, nodata))
         yield (
-            f"nodata = {number} would hold for all sensors of {adapter.name}, but may be a measurement of some; name "
+            f"nodata = {number} would hold for all sensors of {modality}, but may be a measurement of some; name "
             f"the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"
         )

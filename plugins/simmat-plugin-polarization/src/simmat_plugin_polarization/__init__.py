@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from simmat import ModalityAdapter, hookimpl
 from simmat_plugin_polarization.angles import FourAngles
@@ -10,10 +10,9 @@ from simmat_plugin_polarization.channels import PolarizationAdapter
 from simmat_plugin_polarization.computed import Computed
 from simmat_plugin_polarization.mosaic import Mosaic
 
-__all__ = ["MODALITIES", "READERS", "simmat_modalities"]
+__all__ = ["MODALITIES", "simmat_modalities"]
 
-READERS: Mapping[str, type[PolarizationAdapter]] = {"angles": FourAngles, "mosaic": Mosaic, "aolp-dolp": Computed}
-"""The option `files` -> what reads them."""
+PolarizationAdapter.readers = {"angles": FourAngles, "mosaic": Mosaic, "aolp-dolp": Computed}
 
 MODALITIES: tuple[ModalityAdapter, ...] = (FourAngles(),)
 """Ready instances."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -48,18 +48,19 @@ class PolarizationAdapter(ModalityAdapter):
 
     name = "polarization"
 
+    readers: ClassVar[Mapping[str, type[PolarizationAdapter]]] = {}
+    """The option `files` -> what reads them."""
+
     Options = PolarizationOptions
     options: PolarizationOptions
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
         """Return the adapter for the files that the options describe."""
-        from simmat_plugin_polarization import READERS
-
         said = options.get(self.name)
         if not said:
             return self
         parsed = parse_options(PolarizationOptions, {**self.stated_options(), **said}, self.name)
-        return READERS[parsed.files](parsed)
+        return self.readers[parsed.files](parsed)
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Replace `aolp` by `dolp_cos_2aolp` and `dolp_sin_2aolp`, at the end."""
