@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
+from simmat.inference.prompted import segment_prompts
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import staged_files, url_of
 
@@ -23,6 +24,14 @@ WINDOWS_TOGETHER = 16
 """Number of windows in one task of an executor."""
 
 Finish = Callable[[], ImageOutcome]
+
+
+def _started(segmenter: Segmenter, task: ImageTask) -> Finish:
+    """Segment an image; return a function that does the rest in any thread and returns the outcome."""
+    if task.prompts is None:
+        return segmenter.start(task)
+    outcome = segment_prompts(segmenter, task)
+    return lambda: outcome
 
 
 class Run:
@@ -117,7 +126,7 @@ class Run:
     def _start(self, task: ImageTask) -> Finish:
         """Start an image; an error is raised only when the returned function is called."""
         try:
-            return self.segmenter.start(task)
+            return _started(self.segmenter, task)
         except OutputError:
             raise
         except SimMATError as error:
@@ -126,7 +135,7 @@ class Run:
     def _join(self, task: ImageTask) -> None:
         """Join the windows of an image, unless one of them failed."""
         if task.name not in self.outcomes:
-            self._attempt(task, lambda: self.segmenter.start(task)())
+            self._attempt(task, lambda: _started(self.segmenter, task)())
 
     def _attempt(self, task: ImageTask, function: Callable[[], ImageOutcome | None]) -> None:
         """Call a function of an image and keep its outcome, if it has one; an OutputError stops the call."""
@@ -186,7 +195,7 @@ def _segment_on_worker(
         _SEGMENTERS.clear()
         _SEGMENTERS[key] = Segmenter(load(), job)
     if indices is None:
-        return _SEGMENTERS[key].start(task)()
+        return _started(_SEGMENTERS[key], task)()
     _SEGMENTERS[key].answer_windows(task, indices)
     return None
 

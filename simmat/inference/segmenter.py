@@ -71,12 +71,7 @@ class Segmenter:
             return 1
 
     def start(self, task: ImageTask) -> Callable[[], ImageOutcome]:
-        """Segment an image; return a function that does the rest in any thread and returns the outcome."""
-        if task.prompts is not None:
-            from simmat.inference.prompted import segment_prompts
-
-            outcome = segment_prompts(self, task)
-            return lambda: outcome
+        """Segment an image without prompts; return what does the rest in any thread and returns the outcome."""
         image, warnings = self._open(task), list[str]()
         self.warn(warnings, task.name, image.shrink_warning)
         store = self._store(task, image) if len(image.windows) > 1 else None
