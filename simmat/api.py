@@ -66,23 +66,24 @@ def load(
 
     Raises:
         SpecError: the adapter or class of a sensor is invalid, such as a name with spaces.
-        TypeError: arguments are missing or exclude each other.
-        SimMATError: names, files or weights are wrong.
+        SimMATError: names, files or weights are wrong, or arguments are missing or exclude each other.
     """
     known, name = _with(registry or _installed(), modality)
     place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
     if source is not None:
         if (channels, image_size, modality_options) != (None, None, None):
-            raise TypeError("a bundle has its own channels, image_size and modality_options; leave them or source out")
+            raise ConfigError(
+                "--channels, --image-size and --modality-option are for an untuned model; a bundle has its own"
+            )
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
         bundle.check_device(device)
         if compile:
             _compile(bundle, place)
         return Predictor.of_bundle(bundle)
     if compile:
-        raise TypeError("compile is for a bundle; an untuned model is fitted to each image, and would compile anew")
+        raise ConfigError("--compile is for a bundle; an untuned model is fitted to each image, and would compile anew")
     if foundation is None or name is None:
-        raise TypeError("give source, or both foundation and modality for an untuned model")
+        raise ConfigError("give a BUNDLE (source), or both --foundation NAME and --modality NAME for an untuned model")
     spec = known.foundation(foundation, fetch=True)
     file = find_weights(spec, weights)
     if file is None or not spec.promptable:

@@ -108,14 +108,14 @@ def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({}, TypeError, "source, .*foundation and modality"),
-        ({"foundation": "tiny"}, TypeError, "foundation and modality"),
+        ({}, ConfigError, "source.*--foundation.*--modality"),
+        ({"foundation": "tiny"}, ConfigError, "--foundation.*--modality"),
         ({"source": "none"}, BundleError, "none"),
         ({"foundation": "tiny", "modality": "gray"}, ConfigError, "untuned.*random"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(given: dict[str, str], error: type[Exception], words: str) -> None:
-    """Wrong arguments get Python's words, wrong files and names SimMAT's."""
+    """With what to give instead."""
     with pytest.raises(error, match=words):
         simmat.load(**given, registry=registry())  # type: ignore[arg-type]
 

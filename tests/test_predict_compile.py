@@ -15,6 +15,7 @@ from runs import registry
 
 import simmat
 from simmat.cli import run
+from simmat.errors import ConfigError
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_an_untuned_model_is_not_compiled(image: Path, tmp_path: Path, capsys: p
     call = ["predict", "--foundation", "lite", "--modality", "gray", str(image), "--point", "3,4", "--compile"]
     assert run([*call, "--out", str(tmp_path / "out")]) == 2
     assert "--compile" in capsys.readouterr().err
-    with pytest.raises(TypeError, match="compile"):
+    with pytest.raises(ConfigError, match="compile"):
         simmat.load(foundation="tiny", modality="gray", compile=True, registry=registry())
 
 

@@ -72,25 +72,14 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
 
 def _model_and_files(paths: Sequence[Path], given: Mapping[str, Any]) -> tuple[Path | None, Sequence[Path]]:
     """Return the bundle, which is the first path unless the model is untuned, and the paths of images."""
-    untuned = given["modality"] is not None
-    if not untuned and given["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
+    if given["modality"] is not None or not paths:
+        return None, paths
+    if given["foundation"] is not None and not _may_be_bundle(paths[0]):
         raise ConfigError(
             f"--modality is missing: {paths[0]} is not a bundle, so {given['foundation']!r} is used untuned and "
             "needs --modality NAME, the sensor of the files"
         )
-    extra = [name for name in ("channels", "modality_options") if given[name] is not None]
-    if not untuned and not paths:
-        raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
-    if not untuned and extra:
-        option = extra[0].replace("_", "-").replace("options", "option")
-        raise ConfigError(f"--{option} is for an untuned model; a bundle has its own; leave it out")
-    if untuned and given["compile"]:
-        raise ConfigError(
-            "--compile is for a bundle; an untuned model is fitted to each image, and would compile anew; leave it out"
-        )
-    if untuned and given["foundation"] is None:
-        raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
-    return (None, paths) if untuned else (paths[0], paths[1:])
+    return paths[0], paths[1:]
 
 
 def _may_be_bundle(path: Path) -> bool:
