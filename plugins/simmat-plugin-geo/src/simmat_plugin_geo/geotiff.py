@@ -117,12 +117,12 @@ def read_geotiff(
     if window is not None and place is not None:
         place = place.shifted(window.y0, window.x0)
     if len(picked) < len(bands):
-        stored, valid = (_among_all(values, picked, len(bands)) for values in (stored, valid))
+        stored, valid = (_with_unread_bands(values, picked, len(bands)) for values in (stored, valid))
     stated = not_nodata(stored, nodata)
     return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
 
 
-def _among_all(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
+def _with_unread_bands(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
     """Return (count, H, W) with the planes of `values` at the indices `picked`, and zeros elsewhere."""
     whole = np.zeros((count, *values.shape[1:]), values.dtype)
     whole[picked] = values

@@ -57,16 +57,16 @@ def read_prompts(path: Path, crs: str | None, image: ImageReader) -> dict[str, P
             holds others than points and polygons; a feature lies outside of the image.
     """
     layer = open_layer(path, "prompts")
-    found = layer.read(OBJECT_FIELD if OBJECT_FIELD in layer.fields else None)
-    if not len(found.shapes):
+    numbers, shapes, names = layer.read(OBJECT_FIELD if OBJECT_FIELD in layer.fields else None)
+    if not numbers:
         raise DataError(f"{path}: no features; a prompt is a point on the object or a polygon around it")
     if (crs := crs or layer.crs) is None:
         raise DataError(f"{path}: has no coordinate reference system; give it, such as --crs EPSG:4326")
     points: dict[str, list[list[float]]] = {}
     boxes: dict[str, Coords] = {}
     problems: list[str] = []
-    for number, shape, value in zip(found.numbers.tolist(), found.shapes, found.values, strict=True):
-        name = value or str(number + 1)
+    for number, shape, stated in zip(numbers, shapes, names, strict=True):
+        name = stated or str(number + 1)
         try:
             if any(mark in name for mark in "/\\\0") or name in (".", ".."):
                 raise DataError("becomes part of a file name; leave out / and \\")

@@ -33,7 +33,7 @@ class Mosaic:
         first, windows, problems = tiles[0].georeference, [], []
         for tile in tiles:
             try:
-                windows.append(_window_on(first, tile))
+                windows.append(_tile_window(first, tile))
             except DataError as error:
                 problems.append(str(error))
         if problems or first is None:
@@ -64,20 +64,20 @@ class Mosaic:
             tile = Window(*self._corners[index].tolist())
             shared = window.intersection(tile)
             assert shared is not None
-            part = self._tiles[index].read(_moved(shared, tile))
-            inside = (slice(None), *_moved(shared, window).slices)
+            part = self._tiles[index].read(_relative_to(shared, tile))
+            inside = (slice(None), *_relative_to(shared, window).slices)
             free = ~valid[inside].any(axis=0)
             np.copyto(data[inside], part.data, where=free)
             np.copyto(valid[inside], part.valid, where=free)
         return SensorImage(data, valid, self._channels, self.origin, self._place.shifted(window.y0, window.x0))
 
 
-def _moved(window: Window, origin: Window) -> Window:
+def _relative_to(window: Window, origin: Window) -> Window:
     """Return a window in pixels of another one."""
     return Window(window.y0 - origin.y0, window.x0 - origin.x0, window.y1 - origin.y0, window.x1 - origin.x0)
 
 
-def _window_on(grid: Georeference | None, tile: ImageReader) -> Window:
+def _tile_window(grid: Georeference | None, tile: ImageReader) -> Window:
     """Return where a tile lies, in pixels of a grid; raise DataError if its pixels are not those of the grid."""
     place, (height, width) = tile.georeference, tile.size_hw
     if place is None or grid is None:

@@ -111,11 +111,11 @@ class PolygonLabels:
     def _read(self, path: Path, reference: Path) -> _PlacedPolygons:
         """Read the polygons of a file, and move them into the pixels of an image."""
         layer = _open(path, self.attribute)
-        found = layer.read(self.attribute)
-        if odd := next((shape for shape in found.shapes if not shape.geom_type.endswith("Polygon")), None):
+        _, shapes, names = layer.read(self.attribute)
+        if odd := next((shape for shape in shapes if not shape.geom_type.endswith("Polygon")), None):
             raise DataError(f"{path}: holds a {odd.geom_type}; masks are polygons. Leave other geometries out")
-        if layer.crs == "EPSG:4326" and len(found.shapes):
-            _check_degrees(path, *shapely.total_bounds(found.shapes).tolist())
+        if layer.crs == "EPSG:4326" and len(shapes):
+            _check_degrees(path, *shapely.total_bounds(shapes).tolist())
         if (place := read_georeference(reference)) is None:
             raise DataError(
                 f"{reference}: has no georeference, so the polygons of {path.name} cannot be placed in it; "
@@ -123,7 +123,7 @@ class PolygonLabels:
             )
         try:
             to_image = partial(reproject, source=layer.crs or place.crs, target=place.crs)
-            shapes = shapely.transform(shapely.transform(found.shapes, to_image), place.to_pixels)
+            shapes = shapely.transform(shapely.transform(shapes, to_image), place.to_pixels)
         except ValueError as error:
             raise DataError(
                 f"{path}: its polygons cannot be reprojected from {_named(layer.crs)} to {crs_name(place.crs)}, the "
@@ -139,7 +139,7 @@ class PolygonLabels:
                 f"systems: polygons {_named(layer.crs)}, image {crs_name(place.crs)}"
             )
         number_of = {name: number for number, name in self.class_names.items()} | {None: _UNKNOWN_CLASS}
-        values = [number_of[name] if self.has_classes else 1 for name in found.values]
+        values = [number_of[name] if self.has_classes else 1 for name in names]
         return _PlacedPolygons(shapes, np.array([0, *values], np.int64), tree, (height, width))
 
 

@@ -42,8 +42,12 @@ class Layer:
     crs: str | None
     fields: tuple[str, ...]
 
-    def read(self, field: str | None = None) -> Features:
-        """Read all geometries that are not empty, with the values of a field."""
+    def read(self, field: str | None = None) -> tuple[list[int], npt.NDArray[np.object_], list[str | None]]:
+        """Read all geometries that are not empty, with the values of a field.
+
+        Returns:
+            The place of each in the file, from 0; (N,) shapely geometries; N values as text, None where there is none.
+        """
         columns = [] if field is None else [field]
         with _gdal_errors(self.path):
             _, _, binary, values = pyogrio.raw.read(
@@ -51,29 +55,14 @@ class Layer:
             )
             shapes = shapely.from_wkb(binary)
         kept = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
-        texts = (None,) * len(kept) if field is None else tuple(map(_text, values[0][kept].tolist()))
-        return Features(shapes[kept], kept, texts)
+        stated = values[0][kept].tolist() if values else [None] * len(kept)
+        return kept.tolist(), shapes[kept], list(map(_text, stated))
 
     def values(self, field: str) -> set[str | None]:
         """Return the values of a field, without reading geometries."""
         with _gdal_errors(self.path):
             read = pyogrio.raw.read(self.path.absolute(), layer=self.name, columns=[field], read_geometry=False)
         return set(map(_text, read[3][0].tolist()))
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a layer.
-
-    Attributes:
-        shapes: (N,) geometries of shapely, in the order of the file.
-        numbers: (N,) place of each in the file, from 0.
-        values: N values of a field as text, None where a feature has none.
-    """
-
-    shapes: npt.NDArray[np.object_]
-    numbers: npt.NDArray[np.int64]
-    values: tuple[str | None, ...]
 
 
 def open_layer(path: Path, what: str) -> Layer:
