@@ -121,10 +121,6 @@ BROKEN = {
         good("bad").replace("[Adapter()]", "[Adapter]"),
         r"class Adapter.* Adapter\(\)",
     ),
-    "returns what cannot be shown": (
-        good("bad").replace("[Adapter()]", "[type('X', (), {'__repr__': lambda self: 1 / 0})()]"),
-        "got X",
-    ),
     "gives a name twice": (good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"), "'bad' .*twice"),
     "has a name nobody can type": (
         good("bad").replace('name = "bad"', 'name = "Bad + One"'),
@@ -441,8 +437,6 @@ def test_strict_mode_raises_the_first_failure(install: Install) -> None:
     with pytest.raises(PluginError, match=r"'simmat_plugin_bad' .*simmat-plugin-bad 1\.2 .*no licence file"):
         load(folder, SIMMAT_STRICT_PLUGINS="1")
     assert report(load(folder, SIMMAT_STRICT_PLUGINS="0"), "simmat_plugin_bad").error
-    with pytest.raises(ConfigError, match=r"SIMMAT_STRICT_PLUGINS .*1 or 0, got 'perhaps'"):
-        load(folder, SIMMAT_STRICT_PLUGINS="perhaps")
 
 
 def test_ctrl_c_during_loading_is_not_swallowed(install: Install) -> None:
@@ -509,13 +503,6 @@ def test_the_default_model_is_the_one_that_is_ready_to_use(tmp_path: Path) -> No
             Registry([], [("foundation model", spec, "test") for spec in models]).default_foundation()
     items = [("foundation model", spec, "test") for spec in (TINY, untrained, packaged)]
     assert Registry([], items).default_foundation() == "a"
-
-
-def test_a_failure_without_a_text_is_reported_too(install: Install) -> None:
-    """An exception of the plugin's own may fail at saying what it is; the others must still be listed."""
-    code = "class Broken(Exception):\n    def __str__(self):\n        raise ValueError\nraise Broken\n"
-    registry = load(install("simmat-plugin-bad", code))
-    assert "Broken" in report(registry, "simmat_plugin_bad").error
 
 
 def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import pluggy
 
-from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean, shortened
+from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
@@ -81,10 +81,8 @@ def load_plugins(
 
     Raises:
         PluginError: under SIMMAT_STRICT_PLUGINS, the first failure.
-        ConfigError: SIMMAT_STRICT_PLUGINS is neither on nor off.
     """
     env = os.environ if env is None else env
-    strict = _strict(env)
     listed = env.get(PLUGINS_VARIABLE)
     wanted = None if listed is None else {name.strip() for name in listed.split(",")} - {""}
     if entry_points is None:
@@ -99,18 +97,10 @@ def load_plugins(
         loaded.append((replace(report, off=True), []) if off else _load(report, entry))
     reports = [report for report, _ in loaded]
     reports += _not_installed(wanted or set(), [report for report, _ in found])
+    strict = env.get(STRICT_VARIABLE, "").lower() in ("1", "true", "yes", "on")
     if strict and (failed := [report for report in reports if report.error]):
         raise PluginError(f"plugin {failed[0].name!r} of {failed[0].owner or 'nobody'} failed: {failed[0].error}")
     return Registry(reports, [(kind, item, report.owner) for report, given in loaded for kind, item in given])
-
-
-def _strict(env: Mapping[str, str]) -> bool:
-    value = env.get(STRICT_VARIABLE, "").strip().lower()
-    if value in ("1", "true", "yes", "on"):
-        return True
-    if value in ("", "0", "false", "no", "off"):
-        return False
-    raise ConfigError(f"{STRICT_VARIABLE} must be 1 or 0, got {value!r}")
 
 
 def _not_installed(wanted: set[str], found: Sequence[PluginReport]) -> list[PluginReport]:
@@ -141,19 +131,11 @@ def _load(
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # SystemExit too: a plugin must not end the host
-        error = _cause(failure)
+        error = str(failure) if isinstance(failure, PluginError) else f"{type(failure).__name__}: {failure}"
     gives: dict[Kind, tuple[str, ...]] = {}
     for kind, item in given:
         gives[kind] = (*gives.get(kind, ()), str(item.name))
     return replace(report, gives=gives, error=error), given
-
-
-def _cause(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # a plugin's own exception class may fail here
-        text = "(it has no text)"
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
 def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:
@@ -275,9 +257,5 @@ def _arguments(function: object) -> set[str]:
 
 
 def _short(value: object) -> str:
-    """Return the type of a value and the start of its repr; a plugin's own __repr__ may fail."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = "a value that cannot be shown"
-    return f"{type(value).__name__} {shortened(text)}"
+    """Return the type of a value and the start of its repr."""
+    return f"{type(value).__name__} {shortened(repr(value))}"
