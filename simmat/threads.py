@@ -103,7 +103,7 @@ def usable_cpus() -> int:
 class CpuLoad:
     """How many cores the other processes leave free, since it was asked last."""
 
-    _SHORTEST_S = 0.2
+    _MIN_INTERVAL_S = 0.2
     """Linux counts in hundredths of a second."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class CpuLoad:
     def free_cpus(self) -> float:
         """Return the cores that this process uses or that are idle; infinity where the system does not tell."""
         clock, spent = self._before
-        if time.monotonic() - clock >= self._SHORTEST_S:
+        if time.monotonic() - clock >= self._MIN_INTERVAL_S:
             self._before = now, used = self._now()
             self._free = (used - spent) / (now - clock) if math.isfinite(used) else math.inf
         return self._free

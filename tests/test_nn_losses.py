@@ -145,7 +145,7 @@ def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.Mo
     """Groups with recomputation only bound memory: 24 prompts of 4 masks at 1024² would take gigabytes."""
     gradients, losses = [], []
     for most in (2**23, 4 * 16 * 16 * 2):
-        monkeypatch.setattr("simmat.nn.losses.MOST_ELEMENTS", most)
+        monkeypatch.setattr("simmat.nn.losses.MAX_ELEMENTS", most)
         prediction = answer(count=5)
         loss = mask_loss(prediction, truth(5))
         loss.per_prompt.mean().backward()

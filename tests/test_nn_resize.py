@@ -170,7 +170,7 @@ def test_many_prompts_come_back_in_groups_as_all_at_once(monkeypatch: pytest.Mon
     """Groups only bound memory."""
     logits, frame = smooth(5, 2, 16, 16), Frame((45, 70), 64)
     at_once = restore_logits(logits, frame)
-    monkeypatch.setattr("simmat.nn.resize._MOST_ELEMENTS", 64 * 70 * 2 * 2)
+    monkeypatch.setattr("simmat.nn.resize._MAX_ELEMENTS", 64 * 70 * 2 * 2)
     assert torch.equal(restore_logits(logits, frame), at_once)
 
 

@@ -26,7 +26,7 @@ from simmat.types import Prompt
 PROMPTS_AT_ONCE = 16
 """Most prompts that are decoded and compared together."""
 
-_MOST_ELEMENTS = 2**26
+_MAX_ELEMENTS = 2**26
 """Most grid pixels of all masks that are compared together; each takes a byte."""
 
 _ALTERNATIVES = 4
@@ -63,7 +63,7 @@ class ScoredImage:
         self.grid = MaskGrid(prepared.frame, None if protocol.grid == "original" else grid_hw(prepared.frame, protocol))
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        self.together = max(min(_MOST_ELEMENTS // (masks * targets.scored.size), PROMPTS_AT_ONCE), 1)
+        self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), PROMPTS_AT_ONCE), 1)
         start = self._now()
         self._image = EncodedImage(model, prepared)
         self.encode_s = self._now() - start

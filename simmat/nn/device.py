@@ -175,7 +175,7 @@ def fixed_threads() -> Iterator[None]:
 
 
 Item = TypeVar("Item")
-_PATIENCE = timedelta(days=7)
+_GATHER_TIMEOUT = timedelta(days=7)
 """How long a process waits for the shares of the others; the launcher ends it if one of them fails."""
 
 
@@ -229,7 +229,7 @@ def join_processes(device: str | None) -> Processes:
 
     check_launcher(picked)
     with own_settings(None):
-        state = PartialState(cpu=picked.type == "cpu", timeout=_PATIENCE)
+        state = PartialState(cpu=picked.type == "cpu", timeout=_GATHER_TIMEOUT)
     return Processes(state.device, state.process_index, state.num_processes)
 
 

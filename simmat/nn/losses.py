@@ -30,7 +30,7 @@ FOCAL_GAMMA = 2.0
 """Exponent of the focal loss, from the same source."""
 LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
-MOST_ELEMENTS = 2**23
+MAX_ELEMENTS = 2**23
 """Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
 
 
@@ -97,7 +97,7 @@ def mask_loss(
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
     count, masks = prediction.logits.shape[:2]
-    group_size = max(MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
+    group_size = max(MAX_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
     parts = []
     for start in range(0, max(count, 1), group_size):
         group = slice(start, start + group_size)

@@ -12,7 +12,7 @@ from simmat.types import BoolArray, Frame
 LEAST_SHARE = 0.5 - 1e-5
 """Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
 
-_MOST_ELEMENTS = 2**26
+_MAX_ELEMENTS = 2**26
 """Values per group of masks in `restore_logits`, so that many prompts on a large input fit in memory."""
 
 
@@ -63,7 +63,7 @@ def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
     """
     count, masks = logits.shape[:2]
     largest = max(frame.size * frame.size, frame.original_hw[0] * frame.original_hw[1])
-    group_size = max(_MOST_ELEMENTS // (masks * largest), 1)
+    group_size = max(_MAX_ELEMENTS // (masks * largest), 1)
     if count <= group_size:
         return _restore(logits, frame)
     return torch.cat([_restore(logits[i : i + group_size], frame) for i in range(0, count, group_size)])

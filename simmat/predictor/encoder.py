@@ -118,7 +118,7 @@ class ImageEncoder:
         """Set what depends on an image's values; nothing for a tuned model."""
 
 
-_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
+_FAR, _MAX_FAR_SHARE, _FLAT = 0.99, 0.5, 0.02
 """Share of the clip value, share of the pixels, share of training's standard deviation."""
 _SAMPLED_SIDE = 128
 """Pixels along each side that are enough to see it, evenly spaced."""
@@ -137,7 +137,7 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
             continue
         style = display_style(channel)
         trained = f"{style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}"
-        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
+        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"
         if valid.numel() > 1 and float(valid.std()) < _FLAT:
             return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"

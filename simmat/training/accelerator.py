@@ -18,10 +18,10 @@ from simmat.errors import ConfigError
 from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
 from simmat.threads import usable_cpus
 
-_MOST_LOADING = 8
-_WORTH = 32
+_MAX_WORKERS = 8
+_MIN_ITEMS_PER_WORKER = 32
 """Fewest items for a process that loads data, so that its start pays off."""
-_CORES = 4
+_CORES_PER_WORKER = 4
 """Cores for each such process, where the cores compute the steps, too."""
 
 
@@ -80,8 +80,8 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
         return 0
     processes: int = accelerator.num_processes
     cores = usable_cpus() // processes
-    most = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES
-    most = min(most, count // processes // _WORTH, _MOST_LOADING)
+    most = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES_PER_WORKER
+    most = min(most, count // processes // _MIN_ITEMS_PER_WORKER, _MAX_WORKERS)
     if most <= 0:
         return 0
     step_bytes = config.batch_size * sum(part.nbytes for part in items[0])

@@ -35,7 +35,7 @@ from simmat.training.accelerator import loading_processes, make_accelerator, sha
 from simmat.training.callbacks import Callbacks, TrackingCallback, check_tracker
 from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import check_apart, prepare
+from simmat.training.setup import check_out_outside_data, prepare
 from simmat.training.state import (
     Best,
     RunNotes,
@@ -114,7 +114,7 @@ class _Run:
         # A run killed before its first save has a config but no state: it starts from step 0.
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
         if not resume:
-            check_apart(config)
+            check_out_outside_data(config)
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
         if state and state.notes.best and self.accelerator.is_main_process:

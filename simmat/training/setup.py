@@ -241,7 +241,7 @@ def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
     return dataset
 
 
-def check_apart(config: TrainConfig) -> None:
+def check_out_outside_data(config: TrainConfig) -> None:
     """Check that a run's folder is not among the images, masks or annotations of its data set."""
     for name in (IMAGES, MASKS, ANNOTATIONS):
         if config.out.is_relative_to(config.data / name):

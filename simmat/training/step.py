@@ -19,7 +19,7 @@ from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
-from simmat.nn.losses import MOST_ELEMENTS, LossWeights, mask_loss
+from simmat.nn.losses import MAX_ELEMENTS, LossWeights, mask_loss
 from simmat.nn.meta import meta_tensors
 from simmat.threads import cgroup_limits
 
@@ -152,7 +152,7 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
         answer = model.decode(ImageEmbedding(tuple(zeros), embedding.strides), prompt)
     masks = answer.logits.shape[1] * size * size
     activations = images * (encoded + questions * (sum(kept.values()) - encoded))
-    losses = min(images * questions, max(MOST_ELEMENTS // masks, 1)) * masks * 4 * _LOSS_TENSORS
+    losses = min(images * questions, max(MAX_ELEMENTS // masks, 1)) * masks * 4 * _LOSS_TENSORS
     moving = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     total = sum(tensor.numel() * tensor.element_size() for tensor in own)
     return total + 3 * moving + activations // (2 if half else 1) + losses

@@ -14,9 +14,9 @@ from simmat.errors import ConfigError
 from simmat.model_spec import ModelSpec
 from simmat.types import largest_whole
 
-_ENOUGH = 100
+_ENOUGH_WORK = 100
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
-_TRAINED = 3
+_TRAIN_STEP_COST = 3
 """How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
 
 
@@ -56,8 +56,8 @@ def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) ->
     """Return the validation samples on which a run is scored, in the order of the data set.
 
     They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
-    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH`. Runs of any length on the same
-    data have the same samples, so their scores can be compared.
+    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH_WORK`. Runs of any length on
+    the same data have the same samples, so their scores can be compared.
     """
     every = index.dataset.split("val")
     count = config.val_images or len(every)
@@ -67,7 +67,7 @@ def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) ->
             f"{len(every)}, or leave it out"
         )
     if config.val_images is None and config.val_every is None:
-        count = min(count, max(int(len(every) * _ENOUGH / work_of_validation(index, every, config, spec)), 1))
+        count = min(count, max(int(len(every) * _ENOUGH_WORK / work_of_validation(index, every, config, spec)), 1))
     return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
 
 
@@ -83,7 +83,7 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
 
 def work_allowed(config: TrainConfig, steps: int) -> float:
     """Return how much work all validations may be: a quarter of that of the steps, a fifth of the run."""
-    return steps * config.batch_size * _TRAINED / 4
+    return steps * config.batch_size * _TRAIN_STEP_COST / 4
 
 
 def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
