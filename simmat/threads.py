@@ -1,18 +1,13 @@
 """How many CPU threads this process may use, and how long they spin while they wait for each other.
 
-OpenMP's threads, which do torch's work on a CPU, wait at the end of each parallel loop, of which one image takes
-thousands. A thread that spins goes on at once, but burns its core; where another process has taken a core, the last
-thread waits for it while the spinning one keeps it busy, and two threads take twice as long as one. A thread that
-sleeps gives its core away, but is woken too late: on free cores two threads are then slower than one. The default of
-libgomp is to spin for a few milliseconds. `prepare_threads` makes that well under a millisecond, which is as fast on
-free cores and close to one thread on busy ones (`benchmarks/threads.py`).
+OpenMP's threads do torch's work on a CPU. One that spins at the end of a parallel loop continues at once, but burns a
+core that another process may need; one that sleeps is woken too late. `prepare_threads` lets them spin for well under a
+millisecond, in place of libgomp's few, which is as fast on free cores and close to one thread on busy ones
+(`benchmarks/threads.py`). OpenMP counts the cores of the machine, not the quota of its container.
 
-OpenMP counts the cores in the process's affinity but not the quota of its container: with a quota of 2 on a machine of
-64 cores it starts 64 threads, which use up the quota early in each period and stand still for the rest.
-
-Where others take the cores, even a short spin costs several times the CPU time of one thread. So prediction and
-evaluation use as many threads as there are free cores at the moment (`CpuLoad`). Training does not: another
-number of threads adds numbers in another order, so a run would not give the same bits twice.
+Where others take the cores even a short spin costs several times the CPU time of one thread, so prediction and
+evaluation use as many threads as cores are free (`CpuLoad`). Training does not: with another number of threads, numbers
+are added in another order, so a run would not give the same bits twice.
 """
 
 from __future__ import annotations
@@ -52,20 +47,14 @@ class Limits:
 
 
 def cgroup_limits(root: Path = Path("/")) -> Limits:
-    """Return the limits of the control groups of this process, the lowest of all levels; none outside of Linux.
-
-    Args:
-        root: root folder of the file system to read.
-    """
+    """Return the limits of the control groups of this process, the lowest of all levels; none outside of Linux."""
     cpus: list[float] = []
     memory: list[int] = []
     for folder in _cgroup_folders(root):
-        with suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()
-            cpus.append(int(quota) / int(period))  # "max" is no number
-        with suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
-            cpus.append(int(quota) / int(period))  # -1 without a limit
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, version 1
+            with suppress(OSError, ValueError):  # without a limit "max", which is no number, or -1
+                quota, period = " ".join((folder / name).read_text() for name in names).split()
+                cpus.append(int(quota) / int(period))
         for name in ("memory.max", "memory.limit_in_bytes"):
             with suppress(OSError, ValueError):
                 memory.append(int((folder / name).read_text()))

@@ -18,13 +18,11 @@ from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation.protocol import Protocol, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
+from simmat.foundation import MAX_PROMPTS
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
 from simmat.types import Prompt
-
-PROMPTS_AT_ONCE = 16
-"""Most prompts that are decoded and compared together."""
 
 _MAX_ELEMENTS = 2**26
 """Most grid pixels of all masks that are compared together; each takes a byte."""
@@ -63,7 +61,7 @@ class ScoredImage:
         self.grid = MaskGrid(prepared.frame, None if protocol.grid == "original" else grid_hw(prepared.frame, protocol))
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), PROMPTS_AT_ONCE), 1)
+        self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         start = self._now()
         self._image = EncodedImage(model, prepared)
         self.encode_s = self._now() - start

@@ -83,36 +83,26 @@ def wait_for(device: torch.device) -> None:
 _FALSE = ("0", "false", "no", "off", "n", "f")
 _TRUE = ("1", "true", "yes", "on", "y", "t")
 """Values of a flag that accelerate accepts, in upper or lower case."""
-_REFUSED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed splits the weights; SimMAT keeps all weights on every device",
-    "ACCELERATE_USE_FSDP": "FSDP splits the weights; SimMAT keeps all weights on every device",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM splits the weights; SimMAT keeps all weights on every device",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "SimMAT distributes only the images over devices",
-    "ACCELERATE_DYNAMO_BACKEND": "SimMAT does not compile its networks",
-    "ACCELERATE_FP8_BACKEND": "SimMAT computes in the precision of --precision: fp32, bf16 or fp16",
-}
-"""Variables that change how a run computes -> why they are refused; values that mean "no" are allowed."""
+_REFUSED = (
+    *(f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")),
+    "ACCELERATE_DYNAMO_BACKEND",
+    "ACCELERATE_FP8_BACKEND",
+)
+"""Variables that change how a run computes; values that mean "no" are allowed."""
 _REPLACED = ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
 """Variables replaced by `device`, `precision` and `grad_accumulation` of a run."""
 _REPLACED_PREFIX = "ACCELERATE_DYNAMO_"
 
 
 def check_launcher(device: torch.device) -> None:
-    """Check that no environment variable of accelerate changes how this process computes.
-
-    Args:
-        device: the device of the run.
-
-    Raises:
-        ConfigError: a variable does; the message names it, its value and the remedy.
-    """
-    for variable, why in _REFUSED.items():
+    """Raise ConfigError if an environment variable of accelerate changes how a process of this device computes."""
+    for variable in _REFUSED:
         value = os.environ.get(variable)
         if value is None or value == "NO" or (value.lower() in _FALSE and variable != "ACCELERATE_FP8_BACKEND"):
             continue
         raise ConfigError(
-            f"the environment has {variable}={value}, and {why}; unset {variable}, or launch with accelerate launch "
-            "--multi_gpu and without that option (accelerate config may have set it)"
+            f"the environment has {variable}={value}, which would change how SimMAT computes; unset {variable}, or "
+            "launch with accelerate launch --multi_gpu and without that option (accelerate config may have set it)"
         )
     value = os.environ.get("ACCELERATE_USE_CPU", "false")
     if value.lower() not in (*_TRUE, *_FALSE) or (value.lower() in _TRUE and device.type != "cpu"):
@@ -126,9 +116,7 @@ def check_launcher(device: torch.device) -> None:
 def own_settings(device: torch.device | None) -> Iterator[None]:
     """Hide from accelerate, while it starts, the variables that SimMAT's own settings replace.
 
-    Args:
-        device: the device for accelerate, which reads it from the environment only; None lets accelerate choose, so
-            that several processes use one GPU each.
+    It reads the device from the environment only; with None it chooses, so that several processes use one GPU each.
     """
     hidden = [name for name in os.environ if name in _REPLACED or name.startswith(_REPLACED_PREFIX)]
     before = {name: os.environ.pop(name) for name in hidden}
