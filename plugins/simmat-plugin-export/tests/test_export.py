@@ -170,7 +170,7 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each says what to use instead."""
-    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-export"):
+    with pytest.raises(UnknownNameError, match="no model format 'onnx'"):
         simmat.load(folder, registry=registry())
     monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))  # there may be no other
     with pytest.raises(ConfigError, match="leave --device cuda out"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from bundles import METRICS, SPEC
 from installed import need_plugins
-from simmat_plugin_export.export import KINDS, TOLERANCE, Kinds, export
+from simmat_plugin_export.export import TOLERANCE, export
+from simmat_plugin_export.joining import KINDS, Kinds
 
 from simmat.bundle import load_bundle, trained_tensors, write_bundle
 from simmat.errors import ConfigError

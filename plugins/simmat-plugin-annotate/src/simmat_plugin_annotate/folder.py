@@ -38,7 +38,6 @@ class LabelFolder:
     Attributes:
         adapter: the sensor, with the options of the card.
         images: key of an image in addresses -> its files, sorted by name.
-        home: folder of journals, tiles and embeddings.
         problems: key of an image that cannot be labelled -> why.
     """
 
@@ -314,11 +313,8 @@ class LabelFolder:
 
     def recover(self) -> None:
         """Finish the work that a crash interrupted: masks older than their journal, and masks without classes."""
-        for folder in {
-            self.home,
-            self.root / MASKS,
-            *(mask.parent for mask in self._masks.values() if mask is not None),
-        }:
+        masks = {mask.parent for mask in self._masks.values() if mask is not None}
+        for folder in {self.home, self.root / MASKS, *masks}:
             if folder.is_dir():
                 remove_temporary(folder)
         for name in CACHES:

@@ -60,8 +60,6 @@ class ImageLabels:
     Attributes:
         size_hw: (height, width) of the image in pixels.
         mask: the mask file; None until it is first written.
-        objects: id -> object.
-        done: True if the user marked the image as finished.
         unwritten: True if the mask file is older than the journal.
         changed_s: time of the last change, by `time.monotonic`.
         problem: why the mask file could not be written; "" if there is no problem.
@@ -194,10 +192,6 @@ class ImageLabels:
 
         The mask file is written at once, or later if it is large or cannot be written now.
 
-        Args:
-            version: version of the labels that the change was made for.
-            change: makes the change, completely or not at all.
-
         Raises:
             StaleError: `version` is not the present one.
             DataError: the change cannot be made.
@@ -235,8 +229,6 @@ class ImageLabels:
         """Mark the image as finished or not.
 
         Args:
-            version: version of the labels that the mark is for.
-            done: True if it is finished.
             empty: True if the user says that nothing is in the image: only then one without objects is finished. It
                 gets an empty mask, so that it counts as labelled.
 

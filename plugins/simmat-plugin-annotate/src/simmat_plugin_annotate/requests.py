@@ -1,19 +1,27 @@
-"""Bodies of requests from the page, as pydantic models."""
+"""What requests of the page hold: bodies as pydantic models, and numbers in addresses."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
+from starlette.requests import Request
 
 from simmat.config import MAX_IMAGE_SIZE
-from simmat.documents import Document, as_tuples
-from simmat.errors import DataError
+from simmat.documents import Document, as_tuples, parse
+from simmat.errors import ConfigError, DataError
+from simmat.io.files import parse_json
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
+from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.state import MAX_CLASS_ID, MAX_CLASSES, Colour
 
+_SMALL_BODY = 4096
+"""Bytes of a body that is parsed in less time than another thread takes to start."""
+
+Body = TypeVar("Body")
 MAX_POINTS = 256
 MAX_EDITS = 512
 Version = Annotated[int, Field(ge=0, lt=2**31)]
@@ -133,3 +141,41 @@ class NextBody(Document):
     """Ask for the next image after the open one."""
 
     after: Annotated[str, Field(max_length=64)] | None = None
+
+
+def number(text: str) -> int:
+    """Parse a whole number in an address."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UnknownError("there is no such tile")
+    return int(text)
+
+
+def numbers(request: Request, name: str) -> list[int]:
+    """Parse the whole numbers of a query field; empty if it is missing."""
+    text = request.query_params.get(name, "")
+    parts = text.split(",") if text else []
+    if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ConfigError(f"{name} must be whole numbers separated by commas, got {text[:50]!r}")
+    return [int(part) for part in parts]
+
+
+async def json_of(request: Request) -> Any:
+    """Return the json values of a large body, read in a thread, so that it does not delay other requests."""
+    return await asyncio.to_thread(_parsed, await request.body())
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise ConfigError(f"the body is not valid json: {error}") from None
+
+
+async def body_of(request: Request, model: type[Body]) -> Body:
+    """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
+    content = await request.body()
+
+    def read() -> Body:
+        return parse(model, _parsed(content), "the request")  # type: ignore[type-var]
+
+    return read() if len(content) <= _SMALL_BODY else await asyncio.to_thread(read)

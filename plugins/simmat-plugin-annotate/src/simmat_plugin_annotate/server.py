@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,9 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from simmat.config import default_steps
-from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
-from simmat.io.files import parse_json
 from simmat_plugin_annotate.annotator import Annotator, flush, rank
 from simmat_plugin_annotate.drafts import Draft
 from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
@@ -41,6 +39,10 @@ from simmat_plugin_annotate.requests import (
     ReplaceEdit,
     TrainBody,
     VersionBody,
+    body_of,
+    json_of,
+    number,
+    numbers,
 )
 from simmat_plugin_annotate.security import MAX_BODY, TooLargeError, error_document
 from simmat_plugin_annotate.training import BusyError, for_page
@@ -50,11 +52,7 @@ _NEXT_S = 5.0
 """Seconds that `next` ranks images if none is ranked yet."""
 _MAX_PLANES = 16
 _THUMBNAIL_PX = 64
-_SMALL_BODY = 4096
-"""Bytes of a body that is parsed in less time than another thread takes to start."""
 _PING_S = 15.0
-
-Body = TypeVar("Body")
 
 
 class RestartedError(Exception):
@@ -140,8 +138,8 @@ class Routes:
     async def tile(self, request: Request) -> Response:
         """Return the values of a tile."""
         key = self._key(request)
-        level, column, row = (_number(request.path_params[name]) for name in ("level", "column", "row"))
-        asked = _numbers(request, "channels")
+        level, column, row = (number(request.path_params[name]) for name in ("level", "column", "row"))
+        asked = numbers(request, "channels")
 
         def read() -> tuple[tuple[int, int, int], bytes, str]:
             planes = self.folder.planes(key)
@@ -165,7 +163,7 @@ class Routes:
 
     async def encode(self, request: Request) -> Response:
         """Encode an image that a tab shows, or with `ahead` may show next."""
-        key, body = self._key(request), await _body(request, EncodeBody)
+        key, body = self._key(request), await body_of(request, EncodeBody)
         if body.ahead:
             await self.annotator.on_model(partial(self.service.encode_ahead, key, body.tab), slow=True)
             return Json({"ready": False})
@@ -175,13 +173,13 @@ class Routes:
 
     async def predict(self, request: Request) -> Response:
         """Return the masks for a prompt."""
-        key, body = self._key(request), await _body(request, PredictBody)
+        key, body = self._key(request), await body_of(request, PredictBody)
         # Written in the thread that predicts: a click waits for every change of threads on a busy machine.
         return await self.annotator.on_model(lambda: Json(self.service.predict(key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
         """Return the found objects that are not labelled yet; for a large image those in a box."""
-        key, sides = self._key(request), _numbers(request, "box")
+        key, sides = self._key(request), numbers(request, "box")
         if sides and not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
             raise ConfigError("box must be x0,y0,x1,y1")
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
@@ -202,14 +200,14 @@ class Routes:
 
     async def predictions(self, request: Request) -> Response:
         """Import predictions, a COCO document, that are suggested in place of the model's."""
-        values = await _values(request)
+        values = await json_of(request)
         answer = await self.annotator.on_files(partial(self.annotator.import_predictions, values))
         self.annotator.publish("classes", {"classes": self.annotator.classes_document()})
         return Json(answer)
 
     async def edits(self, request: Request) -> Response:
         """Edit objects."""
-        body = await _body(request, EditsBody)
+        body = await body_of(request, EditsBody)
         known = self.annotator.class_names()
 
         def change(draft: Draft) -> None:
@@ -229,17 +227,17 @@ class Routes:
 
     async def step(self, request: Request) -> Response:
         """Undo or redo a step."""
-        body, step = await _body(request, VersionBody), request.url.path.rpartition("/")[2]
+        body, step = await body_of(request, VersionBody), request.url.path.rpartition("/")[2]
         return await self._changed(request, lambda labels: getattr(labels, step)(body.version))
 
     async def done(self, request: Request) -> Response:
         """Mark an image as finished."""
-        body = await _body(request, DoneBody)
+        body = await body_of(request, DoneBody)
         return await self._changed(request, lambda labels: labels.set_done(body.version, body.done, empty=body.empty))
 
     async def classes(self, request: Request) -> Response:
         """Replace the list of classes."""
-        body = await _body(request, ClassesBody)
+        body = await body_of(request, ClassesBody)
         given = [(one.id, one.name, one.colour) for one in body.classes]
         await self.annotator.on_files(partial(self.folder.set_classes, given))
         document = {"classes": self.annotator.classes_document()}
@@ -259,7 +257,7 @@ class Routes:
 
     async def train(self, request: Request) -> Response:
         """Start a training."""
-        body = await _body(request, TrainBody)
+        body = await body_of(request, TrainBody)
 
         def prepare() -> int:
             self.folder.flush()
@@ -273,13 +271,13 @@ class Routes:
 
     async def stop(self, request: Request) -> Response:
         """Stop the training."""
-        await _body(request, Nothing)
+        await body_of(request, Nothing)
         await self.annotator.training.stop()
         return Json(self.annotator.training.document())
 
     async def next(self, request: Request) -> Response:
         """Return the image with the highest uncertainty among those that are neither labelled nor open."""
-        body = await _body(request, NextBody)
+        body = await body_of(request, NextBody)
         start = time.perf_counter()
         waiting, service = self.annotator.waiting(body.after), self.service
         ranked = self._ranked(waiting)
@@ -342,44 +340,6 @@ class Routes:
         told = {"key": key, "objects": count}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
         return await _json(document)
-
-
-def _number(text: str) -> int:
-    """Parse a whole number in an address."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise UnknownError("there is no such tile")
-    return int(text)
-
-
-def _numbers(request: Request, name: str) -> list[int]:
-    """Parse the whole numbers of a query field; empty if it is missing."""
-    text = request.query_params.get(name, "")
-    parts = text.split(",") if text else []
-    if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ConfigError(f"{name} must be whole numbers separated by commas, got {text[:50]!r}")
-    return [int(part) for part in parts]
-
-
-async def _values(request: Request) -> Any:
-    """Return the json values of a large body, read in a thread, so that it does not delay other requests."""
-    return await asyncio.to_thread(_parsed, await request.body())
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return parse_json(content)
-    except ValueError as error:
-        raise ConfigError(f"the body is not valid json: {error}") from None
-
-
-async def _body(request: Request, model: type[Body]) -> Body:
-    """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
-    content = await request.body()
-
-    def read() -> Body:
-        return parse(model, _parsed(content), "the request")  # type: ignore[type-var]
-
-    return read() if len(content) <= _SMALL_BODY else await asyncio.to_thread(read)
 
 
 async def _json(document: Any, **more: Any) -> Response:

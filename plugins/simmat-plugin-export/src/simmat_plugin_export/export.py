@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import simmat_runtime
 import torch
 from simmat_runtime import manifest as names
 from torch import Tensor
@@ -28,10 +26,10 @@ from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
-from simmat.types import Channel, FloatArray, SensorImage
+from simmat.types import Channel
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
-from simmat_plugin_export.joining import Variants, chained, value
-from simmat_plugin_export.measuring import Loss, Split, measured_loss, open_split
+from simmat_plugin_export.joining import KINDS, Kinds, Variants, chained, value
+from simmat_plugin_export.measuring import Loss, Split, difference_to_torch, measured_loss, open_split
 from simmat_plugin_export.precision import (
     Convert,
     Precision,
@@ -46,11 +44,6 @@ FORMAT = "onnx"
 """Name of the model format that the plugin brings, in the spec of what is exported."""
 TOLERANCE = 1e-3
 """Largest difference of logits and scores between onnxruntime and torch, in single precision."""
-_BOTH = (True, False)
-KINDS = tuple(kind for kind in itertools.product(_BOTH, _BOTH, _BOTH) if any(kind))
-"""Kinds of prompts: (has points, has box, has mask)."""
-Kinds = Sequence[tuple[bool, bool, bool]]
-
 Progress = Callable[[str], None]
 
 
@@ -378,48 +371,3 @@ def _write(file: Path, model: onnx.ModelProto) -> None:
         atomic_write_bytes(file, model.SerializeToString())
     else:
         onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data", convert_attribute=False)
-
-
-def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> float:
-    """Return the largest difference of logits and scores between the export and torch, on an image of noise."""
-    predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
-    spec = bundle.spec
-    planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
-    predictor.set_image(SensorImage.from_planes(planes, spec.sensor_channels, origin="noise"))
-    runtime.set_image(planes)
-    height, width = planes.shape[1:]
-    clicks = [(width * 0.4, height * 0.5), (width * 0.1, height * 0.9)]
-    box = (width * 0.2, height * 0.3, width * 0.7, height * 0.8)
-    low = predictor.predict(clicks[:1]).low_res
-    differences = [0.0]
-    for points, boxes, masks in kinds:
-        prompt = (clicks, [1, 0]) if points else ((), [])
-        given = (*prompt, box if boxes else None, low if masks else None)
-        ours, theirs = predictor.predict(*given), runtime.predict(*given)
-        differences += [float(np.abs(ours.logits - theirs.logits).max()), abs(ours.score - theirs.score)]
-    return max(differences)
-
-
-def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
-    """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than S.
-
-    Args:
-        sensor: the C channels of the sensor.
-        channels: the channels of the network, with mean and std.
-        size: S.
-    """
-    rng = np.random.default_rng(0)
-    height, width = round(size * 0.9), round(size * 1.3)
-    coarse = rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
-    planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal((len(sensor), height, width))
-    known = {(channel.name, channel.unit): channel for channel in channels}
-    for plane, channel in zip(planes, sensor, strict=True):
-        fitted = known.get((channel.name, channel.unit), channel)
-        if fitted.mean is None or fitted.std is None:  # the transform changes it, so perhaps takes its logarithm
-            np.exp(plane, out=plane)
-        else:
-            plane[:] = plane * fitted.std + fitted.mean
-        if channel.valid_range is not None:
-            plane.clip(*channel.valid_range, out=plane)
-    planes[:, : height // 8, : width // 8] = np.nan
-    return planes.astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx.compose import add_prefix, merge_models
 
 from simmat_plugin_export.tracing import OPSET
+
+_BOTH = (True, False)
+KINDS = tuple(kind for kind in itertools.product(_BOTH, _BOTH, _BOTH) if any(kind))
+"""Kinds of prompts: (has points, has box, has mask)."""
+Kinds = Sequence[tuple[bool, bool, bool]]
 
 IR_VERSION = 9
 """IR version of the files, which onnxruntime 1.18 can read."""

@@ -1,8 +1,8 @@
-"""Measure the loss of an export on real data: mIoU with one click per object, in torch and in onnxruntime."""
+"""Measure what an export changes: the difference on noise, and of mIoU with one click per object on real data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError
 from simmat.predictor import Predictor
-from simmat.types import BoolArray
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat_plugin_export.joining import KINDS, Kinds
 
 Split = tuple[Dataset, list[Sample]]
 
@@ -80,3 +81,48 @@ def _objects(dataset: Dataset, sample: Sample, size_hw: tuple[int, int]) -> Iter
 
 def _iou(mask: BoolArray, truth: BoolArray) -> float:
     return float((mask & truth).sum() / max((mask | truth).sum(), 1))
+
+
+def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> float:
+    """Return the largest difference of logits and scores between the export and torch, on an image of noise."""
+    predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
+    spec = bundle.spec
+    planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
+    predictor.set_image(SensorImage.from_planes(planes, spec.sensor_channels, origin="noise"))
+    runtime.set_image(planes)
+    height, width = planes.shape[1:]
+    clicks = [(width * 0.4, height * 0.5), (width * 0.1, height * 0.9)]
+    box = (width * 0.2, height * 0.3, width * 0.7, height * 0.8)
+    low = predictor.predict(clicks[:1]).low_res
+    differences = [0.0]
+    for points, boxes, masks in kinds:
+        prompt = (clicks, [1, 0]) if points else ((), [])
+        given = (*prompt, box if boxes else None, low if masks else None)
+        ours, theirs = predictor.predict(*given), runtime.predict(*given)
+        differences += [float(np.abs(ours.logits - theirs.logits).max()), abs(ours.score - theirs.score)]
+    return max(differences)
+
+
+def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
+    """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than S.
+
+    Args:
+        sensor: the C channels of the sensor.
+        channels: the channels of the network, with mean and std.
+        size: S.
+    """
+    rng = np.random.default_rng(0)
+    height, width = round(size * 0.9), round(size * 1.3)
+    coarse = rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
+    planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal((len(sensor), height, width))
+    known = {(channel.name, channel.unit): channel for channel in channels}
+    for plane, channel in zip(planes, sensor, strict=True):
+        fitted = known.get((channel.name, channel.unit), channel)
+        if fitted.mean is None or fitted.std is None:  # the transform changes it, so perhaps takes its logarithm
+            np.exp(plane, out=plane)
+        else:
+            plane[:] = plane * fitted.std + fitted.mean
+        if channel.valid_range is not None:
+            plane.clip(*channel.valid_range, out=plane)
+    planes[:, : height // 8, : width // 8] = np.nan
+    return planes.astype(np.float32)
