@@ -1,13 +1,16 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
 from simmat.evaluation.job import (
+    MAX_CLICKS,
     evaluate,
     evaluate_bundle,
+    evaluate_predictor,
     evaluate_unprompted,
     nothing_to_score,
     pipeline_for,
     trained_card,
     unseen_samples,
+    validate,
     why_no_zero_shot,
 )
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
@@ -31,6 +34,7 @@ from simmat.nn.device import Processes, join_processes
 __all__ = [
     "COMPAT",
     "FULL",
+    "MAX_CLICKS",
     "NOC_TARGETS",
     "ONE_CLICK",
     "SIZES",
@@ -45,6 +49,7 @@ __all__ = [
     "bootstrap_means",
     "evaluate",
     "evaluate_bundle",
+    "evaluate_predictor",
     "evaluate_unprompted",
     "find_protocol",
     "interval_of",
@@ -56,5 +61,6 @@ __all__ = [
     "possible_summary",
     "trained_card",
     "unseen_samples",
+    "validate",
     "why_no_zero_shot",
 ]

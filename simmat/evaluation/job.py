@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from simmat.bundle import Bundle
@@ -24,16 +20,16 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import DENSE, GRID, Confusion, ImageFindings, ImageMatches, Unprompted
+from simmat.evaluation.unprompted import DENSE, GRID, ImageFindings, ImageMatches, Unprompted, confusion_of
+from simmat.everything import EverythingSettings
 from simmat.model import Parts, SimMAT, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.types import BoolArray, Frame, SensorImage
+from simmat.types import Frame, SensorImage
 
-if TYPE_CHECKING:
-    from simmat.everything import EverythingSettings
-
+MAX_CLICKS = 256
+"""Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
 TRAINED_CARD_FIELDS = {
     *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options"),
     *("class_attribute", "crop"),
@@ -104,32 +100,87 @@ def evaluate_bundle(
     advance = (lambda _: progress(next(done), total)) if progress is not None else None
     names = {**_names_of(dataset), **(dataset.class_names or bundle.spec.card.class_names)}
     scores = []
-    for model, predictor, task in zip(models, predictors, tasks, strict=False):
-        score = evaluate(
-            model,
-            bundle.pipeline,
+    for predictor, task in zip(predictors, tasks, strict=False):
+        score = evaluate_predictor(
+            predictor,
             dataset,
             samples,
             protocol=protocol,
+            everything=task[0],
+            semantic=task[1],
             processes=work,
-            check=bundle.check_image,
             progress=advance,
+            note=note,
         )
-        score = replace(score, class_names=names, seen=seen)
-        if any(task):
-            found = evaluate_unprompted(
-                predictor,
-                dataset,
-                samples,
-                everything=task[0],
-                semantic=task[1],
-                processes=work,
-                progress=advance,
-                note=note,
-            )
-            score = replace(score, unprompted=found)
-        scores.append(score)
+        scores.append(replace(score, class_names=names, seen=seen))
     return scores[0], scores[1] if len(scores) > 1 else None
+
+
+def evaluate_predictor(
+    predictor: Predictor,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    protocol: Protocol,
+    everything: bool,
+    semantic: bool,
+    settings: EverythingSettings | None = None,
+    processes: Processes | None = None,
+    progress: Callable[[int], None] | None = None,
+    note: Callable[[str], object] | None = None,
+) -> Scores:
+    """Score a model by prompts, see `evaluate`, and where asked also without them, see `evaluate_unprompted`."""
+    scores = evaluate(
+        predictor.model,
+        predictor.pipeline,
+        dataset,
+        samples,
+        protocol=protocol,
+        processes=processes,
+        check=predictor.inputs.check_channels,
+        progress=progress,
+    )
+    if not (everything or semantic):
+        return scores
+    found = evaluate_unprompted(
+        predictor,
+        dataset,
+        samples,
+        everything=everything,
+        semantic=semantic,
+        settings=settings,
+        processes=processes,
+        progress=progress,
+        note=note,
+    )
+    return replace(scores, unprompted=found)
+
+
+def validate(
+    predictor: Predictor,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    *,
+    processes: Processes | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Score a model by prompts, and with a dense head also without, by at most `MAX_CLICKS` an image.
+
+    Each process gets all scores; `progress` is called with 1 after every pass over a sample of this process.
+    """
+    dense = predictor.dense is not None
+    return evaluate_predictor(
+        predictor,
+        dataset,
+        samples,
+        protocol=protocol,
+        everything=dense and not all(dataset.may_have_unmarked(sample) for sample in samples),
+        semantic=dense,
+        settings=EverythingSettings(max_clicks=MAX_CLICKS),
+        processes=processes,
+        progress=progress,
+    )
 
 
 def unseen_samples(
@@ -334,24 +385,8 @@ def _score_without_prompts(
         matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
     middle = perf_counter()
     if semantic:
-        confusion = _confusion(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
+        confusion = confusion_of(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
     return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
-
-
-def _confusion(
-    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
-) -> Confusion:
-    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
-    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
-    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
-    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
-    return Counter(
-        {
-            (int(rows[index // len(columns)]), int(columns[index % len(columns)])): int(pixels)
-            for index, pixels in enumerate(counts)
-            if pixels
-        }
-    )
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

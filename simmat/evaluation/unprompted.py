@@ -335,3 +335,19 @@ class Unprompted:
             "semantic_ms": [one.semantic_s for one in self.images if one.confusion is not None],
         }
         return {name: round(1000 * median(seconds), 2) for name, seconds in kinds.items() if seconds}
+
+
+def confusion_of(
+    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
+) -> Confusion:
+    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
+    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
+    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
+    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+    return Counter(
+        {
+            (int(rows[index // len(columns)]), int(columns[index % len(columns)])): int(pixels)
+            for index, pixels in enumerate(counts)
+            if pixels
+        }
+    )

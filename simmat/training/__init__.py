@@ -8,10 +8,9 @@ from simmat.training.loop import Diverged, Interrupted, resume, train
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import open_data
 from simmat.training.state import fingerprint_in
-from simmat.training.validation import MAX_CLICKS, Untrained, score_untrained
+from simmat.training.validation import Untrained, score_untrained
 
 __all__ = [
-    "MAX_CLICKS",
     "Callback",
     "Diverged",
     "Interrupted",

@@ -24,13 +24,14 @@ from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Processes
+from simmat.evaluation import Processes, find_protocol, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.device import fixed_threads
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
 from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
 from simmat.training.callbacks import Callbacks, TrackingCallback, check_tracker
 from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
@@ -56,7 +57,7 @@ from simmat.training.step import (
     memory_warning,
     set_rates,
 )
-from simmat.training.validation import choosing_score, validate
+from simmat.training.validation import choosing_score
 
 IMAGE_MEMORY = 1 / 8
 """Share of the memory of the machine or container for images that were read, so that they need not be read again."""
@@ -284,7 +285,15 @@ class _Run:
         share_buffers(self.model, accelerator)
         processes = self.processes
         self.callback.preparing("validation", self.setup.val_passes * len(processes.share(self.setup.val)))
-        scores = validate(self.model, self.setup, processes, self.callback.advanced)
+        setup, spec = self.setup, self.setup.spec
+        scores = validate(
+            Predictor(self.model, setup.pipeline, dense=spec.dense, image_side=spec.image_side),
+            setup.dataset,
+            setup.val,
+            find_protocol(self.config.protocol),
+            processes=processes,
+            progress=self.callback.advanced,
+        )
         summary = scores.summary()
         score = choosing_score(summary)
         if scores.unprompted is not None:

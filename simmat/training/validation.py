@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig
-from simmat.evaluation import Processes, Scores, evaluate, evaluate_unprompted, find_protocol
-from simmat.everything import EverythingSettings
-from simmat.model import SimMAT, assemble, count_parameters
+from simmat.evaluation import Scores, evaluate_predictor, find_protocol
+from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.setup import Setup, prepare
-
-MAX_CLICKS = 256
-"""Most clicks by which every object of an image is found: an untrained head has peaks everywhere."""
-
-
-def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callable[[int], None]) -> Scores:
-    """Score the network of a run: by clicks, and where it has a dense head also without prompts.
-
-    The model is put into eval mode. Each process gets all scores; `progress` is called with 1 after every pass over a
-    sample of this process, see `Setup.val_passes`.
-    """
-    scores = evaluate(
-        model,
-        setup.pipeline,
-        setup.dataset,
-        setup.val,
-        protocol=find_protocol(setup.config.protocol),
-        processes=processes,
-        progress=progress,
-    )
-    if setup.spec.dense is None:
-        return scores
-    found = evaluate_unprompted(
-        Predictor(model, setup.pipeline, dense=setup.spec.dense, image_side=setup.spec.image_side),
-        setup.dataset,
-        setup.val,
-        everything=not all(setup.dataset.may_have_unmarked(sample) for sample in setup.val),
-        settings=EverythingSettings(max_clicks=MAX_CLICKS),
-        processes=processes,
-        progress=progress,
-    )
-    return replace(scores, unprompted=found)
+from simmat.training.setup import prepare
 
 
 def choosing_score(summary: Mapping[str, Any]) -> float:
@@ -81,9 +48,9 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     device = pick_device(config.device)
     model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
     samples = setup.val if split == "val" else setup.dataset.split(split)
-    scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
-    if everything:
-        predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
-        found = evaluate_unprompted(predictor, setup.dataset, samples, semantic=False)
-        scores = replace(scores, unprompted=found)
+    predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
+    protocol = find_protocol(config.protocol)
+    scores = evaluate_predictor(
+        predictor, setup.dataset, samples, protocol=protocol, everything=everything, semantic=False
+    )
     return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))

@@ -26,18 +26,16 @@ from simmat.evaluation import (
     Protocol,
     Scores,
     evaluate,
-    evaluate_unprompted,
     find_protocol,
     pipeline_for,
     trained_card,
     unseen_samples,
+    validate,
     why_no_zero_shot,
 )
-from simmat.everything import EverythingSettings
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
-from simmat.training import MAX_CLICKS
 from simmat.types import Prompt, SensorImage
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
@@ -79,40 +77,6 @@ class Budget:
 
 FULL = Budget(0, 64)
 """Budget of `simmat report` after scoring both models."""
-
-
-def scores_of(
-    bundle: Bundle,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    protocol: Protocol,
-    progress: Advance | None = None,
-) -> Scores:
-    """Score a bundle by clicks, and with a dense head also without prompts.
-
-    Raises:
-        DataError: no image has a region.
-    """
-    scores = evaluate(
-        bundle.model,
-        bundle.pipeline,
-        dataset,
-        samples,
-        protocol=protocol,
-        check=bundle.check_image,
-        progress=progress,
-    )
-    if bundle.spec.dense is None:
-        return scores
-    found = evaluate_unprompted(
-        Predictor.of_bundle(bundle),
-        dataset,
-        samples,
-        everything=not all(dataset.may_have_unmarked(sample) for sample in samples),
-        settings=EverythingSettings(max_clicks=MAX_CLICKS),
-        progress=progress,
-    )
-    return replace(scores, unprompted=found)
 
 
 def zero_shot_scores(
@@ -178,7 +142,7 @@ def analyse_bundle(
     models = 1 if why else 2
     total, done = len(samples) * (models + (bundle.spec.dense is not None)), itertools.count(1)
     advance = None if progress is None else lambda _: progress(next(done), total)
-    scores, zero_shot = scores_of(bundle, dataset, samples, protocol, advance), None
+    scores, zero_shot = validate(Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance), None
     if not why:
         model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
         untuned = replace(bundle, model=model)

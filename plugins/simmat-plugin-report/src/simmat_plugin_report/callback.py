@@ -21,13 +21,14 @@ from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.errors import SimMATError
-from simmat.evaluation import ObjectScore, Protocol, Scores, find_protocol, why_no_zero_shot
+from simmat.evaluation import ObjectScore, Protocol, Scores, find_protocol, validate, why_no_zero_shot
 from simmat.io.files import atomic_write_json
 from simmat.model_spec import ModelSpec, as_json
 from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training import RunFolder
-from simmat_plugin_report.analysis import Budget, analyse, analysis_of, scores_of, zero_shot_scores
+from simmat_plugin_report.analysis import Budget, analyse, analysis_of, zero_shot_scores
 from simmat_plugin_report.documents import Analysis, RunReport, is_of, read_report, view_of
 from simmat_plugin_report.pages import write_page
 
@@ -97,7 +98,7 @@ class ReportCallback(Callback):
             scored = set(self._plan.val)
             samples = [sample for sample in dataset.split("val") if sample.id in scored]
             if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
-                self._store_scores(scores_of(loaded, dataset, samples, self._protocol))
+                self._store_scores(validate(Predictor.of_bundle(loaded), dataset, samples, self._protocol))
             if self._analysis is not None:
                 self._analysis = analyse(loaded, dataset, samples, self._analysis, self._budget)
         self.stopped()
