@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from data_sets import Pair, Planes, folder_of, one_square, save_image, save_mask
+from data_sets import Pair, Planes, folder_of, one_square, open_planes, save_image, save_mask
 
-from simmat.data.formats.folders import files_by_stem, scan_folders
+from simmat.data.formats.folders import files_by_stem, find_samples
 from simmat.errors import DataError
 
 
@@ -22,13 +22,13 @@ def put(root: Path, *names: str) -> Path:
 def complaint(root: Path) -> str:
     """What scanning says."""
     with pytest.raises(DataError) as caught:
-        scan_folders(root, Planes.sources)
+        find_samples(root, Planes.sources)
     return str(caught.value)
 
 
 def test_images_and_masks_of_one_name_are_a_sample(tmp_path: Path) -> None:
     """The simplest data set needs no table."""
-    listing = scan_folders(folder_of(tmp_path, 5), Planes.sources)
+    listing = open_planes(folder_of(tmp_path, 5))
     assert [sample.id for sample in listing.samples] == ["s0", "s1", "s2", "s3", "s4"]
     assert {sample.mask.stem == sample.id for sample in listing.samples if sample.mask} == {True}
     assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
@@ -39,7 +39,7 @@ def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(tmp_path: P
     put(tmp_path, *(f"images/{n}.npy" for n in "ab c"), *(f"masks/{n}.PNG" for n in "ab c"))
     (tmp_path / "images/a.npy").rename(tmp_path / "images/a.NPY")
     (tmp_path / "images/.DS_Store").write_text("")
-    assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == [" ", "a", "b", "c"]
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [" ", "a", "b", "c"]
 
 
 def test_notes_beside_the_images_are_named_as_what_they_are(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
     """The usual layout of published sets; equal names in two splits are two samples."""
     splits = ("train", "val", "test")
     put(tmp_path, "images/.cache/0.npy", *(f"images/{s}/0.npy" for s in splits), *(f"masks/{s}/0.png" for s in splits))
-    found = scan_folders(tmp_path, Planes.sources).samples
+    found = find_samples(tmp_path, Planes.sources)
     assert [(sample.id, sample.split) for sample in found] == [(f"{s}/0", s) for s in sorted(splits)]
     assert found[0].mask == tmp_path / "masks/test/0.png"
 
@@ -63,7 +63,7 @@ def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
 def test_masks_may_lie_in_one_folder_for_all_splits(tmp_path: Path) -> None:
     """Where names are unique there is no need of more folders."""
     put(tmp_path, "images/train/a.npy", "images/train/b.npy", "images/test/c.npy", *(f"masks/{n}.png" for n in "abc"))
-    found = scan_folders(tmp_path, Planes.sources).samples
+    found = find_samples(tmp_path, Planes.sources)
     assert {sample.id: sample.mask.name for sample in found if sample.mask} == {
         "train/a": "a.png",
         "train/b": "b.png",
@@ -82,7 +82,7 @@ def test_several_sources_lie_in_folders_of_their_names(tmp_path: Path) -> None:
     put(
         tmp_path, *(f"images/{s}/{n}.npy" for s in ("left", "right") for n in "abc"), *(f"masks/{n}.png" for n in "abc")
     )
-    found = scan_folders(tmp_path, Pair.sources).samples[0]
+    found = find_samples(tmp_path, Pair.sources)[0]
     assert found.files == {"left": tmp_path / "images/left/a.npy", "right": tmp_path / "images/right/a.npy"}
 
 
@@ -90,14 +90,14 @@ def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
     """Dropping it silently would change the data set."""
     put(tmp_path, "images/left/a.npy", "images/left/b.npy", "images/right/a.npy", "masks/a.png", "masks/b.png")
     with pytest.raises(DataError, match=r"'b' .*'right'"):
-        scan_folders(tmp_path, Pair.sources)
+        find_samples(tmp_path, Pair.sources)
 
 
 def test_a_source_without_its_folder_is_named(tmp_path: Path) -> None:
     """Most often it is called otherwise."""
     put(tmp_path, "images/left/a.npy", "images/rigth/a.npy", "masks/a.png")
     with pytest.raises(DataError, match=r"images/right/ .*'right'"):
-        scan_folders(tmp_path, Pair.sources)
+        find_samples(tmp_path, Pair.sources)
 
 
 def test_all_mismatches_are_reported_at_once(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_masks_named_by_a_rule_are_refused_with_the_remedy(tmp_path: Path) -> No
 def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Path) -> None:
     """300 images with 20 masks is how labelling begins; each split gets its part of the 20."""
     put(tmp_path, *(f"images/{n:03}.npy" for n in range(300)), *(f"masks/{n:03}.png" for n in range(0, 300, 15)))
-    listing = scan_folders(tmp_path, Planes.sources)
+    listing = open_planes(tmp_path)
     assert len(listing.unlabelled) == 280
     splits = [sample.split for sample in listing.samples]
     assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
@@ -158,7 +158,9 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Pa
 def test_without_any_mask_the_expected_place_of_one_is_named(tmp_path: Path) -> None:
     """The folder of masks is there, and empty."""
     (tmp_path / "masks").mkdir()
-    assert "masks/a.png" in complaint(put(tmp_path, "images/a.npy", "images/b.npy"))
+    put(tmp_path, "images/a.npy", "images/b.npy")
+    with pytest.raises(DataError, match=r"masks/a\.png"):
+        open_planes(tmp_path)
 
 
 def test_a_split_folder_without_images_is_reported(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_files_beside_an_image_of_the_same_name_are_passed_over(tmp_path: Path) 
     folder_of(tmp_path, 3)
     for name in ("images/s0.npy.aux.xml", "images/s1.json", "masks/s0.txt", "images/Thumbs.db"):
         (tmp_path / name).write_text("")
-    assert len(scan_folders(tmp_path, Planes.sources).samples) == 3
+    assert len(find_samples(tmp_path, Planes.sources)) == 3
 
 
 def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> 
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "site").symlink_to(tmp_path / "store" / target, target_is_directory=True)
         (tmp_path / "store" / target / "round").symlink_to(tmp_path / kind, target_is_directory=True)
-    assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == ["site/a", "site/b", "site/c"]
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == ["site/a", "site/b", "site/c"]
 
 
 def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(tmp_pat
     (tmp_path / "images").mkdir()
     for name in ("v1.2", "b.npy", "c.npy"):
         (tmp_path / "images" / name).symlink_to(tmp_path / "store" / name)
-    assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == ["b", "c", "v1.2/a"]
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == ["b", "c", "v1.2/a"]
 
 
 def test_the_longest_ending_counts(tmp_path: Path) -> None:

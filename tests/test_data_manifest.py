@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_sets import Pair, Planes, one_square, save_image, save_mask
+from data_sets import Pair, Planes, one_square, open_planes, save_image, save_mask
 
 from simmat.data.formats import manifest
 from simmat.data.formats.manifest import read_manifest
@@ -40,7 +40,7 @@ def complaint(root: Path) -> str:
 
 def test_rows_become_samples_in_order(tmp_path: Path) -> None:
     """Order and splits are the user's."""
-    found = read_manifest(write(tmp_path, rows("train", "val", "test")), Planes.sources).samples
+    found = read_manifest(write(tmp_path, rows("train", "val", "test")), Planes.sources)
     assert [(sample.id, sample.split) for sample in found] == [("a", "train"), ("b", "val"), ("c", "test")]
     assert found[0].files == {"planes": tmp_path / "images/a.npy"}
     assert found[0].mask == tmp_path / "masks/a.png"
@@ -49,7 +49,7 @@ def test_rows_become_samples_in_order(tmp_path: Path) -> None:
 def test_spreadsheet_csv_is_read(tmp_path: Path) -> None:
     """Excel writes a byte order mark, CRLF, quotes and a blank last line."""
     text = "\ufeff" + rows("train", "val", "test").replace("b,val", '"b",val').replace("\n", "\r\n") + "\r\n"
-    assert len(read_manifest(write(tmp_path, text), Planes.sources).samples) == 3
+    assert len(read_manifest(write(tmp_path, text), Planes.sources)) == 3
 
 
 def test_paths_with_spaces_commas_and_unicode_work(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_paths_with_spaces_commas_and_unicode_work(tmp_path: Path) -> None:
     write(tmp_path, 'id,split,image,mask\nä,test,"images/ä, 1.npy",masks/ä 1.png\n', files="")
     save_image(tmp_path / "images/ä, 1.npy", [one_square()])
     save_mask(tmp_path / "masks/ä 1.png", one_square())
-    assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "ä, 1.npy"
+    assert read_manifest(tmp_path, Planes.sources)[0].reference.name == "ä, 1.npy"
 
 
 def test_a_file_of_another_ending_than_the_sensor_s_is_refused_by_name(tmp_path: Path) -> None:
@@ -70,26 +70,26 @@ def test_the_letter_case_of_an_ending_does_not_matter(tmp_path: Path) -> None:
     """Cameras write IMG.NPY."""
     write(tmp_path, rows("train", "val", "test").replace("images/b.npy", "images/b.NPY"))
     (tmp_path / "images/b.npy").rename(tmp_path / "images/b.NPY")
-    assert len(read_manifest(tmp_path, Planes.sources).samples) == 3
+    assert len(read_manifest(tmp_path, Planes.sources)) == 3
 
 
 def test_other_columns_are_kept(tmp_path: Path) -> None:
     """Benchmarks group by what the core knows nothing of."""
     write(tmp_path, "id,split,day,image,mask\na,test,monday,images/a.npy,masks/a.png\n")
-    assert read_manifest(tmp_path, Planes.sources).samples[0].extra == {"day": "monday"}
+    assert read_manifest(tmp_path, Planes.sources)[0].extra == {"day": "monday"}
 
 
 def test_zero_means_column_overrides_row_by_row(tmp_path: Path) -> None:
     """Sources joined in one set number their background differently; an empty cell is the card's."""
     text = "id,split,image,mask,zero_means\na,test,images/a.npy,masks/a.png,none\nb,test,images/b.npy,masks/b.png,\n"
-    found = read_manifest(write(tmp_path, text), Planes.sources).samples
+    found = read_manifest(write(tmp_path, text), Planes.sources)
     assert [sample.zero_means for sample in found] == ["none", None]
 
 
 def test_several_sources_have_a_column_each(tmp_path: Path) -> None:
     """rgb+thermal is two files a row."""
     write(tmp_path, "id,split,left,right,mask\na,test,images/a.npy,images/b.npy,masks/a.png\n")
-    files = read_manifest(tmp_path, Pair.sources).samples[0].files
+    files = read_manifest(tmp_path, Pair.sources)[0].files
     assert [path.name for path in files.values()] == ["a.npy", "b.npy"]
 
 
@@ -102,7 +102,7 @@ def test_no_source_takes_the_truth_for_the_image() -> None:
 def test_one_source_may_use_its_own_column_among_others(tmp_path: Path) -> None:
     """A set made for rgb+thermal serves thermal alone as it is."""
     write(tmp_path, "id,split,other,planes,mask\na,test,images/b.npy,images/a.npy,masks/a.png\n")
-    assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "a.npy"
+    assert read_manifest(tmp_path, Planes.sources)[0].reference.name == "a.npy"
 
 
 def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -150,13 +150,14 @@ def test_a_path_out_of_the_folder_by_detour_is_refused(tmp_path: Path) -> None:
 def test_rows_without_a_mask_are_set_aside(tmp_path: Path) -> None:
     """A table of all images, labelled or not; a mask that is named and is not there is a mistake still."""
     whole = rows("train", "val", "test")
-    listing = read_manifest(write(tmp_path, whole.replace("masks/c.png", "")), Planes.sources)
+    listing = open_planes(write(tmp_path, whole.replace("masks/c.png", "")))
     assert [sample.id for sample in listing.unlabelled] == ["c"]
     assert [sample.id for sample in listing.samples] == ["a", "b"]
     assert "masks/gone.png" in complaint(write(tmp_path, whole.replace("masks/b.png", "masks/gone.png")))
     for name in "abc":
         whole = whole.replace(f"masks/{name}.png", "")
-    assert "mask" in complaint(write(tmp_path, whole))
+    with pytest.raises(DataError, match="none of the 3 images has a mask"):
+        open_planes(write(tmp_path, whole))
 
 
 def test_what_another_program_writes_while_a_mask_is_noted_stays(
@@ -186,7 +187,7 @@ def test_double_ids_are_refused(tmp_path: Path) -> None:
 
 def test_empty_split_column_is_as_none(tmp_path: Path) -> None:
     """A template's column that nobody filled in; the splits are decided and told."""
-    listing = read_manifest(write(tmp_path, rows("", "", "")), Planes.sources)
+    listing = open_planes(write(tmp_path, rows("", "", "")))
     assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
     assert "split" in listing.split_note
 

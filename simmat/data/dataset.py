@@ -15,10 +15,10 @@ from simmat.data.augment import cut_label
 from simmat.data.blocks import Blocks
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
-from simmat.data.formats.folders import MASKS, scan_folders, unlabelled_samples
+from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
-from simmat.data.samples import SPLITS, Listing, Sample
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.files import require_folder
@@ -318,12 +318,28 @@ def _has_masks(folder: Path) -> bool:
 def _list(
     folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], card: DataCard | None = None
 ) -> tuple[Listing, CocoLabels | None]:
-    divider = None if card is None or card.crop is None else Blocks(adapter, card)
+    """List the samples of a folder and decide their splits: with a crop, blocks of images and their windows."""
+    coco, unlabelled = None, list[Sample]()
     if annotations:
-        listing, coco = read_coco(folder, adapter.sources, annotations, divider)
-        for name, size_hw in divider.sizes.items() if divider else ():
+        samples, coco = read_coco(folder, adapter.sources, annotations)
+        said_by = ", ".join(path.name for path in annotations.values())
+    elif (folder / MANIFEST_FILE).exists():
+        samples, said_by = read_manifest(folder, adapter.sources), MANIFEST_FILE
+    else:
+        samples, said_by = find_samples(folder, adapter.sources), f"the folders of {IMAGES}/"
+    if coco is None:
+        unlabelled = [sample for sample in samples if not sample.has_mask]
+        samples, first = [sample for sample in samples if sample.has_mask], samples[0]
+        if not samples:
+            raise DataError(
+                f"{folder}: none of the {len(unlabelled)} images has a mask; save one as {MASKS}/{first.id}.png, or "
+                f"name it in {MANIFEST_FILE}"
+            )
+    if card is None or card.crop is None:
+        return decide_splits(folder, samples, said_by, unlabelled), coco
+    blocks = Blocks(adapter, card)
+    listing = decide_splits(folder, blocks.blocks(samples), said_by, unlabelled)
+    if coco is not None:
+        for name, size_hw in blocks.sizes.items():
             check_equal_size(f"{folder}: COCO annotations of {name}", coco.images[name].size_hw, name, size_hw)
-        return listing, coco
-    if (folder / MANIFEST_FILE).exists():
-        return read_manifest(folder, adapter.sources, divider), None
-    return scan_folders(folder, adapter.sources, divider), None
+    return replace(listing, samples=tuple(part for block in listing.samples for part in blocks.parts(block))), coco

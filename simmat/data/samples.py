@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.io.files import read_rows, write_rows
@@ -150,16 +150,6 @@ class Listing:
     new_splits: Mapping[str, str] = field(default_factory=dict)
 
 
-class Divider(Protocol):
-    """Divides images into blocks that are split instead of the images, see `simmat.data.blocks`."""
-
-    def blocks(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Return the blocks of some images."""
-
-    def parts(self, block: Sample) -> Sequence[Sample]:
-        """Return what a block with a split is used as."""
-
-
 def evenly_spaced(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
     """Return at most `count` samples, spread evenly."""
     count = min(count, len(samples))
@@ -171,34 +161,26 @@ def id_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def decide_splits(
-    root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True, divider: Divider | None = None
-) -> Listing:
+def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelled: Sequence[Sample] = ()) -> Listing:
     """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
-    Samples without a mask are set aside first. Without any split, 15 % of the images go to val, 15 % to test and the
-    rest to train. With a train split and no val, 15 % of train become val. Samples with the same reference file stay
-    together. See `_draw` for how they are drawn.
+    Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val,
+    15 % of train become val. Samples with the same reference file stay together. See `_draw` for how they are drawn.
 
     Args:
-        samples: all with a split or all without.
+        samples: labelled images or blocks of images, all with a split or all without.
         said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
-        masks: the labels are masks, not a COCO file.
-        divider: divides the images into blocks, which are split instead.
+        unlabelled: images that are not used.
 
     Raises:
         DataError: an image is in two splits, or `splits.csv` cannot be used.
     """
-    unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
-    samples = [sample for sample in samples if not masks or sample.has_mask]
     if shared := list(_shared(samples)):
         raise DataError(
             all_problems(
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
-    if divider is not None:
-        samples = divider.blocks(samples)
     named = {sample.split for sample in samples if sample.split}
     parts: tuple[str, ...] = ()
     if not named:
@@ -216,7 +198,8 @@ def decide_splits(
         found = Counter(chosen.values())
         counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
         note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
-        note += f" by the hash of the ids, {counts} of {len(groups)} {'images' if divider is None else 'blocks'}."
+        what = "blocks" if any(sample.window for sample in samples) else "images"
+        note += f" by the hash of the ids, {counts} of {len(groups)} {what}."
         here = {_as_written(id) for sample in (*samples, *unlabelled) for id in (sample.id, sample.image_id)}
         if strangers := [id for id in written if id not in here]:
             note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
@@ -228,9 +211,7 @@ def decide_splits(
         else sample
         for sample in samples
     ]
-    if divider is not None:
-        listed = [part for block in listed for part in divider.parts(block)]
-    return Listing(tuple(listed), note, unlabelled, bool(chosen), new)
+    return Listing(tuple(listed), note, tuple(unlabelled), bool(chosen), new)
 
 
 def _draw(

@@ -41,7 +41,7 @@ def test_a_manifest_gives_its_own_cells(
         rows.append([identity, ("train", "val", "test")[index % 3], str(image), str(mask), note])
     with (root / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["id", "split", "image", "mask", "note"], *rows])
-    found = read_manifest(root, [Source("gray", (".png",))]).samples
+    found = read_manifest(root, [Source("gray", (".png",))])
     assert [sample.id for sample in found] == [row[0] for row in rows]
     assert [sample.split for sample in found] == [row[1] for row in rows]
     assert [sample.files["gray"] for sample in found] == [root / row[2] for row in rows]

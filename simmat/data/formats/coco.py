@@ -21,7 +21,7 @@ from simmat.data.card import DataCard
 from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
-from simmat.data.samples import SPLITS, Divider, Listing, Sample, decide_splits, split_meant, start_of_paths
+from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.files import read_json
 from simmat.io.images import check_size
@@ -112,9 +112,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def read_coco(
-    root: Path, sources: Sequence[Source], files: Mapping[str, Path], divider: Divider | None = None
-) -> tuple[Listing, CocoLabels]:
+def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[list[Sample], CocoLabels]:
     """Read COCO files into samples and labels.
 
     Images are searched at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of several sources at
@@ -131,9 +129,7 @@ def read_coco(
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not reader.samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
-    names = ", ".join(path.name for path in files.values())
-    listing = decide_splits(root, reader.samples, names, masks=False, divider=divider)
-    return listing, CocoLabels(reader.images, reader.names)
+    return reader.samples, CocoLabels(reader.images, reader.names)
 
 
 @dataclass

@@ -15,10 +15,7 @@ from simmat.data.samples import (
     MASK_EXTENSIONS,
     SPLITS,
     VECTOR_EXTENSIONS,
-    Divider,
-    Listing,
     Sample,
-    decide_splits,
     split_meant,
 )
 from simmat.errors import DataError, all_problems, equal_problems
@@ -30,31 +27,21 @@ MASKS = "masks"
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
-def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None = None) -> Listing:
-    """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are set aside.
-
-    With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
-    The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
-    split. Other folders are part of the id. Hidden files are skipped; endings are case-insensitive.
-
-    Raises:
-        DataError: the folders cannot be used; lists all problems.
-    """
-    samples = find_samples(root, sources)
-    if not any(sample.has_mask for sample in samples):
-        raise DataError(
-            f"{root}: none of the {len(samples)} images has a mask; save a mask as masks/{samples[0].id}.png"
-        )
-    return decide_splits(root, samples, "the folders of images/", divider=divider)
-
-
 def find_samples(
     root: Path, sources: Sequence[Source], *, masks: bool = True, others: list[str] | None = None
 ) -> list[Sample]:
-    """Match images with masks as `scan_folders` does; those without a mask are samples too. The split may be "".
+    """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
+
+    With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
+    The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
+    split, which is "" otherwise. Other folders are part of the id. Hidden files are skipped; endings are
+    case-insensitive.
 
     `masks=False` is for a folder whose masks are yet to be made. Files that are neither images nor masks are a problem,
-    or with a list `others` are left out and described there. DataError lists all problems.
+    or with a list `others` are left out and described there.
+
+    Raises:
+        DataError: the folders cannot be used; lists all problems.
     """
     missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
     if missing and masks:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Divider, Listing, Sample, decide_splits, start_of_paths
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, nearest
 from simmat.io.files import atomic_folder, read_rows, write_rows
 from simmat.io.images import write_image
@@ -28,24 +28,16 @@ _MAX_BYTES = 2**30
 """Largest manifest, about ten million samples; it is read at once."""
 
 
-def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None = None) -> Listing:
-    """Read `root/manifest.csv`.
+def read_manifest(root: Path, sources: Sequence[Source]) -> list[Sample]:
+    """Read the rows of `root/manifest.csv` as samples; those without a mask too, and the split may be "".
 
     Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split` and `zero_means`.
     All others are kept as `Sample.extra`. Paths are relative to `root` with "/" between folders, and have an ending of
-    their source. Rows with an empty `mask` are set aside.
+    their source.
 
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
     """
-    path, samples = root / MANIFEST_FILE, manifest_samples(root, sources)
-    if not any(sample.has_mask for sample in samples):
-        raise DataError(f"{path}: none of the {len(samples)} rows has a mask; fill in the column mask")
-    return decide_splits(root, samples, MANIFEST_FILE, divider=divider)
-
-
-def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
-    """Read the rows of `root/manifest.csv` as samples, those without a mask too; DataError lists bad lines."""
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     files = _find_columns(path, header, sources)

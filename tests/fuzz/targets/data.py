@@ -95,7 +95,7 @@ def _damaged_index(content: bytes, rng: random.Random) -> bytes:
         numbers = (np.nan, np.inf, -1.0, 0.0, 1e300) if value.dtype == np.float64 else (-1, 0, 9, 2**62)
         value[rng.randrange(value.size)] = rng.choice(numbers)
     else:
-        value = tensors[rng.choice(("instances", "stored"))].reshape(-1)
+        value = tensors["instances"].reshape(-1)
         value[rng.randrange(value.size)] = rng.choice((-1, 0, 9, 2**62))
     return save(tensors, metadata={"channels": channels, "sha256": digest_of(tensors, channels)})
 

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples
-from simmat.data.formats.manifest import MANIFEST_FILE, manifest_samples, set_manifest_mask
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, with_home
@@ -370,7 +370,7 @@ class LabelFolder:
                 "them to masks first"
             )
         found = (
-            manifest_samples(self.root, self.adapter.sources)
+            read_manifest(self.root, self.adapter.sources)
             if self._has_manifest
             else find_samples(self.root, self.adapter.sources, masks=False, others=self._others)
         )
