@@ -15,7 +15,8 @@ from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import shown_url, url_of
-from simmat.io.images import read_image
+from simmat.io.images.limits import damaged
+from simmat.io.images.tiff import opened
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
@@ -291,6 +292,10 @@ def range_of(channel: Channel) -> str:
 
 
 def _stored_types(files: Mapping[str, Path]) -> str:
-    """Return the types of the numbers in files of which parts can be read, such as "uint8"; "" for URLs."""
-    first = Window(0, 0, 1, 1)
-    return ", ".join(str(read_image(file, None, first).planes.dtype) for file in files.values() if not url_of(file))
+    """Return the types of the numbers in TIFF files, such as "uint8"; "" for other files and URLs."""
+    types = []
+    for path in files.values():
+        if path.suffix.lower() in (".tif", ".tiff") and not url_of(path):
+            with damaged(path, "tiff"), opened(path) as tiff:
+                types.append(str(tiff.pages[0].aspage().dtype))
+    return ", ".join(types)

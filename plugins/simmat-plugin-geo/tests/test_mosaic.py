@@ -11,6 +11,7 @@ import pyogrio
 import pytest
 import rasterio
 from runs import registry
+from simmat_plugin_multispectral.adapter import Multispectral
 
 import simmat
 from simmat.cli import run
@@ -159,3 +160,16 @@ def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> N
     ]
     image = Inputs(Kelvin(), None).mosaic(files, ()).read(Window(0, 0, 9, 18))
     np.testing.assert_array_equal(image.data, np.full((1, 9, 18), 300.0))
+
+
+def test_orthophotos_compressed_as_jpeg_are_tiles(tmp_path: Path) -> None:
+    """Their colours are stored as YCbCr, which GDAL makes RGB of."""
+    given = {"count": 3, "compress": "jpeg", "photometric": "ycbcr", "tiled": True, "blockxsize": 16, "blockysize": 16}
+    place = {"crs": "EPSG:32632", "dtype": "uint8", "driver": "GTiff", "height": 32, "width": 32}
+    files = []
+    for index in range(2):
+        transform = rasterio.Affine(PIXEL, 0, EAST + 32 * PIXEL * index, 0, -PIXEL, NORTH)
+        files.append(tmp_path / f"{index}.tif")
+        with rasterio.open(files[-1], "w", **place, **given, transform=transform) as file:
+            file.write(np.full((3, 32, 32), 100, np.uint8))
+    assert Inputs(Multispectral(), None).mosaic(files, ()).size_hw == (32, 64)
