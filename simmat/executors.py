@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from simmat.errors import ConfigError
 
@@ -21,12 +21,7 @@ def dask_client(address: str, extra: str) -> Iterator[Any]:
 
     `extra` is what pip installs dask with, such as "simmat[dask]". Raises ConfigError if there is no such scheduler.
     """
-    parts = urlsplit(address)
-    try:
-        valid = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
-    except ValueError:  # invalid port
-        valid = False
-    if not valid:
+    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", address):
         raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
     try:
         from distributed import Client

@@ -14,6 +14,7 @@ from data_sets import folder_of
 from installed import need_plugins
 
 from simmat.cli import run
+from simmat.cli.common import progress_bar
 
 pytestmark = pytest.mark.plugins("report")
 
@@ -82,3 +83,15 @@ def test_a_command_that_ends_before_the_first_line_is_due_writes_none(
     folder = folder_of(tmp_path / "set", 3)
     assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_below_another_one_writes_lines_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of an image are counted below the images; a log has no cursor to move."""
+    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 0.0)
+    with progress_bar("predict", "image", total=2) as images, progress_bar("a", "window", total=2) as windows:
+        windows.update()
+        images.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert {line.partition(":")[0] for line in lines} == {"predict", "a"}

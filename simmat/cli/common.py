@@ -131,7 +131,7 @@ class _Lines:
     """A stream for tqdm that prints each state of a bar as a line."""
 
     def write(self, text: str) -> None:
-        if state := text.strip():
+        if state := text.replace("\x1b[A", "").strip():  # of a bar below another one
             say(state, err=True)
 
     def flush(self) -> None:

@@ -32,11 +32,6 @@ class ChosenFormats:
     named: tuple[ResultFormat, ...]
     automatic: tuple[ResultFormat, ...] = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names as given, sorted."""
-        return (*sorted(one.name for one in self.named), *([AUTO] if self.automatic else []))
-
     def endings(self, kinds: Iterable[ResultKind]) -> tuple[str, ...]:
         """Return what the names of an image's files may end with."""
         found = [

@@ -17,7 +17,8 @@ from simmat.geo import installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask
 from simmat.inference.prompts import prompt_values
 from simmat.inference.records import record_of, replaceable_files
-from simmat.io.files import atomic_path, atomic_write_json, staged_files
+from simmat.io.files import atomic_write_json, staged_files
+from simmat.io.files.system import output_errors
 from simmat.predictor.large import LargeImage, Segmentation
 from simmat.predictor.reading import LoadedImage
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
@@ -108,11 +109,10 @@ def _write_object(
         written.append(backend.write_mask(prediction.mask, image.georeference, folder / f"{name}_mask").name)
     kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
     visible = image.select(kept) if missing else image  # `select` copies all planes
-    with atomic_path(folder / written[0]) as path:
-        Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
-    with atomic_path(folder / written[1]) as path:
-        colour = MASK if prediction.class_id is None else class_colour(prediction.class_id)
-        draw_overlay(display_rgb(visible), prediction.mask, prompt, colour=colour).save(path)
+    colour = MASK if prediction.class_id is None else class_colour(prediction.class_id)
+    with output_errors(folder):
+        Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(folder / written[0])
+        draw_overlay(display_rgb(visible), prediction.mask, prompt, colour=colour).save(folder / written[1])
     request = job.request(task, predictor.digest)
     atomic_write_json(
         folder / written[2],

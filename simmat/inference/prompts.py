@@ -181,7 +181,7 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
                     problems.append(f"{where}: a second box; an object has one")
                 marks.box = parse_numbers(row["box"], BOX)
         except ValueError as error:
-            problems.append(f"{where}: {error}")
+            problems.append(f"{where}: point, negative or box {error}, got {', '.join(map(repr, filter(None, cells)))}")
     return table
 
 
@@ -220,5 +220,5 @@ def parse_numbers(text: str, form: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
-        raise ValueError(f"must be {form}, with commas and without spaces, got {text!r}")
+        raise ValueError(f"must be {form}, with commas and without spaces")
     return values
