@@ -21,7 +21,7 @@ from simmat.types import Channel, SensorImage, Window, same_channels
 _NUMBERED = re.compile(r"band\d+")
 """Names that state only a plane's place in its file."""
 _WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(nm|um|µm)")
-_NEAR = 0.05
+_WAVELENGTH_TOLERANCE = 0.05
 """A wavelength selects a channel if it differs from its centre by at most this fraction."""
 
 
@@ -165,7 +165,7 @@ def _at_wavelength(channels: Sequence[Channel], wanted_um: float, where: str) ->
         names = [channel.name for channel in channels]
         raise ConfigError(f"{where}no channel states its wavelength; pick by name or index: {names}")
     best = min(centres, key=lambda index: abs(centres[index] - wanted_um))
-    if abs(centres[best] - wanted_um) > _NEAR * wanted_um:
+    if abs(centres[best] - wanted_um) > _WAVELENGTH_TOLERANCE * wanted_um:
         have = ", ".join(f"{channels[index].name} {centre:g} um" for index, centre in centres.items())
         raise ConfigError(f"{where}no channel within 5 % of {wanted_um:g} um; there are {have}")
     return best

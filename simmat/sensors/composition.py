@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 
 
-def _of_base(name: str) -> Any:
+def _delegate(name: str) -> Any:
     """Return a method that calls the method of that name of `self.base`."""
 
     def method(self: SelectedChannels, *args: Any, **kwargs: Any) -> Any:
@@ -71,14 +71,14 @@ class SelectedChannels(ModalityAdapter):
         """Read all planes of a window; those that are not picked may have no valid pixel."""
         return self.base.reading_only(self.picks).load_window(files, window)
 
-    sensors = _of_base("sensors")
-    load = _of_base("load")
-    window_size = _of_base("window_size")
-    logarithmic = _of_base("logarithmic")
-    flip = _of_base("flip")
-    rotate = _of_base("rotate")
-    simulate = _of_base("simulate")
-    save = _of_base("save")
+    sensors = _delegate("sensors")
+    load = _delegate("load")
+    window_size = _delegate("window_size")
+    logarithmic = _delegate("logarithmic")
+    flip = _delegate("flip")
+    rotate = _delegate("rotate")
+    simulate = _delegate("simulate")
+    save = _delegate("save")
 
 
 class ComposedModality(ModalityAdapter):
@@ -145,15 +145,17 @@ class ComposedModality(ModalityAdapter):
         """Compute it for each part's planes."""
         done = []
         for part, span in self._spans(len(channels)):
-            own, rows = _own(part, [channels[index] for index in span]), slice(span[0], span[-1] + 1)
+            own, rows = _with_own_names(part, [channels[index] for index in span]), slice(span[0], span[-1] + 1)
             done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
         values, where = zip(*done, strict=True)
         return library.concatenate(values, -3), library.concatenate(where, -3)
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
-        spans = self._spans(len(channels))
-        return tuple(flag for part, span in spans for flag in part.logarithmic(_own(part, [channels[i] for i in span])))
+        flags: list[bool] = []
+        for part, span in self._spans(len(channels)):
+            flags += part.logarithmic(_with_own_names(part, [channels[index] for index in span]))
+        return tuple(flags)
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror each part's planes."""
@@ -203,7 +205,7 @@ class ComposedModality(ModalityAdapter):
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Return each part with its planes of a loaded image."""
         pieces = [(part, image.select(span)) for part, span in self._spans(len(image.channels))]
-        return [(part, replace(piece, channels=_own(part, piece.channels))) for part, piece in pieces]
+        return [(part, replace(piece, channels=_with_own_names(part, piece.channels))) for part, piece in pieces]
 
     def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
         """Join images, sensor -> image, into one; DataError where their size or place differs."""
@@ -224,7 +226,7 @@ def _unique(part: ModalityAdapter, name: str, taken: Collection[str]) -> str:
     return f"{part.name}.{name}" if name in taken else name
 
 
-def _own(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+def _with_own_names(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:
     """Return a part's channels of a composition with the part's own names."""
     return tuple(replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels)
 

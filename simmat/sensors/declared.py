@@ -12,7 +12,7 @@ import numpy as np
 
 from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
-from simmat.io.images import ImageFile, read_image
+from simmat.io.images import ImageFile, not_nodata, read_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter, common_size
 from simmat.sensors.declaration import (
     ChannelRule,
@@ -104,10 +104,9 @@ class DeclaredModality(WindowedAdapter):
             )
         self._check_scale(rule, image, index)
         stored = image.planes[index]
-        valid = np.ones(stored.shape, dtype=np.bool_) if image.valid is None else image.valid[index]
+        valid = not_nodata(stored, *image.nodata, *rule.nodata)
+        valid = np.ones(stored.shape, dtype=np.bool_) if valid is None else valid
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is invalid
-            for value in rule.nodata:
-                valid = valid & (stored != value)
             values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
         if isinstance(rule.normalize, Log | Decibel) and rule.normalize.floor is None:
             valid = valid & (values > 0)  # before augmentation could make it positive

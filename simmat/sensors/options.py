@@ -41,9 +41,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(
-            f"must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999, got {text!r}"
-        ) from None
+        raise ValueError("must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999") from None
 
 
 def _checked_nodata(value: Any) -> Any:

@@ -17,7 +17,7 @@ CaseT = TypeVar("CaseT")
 
 Status = Literal["ok", "failed", "skipped"]
 
-SECONDS = 120
+TIMEOUT_S = 120
 """Time limit of a process that a check starts."""
 
 
@@ -125,7 +125,7 @@ def python_without_torch(code: str, data: bytes = b"") -> subprocess.CompletedPr
     """Run code in a new Python with the same search path, in which torch cannot be imported."""
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-P", "-c", _NO_TORCH + code]
-    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=SECONDS, env=env)
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=TIMEOUT_S, env=env)
 
 
 def last_line(answer: subprocess.CompletedProcess[bytes]) -> str:

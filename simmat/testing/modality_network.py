@@ -12,7 +12,7 @@ import numpy as np
 from simmat.plugins.builtin import TINY
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, normalize
-from simmat.testing.checks import SECONDS, CheckFailed
+from simmat.testing.checks import TIMEOUT_S, CheckFailed
 from simmat.testing.samples import ModalityCase
 from simmat.types import Channel, FloatArray, Prompt, SensorImage
 
@@ -127,7 +127,7 @@ def _load_in_worker(case: ModalityCase, start: str | None) -> None:
         collate_fn=partial(_load, case.adapter),
         num_workers=1,
         multiprocessing_context=start,
-        timeout=SECONDS,
+        timeout=TIMEOUT_S,
     )
     try:
         data, valid = next(iter(loader))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ POLARIZATION_ANGLES = ("angle_of_linear_polarization", "angle_of_polarization")
 
 MAX_PLANES = 4
 """Planes of a file that are called missing one by one: bands are handled alike."""
-_DIFFERENCE = 0.4  # allowed, relative to the mean deviation; most sensors stay below 0.2, filters in power do not
-_SMOOTHS = 0.7  # of the difference between neighbours: what keeps less is a filter against speckle or noise
+_MAX_DIFFERENCE = 0.4  # allowed, relative to the mean deviation; most sensors stay below 0.2, filters in power do not
+_FILTERED_BELOW = 0.7  # of the difference between neighbours: what keeps less is a filter against speckle or noise
 _BLOCK = 8
 
 
@@ -65,14 +65,14 @@ def _expect_alike(saved: SensorImage, one: int, loaded: SensorImage, other: int)
     if channel.quantity in POLARIZATION_ANGLES:  # the shorter way round
         half = np.pi if channel.unit == "rad" else 180.0
         difference = (difference + half / 2) % half - half / 2
-    if _variation(plane, good) < _SMOOTHS * _variation(original, good):
+    if _variation(plane, good) < _FILTERED_BELOW * _variation(original, good):
         rows, columns = (np.arange(0, side, _BLOCK) for side in difference.shape)
         difference = np.add.reduceat(np.add.reduceat(difference, rows, axis=0), columns, axis=1)  # sums of blocks
     found = float(np.abs(difference).sum() / good.sum())
     values = original[good].astype(np.float64)
     deviation = float(np.abs(values - np.median(values)).mean()) or float(np.abs(values).mean()) or 1.0
     steps = np.diff(np.unique(plane[good]))  # a file of whole numbers rounds, or truncates, by up to one step
-    if found > _DIFFERENCE * deviation + (float(steps.min()) / 2 if steps.size else 0):
+    if found > _MAX_DIFFERENCE * deviation + (float(steps.min()) / 2 if steps.size else 0):
         ranges = [f"{np.min(part):.4g} to {np.max(part):.4g}" for part in (values, plane[good])]
         raise CheckFailed(
             f"channel {channel.name!r} was saved as {ranges[0]} and loaded as {ranges[1]} {channel.unit}, "
@@ -91,62 +91,41 @@ def _variation(plane: FloatArray, valid: BoolArray) -> float:
 
 def missing_stays_missing(case: ModalityCase) -> None:
     """A pixel that a file or `--nodata` calls missing is invalid in every channel that is computed from it."""
-    files = case.samples[0].files
     applied = False
-    for source in _sources(case):
-        intact = _load_with(case, source, source.planes)
-        if not same_bits(intact[0], case.load(files)):
-            continue  # the file holds more than planes, which is lost in rewriting it
-        pixel = _valid_pixel(*intact)
-        count = len(source.planes)
-        alone = [[index] for index in range(min(count, MAX_PLANES))] if count > 1 else []
-        for picked in ([*range(count)], *alone):
-            try:
-                altered = _load_with(case, source, _altered(source.planes, picked, pixel))
-            except DataError:
-                continue  # planes that must agree, such as three equal ones
-            for way in source.ways:
-                applied = True
-                _expect_missing(case, source, picked, pixel, way, _changed_channels(intact, altered, pixel))
-    if not applied:
-        raise CheckSkipped("no file of the sample can be rewritten")
-
-
-class _Source(NamedTuple):
-    """One file of a sample: its (P, H, W) planes as stored, and the ways in which it can call a pixel missing."""
-
-    name: str
-    planes: Planes
-    ways: tuple[Way, ...]
-
-
-def _sources(case: ModalityCase) -> Iterator[_Source]:
-    """Yield the files of a sample that can be rewritten."""
-    files = case.samples[0].files
-    size_hw = case.load(files).size_hw
-    for name, file in files.items():
+    for source, file in case.samples[0].files.items():
         try:
             planes = read_image(file).planes
         except DataError:
             continue
-        ending = file.suffix.lower()
-        ways: list[Way] = ["--nodata"]
-        if ending in TIFF:
-            ways.append("its GDAL_NODATA tag")
-        if planes.dtype.kind == "f":
-            ways.append("NaN")
-        if planes.shape[1:] == size_hw and ending in REWRITABLE:
-            yield _Source(name, planes, tuple(ways))
+        intact = None if file.suffix.lower() not in REWRITABLE else _load_with(case, source, planes)
+        if intact is None or not same_bits(intact[0], case.load(case.samples[0].files)):
+            continue  # the file holds more than planes, which is lost in rewriting it
+        if planes.shape[1:] != intact[0].size_hw:
+            continue
+        pixel, count = _valid_pixel(*intact), len(planes)
+        alone = [[index] for index in range(min(count, MAX_PLANES))] if count > 1 else []
+        for picked in ([*range(count)], *alone):
+            try:
+                altered = _load_with(case, source, _altered(planes, picked, pixel))
+            except DataError:
+                continue  # planes that must agree, such as three equal ones
+            ways: list[tuple[Way, bool]] = [
+                ("--nodata", True),
+                ("its GDAL_NODATA tag", file.suffix.lower() in TIFF),
+                ("NaN", planes.dtype.kind == "f"),
+            ]
+            for way in [way for way, is_possible in ways if is_possible]:
+                applied = True
+                _expect_missing(case, source, planes, picked, pixel, way, _changed_channels(intact, altered, pixel))
+    if not applied:
+        raise CheckSkipped("no file of the sample can be rewritten")
 
 
-def _load_with(
-    case: ModalityCase, source: _Source, planes: Planes, way: Way | None = None, fill: float = 0.0
-) -> Images:
+def _load_with(case: ModalityCase, source: str, planes: Planes, way: Way | None = None, fill: float = 0.0) -> Images:
     """Return the image with other planes in one file: as loaded, and as transformed."""
     files = case.copy(case.samples[0].files, "missing")
-    path = files[source.name]
-    rewrite(path, planes, nodata=fill if way == "its GDAL_NODATA tag" else None)
-    image = case.load(files, nodata={source.name: fill} if way == "--nodata" else None)
+    rewrite(files[source], planes, nodata=fill if way == "its GDAL_NODATA tag" else None)
+    image = case.load(files, nodata={source: fill} if way == "--nodata" else None)
     return image, case.adapter.transform(image)
 
 
@@ -178,13 +157,19 @@ def _changed_channels(before: Images, after: Images, pixel: tuple[int, int]) -> 
 
 
 def _expect_missing(
-    case: ModalityCase, source: _Source, picked: list[int], pixel: tuple[int, int], way: Way, changed: list[list[int]]
+    case: ModalityCase,
+    source: str,
+    planes: Planes,
+    picked: list[int],
+    pixel: tuple[int, int],
+    way: Way,
+    changed: list[list[int]],
 ) -> None:
     """Call a pixel of the picked planes missing; the channels that changed with it must be invalid there."""
-    fill = float("nan") if way == "NaN" else _number_near(source.planes[picked], pixel)
-    planes = source.planes.copy()
+    fill = float("nan") if way == "NaN" else _number_near(planes[picked], pixel)
+    planes = planes.copy()
     planes[(picked, *pixel)] = fill
-    what = f"pixel {pixel} of {source.name!r}, plane {picked[0] if len(picked) == 1 else 'all'}, is missing by {way}"
+    what = f"pixel {pixel} of {source!r}, plane {picked[0] if len(picked) == 1 else 'all'}, is missing by {way}"
     try:
         images = _load_with(case, source, planes, way, fill)
     except DataError as error:
@@ -211,8 +196,8 @@ def _number_near(planes: Planes, pixel: tuple[int, int]) -> float:
     return float(int(here) + (1 if here < highest else -1))
 
 
-_SAME = 1e-4  # rounding of values that are computed there and back, and relative to half a turn
-_PLACES = "flip and rotate data and valid together, as ModalityAdapter.flip and rotate do: call super() first"
+_TOLERANCE = 1e-4  # rounding of values that are computed there and back, and relative to half a turn
+_MOVE_BOTH = "flip and rotate data and valid together, as ModalityAdapter.flip and rotate do: call super() first"
 
 
 @dataclass(frozen=True)
@@ -254,11 +239,12 @@ def flips_and_turns_move_pixels(case: ModalityCase) -> None:
     for move in _moves(case.adapter):
         moved = move.run(replace(image, data=image.data.copy(), valid=corner.copy()))
         if not np.array_equal(moved.valid, move.moved(corner)):
-            raise CheckFailed(f"after {move.words}, the valid pixels are not where they belong", _PLACES)
+            raise CheckFailed(f"after {move.words}, the valid pixels are not where they belong", _MOVE_BOTH)
         moved = back = move.run(image)
         for _ in range(move.count - 1):
             back = move.run(back)
-        if back.data.shape != image.data.shape or not np.allclose(back.data, image.data, rtol=_SAME, atol=_SAME):
+        same_shape = back.data.shape == image.data.shape
+        if not same_shape or not np.allclose(back.data, image.data, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise CheckFailed(
                 f"{move.words}, {move.count} times, changed the values",
                 "override flip and rotate together, for values that depend on direction and for nothing else",
@@ -307,7 +293,7 @@ def _expect_values(move: _Move, image: SensorImage, found: SensorImage) -> None:
         if channel.quantity in POLARIZATION_ANGLES:
             half = np.pi if channel.unit == "rad" else 180.0
             angle = wanted + move.quarter_turns * half / 2 if move.axis is None else -wanted
-            if np.abs((plane - angle + half / 2) % half - half / 2).max() > _SAME * half:
+            if np.abs((plane - angle + half / 2) % half - half / 2).max() > _TOLERANCE * half:
                 raise CheckFailed(
                     f"after {move.words}, the angles of channel {channel.name!r} are not those of the turned image",
                     "let a mirror make θ to -θ and a quarter turn θ to θ + 90°, modulo 180°",
@@ -317,7 +303,7 @@ def _expect_values(move: _Move, image: SensorImage, found: SensorImage) -> None:
         same_values = np.abs(np.sort(plane, axis=None) - np.sort(wanted, axis=None)).max() <= slack
         if same_values and np.abs(plane - wanted).max() > slack:
             raise CheckFailed(
-                f"after {move.words}, the values of channel {channel.name!r} are not where they belong", _PLACES
+                f"after {move.words}, the values of channel {channel.name!r} are not where they belong", _MOVE_BOTH
             )
 
 

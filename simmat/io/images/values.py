@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +74,7 @@ def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | N
     """Return where stored numbers are none of those that mean "no measurement"; None if there are none of those."""
     with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
         others = [np.asarray(stored != number) for number in nodata if number is not None]
-    return np.logical_and.reduce(others) if others else None
+    return reduce(np.logical_and, others) if others else None
 
 
 def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:

@@ -33,7 +33,7 @@ def read_plane(path: Path, modality: str, nodata: float | None, window: Window |
     return image
 
 
-def within(channel: Channel, image: ImageFile) -> Channel:
+def with_count_range(channel: Channel, image: ImageFile) -> Channel:
     """Return a channel with the range of the file's number type; its upper end is where pixels are saturated."""
     most = largest_count(image)
     if not np.isfinite(most):

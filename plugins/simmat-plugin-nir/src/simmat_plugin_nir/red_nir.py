@@ -13,7 +13,7 @@ from pydantic import Field
 from simmat import Channel, Files, ModalityOptions, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
-from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, within
+from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, with_count_range
 
 NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 
@@ -59,7 +59,7 @@ class RedNir(WindowedAdapter):
         _check_planes(image, whole=window is None)
         return SensorImage.from_planes(
             image.planes[:2],
-            [within(channel, image) for channel in self.channels],
+            [with_count_range(channel, image) for channel in self.channels],
             valid=image.measured[:2],
             origin=str(image.path),
         )
@@ -109,7 +109,7 @@ class RedNir(WindowedAdapter):
             )
         return SensorImage.from_planes(
             np.concatenate([red.planes, nir.planes]),
-            [within(RED, red), within(NIR, nir)],
+            [with_count_range(RED, red), with_count_range(NIR, nir)],
             valid=np.concatenate([red.measured, nir.measured]),
             origin=str(red.path),
         )

@@ -45,8 +45,8 @@ class Mosaic(PolarizationAdapter):
             )
         intensities = demosaiced(np.where(image.measured[0], raw, 0))
         dark = is_dark(intensities.mean(axis=0), dark_limit_of(image))
-        trusted = ~_reach(raw >= saturation_of(image)) & ~dark
-        return from_stokes(stokes_of(intensities), ~_reach(~image.measured[0]), trusted, str(image.path))
+        trusted = ~_interpolated_from(raw >= saturation_of(image)) & ~dark
+        return from_stokes(stokes_of(intensities), ~_interpolated_from(~image.measured[0]), trusted, str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Simulate a 12-bit camera with such a sensor."""
@@ -54,7 +54,7 @@ class Mosaic(PolarizationAdapter):
 
         raw = sampled(four_angles(scene, rng))
         intensities = demosaiced(raw)
-        trusted = ~_reach(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
+        trusted = ~_interpolated_from(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
         return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
@@ -92,6 +92,6 @@ def sites(angle_deg: int) -> tuple[slice, slice]:
     return slice(row, None, 2), slice(column, None, 2)
 
 
-def _reach(pixels: BoolArray) -> BoolArray:
+def _interpolated_from(pixels: BoolArray) -> BoolArray:
     """Return (H, W) bool, True where any of the given pixels enters the interpolation."""
     return np.asarray((demosaiced(pixels.astype(np.float64)) > 0).any(axis=0))

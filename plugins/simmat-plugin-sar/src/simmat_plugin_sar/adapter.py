@@ -94,14 +94,14 @@ class Sar(WindowedAdapter):
         Raises:
             DataError: a file has other planes, its numbers cannot be in this scale, or two files do not match.
         """
-        images = [self._plane_file(files, source, window) for source in self.source_names()]
+        images = [self._read_source(files, source, window) for source in self.source_names()]
         return images[0] if len(images) == 1 else _joined(images)
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
         """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""
         return super().window_size(files) if self.options.filter == "none" else None
 
-    def _plane_file(self, files: Files, source: str, window: Window | None) -> SensorImage:
+    def _read_source(self, files: Files, source: str, window: Window | None) -> SensorImage:
         image = read_image(files[source], self.nodata(source), window)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
@@ -250,7 +250,7 @@ def _check_scale(
         )
     if stored.size and not image.valid.any():
         raise DataError(
-            f"{image.origin}: none of its numbers can be {scale.words}; set another scale with "
+            f"{image.origin}: none of its numbers can be {scale.description}; set another scale with "
             "--modality-option scale=amplitude, power or db"
         )
 

@@ -26,11 +26,11 @@ class Scale:
 
     Attributes:
         kind: amplitude (proportional to the field), power (its square; sigma nought, intensity), decibel.
-        words: its description, for messages.
+        description: for messages.
     """
 
     kind: Kind
-    words: str
+    description: str
 
     def to_power(self, values: FloatArray) -> Array:
         """Convert values in this scale to power."""
