@@ -90,6 +90,15 @@ def test_a_box_is_cut_at_the_border_of_the_image(tmp_path: Path) -> None:
     assert box.tolist() == [0, 0, 10, 10]
 
 
+def test_polygons_of_one_object_have_one_box(tmp_path: Path) -> None:
+    """A road cuts a field in two."""
+    parts = [shapely.box(500_010 + x, 5_299_960, 500_040 + x, 5_299_980) for x in (0, 50)]
+    path = geojson(tmp_path / "a.geojson", *((part, {"object": "field"}) for part in parts))
+    box = read_prompts(path, "EPSG:32632", SCENE)["field"].box
+    assert box is not None
+    np.testing.assert_allclose(box, (1, 2, 9, 4))
+
+
 def test_all_features_that_are_not_prompts_are_named_at_once(tmp_path: Path) -> None:
     """One run tells everything to correct."""
     path = geojson(

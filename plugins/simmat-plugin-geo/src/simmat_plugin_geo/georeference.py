@@ -28,13 +28,19 @@ def read_georeference(path: Path) -> Georeference | None:
     Raises:
         DataError: the file is damaged.
     """
+    with gdal_errors(path), quiet(), open_geotiff(path) as file:
+        return georeference_of(file)
+
+
+@contextmanager
+def gdal_errors(path: Path) -> Iterator[None]:
+    """Turn what GDAL raises about a file into a DataError."""
     try:
-        with quiet(), open_geotiff(path) as file:
-            return georeference_of(file)
+        yield
     except SimMATError:
         raise
     except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: its georeference cannot be read ({error})") from error
+        raise DataError(f"{path}: damaged, or not what its name says ({error})") from error
 
 
 def open_geotiff(path: Path) -> Any:

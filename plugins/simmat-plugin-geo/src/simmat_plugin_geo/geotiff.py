@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError
 from simmat.io.files import atomic_path
 from simmat.io.images import check_size, check_window, not_nodata
 from simmat.io.images.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window
-from simmat_plugin_geo.georeference import georeference_of, open_geotiff, profile_of, quiet
+from simmat_plugin_geo.georeference import gdal_errors, georeference_of, open_geotiff, profile_of, quiet
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
 _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
@@ -148,17 +148,13 @@ def _opened(path: Path, window: Window | None) -> Iterator[Any]:
     """
     import rasterio
 
-    try:
+    with gdal_errors(path), quiet():
         if window is None:
-            with quiet(), _checked(path, whole=True) as file:
+            with _checked(path, whole=True) as file:
                 yield file
         else:
-            with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+            with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
                 yield _remembered(path, file_state(path), os.getpid(), get_ident())
-    except SimMATError:
-        raise
-    except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
 
 
 @lru_cache(maxsize=4)

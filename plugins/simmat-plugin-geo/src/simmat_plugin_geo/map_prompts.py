@@ -46,7 +46,7 @@ def read_prompts(path: Path, crs: str | None, image: ImageReader) -> dict[str, P
     """Read prompts from a file of points and polygons: object -> prompt.
 
     A point is a click; a polygon stands for its bounding box, which is cut to the image. Objects are named by the
-    property `object`, or numbered from 1; all features of an object are one prompt.
+    property `object`, or numbered from 1; all features of an object are one prompt, with one box around its polygons.
 
     Args:
         path: a file of one layer.
@@ -63,57 +63,43 @@ def read_prompts(path: Path, crs: str | None, image: ImageReader) -> dict[str, P
     if (crs := crs or layer.crs) is None:
         raise DataError(f"{path}: has no coordinate reference system; give it, such as --crs EPSG:4326")
     points: dict[str, list[list[float]]] = {}
-    boxes: dict[str, Coords] = {}
+    corners: dict[str, list[Coords]] = {}
     problems: list[str] = []
     for number, shape, stated in zip(numbers, shapes, names, strict=True):
         name = stated or str(number + 1)
         try:
             if any(mark in name for mark in "/\\\0") or name in (".", ".."):
                 raise DataError("becomes part of a file name; leave out / and \\")
-            corners = to_pixels(_corners(shape), crs, image)
-            points.setdefault(name, [])
-            if shape.geom_type.endswith("Point"):
-                points[name] += _inside(corners, image.size_hw)
-            elif name in boxes:
-                raise DataError("has two polygons; a prompt has one box")
-            else:
-                boxes[name] = _box(corners, image.size_hw)
+            edges = _pixels_of(shape, crs, image)
         except DataError as error:
             problems.append(f"object {name!r}: {error}")
+            continue
+        points.setdefault(name, [])
+        if shape.geom_type.endswith("Point"):
+            points[name] += (edges - 0.5).tolist()  # 0, 0 is the centre of a pixel
+        else:
+            corners.setdefault(name, []).append(edges.clip(0, image.size_hw[::-1]))
     if problems:
         height, width = image.size_hw
         raise DataError(all_problems(f"{path}: prompts that {image.origin} ({width}x{height}) cannot take:", problems))
-    return {
-        name: Prompt(
-            np.asarray(clicks, np.float32).reshape(-1, 2),
-            np.ones(len(clicks), np.int64),
-            boxes[name].astype(np.float32) if name in boxes else None,
-        )
-        for name, clicks in points.items()
-    }
+    prompts = {}
+    for name, clicks in points.items():
+        edges = np.concatenate(corners.get(name, [np.zeros((0, 2))]))
+        box = np.concatenate([edges.min(0), edges.max(0)]).astype(np.float32) if len(edges) else None
+        prompts[name] = Prompt(np.asarray(clicks, np.float32).reshape(-1, 2), np.ones(len(clicks), np.int64), box)
+    return prompts
 
 
-def _corners(shape: Any) -> Coords:
-    """Return the (N, 2) corners of a point or polygon."""
+def _pixels_of(shape: Any, crs: str, image: ImageReader) -> Coords:
+    """Return the (N, 2) corners of a point in an image, or of a polygon that overlaps it."""
     if shape.geom_type not in ("Point", "MultiPoint", "Polygon", "MultiPolygon"):
         raise DataError(f"is a {shape.geom_type}; a prompt is a point or a polygon")
-    return np.asarray(shapely.get_coordinates(shape), np.float64)
-
-
-def _inside(corners: Coords, size_hw: tuple[int, int]) -> list[list[float]]:
-    """Return clicks, whose 0, 0 is the centre of a pixel."""
-    if not ((corners >= 0) & (corners < size_hw[::-1])).all():
-        raise DataError(f"{_text(corners[0] - 0.5)} is outside of it, in pixels")
-    clicks: list[list[float]] = (corners - 0.5).tolist()
-    return clicks
-
-
-def _box(corners: Coords, size_hw: tuple[int, int]) -> Coords:
-    """Return the (4,) XYXY bounding box of corners, cut to the image."""
-    low, high = np.maximum(corners.min(0), 0), np.minimum(corners.max(0), size_hw[::-1])
-    if not (low < high).all():
-        raise DataError(f"{_text(corners.min(0))} to {_text(corners.max(0))} is outside of it, in pixels")
-    return np.concatenate([low, high])
+    edges = to_pixels(shapely.get_coordinates(shape), crs, image)
+    low, high, size = edges.min(0), edges.max(0), np.asarray(image.size_hw[::-1])
+    is_point = shape.geom_type.endswith("Point")
+    if not ((low >= 0) & (high < size) if is_point else (high > 0) & (low < size)).all():
+        raise DataError(f"{_text(low)} to {_text(high)} is outside of it, in pixels")
+    return edges
 
 
 def _text(coords: Coords) -> str:

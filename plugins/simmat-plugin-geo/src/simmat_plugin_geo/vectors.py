@@ -6,8 +6,7 @@ import json
 import mmap
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import shapely
 from simmat.data.fingerprint import files_of
 from simmat.errors import DataError, shortened
 from simmat.io.files import require_file
+from simmat_plugin_geo.georeference import gdal_errors
 
 _STARTS = {".geojson": b"{", ".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\3fgb"}
 """Ending -> first bytes. GDAL would open files of any other format too, some of which name further files."""
@@ -49,7 +49,7 @@ class Layer:
             The place of each in the file, from 0; (N,) shapely geometries; N values as text, None where there is none.
         """
         columns = [] if field is None else [field]
-        with _gdal_errors(self.path):
+        with gdal_errors(self.path):
             _, _, binary, values = pyogrio.raw.read(
                 self.path.absolute(), layer=self.name, columns=columns, force_2d=True
             )
@@ -60,7 +60,7 @@ class Layer:
 
     def values(self, field: str) -> set[str | None]:
         """Return the values of a field, without reading geometries."""
-        with _gdal_errors(self.path):
+        with gdal_errors(self.path):
             read = pyogrio.raw.read(self.path.absolute(), layer=self.name, columns=[field], read_geometry=False)
         return set(map(_text, read[3][0].tolist()))
 
@@ -74,22 +74,13 @@ def open_layer(path: Path, what: str) -> Layer:
     for file in files_of(str(path)):
         require_file(file, what)
     _check_content(path)
-    with _gdal_errors(path):
+    with gdal_errors(path):
         layers = [str(name) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None]
         info = pyogrio.read_info(path.absolute(), layer=layers[0]) if len(layers) == 1 else {}
     if not info:
         found = ", ".join(map(repr, layers)) or "none"
         raise DataError(f"{path}: expected one layer of {what}, found {found}; save one layer in a file")
     return Layer(path, layers[0], info["crs"], tuple(info["fields"]))
-
-
-@contextmanager
-def _gdal_errors(path: Path) -> Iterator[None]:
-    """Turn what GDAL raises about a file into a DataError."""
-    try:
-        yield
-    except Exception as error:  # GDAL's own errors are of no common class
-        raise DataError(f"{path}: damaged, its features cannot be read ({error})") from error
 
 
 def _check_content(path: Path) -> None:
@@ -100,27 +91,21 @@ def _check_content(path: Path) -> None:
     if ";" in path.name or any(mark in str(path.absolute()) for mark in "!\t\r\n"):
         # pyogrio reads the path as an address, and would open another file than the one looked at here
         raise DataError(f"{str(path)!r}: GDAL reads ! and ; and line breaks otherwise; rename the file or folder")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n" if start == b"{" else b"")
-            if not head.startswith(start):
-                raise DataError(f"{path}: named {path.suffix}, but its content is not; save it again")
-            if start == b"{":
-                _check_json(path, stream)
+    with gdal_errors(path), path.open("rb") as stream:
+        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n" if start == b"{" else b"")
+        if not head.startswith(start):
+            raise DataError(f"{path}: named {path.suffix}, but its content is not; save it again")
+        if start == b"{":
+            _check_json(path, stream)
         if path.suffix.lower() == ".gpkg":
             _check_tables(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
 
 
 def _check_tables(path: Path) -> None:
     """Raise DataError for a GeoPackage with a virtual table of a kind that may read other files."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            database.text_factory = partial(str, encoding="utf-8", errors="replace")
-            made = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-    except sqlite3.Error as error:
-        raise DataError(f"{path}: damaged, its tables cannot be listed ({error})") from error
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        database.text_factory = partial(str, encoding="utf-8", errors="replace")
+        made = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
     if odd := next((sql for sql in made if _PLAIN_TABLE.match(sql) is None), None):
         raise DataError(f"{path}: a table may read other files ({shortened(odd, 80)}); save the features again")
 
