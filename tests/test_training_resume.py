@@ -69,7 +69,7 @@ def test_another_number_of_threads_changes_rounding_alone(data: Path, tmp_path: 
         torch.set_num_threads(before)
     for key, value in moved["one"].items():
         assert torch.equal(value, moved["again"][key])
-        torch.testing.assert_close(moved["two"][key], value, rtol=0, atol=1e-3 * float(value.abs().max()) + 1e-9)
+        torch.testing.assert_close(moved["two"][key], value, rtol=0, atol=5e-3 * float(value.abs().max()) + 1e-9)
 
 
 def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:
