@@ -81,7 +81,8 @@ class Inputs:
         if isinstance(image, np.ndarray):
             image = self._from_array(image)
         elif isinstance(image, str | Path | Mapping):
-            image = self._from_files(self._files_of(image, names), names)
+            reader = self._open(self._files_of(image, names), names, math.inf)
+            image = reader.read(Window(0, 0, *reader.size_hw))
         elif not isinstance(image, SensorImage):
             raise TypeError(
                 f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
@@ -96,18 +97,10 @@ class Inputs:
             )
         return image
 
-    def reader(self, image: Path | str | Files, missing: Sequence[str | int], most: int) -> ImageReader:
-        """Load an image, or open one with a side of more than `most` pixels where its files can be read in parts."""
+    def reader(self, image: Path | str | Files, missing: Sequence[str | int], largest: int) -> ImageReader:
+        """Load an image, or open one with a side of more than `largest` pixels where its files can be read in parts."""
         names = self.missing_channels(missing)
-        files = self._files_of(image, names)
-        if any(map(url_of, files.values())):
-            remote = self._remote(files, names)
-            large = max(remote.size_hw) > most
-            return remote if large else LoadedImage(remote.read(Window(0, 0, *remote.size_hw)))
-        size_hw = self.adapter.window_size(files)
-        if size_hw is None or max(size_hw) <= most:
-            return LoadedImage(self._from_files(files, names))
-        return self._opened(files, size_hw, names)
+        return self._open(self._files_of(image, names), names, largest)
 
     def mosaic(self, tiles: Sequence[Path | str | Files], missing: Sequence[str | int]) -> ImageReader:
         """Open georeferenced files of one map as one image; see `Predictor.open_mosaic`.
@@ -121,7 +114,11 @@ class Inputs:
         for tile in tiles:
             try:
                 files = self._files_of(tile, names)
-                reader = self._tile(files, names)
+                if not any(map(url_of, files.values())) and self.adapter.window_size(files) is None:
+                    raise ConfigError(
+                        f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
+                    )
+                reader = self._open(files, names, 0)
                 own, types = reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
                 if not opened:
                     channels, stored = own, types
@@ -139,18 +136,24 @@ class Inputs:
             raise DataError(all_problems("a mosaic needs all its tiles:", problems or ["there are none"]))
         return backend.open_mosaic(opened)
 
-    def _tile(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
-        """Open an image whose files can be read in parts, of any size."""
+    def _open(self, files: Mapping[str, Path], missing: frozenset[str], largest: float) -> ImageReader:
+        """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
+        lacking, reference = MissingChannels(self.channels, missing), files.get(self.adapter.sources[0].name)
         if any(map(url_of, files.values())):
-            return self._remote(files, missing)
-        if (size_hw := self.adapter.window_size(files)) is None:
-            file = next(iter(files.values()), None)
-            raise ConfigError(
-                f"{file}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
-            )
-        return self._opened(files, size_hw, missing)
+            reader = self._remote(files, lacking)
+            small = max(reader.size_hw) <= largest
+            return LoadedImage(reader.read(Window(0, 0, *reader.size_hw))) if small else reader
+        size_hw = None if largest == math.inf else self.adapter.window_size(files)
+        parts = size_hw is not None and max(size_hw) > largest
+        image = lacking.load(self.adapter, files, Window(0, 0, 1, 1) if parts else None)
+        if image.georeference is None and reference is not None:
+            image = replace(image, georeference=read_georeference(reference))
+        if size_hw is None or not parts:
+            return LoadedImage(image)
+        self.check_channels(image)
+        return FileImage(self.adapter, files, size_hw, lacking, image.georeference)
 
-    def _remote(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
+    def _remote(self, files: Mapping[str, Path], lacking: MissingChannels) -> ImageReader:
         (source, path), *others = files.items()
         if others:
             raise ConfigError(f"{shown_url(path)}: a sensor with several files is not read by URL; download them first")
@@ -161,16 +164,9 @@ class Inputs:
                 raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
             return FileImage(self.adapter, {source: part}, size_hw, lacking).read(Window(0, 0, *size_hw))
 
-        lacking = MissingChannels(self.channels, missing)
         remote = backend.open_url(str(url_of(path)), load)
         self.check_channels(remote.read(Window(0, 0, 1, 1)))
         return remote
-
-    def _opened(self, files: Mapping[str, Path], size_hw: tuple[int, int], missing: frozenset[str]) -> FileImage:
-        reader = FileImage(self.adapter, files, size_hw, MissingChannels(self.channels, missing))
-        first = reader.read(Window(0, 0, 1, 1))  # for its georeference
-        self.check_channels(first)
-        return replace(reader, georeference=first.georeference or self._place_of(files))
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
         """Return the names of the sensor's channels that an image lacks.
@@ -223,18 +219,6 @@ class Inputs:
                     "(gdal_translate)"
                 )
         return files
-
-    def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
-        if any(map(url_of, files.values())):
-            remote = self._remote(files, missing)
-            return remote.read(Window(0, 0, *remote.size_hw))
-        image = MissingChannels(self.channels, missing).load(self.adapter, files)
-        return image if image.georeference is not None else replace(image, georeference=self._place_of(files))
-
-    def _place_of(self, files: Mapping[str, Path]) -> Georeference | None:
-        """Return the georeference that the reference file states, for sensors that do not read it themselves."""
-        reference = files.get(self.adapter.sources[0].name)
-        return None if reference is None else read_georeference(reference)
 
     def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
         name, channels = self.adapter.name, self.channels
