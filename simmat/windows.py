@@ -79,14 +79,14 @@ class ClassMapBlender:
         self._count = 0
         self._band = self._empty(0)
 
-    def add(self, chances: FloatArray) -> Iterator[Band]:
+    def add(self, probabilities: FloatArray) -> Iterator[Band]:
         """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches."""
         row, column = divmod(self._count, len(self._columns))
         self._count += 1
         y0, x0 = self._rows[row], self._columns[column]
-        height, width = chances.shape[1:]
+        height, width = probabilities.shape[1:]
         weights = np.outer(self._weights[0][row], self._weights[1][column])
-        self._band[:, :height, x0 : x0 + width] += chances * weights
+        self._band[:, :height, x0 : x0 + width] += probabilities * weights
         if column == len(self._columns) - 1:
             yield self._finish(row, y0, height)
 
@@ -95,12 +95,12 @@ class ClassMapBlender:
         done = height if last else self._rows[row + 1] - y0
         finished = self._band[:, :done]
         classes = finished.argmax(0)
-        chance = np.take_along_axis(finished, classes[None], 0)[0]
+        probability = np.take_along_axis(finished, classes[None], 0)[0]
         rest = self._band[:, done:height].copy()
         if not last:
             self._band = self._empty(row + 1)
             self._band[:, : rest.shape[1]] = rest
-        return Band(y0, classes.astype(np.uint8), chance.astype(np.float16))
+        return Band(y0, classes.astype(np.uint8), probability.astype(np.float16))
 
     def _empty(self, row: int) -> FloatArray:
         height = min(self._tile, self._size_hw[0] - self._rows[row])

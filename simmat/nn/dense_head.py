@@ -74,7 +74,7 @@ class DenseHead(nn.Module):
         self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
-        channels = [next(width for least, width in WIDTHS.items() if stride >= least) for stride in steps]
+        channels = [next(width for min_stride, width in WIDTHS.items() if stride >= min_stride) for stride in steps]
         self.finer = finer
         self.lateral = nn.ModuleList(
             nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)
@@ -173,21 +173,21 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
 
 
 def classes_of(
-    masks: BoolArray, chances: Tensor, background: bool
+    masks: BoolArray, probabilities: Tensor, background: bool
 ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
     """Return the class of each object by a class map.
 
     Args:
         masks: (N, h, w), none of them empty, over the whole S×S input.
-        chances: (K, h', w') class probabilities over the same input.
+        probabilities: (K, h', w') class probabilities over the same input.
         background: True if class 0 of the map is background.
 
     Returns:
         (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
         of being an object at all.
     """
-    inside = torch.from_numpy(masks).flatten(1).to(chances)  # (N, h·w)
-    grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
+    inside = torch.from_numpy(masks).flatten(1).to(probabilities)  # (N, h·w)
+    grid = upsample_logits(probabilities[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
     mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
     first = int(background)
     probability, index = mean[:, first:].max(1)

@@ -57,8 +57,8 @@ class CachedEmbedding:
         Args:
             model: what else decides the embedding.
         """
-        said = [FORMAT, __version__, *model, list(prepared.planes.shape)]
-        digest = hashlib.sha256(json.dumps(said).encode())
+        identity = [FORMAT, __version__, *model, list(prepared.planes.shape)]
+        digest = hashlib.sha256(json.dumps(identity).encode())
         for content in _contents([prepared.planes, prepared.content]):
             digest.update(content)
         return cls(folder, digest.hexdigest())

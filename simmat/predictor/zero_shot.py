@@ -57,8 +57,8 @@ class ZeroShotPredictor(Predictor):
     @cached_property
     def digest(self) -> str:
         """A sha256 of the foundation model and the sensor's options; it does not depend on the image."""
-        said = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
-        return digest_of(said, self.model.foundation.state_dict())
+        identity = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
+        return digest_of(identity, self.model.foundation.state_dict())
 
     def _fit(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""

@@ -80,12 +80,12 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
         return 0
     processes: int = accelerator.num_processes
     cores = usable_cpus() // processes
-    most = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES_PER_WORKER
-    most = min(most, count // processes // _MIN_ITEMS_PER_WORKER, _MAX_WORKERS)
-    if most <= 0:
+    limit = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES_PER_WORKER
+    limit = min(limit, count // processes // _MIN_ITEMS_PER_WORKER, _MAX_WORKERS)
+    if limit <= 0:
         return 0
     step_bytes = config.batch_size * sum(part.nbytes for part in items[0])
-    room = 0
+    in_shared_memory = 0
     with suppress(OSError):  # each has two batches ready; half of the room is left to others
-        room = shutil.disk_usage("/dev/shm").free // (4 * step_bytes)
-    return min(most, room)
+        in_shared_memory = shutil.disk_usage("/dev/shm").free // (4 * step_bytes)
+    return min(limit, in_shared_memory)

@@ -77,8 +77,8 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
     Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
     """
     prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
-    asked = config.prompts_per_image * (1 + config.corrections)
-    return max(_encoded(index, val, spec), prompts / asked)
+    questions = config.prompts_per_image * (1 + config.corrections)
+    return max(_encoded(index, val, spec), prompts / questions)
 
 
 def work_allowed(config: TrainConfig, steps: int) -> float:
@@ -90,8 +90,8 @@ def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
     """Return how many images a validation encodes: with a dense head also the windows of `Predictor.tile_of`."""
     if spec.dense is None:
         return len(val)
-    sides, most = index.image_sides(val), largest_whole(spec.image_size, spec.image_side)
+    sides, largest = index.image_sides(val), largest_whole(spec.image_size, spec.image_side)
     windows = np.where(
-        sides > most, np.ceil(sides / (spec.image_side or spec.image_size)) ** 2, 1
+        sides > largest, np.ceil(sides / (spec.image_side or spec.image_size)) ** 2, 1
     )  # as if they were square
     return len(val) + int(windows.sum())
