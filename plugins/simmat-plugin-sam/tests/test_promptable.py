@@ -92,19 +92,6 @@ def test_strides_that_do_not_double_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_each_prompt_is_answered_for_its_own_image_alone() -> None:
-    """Scores must not depend on how prompts are grouped."""
-    network = model(4, 8, 16, 32)
-    embedding = encoded(network)
-    both = PromptBatch(torch.tensor([1, 0]), torch.tensor([[[9.0, 8.0]], [[40.0, 20.0]]]), torch.ones(2, 1).long())
-    together = network.decoder.decode(embedding, both)
-    for row, prompt in enumerate((clicks((9, 8, 1), image=1), clicks((40, 20, 1)))):
-        alone = network.decoder.decode(embedding, prompt)
-        torch.testing.assert_close(together.logits[row], alone.logits[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(together.iou[row], alone.iou[0], atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
 def test_points_boxes_and_masks_all_matter() -> None:
     """A decoder that overlooks a prompt would still train and score something."""
     network = model(16)
@@ -141,18 +128,6 @@ def test_every_fresh_parameter_gets_a_gradient_from_a_click_alone(strides: tuple
     (answer.logits.square().mean() + answer.iou.mean()).backward()
     fresh = [name for name, _ in network.named_parameters() if not name.startswith("backbone.body.")]
     assert [name for name, p in network.named_parameters() if p.grad is not None] == fresh
-
-
-def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
-    """Bundles name random parts by their seed."""
-    body = Maps((16,))
-    before = torch.random.get_rng_state()
-    first, second, third = (
-        PromptableModel("m", body, image_size=64, seed=seed, dim=DIM).decoder.state_dict() for seed in (1, 1, 2)
-    )
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], third[name]) for name in first)
 
 
 def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
