@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from simmat import doctor
-from simmat.cli import run
+from simmat.cli import doctor, run
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.threads import Limits
 
