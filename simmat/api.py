@@ -18,7 +18,7 @@ from simmat.errors import BundleError, ConfigError, did_you_mean
 from simmat.io.files import check_writable, missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
-from simmat.nn.device import pick_device
+from simmat.nn.device import join_processes, pick_device
 from simmat.plugins.loader import check_modality, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
@@ -242,7 +242,8 @@ def predict(
             written. What is wrong with one image is the `error` of its outcome.
     """
     from simmat.documents import parse
-    from simmat.inference.options import LOCAL, PredictOptions
+    from simmat.inference import PredictOptions, Progress
+    from simmat.inference.options import LOCAL
     from simmat.inference.predict import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
@@ -252,14 +253,12 @@ def predict(
     given = parse(PredictOptions, options, "simmat predict")
     for folder in filter(None, (Path(out), given.cache)):
         check_writable(folder)
-    known, processes = registry or _installed(), None
+    known = registry or _installed()
     loading = loading if model is None else {"source": model, **loading}
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # accelerate launch
+    processes = join_processes(loading.get("device"))
+    if processes.count > 1:
         if given.executor != LOCAL:
             raise ConfigError(f"--executor {given.executor} distributes the images; leave accelerate launch out")
-        from simmat.evaluation import join_processes
-
-        processes = join_processes(loading.get("device"))
         loading["device"] = str(processes.device) if processes.device.type == "cuda" else processes.device.type
     if isinstance(model, Predictor) and given.executor != LOCAL:
         raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
@@ -268,9 +267,8 @@ def predict(
         paths: Sequence[Path] | Mapping[str, Path] = {name: Path(file) for name, file in files.items()}
     else:
         paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
-    return predict_files(
-        predictor, paths, Path(out), given, known, progress=progress, processes=processes, load=partial(load, **loading)
-    )
+    again = partial(load, **loading)
+    return predict_files(predictor, paths, Path(out), given, known, processes, again, progress or Progress())
 
 
 _LOADING = tuple(name for name in signature(load).parameters if name not in ("source", "registry"))

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from simmat.errors import DataError, OutputError
 from simmat.inference.job import ImageOutcome, ImageTask, Progress, joint_error
 from simmat.inference.run import Run
 from simmat.inference.segmenter import Segmenter
+from simmat.nn.device import Processes
 
 
 class Scripted:
@@ -40,6 +42,9 @@ class Scripted:
         return finish
 
 
+ALONE = Processes(torch.device("cpu"))
+
+
 def _run(names: str, find: Any = None, write: Any = None) -> tuple[Run, Scripted]:
     scripted = Scripted(find or {}, write or {})
     return Run(cast(Segmenter, scripted), [ImageTask(name, {}) for name in names]), scripted
@@ -54,7 +59,7 @@ def test_files_are_written_while_the_next_image_is_segmented() -> None:
     segmenting = threading.Event()
     late = {"a": lambda: _raise(DataError("late")) if not segmenting.wait(10) else None}
     run, _ = _run("ab", {"b": segmenting.set}, late)
-    run.run()
+    run.run(ALONE)
     assert [outcome.error for outcome in run.outcomes.values()] == [None, None]
 
 
@@ -62,7 +67,7 @@ def test_what_fails_in_either_part_is_reported_in_order() -> None:
     """A user goes through the list of files from the top."""
     find, write = {"b": partial(_raise, DataError("b.tif: damaged"))}, {"a": partial(_raise, DataError("a.tif: bad"))}
     run, _ = _run("abc", find, write)
-    run.run()
+    run.run(ALONE)
     assert list(run.outcomes) == ["a", "b", "c"]
     assert run.outcomes["c"].error is None
     text = str(joint_error(list(run.outcomes.values()), Path("out")))
@@ -74,7 +79,7 @@ def test_an_image_that_is_being_written_when_the_call_is_stopped_counts() -> Non
     written: list[str] = []
     run, scripted = _run("abc", {"b": partial(_raise, KeyboardInterrupt())}, {"a": lambda: written.append("a")})
     with pytest.raises(KeyboardInterrupt):
-        run.run()
+        run.run(ALONE)
     assert written == list(run.outcomes) == ["a"]
     assert "1 of 3 images are done" in scripted.said[0]
 
@@ -85,5 +90,5 @@ def test_a_full_disk_stops_the_call() -> None:
     find = {name: partial(started.append, name) for name in "bc"}
     run, _ = _run("abc", find, {"a": partial(_raise, OutputError("disk full"))})
     with pytest.raises(OutputError, match="disk full"):
-        run.run()
+        run.run(ALONE)
     assert "c" not in started

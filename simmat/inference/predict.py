@@ -25,7 +25,7 @@ from simmat.predictor.window_results import SegmentOptions
 from simmat.specs import ResultKind
 
 if TYPE_CHECKING:
-    from simmat.evaluation import Processes
+    from simmat.nn.device import Processes
     from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor
 
@@ -61,10 +61,9 @@ def predict_files(
     out: Path,
     options: PredictOptions,
     registry: Registry,
-    *,
-    progress: Progress | None = None,
-    processes: Processes | None = None,
-    load: partial[Predictor] | None = None,
+    processes: Processes,
+    load: partial[Predictor],
+    progress: Progress,
 ) -> list[ImageOutcome]:
     """Segment images and write their files, and one file for all where a format is of that kind.
 
@@ -73,9 +72,9 @@ def predict_files(
     Args:
         files: files and folders; or source -> file of one image, for sensors with several.
         out: folder of the results.
-        progress: told what is done while the call runs.
         processes: those that share the images, of which this is one.
         load: loads the model on other machines, with the arguments of `simmat.load`.
+        progress: told what is done while the call runs.
 
     Returns:
         What became of each image; empty in processes other than the main one.
@@ -83,7 +82,6 @@ def predict_files(
     Raises:
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
-    progress = progress or Progress()
     tasks = list(_tasks(predictor, files, out, options, progress))
     job = job_of(options, predictor, registry, out)
     for_call = job.formats.for_call(job.kinds)
@@ -91,12 +89,12 @@ def predict_files(
     for one in for_call:
         check_own_for_call(out / one.endings[0])
     segmenter = Segmenter(predictor, job, progress)
-    if options.executor != LOCAL and load is not None:
-        run = run_on_dask(segmenter, tasks, load, options.executor)
+    if options.executor != LOCAL:
+        run = run_on_dask(segmenter, tasks, load, processes, options.executor)
     else:
         run = Run(segmenter, tasks)
         run.run(processes)
-    if processes is not None and not processes.is_main:
+    if not processes.is_main:
         return []
     done = [task.name for task in tasks if run.outcomes[task.name].error is None]
     for one in for_call if done else ():

@@ -17,7 +17,7 @@ from simmat.inference.segmenter import Segmenter
 from simmat.io.files import staged_files, url_of
 
 if TYPE_CHECKING:
-    from simmat.evaluation import Processes
+    from simmat.nn.device import Processes
     from simmat.predictor import Predictor
 
 WINDOWS_TOGETHER = 16
@@ -45,19 +45,17 @@ class Run:
         self.segmenter, self.tasks = segmenter, tasks
         self.outcomes: dict[str, ImageOutcome] = {}
 
-    def run(self, processes: Processes | None = None) -> None:
+    def run(self, processes: Processes) -> None:
         """Do all images, or the share of this process; the main process has the outcomes of all at the end.
 
         `tasks` must be the same in all processes. An OutputError, such as a full disk, stops the call.
         """
         left = self._begin(processes)
-        shared = processes is not None and processes.count > 1
+        shared = processes.count > 1
         windows = {task.name: self.segmenter.shared_windows(task) if shared else 1 for task in left}
         whole, parted = ([task for task in left if (windows[task.name] == 1) is one] for one in (True, False))
         try:
-            self._run_in_turn(whole if processes is None else processes.share(whole))
-            if processes is None or not shared:
-                return
+            self._run_in_turn(processes.share(whole))
             for task in parted:
                 indices = processes.share(range(windows[task.name]))
                 self._attempt(task, partial(self.segmenter.answer_windows, task, indices))
@@ -69,12 +67,12 @@ class Run:
             self._tell_what_is_done(left)
             raise
 
-    def run_on(self, executor: Executor, load: partial[Predictor]) -> None:
+    def run_on(self, executor: Executor, load: partial[Predictor], processes: Processes) -> None:
         """Do all images on an executor whose workers see the same files; `load` loads the model there.
 
         This process joins the windows of images.
         """
-        left, job = self._begin(None), self.segmenter.job
+        left, job = self._begin(processes), self.segmenter.job
         parts: dict[Future[ImageOutcome | None], ImageTask] = {}
         windows = {task.name: self.segmenter.shared_windows(task) for task in left}
         for task in left:
@@ -96,13 +94,12 @@ class Run:
             for future in parts:
                 future.cancel()
 
-    def _begin(self, processes: Processes | None) -> list[ImageTask]:
+    def _begin(self, processes: Processes) -> list[ImageTask]:
         """Find the images that an earlier call has done; return the others."""
         done = {task.name: outcome for task in self.tasks if (outcome := self.segmenter.earlier_outcome(task))}
-        if processes is not None:  # another process may finish an image while this one checks
-            done = processes.gather(done)[0]
+        done = processes.gather(done)[0]  # another process may finish an image while this one checks
         self.outcomes = dict(done)
-        if processes is None or processes.is_main:
+        if processes.is_main:
             self.segmenter.progress.started(len(self.tasks), len(done))
         return [task for task in self.tasks if task.name not in done]
 
@@ -162,7 +159,9 @@ class Run:
             self.segmenter.progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
 
 
-def run_on_dask(segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[Predictor], address: str) -> Run:
+def run_on_dask(
+    segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[Predictor], processes: Processes, address: str
+) -> Run:
     """Do the images of a call on the workers of a dask scheduler at tcp://HOST:PORT, which see the same files."""
     job, cache = segmenter.job, segmenter.job.options.cache
     options = segmenter.job.options.model_copy(update={"cache": cache and cache.absolute()})
@@ -174,7 +173,7 @@ def run_on_dask(segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[
     with dask_client(address, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
         with staged_files(job.out) as staging:
             check_workers(client, [staging, *(path for path in seen if isinstance(path, Path) and path.exists())])
-        run.run_on(pool, partial(load.func, **model))
+        run.run_on(pool, partial(load.func, **model), processes)
     return run
 
 
