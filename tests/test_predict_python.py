@@ -54,17 +54,14 @@ def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(bundle: Pat
     """A script goes on with the files that are there, and knows why others are not."""
     told, out = Told(), images.parent / "out"
     model = simmat.load(bundle, registry=REGISTRY)
-    a, b, bad = simmat.predict(
-        model, images, out=out, everything=True, semantic=True, formats="labels", registry=REGISTRY, progress=told
-    )
+    asked = {"out": out, "everything": True, "semantic": True, "registry": REGISTRY, "progress": told}
+    a, b, bad = simmat.predict(model, images, formats="labels", classes="1,2", **asked)
     assert {path.name for path in a.written} == {"a_objects.png", "a_classes.png", "a.json"}
     assert all(path.is_file() for path in (*a.written, *b.written))
     assert isinstance(bad.error, DataError)
     assert bad.written == ()
     assert told.images == [a, b, bad]
-    again = simmat.predict(
-        model, images, out=out, everything=True, semantic=True, formats=["labels"], registry=REGISTRY, progress=told
-    )
+    again = simmat.predict(model, images, formats=["labels"], classes=[1, 2], **asked)
     assert [outcome.skipped for outcome in again] == [True, True, False]
     assert set(again[0].written) == set(a.written)
     assert told.counts == [(3, 0), (3, 2)]

@@ -20,8 +20,12 @@ MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
 
 
 def _split(value: Any) -> Any:
-    """Return the names in a list with commas."""
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+    """Return the names in a list with commas; a number is the name of a class, too."""
+    if isinstance(value, str):
+        return tuple(filter(None, map(str.strip, value.split(","))))
+    if isinstance(value, list | tuple):
+        return tuple(str(one) if isinstance(one, int) else one for one in value)
+    return value
 
 
 def _numbers(form: str) -> BeforeValidator:
