@@ -153,7 +153,10 @@ def _begin(parent: int, job: _Job) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if "torch" in sys.modules:
+        from simmat.nn.device import keep_freed_memory
+
         sys.modules["torch"].set_num_threads(1)
+        keep_freed_memory()
 
 
 def _exit_with(parent: int) -> None:
