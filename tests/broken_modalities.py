@@ -446,8 +446,10 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
         (lambda: Angles(quarter=0), "after 1 quarter turn, the angles of channel 'aolp' are not those of"),
     ],
     "images-are-not-written-into": [(AddsOffset, "transform changed the image it was given")],
-    "loads-in-a-worker": [(Bounded, "started in another process")],
-    "loads-in-a-spawned-worker": [(SpawnShy, "calibration was not sent along")],
+    "loads-in-a-worker": [
+        (Bounded, "started in another process"),
+        (SpawnShy, "calibration was not sent along"),
+    ],
     "normalized-samples-are-scaled": [
         (with_channel(mean=330.0, std=10.0), "has mean -[34].* mean 330 and std 10 K"),
         (with_load(lambda _, files, image: with_peaks(image)), "'gloss' has mean .* std 0.0"),

@@ -20,7 +20,7 @@ from simmat.types import SensorImage
 
 CHECKS = {check.id: check for check in MODALITY_CHECKS}
 CASES = [
-    pytest.param(name, make, said, id=f"{name}-{index}", marks=[pytest.mark.slow] if CHECKS[name].full else [])
+    pytest.param(name, make, said, id=f"{name}-{index}")
     for name, sensors in BROKEN.items()
     for index, (make, said) in enumerate(sensors)
 ]
@@ -44,14 +44,6 @@ def test_angles_that_turn_with_the_image_are_right(tmp_path: Path) -> None:
 def test_a_file_may_round_and_load_may_filter(sensor: ModalityAdapter, tmp_path: Path) -> None:
     """What is saved comes back as the format and the sensor let it, not bit for bit."""
     assert run_check(CHECKS["what-is-saved-is-loaded"], ModalityCase(sensor, tmp_path)).status == "ok"
-
-
-@pytest.mark.slow
-class TestGoodInFull(TestGood):
-    """The slow checks are passed, too."""
-
-    full = True
-    checks = tuple(check for check in MODALITY_CHECKS if check.full)
 
 
 class TestBuiltIn(ModalityContract):

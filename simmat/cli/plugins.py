@@ -89,7 +89,7 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
 
 @command.command("check")
 @click.argument("name")
-@click.option("--full", is_flag=True, help="Run the slow checks as well: a spawned worker, large models.")
+@click.option("--full", is_flag=True, help="Check large foundation models with values too.")
 @source_option("A sample file, for a sensor that cannot simulate one.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to check foundation models at.")
 @json_option

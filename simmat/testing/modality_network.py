@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from functools import partial, reduce
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from simmat.plugins.builtin import TINY
-from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, normalize
 from simmat.testing.checks import TIMEOUT_S, CheckFailed
 from simmat.testing.samples import ModalityCase
@@ -37,13 +37,32 @@ def normalized_samples_are_scaled(case: ModalityCase) -> None:
 
 
 def loads_in_a_worker(case: ModalityCase) -> None:
-    """A worker of a DataLoader, as it is started by default, loads the same bits."""
-    _load_in_worker(case, None)
+    """A worker of a DataLoader, which may be sent the sensor by pickle, loads the same bits."""
+    from torch.utils.data import DataLoader
+
+    files = case.samples[0].files
+    here = case.load(files)
+    loader: Any = DataLoader(
+        [files],  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=partial(_load, pickle.dumps(case.adapter)),  # as on macOS and Windows, where nothing is forked
+        num_workers=1,
+        timeout=TIMEOUT_S,
+    )
+    try:
+        data, valid = next(iter(loader))
+    except Exception as error:
+        raise CheckFailed(
+            f"a worker could not load the sample: {type(error).__name__}: {error}",
+            "keep no open file, lock or process id in the adapter; open what load needs inside load",
+        ) from error
+    if not (np.array_equal(data, here.data, equal_nan=True) and np.array_equal(valid, here.valid)):
+        raise CheckFailed("a worker loaded other pixels than this process", "let load depend on the files alone")
 
 
-def loads_in_a_spawned_worker(case: ModalityCase) -> None:
-    """A worker that starts from nothing, as on macOS and Windows, loads the same bits."""
-    _load_in_worker(case, "spawn")
+def _load(pickled: bytes, files: Mapping[str, Path]) -> tuple[FloatArray, Any]:
+    image = pickle.loads(pickled).load(files)
+    return image.data, image.valid
 
 
 def two_training_steps(case: ModalityCase) -> None:
@@ -114,33 +133,3 @@ def _statistics(images: list[SensorImage]) -> Statistics:
                 "a constant channel tells a network nothing: look at its unit, valid_range and transform",
             )
     return statistics
-
-
-def _load_in_worker(case: ModalityCase, start: str | None) -> None:
-    from torch.utils.data import DataLoader
-
-    files = case.samples[0].files
-    here = case.load(files)
-    loader: Any = DataLoader(
-        [files],  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=partial(_load, case.adapter),
-        num_workers=1,
-        multiprocessing_context=start,
-        timeout=TIMEOUT_S,
-    )
-    try:
-        data, valid = next(iter(loader))
-    except Exception as error:
-        raise CheckFailed(
-            f"a worker could not load the sample: {type(error).__name__}: {error}",
-            "keep no open file, lock or process id in the adapter; open what load needs inside load",
-        ) from error
-    if not (np.array_equal(data, here.data, equal_nan=True) and np.array_equal(valid, here.valid)):
-        raise CheckFailed("a worker loaded other pixels than this process", "let load depend on the files alone")
-
-
-def _load(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[FloatArray, Any]:
-    """Load in a worker; a spawned one finds this function by its name."""
-    image = adapter.load(files)
-    return image.data, image.valid

@@ -46,7 +46,6 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
     Check(modality_network.loads_in_a_worker),
     Check(modality_network.normalized_samples_are_scaled),
     Check(modality_network.two_training_steps),
-    Check(modality_network.loads_in_a_spawned_worker, full=True),
 )
 """The checks of a sensor, in the order in which they run."""
 
@@ -148,7 +147,7 @@ def find_subjects(
                 f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of "
                 f"{', '.join(files)}; give one file for each: --source NAME=FILE"
             )
-        found.append(_modality(adapter, full, [files] if files else None))
+        found.append(_modality(adapter, [files] if files else None))
     elif files:
         raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out")
     family, slash, _ = name.partition("/")
@@ -162,9 +161,9 @@ def find_subjects(
     return found or _package(name, registry, full, image_size)
 
 
-def _modality(adapter: ModalityAdapter, full: bool, samples: Sequence[Mapping[str, Path]] | None = None) -> Subject:
+def _modality(adapter: ModalityAdapter, samples: Sequence[Mapping[str, Path]] | None = None) -> Subject:
     def run(folder: Path) -> Iterator[Result]:
-        return run_checks(MODALITY_CHECKS, ModalityCase(adapter, folder, samples), full=full)
+        return run_checks(MODALITY_CHECKS, ModalityCase(adapter, folder, samples))
 
     return Subject("modality", adapter.name, run)
 
@@ -174,7 +173,7 @@ def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Sub
         spec.check_image_size(image_size)
 
     def run(folder: Path) -> Iterator[Result]:
-        return run_checks(FOUNDATION_CHECKS, FoundationCase(spec, folder, image_size=image_size, full=full), full=full)
+        return run_checks(FOUNDATION_CHECKS, FoundationCase(spec, folder, image_size=image_size, full=full))
 
     return Subject("foundation model", spec.name, run)
 
@@ -210,7 +209,7 @@ def _package(name: str, registry: Registry, full: bool, image_size: int | None) 
     note = "; ".join(f"models of the family {each} are checked one by one, as {each}/NAME" for each in families)
     return [
         Subject("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS, case), note),
-        *(_modality(registry.modality(each), full) for each in own("modality")),
+        *(_modality(registry.modality(each)) for each in own("modality")),
         *(_foundation(registry.foundation(each), full, image_size) for each in own("foundation model")),
         *(_other(kind, each, registry) for kind in _OTHERS for each in own(kind)),
     ]
