@@ -159,12 +159,6 @@ def test_a_wrong_shape_is_reported_in_terms_of_toml(
     assert "Tuple" not in error
 
 
-def test_a_byte_order_mark_is_not_a_mistake(tmp_path: Path) -> None:
-    """Editors on Windows write one in front of UTF-8."""
-    (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8-sig")
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-
-
 @pytest.mark.parametrize(
     ("score", "protocol", "said"),
     [

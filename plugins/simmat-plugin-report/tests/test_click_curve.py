@@ -31,11 +31,6 @@ def test_names_of_lines_that_end_together_do_not_overlap(tmp_path: Path) -> None
     assert _spread([0.8, 0.8, 0.2]) == [pytest.approx(0.8), pytest.approx(0.85), 0.2]
 
 
-def test_equal_scores_give_equal_files(tmp_path: Path) -> None:
-    """Pictures lie beside results under version control."""
-    assert svg(tmp_path, 0.8) == svg(tmp_path, 0.8)
-
-
 @pytest.mark.parametrize(("curves", "name"), [({}, "c.png"), ({"tuned": []}, "c.png"), ({"tuned": [0.5]}, "c.jpg")])
 def test_what_cannot_be_drawn_is_refused(curves: dict[str, list[float]], name: str, tmp_path: Path) -> None:
     """And nothing is left behind."""

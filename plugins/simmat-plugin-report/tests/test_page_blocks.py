@@ -115,12 +115,6 @@ def test_a_table_marks_its_best_and_aligns_numbers(tmp_path: Path) -> None:
     assert classes == [[], ["number"], [], ["number"], [], ["number", "best"]]
 
 
-def test_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
-    """Screen readers read the alt text."""
-    page = write(tmp_path, Figure(DRAWN, "one"), Figure(DRAWN, "two"))
-    assert [attrs.get("alt") for tag, attrs in page.attributes if tag == "img"] == ["one", "two"]
-
-
 def test_a_value_that_the_template_lacks_is_refused(tmp_path: Path) -> None:
     """An empty place on a page looks like a failure of what it shows."""
     (tmp_path / "a.html.j2").write_text('{% extends "simmat/page.html.j2" %}', encoding="utf-8")
