@@ -10,14 +10,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from simmat.errors import ConfigError, PluginError, SimMATError
 from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.dense_head import DenseHead
 from simmat.nn.device import keep_freed_memory
-from simmat.nn.meta import meta_copy, meta_device, meta_tensors
+from simmat.nn.meta import meta_copy, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.plugins.registry import Registry
@@ -221,27 +220,11 @@ def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:
     return spec.model_copy(update={"dense": spec.dense.model_copy(update=layout)})
 
 
-class _Backbone(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = cast(nn.Module, backbone)
-
-    def forward(self, image: Tensor) -> ImageEmbedding:
-        backbone = cast(Backbone, self.backbone)
-        return backbone.encode(backbone.embed(image))
-
-
 def embedding_layout(foundation: FoundationModel, size: int) -> ImageEmbedding:
     """Return the embedding of one S×S image on the meta device: shapes and strides, nothing is computed."""
-    module = _Backbone(foundation.backbone)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    image = torch.empty(1, 3, size, size, device="meta")
+    backbone = cast(Backbone, meta_copy(cast(nn.Module, foundation.backbone)).eval())
     with torch.no_grad():
-        embedding: ImageEmbedding = functional_call(module, meta_tensors(module), image)
-    for part, mode in modes:
-        part.training = mode
-    return embedding
+        return backbone.encode(backbone.embed(torch.empty(1, 3, size, size, device="meta")))
 
 
 def assemble_transfer(spec: ModelSpec, parts: Parts, foundation: FoundationModel) -> nn.Module:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from simmat.errors import ConfigError
@@ -18,12 +18,6 @@ Module = TypeVar("Module", bound=nn.Module)
 
 class TooLargeError(ConfigError):
     """A network would take more memory than the limit."""
-
-
-def meta_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a module on the meta device: shapes without values."""
-    own = [*module.named_parameters(), *module.named_buffers()]
-    return {name: torch.empty_like(one, device="meta").requires_grad_(one.requires_grad) for name, one in own}
 
 
 def meta_copy(module: Module) -> Module:

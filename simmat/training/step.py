@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from simmat.data.batches import Batch
@@ -20,7 +19,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import MAX_ELEMENTS, LossWeights, mask_loss
-from simmat.nn.meta import meta_tensors
+from simmat.nn.meta import meta_copy
 from simmat.threads import cgroup_limits
 
 DENSE_WEIGHT = 3.0
@@ -115,15 +114,6 @@ _LOSS_TENSORS = 5
 """Mask-sized tensors that the losses keep for the backward pass."""
 
 
-class _Encoder(nn.Module):
-    def __init__(self, model: SimMAT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, planes: Tensor) -> ImageEmbedding:
-        return self.model.encode(planes, planes[:, 0] > 0)
-
-
 def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, questions: int, half: bool) -> int:
     """Estimate the memory of a training step on one device in bytes, to within a factor of about 1.5.
 
@@ -132,9 +122,8 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
     set to eval mode; `questions` are prompts times rounds per image.
     """
     own = [*model.parameters(), *model.buffers()]
-    encoder = _Encoder(model.eval())
-    fakes = meta_tensors(encoder)
-    weights = {tensor.untyped_storage()._cdata for tensor in [*own, *fakes.values()]}
+    encoder = meta_copy(model.eval())
+    weights = {tensor.untyped_storage()._cdata for tensor in [*own, *encoder.parameters(), *encoder.buffers()]}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -144,7 +133,8 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        embedding: ImageEmbedding = functional_call(encoder, fakes, torch.empty(1, channels, size, size, device="meta"))
+        planes = torch.empty(1, channels, size, size, device="meta")
+        embedding = encoder.encode(planes, planes[:, 0] > 0)
         encoded, device = sum(kept.values()), own[0].device
         zeros = [torch.zeros_like(x, device=device).requires_grad_(x.requires_grad) for x in embedding.levels]
         click = torch.ones(1, 2, dtype=torch.int64, device=device)
