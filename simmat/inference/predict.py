@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor
 
-_LARGE_IMAGE_FORMATS = ("labels", "geotiff", "overlay")
-"""Formats of "auto" for the prompted objects of a large image, if the user names no format."""
-
 
 def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path) -> Job:
     """Return the job for a model.
@@ -50,7 +47,9 @@ def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, ou
     kinds += ["classes"] if options.semantic else []
     formats = choose_formats(options.formats or (AUTO,), kinds, registry)
     if not options.searches and options.formats is None:
-        formats = ChosenFormats((), tuple(one for one in formats.automatic if one.name in _LARGE_IMAGE_FORMATS))
+        # For a large image: those that show pixels, and so class maps, too; no lists of objects.
+        pixels = tuple(one for one in formats.automatic if any(where.endswith("classes") for where in one.auto))
+        formats = ChosenFormats((), pixels)
     classes = None if options.classes is None else class_values(options.classes, predictor)
     return Job(out, options, formats, search, classes)
 
