@@ -237,7 +237,8 @@ class _Run:
         set_rates(self.optimizer, rate)
         set_train_mode(self.model)
         # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
-        torch.manual_seed(_seed(config.seed, self.done, self.accelerator.process_index))
+        parts = (config.seed, self.done, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
         totals: dict[str, float] = {}
         for _ in range(config.grad_accumulation):
             with self.accelerator.accumulate(self.step):
@@ -375,10 +376,6 @@ def _checkpoint_gradients(model: SimMAT, name: str, tune: str) -> None:
             "another --tune"
         )
     turn_on()
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 @contextmanager
