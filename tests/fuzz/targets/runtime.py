@@ -71,7 +71,7 @@ def _image(place: Place, rng: random.Random) -> Case:
             expected = read_image(path)
         except SimMATError:  # SimMAT also refuses what the number of planes will refuse, and files named wrongly
             return
-        values = expected.planes if expected.nodata is None else np.where(expected.valid, expected.planes, np.nan)
+        values = expected.planes if expected.valid is None else np.where(expected.valid, expected.planes, np.nan)
         found = found[None] if found.ndim == 2 else found
         assert np.array_equal(found, values, equal_nan=values.dtype.kind == "f"), "not the numbers that SimMAT reads"
 
