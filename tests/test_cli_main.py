@@ -21,10 +21,11 @@ from PIL import Image
 import simmat
 from simmat import training
 from simmat.callbacks import Callback
-from simmat.cli import COMMANDS, run
+from simmat.cli import run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
 from simmat.io.images.limits import DEFAULT_GIB, LIMIT_VARIABLE
+from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.training.callbacks import ConsoleCallback
 
 REPORT_TORCH = """
@@ -87,7 +88,7 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
     """The table is what a newcomer reads first."""
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
-    for name in COMMANDS:
+    for name in OWN_COMMANDS:
         assert f"\n  {name} " in said
 
 
@@ -99,10 +100,10 @@ def test_a_group_without_a_command_shows_its_help(args: list[str], capsys: pytes
     assert (said.out.startswith("Usage: simmat"), said.err) == (True, "")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", OWN_COMMANDS)
 def test_every_command_of_the_table_is_there(name: str) -> None:
     """The table is written by hand; a typing error in it would show only when the command is run."""
-    command = importlib.import_module(COMMANDS[name][0]).command
+    command = importlib.import_module(f"simmat.cli.{name}").command
     assert isinstance(command, click.Command)
     assert command.help
 

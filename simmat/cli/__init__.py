@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
-
-COMMANDS = {
-    "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model."),
-    "eval": ("simmat.cli.eval", "Score a bundle and the zero-shot model on a data set."),
-    "predict": ("simmat.cli.predict", "Segment sensor images by clicks and boxes."),
-    "data": ("simmat.cli.data", "View, check or create a data set."),
-    "modalities": ("simmat.cli.modalities", "List and show sensors."),
-    "foundations": ("simmat.cli.foundations", "List foundation models and download their weights."),
-    "plugins": ("simmat.cli.plugins", "List, check, create, install and uninstall plugins."),
-    "bundle": ("simmat.cli.bundle", "Show, share and fetch bundles."),
-    "doctor": ("simmat.cli.doctor", "Show what is installed here, what is wrong and what to do."),
-}
-"""Command -> the module that defines it as `command`, and its line in the help."""
 
 
 class Group(click.Group):
@@ -76,27 +63,33 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """The top group, which imports a command of `COMMANDS` only when it is run."""
+    """The top group, which imports a command of `OWN_COMMANDS` only when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands of `COMMANDS` in its order, then those of plugins."""
-        return [*COMMANDS, *_plugin_commands(ctx)]
+        """Return the commands of `OWN_COMMANDS` in its order, then those of plugins."""
+        return [*_own_commands(), *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command of SimMAT, or else return that of a plugin."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _own_commands():
             return _plugin_commands(ctx).get(cmd_name)
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = import_module(f"simmat.cli.{cmd_name}").command
         command.name = cmd_name
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help's list of commands."""
-        lines = [(name, line) for name, (_, line) in COMMANDS.items()]
+        lines = [(name, line) for name, (line, _) in _own_commands().items()]
         plugins = _plugin_commands(ctx).items()
         lines += [(name, escape(command.get_short_help_str(limit=80))) for name, command in plugins]
         with formatter.section("Commands"):
             formatter.write_dl(lines)
+
+
+def _own_commands() -> Mapping[str, tuple[str, tuple[str, ...] | None]]:
+    from simmat.plugins.hooks import OWN_COMMANDS  # imports what `simmat --version` does without
+
+    return OWN_COMMANDS
 
 
 def _prefix(ctx: click.Context) -> str:

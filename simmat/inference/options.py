@@ -77,8 +77,8 @@ class PredictOptions(Document):
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
         None,
-        "Files to write: labels,coco,geojson,gpkg,geotiff,overlay, or auto, the default of --everything and "
-        "--semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
+        "Files to write, as labels,coco (simmat plugins list has them all), or auto, the default of --everything "
+        "and --semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
         "LIST",
         "--format",
     )

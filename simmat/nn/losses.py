@@ -76,7 +76,7 @@ class MaskLoss(NamedTuple):
 
     Attributes:
         per_prompt: (K,) weighted sum of each prompt, with gradient; 0 for a prompt without a scored pixel.
-        means: detached scalar means over the prompts with scored pixels: "loss", "mask" (focal or bce), "dice" and
+        means: detached scalar means over the prompts with scored pixels: "loss", "mask" (of `LOSSES`), "dice" and
             "true_iou" of mask 0, and "iou" (error of the predicted IoU over all masks).
     """
 

@@ -32,18 +32,24 @@ if TYPE_CHECKING:
 PROJECT = "simmat"
 """Name of the package, the pluggy project and the entry-point group."""
 
-OWN_COMMANDS: Mapping[str, tuple[str, ...] | None] = {
-    "train": None,
-    "eval": None,
-    "predict": None,
-    "data": (),
-    "modalities": ("list", "show"),
-    "foundations": ("fetch", "list"),
-    "plugins": ("check", "install", "list", "new", "uninstall"),
-    "bundle": ("pull", "push", "show"),
-    "doctor": None,
+OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
+    "train": ("Train a transfer layer and tune a foundation model.", None),
+    "eval": ("Score a bundle and the zero-shot model on a data set.", None),
+    "predict": ("Segment sensor images by clicks and boxes.", None),
+    "data": ("View, check or create a data set.", ()),
+    "modalities": ("List and show sensors.", ("list", "show")),
+    "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
+    "plugins": (
+        "List, check, create, install and uninstall plugins.",
+        ("check", "install", "list", "new", "uninstall"),
+    ),
+    "bundle": ("Show, share and fetch bundles.", ("pull", "push", "show")),
+    "doctor": ("Show what is installed here, what is wrong and what to do.", None),
 }
-"""SimMAT's own commands, with those of each group; no plugin can replace one."""
+"""SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.
+
+NAME is `command` of the module `simmat.cli.NAME`, imported when it runs.
+"""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

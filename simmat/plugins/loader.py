@@ -223,11 +223,11 @@ def _item_problem(kind: Kind, item: Any, expected: type[Any]) -> str:
 
 def _command_problem(name: str) -> str:
     group, _, last = name.partition(" ")
-    own = OWN_COMMANDS.get(group)
+    _, own = OWN_COMMANDS.get(group, ("", None))
     if last in (own or ()) or (not last and group in OWN_COMMANDS):
         return f"command {name!r} is one of SimMAT's own; choose another name"
     if last and own is None:
-        groups = [own for own, below in OWN_COMMANDS.items() if below is not None]
+        groups = [own for own, (_, below) in OWN_COMMANDS.items() if below is not None]
         return f"command {name!r}: {group!r} is not a group of SimMAT's; groups: {', '.join(groups)}"
     return ""
 
