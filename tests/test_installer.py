@@ -42,7 +42,7 @@ def test_an_environment_without_pip_says_how_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Environments of uv have no pip, nor do slim images."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **names: iter(()))
     assert run(["plugins", "install", "thermal"]) == 2
     said = capsys.readouterr().err
     assert f"uv pip install simmat-plugin-thermal --python {sys.executable}" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import re
 import shlex
 import subprocess
@@ -195,6 +195,8 @@ def install(plugins: tuple[str, ...], editable: tuple[str, ...]) -> int:
     acme-sonar==1.2 or a wheel. Options after -- go to pip, as in `simmat plugins install thermal -- --upgrade`.
     """
     end = plugins.index("--") if "--" in plugins else len(plugins)
+    if options := [plugin for plugin in plugins[:end] if plugin.startswith("-")]:
+        raise ConfigError(f"expected a plugin, got {options[0]!r}; options of pip go after --")
     folders = (part for folder in editable for part in ("--editable", folder))
     code = _pip("install", *folders, *map(package_of, plugins[:end]), *plugins[end + 1 :])
     # A new process sees what pip has changed.
@@ -222,7 +224,7 @@ def uninstall(plugin: str) -> int:
 
 def _pip(*arguments: str) -> int:
     """Run the pip of this environment on the user's terminal, and return 0, or 1 if it failed."""
-    if importlib.util.find_spec("pip") is None:
+    if not any(importlib.metadata.distributions(name="pip")):  # finding its module turns off distutils
         python = shlex.quote(sys.executable)
         raise ConfigError(
             f"this environment has no pip; run `uv pip {shlex.join(arguments)} --python {python}`, or install pip with "

@@ -264,7 +264,8 @@ def _run_many(names: Sequence[str], options: argparse.Namespace, seeds: Path) ->
             return None
         return block, run_block(block, seeds, kept=options.folder / "failed")
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored where a script starts it in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         with ThreadPool(options.jobs) as pool:
             for block, result in filter(None, pool.imap_unordered(run, blocks)):
