@@ -381,9 +381,9 @@ def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
     state |= dict.fromkeys(("score", "before", "metric", "adopted"))
     state |= {"losses": [[1, 2.5], [2, 1.5]], "scores": [[0, 0.25], [2, 0.5]]}
     warning = "Warning: 3 of 3 training images are shrunk; use a larger Image size"
-    tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
     tab.page.click("#train")
     tab.page.wait_for_selector("#train-dialog[open]")
+    tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
     tab.press("Enter")
     until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
     assert warning in tab.text("#messages")
