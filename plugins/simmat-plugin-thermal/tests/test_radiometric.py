@@ -125,6 +125,14 @@ def test_app3_segments_of_another_program_are_not_a_raw_image(tmp_path: Path) ->
     assert load(tmp_path / "a.jpg").data.max() == 128
 
 
+def test_a_flir_segment_without_its_head_holds_no_records(tmp_path: Path) -> None:
+    """A damaged length must not end in an IndexError."""
+    write_dji_jpeg(tmp_path / "a.jpg", RAW, cut=2)
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xe1\0\7FLIR\0" + content[2:])
+    assert load(tmp_path / "a.jpg").data.max() == 128
+
+
 @pytest.mark.parametrize("command", [["stats"], ["preview", "--out", "sheet.png"]])
 def test_stats_and_preview_say_what_counts_look_like(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]

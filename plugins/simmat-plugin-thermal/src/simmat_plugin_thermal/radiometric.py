@@ -125,7 +125,8 @@ def read_radiometric(path: Path) -> Radiometric | None:
     segments = list(_segments(content))
     frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"\0" * 5)
     size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
-    flir = [(p[6], p[_SEGMENT_HEAD:]) for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0")]
+    parts = (p for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0") and len(p) >= _SEGMENT_HEAD)
+    flir = [(part[6], part[_SEGMENT_HEAD:]) for part in parts]
     if flir:
         try:
             records = b"".join(part for _, part in sorted(flir, key=lambda numbered: numbered[0]))
