@@ -190,8 +190,8 @@ def read_stored(dataset: Dataset, paths: Sequence[Path]) -> StoredIndex | None:
         try:
             require_file(path)
             return _read(dataset, path)
-        except (LookupError, OSError, SafetensorError, SimMATError, TypeError, ValueError):
-            continue
+        except (AttributeError, LookupError, OSError, SafetensorError, SimMATError, TypeError, ValueError):
+            continue  # AttributeError: safetensors', of a type that numpy does not have
     return None
 
 
