@@ -44,7 +44,6 @@ from simmat.data.instances import FoundObject, Label, region_from_mask
 from simmat.data.samples import Sample
 from simmat.evaluation import evaluate_unprompted
 from simmat.evaluation.unprompted import ImageMatches, object_scores
-from simmat.everything import EverythingSettings
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json
 from simmat.model import SimMAT
@@ -54,7 +53,7 @@ from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.predictor import EncodedImage, Predictor
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor
 from simmat.training.callbacks import Callback
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import build_optimizer, learning_rate, set_rates

@@ -147,8 +147,8 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     from simmat.nn.device import keep_freed_memory
     from simmat.nn.losses import LossWeights
     from simmat.nn.tuners import set_train_mode
+    from simmat.plugin_specs import resolve
     from simmat.plugins.builtin import TUNERS
-    from simmat.specs import resolve
     from simmat.training.step import TrainingStep
 
     keep_freed_memory()
@@ -182,7 +182,7 @@ def decode_work(count: int) -> Callable[[], object]:
     from simmat_plugin_lite.spec import LITE
 
     from simmat.foundation import PromptBatch
-    from simmat.specs import build_foundation
+    from simmat.plugin_specs import build_foundation
 
     model: Any = build_foundation(LITE, image_size=256, weights=None, seed=0)
     generator = torch.Generator().manual_seed(0)

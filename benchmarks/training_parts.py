@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import MaskPrediction
-from simmat.nn.initial import conv2d, conv_stack
+from simmat.nn.init import conv2d, conv_stack
 from simmat.nn.losses import FOCAL_ALPHA, FOCAL_GAMMA, mask_loss
 
 IMAGES, PROMPTS, MASKS, SIDE, WIDTH = 6, 24, 4, 256, 64

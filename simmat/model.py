@@ -16,11 +16,11 @@ from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPre
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.dense_head import DenseHead
 from simmat.nn.device import keep_freed_memory
-from simmat.nn.meta import meta_copy, meta_device
+from simmat.nn.meta_device import meta_copy, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
+from simmat.plugin_specs import FoundationSpec, Output, TransferLayerSpec, TunerSpec, build_foundation, resolve
 from simmat.plugins.registry import Registry
-from simmat.specs import FoundationSpec, Output, TransferLayerSpec, TunerSpec, build_foundation, resolve
 from simmat.types import SensorImage
 
 

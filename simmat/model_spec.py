@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field, JsonValue, create_model
 from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
 from simmat.documents import Document, as_tuples, of_dataclass, parse
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.declaration import Declaration
 from simmat.sensors.normalize import Statistics
-from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.types import Aspect, Channel
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from simmat.errors import WeightsError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.specs import FoundationSpec, TuningTargets, WeightFile
+from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 D, STRIDE, MASKS = 8, 4, 2
 

@@ -12,8 +12,8 @@ import numpy as np
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.inference import ImageResult, formats
 from simmat.inference.result import LabelMap
+from simmat.plugin_specs import ResultFormat
 from simmat.plugins.loader import load_plugins
-from simmat.specs import ResultFormat
 from simmat.types import BoolArray, Georeference, ImageReader, Window
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from runs import config
 
+from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.hooks import hookimpl
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.specs import TransferLayerSpec
 
 
 def build(*, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Generator) -> torch.nn.Module:

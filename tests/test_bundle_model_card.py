@@ -11,9 +11,9 @@ from bundles import BUNDLE_SPEC, GRAY
 from simmat.bundle import BundleSpec
 from simmat.bundle.model_card import model_card
 from simmat.data.card import DataCard
+from simmat.plugin_specs import TunerSpec
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.declaration import Declaration
-from simmat.specs import TunerSpec
 
 hub = pytest.importorskip("huggingface_hub")
 

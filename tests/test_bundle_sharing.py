@@ -21,9 +21,9 @@ from torch import nn
 from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, OutputError
 from simmat.io.weights import sha256_of
+from simmat.plugin_specs import WeightFile, build_foundation
 from simmat.plugins.builtin import TINY
 from simmat.plugins.registry import Registry
-from simmat.specs import WeightFile, build_foundation
 
 NAMES = ["README.md", "bundle.json", "weights.safetensors"]
 

@@ -9,10 +9,10 @@ import pytest
 from pydantic import Field
 
 from simmat.cli import run
+from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.options import ModalityOptions
-from simmat.specs import FoundationSpec, WeightFile
 from simmat.types import Channel, SensorImage
 
 

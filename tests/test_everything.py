@@ -9,8 +9,16 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.unprompted import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import click_places, grid_points, grown, label_values, object_parts, suppress, uncovered
 from simmat.nn.dense_head import classes_of
+from simmat.predictor.everything import (
+    click_places,
+    grid_points,
+    grown,
+    label_values,
+    object_parts,
+    suppress,
+    uncovered,
+)
 from simmat.types import Frame, Window
 
 

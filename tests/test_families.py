@@ -18,8 +18,8 @@ from simmat.bundle import load_bundle
 from simmat.cli import run
 from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, WeightsError
 from simmat.io.weights import find_weights
+from simmat.plugin_specs import FoundationFamily, FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
-from simmat.specs import FoundationFamily, FoundationSpec, WeightFile
 
 FAMILY = FoundationFamily("zoo", "any beast", "zoo_models:models", "zoo_models:spec")
 

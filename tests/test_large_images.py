@@ -15,11 +15,11 @@ from runs import registry
 import simmat
 from simmat.cli import run as run_command
 from simmat.drawing.display import display_rgb
-from simmat.everything import EverythingSettings
 from simmat.inference.segmenter import picture
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
 from simmat.types import Prompt, SensorImage, Window
 

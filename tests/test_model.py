@@ -13,7 +13,7 @@ from simmat.errors import ConfigError, PluginError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import complete_options
-from simmat.specs import TransferLayerSpec, TunerSpec
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.testing import build_network
 
 REGISTRY = registry()

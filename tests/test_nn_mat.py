@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from simmat.errors import ConfigError
+from simmat.plugin_specs import resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS
-from simmat.specs import resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}

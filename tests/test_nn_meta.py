@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from simmat.nn.meta import TooLargeError, meta_copy, meta_device
+from simmat.nn.meta_device import TooLargeError, meta_copy, meta_device
 
 
 def test_a_copy_has_the_shapes_and_takes_no_memory() -> None:

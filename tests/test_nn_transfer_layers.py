@@ -14,8 +14,8 @@ from simmat.errors import ConfigError
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
 from simmat.nn.first_layer import first_layer_of
 from simmat.nn.mat import build_linear
+from simmat.plugin_specs import resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS
-from simmat.specs import resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}

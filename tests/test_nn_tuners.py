@@ -10,8 +10,8 @@ from simmat.errors import ConfigError
 from simmat.nn.lora import LoRAConv2d, LoRALinear
 from simmat.nn.prompt_tuning import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
+from simmat.plugin_specs import TuningTargets, resolve
 from simmat.plugins.builtin import TUNERS
-from simmat.specs import TuningTargets, resolve
 
 SPECS = {spec.name: spec for spec in TUNERS}
 TARGETS = TuningTargets(

@@ -18,12 +18,12 @@ from virtual_envs import ADAPTER
 from simmat.cli import run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.inference.formats import choose_formats, write_result
+from simmat.plugin_specs import API_VERSION, WeightFile
 from simmat.plugins.builtin import TINY
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composition import ComposedModality
-from simmat.specs import API_VERSION, WeightFile
 from simmat.testing.subjects import find_subjects
 
 Install = Callable[..., Path]
@@ -190,8 +190,8 @@ def giving(kind: str, version: str) -> str:
         return good("bad").replace("description", f"api_version = {version}\n        description")
     hook, item = OTHER_KINDS[kind]
     return f"""
-    from simmat.specs import FoundationFamily
-    from simmat.specs import FoundationSpec, GeoBackendSpec, ModelFormat, ResultFormat, TransferLayerSpec, TunerSpec
+    from simmat.plugin_specs import FoundationFamily, FoundationSpec, GeoBackendSpec, ModelFormat, ResultFormat
+    from simmat.plugin_specs import TransferLayerSpec, TunerSpec
     from simmat.plugins.hooks import hookimpl
 
     @hookimpl
@@ -224,7 +224,7 @@ def test_an_item_written_for_this_plugin_interface_is_taken(install: Install, ki
 
 FORMAT = """
 from simmat.plugins.hooks import hookimpl
-from simmat.specs import ResultFormat
+from simmat.plugin_specs import ResultFormat
 
 def write(result, folder):
     name = f"{result.name}_count.txt"

@@ -7,8 +7,8 @@ from found_results import PLACE, formats_for, objects_result
 
 from simmat.errors import ConfigError, DataError, UnknownNameError
 from simmat.inference.formats import choose_formats
+from simmat.plugin_specs import ResultKind
 from simmat.plugins.loader import load_plugins
-from simmat.specs import ResultKind
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from broken_foundations import BROKEN, GOOD, fault, shipped
 
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_check
 
 CHECKS = {check.id: check for check in FOUNDATION_CHECKS}

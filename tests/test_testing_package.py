@@ -19,7 +19,7 @@ CHECKS = {check.id: check for check in PACKAGE_CHECKS}
 MODULE = ADAPTER.replace("NAME", "kitsensor")
 LAYER = """
 from simmat import hookimpl
-from simmat.specs import TransferLayerSpec
+from simmat.plugin_specs import TransferLayerSpec
 
 def build(**given):
     raise NotImplementedError

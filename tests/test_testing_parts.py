@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
-from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing import run_check
 from simmat.testing.parts import TransferLayerCase, TunerCase
 from simmat.testing.subjects import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS

@@ -16,7 +16,7 @@ from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.evaluation.unprompted import DENSE
-from simmat.everything import EverythingSettings
+from simmat.predictor.everything import EverythingSettings
 from simmat.training.compatibility import check_settings, settings_of
 from simmat.training.setup import prepare
 from simmat.training.validation import choosing_score

@@ -11,8 +11,8 @@ from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.losses import mask_loss
 from simmat.nn.tuners import set_train_mode, trainable_state
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TINY, TRANSFER_LAYERS, TUNERS
-from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing import build_network
 
 SIZE = 64

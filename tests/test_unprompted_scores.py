@@ -22,9 +22,9 @@ from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Mistakes, Processes, evaluate_unprompted
 from simmat.evaluation.unprompted import ImageMatches, object_scores
-from simmat.everything import ClassMap
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
+from simmat.predictor.everything import ClassMap
 from simmat.types import SensorImage, Window
 
 SIZE = 32

@@ -21,8 +21,8 @@ from simmat.errors import WeightsError
 from simmat.io import weights
 from simmat.io.files import cache_folder
 from simmat.io.weights import fetch, find_weights, sha256_of
+from simmat.plugin_specs import WeightFile
 from simmat.plugins.builtin import TINY
-from simmat.specs import WeightFile
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()

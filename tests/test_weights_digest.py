@@ -14,8 +14,8 @@ from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
 from simmat.errors import SpecError, WeightsError
 from simmat.io.weights import check_digest, find_weights, sha256_of
+from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
-from simmat.specs import FoundationSpec, WeightFile
 from simmat.training import Callback, setup
 from simmat.training.setup import prepare
 

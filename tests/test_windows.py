@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.predictor.windows import ClassMapBlender, InstanceJoiner, plan_windows
 from simmat.types import Window
-from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 
 @pytest.mark.parametrize("size_hw", [(5, 7), (16, 16), (17, 40), (64, 33)])

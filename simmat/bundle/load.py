@@ -16,11 +16,11 @@ from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
-from simmat.nn.meta import TooLargeError
+from simmat.nn.meta_device import TooLargeError
+from simmat.plugin_specs import FoundationSpec, resolve
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.normalize import describe
-from simmat.specs import FoundationSpec, resolve
 from simmat.types import Channel, SensorImage, same_channels
 
 _CALLS_PER_TENSOR, _CALLS = 100, 20_000

@@ -21,10 +21,10 @@ from simmat.cli.common import json_option, print_json, print_table
 from simmat.errors import DamagedWeightsError, WeightsError
 from simmat.io.files.system import CACHE_VARIABLE, cache_folder
 from simmat.io.weights import find_weights
+from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
-from simmat.specs import API_VERSION
 from simmat.terminal import say
 from simmat.threads import THREADS_VARIABLE, cgroup_limits, cpu_name, usable_cpus
 

@@ -18,8 +18,8 @@ from simmat.cli.common import (
     print_table,
     progress_bar,
 )
+from simmat.plugin_specs import FoundationFamily, FoundationSpec
 from simmat.plugins.registry import Registry
-from simmat.specs import FoundationFamily, FoundationSpec
 from simmat.terminal import say
 
 

@@ -21,11 +21,10 @@ from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import DENSE, GRID, ImageFindings, ImageMatches, Unprompted, confusion_of
-from simmat.everything import EverythingSettings
 from simmat.model import Parts, SimMAT, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
-from simmat.predictor import Predictor
+from simmat.predictor import EverythingSettings, Predictor
 from simmat.types import Frame, SensorImage
 
 MAX_CLICKS = 256

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from simmat.errors import ConfigError, DataError
 from simmat.inference.result import ImageResult
 from simmat.io.files.system import output_errors
+from simmat.plugin_specs import ResultFormat, ResultKind, resolve
 from simmat.plugins.registry import Registry
-from simmat.specs import ResultFormat, ResultKind, resolve
 
 if TYPE_CHECKING:
     from simmat.types import ImageReader

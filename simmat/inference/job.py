@@ -12,7 +12,7 @@ from simmat.inference.formats import ChosenFormats
 from simmat.inference.options import PredictOptions
 from simmat.inference.prompts import Prompts
 from simmat.inference.records import digest_of, files_key
-from simmat.specs import ResultKind
+from simmat.plugin_specs import ResultKind
 
 if TYPE_CHECKING:
     from simmat.predictor.window_results import SegmentOptions

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.errors import ConfigError, DataError, all_problems, unknown_name
-from simmat.everything import EverythingSettings
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
 from simmat.inference.options import LOCAL, PredictOptions
@@ -20,9 +19,10 @@ from simmat.inference.records import check_own_for_call, read_record, replaceabl
 from simmat.inference.run import Run, run_on_dask
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import stem_of
+from simmat.plugin_specs import ResultKind
+from simmat.predictor import EverythingSettings
 from simmat.predictor.large import check_options
 from simmat.predictor.window_results import SegmentOptions
-from simmat.specs import ResultKind
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from simmat.drawing.colour_maps import PictureArray
 from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files.system import release_pages
-from simmat.specs import ResultKind
+from simmat.plugin_specs import ResultKind
 from simmat.types import Georeference
 
 if TYPE_CHECKING:

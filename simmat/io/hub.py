@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simmat.errors import WeightsError
-from simmat.specs import WeightFile
+from simmat.plugin_specs import WeightFile
 
 _HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 """Libraries of the client; which one raises an error depends on its version."""

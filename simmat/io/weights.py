@@ -19,7 +19,7 @@ from filelock import FileLock
 from simmat.errors import DamagedWeightsError, WeightsError
 from simmat.io import hub
 from simmat.io.files import cache_folder
-from simmat.specs import FoundationSpec, WeightFile
+from simmat.plugin_specs import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
 """Called as progress(bytes so far, total bytes; 0 where unknown)."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.initial import uniform_
+from simmat.nn.init import uniform_
 from simmat.nn.tuners import matching_modules, model_name
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 
 
 class Adapter(nn.Module):

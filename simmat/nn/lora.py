@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.initial import uniform_
+from simmat.nn.init import uniform_
 
 _KERNEL = 3
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.initial import conv2d, conv_stack, zero_conv2d
+from simmat.nn.init import conv2d, conv_stack, zero_conv2d
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, is_finite_number
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError
 from simmat.foundation import Memory, TunableAttention, is_tunable_attention
 from simmat.nn.tuners import matching_modules, model_name
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 
 _STD = 0.02
 """Standard deviation of the random tokens; that of the position embeddings of a ViT."""

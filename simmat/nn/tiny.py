@@ -16,7 +16,7 @@ from simmat.errors import DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
 from simmat.nn.prompt_tuning import join_memory
 from simmat.nn.tensor_files import load_weights
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 
 PATCH = 16
 """Side of a patch in pixels."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.nn.lora import LoRAConv2d, LoRALinear, takes_lora
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
 """Values of `where`: the parts of the model that LoRA tunes."""

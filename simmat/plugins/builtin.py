@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from simmat.plugin_specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec, TuningTargets
 from simmat.plugins.hooks import hookimpl
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec, TuningTargets
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(

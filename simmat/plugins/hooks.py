@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import (
+from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -21,6 +20,7 @@ from simmat.specs import (
     TransferLayerSpec,
     TunerSpec,
 )
+from simmat.sensors.adapter import ModalityAdapter
 
 if TYPE_CHECKING:
     import click

@@ -21,11 +21,7 @@ import click
 import pluggy
 
 from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
-from simmat.plugins import hooks as hookspecs
-from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
-from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
-from simmat.sensors.adapter import ModalityAdapter, Source
-from simmat.specs import (
+from simmat.plugin_specs import (
     SENSOR_OF_API_3,
     FoundationFamily,
     FoundationSpec,
@@ -36,6 +32,10 @@ from simmat.specs import (
     TunerSpec,
     api_problem,
 )
+from simmat.plugins import hooks as hookspecs
+from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
+from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
+from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.types import Channel
 from simmat.version import __version__
 

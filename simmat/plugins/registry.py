@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from simmat.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown_name
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
-from simmat.specs import (
+from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -21,6 +18,9 @@ from simmat.specs import (
     TransferLayerSpec,
     TunerSpec,
 )
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
 
 if TYPE_CHECKING:
     import click

@@ -1,8 +1,19 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
+from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
 from simmat.predictor.large import LargeImage
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
-__all__ = ["Choice", "EncodedImage", "LargeImage", "Prediction", "Predictor", "ZeroShotPredictor"]
+__all__ = [
+    "Choice",
+    "ClassMap",
+    "EncodedImage",
+    "EverythingSettings",
+    "LargeImage",
+    "Prediction",
+    "Predictor",
+    "ZeroShotPredictor",
+    "label_values",
+]

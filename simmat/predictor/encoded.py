@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simmat import everything
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.errors import BundleError
-from simmat.everything import EverythingSettings
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
+from simmat.predictor import everything
 from simmat.predictor.cache import CachedEmbedding
+from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
 Choice = Literal["single", "best"]
@@ -215,5 +215,5 @@ class EncodedImage:
     @threads_for_load()
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
-        """Find every object, best first, in pixels of the original image; see `simmat.everything`."""
+        """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`."""
         return everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)

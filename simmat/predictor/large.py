@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, DataError
-from simmat.everything import ClassMap, EverythingSettings, label_values
 from simmat.io.files.system import release_pages
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.encoder import ImageEncoder
+from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
 from simmat.predictor.prompts import (
     check_choice,
     check_inside,
@@ -31,8 +31,8 @@ from simmat.predictor.prompts import (
     reaches_border,
 )
 from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
+from simmat.predictor.windows import ClassMapBlender, InstanceJoiner, plan_windows
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
-from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 _CACHE_BYTES = 2**28
 """Windows with their embeddings that an image keeps in memory; the one used longest ago is dropped."""

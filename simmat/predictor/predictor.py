@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from simmat.bundle import Bundle
 from simmat.data.instances import FoundObject
-from simmat.everything import ClassMap, EverythingSettings
 from simmat.io.files import with_home
 from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
+from simmat.predictor.everything import ClassMap, EverythingSettings
 from simmat.predictor.large import LargeImage
 from simmat.predictor.prompts import as_numbers, check_choice, check_inside
 from simmat.predictor.reading import Files, LoadedImage

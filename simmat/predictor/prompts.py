@@ -12,8 +12,8 @@ import numpy as np
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
 from simmat.predictor.encoded import Choice
+from simmat.predictor.windows import window_starts
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
-from simmat.windows import window_starts
 
 _MAX_TILES = 4
 """Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""

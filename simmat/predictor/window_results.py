@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.everything import EverythingSettings
 from simmat.io.files.system import output_errors, remove_folder
+from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Window
 
 

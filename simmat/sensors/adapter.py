@@ -17,8 +17,8 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, all_problems
 from simmat.io.images import check_window, window_size
+from simmat.plugin_specs import API_VERSION
 from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
-from simmat.specs import API_VERSION
 from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
 

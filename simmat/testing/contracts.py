@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.testing.checks import Check, CheckFailed, NoSamples, run_check
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from simmat.errors import ConfigError, SimMATError, SpecError
 from simmat.foundation import FoundationModel, ImageEmbedding, is_foundation_model
-from simmat.specs import FoundationSpec, build_foundation
+from simmat.plugin_specs import FoundationSpec, build_foundation
 from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
 
 if TYPE_CHECKING:

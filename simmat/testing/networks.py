@@ -14,9 +14,9 @@ from simmat.foundation import PromptBatch
 from simmat.model import Parts, SimMAT, assemble
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import mask_loss
+from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.sensors.normalize import Statistics
-from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
 from simmat.types import Channel
 
 TRANSFER = {layer.name: layer for layer in TRANSFER_LAYERS}

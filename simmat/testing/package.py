@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from packaging.requirements import InvalidRequirement, Requirement
 
 from simmat.errors import SpecError, unknown_name
+from simmat.plugin_specs import resolve
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
 from simmat.plugins.registry import Kind
-from simmat.specs import resolve
 from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
 from simmat.version import __version__
 

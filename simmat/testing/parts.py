@@ -16,8 +16,8 @@ from simmat.errors import ConfigError, SimMATError, few_of
 from simmat.foundation import FoundationModel
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TINY
-from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.foundation_answers import CLICK, KEEP_IN_STATE, copy_state, images, predict, prompt_kinds
 from simmat.testing.networks import build_network, square_loss

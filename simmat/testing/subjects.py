@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from simmat.errors import ConfigError, SimMATError, UnknownNameError, did_you_mean
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file
-from simmat.specs import FoundationSpec
 from simmat.testing import foundation_answers as answers
 from simmat.testing import (
     foundation_spec,

@@ -32,12 +32,12 @@ from simmat.evaluation.protocol import grid_hw
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
+from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.declared import declarations_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.training.compatibility import check_start, measured_by, with_network_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation

@@ -19,7 +19,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import MAX_ELEMENTS, LossWeights, mask_loss
-from simmat.nn.meta import meta_copy
+from simmat.nn.meta_device import meta_copy
 from simmat.threads import cgroup_limits
 
 DENSE_WEIGHT = 3.0

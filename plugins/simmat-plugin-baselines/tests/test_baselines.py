@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.specs import resolve
+from simmat.plugin_specs import resolve
 from simmat.testing import PackageContract, TransferLayerContract
 from simmat.types import Channel
 

@@ -33,11 +33,10 @@ from simmat.bundle import Bundle, check_bundle, load_bundle
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
-from simmat.everything import EverythingSettings
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
-from simmat.predictor import Predictor
+from simmat.predictor import EverythingSettings, Predictor
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
 from simmat.sensors.declaration import parse_declaration

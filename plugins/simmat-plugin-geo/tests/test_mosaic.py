@@ -16,8 +16,8 @@ from simmat_plugin_multispectral.adapter import Multispectral
 import simmat
 from simmat.cli import run
 from simmat.errors import DataError
-from simmat.everything import EverythingSettings
 from simmat.io.images import read_image
+from simmat.predictor import EverythingSettings
 from simmat.predictor.reading import Inputs
 from simmat.sensors.adapter import Files, Source, WindowedAdapter
 from simmat.types import Channel, SensorImage, Window

@@ -8,8 +8,8 @@ from simmat_plugin_lite.spec import LITE
 
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
-from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing import build_network
 
 SIZE = 64

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch, has_first_layer, is_foundation_model
 from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 
 SIZE = 64
 DIM = 32

@@ -18,8 +18,8 @@ from torch import nn
 from simmat.errors import DataError, SpecError
 from simmat.foundation import MaskPrediction, PromptBatch
 from simmat.nn.tuners import apply_lora
+from simmat.plugin_specs import FoundationSpec, build_foundation
 from simmat.plugins.builtin import TUNERS
-from simmat.specs import FoundationSpec, build_foundation
 
 SIZE = 64
 

@@ -18,8 +18,8 @@ from simmat.nn.adapters import Adapted
 from simmat.nn.mat import build_mat
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
+from simmat.plugin_specs import TuningTargets, resolve
 from simmat.plugins.builtin import TUNERS
-from simmat.specs import TuningTargets, resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TUNERS}

@@ -18,7 +18,7 @@ from simmat_plugin_timm.targets import targets_of
 from timm.models import gcvit, metaformer, mvitv2, nest, nextvit, volo
 from torch import Tensor, nn
 
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 
 _PLAIN = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 _STAGES = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 2)}

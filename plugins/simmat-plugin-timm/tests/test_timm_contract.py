@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from simmat.cli import run
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.testing import FoundationContract, PackageContract
 
 

@@ -18,8 +18,8 @@ from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
+from simmat.plugin_specs import resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
-from simmat.specs import resolve
 from simmat.testing import build_network
 
 TUNER = {spec.name: spec for spec in TUNERS}

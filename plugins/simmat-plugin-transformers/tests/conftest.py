@@ -14,7 +14,7 @@ import transformers
 from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
-from simmat.specs import FoundationSpec, build_foundation
+from simmat.plugin_specs import FoundationSpec, build_foundation
 
 TINY_DECODER = {"dim": 32, "heads": 2, "hidden": 32}
 MASK_DECODER = {"mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}

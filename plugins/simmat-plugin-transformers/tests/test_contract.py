@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.testing import FoundationContract, PackageContract
 
 

@@ -16,8 +16,8 @@ from simmat_plugin_transformers.specs import models, pixel_statistics, spec
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError
 from simmat.io.weights import find_weights, sha256_of
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.loader import load_plugins
-from simmat.specs import FoundationSpec
 
 SAM, SAM3 = FAMILIES["sam"], FAMILIES["sam3_tracker"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simmat_plugin_unet.spec import UNET
 
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.testing import FoundationContract, PackageContract
 
 

@@ -19,14 +19,14 @@ from simmat_runtime.command import main
 from simmat_runtime.inputs import Prompt
 from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, with_checksum
 
-from simmat import everything as reference
 from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.resize import upsample_logits
+from simmat.predictor import everything as reference
 from simmat.predictor.prompts import prompt_windows as reference_prompt_windows
+from simmat.predictor.windows import ClassMapBlender, InstanceJoiner
+from simmat.predictor.windows import plan_windows as reference_plan
 from simmat.types import Frame, Window
-from simmat.windows import ClassMapBlender, InstanceJoiner
-from simmat.windows import plan_windows as reference_plan
 
 CHANNEL = {"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}
 FILES = {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")}

@@ -10,7 +10,7 @@ from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
 from fuzz.case import Case, Place, Target, registry
 from fuzz.damage import mutate_bytes, mutate_file, mutate_zip
 from fuzz.damage_trees import mutate_tree, strange, to_json
-from simmat.specs import build_foundation
+from simmat.plugin_specs import build_foundation
 
 _LARGEST_SIZE = 256
 """Of a model that is built; a larger one that its config asks for is allowed and takes long."""

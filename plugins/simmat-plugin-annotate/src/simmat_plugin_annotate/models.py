@@ -350,7 +350,7 @@ def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], 
     Raises:
         SimMATError: the image cannot be read.
     """
-    from simmat.everything import EverythingSettings
+    from simmat.predictor import EverythingSettings
 
     if len(image.windows) > _MAX_WINDOWS:
         return None

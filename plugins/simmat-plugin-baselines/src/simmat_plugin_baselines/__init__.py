@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.hooks import hookimpl
-from simmat.specs import TransferLayerSpec
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.nn.first_layer import ReplacedFirstLayer, first_layer_of, refitted
-from simmat.nn.initial import conv2d, conv_stack, uniform_
+from simmat.nn.init import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
-from simmat.nn.initial import conv2d
+from simmat.nn.init import conv2d
 from simmat.types import Channel
 
 _WIDER = 4

@@ -15,8 +15,8 @@ from simmat.documents import listed
 from simmat.errors import ConfigError, SimMATError
 from simmat.io.weights import sha256_of
 from simmat.model_spec import complete_options
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
-from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
 from simmat_plugin_bench.settings import (
     LENGTH,

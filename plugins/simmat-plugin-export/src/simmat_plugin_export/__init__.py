@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import click
 
+from simmat.plugin_specs import ModelFormat
 from simmat.plugins.hooks import hookimpl
-from simmat.specs import ModelFormat
 from simmat_plugin_export.command import FORMAT, command
 
 

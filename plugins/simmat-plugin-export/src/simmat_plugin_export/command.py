@@ -9,7 +9,7 @@ import click
 
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import foundation_options
-from simmat.specs import ModelFormat
+from simmat.plugin_specs import ModelFormat
 from simmat.terminal import say
 
 FORMAT = ModelFormat("onnx", "ONNX files, run by onnxruntime on the CPU", "simmat_plugin_export.network:load")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simmat import hookimpl
-from simmat.specs import GeoBackendSpec, ResultFormat
+from simmat.plugin_specs import GeoBackendSpec, ResultFormat
 
 
 @hookimpl

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.hooks import hookimpl
-from simmat.specs import FoundationSpec
 from simmat_plugin_lite.spec import LITE
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from simmat.nn.tensor_files import load_weights
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_lite.backbone import LiteBackbone
 from simmat_plugin_lite.decoder import LiteDecoder
 
@@ -29,7 +29,7 @@ class LiteModel(nn.Module):
 
 
 def build_lite(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> LiteModel:
-    """Build `lite`; see `simmat.specs.build_foundation`.
+    """Build `lite`; see `simmat.plugin_specs.build_foundation`.
 
     With weights, BatchNorm keeps its pretrained statistics in training; without, it learns them. The network does
     not depend on the input size.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from simmat.errors import WeightsError
 from simmat.io.files import read_json
-from simmat.specs import FoundationSpec, TuningTargets, WeightFile
+from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 WEIGHTS_FILE = "lite.safetensors"

@@ -22,11 +22,10 @@ from simmat.drawing.colour_maps import PictureArray, display_style
 from simmat.drawing.display import display_channels, display_rgb, stretch
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
-from simmat.everything import EverythingSettings, label_values
 from simmat.inference import ImageResult, draw_result
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
-from simmat.predictor import EncodedImage, Predictor
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor, label_values
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import WeightsError
-from simmat.nn.initial import uniform_
+from simmat.nn.init import uniform_
 from simmat.nn.tensor_files import is_stored, read_safetensors, read_torch
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.specs import FOUNDATION_MODELS
 
 State = dict[str, Tensor]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
 from simmat_plugin_sam.grid_attention import grid_attention
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
@@ -195,7 +195,7 @@ class SamModel(nn.Module):
 
 
 def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
-    """Build a SAM for S×S input; see `simmat.specs.build_foundation`.
+    """Build a SAM for S×S input; see `simmat.plugin_specs.build_foundation`.
 
     If S differs from `spec.image_size`, position embeddings are interpolated, random ones too.
 

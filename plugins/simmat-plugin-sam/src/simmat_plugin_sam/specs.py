@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simmat.specs import FoundationSpec, TuningTargets, WeightFile
+from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Mean of R, G, B over ImageNet, 0..255; SAM's own."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from simmat_plugin_sam.pyramid import PromptableModel
 
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_timm.architectures import known_architecture
 from simmat_plugin_timm.attention import make_tunable
 from simmat_plugin_timm.body import TimmBody
@@ -14,7 +14,7 @@ from simmat_plugin_timm.network import loaded_network, random_network
 
 
 def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> PromptableModel:
-    """Build a model of timm; see `simmat.specs.build_foundation`.
+    """Build a model of timm; see `simmat.plugin_specs.build_foundation`.
 
     The weights are those of timm's network; pyramid and decoder are always random from the seed.
 

@@ -9,7 +9,7 @@ import timm
 from timm.models import PretrainedCfg
 
 from simmat.errors import SpecError
-from simmat.specs import FoundationSpec, WeightFile
+from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, why_unsupported
 from simmat_plugin_timm.network import bare_network, first_convolution, levels_of
 from simmat_plugin_timm.targets import targets_of

@@ -10,7 +10,7 @@ from simmat_plugin_sam.pyramid import FRESH
 from torch import nn
 
 from simmat.nn.lora import takes_lora
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 from simmat_plugin_timm.architectures import Architecture
 from simmat_plugin_timm.attention import takes_memory
 from simmat_plugin_timm.network import first_layer_name

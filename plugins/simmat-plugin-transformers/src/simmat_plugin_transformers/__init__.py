@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from simmat.plugin_specs import FoundationFamily
 from simmat.plugins.hooks import hookimpl
-from simmat.specs import FoundationFamily
 
 
 @hookimpl

@@ -12,9 +12,9 @@ from torch import nn
 
 from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel
-from simmat.nn.meta import TooLargeError, meta_device
+from simmat.nn.meta_device import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.attention import WindowAttention, make_tunable
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
 from simmat_plugin_transformers.configs import family_of, library_config
@@ -62,7 +62,7 @@ class ClickModel(nn.Module):
 
 
 def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
-    """Build a model of the library for S×S input; see `simmat.specs.build_foundation`.
+    """Build a model of the library for S×S input; see `simmat.plugin_specs.build_foundation`.
 
     Raises:
         SpecError: the library refuses the config.

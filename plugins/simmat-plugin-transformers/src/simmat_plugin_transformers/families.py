@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from simmat_plugin_sam.pyramid import FRESH
 
-from simmat.specs import TuningTargets
+from simmat.plugin_specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """Mean and standard deviation of R, G, B over ImageNet, 0..255, as in most image processors of the library."""

@@ -14,7 +14,7 @@ from typing import Any
 from simmat.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
 from simmat.io.files import read_json
 from simmat.io.weights import sha256_of
-from simmat.specs import WeightFile
+from simmat.plugin_specs import WeightFile
 
 PREFIX = "hf/"
 WEIGHTS_NAME = "model.safetensors"

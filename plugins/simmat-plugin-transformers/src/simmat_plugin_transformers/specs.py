@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simmat.errors import SpecError
-from simmat.specs import FoundationSpec, WeightFile
+from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.types import is_finite_number
 from simmat_plugin_transformers.configs import family_of, input_size, library_config
 from simmat_plugin_transformers.families import Family

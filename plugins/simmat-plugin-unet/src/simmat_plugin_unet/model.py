@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.first_layer import refitted, widened_kernel
-from simmat.specs import FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_unet.imagenet import load_encoder
 from simmat_plugin_unet.prompt_plane import prompt_plane
 
@@ -110,7 +110,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 
 
 def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> UNetModel:
-    """Build `unet`; see `simmat.specs.build_foundation`.
+    """Build `unet`; see `simmat.plugin_specs.build_foundation`.
 
     The weight file is the encoder's; the decoder is always random from the seed.
 

