@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import save_image, save_mask
-from simmat_plugin_report.checks import check_dataset
+from data_sets import save_mask
 
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.card import load_card
@@ -145,40 +144,6 @@ def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) ->
     adapter = SelectedChannels(ComposedModality([Rgb(), Gray()]), ["gray"])
     with pytest.raises(ConfigError, match="--nodata gray=0"):
         open_dataset(tmp_path, adapter, {"regions": "instances", "nodata": 0})
-
-
-def test_the_hint_looks_at_stored_numbers_and_says_what_to_type(tmp_path: Path) -> None:
-    """-999.9 K is no usual fill value, the -9999 behind it is; what is typed must silence the hint."""
-    (train, _) = check_dataset(tenths(tmp_path / "a", Tenths(), stored_numbers())).notes
-    assert train.endswith("--nodata -9999")
-    assert check_dataset(tenths(tmp_path / "b", Tenths(), stored_numbers(), nodata=-9999)).notes == ()
-
-
-def test_planes_that_look_alike_are_reported_in_one_line(tmp_path: Path) -> None:
-    """Twelve bands with one border are one thing to look at."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        planes = rng.normal(5, 1, (3, 8, 8))
-        planes[:2, 0] = -9999
-        save_image(tmp_path / f"images/{split}/a.npy", planes)
-        save_mask(tmp_path / f"masks/{split}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
-    notes = check_dataset(open_dataset(tmp_path, Raster(), {"regions": "instances"})).notes
-    assert [note.partition(";")[0] for note in notes] == [
-        f"{split}: up to 12.5% of 'raster', planes 0, 1, is stored as -9999, a usual fill value"
-        for split in ("train", "val")
-    ]
-
-
-def test_the_hint_of_a_composition_names_the_source(tmp_path: Path) -> None:
-    """What is typed as the hint says must be taken."""
-    dataset = joined(tmp_path)
-    for sample in dataset.samples:
-        values = np.random.default_rng(0).normal(5, 1, (1, 8, 8)).astype(np.float32)
-        values[0, 0] = -9999
-        write_image(sample.files["gray"].with_suffix(".npy"), values)
-        sample.files["gray"].unlink()
-    notes = check_dataset(open_dataset(tmp_path, dataset.adapter, {"regions": "instances"})).notes
-    assert [note.rpartition("use ")[2] for note in notes] == ["--nodata gray=-9999"] * 2
 
 
 def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:

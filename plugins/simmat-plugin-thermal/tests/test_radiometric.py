@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from PIL import Image
 from simmat_plugin_thermal.adapter import COUNTS, MODALITIES, TEMPERATURE
 
-from simmat.cli import group
 from simmat.errors import DataError
 from simmat.types import SensorImage
 
@@ -131,25 +129,6 @@ def test_a_flir_segment_without_its_head_holds_no_records(tmp_path: Path) -> Non
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xe1\0\7FLIR\0" + content[2:])
     assert load(tmp_path / "a.jpg").data.max() == 128
-
-
-@pytest.mark.parametrize("command", [["stats"], ["preview", "--out", "sheet.png"]])
-def test_stats_and_preview_say_what_counts_look_like(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
-) -> None:
-    """The same count would be another temperature in each image, and nothing else would tell."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "set").mkdir()
-    for name, raw in (("a", RAW + 4000), ("b", RAW + 4100), ("c", RAW // 4)):
-        write_dji_jpeg(tmp_path / f"set/{name}.jpg", raw)
-    given = ["data", command[0], "set", "--modality", "thermal", *command[1:]]
-    group.main(args=given, prog_name="simmat", standalone_mode=False)
-    said = capsys.readouterr().err
-    assert re.search(r"warning: .*2 of 3 images look like kelvin times 64.* 47\.\d to 48\.\d °C.*unit=K64", said)
-    assert "different scales: their means are 4124" in said
-    (tmp_path / "set/c.jpg").unlink()
-    group.main(args=[*given, "--modality-option", "unit=K64"], prog_name="simmat", standalone_mode=False)
-    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("order", "<>")

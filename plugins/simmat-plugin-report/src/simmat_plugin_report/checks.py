@@ -18,8 +18,9 @@ from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.drawing.colour_maps import display_style
 from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
-from simmat_plugin_report.fill_values import fill_value_hints
 
+_FILL_VALUES = (-9999.0, -99999.0, -32768.0)
+"""Values that files often hold where nothing was measured."""
 _MANY_EMPTY = 0.5
 """Least fraction of images without a region for a warning."""
 _NO_MASKS = (
@@ -38,8 +39,7 @@ def check_dataset(
     Of images without any label, those of `open_images`, the images alone are checked.
 
     Args:
-        twice: read images again for near-duplicates across splits and misaligned masks, see
-            `simmat_plugin_report.second_look`.
+        twice: read images again for near-duplicates across splits.
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
@@ -60,9 +60,9 @@ def check_dataset(
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))
     if twice:
-        from simmat_plugin_report.second_look import second_look  # imports scipy, reads all images again
+        from simmat_plugin_report.near_duplicates import near_duplicate_findings  # imports torch and scipy
 
-        findings += second_look(index, progress)
+        findings += near_duplicate_findings(index, progress)
     order = ("error", "warning", "note")
     return DataReport(
         root=str(dataset.root),
@@ -82,7 +82,7 @@ def _as_read(index: DataIndex) -> dict[str, Any]:
     sample = next((sample for sample in dataset.samples if sample.id not in index.faults), None)
     if sample is None or set(dataset.channels()) <= set(dataset.loaded_channels):
         return {}
-    channels = channel_stats(dataset, [sample]).channels
+    _, channels, _ = channel_stats(dataset, [sample])
     return {
         "read_file": sample.reference.relative_to(dataset.root).as_posix(),
         "as_read": tuple(
@@ -104,7 +104,7 @@ class _Tally:
         used = [sample for sample in samples if sample.id not in index.faults]
         table = index.table_of(used)
         rows = table.rows
-        self.samples, self.read, self.used = len(samples), len(used), used
+        self.samples, self.read = len(samples), len(used)
         regions = table.instance_counts().tolist()
         self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
         self.areas = table.instances[:, 2].tolist()
@@ -183,10 +183,23 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
-        for text in fill_value_hints(dataset, tally.used, tally.title):
-            yield finding("warning", "fill-values", text)
+        yield from _fill_values(tally)
         yield from _background_only(tally)
     yield from _imbalance(dataset, tallies)
+
+
+def _fill_values(tally: _Tally) -> Iterator[Finding]:
+    """Describe channels whose lowest value looks like one that files hold where nothing was measured."""
+    found: dict[float, list[str]] = {}
+    for channel, low in zip(tally.channels, tally.low.tolist(), strict=True):
+        if low in _FILL_VALUES or (low == 0 and channel.unit == "K"):
+            found.setdefault(low, []).append(channel.name)
+    for low, names in found.items():
+        text = (
+            f"{tally.title}: the lowest value of {', '.join(names)} is {low:g}, which usually means no measurement; if "
+            f"it does, use --nodata {low:g}"
+        )
+        yield finding("warning", "fill-values", text)
 
 
 def _background_only(tally: _Tally) -> Iterator[Finding]:

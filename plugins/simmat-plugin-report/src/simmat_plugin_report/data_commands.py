@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ _sensor_options = config_options("modality", "modality_options", "channels", req
 @_sensor_options
 @data_options
 @click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
-@click.option("--quick", is_flag=True, help="Skip near-duplicates and misaligned masks, which take longest.")
+@click.option("--quick", is_flag=True, help="Skip near-duplicates, which take longest.")
 @json_option
 @click.pass_context
 def check(
@@ -45,13 +46,12 @@ def check(
 ) -> None:
     """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
-    It also finds near-duplicate images in different splits, masks that do not fit their images, images without an
-    object, and rare classes. Where no image has a mask, the images alone are checked. The exit code is 2 if a problem
-    would stop training or scoring.
+    It also finds near-duplicate images in different splits, images without an object, and rare classes. Where no image
+    has a mask, the images alone are checked. The exit code is 2 if a problem would stop training or scoring.
     """
     from simmat.data.dataset import open_dataset, open_images
     from simmat_plugin_report.checks import check_dataset
-    from simmat_plugin_report.second_look import MAX_COMPARED
+    from simmat_plugin_report.near_duplicates import MAX_COMPARED
 
     adapter = load_registry().modality(modality, modality_options, channels=channels)
     try:
@@ -97,20 +97,20 @@ def stats(
 
     DIR is a data set, or a folder of images without labels. The exit code is 2 if an image cannot be read.
     """
-    from simmat_plugin_report.channel_stats import channel_stats
+    from simmat_plugin_report.channel_stats import channel_stats, stats_lines
 
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
     with progress_bar("reading", " images", total=len(samples)) as bar:
-        report = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
+        images, found, faults = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
     if as_json:
-        print_json(report.to_dict())
+        print_json(
+            {"root": str(dataset.root), "images": images, "channels": [asdict(one) for one in found], "faults": faults}
+        )
     else:
-        say(report.text())
-    for warning in report.warnings:
-        say(f"warning: {warning}", err=True)
-    for name, fault in report.faults.items():
+        say("\n\n".join([f"{dataset.root}: {images} images", *("\n".join(stats_lines(one)) for one in found)]))
+    for name, fault in faults.items():
         say(f"warning: {name} is left out: {fault}", err=True)
-    if report.faults:
+    if faults:
         ctx.exit(2)
 
 
@@ -149,7 +149,6 @@ def preview(
     """
     from simmat.data.samples import evenly_spaced
     from simmat_plugin_report.preview import preview_sheets
-    from simmat_plugin_report.thermal_scales import ThermalScales
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
@@ -157,7 +156,6 @@ def preview(
     shown = evenly_spaced(samples, count)
     several = len(shown) > per_sheet
     problems: list[tuple[str, str]] = []
-    scales = ThermalScales()
     with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
         sheets = preview_sheets(
             dataset,
@@ -167,15 +165,12 @@ def preview(
             labels=labels,
             same_scale=same_scale,
             problems=problems,
-            scales=scales,
             progress=bar.update,
         )
         names = []
         for number, sheet in enumerate(sheets, start=1):
             names.append(f"{out.stem}-{number}.png" if several else out.name)
             sheet.save(folder / names[-1])
-    for warning in scales.warnings():
-        say(f"warning: {warning}", err=True)
     for name, problem in problems:
         say(f"warning: {name} is not shown: {problem}", err=True)
     for name in names:

@@ -1,6 +1,6 @@
 """Find near-duplicate images in different splits.
 
-Each image is shrunk to 24 x 24 pixels per channel. Low frequencies are removed, the local contrast is equalized, and
+Each image is averaged to 24 x 24 pixels per channel. Low frequencies are removed, the local contrast is equalized, and
 structure that many images of the set share, such as the fan of a sonar, is removed. Two images are near-duplicates if
 the rest has a correlation of 0.8 or more, for one of the eight flips and rotations. This finds copies that were
 compressed, resized, brightened or flipped, and scenes recorded twice, but not a scene seen from another place.
@@ -8,18 +8,27 @@ compressed, resized, brightened or flipped, and scenes recorded twice, but not a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch.nn.functional import adaptive_avg_pool2d
 
-from simmat.data.samples import SPLITS, Sample
-from simmat.types import BoolArray, FloatArray
+from simmat.data.index import DataIndex
+from simmat.data.samples import SPLITS, Sample, evenly_spaced
+from simmat.errors import SimMATError
+from simmat.types import BoolArray, FloatArray, SensorImage
+from simmat_plugin_report.data_report import Finding, finding
 
 MIN_CORRELATION = 0.8
 """Least correlation of near-duplicates."""
+MAX_COMPARED = 4000
+"""Most images that are compared with each other; those of val and test first."""
 _SIDE = 24
 """Side of a thumbnail in pixels."""
+_MAX_CHANNELS = 3
+"""Most channels of a thumbnail, evenly spread over all."""
 _MAX_COMMON = 12
 """Most directions that are removed as common to many images."""
 
@@ -27,39 +36,78 @@ Pairs = list[tuple[float, Sample, Sample]]
 """Correlation and the two samples."""
 
 
-def thumbnail(planes: FloatArray, valid: BoolArray) -> FloatArray:
-    """Return (C, 24, 24): the fine structure of an image with equalized local contrast.
+def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] | None = None) -> Iterator[Finding]:
+    """Read the images of a data set again, and yield a finding if some are near-duplicates in different splits."""
+    digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
+    thumbs: list[FloatArray] = []
+    seen: list[Sample] = []
+    for sample in _sample_subset(index):
+        try:
+            thumbs.append(thumbnail(index.dataset.adapter.transform(index.dataset.image(sample))))
+        except SimMATError:  # changed since the index was made
+            continue
+        finally:
+            if progress is not None:
+                progress(1)
+        seen.append(sample)
+    pairs = [
+        (alike, one, other)
+        for alike, one, other in near_duplicates(seen, thumbs)
+        if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]  # equal files are an error already
+    ]
+    if pairs:
+        yield _finding(pairs, len(seen))
 
-    Args:
-        planes: (C, h, w), see `Shrunk`.
-        valid: (C, h, w).
-    """
-    small = np.stack([_resampled(plane, _SIDE) for plane in planes])
+
+def _sample_subset(index: DataIndex) -> list[Sample]:
+    """Return the samples to compare, each image once: at most `MAX_COMPARED`, evenly spread in train and the rest."""
+    once: dict[object, Sample] = {}
+    for sample in index.dataset.samples:
+        if sample.id not in index.faults:
+            once.setdefault((sample.images, sample.window), sample)
+    train = [sample for sample in once.values() if sample.split == "train"]
+    rest = [sample for sample in once.values() if sample.split != "train"]
+    rest = list(evenly_spaced(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))
+    return [*evenly_spaced(train, MAX_COMPARED - len(rest)), *rest]
+
+
+def _finding(pairs: Pairs, compared: int) -> Finding:
+    held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
+    first = "; ".join(
+        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
+    )
+    text = (
+        f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same as an "
+        f"image of another split, so scores are too good: {first}"
+        + ("; --json lists all" if len(pairs) > 3 else "")
+        + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and "
+        f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
+    )
+    ids = tuple((one.id, other.id) for _, one, other in pairs)
+    return finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
+
+
+def thumbnail(image: SensorImage) -> FloatArray:
+    """Return (C, 24, 24): the fine structure of a few channels with equalized local contrast; 0 where invalid."""
+    count = len(image.channels)
+    picked = sorted({round(place * (count - 1) / (_MAX_CHANNELS - 1)) for place in range(_MAX_CHANNELS)})
+    valid: BoolArray = image.valid[picked]
+    total, share = (
+        adaptive_avg_pool2d(torch.from_numpy(planes.astype(np.float64)), _SIDE).numpy()
+        for planes in (np.where(valid, image.data[picked], 0), valid)
+    )
+    mean = np.ma.masked_array(total / np.maximum(share, 1e-9), share <= 0.5)
+    small = mean - mean.mean(axis=(1, 2), keepdims=True)
+    small = (small / small.std(axis=(1, 2), keepdims=True)).filled(0)
     fine = small - ndimage.gaussian_filter(small, (0, 3, 3), mode="nearest")
     local = np.sqrt(ndimage.gaussian_filter(fine**2, (0, 2, 2), mode="nearest"))
-    equal: FloatArray = fine / (local + 0.05)
-    return equal.astype(np.float32)
+    equal: FloatArray = (fine / (local + 0.05)).astype(np.float32)
+    return equal
 
 
-def _resampled(plane: FloatArray, side: int) -> FloatArray:
-    """Return the (side, side) means of an (h, w) plane over parts of equal size."""
-    for axis in (0, 1):
-        length = plane.shape[axis]
-        if length < side:
-            plane = np.repeat(plane, -(-side // length), axis=axis)
-            length = plane.shape[axis]
-        edges = np.linspace(0, length, side + 1).astype(np.intp)[:-1]
-        counts = np.diff([*edges.tolist(), length])
-        sums = np.add.reduceat(plane, edges, axis=axis)
-        plane = (sums / (counts[:, None] if axis == 0 else counts[None])).astype(np.float32)
-    return plane
-
-
-def near_duplicates(
-    samples: Sequence[Sample], thumbs: Sequence[FloatArray], digests: Mapping[str, bytes | None]
-) -> Pairs:
-    """Return each image with a near-duplicate in another split, and the nearest one; equal files by their digest."""
-    if len(samples) < 3:
+def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> Pairs:
+    """Return each image with a near-duplicate in another split, and the nearest one."""
+    if len(samples) < 3 or len({sample.split for sample in samples}) < 2:
         return []
     whole = np.stack(thumbs)  # (N, C, 24, 24)
     mean = whole.mean(axis=0).ravel()
@@ -89,11 +137,7 @@ def near_duplicates(
     for i in np.flatnonzero(best >= MIN_CORRELATION).tolist():
         pair = (min(i, int(partner[i])), max(i, int(partner[i])))
         pairs[pair] = max(pairs.get(pair, 0.0), float(best[i]))
-    found = [
-        (alike, one, other)
-        for alike, one, other in ((alike, samples[i], samples[j]) for (i, j), alike in pairs.items())
-        if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]
-    ]
+    found = [(alike, samples[i], samples[j]) for (i, j), alike in pairs.items()]
     return sorted(found, key=lambda pair: (-pair[0], pair[1].id, pair[2].id))
 
 

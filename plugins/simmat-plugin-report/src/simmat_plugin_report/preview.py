@@ -17,7 +17,6 @@ from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_report.channel_stats import MAX_PIXELS, windows_side_by_side, with_channels
 from simmat_plugin_report.sheet import Item, Panel, Sheet
-from simmat_plugin_report.thermal_scales import ThermalScales
 
 MAX_PANELS = 4
 """Most pictures of one image."""
@@ -81,7 +80,6 @@ def preview_sheets(
     labels: bool = True,
     same_scale: bool = False,
     problems: Problems | None = None,
-    scales: ThermalScales | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[Image.Image]:
     """Draw sheets of images, with a colour bar for every channel that has a scale.
@@ -91,7 +89,6 @@ def preview_sheets(
         cell_px: width of a picture in pixels.
         same_scale: use one colour scale for all images of a sheet; otherwise each image has its own.
         problems: list to which images that cannot be read are added; their cells are empty.
-        scales: to which the means of the images are added.
 
     Raises:
         DataError: there is no sample, or none can be read.
@@ -112,10 +109,6 @@ def preview_sheets(
             items.append(item)
             if item.note:
                 failed.append((sample.id, item.note))
-            if item.image is not None and scales is not None:
-                for channel, plane, valid in zip(item.image.channels, item.image.data, item.image.valid, strict=True):
-                    if valid.any():
-                        scales.add(channel, float(plane[valid].mean()))
             if progress is not None:
                 progress(1)
         if len(failed) == len(samples):

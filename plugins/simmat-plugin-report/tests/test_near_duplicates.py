@@ -1,4 +1,4 @@
-"""Faults that no single file shows: copies across splits, and masks that do not fit their images."""
+"""Faults that no single file shows: copies across splits, rare classes, empty images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from simmat.cli import run
 from simmat.types import BoolArray, FloatArray
 
 SIZE = 64
-Change = Callable[[BoolArray], BoolArray]
 
 
 def scene(seed: int) -> tuple[FloatArray, BoolArray]:
@@ -33,20 +32,19 @@ def scene(seed: int) -> tuple[FloatArray, BoolArray]:
     return values[None].astype(np.float32), mask
 
 
-def scenes(root: Path, change: Change = lambda mask: mask, *, only: int | None = None) -> Path:
-    """Write 24 scenes, 12 of train, 6 of val and 6 of test, with masks that are changed."""
+def scenes(root: Path) -> Path:
+    """Write 24 scenes, 12 of train, 6 of val and 6 of test."""
     for number in range(24):
         split = ("train", "train", "val", "test")[number % 4]
         values, mask = scene(number)
         save_image(root / f"images/{split}/{number:02}.npy", values)
-        shown = change(mask) if only is None or only == number else mask
-        save_mask(root / f"masks/{split}/{number:02}.png", shown)
+        save_mask(root / f"masks/{split}/{number:02}.png", mask)
     return root
 
 
-def checked(root: Path, kind: str, *, regions: str = "classes") -> list[str]:
+def checked(root: Path, kind: str) -> list[str]:
     """Return severity and text of the findings of a kind."""
-    report = check_dataset(open_planes(root, regions=regions), twice=True)
+    report = check_dataset(open_planes(root, regions="classes"), twice=True)
     return [f"{found.severity}: {found.text}" for found in report.findings if found.kind == kind]
 
 
@@ -54,56 +52,6 @@ def test_a_sound_set_raises_no_alarm(tmp_path: Path) -> None:
     """An alarm without a fault is soon not read any more."""
     report = check_dataset(open_planes(scenes(tmp_path), regions="classes"), twice=True)
     assert report.findings == ()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda mask: np.roll(mask, (-7, 10), (0, 1)), "px to the left and"),
-        (lambda mask: mask[:, ::-1], "flipped left to right"),
-        (lambda mask: mask[::-1], "flipped top to bottom"),
-        (lambda mask: mask.T, "transposed"),
-    ],
-)
-def test_masks_of_the_whole_set_that_are_moved_or_flipped_are_found(tmp_path: Path, change: Change, said: str) -> None:
-    """An exporter that flips trains a model on nothing, and no file looks wrong by itself."""
-    found = checked(scenes(tmp_path, change), "misaligned-masks")
-    assert len(found) == 3  # one a split
-    assert all(text.startswith("warning") and said in text and "standard errors" in text for text in found)
-
-
-@pytest.mark.parametrize(
-    ("move", "said"), [((0, 8), "moved by 8 px to the left:"), ((-5, -9), "moved by 9 px to the right and 5 px down:")]
-)
-def test_the_move_that_is_named_is_the_one_that_mends_the_masks(
-    tmp_path: Path, move: tuple[int, int], said: str
-) -> None:
-    """To the pixel, as who exports the masks again goes by it."""
-    found = checked(scenes(tmp_path, lambda mask: np.roll(mask, move, (0, 1))), "misaligned-masks")
-    assert len(found) == 3
-    assert all(said in text for text in found)
-
-
-def test_a_move_in_a_flat_image_is_not_taken_for_one_the_other_way_round(tmp_path: Path) -> None:
-    """Of an image 20 pixels high, 4 down and 16 up are the same place of a spectrum."""
-    for number in range(8):
-        rng = np.random.default_rng(number)
-        mask = np.zeros((20, 200), np.bool_)
-        x = rng.integers(20, 150)
-        mask[7:14, x : x + 24] = True
-        mask[7:10, x : x + 6] = False
-        values = 290 + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7) + rng.normal(0, 0.4, mask.shape)
-        save_image(tmp_path / f"images/train/{number}.npy", values[None].astype(np.float32))
-        save_mask(tmp_path / f"masks/train/{number}.png", np.roll(mask, -4, 0))
-    (found,) = checked(tmp_path, "misaligned-masks")
-    assert "moved by 4 px down:" in found
-
-
-def test_one_misaligned_mask_among_good_ones_is_named(tmp_path: Path) -> None:
-    """A single slip of the hand is a note with its name."""
-    (found,) = checked(scenes(tmp_path, lambda mask: np.roll(mask, (11, -9), (0, 1)), only=8), "misaligned-masks")
-    assert found.startswith("note: 1 of 24")
-    assert "'train/08'" in found
 
 
 @pytest.mark.parametrize(
@@ -125,7 +73,7 @@ def test_a_copy_in_another_split_is_found_however_it_was_changed(
     save_image(root / "images/test/99.npy", copy)
     save_mask(root / "masks/test/99.png", np.eye(copy.shape[1]))
     (found,) = checked(root, "near-duplicates")
-    assert found.startswith("warning: 1 image of test nearly shows")
+    assert found.startswith("warning: 1 of the images of test show nearly the same")
     assert "'train/05'" in found
     assert "'test/99'" in found
 
@@ -155,13 +103,15 @@ def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_error
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A script reads the kinds; a guess must not stop it."""
-    root = scenes(tmp_path, lambda mask: mask[:, ::-1])
+    root = scenes(tmp_path)
+    save_image(root / "images/test/99.npy", scene(5)[0] + 0.1)
+    save_mask(root / "masks/test/99.png", np.eye(SIZE))
     save_mask(root / "masks/train/00.png", np.zeros((SIZE, SIZE)))
     command = ["data", "check", str(root), "--modality", "raster", "--regions", "classes"]
     assert run([*command, "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
     kinds = [(found["severity"], found["kind"]) for found in findings]
-    assert kinds == [("warning", "misaligned-masks")] * 3 + [("note", "background-only")]
+    assert kinds == [("warning", "near-duplicates"), ("note", "background-only")]
     assert findings[-1]["samples"] == ["train/00"]
     assert run([*command, "--quick"]) == 0
     said = capsys.readouterr().out
