@@ -12,7 +12,6 @@ import pytest
 
 from simmat.cli import doctor, run
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.threads import Limits
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_more_threads_than_cores_are_a_problem(
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(doctor, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(doctor, "cgroup_limits", lambda: Limits(2.0, 1 << 30))
+    monkeypatch.setattr(doctor, "memory_limit", lambda: 1 << 30)
     answer = found(capsys, 1)
     assert "64 threads on 2 cores" in said(answer, "problem")
     assert "OMP_NUM_THREADS=2" in said(answer, "problem")

@@ -8,18 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from bundles import tiny_bundle
-from runs import registry
 
 from simmat import threads
-from simmat.bundle import load_bundle
-from simmat.model import SimMAT
-from simmat.nn.device import fixed_threads
-from simmat.predictor import Predictor
-from simmat.threads import CpuLoad, Limits, cgroup_limits, chosen_threads, prepare_threads, usable_cpus
+from simmat.threads import cpu_quota, memory_limit, prepare_threads, usable_cpus
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -32,14 +24,14 @@ def write(root: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("files", "limits"),
     [
-        pytest.param({}, Limits(), id="no cgroups"),
+        pytest.param({}, (None, None), id="no cgroups"),
         pytest.param(
             {
                 "proc/self/cgroup": "0::/\n",
                 "sys/fs/cgroup/cpu.max": "150000 100000\n",
                 "sys/fs/cgroup/memory.max": "1073741824\n",
             },
-            Limits(1.5, 1 << 30),
+            (1.5, 1 << 30),
             id="version 2 in a container",
         ),
         pytest.param(
@@ -49,7 +41,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
                 "sys/fs/cgroup/user/cpu.max": "200000 100000\n",
                 "sys/fs/cgroup/user/memory.max": "max\n",
             },
-            Limits(2.0),
+            (2.0, None),
             id="a limit of the group above",
         ),
         pytest.param(
@@ -59,7 +51,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
                 "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
                 "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
             },
-            Limits(4.0),
+            (4.0, None),
             id="version 1",
         ),
         pytest.param(
@@ -68,21 +60,24 @@ def write(root: Path, files: dict[str, str]) -> Path:
                 "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
                 "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
             },
-            Limits(),
+            (None, None),
             id="version 1 without a limit",
         ),
     ],
 )
-def test_limits_of_a_container_are_read(files: dict[str, str], limits: Limits, tmp_path: Path) -> None:
+def test_limits_of_a_container_are_read(
+    files: dict[str, str], limits: tuple[float | None, int | None], tmp_path: Path
+) -> None:
     """OpenMP does not read them, and starts a thread for every core of the machine."""
-    assert cgroup_limits(write(tmp_path, files)) == limits
+    root = write(tmp_path, files)
+    assert (cpu_quota(root), memory_limit(root)) == limits
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (0.5, 1), (1.5, 2), (64.0, 8)])
 def test_a_quota_lowers_the_number_of_cores(quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a core needs one thread; a quota above the affinity changes nothing."""
     monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
-    monkeypatch.setattr(threads, "cgroup_limits", lambda: Limits(cpus=quota))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
     assert usable_cpus() == cpus
 
 
@@ -99,12 +94,11 @@ def test_what_the_user_has_set_stays(
 ) -> None:
     """Who tunes a machine knows better."""
     monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
-    monkeypatch.setattr(threads, "cgroup_limits", lambda: Limits(cpus=2))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: 2.0)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     environment = dict(before)
     prepare_threads(environment)
     assert environment == after
-    assert chosen_threads(environment) == before.get("OMP_NUM_THREADS")
 
 
 def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> None:
@@ -113,47 +107,3 @@ def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> Non
     code = "import os, sys, json, simmat; print(json.dumps([os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [threads.SHORT_SPIN["GOMP_SPINCOUNT"], False]
-
-
-def test_the_load_is_what_other_processes_leave_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two cores over two seconds, another process took one second and a half."""
-    clock = [(10.0, 5.0)]
-    monkeypatch.setattr(CpuLoad, "_now", lambda self: clock[0])
-    monkeypatch.setattr("simmat.threads.time.monotonic", lambda: clock[0][0])
-    load = CpuLoad()
-    assert load.free_cpus() == float("inf")
-    clock[0] = (12.0, 7.5)
-    assert load.free_cpus() == 1.25
-    clock[0] = (12.1, 7.5)
-    assert load.free_cpus() == 1.25  # too short to tell
-    clock[0] = (14.0, float("inf"))
-    assert load.free_cpus() == float("inf")
-
-
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="other systems do not tell")
-def test_the_load_of_this_machine_is_read() -> None:
-    """Its own work leaves a process all cores."""
-    idle, later = CpuLoad()._now(), CpuLoad()._now()
-    assert 0 < idle[1] <= later[1] < float("inf")
-
-
-def test_a_prediction_uses_as_many_threads_as_cores_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that wait for a core others have took five times the CPU time; a training keeps its bits."""
-    seen, free = [], [0.4]
-    encode = SimMAT.encode
-    monkeypatch.setattr(SimMAT, "encode", lambda *given: (seen.append(torch.get_num_threads()), encode(*given))[1])
-    monkeypatch.setattr(CpuLoad, "free_cpus", lambda self: free[0])
-    monkeypatch.setattr("simmat.nn.device._is_chosen", lambda: False)
-    predictor = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry()))
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        for free[0] in (0.4, 2.0, 9.0):
-            predictor.set_image(np.zeros((1, 8, 8), np.uint8))
-        free[0] = 0.4
-        with fixed_threads():
-            predictor.set_image(np.zeros((1, 8, 8), np.uint8))
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 2, 3, 3]

@@ -13,7 +13,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from simmat.data.batches import collate
 from simmat.model import SimMAT, assemble
 from simmat.nn.losses import LOSSES
-from simmat.threads import Limits
 from simmat.training import Callback, RunPlan, step, train
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
@@ -77,7 +76,7 @@ def test_the_memory_of_this_machine_is_found() -> None:
 
 def test_a_container_has_the_memory_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own memory is not what a job on a cluster may use."""
-    monkeypatch.setattr(step, "cgroup_limits", lambda: Limits(memory_bytes=2**20))
+    monkeypatch.setattr(step, "memory_limit", lambda: 2**20)
     assert available_bytes(CPU) == 2**20
 
 

@@ -26,7 +26,7 @@ from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
-from simmat.threads import THREADS_VARIABLE, cgroup_limits, cpu_name, usable_cpus
+from simmat.threads import THREADS_VARIABLE, cpu_name, memory_limit, usable_cpus
 
 GIB = 1 << 30
 MIN_FREE_BYTES = 2 * GIB
@@ -215,7 +215,7 @@ def _memory(section: Section) -> None:
     kibibytes = dict(re.findall(r"^(\w+): *(\d+) kB$", meminfo.read_text(), re.MULTILINE))
     total, available = int(kibibytes["MemTotal"]) * 1024, int(kibibytes["MemAvailable"]) * 1024
     section.facts.append(("machine", f"{_gib(available)} free of {_gib(total)}"))
-    limit = cgroup_limits().memory_bytes
+    limit = memory_limit()
     if limit is not None and limit < total:
         section.facts.append(("container", f"{_gib(limit)} at most"))
         available = min(available, limit)

@@ -1,4 +1,4 @@
-"""The device of a run, its threads on a CPU, its processes and their launcher, and compiled networks."""
+"""The device of a run, its processes and their launcher, and compiled networks."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simmat.errors import ConfigError
 from simmat.nn.tensor_files import first_line
-from simmat.threads import CpuLoad, chosen_threads
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 _KEPT_BYTES = 1 << 30
-_load = CpuLoad()
-_fixed: list[None] = []
-"""One entry for each `fixed_threads` that is open."""
+_OTHER_TRAININGS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")
+"""Ways to train that SimMAT does not support, as accelerate's launcher says them: ACCELERATE_USE_…"""
+_GATHER_TIMEOUT = timedelta(days=7)
+"""How long a process waits for the shares of the others; the launcher ends it if one of them fails."""
+Item = TypeVar("Item")
 
 
 def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
@@ -80,91 +81,32 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-_FALSE = ("0", "false", "no", "off", "n", "f")
-_TRUE = ("1", "true", "yes", "on", "y", "t")
-"""Values of a flag that accelerate accepts, in upper or lower case."""
-_REFUSED = (
-    *(f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")),
-    "ACCELERATE_DYNAMO_BACKEND",
-    "ACCELERATE_FP8_BACKEND",
-)
-"""Variables that change how a run computes; values that mean "no" are allowed."""
-_REPLACED = ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
-"""Variables replaced by `device`, `precision` and `grad_accumulation` of a run."""
-_REPLACED_PREFIX = "ACCELERATE_DYNAMO_"
-
-
-def check_launcher(device: torch.device) -> None:
-    """Raise ConfigError if an environment variable of accelerate changes how a process of this device computes."""
-    for variable in _REFUSED:
-        value = os.environ.get(variable)
-        if value is None or value == "NO" or (value.lower() in _FALSE and variable != "ACCELERATE_FP8_BACKEND"):
-            continue
-        raise ConfigError(
-            f"the environment has {variable}={value}, which would change how SimMAT computes; unset {variable}, or "
-            "launch with accelerate launch --multi_gpu and without that option (accelerate config may have set it)"
-        )
-    value = os.environ.get("ACCELERATE_USE_CPU", "false")
-    if value.lower() not in (*_TRUE, *_FALSE) or (value.lower() in _TRUE and device.type != "cpu"):
-        raise ConfigError(
-            f"the environment has ACCELERATE_USE_CPU={value}, but this run uses {device}; use --device cpu, or "
-            "unset ACCELERATE_USE_CPU (accelerate launch --cpu and accelerate config set it)"
-        )
-
-
 @contextmanager
 def own_settings(device: torch.device | None) -> Iterator[None]:
-    """Hide from accelerate, while it starts, the variables that SimMAT's own settings replace.
+    """Hide accelerate's variables (ACCELERATE_*) while it starts: SimMAT's own settings say how a run computes.
 
-    It reads the device from the environment only; with None it chooses, so that several processes use one GPU each.
+    Args:
+        device: the device it gets; None lets it choose, so that several processes use one GPU each.
+
+    Raises:
+        ConfigError: the launcher wants another kind of training, such as DeepSpeed or FSDP.
     """
-    hidden = [name for name in os.environ if name in _REPLACED or name.startswith(_REPLACED_PREFIX)]
-    before = {name: os.environ.pop(name) for name in hidden}
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    for name in (f"ACCELERATE_USE_{training}" for training in _OTHER_TRAININGS):
+        if hidden.get(name, "").lower() in ("1", "true", "yes", "on", "y", "t"):
+            raise ConfigError(
+                f"the environment has {name}={hidden[name]}, which SimMAT does not support; unset {name}, or launch "
+                "with accelerate launch --multi_gpu and without that option (accelerate config may have set it)"
+            )
+    for name in hidden:
+        del os.environ[name]
     if device is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # accelerate takes a device from here only
     try:
         yield
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-        os.environ.update(before)
-
-
-@cache
-def _is_chosen() -> bool:
-    return chosen_threads() is not None
-
-
-@contextmanager
-def threads_for_load() -> Iterator[None]:
-    """Let torch use in this block as many threads as cores are free, at most those it uses now and at least one.
-
-    It changes nothing where a user has set the number of threads, or in `fixed_threads`.
-    """
-    before = torch.get_num_threads()
-    if before == 1 or _fixed or _is_chosen():
-        yield
-        return
-    free = _load.free_cpus() + 0.25  # others always do a little
-    torch.set_num_threads(before if free >= before else max(int(free), 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def fixed_threads() -> Iterator[None]:
-    """Keep the number of torch's threads in this block, whatever the load, so that it gives the same bits again."""
-    _fixed.append(None)
-    try:
-        yield
-    finally:
-        _fixed.pop()
-
-
-Item = TypeVar("Item")
-_GATHER_TIMEOUT = timedelta(days=7)
-"""How long a process waits for the shares of the others; the launcher ends it if one of them fails."""
+        os.environ.update(hidden)
 
 
 @dataclass(frozen=True)
@@ -207,7 +149,7 @@ def join_processes(device: str | None) -> Processes:
         device: as `pick_device` takes it. Several processes take one GPU each, so cuda:N is refused.
 
     Raises:
-        ConfigError: the device does not exist, or accelerate's environment variables would change how it computes.
+        ConfigError: the device does not exist, or the launcher wants another kind of training.
     """
     processes = launched_processes()
     picked = pick_device(device, processes=processes)
@@ -215,14 +157,9 @@ def join_processes(device: str | None) -> Processes:
         return Processes(picked)
     from accelerate import PartialState
 
-    check_launcher(picked)
     with own_settings(None):
         state = PartialState(cpu=picked.type == "cpu", timeout=_GATHER_TIMEOUT)
     return Processes(state.device, state.process_index, state.num_processes)
-
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 def compile_network(network: nn.Module, device: torch.device) -> None:
@@ -232,7 +169,7 @@ def compile_network(network: nn.Module, device: torch.device) -> None:
         ConfigError: torch cannot compile for this device here.
     """
     try:
-        _compiled(_probe)(torch.ones(8, device=device))
+        torch.compile(torch.sin)(torch.ones(8, device=device))
     except (ImportError, OSError, RuntimeError) as error:
         cause = first_line(error).partition(" Set TORCHDYNAMO")[0]  # for developers of torch
         what = "a C++ compiler (g++ or clang++; the variable CXX may name one)" if device.type == "cpu" else "triton"
@@ -241,14 +178,4 @@ def compile_network(network: nn.Module, device: torch.device) -> None:
             "--compile out"
         ) from error
     for name in ("encode", "decode"):
-        setattr(network, name, _compiled(getattr(network, name)))
-
-
-def _compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    # `dynamic` is torch's default: a size is fixed until a call has another one, such as a second click. Fixed sizes
-    # alone would compile every number of prompts anew, and sizes that are all open give slower code.
-    return torch.compile(function)
-
-
-def _probe(x: Tensor) -> Tensor:
-    return x.sin() + 1
+        setattr(network, name, torch.compile(getattr(network, name)))

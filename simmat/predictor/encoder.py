@@ -12,7 +12,6 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.drawing.colour_maps import display_style
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.reading import Inputs
@@ -96,7 +95,6 @@ class ImageEncoder:
             return {1: "object"}
         return self.inputs.card.class_names
 
-    @threads_for_load()
     def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a window of one; threads may call this at once.
 

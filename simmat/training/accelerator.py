@@ -15,7 +15,7 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.errors import ConfigError
-from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
+from simmat.nn.device import launched_processes, own_settings, pick_device
 from simmat.threads import usable_cpus
 
 _MAX_WORKERS = 8
@@ -29,7 +29,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return accelerate's `Accelerator` for a run, on the config's device; ConfigError if that cannot be."""
     processes = launched_processes()
     device = pick_device(config.device, processes=processes)
-    check_launcher(device)
     # accelerate keeps its state for the whole process; a second run in it may need other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # Of several processes each takes its own GPU; accelerate finds the device for "auto" and "cpu" itself.

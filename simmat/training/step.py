@@ -20,7 +20,7 @@ from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import MAX_ELEMENTS, LossWeights, mask_loss
 from simmat.nn.meta_device import meta_copy
-from simmat.threads import cgroup_limits
+from simmat.threads import memory_limit
 
 DENSE_WEIGHT = 3.0
 """Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
@@ -168,7 +168,7 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         with suppress(ValueError, OSError):  # names that not every system has
             limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        if (limit := cgroup_limits().memory_bytes) is not None:
+        if (limit := memory_limit()) is not None:
             limits.append(limit)
     return min(limits, default=None)
 

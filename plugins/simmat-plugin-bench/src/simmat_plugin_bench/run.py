@@ -20,7 +20,7 @@ from simmat.config import dump_toml
 from simmat.errors import OutputError
 from simmat.executors import check_workers, dask_client
 from simmat.io.files import atomic_write_json, atomic_write_text
-from simmat.threads import chosen_threads, usable_cpus
+from simmat.threads import THREADS_VARIABLE, usable_cpus
 from simmat_plugin_bench.cells import FORMAT, Cell, CellFolder, matches, write_order
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import RUN_WITH, remove_losers
@@ -216,8 +216,9 @@ def find_devices(jobs: int | None, environment: Mapping[str, str] = os.environ) 
     gpus = tuple(visible[:count]) if visible else tuple(str(index) for index in range(count))
     if gpus:
         return Devices(jobs or len(gpus), gpus)
-    threads = None if chosen_threads(environment) else max(usable_cpus() // (jobs or 1), 1)
-    return Devices(jobs or 1, (), threads)
+    cpus = usable_cpus()
+    chosen = environment.get(THREADS_VARIABLE, str(cpus)) != str(cpus)  # simmat sets the quota of a container
+    return Devices(jobs or 1, (), None if chosen else max(cpus // (jobs or 1), 1))
 
 
 @dataclass(frozen=True)
