@@ -26,7 +26,6 @@ class RunPlan:
         val_every: steps between validations.
         trainable: number of parameters that train.
         total: number of all parameters.
-        memory_bytes: estimated memory of weights, optimiser and one batch's activations.
         device: where this process computes.
         processes: number of processes.
         best_miou: validation mIoU of the best bundle of a resumed run; None if it has none.
@@ -44,7 +43,6 @@ class RunPlan:
     val_every: int
     trainable: int
     total: int
-    memory_bytes: int
     device: str
     processes: int
     best_miou: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -101,22 +100,13 @@ def test_a_tracker_that_fails_does_not_end_the_training(
     assert capsys.readouterr().err.count("no route to host") == 1
 
 
-def test_the_tracker_may_change_when_a_run_is_resumed(data: Path, tmp_path: Path) -> None:
-    """It does not change the result."""
-    from simmat.config import FREE_ON_RESUME
-
-    assert "track" in FREE_ON_RESUME
-    saved = json.dumps(sorted(callbacks._settings(config(data, tmp_path / "run", track="wandb"))))
-    assert "track" in saved
-
-
 def test_a_tracker_that_does_not_start_ends_the_run_with_what_to_do(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first step; the run can be resumed without it."""
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
-    with pytest.raises(ConfigError, match=r"--track mlflow .*MLFLOW_TRACKING_URI"):
+    with pytest.raises(ConfigError, match=r"--track mlflow does not start"):
         run(data, tmp_path / "run", "mlflow")
     settings = tmp_path / "run" / "config.toml"
     settings.write_text(settings.read_text().replace('track = "mlflow"\n', ""))

@@ -1,8 +1,9 @@
-"""Set up accelerate for a run, share buffers between its processes, and choose how many processes load data."""
+"""Set up accelerate for a run, share buffers between its processes, and choose what data loading may use."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.errors import ConfigError
 from simmat.nn.device import launched_processes, own_settings, pick_device
-from simmat.threads import usable_cpus
+from simmat.threads import memory_limit, usable_cpus
 
 _MAX_WORKERS = 8
 _MIN_ITEMS_PER_WORKER = 32
@@ -88,3 +89,11 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
     with suppress(OSError):  # each has two batches ready; half of the room is left to others
         in_shared_memory = shutil.disk_usage("/dev/shm").free // (4 * step_bytes)
     return min(limit, in_shared_memory)
+
+
+def memory_for_images() -> int:
+    """Return how many bytes of images a run may keep to read them once: an eighth of the machine's or container's."""
+    limits = [memory_limit()]
+    with suppress(ValueError, OSError):  # names that not every system has
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((limit for limit in limits if limit is not None), default=0) // 8

@@ -27,36 +27,34 @@ if TYPE_CHECKING:
 
 
 class Callbacks(Callback):
-    """Several callbacks, called in their order; those of plugins last, and in isolation.
+    """The caller's callback, then those of trackers and plugins.
 
-    A callback of a plugin that fails is left out with a warning: the training is worth more.
+    One of the latter that fails is left out with a warning: the training is worth more.
     """
 
-    def __init__(self, *members: Callback, of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
-        """Take callbacks, and those of plugins with the package of each."""
-        self._members, self._of_plugins = members, list(of_plugins)
+    def __init__(self, own: Callback, of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
+        """Take the caller's callback, and (name for warnings, callback) of trackers and plugins."""
+        self._own, self._of_plugins = own, list(of_plugins)
         for name in ("preparing", "advanced", "started", "stepped", "validated", "stopped", "finished"):
             setattr(self, name, partial(self._tell, name))
 
-    @classmethod
-    def with_plugins(cls, callback: Callback, config: TrainConfig, registry: Registry) -> Callbacks:
-        """Return a callback together with those that plugins have for a run."""
-        found: list[tuple[str, Callback]] = []
-        for package, hook in registry.callback_hooks():
-            with _warned(package):
-                given = hook.make(config=config, registry=registry)
-                found += [(package, member) for members in given for member in members]
-        return cls(callback, of_plugins=found)
-
     def _tell(self, name: str, *args: Any, **kwargs: Any) -> None:
-        for member in self._members:
-            getattr(member, name)(*args, **kwargs)
+        getattr(self._own, name)(*args, **kwargs)
         works = []
         for package, member in self._of_plugins:
             with _warned(package):
                 getattr(member, name)(*args, **kwargs)
                 works.append((package, member))
         self._of_plugins = works
+
+
+def callbacks_of_plugins(config: TrainConfig, registry: Registry) -> list[tuple[str, Callback]]:
+    """Return (package, callback) of all that plugins have for a run."""
+    found: list[tuple[str, Callback]] = []
+    for package, hook in registry.callback_hooks():
+        with _warned(package):
+            found += [(package, member) for given in hook.make(config=config, registry=registry) for member in given]
+    return found
 
 
 @contextmanager
@@ -107,7 +105,7 @@ class ConsoleCallback(Callback):
             self._phase.update(count)
 
     def started(self, plan: RunPlan) -> None:
-        """Print what will be trained, on how many samples, and how much memory it needs."""
+        """Print what will be trained, on how many samples, and where."""
         self._end_phase()
         self.plan = plan
         if plan.best_miou is not None and plan.best_step is not None:
@@ -117,8 +115,7 @@ class ConsoleCallback(Callback):
             *plan.notes,
             f"{plan.train_samples} training and {len(plan.val)} validation samples",
             f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
-            f"about {_bytes(plan.memory_bytes)} of memory on {plan.device}"
-            + (f" in each of {plan.processes} processes" if plan.processes > 1 else ""),
+            f"on {plan.device}" + (f", in {plan.processes} processes" if plan.processes > 1 else ""),
         ):
             tqdm.write(escape(line), file=sys.stderr)
         if plan.first_step:
@@ -159,26 +156,8 @@ class ConsoleCallback(Callback):
             self._phase = None
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count / 2**20, 1):.0f} MiB"
-
-
-PROJECT = {"tensorboard": "tensorboard", "wandb": "simmat", "mlflow": "simmat"}
-"""Tracker -> name of the project; TensorBoard's is a folder in that of the run."""
-
-_REMEDY = {
-    "mlflow": "set MLFLOW_TRACKING_URI to your server, or `pip install mlflow`, which keeps a database here, ",
-    "wandb": "log in with `wandb login`, or set WANDB_MODE=offline, ",
-}
-"""Tracker -> what to do where it does not start."""
-
-
 def check_tracker(name: str | None) -> None:
-    """Check that the package of a tracker is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raise ConfigError if the package of a tracker is not installed."""
     found = None if name is None else find_spec(name)
     # A folder of that name, as W&B leaves one where it has run, is found without an origin.
     if name is not None and (found is None or found.origin is None):
@@ -189,81 +168,52 @@ def check_tracker(name: str | None) -> None:
 
 
 class TrackingCallback(Callback):
-    """Log settings, losses and validation scores to the tracker of a run.
+    """Log losses and validation scores by the tracker of a run's accelerator, see `tracked`."""
 
-    A tracker that fails later on, as by a server that is gone, is left with a warning: the training is worth more.
-    """
-
-    def __init__(self, accelerator: Accelerator, config: TrainConfig) -> None:
-        """Make a callback; nothing starts yet.
-
-        Args:
-            accelerator: of the run, made with `log_with`.
-            config: of the run, with `track`.
-        """
-        self._accelerator, self._config = accelerator, config
-        self._works = False
-
-    def __enter__(self) -> TrackingCallback:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._works:
-            self._try("end", lambda: [tracker.finish() for tracker in self._accelerator.trackers])
-
-    def started(self, plan: RunPlan) -> None:
-        """Start the tracker with the settings of the run.
-
-        Raises:
-            ConfigError: the tracker does not start.
-        """
-        name, out = str(self._config.track), self._config.out
-        options: dict[str, dict[str, Any]] = {
-            "wandb": {"name": out.name, "dir": str(out)},
-            "mlflow": {"run_name": out.name},
-        }
-        try:
-            self._accelerator.init_trackers(PROJECT[name], _settings(self._config), options)
-        except Exception as error:  # trackers raise errors of many types
-            raise ConfigError(
-                f"--track {name} does not start ({type(error).__name__}: {error}); {_REMEDY.get(name, '')}or remove "
-                f"track from {out / 'config.toml'} and resume the run"
-            ) from error
-        self._works = True
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Log losses and learning rate."""
-        self._log({f"train/{name}": value for name, value in losses.items()}, step)
+        self._accelerator.log({f"train/{name}": value for name, value in losses.items()}, step=step)
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Log all scores that are numbers."""
-        self._log(_numbers(summary, "val/"), step)
-
-    def _log(self, values: dict[str, float], step: int) -> None:
-        self._try("log", lambda: self._accelerator.log(values, step=step))
-
-    def _try(self, what: str, act: Any) -> None:
-        if not self._works:
-            return
-        try:
-            act()
-        except Exception as error:  # trackers raise errors of many types
-            self._works = False
-            line = (
-                f"warning: --track {self._config.track} cannot {what} ({type(error).__name__}: {error}); it is left out"
-            )
-            tqdm.write(escape(line), file=sys.stderr)
+        self._accelerator.log(_numbers(summary, "val/"), step=step)
 
 
-def _settings(config: TrainConfig) -> dict[str, bool | int | float | str]:
-    """Return the settings that are set; tables and lists as json text."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    return {
-        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for name, value in values.items()
+@contextmanager
+def tracked(accelerator: Accelerator, config: TrainConfig) -> Iterator[list[tuple[str, Callback]]]:
+    """Start the tracker of a config with its settings, and finish it with the block; ConfigError if it does not start.
+
+    Gives the callbacks that log to it, for `Callbacks(of_plugins=)`; none without `track`.
+    """
+    if config.track is None:
+        yield []
+        return
+    name, out = f"--track {config.track}", config.out
+    options: dict[str, dict[str, Any]] = {
+        "wandb": {"name": out.name, "dir": str(out)},
+        "mlflow": {"run_name": out.name},
     }
+    project = "tensorboard" if config.track == "tensorboard" else "simmat"  # TensorBoard's is a folder in the run's
+    settings = {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in config.model_dump(mode="json", exclude_none=True).items()
+    }
+    try:
+        accelerator.init_trackers(project, settings, options)
+    except Exception as error:  # trackers raise errors of many types
+        raise ConfigError(
+            f"{name} does not start ({type(error).__name__}: {error}); log in or set its server as its manual says, or "
+            f"remove track from {out / 'config.toml'} and resume the run"
+        ) from error
+    try:
+        yield [(name, TrackingCallback(accelerator))]
+    finally:
+        with _warned(name):
+            for tracker in accelerator.trackers:
+                tracker.finish()
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -31,8 +31,8 @@ from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.accelerator import loading_processes, make_accelerator, share_buffers
-from simmat.training.callbacks import Callbacks, TrackingCallback, check_tracker
+from simmat.training.accelerator import loading_processes, make_accelerator, memory_for_images, share_buffers
+from simmat.training.callbacks import Callbacks, callbacks_of_plugins, check_tracker, tracked
 from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import check_out_outside_data, prepare
@@ -49,17 +49,11 @@ from simmat.training.state import (
 )
 from simmat.training.step import (
     TrainingStep,
-    available_bytes,
     build_optimizer,
-    estimate_bytes,
     learning_rate,
-    memory_warning,
     set_rates,
 )
 from simmat.training.validation import choosing_score
-
-IMAGE_MEMORY = 1 / 8
-"""Share of the memory of the machine or container for images that were read, so that they need not be read again."""
 
 
 class Interrupted(SimMATError):
@@ -136,8 +130,7 @@ class _Run:
         self._prepare(state)
         accelerator = self.accelerator
         self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
-        if self.processes.is_main:
-            self.callback = Callbacks.with_plugins(self.callback, config, registry)
+        self.of_plugins = callbacks_of_plugins(config, registry) if self.processes.is_main else []
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
@@ -173,8 +166,8 @@ class _Run:
         """Return the training items, and how many processes load them."""
         items, left = self.setup.items(), (self.setup.steps - self.done) * self.config.batch_size
         workers = loading_processes(self.config, self.accelerator, items, left)
-        memory = int(IMAGE_MEMORY * (available_bytes(torch.device("cpu")) or 0))
-        return replace(items, image_bytes=memory // (self.accelerator.num_processes * max(workers, 1))), workers
+        share = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
+        return replace(items, image_bytes=share), workers
 
     def _peak(self) -> float:
         return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
@@ -183,21 +176,22 @@ class _Run:
         with ExitStack() as stack:
             if self.accelerator.is_main_process:
                 stack.enter_context(self.folder.locked())
-                if self.config.track is not None:
-                    tracking = stack.enter_context(TrackingCallback(self.accelerator, self.config))
-                    self.callback = Callbacks(self.callback, tracking)
+                self._write_folder()
+                loggers = stack.enter_context(tracked(self.accelerator, self.config))
+                self.callback = Callbacks(self.callback, [*loggers, *self.of_plugins])
             return self._run()
 
+    def _write_folder(self) -> None:
+        if not self.resumes:
+            self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
+        recover_folder(self.folder.bundle)
+        self.folder.reopen(self.done if self.best else -1)
+        atomic_write_text(self.folder.config, dump_toml(self.config))
+        atomic_write_json(self.folder.contents, self.setup.contents.notes())
+        if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
+            self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
+
     def _run(self) -> Path:
-        if self.accelerator.is_main_process:
-            if not self.resumes:
-                self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
-            recover_folder(self.folder.bundle)
-            self.folder.reopen(self.done if self.best else -1)
-            atomic_write_text(self.folder.config, dump_toml(self.config))
-            atomic_write_json(self.folder.contents, self.setup.contents.notes())
-            if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
-                self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
         self.callback.started(self._plan())
         with _signals(self):
             if not self.best:
@@ -326,20 +320,9 @@ class _Run:
             self.folder.log(record)
 
     def _plan(self) -> RunPlan:
-        config, processes = self.config, self.accelerator.num_processes
         trainable, total = count_parameters(self.model)
-        memory = estimate_bytes(
-            self.model,
-            channels=len(self.setup.pipeline.channels),
-            size=self.setup.pipeline.size,
-            images=config.batch_size // config.grad_accumulation // processes,
-            questions=config.prompts_per_image * (1 + config.corrections),
-            half=config.precision != "fp32",
-        )
-        device = self.accelerator.device
-        warning = memory_warning(memory * (1 if device.type == "cuda" else processes), device)
         return RunPlan(
-            config=config,
+            config=self.config,
             data=self.setup.dataset.root,
             splits=frozenset(sample.split for sample in self.setup.dataset.samples),
             val=tuple(sample.id for sample in self.setup.val),
@@ -349,12 +332,11 @@ class _Run:
             val_every=self.setup.val_every,
             trainable=trainable,
             total=total,
-            memory_bytes=memory,
-            device=str(device),
-            processes=processes,
+            device=str(self.accelerator.device),
+            processes=self.accelerator.num_processes,
             best_miou=self.best.miou if self.best else None,
             best_step=self.best.step if self.best else None,
-            notes=(*self.setup.notes, *([warning] if warning else [])),
+            notes=self.setup.notes,
         )
 
 
