@@ -16,6 +16,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.evaluation import ObjectScore, Protocol, Scores, evaluate
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
+from simmat.predictor import Predictor
 from simmat.types import BoolArray, SensorImage
 
 Answers = Callable[[PromptBatch], Tensor]
@@ -79,7 +80,7 @@ def score(model: Scripted, dataset: Dataset, size: int, protocol: Protocol, *, o
     channels = tuple(channel.with_statistics(300, 5) for channel in dataset.channels())
     samples = dataset.samples if only is None else dataset.samples[only : only + 1]
     pipeline = Pipeline(dataset.adapter, channels, size)
-    return evaluate(cast(SimMAT, model), pipeline, dataset, samples, protocol=protocol)
+    return evaluate(Predictor(cast(SimMAT, model), pipeline), dataset, samples, protocol=protocol)
 
 
 def object_score(iou: float = 0.5, **changes: object) -> ObjectScore:

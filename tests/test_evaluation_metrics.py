@@ -7,7 +7,7 @@ import pytest
 
 from simmat.data.instances import Instance, region_from_mask
 from simmat.evaluation.protocol import middle_pixel, resize_nearest
-from simmat.evaluation.scores import area_ratio, boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
+from simmat.evaluation.scores import area_ratio, boundary, boundary_iou, boundary_width, mask_iou
 from simmat.types import Window
 
 
@@ -46,7 +46,7 @@ def test_an_iou_on_the_target_reaches_it(shared: int, union: int) -> None:
     """In 32 bits 9/10 lies below 0.9, and the click that got there would not count."""
     truth, mask = (region([[1] * count]) for count in (union, shared))
     iou = mask_iou(mask, truth, np.ones((1, 20), dtype=np.bool_))
-    assert number_of_clicks([iou], shared / union) == 1
+    assert iou >= shared / union
 
 
 @pytest.mark.parametrize(("size_hw", "width"), [((480, 640), 16), ((1024, 1024), 29), ((10, 10), 1)])
@@ -89,14 +89,6 @@ def test_a_boundary_of_which_nothing_is_scored_has_no_figure() -> None:
     """A 0 would count against the model what nobody can judge."""
     assert boundary_iou(square(2, 2, 7), square(2, 2, 7), ~EVERYWHERE, 1) is None
     assert boundary_iou(None, square(2, 2, 7), EVERYWHERE, 1) == 0
-
-
-@pytest.mark.parametrize(
-    ("ious", "clicks"), [([0.5, 0.85, 0.8], 2), ([0.9], 1), ([0.84, 0.849], None), ([0.1, 0.2, 0.9], 3)]
-)
-def test_the_number_of_clicks_is_the_first_that_reaches_the_target(ious: list[float], clicks: int | None) -> None:
-    """A later click may spoil the mask; the user would have stopped."""
-    assert number_of_clicks(ious, 0.85) == clicks
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scripted_model import object_score
 
-from simmat.evaluation import Cost, Processes, Scores, merge_scores
+from simmat.evaluation import Processes, Scores
 
 THREE = Scores(
     (
@@ -85,16 +85,6 @@ def test_one_draw_has_no_spread() -> None:
     """A ± 0 would claim what was not measured."""
     spread = Scores((object_score(random_clicks=(0.3,)),)).summary()["random_click"]
     assert spread == {"mean": 0.3, "std": None, "object_std": None, "draws": 1}
-
-
-def test_parts_are_joined_in_the_order_of_the_data_set() -> None:
-    """However many processes scored, the file must be the same."""
-    a, b, c = (object_score(sample=name) for name in ("a", "b", "c"))
-    parts = [Scores((b,), ("d",), (), Cost((2.0,), (0.2,))), Scores((c, a), (), (("c", 1),), Cost((1.0, 3.0), ()))]
-    whole = merge_scores(parts, "abcd")
-    assert [score.sample for score in whole.objects] == ["a", "b", "c"]
-    assert (whole.without_region, whole.left_out) == (("d",), (("c", 1),))
-    assert whole.cost == Cost((2.0, 1.0, 3.0), (0.2,))
 
 
 def test_every_sample_is_in_exactly_one_share() -> None:

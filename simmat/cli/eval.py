@@ -16,8 +16,38 @@ from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
 from simmat.terminal import say
 
-_SHOWN_CLICKS = (1, 3, 5, 8)
+_SHOWN_CLICKS = ("1", "3", "5", "8")
 """Numbers of clicks in the table, besides the largest; the file has all."""
+_ROWS = {
+    "miou_object": "one click: mean over objects",
+    "miou_object_interval": "  95 % interval (bootstrap over images)",
+    "miou_image": "  mean over images",
+    "miou_class": "  mean over classes",
+    "miou_best_predicted": "  best alternative by predicted IoU",
+    "miou_oracle": "  best alternative by true IoU",
+    "boundary_iou": "  boundary IoU",
+    "by_size.*.miou_object": "  {} objects",
+    "iou_by_class.*": "  class {}",
+    "everything.ap": "every object: AP (IoU 0.5 to 0.95)",
+    "everything.ap50": "  AP50",
+    "everything.pq": "  PQ",
+    "everything.f1": "  F1 at IoU 0.5",
+    "everything.any_class.ap": "  AP, whatever the class",
+    "everything.any_class.ap50": "  AP50, whatever the class",
+    "everything.any_class.pq": "  PQ, whatever the class",
+    "everything.any_class.f1": "  F1 at IoU 0.5, whatever the class",
+    "everything.by_class.*.ap50": "  AP50 of class {}",
+    "semantic.miou": "class map: mIoU",
+    "semantic.pixel_accuracy": "  pixel accuracy",
+    "semantic.iou_by_class.*": "  IoU of class {}",
+    "clicks.miou.*": "clicks: {}",
+    "clicks.noc85": "NoC@85",
+    "clicks.noc90": "NoC@90",
+    "box.tight": "tight box",
+    "box.jittered": "jittered box",
+    "random_click": "random click",
+}
+"""Path of a figure in the scores -> title of its row; * stands for any key, {} for its name."""
 
 
 @click.command()
@@ -32,11 +62,11 @@ _SHOWN_CLICKS = (1, 3, 5, 8)
 @click.option(
     "--protocol", "name", default="one-click", show_default=True, help="Protocol: one-click, full or simmat-compat."
 )
-@click.option("--clicks", type=int, metavar="INT", help="full: largest number of clicks per object.  [default: 20]")
+@click.option("--clicks", type=click.IntRange(1, 100), help="full: largest number of clicks per object.  [default: 20]")
 @click.option(
-    "--draws", type=int, metavar="INT", help="full: random clicks and jittered boxes per object.  [default: 5]"
+    "--draws", type=click.IntRange(1, 1000), help="full: random clicks, jittered boxes per object.  [default: 5]"
 )
-@click.option("--seed", type=int, metavar="INT", help="full: seed of the random clicks and boxes.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="full: seed of the random clicks and boxes.  [default: 0]")
 @click.option("--everything", is_flag=True, help="Also find every object without prompts: AP, AP50, PQ, F1.")
 @click.option("--semantic", is_flag=True, help="Also score the class of every pixel; needs a dense head.")
 @data_options
@@ -76,14 +106,16 @@ def command(
     Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
     """
     from simmat.bundle import load_bundle
-    from simmat.evaluation import UNKNOWN_IMAGES, evaluate_bundle, find_protocol, join_processes, why_no_zero_shot
+    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, seen_note, why_no_zero_shot
     from simmat.evaluation.report import objects_of, report_of
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     registry = load_registry()
     processes = join_processes(device)
     if out is not None and processes.is_main:
-        _check_file(out)
+        if out.is_dir():
+            raise OutputError(f"{out} is a folder; give the name of a file in it")
+        check_writable(out.absolute().parent)
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     loaded.check_device(device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
@@ -111,20 +143,14 @@ def command(
     if as_json:
         print_json(report)
     else:
-        seen = UNKNOWN_IMAGES if tuned.seen is None else tuned.seen.note
-        _print_report(report, seen, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "")
-
-
-def _check_file(file: Path) -> None:
-    """Raise OutputError for a file that cannot be written, before the long scoring."""
-    if file.is_dir():
-        raise OutputError(f"{file} is a folder; give the name of a file in it")
-    check_writable(file.absolute().parent)
+        _print_report(
+            report, seen_note(tuned.seen), no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else ""
+        )
 
 
 def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> None:
     """Print a report of `simmat.evaluation.report.report_of`, what was `seen`, and why it has no zero-shot scores."""
-    tuned = report["tuned"]
+    tuned, zero_shot = report["tuned"], report["zero_shot"]
     say(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
         f"protocol {report['protocol']['name']}"
@@ -133,19 +159,14 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
         say(seen)
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
-    rows = [
-        (title, _figure(report["zero_shot"], path), _figure(tuned, path))
-        for title, path in _rows(tuned, report["class_names"])
-    ]
-    print_table(("", "ZERO-SHOT", "TUNED"), rows)
+    names = {int(key): name for key, name in report["class_names"].items()}
+    rows, others = _rows(tuned, names), dict(_rows(zero_shot or {}, names))
+    print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")
-    elif report["zero_shot"] is not None:
-        if "semantic" in tuned:
-            say("no zero-shot class map: the untuned model knows no classes")
-        if "everything" in tuned and report["zero_shot"]["everything"] is None:
-            say("the untuned model was not asked for every object, which takes long; --zero-shot does it")
-    for name, found in (("zero-shot", report["zero_shot"]), ("tuned", tuned)):
+    elif zero_shot is not None and "everything" in tuned and zero_shot["everything"] is None:
+        say("the untuned model was not asked for every object, which takes long; --zero-shot does it")
+    for name, found in (("zero-shot", zero_shot), ("tuned", tuned)):
         if block := (found or {}).get("everything"):
             say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
     parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
@@ -157,63 +178,33 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
     )
 
 
-def _rows(tuned: dict[str, Any], class_names: dict[str, str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Yield the title of each row of the table, and the keys of its value in the report."""
-    yield "one click: mean over objects", ("miou_object",)
-    yield "  95 % interval (bootstrap over images)", ("miou_object_interval",)
-    yield "  mean over images", ("miou_image",)
-    yield "  mean over classes", ("miou_class",)
-    if tuned["miou_oracle"] is not None:
-        yield "  best alternative by predicted IoU", ("miou_best_predicted",)
-        yield "  best alternative by true IoU", ("miou_oracle",)
-        yield "  boundary IoU", ("boundary_iou",)
-    for size, found in tuned["by_size"].items():
-        if found["objects"]:
-            yield f"  {size} ({found['objects']} objects)", ("by_size", size, "miou_object")
-    names = {int(key): name for key, name in class_names.items()}
-    for key in tuned["iou_by_class"]:
-        yield f"  class {class_title(int(key), names)}", ("iou_by_class", key)
-    yield from _unprompted_rows(tuned, names)
-    if "clicks" in tuned:
-        most = len(tuned["clicks"]["miou"])
-        for count in sorted({*(k for k in _SHOWN_CLICKS if k <= most), most}):
-            yield f"{count} click{'s' if count > 1 else ''}", ("clicks", "miou", count - 1)
-        for key in tuned["clicks"]:
-            if key.startswith("noc"):
-                yield f"NoC@{key.removeprefix('noc')} (failures as {most})", ("clicks", key)
-    if "box" in tuned:
-        yield "tight box", ("box", "tight")
-        yield "jittered box", ("box", "jittered")
-        yield "random click", ("random_click",)
+def _rows(scores: dict[str, Any], names: dict[int, str]) -> list[tuple[str, str]]:
+    """Return title and figure of each row of `_ROWS` of which there are scores."""
+    rows = []
+    for path, title in _ROWS.items():
+        for key, value in _values(scores, path.split(".")):
+            if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
+                continue
+            name = class_title(int(key), names) if "class {" in title else key
+            rows.append((title.format(name), _figure(value)))
+    return rows
 
 
-def _unprompted_rows(tuned: dict[str, Any], names: dict[int, str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Yield the rows of masks without prompts, see `_rows`."""
-    measures = {"ap": "AP (IoU 0.5 to 0.95)", "ap50": "AP50", "pq": "PQ", "f1": "F1 at IoU 0.5"}
-    if found := tuned.get("everything"):
-        for key, title in measures.items():
-            yield ("every object: " if key == "ap" else "  ") + title, ("everything", key)
-        if "any_class" in found:
-            yield from (
-                (f"  {title}, whatever the class", ("everything", "any_class", k)) for k, title in measures.items()
-            )
-            for key in found["by_class"]:
-                yield f"  AP50 of class {class_title(int(key), names)}", ("everything", "by_class", key, "ap50")
-    if found := tuned.get("semantic"):
-        yield "class map: mIoU", ("semantic", "miou")
-        yield "  pixel accuracy", ("semantic", "pixel_accuracy")
-        for key in found["iou_by_class"]:
-            yield f"  IoU of class {class_title(int(key), names)}", ("semantic", "iou_by_class", key)
+def _values(found: Any, keys: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (key for *, value) at a path of nested tables and lists; the numbers of a list begin at 1."""
+    if not keys:
+        yield from () if found is None else [(name, found)]
+    elif keys[0] == "*" and found:
+        items = found.items() if isinstance(found, dict) else enumerate(found, start=1)
+        for key, value in items:
+            yield from _values(value, keys[1:], str(key))
+    elif isinstance(found, dict) and keys[0] in found:
+        yield from _values(found[keys[0]], keys[1:], name)
 
 
-def _figure(value: Any, path: Sequence[str | int]) -> str:
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else value[key] if value is not None else None
+def _figure(value: Any) -> str:
     if isinstance(value, dict) and "failures" in value:
-        return f"{value['mean']:.2f} ({value['failures']} failed)"
+        return f"{value['mean']:.2f} ({value['failures']} failed, counted as {value['most_clicks']})"
     if isinstance(value, dict):
-        spread = f" ± {value['std']:.4f}" if value["std"] is not None else ""
-        return f"{value['mean']:.4f}{spread}"
-    if isinstance(value, list | tuple):
-        return "–".join(f"{bound:.4f}" for bound in value)
-    return "-" if value is None else f"{value:.4f}"
+        return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["std"] is not None else "")
+    return "–".join(f"{number:.4f}" for number in (value if isinstance(value, list | tuple) else [value]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -19,13 +21,13 @@ from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
-from simmat.evaluation.scores import Cost, Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import DENSE, GRID, ImageFindings, ImageMatches, Unprompted, confusion_of
-from simmat.model import Parts, SimMAT, assemble, zero_shot_of
+from simmat.evaluation.scores import Scores, SeenImages, merge_scores
+from simmat.evaluation.unprompted import ImageFindings, ImageMatches, Unprompted, confusion_of
+from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
-from simmat.types import Frame, SensorImage
+from simmat.types import Frame
 
 MAX_CLICKS = 256
 """Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
@@ -34,6 +36,8 @@ TRAINED_CARD_FIELDS = {
     *("class_attribute", "crop"),
 }
 """Fields of the data card that a bundle provides; the other fields describe one data set only."""
+
+Note = Callable[[str], object]
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
@@ -51,7 +55,7 @@ def evaluate_bundle(
     zero_shot: bool | None = False,
     registry: Registry | None = None,
     progress: Callable[[int, int], None] | None = None,
-    note: Callable[[str], object] | None = None,
+    note: Note | None = None,
     protocol: Protocol = ONE_CLICK,
     processes: Processes | None = None,
     everything: bool = False,
@@ -78,81 +82,37 @@ def evaluate_bundle(
         DataError: no sample has a region, the bundle was trained on all of them, or `everything` cannot be scored.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    trained = trained_card(bundle.spec.card)
-    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained)
+    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
     samples, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
-    models = [bundle.model]
+    passes = [(Predictor.of_bundle(bundle), everything, semantic)]
     if zero_shot is not False and registry is not None and not why_no_zero_shot(bundle.parts):
-        models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
-    tasks = [(everything, semantic), (everything and zero_shot is True, False)]
-    side = bundle.spec.image_side
-    references = (Predictor(model, bundle.pipeline, image_side=side) for model in models[1:])
-    predictors = [Predictor.of_bundle(bundle), *references]
-    for predictor, task in zip(predictors, tasks, strict=False):
-        check_unprompted(predictor, dataset, samples, everything=task[0], semantic=task[1])
-    passes = len(models) + sum(any(task) for task in tasks[: len(models)])
-    total, done = passes * len(work.share(samples)), itertools.count(1)
-    advance = (lambda _: progress(next(done), total)) if progress is not None else None
-    names = {**_names_of(dataset), **(dataset.class_names or bundle.spec.card.class_names)}
+        untuned = assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device)
+        reference = Predictor(untuned, bundle.pipeline, image_side=bundle.spec.image_side)
+        passes.append((reference, everything and zero_shot is True, False))
+    total = sum(1 + (objects or classes) for _, objects, classes in passes) * len(work.share(samples))
+    done = itertools.count(1)
+    names = {0: "background"} if dataset.card.zero_means != "none" else {}
+    names |= {} if dataset.has_classes else {1: "object"}
+    names |= dataset.class_names or bundle.spec.card.class_names
     scores = []
-    for predictor, task in zip(predictors, tasks, strict=False):
-        score = evaluate_predictor(
+    for predictor, objects, classes in passes:
+        found = evaluate(
             predictor,
             dataset,
             samples,
             protocol=protocol,
-            everything=task[0],
-            semantic=task[1],
+            everything=objects,
+            semantic=classes,
             processes=work,
-            progress=advance,
+            progress=(lambda _: progress(next(done), total)) if progress is not None else None,
             note=note,
         )
-        scores.append(replace(score, class_names=names, seen=seen))
+        scores.append(replace(found, class_names=names, seen=seen))
     return scores[0], scores[1] if len(scores) > 1 else None
-
-
-def evaluate_predictor(
-    predictor: Predictor,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    *,
-    protocol: Protocol,
-    everything: bool,
-    semantic: bool,
-    settings: EverythingSettings | None = None,
-    processes: Processes | None = None,
-    progress: Callable[[int], None] | None = None,
-    note: Callable[[str], object] | None = None,
-) -> Scores:
-    """Score a model by prompts, see `evaluate`, and where asked also without them, see `evaluate_unprompted`."""
-    scores = evaluate(
-        predictor.model,
-        predictor.pipeline,
-        dataset,
-        samples,
-        protocol=protocol,
-        processes=processes,
-        check=predictor.inputs.check_channels,
-        progress=progress,
-    )
-    if not (everything or semantic):
-        return scores
-    found = evaluate_unprompted(
-        predictor,
-        dataset,
-        samples,
-        everything=everything,
-        semantic=semantic,
-        settings=settings,
-        processes=processes,
-        progress=progress,
-        note=note,
-    )
-    return replace(scores, unprompted=found)
 
 
 def validate(
@@ -169,7 +129,7 @@ def validate(
     Each process gets all scores; `progress` is called with 1 after every pass over a sample of this process.
     """
     dense = predictor.dense is not None
-    return evaluate_predictor(
+    return evaluate(
         predictor,
         dataset,
         samples,
@@ -216,12 +176,6 @@ def unseen_samples(
     return tuple(sample for sample in samples if sample.id not in left_out), SeenImages(**ids, total=len(samples))
 
 
-def _names_of(dataset: Dataset) -> dict[int, str]:
-    """Return names of what a class map holds beside the classes of the data set."""
-    names = {} if dataset.card.zero_means == "none" else {0: "background"}
-    return names if dataset.has_classes else {**names, 1: "object"}
-
-
 def why_no_zero_shot(parts: Parts) -> str:
     """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
     if parts.exported:
@@ -237,65 +191,87 @@ def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
 
 
 def evaluate(
-    model: SimMAT,
-    pipeline: Pipeline,
+    predictor: Predictor,
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
     protocol: Protocol = ONE_CLICK,
+    everything: bool = False,
+    semantic: bool = False,
+    settings: EverythingSettings | None = None,
     processes: Processes | None = None,
-    check: Callable[[SensorImage], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    note: Note | None = None,
 ) -> Scores:
-    """Score every object of some samples; by default with one click at the maximum of its distance transform.
+    """Score every object of some samples by prompts, and where asked also without them, see `evaluate_unprompted`.
 
     Args:
-        pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
+        predictor: the model; a protocol that squashes the image overrides its aspect.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
-        check: called with every loaded image; raises an error for an image that the bundle cannot take.
-        progress: called with 1 after every sample of this process.
+        progress: called with 1 after every pass over a sample of this process.
 
     Raises:
-        DataError: no sample has a region, whichever process has it.
-        ConfigError: the protocol does not suit the network's input.
+        DataError: no sample has a region, whichever process has it, or `everything` cannot be scored.
+        ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    pipeline = pipeline_for(protocol, pipeline)
-    if protocol.grid == "quarter":
-        grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)
-    model.eval()
-    own: list[Scores] = []
-    for sample in samples if processes is None else processes.share(samples):
+    _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
+    pipeline = pipeline_for(protocol, predictor.pipeline)
+    grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
+    predictor.model.eval()
+
+    def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
-        if check is not None:
-            check(image)
-        own.append(_score_sample(model, pipeline, dataset, sample, image, protocol))
-        if progress is not None:
-            progress(1)
-    parts = [own] if processes is None else processes.gather(own)
-    scores = merge_scores([score for part in parts for score in part], (sample.id for sample in samples))
+        predictor.inputs.check_channels(image)
+        label = dataset.label(sample, image)
+        targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
+        left_out = tuple((sample.id, index) for index in targets.left_out)
+        if not targets.found:
+            return Scores((), () if left_out else (sample.id,), left_out)
+        encoded = ScoredImage(predictor.model.for_image(image), pipeline(image), targets, protocol)
+        objects = score_objects(encoded, sample.id, protocol)
+        return Scores(tuple(objects), (), left_out, (encoded.encode_s,), tuple(encoded.decode_s))
+
+    with torch.inference_mode():
+        parts = _of_all(score, samples, processes, progress)
+    scores = merge_scores(parts)
     if not scores.objects:
         raise nothing_to_score(dataset, samples)
+    if everything or semantic:
+        found = evaluate_unprompted(
+            predictor,
+            dataset,
+            samples,
+            everything=everything,
+            semantic=semantic,
+            settings=settings,
+            processes=processes,
+            progress=progress,
+            note=note,
+        )
+        scores = replace(scores, unprompted=found)
     return scores
 
 
-@torch.inference_mode()
-def _score_sample(
-    model: SimMAT, pipeline: Pipeline, dataset: Dataset, sample: Sample, image: SensorImage, protocol: Protocol
-) -> Scores:
-    label = dataset.label(sample, image)
-    targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
-    left_out = tuple((sample.id, index) for index in targets.left_out)
-    if not targets.found:
-        return Scores((), () if left_out else (sample.id,), left_out)
-    encoded = ScoredImage(model.for_image(image), pipeline(image), targets, protocol)
-    objects = score_objects(encoded, sample.id, protocol)
-    return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
+def _of_all(
+    function: Callable[[Sample], Any],
+    samples: Sequence[Sample],
+    processes: Processes | None,
+    progress: Callable[[int], None] | None,
+) -> list[Any]:
+    """Call a function with each sample of this process; return the results of all processes in the samples' order."""
+    numbers, own = range(len(samples)), []
+    for number in numbers if processes is None else processes.share(numbers):
+        own.append((number, function(samples[number])))
+        if progress is not None:
+            progress(1)
+    parts = [own] if processes is None else processes.gather(own)
+    return [result for _, result in sorted((one for part in parts for one in part), key=itemgetter(0))]
 
 
-def check_unprompted(
+def _check_unprompted(
     predictor: Predictor, dataset: Dataset, samples: Sequence[Sample], *, everything: bool, semantic: bool
 ) -> None:
-    """Raise what `evaluate_unprompted` would, before anything is scored."""
+    """Raise what `evaluate_unprompted` raises, before anything is scored."""
     if semantic and predictor.dense is None:
         raise ConfigError(
             f"{predictor.bundle.path if predictor.bundle else 'an untuned model'} has no dense head, so there is no "
@@ -318,7 +294,7 @@ def evaluate_unprompted(
     settings: EverythingSettings | None = None,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
-    note: Callable[[str], object] | None = None,
+    note: Note | None = None,
 ) -> Unprompted:
     """Find every object of some samples and the class of every pixel, and compare them with the truth.
 
@@ -329,63 +305,39 @@ def evaluate_unprompted(
         predictor: the model; with `dense`, its dense head finds the objects.
         processes: the processes that share the samples; each gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
-        note: called after the first sample with the time that a grid of clicks takes, where it is long.
+        note: told that a grid of clicks takes long.
 
     Raises:
         ConfigError: `semantic` without a dense head.
         DataError: every image may hold objects that nobody marked.
     """
-    check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
+    _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
     dense = predictor.dense
     named = dense is not None and any(value is not None for value in dense.classes)
     classed = dataset.has_classes and named
-    own: list[ImageFindings] = []
-    share = samples if processes is None else processes.share(samples)
-    start = perf_counter()
-    for number, sample in enumerate(share):
-        found = _score_without_prompts(
-            predictor, dataset, sample, everything=everything, semantic=semantic, classed=classed, settings=settings
-        )
-        own += [] if found is None else [found]
-        if progress is not None:
-            progress(1)
-        minutes = (perf_counter() - start) / 60 * len(share)
-        if number == 0 and note is not None and everything and dense is None and minutes >= 1:
-            note(f"every object by a grid of clicks takes about {minutes:.0f} min for {len(share)} images")
-    parts = [own] if processes is None else processes.gather(own)
-    place = {sample.id: index for index, sample in enumerate(samples)}
-    images = sorted((one for part in parts for one in part), key=lambda one: place[one.sample])
-    clicks = DENSE if dense is not None else GRID
-    return Unprompted(tuple(images), clicks, classed, dataset.has_classes and not named)
+    if note is not None and everything and dense is None:
+        note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
 
+    def score(sample: Sample) -> ImageFindings | None:
+        image = dataset.image(sample)
+        label = dataset.label(sample, image)
+        unmarked = dataset.may_have_unmarked(sample)
+        scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
+        if not scored.any():
+            return None
+        predictor.set_image(image)
+        matches, confusion = None, None
+        start = perf_counter()
+        if everything and not unmarked:
+            found = predictor.segment_everything(settings)
+            matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
+        middle = perf_counter()
+        if semantic:
+            confusion = confusion_of(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
+        return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
 
-def _score_without_prompts(
-    predictor: Predictor,
-    dataset: Dataset,
-    sample: Sample,
-    *,
-    everything: bool,
-    semantic: bool,
-    classed: bool,
-    settings: EverythingSettings | None,
-) -> ImageFindings | None:
-    """Score one sample; None if it has no pixel that counts."""
-    image = dataset.image(sample)
-    label = dataset.label(sample, image)
-    unmarked = dataset.may_have_unmarked(sample)
-    scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
-    if not scored.any():
-        return None
-    predictor.set_image(image)
-    matches, confusion = None, None
-    start = perf_counter()
-    if everything and not unmarked:
-        found = predictor.segment_everything(settings)
-        matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
-    middle = perf_counter()
-    if semantic:
-        confusion = confusion_of(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
-    return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
+    images = tuple(one for one in _of_all(score, samples, processes, progress) if one is not None)
+    return Unprompted(images, dense is not None, classed, dataset.has_classes and not named)
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

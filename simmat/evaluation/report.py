@@ -101,7 +101,7 @@ def _numbers(groups: Iterable[Iterable[str]]) -> list[str]:
 def _times(scores: Scores) -> dict[str, float]:
     """Return the median milliseconds to encode an image, to decode a prompt among others, and of `Unprompted.times`."""
     return {
-        "encode_ms": round(1000 * median(scores.cost.encode_s), 2),
-        "decode_ms": round(1000 * median(scores.cost.decode_s), 2),
+        "encode_ms": round(1000 * median(scores.encode_s), 2),
+        "decode_ms": round(1000 * median(scores.decode_s), 2),
         **(scores.unprompted.times() if scores.unprompted is not None else {}),
     }

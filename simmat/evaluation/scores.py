@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -99,11 +100,6 @@ def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray
     return mask_iou(None if prediction is None else boundary(prediction, width), true_band, scored)
 
 
-def number_of_clicks(ious: Sequence[float], target: float) -> int | None:
-    """Return after how many clicks `ious` (after 1, 2, 3 … clicks) reach a target in 0..1; None if they do not."""
-    return next((count for count, iou in enumerate(ious, start=1) if iou >= target), None)
-
-
 SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
     {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 )
@@ -153,14 +149,6 @@ class ObjectScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds that scoring took: the only part of the scores that differs from run to run."""
-
-    encode_s: tuple[float, ...] = ()
-    decode_s: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class SeenImages:
     """The images of a split that a bundle was trained on, or that chose its step, by id.
 
@@ -176,29 +164,17 @@ class SeenImages:
     left_out: tuple[str, ...]
     total: int
 
-    @property
-    def note(self) -> str:
-        """What to say beside the scores; "" if the bundle saw none of the images."""
-        parts = []
-        if self.left_out:
-            parts.append(
-                f"{len(self.left_out)} of {self.total} images are left out: the bundle was trained on them, or they "
-                "chose its step."
-            )
-        if self.trained:
-            parts.append(
-                f"The bundle was trained on {len(self.trained)} of {self.total} images: no score of new images."
-            )
-        if self.validated:
-            parts.append(
-                f"{len(self.validated)} of {self.total} images chose the step of the bundle: the score is a little too "
-                "good."
-            )
-        return " ".join(parts)
 
-
-UNKNOWN_IMAGES = "The bundle does not say which images it was trained on, so these may be among them."
-"""What to say beside the scores of a bundle of an older version."""
+def seen_note(seen: SeenImages | None) -> str:
+    """Return what to say beside the scores; "" if the bundle saw none of the images."""
+    if seen is None:
+        return "The bundle does not say which images it was trained on, so these may be among them."
+    notes = {
+        "are left out: the bundle was trained on them, or they chose its step.": seen.left_out,
+        "were used to train the bundle: no score of new images.": seen.trained,
+        "chose the step of the bundle: the score is a little too good.": seen.validated,
+    }
+    return " ".join(f"{len(ids)} of {seen.total} images {text}" for text, ids in notes.items() if ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +185,8 @@ class Scores:
         objects: one score per object, in the order of the data set.
         without_region: ids of samples without a region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
+        encode_s: seconds to encode each image.
+        decode_s: seconds per prompt of each decoding.
         unprompted: scores of masks without prompts; None if they were not asked for.
         seen: which of the images the bundle knows; None if it does not say.
     """
@@ -216,7 +194,8 @@ class Scores:
     objects: tuple[ObjectScore, ...]
     without_region: tuple[str, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
-    cost: Cost = field(default=Cost(), compare=False)
+    encode_s: tuple[float, ...] = field(default=(), compare=False)
+    decode_s: tuple[float, ...] = field(default=(), compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     unprompted: Unprompted | None = field(default=None, compare=False)
     seen: SeenImages | None = field(default=None, compare=False)
@@ -264,17 +243,11 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
     return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **figures) for area in areas)).summary()
 
 
-def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
-    """Join the scores of parts of a split, which share no sample, in the `order` of the ids of the data set."""
-    place = {sample: index for index, sample in enumerate(order)}
-    objects = sorted((o for part in parts for o in part.objects), key=lambda o: (place[o.sample], o.region))
-    without = sorted((name for part in parts for name in part.without_region), key=place.__getitem__)
-    left_out = sorted((item for part in parts for item in part.left_out), key=lambda item: (place[item[0]], item[1]))
-    cost = Cost(
-        tuple(seconds for part in parts for seconds in part.cost.encode_s),
-        tuple(seconds for part in parts for seconds in part.cost.decode_s),
-    )
-    return Scores(tuple(objects), tuple(without), tuple(left_out), cost)
+def merge_scores(parts: Sequence[Scores]) -> Scores:
+    """Join the scores of parts of a split in the order of the parts."""
+    names = ("objects", "without_region", "left_out", "encode_s", "decode_s")
+    joined: list[Any] = [tuple(itertools.chain.from_iterable(getattr(part, name) for part in parts)) for name in names]
+    return Scores(*joined)
 
 
 def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
@@ -299,7 +272,7 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
 
 def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
     """Return the mean number of clicks to reach a target; an object that fails counts with the largest number."""
-    counts = [number_of_clicks(curve, target) for curve in curves]
+    counts = [next((k for k, iou in enumerate(curve, start=1) if iou >= target), None) for curve in curves]
     most = len(curves[0])
     return {
         "mean": fmean(most if count is None else count for count in counts),

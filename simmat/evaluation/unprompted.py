@@ -6,8 +6,9 @@ area range and crowds: found or not, they are neither hit nor miss.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -43,23 +44,6 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray)
 def _counted(region: Instance, ignore: BoolArray) -> int:
     y0, x0, y1, x1 = region.window
     return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """What is wrong with the objects found in one image, in numbers of objects.
-
-    Attributes:
-        objects: true ones that count.
-        missed: true ones that were not found.
-        extra: found ones that are none.
-        wrong_class: found ones of another class.
-    """
-
-    objects: int
-    missed: int
-    extra: int
-    wrong_class: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +107,17 @@ class ImageMatches:
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
         return matched, ~excused
 
-    def mistakes(self) -> Mistakes:
-        """Count what is wrong at IoU 0.5; an object of another class is neither missed nor extra."""
+    def mistakes(self) -> dict[str, int]:
+        """Count true objects, those missed, found ones that are none (extra), and found ones of a wrong class.
+
+        The IoU is 0.5; an object of another class is neither missed nor extra.
+        """
         matched, counts = self.without_classes().counted(0.5)
         hits = np.flatnonzero(counts & (matched >= 0))
         objects = int(np.count_nonzero(~self.uncounted))
         wrong = np.count_nonzero(self.found_classes[hits] != self.true_classes[matched[hits]])
-        return Mistakes(objects, objects - len(hits), int(np.count_nonzero(counts)) - len(hits), int(wrong))
+        extra = int(np.count_nonzero(counts)) - len(hits)
+        return {"objects": objects, "missed": objects - len(hits), "extra": extra, "wrong_class": int(wrong)}
 
 
 def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
@@ -210,29 +198,34 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
     return {"ap": float(np.mean(known)) if known else None, "ap50": every[0], **panoptic_quality(images)}
 
 
-def class_scores(confusion: npt.NDArray[np.int64], values: Sequence[int]) -> dict[str, object]:
-    """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none.
+Confusion = Counter[tuple[int, int]]
+"""(true, found) label value -> pixels."""
 
-    `confusion` is (K, K) pixels, true class by row, found class by column; `values` are the classes' label values.
-    """
-    hit = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    by_class: Mapping[int, float] = {
-        value: float(hit[index] / union[index]) for index, value in enumerate(values) if union[index]
-    }
-    total = confusion.sum()
+
+def class_scores(confusion: Confusion) -> dict[str, Any]:
+    """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none."""
+    hits, union, total = Counter[int](), Counter[int](), confusion.total()
+    for (true, found), pixels in confusion.items():
+        hits[true] += pixels * (true == found)
+        for value in {true, found}:
+            union[value] += pixels
+    by_class = {str(value): hits[value] / union[value] for value in sorted(union)}
     return {
         "miou": float(np.mean(list(by_class.values()))) if by_class else None,
-        "pixel_accuracy": float(hit.sum() / total) if total else None,
+        "pixel_accuracy": hits.total() / total if total else None,
         "iou_by_class": by_class,
     }
 
 
-DENSE, GRID = "peaks of the dense head", "grid"
-"""Where the clicks come from that find every object."""
-
-Confusion = Counter[tuple[int, int]]
-"""(true, found) label value -> pixels."""
+def confusion_of(
+    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
+) -> Confusion:
+    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
+    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
+    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
+    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+    pairs = itertools.product(rows.tolist(), columns.tolist())
+    return Confusion({one: pixels for one, pixels in zip(pairs, counts.tolist(), strict=True) if pixels})
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,13 +252,13 @@ class Unprompted:
 
     Attributes:
         images: in the order of the data set.
-        clicks: where the clicks came from, `DENSE` or `GRID`.
+        dense: True if the clicks that find objects are peaks of the dense head, False if they are a grid.
         classed: whether objects are matched by class.
         unknown: whether the data set has classes and the model knows none.
     """
 
     images: tuple[ImageFindings, ...]
-    clicks: str
+    dense: bool
     classed: bool
     unknown: bool
 
@@ -287,7 +280,7 @@ class Unprompted:
             "objects": int(sum(np.count_nonzero(~image.uncounted) for image in images)),
             "left_out": int(sum(np.count_nonzero(image.uncounted) for image in images)),
             "found": int(sum(len(image.scores) for image in images)),
-            "clicks": self.clicks,
+            "clicks": "peaks of the dense head" if self.dense else "grid",
             **(main if known else dict.fromkeys(main)),
         }
         if several:
@@ -296,8 +289,8 @@ class Unprompted:
             block["by_class"] = by_class if self.classed else {}
         return block
 
-    def mistakes(self) -> dict[str, Mistakes]:
-        """Return what is wrong in each image whose objects are scored, by sample."""
+    def mistakes(self) -> dict[str, dict[str, int]]:
+        """Return the `ImageMatches.mistakes` of each image whose objects are scored, by sample."""
         images = {one.sample: one.matches for one in self.images if one.matches is not None}
         return {sample: (one if self.classed else one.without_classes()).mistakes() for sample, one in images.items()}
 
@@ -306,22 +299,8 @@ class Unprompted:
         parts = [one.confusion for one in self.images if one.confusion is not None]
         if not parts:
             return None
-        total: Confusion = Counter()
-        for part in parts:
-            total.update(part)
-        values = sorted({value for pair in total for value in pair})
-        place = {value: index for index, value in enumerate(values)}
-        confusion = np.zeros((len(values), len(values)), np.int64)
-        for (true, found), pixels in total.items():
-            confusion[place[true], place[found]] = pixels
-        scores = class_scores(confusion, values)
-        by_class: Mapping[int, float] = scores.pop("iou_by_class")  # type: ignore[assignment]
-        return {
-            "images": len(parts),
-            "pixels": int(confusion.sum()),
-            **scores,
-            "iou_by_class": {str(value): iou for value, iou in by_class.items()},
-        }
+        confusion = sum(parts, Confusion())
+        return {"images": len(parts), "pixels": confusion.total(), **class_scores(confusion)}
 
     def summary(self) -> dict[str, Any]:
         """Return the blocks of what was scored."""
@@ -335,19 +314,3 @@ class Unprompted:
             "semantic_ms": [one.semantic_s for one in self.images if one.confusion is not None],
         }
         return {name: round(1000 * median(seconds), 2) for name, seconds in kinds.items() if seconds}
-
-
-def confusion_of(
-    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
-) -> Confusion:
-    """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
-    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
-    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
-    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
-    return Counter(
-        {
-            (int(rows[index // len(columns)]), int(columns[index % len(columns)])): int(pixels)
-            for index, pixels in enumerate(counts)
-            if pixels
-        }
-    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig
-from simmat.evaluation import Scores, evaluate_predictor, find_protocol
+from simmat.evaluation import Scores, evaluate, find_protocol
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.registry import Registry
@@ -50,7 +50,5 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     samples = setup.val if split == "val" else setup.dataset.split(split)
     predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
     protocol = find_protocol(config.protocol)
-    scores = evaluate_predictor(
-        predictor, setup.dataset, samples, protocol=protocol, everything=everything, semantic=False
-    )
+    scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything)
     return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))

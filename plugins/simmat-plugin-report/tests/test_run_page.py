@@ -16,7 +16,7 @@ from simmat_plugin_report.pages import summary_of
 from simmat_plugin_report.run_facts import advice, setting_blocks
 from simmat_plugin_report.run_scores import image_blocks
 
-from simmat.evaluation import Mistakes, ObjectScore
+from simmat.evaluation import ObjectScore
 from simmat.training import RunFolder
 
 KEPT = "Step 0 was kept: no later step was "
@@ -112,12 +112,14 @@ def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
     def of(sample: str, iou: float, ratio: float, region: int = 0) -> ObjectScore:
         return replace(score(iou), sample=sample, region=region, area_ratio=ratio)
 
-    right, found = Mistakes(1, missed=0, extra=0, wrong_class=0), view(kept=2, done=60).analyses[0]
+    def mistakes(objects: int, **wrong: int) -> dict[str, int]:
+        return {"objects": objects, "missed": 0, "extra": 0, "wrong_class": 0, **wrong}
+
+    right, found = mistakes(1), view(kept=2, done=60).analyses[0]
     one_click = [of("a", 0.9, 1.0), of("b", 0.3, 3.0), of("b", 0.6, 0.6, region=1), of("c", 0.8, 1.0)]
-    wrong = Mistakes(1, missed=0, extra=2, wrong_class=1)
-    nothing = Mistakes(0, missed=0, extra=0, wrong_class=0)
-    mistakes = {"a": right, "b": right, "c": wrong, "empty": nothing}
-    table, _ = image_blocks(found.model_copy(update={"scores": tuple(one_click), "mistakes": mistakes}))
+    wrong = mistakes(1, extra=2, wrong_class=1)
+    by_sample = {"a": right, "b": right, "c": wrong, "empty": mistakes(0)}
+    table, _ = image_blocks(found.model_copy(update={"scores": tuple(one_click), "mistakes": by_sample}))
     assert isinstance(table, Table)
     assert list(table.rows) == [
         ("c", "", "2 extra, 1 of a wrong class", "1", "0.800"),
@@ -142,7 +144,7 @@ def test_the_page_says_what_would_help() -> None:
     found = run.analyses[0].model_copy(
         update={
             **{"scores": scores, "class_names": names, "data_report": data},
-            "mistakes": {"a": Mistakes(4, missed=3, extra=0, wrong_class=0)},
+            "mistakes": {"a": {"objects": 4, "missed": 3, "extra": 0, "wrong_class": 0}},
         }
     )
     said = " ".join(advice(run, found))

@@ -26,7 +26,7 @@ from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, OutputError, SimMATError
-from simmat.evaluation import Scores, evaluate_bundle, find_protocol
+from simmat.evaluation import Scores, evaluate_bundle, find_protocol, seen_note
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
 from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
@@ -173,8 +173,8 @@ def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everyt
         everything=everything or dense,
         semantic=dense,
     )
-    if tuned.seen is not None and tuned.seen.note:
-        say(f"test split: {tuned.seen.note}")
+    if tuned.seen is not None and (note := seen_note(tuned.seen)):
+        say(f"test split: {note}")
     return tuned
 
 

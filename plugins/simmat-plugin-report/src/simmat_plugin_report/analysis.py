@@ -21,13 +21,13 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample, evenly_spaced
 from simmat.evaluation import (
     ONE_CLICK,
-    UNKNOWN_IMAGES,
     ObjectScore,
     Protocol,
     Scores,
     evaluate,
     find_protocol,
     pipeline_for,
+    seen_note,
     trained_card,
     unseen_samples,
     validate,
@@ -100,7 +100,7 @@ def zero_shot_scores(
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))
     some = evenly_spaced([by_id[name] for name in scored], passes)
-    return evaluate(model, bundle.pipeline, dataset, some, protocol=protocol).objects
+    return evaluate(Predictor(model, bundle.pipeline), dataset, some, protocol=protocol).objects
 
 
 def _untuned(beside: SimMAT, *network: Any) -> SimMAT:
@@ -147,13 +147,7 @@ def analyse_bundle(
         model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
         untuned = replace(bundle, model=model)
         zero_shot = evaluate(
-            model,
-            bundle.pipeline,
-            dataset,
-            samples,
-            protocol=protocol,
-            check=untuned.check_image,
-            progress=advance,
+            Predictor.of_bundle(untuned), dataset, samples, protocol=protocol, progress=advance
         ).objects
     found = analysis_of(
         dataset.root,
@@ -164,7 +158,7 @@ def analyse_bundle(
         zero_shot=zero_shot,
         why=why,
         class_names=dataset.class_names or bundle.spec.card.class_names,
-    ).model_copy(update={"available": len(every), "seen": UNKNOWN_IMAGES if seen is None else seen.note})
+    ).model_copy(update={"available": len(every), "seen": seen_note(seen)})
     return analyse(bundle, dataset, samples, found, FULL)
 
 
@@ -265,7 +259,7 @@ def channel_ablations(
     for group in groups:
         without = _WithoutChannels(**known, withheld=tuple(group.tolist()))
         one_click = replace(protocol, clicks=1, draws=0, alternatives=False)
-        withheld = evaluate(bundle.model, without, dataset, some, protocol=one_click).objects
+        withheld = evaluate(Predictor(bundle.model, without), dataset, some, protocol=one_click).objects
         found.append(
             ChannelAblation(
                 channels=tuple(pipeline.channels[place].name for place in group),

@@ -14,7 +14,7 @@ from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.config import TrainConfig, load_config
 from simmat.documents import Document, as_tuples, of_dataclass, parse
 from simmat.errors import BundleError, ConfigError
-from simmat.evaluation import Mistakes, ObjectScore
+from simmat.evaluation import ObjectScore
 from simmat.io.files import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.data_report import ClassNumber, DataReport, Listed
@@ -35,12 +35,15 @@ Jpeg = Annotated[
 
 
 def _with_keys(*names: str) -> AfterValidator:
-    def checked(pictures: dict[str, bytes]) -> dict[str, bytes]:
-        if set(pictures) != set(names):
+    def checked(values: dict[str, Any]) -> dict[str, Any]:
+        if set(values) != set(names):
             raise ValueError(f"must have the keys {', '.join(names)}")
-        return pictures
+        return values
 
     return AfterValidator(checked)
+
+
+Mistakes = Annotated[dict[str, int], _with_keys("objects", "missed", "extra", "wrong_class")]
 
 
 def _checked_scores(blocks: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -98,12 +101,12 @@ class Analysis(Document):
 
     Attributes:
         available: number of images in the split.
-        seen: which of its images the bundle knows, see `SeenImages.note`; "" for none.
+        seen: which of its images the bundle knows, see `simmat.evaluation.seen_note`; "" for none.
         scores: score of each object with one click.
         zero_shot: of the untuned foundation model, of the same images or some of them.
         no_zero_shot: why there are no zero-shot scores; "" if there are.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
-        mistakes: sample id -> what is wrong with the objects found without clicks.
+        mistakes: sample id -> what is wrong with the objects found without clicks, see `ImageMatches.mistakes`.
         views: outputs of the transfer layer; empty if its output is not an image.
         dense: sample id -> pictures of the results of the dense head.
         data_report: report on the data; None if the data were not checked.
@@ -122,7 +125,9 @@ class Analysis(Document):
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
-    mistakes: dict[str, Annotated[Mistakes, of_dataclass(Mistakes)]] = Field(default_factory=dict)
+    mistakes: dict[str, Annotated[dict[str, int], _with_keys("objects", "missed", "extra", "wrong_class")]] = Field(
+        default_factory=dict
+    )
     examples: Listed[ExamplePrediction] = ()
     views: Listed[TransferLayerView] = ()
     ablations: Listed[ChannelAblation] = ()

@@ -222,8 +222,8 @@ def _steps(run: RunView, found: Analysis) -> Iterator[str]:
         yield f"No later step was better than step 0: use another rate (--lr), or train longer ({longer})."
     elif run.step == validated[-1]:
         yield f"The last validation was the best, so more steps may help: train longer ({longer})."
-    objects = sum(one.objects for one in found.mistakes.values())
-    missed = sum(one.missed for one in found.mistakes.values())
+    objects = sum(one["objects"] for one in found.mistakes.values())
+    missed = sum(one["missed"] for one in found.mistakes.values())
     if objects and missed / objects >= _MANY_MISSED:
         yield (
             f"Without clicks, {missed} of {counted(objects, 'object')} are missed. This takes more steps and images "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.data.card import class_title
-from simmat.evaluation import SIZES, Mistakes, ObjectScore, Scores, mean_interval
+from simmat.evaluation import SIZES, ObjectScore, Scores, mean_interval
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table, Text
 from simmat_plugin_report.plots import BINS, calibration_figure, curves_figure, figure_bytes
@@ -89,12 +89,12 @@ def image_blocks(found: Analysis) -> Iterator[Block]:
     yield Text(said, faint=True)
 
 
-def _quality(scores: Sequence[ObjectScore] | None, mistakes: Mistakes | None) -> float:
+def _quality(scores: Sequence[ObjectScore] | None, mistakes: Mapping[str, int] | None) -> float:
     """Return the mean of the mean IoU and of the F1 with classes of an image, as far as it has them; else 1."""
     found = [miou(scores)] if scores else []
-    if mistakes is not None and (mistakes.objects or mistakes.extra):
-        hits = mistakes.objects - mistakes.missed
-        found.append(2 * (hits - mistakes.wrong_class) / (2 * hits + mistakes.missed + mistakes.extra))
+    if mistakes is not None and (mistakes["objects"] or mistakes["extra"]):
+        hits = mistakes["objects"] - mistakes["missed"]
+        found.append(2 * (hits - mistakes["wrong_class"]) / (2 * hits + mistakes["missed"] + mistakes["extra"]))
     return fmean(found) if found else 1.0
 
 
@@ -108,11 +108,11 @@ def _after_click(scores: Sequence[ObjectScore]) -> str:
     return ", ".join(f"{count} {what}" if len(scores) > 1 else what for what, count in counts.most_common())
 
 
-def mistakes_text(one: Mistakes | None) -> str:
+def mistakes_text(one: Mapping[str, int] | None) -> str:
     """Return what is wrong with the objects found without clicks: "1 missed, 2 extra"; "" if nothing is."""
     if one is None:
         return NONE
-    counts = {"missed": one.missed, "extra": one.extra, "of a wrong class": one.wrong_class}
+    counts = {"missed": one["missed"], "extra": one["extra"], "of a wrong class": one["wrong_class"]}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
