@@ -20,7 +20,7 @@ from simmat import training
 from simmat.bundle import ImageDigests, load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.evaluation import evaluate_bundle
+from simmat.evaluation import evaluate_bundle, seen_note
 from simmat.evaluation import interaction as asking
 from simmat.types import Prompt, Window
 
@@ -214,7 +214,7 @@ def test_images_of_training_have_no_score(
     assert list(scores.by_sample()) == scored
     assert scores.seen is not None
     assert (scores.seen.trained, scores.seen.validated, scores.seen.left_out) == tuple(map(tuple, seen))
-    assert bool(scores.seen.note) == any(seen)
+    assert bool(seen_note(scores.seen)) == any(seen)
 
 
 def test_a_split_that_was_all_trained_on_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:

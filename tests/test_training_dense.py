@@ -15,7 +15,6 @@ from simmat import cli, training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError
-from simmat.evaluation.unprompted import DENSE
 from simmat.predictor.everything import EverythingSettings
 from simmat.training.compatibility import check_settings, settings_of
 from simmat.training.setup import prepare
@@ -84,7 +83,7 @@ def test_the_mean_counts_what_there_is() -> None:
 def test_eval_scores_masks_without_prompts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In Python and on the command line, beside the scores of clicks."""
     report = simmat.evaluate(run, run.parent / "set", everything=True, semantic=True, device="cpu")
-    assert report["tuned"]["everything"]["clicks"] == DENSE
+    assert report["tuned"]["everything"]["clicks"] == "peaks of the dense head"
     assert report["class_names"] == {"0": "background", "1": "object"}
     assert set(report["cost"]["tuned"]) == {"encode_ms", "decode_ms", "everything_ms", "semantic_ms"}
     plain = simmat.evaluate(run, run.parent / "set", device="cpu")
