@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from simmat.cli.common import PATH, Command
 from simmat.config import CARD_FIELDS, TrainConfig, option_name
 from simmat.errors import ConfigError
-from simmat.sensors.channel_selection import parse_channels
-from simmat.sensors.options import parse_nodata
 
 
 def config_options(
@@ -60,26 +57,43 @@ def source_option(description: str) -> Callable[[Command], Command]:
 def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command], Command]:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     flag = str(extra.get("flag") or option_name(field))
-    help_text = info.description or ""
-    if isinstance(info.default, int | float | str) and not isinstance(info.default, bool) and info.default != "":
+    core, help_text = _core(info.annotation), info.description or ""
+    if core is not bool and isinstance(info.default, int | float | str) and info.default != "":
         help_text += f"  [default: {info.default}]"
     # For click, a default of None would be a value of a required option.
     settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})
-    core = _core(info.annotation)
-    if metavar := extra.get("metavar"):
-        kind = PATH if core is Path else click.STRING
-        return click.option(flag, field, type=kind, metavar=metavar, multiple=_is_list_of_lists(core), **settings)
-    if field == "channels":
-        return click.option(flag, field, metavar="LIST", callback=parsed(parse_channels), **settings)
-    if field == "nodata":
-        return click.option(flag, field, metavar="NUMBER", callback=parsed(parse_nodata), **settings)
     if get_origin(core) is dict:
+        flag = flag.removesuffix("s")
         settings |= {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
-        return click.option(flag.removesuffix("s"), field, **settings)
-    if core is bool:
-        both = f"{flag}/--no-{flag.removeprefix('--')}" if info.default else flag
-        return click.option(both, field, is_flag=True, **settings)
-    return click.option(flag, field, **_type(core, info.metadata), **settings)
+    elif core is bool:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}" if info.default else flag
+        settings["is_flag"] = True
+    elif core is Path:
+        settings["type"] = PATH
+    elif metavar := extra.get("metavar"):
+        lists = get_origin(core) is tuple and get_origin(_core(get_args(core)[0])) is tuple
+        settings |= {"type": click.STRING, "metavar": metavar, "multiple": lists}
+    elif get_origin(core) is Literal:
+        settings["type"] = click.Choice(list(get_args(core)))
+    elif core in (int, float):
+        settings |= {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
+    else:
+        settings |= {"metavar": "LIST" if get_origin(core) is tuple else "TEXT", "callback": _parser(info)}
+    return click.option(flag, field, **settings)
+
+
+def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return a click callback that checks and parses a text as the field does."""
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[info.annotation, info])  # type: ignore[arg-type,unused-ignore]
+
+    def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else adapter.validate_python(text)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise click.BadParameter(f"{text!r}: {why}", ctx, param) from error
+
+    return callback
 
 
 def _core(annotation: Any) -> Any:
@@ -87,46 +101,18 @@ def _core(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _core(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return _core(next(part for part in get_args(annotation) if part is not type(None)))
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return _core(parts[0]) if len(parts) == 1 else annotation
     return annotation
 
 
-def _is_list_of_lists(core: Any) -> bool:
-    return get_origin(core) is tuple and get_origin(_core(get_args(core)[0])) is tuple
-
-
-def _type(core: Any, metadata: list[Any]) -> dict[str, Any]:
-    """Return click's type and metavar for a field of this type and these bounds."""
-    if get_origin(core) is Literal:
-        return {"type": click.Choice(list(get_args(core)))}
-    if core is Path:
-        return {"type": PATH}
-    if core not in (int, float):
-        return {"type": click.STRING}
-    bounds: dict[str, Any] = {}
-    for bound in metadata:
-        if isinstance(bound, Ge):
-            bounds["min"] = bound.ge
-        elif isinstance(bound, Gt):
-            bounds |= {"min": bound.gt, "min_open": True}
-        elif isinstance(bound, Le):
-            bounds["max"] = bound.le
-        elif isinstance(bound, Lt):
-            bounds |= {"max": bound.lt, "max_open": True}
-    limited = click.IntRange if core is int else click.FloatRange
-    return {"type": limited(**bounds) if bounds else core, "metavar": "INT" if core is int else "NUMBER"}
-
-
-def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return a click callback that parses the text of an option; `parse` raises ValueError for invalid text."""
-
-    def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else parse(text)
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r}: {error}", ctx, param) from error
-
-    return callback
+def _range(kind: type, bounds: Sequence[Any]) -> click.IntRange | click.FloatRange:
+    limits: dict[str, Any] = {}
+    for bound in bounds:
+        for name, limit in (("ge", "min"), ("gt", "min"), ("le", "max"), ("lt", "max")):
+            if (value := getattr(bound, name, None)) is not None:
+                limits |= {limit: value, f"{limit}_open": name in ("gt", "lt")}
+    return click.IntRange(**limits) if kind is int else click.FloatRange(**limits)
 
 
 def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Path]:
