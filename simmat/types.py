@@ -20,7 +20,7 @@ RegionRule = Literal["instances", "classes", "components", "panoptic"]
 ZeroMeans = Literal["background", "none", "unlabelled"]
 """What label value 0 means, see `simmat.data.card`."""
 MIN_CROP, MAX_CROP = 16, 2**14
-"""Limits of the side of a crop in pixels, see `simmat.data.blocks`."""
+"""Limits of the side of a crop in pixels, see `simmat.data.crops`."""
 
 RGB_QUANTITY = "srgb"
 """Quantity of display-referred RGB counts 0..255, which are normalized by a foundation model's own statistics."""

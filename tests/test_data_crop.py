@@ -14,8 +14,8 @@ from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
-from simmat.data.blocks import plan_blocks, windows_of
 from simmat.data.card import DataCard
+from simmat.data.crops import plan_blocks, windows_of
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline

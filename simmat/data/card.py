@@ -46,7 +46,7 @@ class DataCard(Document):
             no region, but there may be objects that nobody marked.
         class_names: label value -> name.
         class_attribute: attribute that names the class of a polygon; None if polygons have no class.
-        crop: side in pixels of the windows that images are cut into, see `simmat.data.blocks`; None for whole images.
+        crop: side in pixels of the windows that images are cut into, see `simmat.data.crops`; None for whole images.
         intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
             original image; the centre of the top-left pixel is (0, 0).
         modality_options: options of the sensor that these files need.

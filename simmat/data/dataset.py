@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from simmat.data.augment import cut_label
-from simmat.data.blocks import Blocks
 from simmat.data.card import DataCard, load_card
+from simmat.data.crops import Blocks
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simmat.data.build_index import read_samples
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, Contents, file_times
-from simmat.data.index_file import (
+from simmat.data.index_storage import (
     NO_CLASS,
     Floats,
     Ints,
@@ -25,7 +26,6 @@ from simmat.data.index_file import (
     sample_keys,
     write_stored,
 )
-from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from simmat.data.index import DataIndex
-from simmat.data.index_file import Floats
+from simmat.data.index_storage import Floats
 from simmat.data.statistics import Moments
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source

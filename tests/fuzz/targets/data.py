@@ -17,7 +17,7 @@ from fuzz.damage import mutate_bytes, mutate_csv, mutate_safetensors, mutate_seg
 from fuzz.damage_trees import mutate_tree, to_json
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
-from simmat.data.index_file import FOLDER, digest_of, index_paths
+from simmat.data.index_storage import FOLDER, digest_of, index_paths
 from simmat.data.samples import SPLITS
 
 

@@ -14,10 +14,10 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from safetensors.numpy import load, save
 
-from simmat.data import index_pass
+from simmat.data import build_index
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, contents_of, read_index
-from simmat.data.index_file import FOLDER, digest_of
+from simmat.data.index_storage import FOLDER, digest_of
 from simmat.errors import DataError
 from simmat.sensors.composition import SelectedChannels
 from simmat.types import Channel, SensorImage
@@ -41,13 +41,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose content is taken for its digest."""
     found: list[str] = []
-    read = index_pass.read_file
+    read = build_index.read_file
 
     def counted(path: str) -> Any:
         found.append(path)
         return read(path)
 
-    monkeypatch.setattr(index_pass, "read_file", counted)
+    monkeypatch.setattr(build_index, "read_file", counted)
     monkeypatch.setattr("simmat.data.fingerprint.read_file", counted)
     return found
 

@@ -24,7 +24,7 @@ import numpy as np
 from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, FileState, read_file, read_files
-from simmat.data.index_file import NO_CLASS, Table, row_type
+from simmat.data.index_storage import NO_CLASS, Table, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
