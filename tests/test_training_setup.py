@@ -103,7 +103,6 @@ def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
     kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Callback())
     assert kept.items().augmentation.paste == 0.5
-    assert not any("--paste" in note for note in kept.notes)
 
 
 def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: Path) -> None:
@@ -116,21 +115,6 @@ def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: 
     for number in range(5):
         Image.fromarray(large).save(data / "masks" / f"s{number}.png")
     assert "shrunk" not in "\n".join(prepare(settings, registry(), Callback()).notes)
-
-
-def test_the_number_of_images_with_something_to_repeat_is_reported(tmp_path: Path) -> None:
-    """Where no object lies whole in its image, the option would do nothing, and nobody would know."""
-    data = gray_set(tmp_path / "data")
-    settings = config(data, tmp_path / "run", paste=0.5)
-    strip = np.zeros((40, 56), dtype=np.uint8)
-    strip[10:20] = 1
-    Image.fromarray(strip).save(data / "masks" / "s0.png")
-    notes = prepare(settings, registry(), Callback()).notes
-    assert "4 of 5 training images" in "\n".join(notes)
-    for number in range(1, 5):
-        Image.fromarray(strip).save(data / "masks" / f"s{number}.png")
-    with pytest.raises(ConfigError, match=r"--paste 0\.5 .*5 training images"):
-        prepare(settings, registry(), Callback())
 
 
 def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:

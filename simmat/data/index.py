@@ -8,38 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from simmat.data.build_index import read_samples
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import Bytes, Contents, file_times
-from simmat.data.index_storage import (
-    NO_CLASS,
-    Floats,
-    Ints,
-    StoredIndex,
-    Table,
-    index_paths,
-    read_stored,
-    sample_keys,
-    write_stored,
-)
+from simmat.data.fingerprint import Contents
+from simmat.data.index_storage import NO_CLASS, Floats, Ints, Table, load_index, row_type, save_index
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import format_nodata
-from simmat.types import MAX_SHRUNK, SMALL_SIDE, Channel, Window
+from simmat.types import MAX_SHRUNK, SMALL_SIDE, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
 _LOCK_TIMEOUT_S = 3600.0
 """How long to wait for another process that reads the same data set."""
-_MERGED_AT_ONCE = 1024
-"""Number of samples whose moments are merged at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -124,20 +111,15 @@ class DataIndex:
             f"{factors.max():.3g} times, to {size} pixels; cut them by --crop, or use a larger --image-size"
         )
 
-    def with_repeatable(self, samples: Sequence[Sample]) -> int:
-        """Return the number of samples that have an object which `repeat_regions` can copy."""
-        return int(np.count_nonzero(self.table.rows["repeatable"][self._rows_of(samples)]))
-
     def joined_note(self, samples: Sequence[Sample]) -> str:
         """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
         joined = self.table.rows["joined"][self._rows_of(samples)]
         if not joined.any():
             return ""
-        images, pieces = np.count_nonzero(joined), joined.sum()
         return (
-            f"In {images} of {len(samples)} images a class has separate pieces, {pieces} more than there are regions: "
-            "--regions classes makes one region of all, which one click stands for. Where the pieces are objects, use "
-            'regions = "components" (--regions components)'
+            f"In {np.count_nonzero(joined)} of {len(samples)} images a class has separate pieces, {joined.sum()} more "
+            "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
+            'pieces are objects, use regions = "components" (--regions components)'
         )
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
@@ -153,8 +135,7 @@ class DataIndex:
             raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
         table = self.table_of(different.values()).rows
         self._check(table["low"].min(axis=0), table["high"].max(axis=0))
-        groups = [table["moments"][start : start + _MERGED_AT_ONCE] for start in range(0, len(table), _MERGED_AT_ONCE)]
-        return merge_moments(np.stack([merge_moments(group).stacked() for group in groups])).statistics()
+        return merge_moments(table["moments"]).statistics()
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -184,8 +165,7 @@ class DataIndex:
 def read_index(dataset: Dataset, progress: Progress | None = None, *, processes: int | None = None) -> DataIndex:
     """Return the index of a data set: load it, read the files that changed, and store it again.
 
-    A file with the same size, mtime and ctime is unchanged; otherwise its content is compared. Samples that cannot be
-    used are read again each time.
+    Files with the same size, mtime and ctime are unchanged. Samples that cannot be used are read again each time.
 
     Args:
         progress: called with the number of completed samples.
@@ -194,75 +174,56 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
     Raises:
         DataError: no image can be read; or a process was killed.
     """
-    keys, paths, advance = sample_keys(dataset), index_paths(dataset), progress or (lambda count: None)
-    stored, rows = _unchanged(dataset, keys, paths)
-    if stored is not None and (rows >= 0).all():
-        advance(len(rows))
-        return DataIndex(replace(dataset, known_channels=stored.channels), stored.table.take(rows), {})
+    advance = progress or (lambda count: None)
     with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
-        return _read(dataset, keys, paths, advance, processes)
+        stored, rows = load_index(dataset), np.full(len(dataset.samples), -1)
+        if stored is not None and stored[2][dataset.samples.index(dataset.first)] >= 0:
+            table, channels, rows = stored
+            dataset = replace(dataset, known_channels=channels)
+        else:
+            dataset = _with_known_channels(dataset)
+            channels = dataset.loaded_channels, dataset.channels()
+            if stored is not None and stored[1] == channels:
+                table, _, rows = stored
+        old, new = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0).tolist()
+        advance(len(old))
+        kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
+        tables = [table.take(rows[old]) if len(old) else Table(np.empty(0, kind), np.empty((0, 3), np.int64))]
+        faults: dict[str, SimMATError] = {}
+        places = old.tolist()
+        for place, found in zip(new, read_samples(dataset, [dataset.samples[n] for n in new], processes), strict=True):
+            if isinstance(found, Table):
+                tables.append(found)
+                places.append(place)
+            else:
+                faults[dataset.samples[place].id] = found
+            advance(1)
+        table = Table.join(tables)
+        if len(tables) > 1:
+            table = table.take(np.argsort(places))
+            save_index(dataset, table, channels, np.sort(places))
+        return DataIndex(dataset, table, faults)
 
 
 def contents_of(dataset: Dataset) -> Contents:
     """Return the digests of all files; those in the index are not computed again. DataError lists bad files."""
-    stored, rows = _unchanged(dataset, sample_keys(dataset), index_paths(dataset))
+    stored = load_index(dataset)
     if stored is None:
-        shape = len(rows), len(dataset.samples[0].paths), 32
-        return Contents.of(dataset, np.zeros(shape, np.uint8), rows >= 0)
-    return Contents.of(dataset, stored.table.rows["sha256"][rows], rows >= 0)
+        shape = len(dataset.samples), len(dataset.samples[0].paths), 32
+        return Contents.of(dataset, np.zeros(shape, np.uint8), np.zeros(shape[0], np.bool_))
+    table, _, rows = stored
+    return Contents.of(dataset, table.rows["sha256"][rows], rows >= 0)
 
 
-def _unchanged(dataset: Dataset, keys: Bytes, paths: Sequence[Path]) -> tuple[StoredIndex | None, Ints]:
-    """Return the stored index, and (S,) its row for each sample whose files have not changed, else -1."""
-    stored = read_stored(dataset, paths)
-    if stored is None:
-        return None, np.full(len(keys), -1)
-    table = stored.table.rows
-    known = {key.tobytes(): row for row, key in enumerate(table["key"])}
-    rows = np.array([known.get(key.tobytes(), -1) for key in keys])
-    now = file_times(path for sample in dataset.samples for path in sample.paths).reshape(len(rows), -1, 3)
-    return stored, np.where((table["times"][rows] == now).all(axis=(1, 2)), rows, -1)
-
-
-def _read(dataset: Dataset, keys: Bytes, paths: Sequence[Path], advance: Progress, processes: int | None) -> DataIndex:
-    """Read the samples that changed since the index was stored, and store it again."""
-    stored, rows = _unchanged(dataset, keys, paths)
-    faults: dict[str, SimMATError] = {}
-    if stored is not None and rows[dataset.samples.index(dataset.first)] >= 0:
-        channels = stored.channels
-    else:
-        channels, faults = _reference_channels(dataset)
-        if stored is None or channels != stored.channels:
-            rows[:] = -1
-    dataset = replace(dataset, known_channels=channels)
-    old = np.flatnonzero(rows >= 0)
-    new = [place for place in np.flatnonzero(rows < 0).tolist() if dataset.samples[place].id not in faults]
-    advance(len(rows) - len(new))
-    empty = Table.empty(len(dataset.samples[0].paths), len(channels[1]))
-    tables = [empty if stored is None or not len(old) else stored.table.take(rows[old])]
-    for part in read_samples(dataset, [dataset.samples[place] for place in new], keys[new], processes):
-        tables += [part.table] if part.table is not None else []
-        faults |= part.faults
-        advance(part.count)
-    new = [place for place in new if dataset.samples[place].id not in faults]
-    table = Table.join(tables).take(np.argsort([*old.tolist(), *new]))
-    if stored is None or table is not stored.table:
-        write_stored(paths, StoredIndex(table, channels))
-    return DataIndex(dataset, table, faults)
-
-
-def _reference_channels(
-    dataset: Dataset,
-) -> tuple[tuple[tuple[Channel, ...], tuple[Channel, ...]], dict[str, SimMATError]]:
-    """Return the channels of the first image that can be read, which all others must have; and the earlier faults."""
-    faults: dict[str, SimMATError] = {}
+def _with_known_channels(dataset: Dataset) -> Dataset:
+    """Return the data set with the channels of the first image that can be read, which all others must have."""
+    problems: list[str] = []
     for sample in sorted(dataset.samples, key=lambda sample: sample.split != "train"):
         first = replace(dataset, samples=(sample,))
         try:
-            return (first.loaded_channels, first.channels()), faults
+            return replace(dataset, known_channels=(first.loaded_channels, first.channels()))
         except ConfigError:  # a fault of the settings, such as --channels, the same for every image
             raise
         except SimMATError as error:
-            faults[sample.id] = error
-    problems = equal_problems(list(map(str, faults.values())))
-    raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems))
+            problems.append(str(error))
+    raise DataError(all_problems(f"{dataset.root}: no image can be read:", equal_problems(problems)))

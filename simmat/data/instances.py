@@ -270,10 +270,9 @@ def count_joined(label: Label) -> int:
 
     joined = 0
     for region in label.regions:
-        numbered, count = ndimage.label(region.crop, structure=EIGHT)
-        if count > 1:
-            areas = np.bincount(numbered.ravel())[1:]
-            joined += max(int(np.count_nonzero(areas >= label.smallest)) - 1, 0)
+        numbered, _ = ndimage.label(region.crop, structure=EIGHT)
+        areas = np.bincount(numbered.ravel())[1:]
+        joined += max(int(np.count_nonzero(areas >= label.smallest)) - 1, 0)
     return joined
 
 

@@ -137,7 +137,7 @@ _SLOW_FOR_RANDOM = 1e-4
 def _notes(
     config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts, steps: int
 ) -> Iterator[str]:
-    """Yield what a user should know before the first step; raise ConfigError if --paste has nothing to copy."""
+    """Yield what a user should know before the first step."""
     yield index.dataset.split_note
     yield index.dataset.skipped_note
     yield index.contents.shared_warning()
@@ -150,13 +150,6 @@ def _notes(
     if val != (every := len(index.dataset.split("val"))):
         why = "" if config.val_images else ", enough to compare the steps (--val-images sets how many)"
         yield f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
-    if config.paste and (repeatable := index.with_repeatable(train)) != count:
-        if not repeatable:
-            raise ConfigError(
-                f"--paste {config.paste:g} has nothing to paste: every object of the {count} training images in "
-                f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
-            )
-        yield f"{repeatable} of {count} training images have an object for --paste that is not cut by the border."
     yield index.shrunk_warning(train, size)
     starts_random = parts.weights is None or not parts.foundation.promptable
     if config.lr is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:

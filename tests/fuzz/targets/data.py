@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from fuzz.damage import mutate_bytes, mutate_csv, mutate_safetensors, mutate_seg
 from fuzz.damage_trees import mutate_tree, to_json
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
-from simmat.data.index_storage import FOLDER, digest_of, index_paths
+from simmat.data.index_storage import FOLDER
 from simmat.data.samples import SPLITS
 
 
@@ -68,7 +69,7 @@ def _index(place: Place, rng: random.Random) -> Case:
         place.link(seed / name)
     dataset = open_dataset(place.files, registry().modality("gray"))
     read_index(dataset)
-    path = index_paths(dataset)[0]
+    (path,) = (place.files / FOLDER).iterdir()
     path.write_bytes(_damaged_index(path.read_bytes(), rng))
 
     def read() -> None:
@@ -83,13 +84,16 @@ def _index(place: Place, rng: random.Random) -> Case:
 
 def _damaged_index(content: bytes, rng: random.Random) -> bytes:
     """Damage the file, or what it says under a right digest, as a stranger could."""
+    if rng.random() < 0.2:
+        return mutate_bytes(content, rng)
+    content = content[:-32]
     if rng.random() < 0.4:
-        return mutate_safetensors(content, rng)
+        content = mutate_safetensors(content, rng)
+        return content + hashlib.sha256(content).digest()
     tensors = {name: value.copy() for name, value in load(content).items()}
-    size = int.from_bytes(content[:8], "little")
-    channels = json.loads(content[8 : 8 + size])["__metadata__"]["channels"]
     if rng.random() < 0.3:
-        channels = to_json(mutate_tree(json.loads(channels), rng)).decode(errors="replace")
+        channels = to_json(mutate_tree(json.loads(tensors["channels"].tobytes()), rng))
+        tensors["channels"] = np.frombuffer(channels, np.uint8)
     elif rng.random() < 0.6:
         value = tensors["rows"].view(np.float64 if rng.random() < 0.5 else np.int64).reshape(-1)
         numbers = (np.nan, np.inf, -1.0, 0.0, 1e300) if value.dtype == np.float64 else (-1, 0, 9, 2**62)
@@ -97,7 +101,8 @@ def _damaged_index(content: bytes, rng: random.Random) -> bytes:
     else:
         value = tensors["instances"].reshape(-1)
         value[rng.randrange(value.size)] = rng.choice((-1, 0, 9, 2**62))
-    return save(tensors, metadata={"channels": channels, "sha256": digest_of(tensors, channels)})
+    content = save(tensors)
+    return content + hashlib.sha256(content).digest()
 
 
 def _read_sample(dataset: Dataset, sample: Any) -> None:
