@@ -119,12 +119,12 @@ def package_loss() -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return `segment_anything` with LoRA and its loss for a click."""
     from segment_anything import sam_model_registry
 
-    from simmat.nn.lora import LoRALinear
+    from simmat.nn.lora import add_lora
 
     sam = sam_model_registry["vit_b"]().requires_grad_(False)
     for block in sam.image_encoder.blocks:
         generator = torch.Generator().manual_seed(0)
-        block.attn.qkv = LoRALinear(block.attn.qkv, slices=(0, 2), parts=3, rank=4, alpha=4.0, generator=generator)
+        add_lora(block.attn.qkv, slices=(0, 2), parts=3, rank=4, alpha=4.0, generator=generator)
     image, target = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
     click = torch.full((1, 1, 2), SIZE / 2), torch.ones(1, 1)
 

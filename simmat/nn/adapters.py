@@ -6,13 +6,15 @@ so step 0 equals the untuned model.
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
 from simmat.nn.init import uniform_
-from simmat.nn.tuners import matching_modules, model_name
+from simmat.nn.tuners import check_options, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 
 
@@ -29,9 +31,7 @@ class Adapter(nn.Module):
     def __init__(self, like: nn.Linear | nn.Conv2d, width: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         size = like.in_features if isinstance(like, nn.Linear) else like.in_channels
-        down, down_bias = torch.empty(width, size), torch.empty(width)
-        for tensor in (down, down_bias):
-            uniform_(tensor, size, generator)
+        down, down_bias = (uniform_(torch.empty(shape), size, generator) for shape in ((width, size), (width,)))
         self.scale = scale
         self.on_grid = isinstance(like, nn.Conv2d)
         self.down = nn.Parameter(down.to(like.weight))  # (width, D)
@@ -82,23 +82,13 @@ def apply_adapter(
     Raises:
         ConfigError: an option is out of range, or the model names no module that takes an adapter.
     """
-    problems = [
-        *([f"width must be at least 1, got {width}"] if width < 1 else []),
-        *([f"scale must be greater than 0, got {scale}"] if not scale > 0 else []),
-    ]
-    if problems:
-        raise ConfigError("tuner 'adapter': " + "; ".join(problems))
-    found = [
-        (name, module, norm)
-        for pattern, norm in targets.adapters.items()
-        for name, module in matching_modules(model, (pattern,))
-    ]
-    if not found:
-        raise ConfigError(
-            f"foundation model {model_name(model)!r} names no module for tuner 'adapter'; "
-            "use another --tune (frozen, lora, decoder, full)"
-        )
-    for name, module, norm in found:
+    check_options(
+        "adapter",
+        (width >= 1, f"width must be at least 1, got {width}"),
+        (scale > 0, f"scale must be greater than 0, got {scale}"),
+    )
+    for name, module in targeted_modules(model, targets.adapters, "adapter"):
+        norm = next(norm for pattern, norm in targets.adapters.items() if re.fullmatch(pattern, name))
         path, _, leaf = name.rpartition(".")
         parent = model.get_submodule(path)
         layer = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)

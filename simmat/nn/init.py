@@ -14,26 +14,18 @@ def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -
     Args:
         kernel: odd side of the kernel in pixels.
     """
-    conv = _unset_conv2d(inputs, outputs, kernel)
-    uniform_(conv.weight, inputs * kernel * kernel, generator)
-    uniform_(conv.bias, inputs * kernel * kernel, generator)
+    conv = zero_conv2d(inputs, outputs, kernel)
+    for parameter in conv.parameters():
+        uniform_(parameter, inputs * kernel * kernel, generator)
     return conv
 
 
 def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     """Make a convolution that keeps height and width, with all weights 0."""
-    conv = _unset_conv2d(inputs, outputs, kernel)
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
-
-
-def _unset_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Make a convolution that keeps height and width, with uninitialized weights."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta")
     # Not `to_empty`: on tensors of the meta device it imports sympy, a quarter of the time to import torch.
     for name, parameter in list(conv.named_parameters()):
-        setattr(conv, name, nn.Parameter(torch.empty(parameter.shape)))
+        setattr(conv, name, nn.Parameter(torch.zeros(parameter.shape)))
     return conv
 
 
@@ -47,9 +39,8 @@ def conv_stack(*convolutions: nn.Module) -> nn.Sequential:
     return stack
 
 
-def uniform_(tensor: Tensor | None, fan_in: int, generator: torch.Generator) -> None:
-    """Fill with U(-1/√fan_in, 1/√fan_in), torch's default for Linear and Conv layers; do nothing for None."""
-    if tensor is not None:
-        bound = 1 / math.sqrt(max(fan_in, 1))
-        with torch.no_grad():
-            tensor.uniform_(-bound, bound, generator=generator)
+def uniform_(tensor: Tensor, fan_in: int, generator: torch.Generator) -> Tensor:
+    """Fill with U(-1/√fan_in, 1/√fan_in), torch's default for Linear and Conv layers, and return the tensor."""
+    bound = 1 / math.sqrt(max(fan_in, 1))
+    with torch.no_grad():
+        return tensor.uniform_(-bound, bound, generator=generator)

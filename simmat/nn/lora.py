@@ -1,12 +1,12 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685) and Conv-LoRA (Zhong et al. 2024, arXiv 2401.17868), with one expert.
 
-A tuned layer keeps the parameters of the layer it replaces, under the same names. Step 0 equals that layer.
+A tuned layer keeps its parameters under the same names. Step 0 equals the plain layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,35 +30,17 @@ class LoRA(nn.Module):
         slices: indices of the tuned slices.
         parts: number of equal slices of the output.
         scale: alpha / rank.
+        dim: axis of the features.
     """
 
     weight: Any
-    bias: Any
+    lora_a: Any
+    lora_b: Any
+    lora_conv: Any
+    slices: tuple[int, ...]
+    parts: int
+    scale: float
     dim: int
-    """Axis of the features."""
-
-    def _tune(
-        self,
-        base: nn.Linear | nn.Conv2d,
-        *,
-        slices: Sequence[int],
-        parts: int,
-        rank: int,
-        alpha: float,
-        generator: torch.Generator,
-        on_grid: bool = False,
-    ) -> None:
-        """Take over the parameters of a layer and add those of LoRA: B is zero, the others are drawn."""
-        self.weight, self.bias = base.weight, base.bias
-        self.slices, self.parts, self.scale = tuple(slices), parts, alpha / rank
-        outputs, inputs = base.weight.shape[:2]
-        inner = len(slices) * rank
-        self.lora_a = nn.Parameter(_random((inner, inputs), inputs, generator).to(base.weight))
-        self.lora_b = nn.Parameter(torch.zeros(len(slices), outputs // parts, rank).to(base.weight))
-        self.lora_conv = None
-        if on_grid:
-            kernels = _random((inner, rank, _KERNEL, _KERNEL), rank * _KERNEL**2, generator)
-            self.lora_conv = nn.Parameter(kernels.to(base.weight))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map like the layer, with the update added."""
@@ -75,10 +57,8 @@ class LoRA(nn.Module):
             pieces[index] = pieces[index] + delta
         return torch.cat(pieces, self.dim)
 
-    def merged_weight(self) -> Tensor | None:
-        """Return the weight of the plain layer that computes the same; None for Conv-LoRA, which has none."""
-        if self.lora_conv is not None:
-            return None
+    def merged_weight(self) -> Tensor:
+        """Return the weight of the plain layer that computes the same, without Conv-LoRA."""
         weight: Tensor = self.weight.detach().clone()
         pieces = weight.chunk(self.parts)  # views
         for index, a, b in zip(self.slices, self.lora_a.chunk(len(self.slices)), self.lora_b, strict=True):
@@ -97,7 +77,6 @@ class LoRA(nn.Module):
                 "remove this layer from TuningTargets.grid of the model"
             )
         grid = inner.movedim(self.dim, 1)  # (B, G·rank, H, W)
-        assert self.lora_conv is not None
         mixed = grid + F.conv2d(grid, self.lora_conv, padding=_KERNEL // 2, groups=len(self.slices))
         return mixed.movedim(1, self.dim)
 
@@ -107,10 +86,6 @@ class LoRALinear(LoRA, nn.Linear):
 
     dim = -1
 
-    def __init__(self, base: nn.Linear, **options: Any) -> None:
-        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-        self._tune(base, **options)
-
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:
         return F.linear(x, matrix)
 
@@ -119,11 +94,6 @@ class LoRAConv2d(LoRA, nn.Conv2d):
     """A 1x1 convolution with LoRA or Conv-LoRA on (B, in, H, W)."""
 
     dim = 1
-
-    def __init__(self, base: nn.Conv2d, **options: Any) -> None:
-        stride, bias = cast(int, base.stride), base.bias is not None
-        super().__init__(base.in_channels, base.out_channels, 1, stride=stride, bias=bias, device="meta")
-        self._tune(base, **options)
 
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:
         return F.conv2d(x, matrix[..., None, None], stride=self.stride if stride else 1)
@@ -141,24 +111,43 @@ def takes_lora(layer: nn.Module) -> bool:
     )
 
 
+def add_lora(
+    layer: nn.Linear | nn.Conv2d,
+    *,
+    slices: Sequence[int],
+    parts: int,
+    rank: int,
+    alpha: float,
+    generator: torch.Generator,
+    on_grid: bool = False,
+) -> None:
+    """Make a layer that `takes_lora` a `LoRA` layer, in place: B is zero, A and the convolution are drawn.
+
+    Args:
+        slices: indices of the tuned slices of its output.
+        parts: number of equal slices of its output.
+        rank: rows of A for each slice.
+        alpha: the product is scaled by alpha / rank.
+        on_grid: add Conv-LoRA.
+    """
+    outputs, inputs = layer.weight.shape[:2]
+    inner = len(slices) * rank
+    layer.__class__ = LoRALinear if isinstance(layer, nn.Linear) else LoRAConv2d
+    assert isinstance(layer, LoRA)
+    layer.slices, layer.parts, layer.scale = tuple(slices), parts, alpha / rank
+    layer.lora_a = nn.Parameter(uniform_(torch.empty(inner, inputs), inputs, generator).to(layer.weight))
+    layer.lora_b = nn.Parameter(torch.zeros(len(slices), outputs // parts, rank).to(layer.weight))
+    layer.lora_conv = None
+    if on_grid:
+        kernels = torch.empty(inner, rank, _KERNEL, _KERNEL)
+        layer.lora_conv = nn.Parameter(uniform_(kernels, rank * _KERNEL**2, generator).to(layer.weight))
+
+
 def merge_lora(model: nn.Module) -> None:
-    """Replace every layer with LoRA, in place, by a plain one of the same output; Conv-LoRA stays."""
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, LoRA) or (weight := module.merged_weight()) is None:
-            continue
-        biased = module.bias is not None
-        plain: nn.Linear | nn.Conv2d
-        if isinstance(module, LoRAConv2d):
-            stride = cast(int, module.stride)
-            plain = nn.Conv2d(weight.shape[1], weight.shape[0], 1, stride=stride, bias=biased, device="meta")
-        else:
-            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=biased, device="meta")
-        plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), module.bias
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, plain)
-
-
-def _random(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:
-    tensor = torch.empty(tuple(shape))
-    uniform_(tensor, fan_in, generator)
-    return tensor
+    """Make every layer with LoRA, in place, a plain one of the same output; Conv-LoRA stays."""
+    for layer in model.modules():
+        if isinstance(layer, LoRA) and layer.lora_conv is None:
+            layer.weight = nn.Parameter(layer.merged_weight(), requires_grad=False)
+            del layer.lora_a, layer.lora_b, layer.lora_conv
+            plain: Any = nn.Linear if isinstance(layer, LoRALinear) else nn.Conv2d
+            layer.__class__ = plain

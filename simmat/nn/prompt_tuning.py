@@ -7,7 +7,7 @@ attention from the first step on, so step 0 differs from the untuned model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.foundation import Memory, TunableAttention, is_tunable_attention
-from simmat.nn.tuners import matching_modules, model_name
+from simmat.nn.tuners import check_options, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 
 _STD = 0.02
@@ -92,8 +92,12 @@ def apply_prompt(
     Raises:
         ConfigError: an option is out of range, or the model names no attention that takes tokens.
     """
-    problems = [] if 0 <= dropout < 1 else [f"dropout must be in [0, 1), got {dropout}"]
-    for attention, like in _attentions(model, targets, "prompt", tokens, problems):
+    check_options(
+        "prompt",
+        (tokens >= 1, f"tokens must be at least 1, got {tokens}"),
+        (0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}"),
+    )
+    for attention, like in _attentions(model, targets, "prompt"):
         attention.memory = PromptTokens(_random(tokens, attention.width, generator).to(like), dropout)
 
 
@@ -107,25 +111,15 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     Raises:
         ConfigError: an option is out of range, or the model names no attention that takes tokens.
     """
-    for attention, like in _attentions(model, targets, "prefix", tokens, []):
+    check_options("prefix", (tokens >= 1, f"tokens must be at least 1, got {tokens}"))
+    for attention, like in _attentions(model, targets, "prefix"):
         keys, values = (_random(tokens, attention.width, generator).to(like) for _ in range(2))
         attention.memory = PrefixTokens(keys, values)
 
 
-def _attentions(
-    model: nn.Module, targets: TuningTargets, tuner: str, tokens: int, problems: Sequence[str]
-) -> Iterator[tuple[TunableAttention, Tensor]]:
+def _attentions(model: nn.Module, targets: TuningTargets, tuner: str) -> Iterator[tuple[TunableAttention, Tensor]]:
     """Yield every attention that the model names, with a tensor that has its device and dtype."""
-    problems = [*([] if tokens >= 1 else [f"tokens must be at least 1, got {tokens}"]), *problems]
-    if problems:
-        raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
-    found = matching_modules(model, targets.attention)
-    if not found:
-        raise ConfigError(
-            f"foundation model {model_name(model)!r} names no attention for tuner {tuner!r}; "
-            "use another --tune (frozen, lora, decoder, full)"
-        )
-    for name, module in found:
+    for name, module in targeted_modules(model, targets.attention, tuner):
         if not is_tunable_attention(module):
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names {name!r} for tuner {tuner!r}, but a "

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.lora import LoRAConv2d, LoRALinear, takes_lora
+from simmat.nn.lora import add_lora, takes_lora
 from simmat.plugin_specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
 """Values of `where`: the parts of the model that LoRA tunes."""
-_LORA: dict[type[nn.Module], Any] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
-"""Class of a layer -> class that replaces it."""
 
 
 def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
@@ -29,7 +27,7 @@ def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 
 def apply_full(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
     """Train every parameter except `targets.never`."""
-    _unfreeze(model, targets, "full", prefix="")
+    _unfreeze(model, targets, "full", ".*")
 
 
 def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
@@ -38,7 +36,7 @@ def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.
     Raises:
         ConfigError: the model's decoder has no such parameter.
     """
-    _unfreeze(model, targets, "decoder", prefix="decoder.")
+    _unfreeze(model, targets, "decoder", "decoder[.].*")
 
 
 def apply_lora(
@@ -56,30 +54,64 @@ def apply_lora(
     Raises:
         ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
-    _check_lora_options("lora", rank, alpha, where)
-    layers = _lora_layers(model, targets, where)
-    _replace(model, layers, (), rank=rank, alpha=alpha, generator=generator)
+    _add_lora("lora", model, targets, (), where, rank=rank, alpha=alpha, generator=generator)
 
 
 def apply_conv_lora(
     model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
 ) -> None:
-    """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; see `simmat.nn.lora`.
-
-    Arguments as in `apply_lora`.
+    """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; arguments as in `apply_lora`.
 
     Raises:
         ConfigError: as in `apply_lora`, or no named layer works on a grid.
     """
-    _check_lora_options("conv-lora", rank, alpha, where)
-    layers = _lora_layers(model, targets, where)
-    if not any(_matches(targets.grid, name) for name, *_ in layers):
-        side = "" if where == "all" else f" of its {where}"
+    _add_lora("conv-lora", model, targets, targets.grid, where, rank=rank, alpha=alpha, generator=generator)
+
+
+def _add_lora(
+    tuner: str,
+    model: nn.Module,
+    targets: TuningTargets,
+    grid: Sequence[str],
+    where: str,
+    *,
+    rank: int,
+    alpha: float,
+    generator: torch.Generator,
+) -> None:
+    """Add LoRA to the layers that `targets.lora` names on the given side, or Conv-LoRA where `grid` matches."""
+    check_options(
+        tuner,
+        (rank >= 1, f"rank must be at least 1, got {rank}"),
+        (alpha > 0, f"alpha must be greater than 0, got {alpha}"),
+        (where in SIDES, f"where must be one of {', '.join(SIDES)}, got {where!r}"),
+    )
+    side = "" if where == "all" else f"{where}."
+    layers = [(name, layer) for name, layer in targeted_modules(model, targets.lora, tuner) if name.startswith(side)]
+    if not layers or (tuner == "conv-lora" and not any(_matches(grid, name) for name, _ in layers)):
+        on_grid = " that works on a grid" if tuner == "conv-lora" else ""
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names no layer{side} that works on a grid, which Conv-LoRA needs; "
-            "use --tune lora"
+            f"foundation model {model_name(model)!r} names no layer of its {where}{on_grid} for tuner {tuner!r}; "
+            "use another --tune (frozen, lora, decoder, full)"
         )
-    _replace(model, layers, targets.grid, rank=rank, alpha=alpha, generator=generator)
+    for name, layer in layers:
+        slices, parts = next(value for pattern, value in targets.lora.items() if re.fullmatch(pattern, name))
+        outputs = getattr(layer, "weight").shape[0] if takes_lora(layer) else 0  # noqa: B009 - typed as Tensor | Module
+        if not outputs or outputs % parts or not set(slices) <= set(range(parts)):
+            raise ConfigError(
+                f"foundation model {model_name(model)!r} names slices {tuple(slices)} of {parts} of {name!r} for LoRA, "
+                f"which is a {type(layer).__name__} of {outputs} outputs; LoRA takes equal slices of plain Linear "
+                "layers and 1x1 Conv2d without groups or padding"
+            )
+        add_lora(
+            cast(nn.Linear, layer),
+            slices=slices,
+            parts=parts,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+            on_grid=_matches(grid, name),
+        )
 
 
 def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
@@ -88,8 +120,7 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     Raises:
         ConfigError: the model names none.
     """
-    names = [name for name, _ in model.named_parameters() if _matches(targets.embed, name)]
-    _unfreeze(model, targets, "linear", prefix="", only=names)
+    _unfreeze(model, targets, "linear", "|".join(targets.embed))
 
 
 def unfreeze_fresh(model: nn.Module, targets: TuningTargets) -> None:
@@ -154,81 +185,34 @@ def _training_modules(model: nn.Module) -> set[str]:
     return trains
 
 
-def matching_modules(model: nn.Module, patterns: Iterable[str]) -> list[tuple[str, nn.Module]]:
-    """Return name and module where a pattern matches the whole name, in the model's order."""
-    patterns = tuple(patterns)
-    return [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
-
-
-def _unfreeze(
-    model: nn.Module, targets: TuningTargets, tuner: str, prefix: str, only: Sequence[str] | None = None
-) -> None:
-    unfrozen = 0
-    for name, parameter in model.named_parameters():
-        wanted = name.startswith(prefix) and (only is None or name in only)
-        if wanted and not _matches(targets.never, name):
-            parameter.requires_grad_(True)
-            unfrozen += 1
-    if not unfrozen:
-        raise ConfigError(
-            f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to train; use --tune frozen"
-        )
-
-
-def _check_lora_options(tuner: str, rank: int, alpha: float, where: str) -> None:
-    problems = []
-    if rank < 1:
-        problems.append(f"rank must be at least 1, got {rank}")
-    if not alpha > 0:
-        problems.append(f"alpha must be greater than 0, got {alpha}")
-    if where not in SIDES:
-        problems.append(f"where must be one of {', '.join(SIDES)}, got {where!r}")
-    if problems:
+def check_options(tuner: str, *rules: tuple[bool, str]) -> None:
+    """Raise ConfigError with the texts of all rules that do not hold."""
+    if problems := [text for holds, text in rules if not holds]:
         raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
 
 
-_Layer = tuple[str, nn.Module, Sequence[int], int]
-
-
-def _lora_layers(model: nn.Module, targets: TuningTargets, where: str) -> list[_Layer]:
-    """Return name, layer, slices and parts of every layer that `targets.lora` names on the given side."""
-    layers: list[_Layer] = []
-    for name, module in model.named_modules():
-        if where != "all" and not name.startswith(f"{where}."):
-            continue
-        for pattern, (slices, parts) in targets.lora.items():
-            if re.fullmatch(pattern, name):
-                _check_lora_layer(model, name, module, slices, parts)
-                layers.append((name, module, slices, parts))
-                break
-    if not layers:
-        side = "no layer" if where == "all" else f"no layer of its {where}"
+def targeted_modules(model: nn.Module, patterns: Iterable[str], tuner: str) -> list[tuple[str, nn.Module]]:
+    """Return name and module where a pattern matches the whole name; ConfigError where none does."""
+    patterns = tuple(patterns)
+    found = [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
+    if not found:
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names {side} for LoRA; use another --tune (frozen, decoder, full)"
+            f"foundation model {model_name(model)!r} names no layer for tuner {tuner!r}; "
+            "use another --tune (frozen, lora, decoder, full)"
         )
-    return layers
+    return found
 
 
-def _replace(model: nn.Module, layers: Sequence[_Layer], grid: Sequence[str], **options: Any) -> None:
-    """Replace layers by ones with LoRA, or with Conv-LoRA if a pattern of `grid` matches."""
-    for name, layer, slices, parts in layers:
-        parent, _, leaf = name.rpartition(".")
-        tuned = _LORA[type(layer)](layer, slices=slices, parts=parts, on_grid=_matches(grid, name), **options)
-        setattr(model.get_submodule(parent), leaf, tuned)
-
-
-def _check_lora_layer(model: nn.Module, name: str, layer: nn.Module, slices: Sequence[int], parts: int) -> None:
-    if not takes_lora(layer):
+def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, wanted: str) -> None:
+    """Train the parameters whose whole name matches `wanted` and none of `targets.never`."""
+    matching = [(name, parameter) for name, parameter in model.named_parameters() if re.fullmatch(wanted, name)]
+    found = [parameter for name, parameter in matching if not _matches(targets.never, name)]
+    if not found:
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names {name!r} for LoRA, which is a {type(layer).__name__}; "
-            "LoRA takes plain Linear layers and 1x1 Conv2d without groups or padding"
+            f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to train; use --tune frozen"
         )
-    out = int(getattr(layer, "weight").shape[0])  # noqa: B009 - typed as Tensor | Module otherwise
-    if out % parts or not slices or not set(slices) <= set(range(parts)):
-        raise ConfigError(
-            f"foundation model {model_name(model)!r} names slices {tuple(slices)} of {parts} of {name!r} for LoRA, "
-            f"which has {out} outputs; the outputs must split into {parts} equal slices 0..{parts - 1}"
-        )
+    for parameter in found:
+        parameter.requires_grad_(True)
 
 
 def _matches(patterns: Iterable[str], name: str) -> bool:
