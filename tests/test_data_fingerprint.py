@@ -83,7 +83,7 @@ def test_what_changed_is_counted_and_the_first_named(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace("s8,test,", "new,test,"))
     after = contents(root)
     said = after.changes_since(before.notes(), before.fingerprint)
-    assert said.startswith("9 parts changed: image 's0' (gray), ")
+    assert said.startswith("9 parts changed: images/s0.png of 's0', ")
     assert "'s3'" in said
     assert said.endswith("and 6 more")
     assert after.changes_since(before.notes(), "another") == ""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
-from simmat.data.samples import Sample
+from simmat.data.samples import Sample, start_of_paths
 from simmat.errors import DataError, all_problems, few_of
 from simmat.io.files import require_file
 
@@ -145,12 +145,12 @@ class Contents:
 
     def _parts(self) -> Iterator[tuple[str, str]]:
         """Yield a name for messages and the start of the sha256 of each part, in the order of the samples."""
+        start = len(start_of_paths(self.dataset.root))
         yield "the data card", _short(self.dataset.card.stated_json())
         for sample, row in zip(self.dataset.samples, self.digests, strict=True):
             yield f"sample {sample.id!r}", f"{sample.split} {sample.zero_means}"
-            names = [f"image {sample.id!r} ({source})" for source in sample.sources]
-            for name, digest in zip([*names, f"mask of {sample.id!r}"], row, strict=False):
-                yield name, digest.tobytes().hex()[:32]
+            for path, digest in zip(sample.paths, row, strict=True):
+                yield f"{path[start:]} of {sample.id!r}", digest.tobytes().hex()[:32]
             if labels := annotations_digest(self.dataset, sample):
                 yield f"annotations of {sample.id!r}", labels
 
