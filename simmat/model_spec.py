@@ -11,8 +11,8 @@ from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
 from simmat.documents import Document, as_tuples, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
-from simmat.sensors.declaration import Declaration
 from simmat.sensors.normalize import Statistics
+from simmat.sensors.sensor_toml import Declaration
 from simmat.types import Aspect, Channel
 
 

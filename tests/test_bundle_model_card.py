@@ -13,7 +13,7 @@ from simmat.bundle.model_card import model_card
 from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.sensors.declaration import Declaration
+from simmat.sensors.sensor_toml import Declaration
 
 hub = pytest.importorskip("huggingface_hub")
 

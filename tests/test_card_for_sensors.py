@@ -21,7 +21,7 @@ from simmat.evaluation import evaluate_bundle
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import Files, ModalityAdapter
 from simmat.sensors.builtin import Gray
-from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.types import Prompt, SensorImage
 
 CAMERA = "\n[intrinsics]\nfx = 50.0\nfy = 50.0\ncx = 27.5\ncy = 19.5\n"

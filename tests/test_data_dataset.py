@@ -13,7 +13,7 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.composition import SelectedChannels
+from simmat.sensors.composed_modality import SelectedChannels
 from simmat.types import SensorImage
 
 

@@ -20,7 +20,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, contents_of, read_index
 from simmat.data.index_storage import FOLDER
 from simmat.errors import DataError
-from simmat.sensors.composition import SelectedChannels
+from simmat.sensors.composed_modality import SelectedChannels
 from simmat.types import Channel, SensorImage
 
 

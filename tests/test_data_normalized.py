@@ -16,7 +16,7 @@ from simmat.data.warnings import normalized_warning
 from simmat.io.images import read_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 

@@ -15,7 +15,7 @@ from simmat.data.card import DataCard
 from simmat.documents import Document, InvalidDocument, parse, validate
 from simmat.errors import ConfigError, SimMATError
 from simmat.model_spec import ModelSpec
-from simmat.sensors.declaration import Declaration
+from simmat.sensors.sensor_toml import Declaration
 from simmat.training.state import RunNotes
 
 FOREIGN = re.compile(

@@ -10,7 +10,7 @@ import pytest
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, Georeference, SensorImage
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))

@@ -18,7 +18,7 @@ from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.channel_selection import MissingChannels
-from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 

@@ -18,7 +18,7 @@ from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import Files, ModalityAdapter, Source, options_of
-from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 

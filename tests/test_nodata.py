@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import format_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 

@@ -14,8 +14,7 @@ import tifffile
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
-from simmat.sensors.declaration import parse_declaration
-from simmat.sensors.declared import DeclaredModality, read_sensor
+from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration, read_sensor
 from simmat.types import SensorImage
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}

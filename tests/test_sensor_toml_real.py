@@ -12,7 +12,7 @@ from data_sets import linked
 from installed import SHARED_DATA, needs_shared_data
 
 from simmat.cli import run
-from simmat.sensors.declared import read_sensor
+from simmat.sensors.sensor_toml import read_sensor
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")

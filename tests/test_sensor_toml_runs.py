@@ -18,8 +18,8 @@ from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
-from simmat.sensors.declared import read_sensor
 from simmat.sensors.options import modality_parts, with_absolute_files
+from simmat.sensors.sensor_toml import read_sensor
 from simmat.training.state import load_state
 
 pytestmark = pytest.mark.plugins("report")

@@ -12,9 +12,8 @@ from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import Files, load_sample
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.declaration import parse_declaration
-from simmat.sensors.declared import DeclaredModality
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
 from simmat.types import Window
 
 WINDOW = Window(3, 5, 20, 31)

@@ -16,7 +16,7 @@ from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml,
 from simmat.data.card import DataCard
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
-from simmat.sensors.declaration import parse_declaration
+from simmat.sensors.sensor_toml import parse_declaration
 from simmat.training.compatibility import check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare

@@ -16,7 +16,7 @@ from data_sets import linked
 from installed import SHARED_DATA, need_plugins
 from virtual_envs import clean_environment, make_venv, simmat
 
-from simmat.sensors.scene import import_scenes
+from simmat.sensors.simulated_scene import import_scenes
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"

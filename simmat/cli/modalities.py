@@ -18,7 +18,7 @@ from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    from simmat.sensors.declaration import Declaration
+    from simmat.sensors.sensor_toml import Declaration
 
 
 @click.group(cls=Group)
@@ -57,7 +57,7 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
     NAME may also be the path of a sensor.toml, or a composition such as rgb+thermal.
     """
-    from simmat.sensors.declared import declarations_of
+    from simmat.sensors.sensor_toml import declarations_of
 
     registry = load_registry()
     adapter = registry.modality(name, modality_options)
@@ -97,7 +97,7 @@ def print_declarations(declarations: Iterable[Declaration]) -> None:
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
-    from simmat.sensors.declared import declarations_of
+    from simmat.sensors.sensor_toml import declarations_of
 
     return {
         "name": adapter.name,

@@ -19,14 +19,14 @@ from simmat.plugin_specs import (
     TunerSpec,
 )
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
 
 if TYPE_CHECKING:
     import click
 
     from simmat.callbacks import Callback
-    from simmat.sensors.declaration import Declaration
+    from simmat.sensors.sensor_toml import Declaration
 
 Kind = Literal[
     "modality",
@@ -244,7 +244,7 @@ class Registry:
 
     def _adapter(self, part: str, declaration: Declaration | None) -> ModalityAdapter:
         if declaration is not None or is_sensor_file(part):
-            from simmat.sensors.declared import DeclaredModality, read_sensor
+            from simmat.sensors.sensor_toml import DeclaredModality, read_sensor
 
             return DeclaredModality(declaration) if declaration is not None else read_sensor(part)
         return cast(ModalityAdapter, self._get("modality", part))

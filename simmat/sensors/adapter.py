@@ -23,7 +23,7 @@ from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
+    from simmat.sensors.simulated_scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
 Files: TypeAlias = Mapping[str, Path]

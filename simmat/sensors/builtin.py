@@ -10,7 +10,7 @@ import numpy.typing as npt
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter
-from simmat.sensors.scene import Scene, import_scenes
+from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")

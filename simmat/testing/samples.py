@@ -16,7 +16,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import image_size, write_image
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
-from simmat.sensors.scene import Scene, import_scenes
+from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import SensorImage
 

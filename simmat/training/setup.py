@@ -35,9 +35,9 @@ from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, co
 from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.declared import declarations_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
+from simmat.sensors.sensor_toml import declarations_of
 from simmat.training.compatibility import check_start, measured_by, with_network_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation

@@ -18,8 +18,7 @@ from simmat.documents import Document, of_dataclass, validate
 from simmat.io.files import atomic_write_json, parse_json
 from simmat.io.files.inputs import read_json
 from simmat.model_spec import ModelSpec
-from simmat.sensors.declaration import Declaration
-from simmat.sensors.declared import read_sensor
+from simmat.sensors.sensor_toml import Declaration, read_sensor
 from simmat.types import Channel
 
 

@@ -13,7 +13,7 @@ from simmat_plugin_aims import MODALITIES
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}

@@ -16,7 +16,7 @@ from simmat_plugin_depth.units import UNITS
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

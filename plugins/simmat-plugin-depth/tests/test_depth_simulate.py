@@ -17,7 +17,7 @@ from simmat_plugin_depth.camera import (
 from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (64, 96)
 

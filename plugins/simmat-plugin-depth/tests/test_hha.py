@@ -16,7 +16,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
 HHA, LEVEL = Hha(), Hha(HhaOptions(gravity="level"))

@@ -39,8 +39,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
-from simmat.sensors.declaration import parse_declaration
-from simmat.sensors.declared import DeclaredModality
+from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
 from simmat.types import Frame, SensorImage
 
 CLICKS = ((True, False, False),)

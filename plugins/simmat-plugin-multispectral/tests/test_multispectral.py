@@ -23,7 +23,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.channel_selection import pick_channels
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, Georeference, SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

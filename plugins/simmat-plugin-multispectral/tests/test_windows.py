@@ -14,7 +14,7 @@ from simmat_plugin_multispectral.adapter import Landsat8, Multispectral, Multisp
 from simmat import SensorImage, Window
 from simmat.errors import DataError
 from simmat.sensors.adapter import load_sample
-from simmat.sensors.composition import SelectedChannels
+from simmat.sensors.composed_modality import SelectedChannels
 
 NUMBERS = np.random.default_rng(0).integers(200, 9000, (4, 90, 130)).astype(np.int16)
 WINDOWS = [Window(0, 0, 90, 130), Window(15, 17, 47, 99), Window(89, 129, 90, 130), Window(0, 100, 10, 130)]

@@ -20,8 +20,8 @@ from simmat_plugin_scenes.world import CLASSES
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.scene import Scene
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.simulated_scene import Scene
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

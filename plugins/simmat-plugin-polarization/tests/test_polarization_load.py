@@ -16,7 +16,7 @@ from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

@@ -17,7 +17,7 @@ from simmat_plugin_polarization.stokes import angle_of, degree_of
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 from simmat.testing import name_with_options, with_each_option
 
 SIZE_HW = (48, 64)

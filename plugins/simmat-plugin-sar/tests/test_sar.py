@@ -20,8 +20,8 @@ from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
 from simmat.sensors.builtin import Rgb
-from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.scene import Scene
+from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.simulated_scene import Scene
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
 

@@ -23,7 +23,7 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.images import read_image
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composed_modality import ComposedModality
 
 SIZE_HW = (32, 48)
 

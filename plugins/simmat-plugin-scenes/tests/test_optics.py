@@ -11,7 +11,7 @@ from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import ConfigError
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

@@ -14,7 +14,7 @@ from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import CLASSES, Climate, Thing, World
 
 from simmat.errors import ConfigError
-from simmat.sensors.scene import Scene, Surface
+from simmat.sensors.simulated_scene import Scene, Surface
 
 SIZE_HW = (48, 64)
 

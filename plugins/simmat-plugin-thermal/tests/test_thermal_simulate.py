@@ -15,7 +15,7 @@ from simmat_plugin_scenes.world import CLASSES
 from simmat_plugin_thermal.adapter import TEMPERATURE, Thermal, ThermalOptions
 from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

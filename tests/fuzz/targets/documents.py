@@ -18,8 +18,7 @@ from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset
 from simmat.sensors.adapter import load_sample
-from simmat.sensors.declaration import Declaration
-from simmat.sensors.declared import read_sensor
+from simmat.sensors.sensor_toml import Declaration, read_sensor
 
 _Read = Callable[[Place, Path], None]
 

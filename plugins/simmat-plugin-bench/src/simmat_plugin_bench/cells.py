@@ -16,8 +16,8 @@ from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.documents import Document, validate
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, atomic_write_text, parse_json, read_bytes
-from simmat.sensors.declared import read_sensor
 from simmat.sensors.options import is_sensor_file, modality_parts
+from simmat.sensors.sensor_toml import read_sensor
 from simmat_plugin_bench.settings import STEPS, Simulated, figures_of
 
 FORMAT = 1

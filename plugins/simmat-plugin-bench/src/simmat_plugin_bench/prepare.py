@@ -16,7 +16,7 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_
 from simmat.evaluation import nothing_to_score
 from simmat.io.files import atomic_write_text, check_writable, recover_folder
 from simmat.plugins.registry import Registry
-from simmat.sensors.scene import import_scenes
+from simmat.sensors.simulated_scene import import_scenes
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.scene import Scene, missing_scenes
+from simmat.sensors.simulated_scene import Scene, missing_scenes
 
 try:
     from simmat_plugin_scenes.optics import detected, optical_bands, radiance

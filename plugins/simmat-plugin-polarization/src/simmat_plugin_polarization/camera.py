@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.scene import Scene, Surface, missing_scenes
+from simmat.sensors.simulated_scene import Scene, Surface, missing_scenes
 from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
 from simmat_plugin_polarization.stokes import intensities_of
 

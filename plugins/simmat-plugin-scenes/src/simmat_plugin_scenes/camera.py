@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 from simmat_plugin_scenes.optics import detected, optical_bands, radiance
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.scene import Scene
+from simmat.sensors.simulated_scene import Scene
 from simmat_plugin_scenes.generate import generate_scene
 from simmat_plugin_scenes.world import CLASSES
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.sensors.scene import Light, Scene, pixel_rays
+from simmat.sensors.simulated_scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.objects import (

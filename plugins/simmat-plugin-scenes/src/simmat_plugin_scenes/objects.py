@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.scene import Material
+from simmat.sensors.simulated_scene import Material
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, bright_colour, colour

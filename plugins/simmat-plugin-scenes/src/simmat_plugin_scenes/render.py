@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.scene import Light, Material, Scene, Surface, pixel_rays
+from simmat.sensors.simulated_scene import Light, Material, Scene, Surface, pixel_rays
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.world import CLASSES, Look, Part, Thing, World

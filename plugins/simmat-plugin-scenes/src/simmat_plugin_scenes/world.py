@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.scene import Light, Material
+from simmat.sensors.simulated_scene import Light, Material
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.shapes import Shape
 

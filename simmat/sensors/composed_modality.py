@@ -14,7 +14,7 @@ from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
+    from simmat.sensors.simulated_scene import Scene
 
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 

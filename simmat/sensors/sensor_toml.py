@@ -1,20 +1,23 @@
-"""A `sensor.toml` as a document, and the normalizations it can declare."""
+"""Sensors that a `sensor.toml` describes, without code: the document, and the sensor that it makes."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
 
-from simmat.documents import Document, parse
-from simmat.errors import ConfigError
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray
+from simmat.documents import Document, parse, read_toml
+from simmat.errors import ConfigError, DataError, SpecError, nearest
+from simmat.io.images import ImageFile, not_nodata, read_image
+from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter, common_size
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, SensorImage, Window
 
 FORMAT = 1
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
@@ -74,12 +77,6 @@ Normalize = Annotated[
 ]
 
 
-def _pair(value: Any) -> Any:
-    if isinstance(value, list | tuple) and len(value) != 2:
-        raise ValueError("must be two numbers, [low, high]")
-    return value
-
-
 def _tables(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"must be a table or more, each written [[{info.field_name}]]")
@@ -99,7 +96,7 @@ def _channel_name(value: str) -> str:
 
 
 Numbers = Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_one_or_more)]
-Pair = Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)]
+Pair = Annotated[tuple[float, float], Field(strict=False)]
 SensorName = Annotated[str, AfterValidator(_sensor_name)]
 Text = Annotated[str, Field(min_length=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)]
@@ -220,17 +217,12 @@ class Declaration(Document):
         return rule.source or self.source[0].name
 
     def _channel_problems(self, rule: ChannelRule) -> Iterator[str]:
-        if not rule.unit.strip() or not rule.quantity.strip():
-            yield f"quantity and unit must not be blank, got {rule.quantity!r} and {rule.unit!r}"
+        try:
+            rule.channel()
+        except SpecError as error:
+            yield str(error)
         if rule.plane is not None and rule.band is not None:
             yield f"plane = {rule.plane} (from 0) and band = {rule.band} (from 1) exclude each other; give one"
-        planes = {source.name: source.planes for source in self.source}.get(self.source_of(rule))
-        if planes is not None and rule.index is not None and rule.index >= planes:
-            yield f"takes plane {rule.index} (from 0), but its source has planes = {planes}"
-        if rule.scale == 0:
-            yield "scale must not be 0, got 0.0"
-        if rule.valid_range is not None and not rule.valid_range[0] < rule.valid_range[1]:
-            yield f"valid_range must be [low, high] with low < high, got {list(rule.valid_range)}"
         normalize = rule.normalize
         if isinstance(normalize, Percentile | FixedRange) and not normalize.low < normalize.high:
             yield f"normalize.low must be less than normalize.high, got {normalize.low:g} and {normalize.high:g}"
@@ -260,24 +252,15 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
     return parse(Declaration, filled, where)
 
 
-def scaled(
-    values: FloatArray, valid: BoolArray, channel: Channel, rule: Normalize
-) -> tuple[FloatArray, BoolArray, Channel]:
-    """Normalize one channel's (H, W) values by a rule; return values, valid and channel after it.
-
-    Where the rule fixes mean and std, the channel states them, and they replace those of the training split.
-    """
+def scaled_channel(channel: Channel, rule: Normalize) -> Channel:
+    """Return a channel as it is after a rule; a mean and std that the rule fixes replace those of the training split."""
     if isinstance(rule, ZScore):
-        return values, valid, replace(channel, mean=rule.mean, std=rule.std)
-    if isinstance(rule, Percentile):
-        return _percentile(values, valid, rule), valid, replace(channel, unit="1", valid_range=None)
+        return replace(channel, mean=rule.mean, std=rule.std)
     if isinstance(rule, FixedRange):
         # The std of a uniform distribution is its width over the square root of 12.
-        mean, std = (rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5
-        return scaled_arrays(values, valid, rule, np)[0], valid, channel.with_statistics(mean, std)
-    found, defined = scaled_arrays(values.astype(np.float64), valid, rule, np)
-    unit = f"ln {channel.unit}" if isinstance(rule, Log) else "dB"
-    return found.astype(np.float32), defined, replace(channel, unit=unit, valid_range=None)
+        return channel.with_statistics((rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5)
+    unit = {"percentile": "1", "log": f"ln {channel.unit}", "db": "dB"}[rule.kind]
+    return replace(channel, unit=unit, valid_range=None)
 
 
 def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tuple[Any, Any]:
@@ -307,3 +290,118 @@ def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> Float
         return np.zeros_like(values)
     stretched = (values.astype(np.float64) - low) / (high - low)
     return np.asarray(np.clip(stretched, 0, 1), dtype=np.float32)
+
+
+class DeclaredModality(WindowedAdapter):
+    """A sensor whose files and channels a `sensor.toml` describes.
+
+    Attributes:
+        declaration: the file's content; a bundle contains it.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self.name = declaration.name
+        self.description = declaration.description
+        self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
+        self.channels = tuple(rule.channel() for rule in declaration.channel)
+
+    def read(self, files: Files, window: Window | None) -> SensorImage:
+        """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
+        images: dict[str, ImageFile] = {}
+        for source in self.declaration.source:
+            image = read_image(files[source.name], self.nodata(source.name), window)
+            if source.planes not in (None, len(image.planes)):
+                raise DataError(
+                    f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source "
+                    f"{source.name!r} of sensor {self.name!r} is declared with planes = {source.planes}"
+                )
+            images[source.name] = image
+        common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
+        planes = [self._plane(rule, images[self.declaration.source_of(rule)]) for rule in self.declaration.channel]
+        return SensorImage.from_planes(
+            np.stack([values for values, _ in planes]),
+            self.channels,
+            valid=np.stack([valid for _, valid in planes]),
+            origin=str(files[self.sources[0].name]),
+        )
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Normalize every channel as declared, but for the z-score, which the pipeline applies."""
+        data, valid, rules = (
+            image.data.copy(),
+            image.valid.copy(),
+            [rule.normalize for rule in self.declaration.channel],
+        )
+        for index, rule in enumerate(rules):
+            if isinstance(rule, Percentile):
+                data[index] = _percentile(data[index], valid[index], rule)
+            else:
+                data[index], valid[index] = scaled_arrays(data[index].astype(np.float64), valid[index], rule, np)
+        channels = tuple(map(scaled_channel, image.channels, rules))
+        return replace(image, data=data, valid=valid, channels=channels)
+
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute `transform`; NotImplementedError where a channel is scaled by percentiles of each image."""
+        done = [
+            scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library)
+            for index, rule in enumerate(self.declaration.channel)
+        ]
+        values, where = zip(*done, strict=True)
+        return library.stack(values, -3), library.stack(where, -3)
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Return for each channel whether it is normalized by a logarithm."""
+        return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
+
+    def _plane(self, rule: ChannelRule, image: ImageFile) -> tuple[FloatArray, BoolArray]:
+        """Return (H, W) values in the channel's unit, and (H, W) where they are valid."""
+        count, index = len(image.planes), rule.index or 0
+        if index >= count or (rule.index is None and count > 1):
+            why = (
+                f"takes plane {index} (from 0)"
+                if index >= count
+                else f"does not say which; add plane = 0 to {count - 1}"
+            )
+            raise DataError(
+                f"{image.path}: holds {count} planes, but channel {rule.name!r} of sensor {self.name!r} {why}"
+            )
+        self._check_scale(rule, image, index)
+        stored = image.planes[index]
+        valid = not_nodata(stored, *image.nodata, *rule.nodata)
+        valid = np.ones(stored.shape, dtype=np.bool_) if valid is None else valid
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is invalid
+            values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
+        if isinstance(rule.normalize, Log | Decibel) and rule.normalize.floor is None:
+            valid = valid & (values > 0)  # before augmentation could make it positive
+        return values, valid
+
+    def _check_scale(self, rule: ChannelRule, image: ImageFile, index: int) -> None:
+        """Raise if a file states another scale for a plane than the description; counts are the stored numbers."""
+        scale, offset = image.scales[index] if image.scales else (1.0, 0.0)
+        if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (1.0, 0.0, "count"):
+            return
+        if not np.allclose(
+            (rule.scale, rule.offset), (scale, offset), 1e-6, 1e-6 * abs(scale)
+        ):  # maybe single precision
+            raise DataError(
+                f"{image.path}: states scale {scale:.9g} and offset {offset:.9g} of plane {index} (from 0), but channel "
+                f"{rule.name!r} of sensor {self.name!r} has scale = {rule.scale:.9g} and offset = {rule.offset:.9g}; "
+                f"write scale = {scale:.9g} and offset = {offset:.9g} into its sensor.toml, or store the values "
+                "themselves (gdal_translate -unscale -ot Float32)"
+            )
+
+
+def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
+    """Return the declarations of an adapter and of the parts of a composition that have one."""
+    return tuple(part.declaration for part in adapter.sensors() if isinstance(part, DeclaredModality))
+
+
+def read_sensor(path: Path | str) -> DeclaredModality:
+    """Read the sensor that a file describes; ConfigError holds every problem."""
+    file = Path(path)
+    hint = ""
+    if not file.exists():
+        guess = nearest(file.name, sorted(other.name for other in file.parent.glob("*.toml")))
+        hint = f"did you mean {file.with_name(guess)}?" if guess else "docs/sensor-toml.md shows how to write one"
+    return DeclaredModality(parse_declaration(read_toml(file, "sensor file", hint=hint), str(file)))

@@ -11,7 +11,7 @@ from installed import need_plugins
 
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
-from simmat.sensors.scene import import_scenes
+from simmat.sensors.simulated_scene import import_scenes
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_checks
 from simmat.testing.samples import scene_number
 
