@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from simmat.documents import Document, Problem, problems_of, read_toml
-from simmat.errors import ConfigError, all_problems
+from simmat.documents import Document, listed, problems_of, read_toml
+from simmat.errors import ConfigError
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
@@ -107,14 +106,6 @@ Options = dict[str, OptionValue]
 SensorOptions = dict[str, OptionValue | dict[str, OptionValue]]
 Name = Annotated[str, Field(min_length=1)]
 Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where settings come from, for messages: the file, and the fields given on the command line."""
-
-    path: Path | str | None = None
-    given: frozenset[str] = frozenset()
 
 
 class TrainConfig(Document):
@@ -260,23 +251,36 @@ class TrainConfig(Document):
         """Return the fields that replace those of the data card; None if the card decides."""
         return {name: getattr(self, name) for name in CARD_FIELDS}
 
+    def problems(self) -> Iterator[str]:
+        """Yield which fields contradict each other."""
+        for first, second in _EXCLUDE_EACH_OTHER:
+            if getattr(self, first) and getattr(self, second):
+                yield (
+                    f"{first} = {getattr(self, first)} and {second} = {getattr(self, second)} exclude each other; "
+                    "give one"
+                )
+        if self.batch_size % self.grad_accumulation:
+            yield f"batch_size = {self.batch_size} must be a multiple of grad_accumulation = {self.grad_accumulation}"
+        for name in _PARTS_OF_AUGMENT if not self.augment else ():
+            if value := getattr(self, name):
+                yield f"{name} = {str(value).lower()} is part of augment, which is false; give --augment, or not {name}"
+
     @model_validator(mode="wrap")
     @classmethod
     def _all_problems_at_once(
         cls, values: Any, handler: ModelWrapValidatorHandler[TrainConfig], info: ValidationInfo
     ) -> TrainConfig:
-        origin = info.context if isinstance(info.context, Origin) else Origin()
-        config, problems = None, []
-        if isinstance(values, Mapping):
-            values = _filled(values)
-            problems += _across_fields(values)
+        values = _filled(values) if isinstance(values, Mapping) else values
         try:
             config = handler(values)
+            problems = list(config.problems())
         except ValidationError as error:
-            problems = [_as_sentence(problem, origin) for problem in problems_of(error, cls, values)] + problems
-        if config is None or problems:
-            several = f"{len(problems)} settings are wrong:"
-            raise ConfigError(problems[0] if len(problems) == 1 else all_problems(several, problems))
+            problems = [
+                f"{found}; give {option_name(found.split()[0])}" if found.endswith(" is missing") else found
+                for found in problems_of(error, cls, values)
+            ]
+        if problems:
+            raise ConfigError(listed(info.context or "settings", problems))
         return config
 
 
@@ -289,27 +293,6 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     if filled.get("from_scratch") is True:
         filled.setdefault("tune", "full")
     return filled
-
-
-def _across_fields(values: Mapping[str, Any]) -> list[str]:
-    """Return which fields contradict each other; values may be of any type, as their type is checked elsewhere."""
-    problems = [
-        f"{first} = {values[first]} and {second} = {values[second]} exclude each other; give one"
-        for first, second in _EXCLUDE_EACH_OTHER
-        if values.get(first) and values.get(second)
-    ]
-    together = ("batch_size", "grad_accumulation")
-    batch, parts = (values.get(name, TrainConfig.model_fields[name].default) for name in together)
-    if isinstance(batch, int) and isinstance(parts, int) and parts > 0 and batch % parts:
-        problems.append(f"batch_size = {batch} must be a multiple of grad_accumulation = {parts}")
-    if values.get("augment") is False:
-        problems += [
-            f"{name} = {str(values[name]).lower()} is part of augment, which is false; give --augment, "
-            f"or leave {name} out"
-            for name in _PARTS_OF_AUGMENT
-            if values.get(name)
-        ]
-    return problems
 
 
 def default_steps(images: int) -> int:
@@ -339,7 +322,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
             in_file.pop(table, None)  # the file's options are those of the replaced part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}
-    return TrainConfig.model_validate({**in_file, **given}, context=Origin(path, frozenset(given)))
+    return TrainConfig.model_validate({**in_file, **given}, context=path and f"settings ({path}, command line)")
 
 
 def dump_toml(config: TrainConfig) -> str:
@@ -356,20 +339,6 @@ def _read_file(path: Path) -> dict[str, Any]:
     if isinstance(modality := values.get("modality"), str):
         values["modality"] = with_absolute_files(modality, folder)
     return values
-
-
-def _as_sentence(problem: Problem, origin: Origin) -> str:
-    """Return a problem as a sentence, with the option of the command line or with the file that sets it."""
-    if not problem.keys:
-        return f"settings {problem.demand}"
-    key = str(problem.keys[0])
-    in_file = f" in {origin.path}" if origin.path is not None and key not in origin.given else ""
-    if problem.known is not None:
-        return f"no setting {key!r}{in_file}{problem.hint}"
-    if problem.demand == "is missing" and len(problem.keys) == 1:
-        return f"{key} is missing; give {option_name(key)}" + (f" or set it in {origin.path}" if origin.path else "")
-    below = "".join(f".{part}" for part in problem.keys[1:])
-    return f"{key + in_file if in_file else option_name(key)}{below} {problem.demand}"
 
 
 def option_name(key: str) -> str:

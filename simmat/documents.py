@@ -1,32 +1,33 @@
 """Documents that cross a file boundary: pydantic models, one parser, one error formatter.
 
-A document is plain values from TOML, json or Python. Users never see pydantic's own messages: every problem names the
-key, what is allowed and what it got, and for an unknown key the nearest known one.
+A document is plain values from TOML, json or Python. Every problem names the key, what is allowed and what it got, and
+for an unknown key the nearest known one.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
-from simmat.errors import ConfigError, SimMATError, all_problems, nearest, shortened
+from simmat.errors import ConfigError, SimMATError, all_problems, did_you_mean, shortened
 from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-_IS_MISSING = "is missing"
 _MISSING = ("missing", "missing_argument")
-_TAGS = ("union_tag_invalid", "union_tag_not_found")
 _WORDING = (
+    (r"^(Value|Assertion) error, ", ""),
+    (r"^Input tag .* using '(.*)' does not match any of the expected tags: (.*)", r"must have \1 = one of \2"),
+    (r"^Unable to extract tag using discriminator '(.*)'", r"must have the key \1"),
     (r"^\w+ should", "must"),
     (r"^([Ii]nput (is|was) not|Unable to parse input string as) a", "must be a"),
     (r"(,| after validation,) (got|not|unable|exceeded) .*", ""),
@@ -39,8 +40,6 @@ _WORDING = (
 """Words of pydantic, and those that users read."""
 _MAX_SHOWN = 200
 """Most characters of a value in a message."""
-_FEW_KEYS = 20
-"""At most this many known keys are listed together with a suggestion."""
 _MAX_TOML_BYTES = 2**24
 
 
@@ -59,48 +58,11 @@ class Document(BaseModel):
         yield from ()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a document.
-
-    Attributes:
-        keys: path to it: keys of tables, and indices of list entries from 0.
-        place: the list entries on the path, each by its number from 1 and its name: "channel 2 ('nir')".
-        key: the path below the last list entry, joined with dots; "" if the entry itself is wrong.
-        demand: what is allowed, such as "must be greater than 0", and what it got; or "is missing".
-        known: for an unknown key, the keys allowed in its place; else None.
-    """
-
-    keys: Keys
-    place: str
-    key: str
-    demand: str
-    known: tuple[str, ...] | None = None
-
-    @property
-    def guess(self) -> str | None:
-        """The known key nearest to an unknown one."""
-        key = str(self.keys[-1]) if self.keys else ""
-        return nearest(key.replace("-", "_"), self.known or ()) or nearest(key, self.known or ())
-
-    @property
-    def hint(self) -> str:
-        """What to write after an unknown key: the nearest key, and all keys where they are few or none is near."""
-        if not self.known:
-            return "; there are none, leave it out"
-        every = "" if self.guess and len(self.known) > _FEW_KEYS else f" Keys: {', '.join(self.known)}"
-        return (f"; did you mean {self.guess!r}?" if self.guess else ".") + every
-
-    def __str__(self) -> str:
-        words = f"{self.key} {self.demand}".lstrip() if self.known is None else f"no key {self.key!r}{self.hint}"
-        return f"{self.place}{': ' if self.place and self.key else ' ' if self.place else ''}{words}"
-
-
 class InvalidDocument(ValueError):
-    """A document that does not match its model; the message holds every problem."""
+    """A document that does not match its model; `problems` has a line for each."""
 
-    def __init__(self, problems: Sequence[Problem | str]) -> None:
-        super().__init__("; ".join(str(problem) for problem in problems))
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
         self.problems = tuple(problems)
 
 
@@ -131,30 +93,32 @@ def listed(where: str, problems: Sequence[object]) -> str:
     return all_problems(f"{where}: {len(lines)} problems:", lines, most=40)
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
-    """Return the problems that pydantic found in a document, one per place."""
-    found: dict[Keys, Problem] = {}
+def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[str]:
+    """Return the problems that pydantic found in a document, a line for each place."""
+    found: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        if detail["type"] == "too_short" and detail["input"]:  # pydantic reports this if all entries are wrong
-            continue
-        problem = _problem(detail, model, values)
-        if (other := found.get(problem.keys)) and other.known is None:  # each member of a union reports its own error
-            demand, _, got = other.demand.partition(", got ")
-            more = problem.demand.removeprefix("must be ").partition(", got ")[0]
-            if more not in demand.split(" or ")[-1]:
-                problem = replace(problem, demand=f"{demand} or {more}" + f", got {got}" * bool(got))
-            else:
-                problem = other
-        found[problem.keys] = problem
-    misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.known is not None}
-    inner = {p.keys[:length] for p in found.values() for length in range(len(p.keys))}
-    return [
-        p
-        for p in found.values()
-        if not (p.demand == _IS_MISSING and p.keys in misspelt)
-        # Where a value or a table is allowed and an error lies inside the table, report only that error.
-        and not (p.keys in inner and p.demand.startswith("must be"))
-    ]
+        loc, got, absent = tuple(detail["loc"]), detail["input"], detail["type"] in _UNKNOWN + _MISSING
+        place = _place(loc, values, absent=absent)
+        if detail["type"] in _UNKNOWN:
+            keys = _keys_at(model, loc[:-1])
+            known = f"; the keys are: {', '.join(keys) or 'none'}"
+            demand = "is unknown" + did_you_mean(str(loc[-1]), keys, otherwise=known)
+        elif absent:
+            demand = "is missing"
+        else:
+            demand = str(detail["msg"])
+            for pattern, word in _WORDING:
+                demand = re.sub(pattern, word, demand)
+            demand += "" if isinstance(got, Mapping) else f", got {shown(got)}"
+        found.setdefault(place, []).append(demand)
+    return [f"{place} {_joined(demands)}".lstrip() for place, demands in found.items()]
+
+
+def _joined(demands: Sequence[str]) -> str:
+    """Join what the members of a union ask for: "must be a string or a whole number, got 0.5"."""
+    first, got = demands[0].partition(", got ")[::2]
+    others = [demand.partition(", got ")[0].removeprefix("must be ") for demand in demands[1:]]
+    return " or ".join(dict.fromkeys([first, *others])) + (f", got {got}" if got else "")
 
 
 def as_tuples(value: Any) -> Any:
@@ -182,29 +146,14 @@ def of_dataclass(kind: type[Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _demand(detail: Mapping[str, Any]) -> str:
-    """Return what a pydantic error asks for: "must be greater than 0"."""
-    context = detail.get("ctx", {})
-    if detail["type"] in ("value_error", "assertion_error"):
-        return str(context["error"])
-    if detail["type"] in _TAGS:
-        return (
-            f"must be one of {context['expected_tags']}".replace("'", "") if "expected_tags" in context else _IS_MISSING
-        )
-    words = str(detail["msg"])
-    for pattern, word in _WORDING:
-        words = re.sub(pattern, word, words)
-    return words if words.startswith("must") else f"is not valid: {words}"
-
-
 def allowed_values(model: type[BaseModel], key: str) -> str:
     """Return what values a key of a document allows, worded as in its error: "a number", "'K' or 'C'"."""
     try:
         validate(model, {key: object()})
     except InvalidDocument as invalid:
         for problem in invalid.problems:
-            if isinstance(problem, Problem) and problem.keys == (key,):
-                return problem.demand.removeprefix("must be ").rpartition(", got ")[0]
+            if match := re.match(rf"{key} must be (.*), got <object", problem):
+                return match[1]
     return "any value"
 
 
@@ -227,78 +176,41 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) -> Problem:
-    kind, got, loc = detail["type"], detail["input"], tuple(detail["loc"])
-    demand, known = _demand(detail), None
-    if kind in _UNKNOWN:
-        known = tuple(_keys_at(model, loc[:-1]))
-    elif kind in _MISSING and isinstance(loc[-1], str):
-        demand = _IS_MISSING
-    elif kind in _MISSING:  # in a list with a fixed number of entries
-        loc, demand = loc[:-1], "must have more entries"
-    elif loc[-1:] == ("[key]",):
-        loc, demand = loc[:-2], f"has a key that {demand}"
-    elif kind in _TAGS:
-        name = str(detail["ctx"]["discriminator"]).strip("'")
-        loc, got = (*loc, name), got.get(name) if isinstance(got, Mapping) else got
-    # A validator of a whole table names the values in its own message.
-    complete = kind == "value_error" and isinstance(got, Mapping) and not demand.startswith("must")
-    if known is None and demand != _IS_MISSING and not complete:
-        demand = f"{demand}, got {shown(got)}"
-    return Problem(*_place(loc, values, absent=kind in _UNKNOWN + _MISSING + _TAGS), demand, known)
+def _place(loc: Keys, values: object, *, absent: bool) -> str:
+    """Return the path to a problem in words: "channel 2 ('nir'): valid_range 1".
 
-
-def _place(loc: Keys, values: object, *, absent: bool) -> tuple[Keys, str, str]:
-    """Return the keys of a problem without the union tags that pydantic inserts, and its `place` and `key` in words.
-
-    `absent` says that the last key may not be in the document.
+    Names that pydantic inserts, such as those of a union's members, are not in the document and left out; `absent` says
+    that the last key need not be.
     """
-    keys: list[str | int] = []
-    places: list[str] = []
-    below: list[str] = []
-    here: Any = values
+    text, here = "", values
     for number, key in enumerate(loc):
-        if not (there := _has(here, key)) and not (absent and number == len(loc) - 1):
+        there = isinstance(here, Mapping) and key in here
+        there |= isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
+        if not there and not (absent and number == len(loc) - 1):
             continue
-        here = here[key] if there else None
-        keys.append(key)
+        here = here[key] if there else None  # type: ignore[index]
         if isinstance(key, int):
             name = here.get("name") if isinstance(here, Mapping) else None
-            entry = f"{key + 1} ({shown(name)})" if isinstance(name, str) else f"{key + 1}"
-            places.append(f"{'.'.join(below)} {entry}".lstrip())
-            below = []
+            text += f" {key + 1}" + (f" ({shown(name)}):" if isinstance(name, str) else ":")
         else:
-            below.append(shortened(key, _MAX_SHOWN))
-    return tuple(keys), ": ".join(places), ".".join(below)
-
-
-def _has(here: object, key: str | int) -> bool:
-    if isinstance(here, Mapping):
-        return key in here
-    return isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
+            text += ("" if not text else " " if text.endswith(":") else ".") + shortened(key, _MAX_SHOWN)
+    return text.removesuffix(":")
 
 
 def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
-    """Return the keys that the table at `loc` allows; for a union of tables, a tag in `loc` picks the member."""
+    """Return the keys that the table at `loc` allows; those of all tables of a union."""
     tables: list[type] = [model]
     for key in loc:
-        inner = [_fields(table)[key] for table in tables if key in _fields(table)]
-        if inner:
+        if inner := [_fields(table)[key] for table in tables if key in _fields(table)]:
             tables = [table for annotation in inner for table in _tables_in(annotation)]
-        else:
-            tagged = [table for table in tables if any(key in get_args(kind) for kind in _fields(table).values())]
-            tables = tagged or tables
-    return list(dict.fromkeys(key for table in tables for key in _known_keys(table)))
+    known = (table.known_keys() if issubclass(table, Document) else map(str, _fields(table)) for table in tables)
+    return list(dict.fromkeys(key for keys in known for key in keys))
 
 
 def _fields(table: type) -> Mapping[str | int, Any]:
     if issubclass(table, BaseModel):
         return {name: field.annotation for name, field in table.model_fields.items()}
     return {field.name: field.type for field in fields(table)} if is_dataclass(table) else {}
-
-
-def _known_keys(table: type) -> Iterable[str]:
-    return table.known_keys() if issubclass(table, Document) else (str(key) for key in _fields(table))
 
 
 def _tables_in(annotation: object) -> list[type]:

@@ -148,7 +148,7 @@ def test_a_damaged_description_in_a_bundle_is_refused() -> None:
     training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
     file = Path("run/bundle/bundle.json")
     document = json.loads(file.read_text())
-    for change, said in (({"unit": 3}, "unit"), ({"scale": 0.0}, "scale must not be 0")):
+    for change, said in (({"unit": 3}, "unit"), ({"plane": 0, "band": 1}, "exclude each other")):
         channel = document["described"][0]["channel"][0]
         damaged = {**document["described"][0], "channel": [{**channel, **change}]}
         change_json(file.parent, described=[damaged])

@@ -121,10 +121,6 @@ class ChannelDefaults(Document):
     normalize: Normalize = ZScore()
 
 
-class _Defaults(Document):
-    defaults: ChannelDefaults
-
-
 class ChannelRule(ChannelDefaults):
     """`[[channel]]`: one plane of one file, and what its numbers mean.
 
@@ -190,11 +186,6 @@ class Declaration(Document):
     source: Annotated[tuple[SourceRule, ...], Field(strict=False), BeforeValidator(_tables)]
     channel: Annotated[tuple[ChannelRule, ...], Field(strict=False), BeforeValidator(_tables)]
 
-    @classmethod
-    def known_keys(cls) -> list[str]:
-        """Return every key that the file may have."""
-        return [*super().known_keys(), "defaults"]
-
     def problems(self) -> Iterator[str]:
         """Yield what is inconsistent."""
         for kind, names in (("source", [s.name for s in self.source]), ("channel", [c.name for c in self.channel])):
@@ -241,7 +232,7 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
         raise ConfigError(f"{where}: format must be {FORMAT}, got {found!r}; a newer SimMAT may read it")
     filled = dict(values)
     defaults = filled.pop("defaults", {})
-    parse(_Defaults, {"defaults": defaults}, where)
+    parse(ChannelDefaults, defaults, f"{where}: defaults")
     channels, sources = values.get("channel"), values.get("source")
     if isinstance(channels, list | tuple):
         filled["channel"] = [{**defaults, **c} if isinstance(c, Mapping) else c for c in channels]
@@ -253,7 +244,7 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
 
 
 def scaled_channel(channel: Channel, rule: Normalize) -> Channel:
-    """Return a channel as it is after a rule; a mean and std that the rule fixes replace those of the training split."""
+    """Return a channel as it is after a rule; a fixed mean and std replace those of the training split."""
     if isinstance(rule, ZScore):
         return replace(channel, mean=rule.mean, std=rule.std)
     if isinstance(rule, FixedRange):
@@ -328,11 +319,8 @@ class DeclaredModality(WindowedAdapter):
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Normalize every channel as declared, but for the z-score, which the pipeline applies."""
-        data, valid, rules = (
-            image.data.copy(),
-            image.valid.copy(),
-            [rule.normalize for rule in self.declaration.channel],
-        )
+        data, valid = image.data.copy(), image.valid.copy()
+        rules = [rule.normalize for rule in self.declaration.channel]
         for index, rule in enumerate(rules):
             if isinstance(rule, Percentile):
                 data[index] = _percentile(data[index], valid[index], rule)
@@ -358,13 +346,9 @@ class DeclaredModality(WindowedAdapter):
         """Return (H, W) values in the channel's unit, and (H, W) where they are valid."""
         count, index = len(image.planes), rule.index or 0
         if index >= count or (rule.index is None and count > 1):
-            why = (
-                f"takes plane {index} (from 0)"
-                if index >= count
-                else f"does not say which; add plane = 0 to {count - 1}"
-            )
             raise DataError(
-                f"{image.path}: holds {count} planes, but channel {rule.name!r} of sensor {self.name!r} {why}"
+                f"{image.path}: holds {count} planes, but channel {rule.name!r} of sensor {self.name!r} has "
+                f"plane = {rule.index} in its sensor.toml; plane = 0 to {count - 1} are possible"
             )
         self._check_scale(rule, image, index)
         stored = image.planes[index]
@@ -381,12 +365,11 @@ class DeclaredModality(WindowedAdapter):
         scale, offset = image.scales[index] if image.scales else (1.0, 0.0)
         if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (1.0, 0.0, "count"):
             return
-        if not np.allclose(
-            (rule.scale, rule.offset), (scale, offset), 1e-6, 1e-6 * abs(scale)
-        ):  # maybe single precision
+        small = 1e-6  # files may store a scale in single precision
+        if not np.allclose((rule.scale, rule.offset), (scale, offset), small, small * abs(scale)):
             raise DataError(
-                f"{image.path}: states scale {scale:.9g} and offset {offset:.9g} of plane {index} (from 0), but channel "
-                f"{rule.name!r} of sensor {self.name!r} has scale = {rule.scale:.9g} and offset = {rule.offset:.9g}; "
+                f"{image.path}: states scale {scale:.9g} and offset {offset:.9g} of plane {index} (from 0), but sensor "
+                f"{self.name!r} has scale = {rule.scale:.9g} and offset = {rule.offset:.9g} for channel {rule.name!r}; "
                 f"write scale = {scale:.9g} and offset = {offset:.9g} into its sensor.toml, or store the values "
                 "themselves (gdal_translate -unscale -ot Float32)"
             )
