@@ -29,8 +29,7 @@ def build_baseline_a(
     layer = first_layer_of(backbone, "baseline-a")
     weight = torch.empty(layer.out_channels, len(channels), *layer.weight.shape[2:])
     uniform_(weight, weight[0].numel(), generator)
-    bias = None if layer.bias is None else torch.empty(layer.out_channels)
-    uniform_(bias, weight[0].numel(), generator)
+    bias = None if layer.bias is None else uniform_(torch.empty(layer.out_channels), weight[0].numel(), generator)
     return ReplacedFirstLayer(nn.Identity(), refitted(layer, weight, bias), layer)
 
 
