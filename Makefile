@@ -122,8 +122,8 @@ define smoke
 	"$(2)/simmat-runtime" predict "$$out/onnx" "$$out/a.npy" --point 48,48 --out "$$out/mask.npy"
 endef
 
-# Damaged files against every reader: CASES of each, the same in every call, which continues where the last one was
-# stopped (.fuzz/). SECONDS ends it at that time: `make fuzz SECONDS=600`.
+# Damaged files against every reader: CASES of each, the same for one SEED. SECONDS ends it at that time:
+# `make fuzz SECONDS=600`.
 CASES ?= 20000
 SEED ?= 0
 LIMIT = $(if $(SECONDS),--seconds $(SECONDS))

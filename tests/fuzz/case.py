@@ -12,13 +12,11 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +36,9 @@ _IMAGE_GIB = 0.25
 """Limit of decoded images: what a reader makes of one may take eight times as much."""
 _RECURSION = 20_000
 """While a case is made: its values are nested deeper than most readers allow."""
-ALLOWED = ("value", "refused")
-"""How a case may end: in a value that holds what it promises, or in a SimMATError."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where one case works.
 
     Attributes:
@@ -74,22 +69,20 @@ class Place:
         return path
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """A damaged file and what reads it.
 
     Attributes:
         read: calls the reader. It returns where the reader gave what it promises, and raises AssertionError where it
             gave something else; what the reader raises goes through.
-        outputs: names of the files, relative to `Place.files`, that may be there after it returned.
+        outputs: patterns of the files, relative to `Place.files`, that may be there after it returned.
     """
 
     read: Callable[[], object]
     outputs: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A reader.
 
     Attributes:
@@ -110,12 +103,12 @@ class Target:
         return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a case ended.
 
     Attributes:
-        kind: "value" or "refused" (see `ALLOWED`), or what went wrong; "test" is a fault of the test.
+        kind: "value" (which holds what it promises) or "refused" (by a SimMATError), or what went wrong; "test" is a
+            fault of the test.
         what: the exception and the place in SimMAT where it arose, or what was left; then its text.
     """
 
@@ -125,7 +118,7 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """True where it ended in another way than allowed."""
-        return self.kind not in ALLOWED
+        return self.kind not in ("value", "refused")
 
 
 def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Outcome:
@@ -137,13 +130,15 @@ def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Ou
         seeds: the valid files.
         work: a folder for this process alone; its `files` are those of the case until the next one.
     """
-    place = _new_place(seeds, work)
+    place, recursion = _new_place(seeds, work), sys.getrecursionlimit()
     try:
-        with _deep_recursion():
-            case = target.prepare(place, rng)
-        before = _names(work)
+        sys.setrecursionlimit(_RECURSION)
+        case = target.prepare(place, rng)
     except Exception as error:
         return Outcome("test", _describe(error))
+    finally:
+        sys.setrecursionlimit(recursion)
+    before = _names(work)
     outcome = _read(case)
     allowed = case.outputs if outcome.kind == "value" else frozenset()
     new = sorted(name for name in _names(work) - before if not any(fnmatch(name, f"files/{one}") for one in allowed))
@@ -190,12 +185,19 @@ class _OutOfTime(BaseException):
 
 
 def _read(case: Case) -> Outcome:
+    def stop(*_: Any) -> None:
+        raise _OutOfTime
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
-        with _time_limit(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             case.read()
     except (Exception, _OutOfTime) as error:
         return Outcome(_kind_of(error), _describe(error))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return Outcome("value")
 
 
@@ -243,32 +245,4 @@ def _new_place(seeds: Seeds, work: Path) -> Place:
 
 def _names(work: Path) -> set[str]:
     """Return every file and folder below the working folder, but for what the case itself writes."""
-    found = set()
-    for folder, folders, files in os.walk(work):
-        if Path(folder) == work:
-            folders.remove("scratch")
-        found |= {os.path.relpath(os.path.join(folder, name), work) for name in (*folders, *files)}
-    return found
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise _OutOfTime
-
-    signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-@contextmanager
-def _deep_recursion() -> Iterator[None]:
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(_RECURSION)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
+    return {name for path in work.rglob("*") if not (name := str(path.relative_to(work))).startswith("scratch")}

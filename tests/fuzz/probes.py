@@ -1,4 +1,4 @@
-"""Readers that end in every way: what the runner must notice."""
+"""Readers that end in other ways than allowed: what the runner must notice."""
 
 from __future__ import annotations
 
@@ -14,64 +14,30 @@ from fuzz.damage import CODE
 from simmat.errors import DataError, PluginError
 
 
-def _refuse() -> None:
-    raise DataError("file: not an image; give another")
+def _raise(error: Exception) -> None:
+    raise error
 
 
-def _fail() -> None:
-    raise KeyError("unit")
-
-
-def _blame_the_plugin() -> None:
-    raise PluginError("this is a fault in the sensor's plugin")
-
-
-def _break_a_promise() -> None:
-    assert not os.sep, "a mask of float32"
-
-
-def _leave_something() -> None:
-    Path("../tmp/left").touch()
-
-
-def _run_code() -> None:
-    subprocess.run(CODE.split(), check=True)
-    _refuse()
-
-
-def _take_memory() -> None:
-    raise MemoryError
-
-
-ENDINGS: dict[str, Callable[[], object]] = {
-    "value": lambda: None,
-    "refused": _refuse,
-    "exception": _fail,
-    "exception of a plugin": _blame_the_plugin,
-    "wrong value": _break_a_promise,
-    "leftovers": _leave_something,
-    "code run": _run_code,
-    "memory": _take_memory,
-}
-"""Kind of outcome -> what ends in it."""
-
-
-def _over_40(end: Callable[[], object]) -> Callable[[Place, random.Random], Case]:
-    """A reader that ends badly for numbers over 40, in a file."""
+def _probe(name: str, end: Callable[[], object]) -> Target:
+    """Make a reader that ends so for numbers over 40 in a file."""
 
     def prepare(place: Place, rng: random.Random) -> Case:
         number = rng.randrange(1000)
         place.put("number.txt", str(number).encode())
         return Case(lambda: end() if number > 40 else None)
 
-    return prepare
+    return Target(name, prepare)
 
 
-PROBES = {
-    name: Target(name, _over_40(end))
-    for name, end in (
-        ("probe-exception", _fail),
-        ("probe-crash", lambda: os.kill(os.getpid(), 11)),
-        ("probe-hang", lambda: time.sleep(600)),
-    )
+_ENDINGS: dict[str, Callable[[], object]] = {
+    "refused": lambda: _raise(DataError("file: not an image; give another")),
+    "exception": lambda: _raise(KeyError("unit")),
+    "exception of a plugin": lambda: _raise(PluginError("a fault in the sensor's plugin")),
+    "leftovers": lambda: Path("../tmp/left").touch(),
+    "code run": lambda: subprocess.run(CODE.split(), check=True),
+    "memory": lambda: _raise(MemoryError()),
+    "died": lambda: os.kill(os.getpid(), 11),
+    "hangs": lambda: time.sleep(600),
 }
+PROBES = {name: _probe(name, end) for name, end in _ENDINGS.items()}
+"""Kind of outcome -> a reader that ends in it."""

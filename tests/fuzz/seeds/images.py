@@ -65,21 +65,17 @@ def make_masks(folder: Path) -> None:
     """Label images in every format; `postscript.png` is a PostScript program under a wrong name."""
     _save(folder / "labels8.png", LABELS)
     _save(folder / "labels16.png", LABELS.astype(np.uint16) * 300)
-    _save(folder / "labels8.bmp", LABELS)
     Image.fromarray(LABELS > 1).save(folder / "bits.png")
     palette = Image.fromarray(LABELS)
     palette.putpalette([part for value in range(256) for part in (value, 255 - value, value // 2)])
     palette.save(folder / "palette.png")
     palette.save(folder / "palette.bmp")
-    for dtype in ("uint8", "int32", "int64", "float32"):
+    for dtype in ("uint8", "int64", "float32"):
         tifffile.imwrite(folder / f"{dtype}.tif", LABELS.astype(dtype), metadata=None)
-    tifffile.imwrite(folder / "uint16.tif", LABELS.astype(np.uint16), metadata=None, compression="zlib")
-    for dtype in ("uint16", "int32"):
-        tifffile.imwrite(
-            folder / f"{dtype}_big_endian.tif", LABELS.astype(dtype), metadata=None, byteorder=">", compression="zlib"
-        )
-    np.save(folder / "int32.npy", LABELS.astype(np.int32))
-    np.save(folder / "float64.npy", LABELS.astype(np.float64))
+    for order, dtype in (("<", "uint16"), (">", "int32")):
+        tifffile.imwrite(folder / f"{dtype}.tif", LABELS.astype(dtype), metadata=None, byteorder=order, compression=8)
+    for dtype in ("int32", "float64"):
+        np.save(folder / f"{dtype}.npy", LABELS.astype(dtype))
     (folder / "postscript.png").write_text(
         "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 31 24\n%%EndComments\n"
         f"(%pipe%{CODE}) (r) file pop\nshowpage\n%%EOF\n"

@@ -67,31 +67,17 @@ class _Hostile:
         return os.system, (CODE,)
 
 
-def make_hf_model(folder: Path) -> None:
+def make_hf(folder: Path) -> None:
     """A tiny SAM as `transformers` writes it."""
     import torch
     from transformers import SamConfig, SamModel
 
+    wide = {"hidden_size": 16, "image_size": 64, "patch_size": 16}
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": 16, "mlp_dim": 32}
     config = SamConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 64,
-            "patch_size": 16,
-            "output_channels": 16,
-            "mlp_dim": 32,
-            "global_attn_indexes": [1],
-            "window_size": 2,
-            "num_pos_feats": 8,
-        },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={
-            "hidden_size": 16,
-            "mlp_dim": 16,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 16,
-        },
+        vision_config={**wide, **vision, "global_attn_indexes": [1], "window_size": 2, "num_pos_feats": 8},
+        prompt_encoder_config={**wide, "mask_input_channels": 4},
+        mask_decoder_config={"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -17,7 +17,7 @@ COUNT = 6
 _SPLITS = ("train",) * 4 + ("val", "test")
 
 
-def make_manifest_set(folder: Path) -> None:
+def make_manifest(folder: Path) -> None:
     """Images, masks, manifest.csv and card.toml."""
     (folder / "masks").mkdir()
     _write_images(folder)
@@ -29,7 +29,7 @@ def make_manifest_set(folder: Path) -> None:
     (folder / "card.toml").write_text('format = 1\nregions = "instances"\nmin_region = 2\n')
 
 
-def make_coco_set(folder: Path) -> None:
+def make_coco(folder: Path) -> None:
     """Images and annotations.json: run lengths as text, a polygon, and a crowd in run lengths as numbers."""
     _write_images(folder)
     annotations: list[dict[str, Any]] = []
@@ -38,7 +38,7 @@ def make_coco_set(folder: Path) -> None:
         segmentations = (
             (1, 0, {"size": list(SIZE_HW), "counts": coco_mask.encode(mask)["counts"].decode()}),
             (2, 0, [[1, 1, 10.5, 2, 9, 12.25, 2, 9]]),
-            (1, 1, {"size": list(SIZE_HW), "counts": _run_lengths(mask)}),
+            (1, 1, {"size": list(SIZE_HW), "counts": [SIZE_HW[0], SIZE_HW[0] * (SIZE_HW[1] - 1)]}),
         )
         for category, crowd, segmentation in segmentations:
             annotation = {"id": len(annotations) + 1, "image_id": index, "category_id": category, "iscrowd": crowd}
@@ -54,14 +54,6 @@ def _write_images(folder: Path) -> None:
     (folder / "images").mkdir()
     for index in range(COUNT):
         Image.fromarray(np.roll(GRAY8, index, axis=0)).save(folder / f"images/s{index}.png")
-
-
-def _run_lengths(mask: Any) -> list[int]:
-    """Return the lengths of the runs of a mask (H, W) read down its columns, the first of zeros."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff([0, *changes, flat.size]).tolist()
-    return [0, *lengths] if flat[0] else lengths
 
 
 _CARD = """
@@ -88,36 +80,16 @@ _SENSOR = """
 format = 1
 name = "bands"
 description = "d"
-[[source]]
-files = ["*.tif", "*.png"]
-planes = 3
-[defaults]
-quantity = "reflectance"
-unit = "1"
-scale = 1e-4
-nodata = [0, 65535]
-[[channel]]
-name = "a"
-plane = 0
-wavelength_um = 0.5
-valid_range = [0.0, 2.0]
-normalize = { kind = "percentile", low = 2, high = 98 }
-[[channel]]
-name = "b"
-plane = 1
-normalize = { kind = "db", of = "power", floor = 1e-3 }
-[[channel]]
-name = "c"
-band = 3
-normalize = { kind = "range", low = 0, high = 1 }
-[[channel]]
-name = "d"
-plane = 2
-normalize = "log"
-[[channel]]
-name = "e"
-plane = 2
-normalize = { kind = "z-score", mean = 0.3, std = 0.1 }
+source = [{ files = ["*.tif", "*.png"], planes = 3 }]
+defaults = { quantity = "reflectance", unit = "1", scale = 1e-4, nodata = [0, 65535] }
+channel = [
+    { name = "a", plane = 0, wavelength_um = 0.5, normalize = { kind = "percentile", low = 2, high = 98 } },
+    { name = "f", plane = 0, valid_range = [0.0, 2.0] },
+    { name = "b", plane = 1, normalize = { kind = "db", of = "power", floor = 1e-3 } },
+    { name = "c", band = 3, normalize = { kind = "range", low = 0, high = 1 } },
+    { name = "d", plane = 2, normalize = "log" },
+    { name = "e", plane = 2, normalize = { kind = "z-score", mean = 0.3, std = 0.1 } },
+]
 """
 _CONFIG = """
 modality = "gray"
@@ -149,35 +121,14 @@ lr = [1e-4, 1e-3]
 score = "miou_object"
 reference = "x"
 keep_bundles = true
-[train]
-image_size = 64
-steps = 4
-batch_size = 2
-[[data]]
-name = "d"
-modality = "gray"
-data = "set"
-regions = "instances"
-[[data]]
-name = "e"
-modality = "gray"
-simulate = { count = 4, seed = 0, size = [32, 32] }
-averaged = false
-[[grid]]
-mat = ["mat", "mat-residual"]
-tune = ["lora"]
-train_share = [0.5, 1.0]
-[[arm]]
-name = "x"
-from_scratch = true
-steps_factor = 2
-seeds = 0
-on = "d"
-[quick]
-data = "d"
-arms = ["x"]
-seeds = 0
-steps = 2
+train = { image_size = 64, steps = 4, batch_size = 2 }
+data = [
+    { name = "d", modality = "gray", data = "set", regions = "instances" },
+    { name = "e", modality = "gray", simulate = { count = 4, seed = 0, size = [32, 32] }, averaged = false },
+]
+grid = [{ mat = ["mat", "mat-residual"], tune = ["lora"], train_share = [0.5, 1.0] }]
+arm = [{ name = "x", from_scratch = true, steps_factor = 2, seeds = 0, on = "d" }]
+quick = { data = "d", arms = ["x"], seeds = 0, steps = 2 }
 """
 
 
@@ -190,31 +141,17 @@ def make_documents(folder: Path) -> None:
 _FILLED_BENCH = """
 foundation = "tiny"
 seeds = [0, 1]
-[train]
-image_size = 64
-steps = 2
-val_every = 1
-batch_size = 2
-device = "cpu"
-[[data]]
-name = "a"
-modality = "gray"
-data = "set"
-[[data]]
-name = "b"
-modality = "gray"
-data = "set"
-averaged = false
-[[arm]]
-name = "x"
-[[arm]]
-name = "y"
-tune = "frozen"
+train = { image_size = 64, steps = 2, val_every = 1, batch_size = 2, device = "cpu" }
+data = [
+    { name = "a", modality = "gray", data = "set" },
+    { name = "b", modality = "gray", data = "set", averaged = false },
+]
+arm = [{ name = "x" }, { name = "y", tune = "frozen" }]
 """
 
 
 def make_bench(folder: Path) -> None:
     """bench.toml and, without its cells, `set`; a cell names an absolute path, so each case fills its own."""
     (folder / "set").mkdir()
-    make_manifest_set(folder / "set")
+    make_manifest(folder / "set")
     (folder / "bench.toml").write_text(_FILLED_BENCH.lstrip())

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.case import Case, Place, Target
-from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_zip
-from fuzz.damage_trees import mutate_tree, to_json
+from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_tree, mutate_zip, to_json
 from simmat.bundle import pull_bundle, push_bundle, read_bundle_spec
 from simmat.bundle.document import with_checksum
 from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
@@ -131,7 +130,7 @@ def _member(content: bytes, rng: random.Random) -> bytes:
     return mutate_bytes(content, rng)
 
 
-BUNDLE_TARGETS = (
+TARGETS = (
     Target("bundle-json", _json, weight=5),
     Target("bundle-weights", _weights, weight=8),
     Target("bundle-zip", _zip),

@@ -14,8 +14,7 @@ from safetensors.numpy import load, save
 from simmat_plugin_report.checks import check_dataset
 
 from fuzz.case import Case, Place, Target, check_image, registry
-from fuzz.damage import mutate_bytes, mutate_csv, mutate_safetensors, mutate_segmentation
-from fuzz.damage_trees import mutate_tree, to_json
+from fuzz.damage import mutate_bytes, mutate_csv, mutate_safetensors, mutate_segmentation, mutate_tree, to_json
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.index_storage import FOLDER
@@ -116,4 +115,4 @@ def _read_sample(dataset: Dataset, sample: Any) -> None:
 _KEPT = frozenset({FOLDER, f"{FOLDER}/*"})
 """What a reader of a data set may leave: its index."""
 
-DATA_TARGETS = (Target("manifest", _manifest), Target("coco", _coco), Target("index", _index))
+TARGETS = (Target("manifest", _manifest), Target("coco", _coco), Target("index", _index))

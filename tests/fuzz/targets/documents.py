@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fuzz.case import Case, Place, Target, check_image, check_same, registry
-from fuzz.damage import mutate_bytes
-from fuzz.damage_trees import mutate_tree, to_toml
+from fuzz.damage import mutate_bytes, mutate_tree, to_toml
 from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset
@@ -73,7 +72,7 @@ def _bench(place: Place, path: Path) -> None:
     assert len(set(names)) == len(names), "two cells have one name"
 
 
-DOCUMENT_TARGETS = (
+TARGETS = (
     _document("card", _card),
     _document("sensor", _sensor),
     _document("config", _config),

@@ -90,7 +90,7 @@ def _of(*endings: str) -> Callable[[Place, random.Random], Case]:
     return partial(_image, endings=endings)
 
 
-IMAGE_TARGETS = (
+TARGETS = (
     Target("png", _of(".png")),
     Target("jpeg", _of(".jpg")),
     Target("tiff", _of(".tif")),

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.case import Case, Place, Target, registry
-from fuzz.damage import join_safetensors, mutate_bytes, mutate_safetensors, split_safetensors
-from fuzz.damage_trees import mutate_tree, to_json
+from fuzz.damage import join_safetensors, mutate_bytes, mutate_safetensors, mutate_tree, split_safetensors, to_json
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import fingerprint_in, load_state
 
@@ -80,57 +79,36 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
 
 
 def _report(place: Place, rng: random.Random) -> Case:
+    from simmat_plugin_bench.cells import put_back, read_results, results_of, write_results
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.page import write_bench_page, write_report
+    from simmat_plugin_bench.page import write_bench_page
     from simmat_plugin_bench.results import collect
     from simmat_plugin_bench.settings import read_settings
     from simmat_plugin_bench.table import as_csv, markdown
 
     bench, toml = _bench(place, place.files / "out")
     out = bench.out
-    victim = rng.choice(sorted(out.glob("cells/**/*.json")))
+    write_results(place.scratch / "results.json", results_of(bench.cells))
+    cells = sorted(out.glob("cells/**/*.json"))
+    victim = rng.choice((*cells, *[place.scratch / "results.json"] * len(cells)))
     content = victim.read_bytes()
     tree = rng.random() < 0.8
     victim.write_bytes(to_json(mutate_tree(json.loads(content), rng)) if tree else mutate_bytes(content, rng))
-    drawn = rng.random() < 0.02  # plots take a second
 
     def read() -> None:
-        again = expand(read_settings(toml), toml, out, registry())
-        if drawn:
-            write_report(again)
-        else:
-            results = collect(again)
-            markdown(results), as_csv(results)
-            write_bench_page(place.scratch / "index.html", results, {}, "")
+        if victim.parent == place.scratch:
+            cells = [replace(cell, root=place.scratch / "empty" / cell.name) for cell in bench.cells]
+            done, other = put_back(victim, cells)
+            assert done + other <= len(read_results(victim)), "more cells than results"
+        results = collect(expand(read_settings(toml), toml, out, registry()))
+        markdown(results), as_csv(results)
+        write_bench_page(place.scratch / "index.html", results, {}, "")
 
     return Case(read, outputs=frozenset({"out/*"}))
 
 
-def _results(place: Place, rng: random.Random) -> Case:
-    from simmat_plugin_bench.cells import put_back, read_results, results_of, write_results
-    from simmat_plugin_bench.results import collect
-    from simmat_plugin_bench.table import as_csv
-
-    bench, _ = _bench(place, place.scratch / "filled")
-    write_results(place.scratch / "results.json", results_of(bench.cells))
-    content = (place.scratch / "results.json").read_bytes()
-    tree = rng.random() < 0.8
-    damaged = to_json(mutate_tree(json.loads(content), rng)) if tree else mutate_bytes(content, rng)
-    path = place.put("results.json", damaged)
-    cells = [replace(cell, root=place.scratch / "empty" / cell.name) for cell in bench.cells]
-
-    def read() -> None:
-        found = read_results(path)
-        done, other = put_back(path, cells)
-        assert done + other <= len(found), "more cells than results"
-        as_csv(collect(replace(bench, cells=tuple(cells))))
-
-    return Case(read)
-
-
-RUN_TARGETS = (
+TARGETS = (
     Target("state", _state),
     Target("log", _log),
     Target("bench-report", _report, needs=("simmat_plugin_bench",), weight=3),
-    Target("bench-results", _results, needs=("simmat_plugin_bench",), weight=3),
 )

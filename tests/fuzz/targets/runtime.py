@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from fuzz.case import Case, Place, Target
-from fuzz.damage import mutate_bytes
-from fuzz.damage_trees import mutate_tree, to_json
+from fuzz.damage import mutate_bytes, mutate_tree, to_json
 from simmat.errors import DataError, SimMATError
 from simmat.io.images import read_image
 
@@ -78,7 +77,7 @@ def _image(place: Place, rng: random.Random) -> Case:
     return Case(read)
 
 
-RUNTIME_TARGETS = (
+TARGETS = (
     Target("runtime-manifest", _manifest, needs=_NEEDS),
     Target("runtime-image", _image, needs=_NEEDS),
 )

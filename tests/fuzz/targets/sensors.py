@@ -83,7 +83,7 @@ def _sar(place: Place, rng: random.Random) -> Case:
 
 _DEPTH, _POLARIZATION = "simmat_plugin_depth", "simmat_plugin_polarization"
 _BANDS = ("simmat_plugin_multispectral", "rasterio")
-SENSOR_TARGETS = (
+TARGETS = (
     Target("thermal", _thermal, needs=("simmat_plugin_thermal",)),
     Target("depth", _depth, needs=(_DEPTH,)),
     Target("exr", _exr, needs=(_DEPTH, "OpenEXR")),

@@ -8,8 +8,7 @@ import random
 from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
 
 from fuzz.case import Case, Place, Target, registry
-from fuzz.damage import mutate_bytes, mutate_file, mutate_zip
-from fuzz.damage_trees import mutate_tree, strange, to_json
+from fuzz.damage import mutate_bytes, mutate_file, mutate_tree, mutate_zip, strange, to_json
 from simmat.plugin_specs import build_foundation
 
 _LARGEST_SIZE = 256
@@ -54,7 +53,7 @@ def _hf_model(place: Place, rng: random.Random) -> Case:
     return Case(read)
 
 
-WEIGHT_TARGETS = (
+TARGETS = (
     Target("checkpoint", _checkpoint),
     Target("hf-config", _hf_model, needs=("simmat_plugin_transformers", "transformers"), weight=6),
 )
