@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from layout_trees import ivrg_nir, picture, rgb_thermal_glass, table, write
-from simmat_plugin_aims.layouts import read_ivrg_nir, read_rgb_thermal_glass
+from simmat_plugin_aims.layouts import LAYOUTS
 from simmat_plugin_aims.tables import words_of
 
 from simmat.data.samples import Sample
 from simmat.errors import DataError
 
+read_ivrg_nir, read_rgb_thermal_glass = (LAYOUTS[name].read for name in ("ivrg-nir", "rgb-thermal-glass"))
 TRAIN = "IVRG-nir_train_GroundTruth.csv"
 
 

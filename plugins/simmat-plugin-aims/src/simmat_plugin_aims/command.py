@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from simmat.cli.common import PATH
 from simmat.cli.options import data_options
+from simmat.data.samples import SPLITS
 from simmat.terminal import say
 
 _MAX_LISTED = 10
@@ -34,13 +36,15 @@ def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **car
     from simmat_plugin_aims.index import index_layout
     from simmat_plugin_aims.layouts import find_layout
 
-    index = index_layout(find_layout(layout), data, out, card=card, skip_missing=skip_missing)
-    counts = ", ".join(f"{count} {split}" for split, count in index.counts.items())
-    say(f"wrote {index.folder}: {sum(index.counts.values())} samples ({counts})")
-    for note in index.notes:
+    folder, found = index_layout(layout, data, out, card=card, skip_missing=skip_missing)
+    counts = Counter(sample.split for sample in found.samples)
+    listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+    say(f"wrote {folder}: {counts.total()} samples ({listed})")
+    for note in found.notes:
         say(note, err=True)
-    if index.left_out:
-        more = [f"and {len(index.left_out) - _MAX_LISTED} more"] if len(index.left_out) > _MAX_LISTED else []
-        say("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MAX_LISTED], *more]), err=True)
-    say(f"next: simmat data check {index.folder} --modality {index.modalities[0]}", err=True)
-    say(f"sensors: {', '.join(index.modalities)}", err=True)
+    if left_out := [*found.excluded, *found.missing]:
+        more = [f"and {len(left_out) - _MAX_LISTED} more"] if len(left_out) > _MAX_LISTED else []
+        say("\n  - ".join([f"left out: {len(left_out)}", *left_out[:_MAX_LISTED], *more]), err=True)
+    modalities = find_layout(layout)[1].modalities
+    say(f"next: simmat data check {folder} --modality {modalities[0]}", err=True)
+    say(f"sensors: {', '.join(modalities)}", err=True)

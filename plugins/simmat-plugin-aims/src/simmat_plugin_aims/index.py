@@ -5,110 +5,79 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simmat.data.card import CARD_FILE, make_card, merge, write_card
+from simmat.data.card import make_card, merge, write_card
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.io.files import atomic_folder, atomic_write_text
-from simmat_plugin_aims.layout import Layout
+from simmat_plugin_aims.layouts import Found, find_layout
 
 LINK = "original"
 """Name of the link. The manifest's paths start with it, as they must be inside the data set's folder."""
 
 
-@dataclass(frozen=True)
-class Index:
-    """The new data set folder.
-
-    Attributes:
-        folder: its path.
-        counts: split -> number of samples.
-        left_out: descriptions of what is not in it.
-        notes: sentences for the user.
-        modalities: sensors that can be trained on it.
-    """
-
-    folder: Path
-    counts: Mapping[str, int]
-    left_out: Sequence[str]
-    notes: Sequence[str]
-    modalities: Sequence[str]
-
-
 def index_layout(
-    layout: Layout,
+    layout: str,
     root: Path,
     out: Path | None = None,
     *,
     card: Mapping[str, object] | None = None,
     skip_missing: bool = False,
-) -> Index:
+) -> tuple[Path, Found]:
     """Write a data set folder that links to a published data set, which is not changed.
 
     Args:
-        layout: the layout of the data set.
+        layout: name of the layout of the data set.
         root: the unpacked folder of the data set.
         out: the new folder; None is `ROOT-simmat` next to `root`.
         card: fields of the data card that replace the layout's; None is not set.
         skip_missing: leave out samples with missing files instead of raising an error.
 
+    Returns:
+        The new folder, and what is in it.
+
     Raises:
+        UnknownNameError: there is no such layout.
         DataError: the folder is not of this layout, or files are missing.
         ConfigError: a field of the card is invalid.
         OutputError: `out` is not empty, is inside `root`, or cannot be written.
     """
+    name, known = find_layout(layout)
     target = _target(root, out)
-    found = layout.find(root)
+    found = known.find(root)
     if found.missing and not (skip_missing and found.samples):
         raise DataError(
             all_problems(
-                f"{root}: {len(found.missing)} samples of layout {layout.name!r} lack files "
-                f"({len(found.samples)} do not); restore the files, or use --skip-missing:",
+                f"{root}: {len(found.missing)} samples of layout {name!r} lack files ({len(found.samples)} do not); "
+                "restore the files, or use --skip-missing:",
                 found.missing,
             )
         )
-    listing = decide_splits(root, found.samples, f"layout {layout.name!r}")
-    facts = {**layout.card, "source": layout.title, "notes": f"Written by simmat data index {layout.name}."}
+    listing = decide_splits(root, found.samples, f"layout {name!r}")
+    found.samples = list(listing.samples)
+    found.notes += [note for note in (listing.split_note, _split_warning(found.samples)) if note]
+    facts = {**known.card, "source": known.title, "notes": f"Written by simmat data index {name}."}
     whole = make_card(merge(facts, card or {}), where=str(target))
     with atomic_folder(target) as folder:
-        atomic_write_text(folder / MANIFEST_FILE, _manifest(root, listing.samples))
+        atomic_write_text(folder / MANIFEST_FILE, _manifest(root, found.samples))
         write_card(folder, whole)
         (folder / LINK).symlink_to(_link_target(root, target), target_is_directory=True)
-    counts = Counter(sample.split for sample in listing.samples)
-    return Index(
-        folder=target,
-        counts={split: counts[split] for split in SPLITS if counts[split]},
-        left_out=(*found.excluded, *found.missing),
-        notes=(*found.notes, listing.split_note, *_split_warnings(counts)),
-        modalities=layout.modalities,
-    )
+    return target, found
 
 
-def _split_warnings(counts: Mapping[str, int]) -> Iterator[str]:
+def _split_warning(samples: Sequence[Sample]) -> str:
     """Warn about a data set without a training or a test split."""
-    if not counts["train"]:
-        yield (
-            "Warning: no training sample is left, so this data set can only be used to score bundles trained on other "
-            "data. Restore the files of the training split to train"
-        )
-    if not counts["test"]:
-        yield (
-            "Warning: no test sample is left, so simmat eval needs --split val, on which training chooses its bundle; "
-            "restore the files of the test split for a score on unseen images"
-        )
+    lacking = " and ".join(sorted({"train", "test"} - {sample.split for sample in samples}))
+    return f"Warning: no {lacking} sample is left; restore the files of that split" if lacking else ""
 
 
 def _target(root: Path, out: Path | None) -> Path:
     """Return the folder to write, after checking that it is free and not inside the data."""
     plain, origin = Path(os.path.abspath(root)), root.resolve()
     target = out if out is not None else plain.with_name(f"{plain.name}-simmat")
-    if target.suffix.lower() == ".csv":
-        raise OutputError(f"--out {target}: give a folder; {MANIFEST_FILE} and {CARD_FILE} are written into it")
     if origin in (target.resolve(), *target.resolve().parents):
         raise OutputError(f"{target} is inside {root}, which must not change; choose a folder outside it with --out")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
