@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from simmat_plugin_report.compare_page import untuned_models
 from simmat_plugin_report.documents import Analysis
-from simmat_plugin_report.pages import _untuned
 
 from simmat.evaluation import ObjectScore
 
@@ -42,14 +42,14 @@ def untuned(runs: dict[str, tuple[str, int, Analysis]]) -> dict[str, list[float]
         )
         for name, (model, size, _) in runs.items()
     }
-    rows = _untuned(views, {name: found for name, (*_, found) in runs.items()})
-    return {name: [score.iou for score in one.zero_shot or ()] for name, one in rows.items()}
+    rows = untuned_models(views, {name: found for name, (*_, found) in runs.items()})
+    return {name: [score.iou for score in scores] for name, scores in rows.items()}
 
 
 def test_each_different_untuned_model_has_a_row() -> None:
     """One of another foundation model or input is no reference; one scored on some objects does not compare."""
     lite, sam, some = analysis(0.1, 0.2), analysis(0.3, 0.4), analysis(0.9)
-    assert untuned({"a": ("lite", 64, lite), "b": ("lite", 64, lite)}) == {"zero-shot": [0.1, 0.2]}
+    assert untuned({"a": ("lite", 64, lite), "b": ("lite", 64, lite)}) == {"zero-shot of lite, as in a": [0.1, 0.2]}
     assert untuned({"a": ("lite", 64, some)}) == {}
     found = untuned({"a": ("lite", 64, some), "b": ("lite", 64, lite), "c": ("sam", 64, sam), "d": ("lite", 96, sam)})
     assert list(found.values()) == [[0.1, 0.2], [0.3, 0.4], [0.3, 0.4]]

@@ -12,9 +12,7 @@ from runs import config
 from simmat_plugin_report.data_report import DataReport, SplitReport
 from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
-from simmat_plugin_report.pages import summary_of
-from simmat_plugin_report.run_facts import advice, setting_blocks
-from simmat_plugin_report.run_scores import image_blocks
+from simmat_plugin_report.run_page import advice, settings_blocks, summary_of, worst_images
 
 from simmat.evaluation import ObjectScore
 from simmat.training import RunFolder
@@ -27,7 +25,7 @@ def score(iou: float) -> ObjectScore:
     return ObjectScore("a", 0, None, 9, (3.0, 3.0), iou, iou, iou, 0.5)
 
 
-def view(*, kept: int, done: int, val: int = 2, untuned: float = 0.5) -> RunView:
+def view(*, kept: int, done: int, val: int = 2) -> RunView:
     """A run of 60 steps, of which some are done, and one is kept; its IoU is 0.5."""
     analysis = Analysis(
         data="set",
@@ -36,7 +34,7 @@ def view(*, kept: int, done: int, val: int = 2, untuned: float = 0.5) -> RunView
         available=1,
         protocol="simmat-1",
         scores=(score(0.5),),
-        zero_shot=(score(untuned),),
+        zero_shot=(score(0.5),),
     )
     report = RunReport(
         weights_sha256="0" * 64,
@@ -52,12 +50,12 @@ def view(*, kept: int, done: int, val: int = 2, untuned: float = 0.5) -> RunView
     spec = BUNDLE_SPEC.model_copy(update={"metrics": {"step": kept}})
     records: list[dict[str, Any]] = [*VAL[:val], {"kind": "train", "step": done, "loss": 1.0}]
     settings = config(Path("set"), Path("run"))
-    return RunView("run", Path("run/bundle"), settings, spec, records, report, (analysis,))
+    return RunView("run", Path("run/bundle"), settings, spec, records, report, analysis)
 
 
 def trained(run: RunView) -> str:
     """The row of that name."""
-    tables = [block for block in setting_blocks(run) if isinstance(block, Table)]
+    tables = [block for block in settings_blocks(run) if isinstance(block, Table)]
     return next(row[1] for table in tables for row in table.rows if row[0] == "trained")
 
 
@@ -76,8 +74,8 @@ def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> N
     assert run.report is not None
     folder = RunFolder(tmp_path / "run")
     with folder.locked():
-        assert view_of(run.config, run.spec, folder, run.report, ()).running
-    assert not view_of(run.config, run.spec, folder, run.report, ()).running
+        assert view_of(run.config, run.spec, folder, run.report).running
+    assert not view_of(run.config, run.spec, folder, run.report).running
     assert not RunFolder(tmp_path / "none").running
     assert not (tmp_path / "none").exists()
 
@@ -93,16 +91,12 @@ def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (view(kept=0, done=60), "better on validation, so this bundle answers prompts like the untuned model."),
-        (view(kept=0, done=4, val=1), "scored on validation, so this bundle answers prompts like the untuned model."),
-        (
-            view(kept=0, done=60, untuned=0.7),
-            "better on validation, so this bundle answers prompts as before training.",
-        ),
+        (view(kept=0, done=60), "better on validation."),
+        (view(kept=0, done=4, val=1), "scored on validation."),
     ],
 )
 def test_the_page_explains_at_the_top_that_step_0_was_kept(run: RunView, said: str) -> None:
-    """A newcomer takes it for trained; a transfer layer that starts at random is not the untuned model."""
+    """A newcomer takes it for trained."""
     assert summary_of(run).endswith(KEPT + said)
 
 
@@ -115,11 +109,11 @@ def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
     def mistakes(objects: int, **wrong: int) -> dict[str, int]:
         return {"objects": objects, "missed": 0, "extra": 0, "wrong_class": 0, **wrong}
 
-    right, found = mistakes(1), view(kept=2, done=60).analyses[0]
+    right, found = mistakes(1), view(kept=2, done=60).analysis
     one_click = [of("a", 0.9, 1.0), of("b", 0.3, 3.0), of("b", 0.6, 0.6, region=1), of("c", 0.8, 1.0)]
     wrong = mistakes(1, extra=2, wrong_class=1)
     by_sample = {"a": right, "b": right, "c": wrong, "empty": mistakes(0)}
-    table, _ = image_blocks(found.model_copy(update={"scores": tuple(one_click), "mistakes": by_sample}))
+    table, _ = worst_images(found.model_copy(update={"scores": tuple(one_click), "mistakes": by_sample}))
     assert isinstance(table, Table)
     assert list(table.rows) == [
         ("c", "", "2 extra, 1 of a wrong class", "1", "0.800"),
@@ -141,14 +135,14 @@ def test_the_page_says_what_would_help() -> None:
         **{"classes": {1: 50, 2: 3}, "sizes_hw": (), "ignored": 0.0, "channels": ()},
     )
     data = DataReport(root="set", regions="classes", split_note="", splits=(train,), findings=())
-    found = run.analyses[0].model_copy(
+    found = run.analysis.model_copy(
         update={
             **{"scores": scores, "class_names": names, "data_report": data},
             "mistakes": {"a": {"objects": 4, "missed": 3, "extra": 0, "wrong_class": 0}},
         }
     )
     said = " ".join(advice(run, found))
-    for part in ("--steps 120", "3 of 4 objects are missed", "8 images", "class 2 (calf) (3 objects", "--crop 64"):
+    for part in ("--steps 120", "3 of 4 objects are missed", "8 images", "class 2 (calf) (3 objects)", "--crop 64"):
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))

@@ -98,7 +98,7 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
         score["iou"] = 0.0
     killed.report.write_text(json.dumps(older))
     view = open_run(killed.root)
-    assert not view.analyses
+    assert view.analysis is None
     assert view.trained is None
     training.resume(killed.root, registry("report"))
     again = read_report(killed)

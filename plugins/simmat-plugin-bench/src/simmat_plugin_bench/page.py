@@ -57,7 +57,6 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, Path], sou
         source: text of the bench's TOML.
 
     Raises:
-        DataError: a picture cannot be read.
         OutputError: the file cannot be written.
     """
     settings = results.bench.settings
@@ -144,7 +143,7 @@ def _mean(score: Spread | None) -> float | None:
 def _plot(name: str, plots: Mapping[str, Path]) -> tuple[str, Figure, bool]:
     """Return heading, figure, and True for a wide figure."""
     heading, caption = _PLOTS[name]
-    return heading, Figure(plots[name], caption, caption), name != "gain"
+    return heading, Figure(plots[name].read_bytes(), caption, caption), name != "gain"
 
 
 def _made_with(results: Results) -> Table:

@@ -1,6 +1,6 @@
 """Run a trained network for its report: scores besides zero-shot, pictures, importance of channels.
 
-The cost is limited, and measured in encoded images: see `Budget`.
+The cost is limited, and measured in encoded images: see `pass_limits`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from simmat.types import Prompt, SensorImage
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
 from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
-from simmat_plugin_report.run_scores import difference, miou
+from simmat_plugin_report.scores import difference, miou
 
 CHECK = 2
 """Images encoded to check whether step 0 equals the untuned model: one by each of the two."""
@@ -52,31 +52,20 @@ MAX_GROUPS = 16
 Advance = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Number of images that a report may encode, after scoring.
+ABLATION_PASSES = 64
+"""Most images that `simmat report` encodes with channels withheld."""
 
-    Attributes:
-        zero_shot: for scoring the untuned model, if its scores are not those of step 0.
-        ablation: for scoring with channels withheld.
+
+def pass_limits(trained: int) -> tuple[int, int]:
+    """Return how many images the report of a training may encode to score the untuned model, and without channels.
+
+    With `PICTURES` and `CHECK` these are 1/20 of the training, at most `MAX_PASSES`.
+
+    Args:
+        trained: images that the training encodes; those of training steps count three times for the backward pass.
     """
-
-    zero_shot: int
-    ablation: int
-
-    @classmethod
-    def after_training(cls, trained: int) -> Budget:
-        """Return the budget of a training: including `PICTURES` and `CHECK` 1/20 of it, at most `MAX_PASSES`.
-
-        Args:
-            trained: images that the training encodes; those of training steps count three times for the backward pass.
-        """
-        allowed = min(trained // 20, MAX_PASSES) - PICTURES - CHECK
-        return cls(max(allowed // 3, 1), max(allowed - allowed // 3, 0))
-
-
-FULL = Budget(0, 64)
-"""Budget of `simmat report` after scoring both models."""
+    allowed = min(trained // 20, MAX_PASSES) - PICTURES - CHECK
+    return max(allowed // 3, 1), max(allowed - allowed // 3, 0)
 
 
 def zero_shot_scores(
@@ -159,7 +148,7 @@ def analyse_bundle(
         why=why,
         class_names=dataset.class_names or bundle.spec.card.class_names,
     ).model_copy(update={"available": len(every), "seen": seen_note(seen)})
-    return analyse(bundle, dataset, samples, found, FULL)
+    return analyse(bundle, dataset, samples, found, ABLATION_PASSES)
 
 
 def analysis_of(
@@ -174,6 +163,8 @@ def analysis_of(
     class_names: Mapping[int, str],
 ) -> Analysis:
     """Return an analysis with scores only."""
+    unprompted = scores.unprompted.summary() if scores.unprompted is not None else {}
+    class_iou = unprompted.get("semantic", {}).get("iou_by_class", {})
     return Analysis(
         data=str(data),
         split=split,
@@ -184,17 +175,18 @@ def analysis_of(
         zero_shot=zero_shot,
         no_zero_shot=why,
         class_names=dict(class_names),
-        unprompted=scores.unprompted.summary() if scores.unprompted is not None else {},
+        unprompted=unprompted,
+        class_iou={int(value): iou for value, iou in class_iou.items()},
         mistakes=scores.unprompted.mistakes() if scores.unprompted is not None else {},
     )
 
 
-def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: Analysis, budget: Budget) -> Analysis:
+def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: Analysis, passes: int) -> Analysis:
     """Add pictures, importance of channels and a report on the data to the scores of a network.
 
     Args:
-        budget: how many images may be encoded, beside `PICTURES`, and with a dense head as many again for images that
-            it cuts into windows.
+        passes: how many images may be encoded with channels withheld, beside `PICTURES`, and with a dense head as many
+            again for images that it cuts into windows.
     """
     protocol = find_protocol(found.protocol)
     by_id = {sample.id: sample for sample in samples}
@@ -211,7 +203,7 @@ def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: 
             "examples": examples,
             "views": views,
             "dense": dense,
-            "ablations": channel_ablations(bundle, dataset, scored, found.scores, protocol, budget.ablation),
+            "ablations": channel_ablations(bundle, dataset, scored, found.scores, protocol, passes),
             "data_report": check_dataset(dataset),
         }
     )

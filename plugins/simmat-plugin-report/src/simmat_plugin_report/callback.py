@@ -28,9 +28,9 @@ from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training import RunFolder
-from simmat_plugin_report.analysis import Budget, analyse, analysis_of, zero_shot_scores
+from simmat_plugin_report.analysis import analyse, analysis_of, pass_limits, zero_shot_scores
+from simmat_plugin_report.compare_page import write_page
 from simmat_plugin_report.documents import Analysis, RunReport, is_of, read_report, view_of
-from simmat_plugin_report.pages import write_page
 
 _REST = 20
 """Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""
@@ -86,7 +86,7 @@ class ReportCallback(Callback):
         if report is None:
             return
         began, folder = time.monotonic(), self._folder
-        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report, (report.analysis,))
+        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report, report.analysis)
         write_page(folder.page, [replace(view, running=running)])
         self._written_at = time.monotonic()
         self._write_seconds = self._written_at - began
@@ -100,7 +100,7 @@ class ReportCallback(Callback):
             if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
                 self._store_scores(validate(Predictor.of_bundle(loaded), dataset, samples, self._protocol))
             if self._analysis is not None:
-                self._analysis = analyse(loaded, dataset, samples, self._analysis, self._budget)
+                self._analysis = analyse(loaded, dataset, samples, self._analysis, self._pass_limits[1])
         self.stopped()
 
     def _load(self, path: Path) -> tuple[Bundle, Dataset]:
@@ -137,7 +137,7 @@ class ReportCallback(Callback):
             bundle, dataset = self._load(self._folder.bundle)
             if why := why_no_zero_shot(bundle.parts):
                 return why, None
-            passes = self._budget.zero_shot
+            passes = self._pass_limits[0]
             return "", zero_shot_scores(bundle, dataset, self._registry, self._protocol, passes, scores.objects)
         except torch.cuda.OutOfMemoryError:
             return "the device has not enough memory for the untuned model besides the one in training", None
@@ -147,10 +147,10 @@ class ReportCallback(Callback):
         return find_protocol(self._plan.config.protocol)
 
     @property
-    def _budget(self) -> Budget:
+    def _pass_limits(self) -> tuple[int, int]:
         plan = self._plan
         validations = 1 + -(-plan.steps // plan.val_every)
-        return Budget.after_training(3 * plan.steps * plan.config.batch_size + validations * len(plan.val))
+        return pass_limits(3 * plan.steps * plan.config.batch_size + validations * len(plan.val))
 
     def _write_report(self) -> RunReport | None:
         if self._analysis is None:

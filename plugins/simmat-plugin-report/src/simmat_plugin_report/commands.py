@@ -23,7 +23,7 @@ _MAX_BYTES = 2**30
 @click.command("report")
 @click.argument("runs", metavar="RUN...", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, help="The page.  [default: report.html in RUN; of several runs, compare.html here]")
-@click.option("--data", "sets", type=PATH, multiple=True, metavar="DIR", help="Score on this data set; repeatable.")
+@click.option("--data", type=PATH, metavar="DIR", help="Score on this data set.")
 @click.option("--split", help="Split of DIR: train, val or test.  [default: test if there is one, else val]")
 @click.option(
     "--images",
@@ -38,7 +38,7 @@ _MAX_BYTES = 2**30
 def report(
     runs: tuple[Path, ...],
     out: Path | None,
-    sets: tuple[Path, ...],
+    data: Path | None,
     split: str | None,
     images: int,
     foundation: str | None,
@@ -47,8 +47,8 @@ def report(
 ) -> None:
     """Write one HTML page about each RUN, or one that compares several.
 
-    The page is self-contained: settings, curves, scores besides zero-shot, predictions, output of the transfer layer,
-    importance of channels, problems of the data, and how to use the bundle.
+    The page is self-contained: scores besides zero-shot, curves, predictions, output of the transfer layer, importance
+    of channels, problems of the data, settings, and how to use the bundle.
 
     Training writes the same page into RUN at its end, and this takes what training found. The network runs only where
     --data asks for scores on other images, or where training did not come to its end: each of --images is encoded
@@ -58,10 +58,10 @@ def report(
     from simmat.bundle import load_bundle
     from simmat.nn.device import pick_device
     from simmat_plugin_report.analysis import analyse_bundle
+    from simmat_plugin_report.compare_page import write_page
     from simmat_plugin_report.documents import open_run
-    from simmat_plugin_report.pages import write_page
 
-    if split is not None and not sets:
+    if split is not None and data is None:
         raise ConfigError(f"--split {split} is for --data DIR; give both, or neither")
     page = out if out is not None else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
     if page.is_dir():
@@ -70,32 +70,19 @@ def report(
     check_writable(page.absolute().parent)
     registry = load_registry()
     for place, (run, view) in enumerate(zip(runs, views, strict=True)):
-        wanted: list[tuple[Path, str | None, dict[str, object]]] = [(data, split, {}) for data in dict.fromkeys(sets)]
-        if not sets and not view.is_complete:
-            wanted = [(view.config.data, "val", view.config.card_overrides())]
-        if not wanted:
+        if data is None and view.is_complete:
             continue
+        folder, part, card = (data, split, {}) if data else (view.config.data, "val", view.config.card_overrides())
         try:
             bundle = load_bundle(
                 view.bundle, registry, foundation=foundation, checkpoint=checkpoint, device=pick_device(device)
             )
-            found = []
-            for data, part, card in wanted:
-                with progress_bar(f"{run.name}, {data.name}", "image") as bar:
-                    found.append(
-                        analyse_bundle(
-                            bundle,
-                            data,
-                            part,
-                            registry,
-                            images=images,
-                            overrides=card,
-                            progress=partial(move_bar, bar),
-                        )
-                    )
-            views[place] = open_run(run, tuple(found))
+            with progress_bar(f"{run.name}, {folder.name}", "image") as bar:
+                advance = partial(move_bar, bar)
+                found = analyse_bundle(bundle, folder, part, registry, images=images, overrides=card, progress=advance)
+            views[place] = open_run(run, found)
         except SimMATError as error:
-            if sets or not view.analyses:
+            if data is not None or view.analysis is None:
                 raise
             say(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
     say(f"wrote {write_page(page, views)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainSerializer
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.config import TrainConfig, load_config
@@ -34,28 +34,9 @@ Jpeg = Annotated[
 """A JPEG file, base64 in json."""
 
 
-def _with_keys(*names: str) -> AfterValidator:
-    def checked(values: dict[str, Any]) -> dict[str, Any]:
-        if set(values) != set(names):
-            raise ValueError(f"must have the keys {', '.join(names)}")
-        return values
-
-    return AfterValidator(checked)
-
-
-Mistakes = Annotated[dict[str, int], _with_keys("objects", "missed", "extra", "wrong_class")]
-
-
-def _checked_scores(blocks: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    semantic = blocks.get("semantic")
-    by_class = semantic.get("iou_by_class") if isinstance(semantic, dict) else None
-    for key, value in by_class.items() if isinstance(by_class, dict) else ():
-        if not key.isdecimal() or not (value is None or isinstance(value, float)):
-            raise ValueError("must have class numbers and IoUs in iou_by_class")
-    return blocks
-
-
 Scored = Annotated[ObjectScore, of_dataclass(ObjectScore)]
+Pictures = Annotated[tuple[str, dict[str, Jpeg]], BeforeValidator(as_tuples)]
+"""Id of a sample, and title -> picture."""
 Rank = Literal["best", "median", "worst"]
 
 
@@ -64,12 +45,15 @@ class ExamplePrediction(Document):
 
     Attributes:
         display: description of how the sensor image is displayed.
+        sensor: the sensor image with the click.
+        error: hits, misses and false alarms.
     """
 
     rank: Rank
     score: Scored
     display: str
-    pictures: Annotated[dict[str, Jpeg], _with_keys("sensor", "error")]
+    sensor: Jpeg
+    error: Jpeg
 
 
 class ChannelAblation(Document):
@@ -89,13 +73,6 @@ class ChannelAblation(Document):
     interval: Annotated[tuple[float, float], BeforeValidator(as_tuples)] | None
 
 
-class TransferLayerView(Document):
-    """The output of the transfer layer for one image."""
-
-    sample: str
-    pictures: Annotated[dict[str, Jpeg], _with_keys("sensor", "zero-shot", "mat")]
-
-
 class Analysis(Document):
     """The results of a network on one split of a data set.
 
@@ -107,8 +84,9 @@ class Analysis(Document):
         no_zero_shot: why there are no zero-shot scores; "" if there are.
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
         mistakes: sample id -> what is wrong with the objects found without clicks, see `ImageMatches.mistakes`.
-        views: outputs of the transfer layer; empty if its output is not an image.
-        dense: sample id -> pictures of the results of the dense head.
+        class_iou: class -> IoU of the class map; None for a class without a pixel.
+        views: sample id, and title -> picture of the output of the transfer layer; empty if it is not an image.
+        dense: the same of the results of the dense head.
         data_report: report on the data; None if the data were not checked.
         example: source -> file of an image, for commands that can be copied.
         example_xy: a click in it.
@@ -124,14 +102,13 @@ class Analysis(Document):
     zero_shot: Listed[Scored] | None = None
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
-    unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
-    mistakes: dict[str, Annotated[dict[str, int], _with_keys("objects", "missed", "extra", "wrong_class")]] = Field(
-        default_factory=dict
-    )
+    unprompted: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    class_iou: dict[ClassNumber, float | None] = Field(default_factory=dict)
+    mistakes: dict[str, dict[str, int]] = Field(default_factory=dict)
     examples: Listed[ExamplePrediction] = ()
-    views: Listed[TransferLayerView] = ()
+    views: Listed[Pictures] = ()
     ablations: Listed[ChannelAblation] = ()
-    dense: Listed[tuple[str, dict[str, Jpeg]]] = ()
+    dense: Listed[Pictures] = ()
     data_report: DataReport | None = None
     example: dict[str, str] = Field(default_factory=dict)
     example_xy: Annotated[tuple[float, float], BeforeValidator(as_tuples)] = (0.0, 0.0)
@@ -149,7 +126,7 @@ class RunReport(Document):
         analysis: analysis of that bundle on the validation split.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     steps: int
     seconds: float
     trainable: int
@@ -180,7 +157,7 @@ class RunView:
 
     Attributes:
         report: results of training; None if there are none.
-        analyses: the analyses to show, one for each data set.
+        analysis: the analysis to show; None if there is none of this bundle.
         running: True if the training is still running.
     """
 
@@ -190,7 +167,7 @@ class RunView:
     spec: BundleSpec
     records: Sequence[Mapping[str, Any]]
     report: RunReport | None
-    analyses: Sequence[Analysis]
+    analysis: Analysis | None
     running: bool = False
 
     @property
@@ -218,7 +195,7 @@ class RunView:
     @property
     def is_complete(self) -> bool:
         """True if it has pictures, and for several channels their importance."""
-        found = self.analyses[0] if self.analyses else None
+        found = self.analysis
         return found is not None and bool(found.examples) and (bool(found.ablations) or len(self.spec.channels) < 2)
 
     def is_own(self, found: Analysis) -> bool:
@@ -231,11 +208,11 @@ def is_of(report: RunReport, spec: BundleSpec) -> bool:
     return report.weights_sha256 == spec.weights_sha256
 
 
-def open_run(root: Path, analyses: tuple[Analysis, ...] = ()) -> RunView:
+def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
     """Read the content of the page of a run.
 
     Args:
-        analyses: replace the analysis of training.
+        analysis: replaces the analysis of training.
 
     Raises:
         SimMATError: there is no run, it has no bundle yet, or its files are damaged.
@@ -251,14 +228,14 @@ def open_run(root: Path, analyses: tuple[Analysis, ...] = ()) -> RunView:
         if folder.bundle.exists():
             raise
         raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
-    return view_of(config, spec, folder, read_report(folder), analyses)
+    return view_of(config, spec, folder, read_report(folder), analysis)
 
 
 def view_of(
-    config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None, analyses: tuple[Analysis, ...]
+    config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None, analysis: Analysis | None = None
 ) -> RunView:
-    """Return the content of the page of a run; without analyses, that of its report is used."""
-    if not analyses and report is not None and is_of(report, spec):
-        analyses = (report.analysis,)
+    """Return the content of the page of a run; without an analysis, that of its report is used."""
+    if analysis is None and report is not None and is_of(report, spec):
+        analysis = report.analysis
     name = folder.root.name or str(folder.root)
-    return RunView(name, folder.bundle, config, spec, folder.records(), report, analyses, folder.running)
+    return RunView(name, folder.bundle, config, spec, folder.records(), report, analysis, folder.running)

@@ -27,16 +27,13 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, label_values
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
-from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
+from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank
 
 PICTURES = 6
 """Number of objects whose predictions are shown: two each of the best, the median and the worst."""
 _PICTURE_PX = 320
 """Longer side of a picture on the page."""
 _QUALITY = 88
-
-DensePictures = tuple[str, dict[str, bytes]]
-"""Id of a sample, and title -> JPEG of each picture."""
 
 
 def pick_examples(scores: Sequence[ObjectScore]) -> list[tuple[Rank, ObjectScore]]:
@@ -70,15 +67,15 @@ def draw_examples(
     dataset: Dataset,
     by_id: Mapping[str, Sample],
     chosen: Sequence[tuple[Rank, ObjectScore]],
-) -> tuple[tuple[ExamplePrediction, ...], tuple[TransferLayerView, ...], tuple[DensePictures, ...]]:
+) -> tuple[tuple[ExamplePrediction, ...], tuple[Pictures, ...], tuple[Pictures, ...]]:
     """Encode the image of each chosen object once, and draw the results of the network.
 
     Args:
         pipeline: the pipeline with which the objects were scored.
     """
     examples: dict[int, ExamplePrediction] = {}
-    views: list[TransferLayerView] = []
-    dense: list[DensePictures] = []
+    views: list[Pictures] = []
+    dense: list[Pictures] = []
     for name in dict.fromkeys(score.sample for _, score in chosen):
         places = [place for place, (_, score) in enumerate(chosen) if score.sample == name]
         image = dataset.image(by_id[name])
@@ -86,8 +83,8 @@ def draw_examples(
         encoded = EncodedImage(bundle.model, pipeline(image), bundle.spec.dense)
         for place in places:
             examples[place] = _example(*chosen[place], image, label, encoded)
-        if len(views) < PICTURES // 2 and (one := _view(bundle, name, image, encoded.prepared)) is not None:
-            views.append(one)
+        if len(views) < PICTURES // 2 and bundle.model.output != "features":
+            views.append((name, _view(bundle, image, encoded.prepared)))
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
             first = label.regions[chosen[places[0]][1].region].window
             if pipeline is not bundle.pipeline:  # without clicks, use the pipeline of prediction
@@ -112,7 +109,8 @@ def _example(
         rank=rank,
         score=score,
         display=describe_display(image.channels),
-        pictures={"sensor": _jpeg(draw_overlay(picture, None, click, size_wh=size_wh)), "error": _jpeg(error)},
+        sensor=_jpeg(draw_overlay(picture, None, click, size_wh=size_wh)),
+        error=_jpeg(error),
     )
 
 
@@ -155,11 +153,9 @@ def _fitted(picture: PictureArray) -> bytes:
     return _jpeg(draw_overlay(picture, size_wh=_picture_wh(picture.shape[1], picture.shape[0])))
 
 
-def _view(bundle: Bundle, name: str, image: SensorImage, prepared: PreparedImage) -> TransferLayerView | None:
+def _view(bundle: Bundle, image: SensorImage, prepared: PreparedImage) -> dict[str, bytes]:
     """Draw the three planes that the foundation model gets in place of red, green and blue."""
     model, device = bundle.model, next(bundle.model.parameters()).device
-    if model.output == "features":
-        return None
     with torch.inference_mode():
         planes, content = prepared.planes[None].to(device), prepared.content[None].to(device)
         planes_seen = model.mat(planes) if model.output == "image" else model.mat(planes, content)[0]
@@ -169,13 +165,13 @@ def _view(bundle: Bundle, name: str, image: SensorImage, prepared: PreparedImage
         np.asarray(numbers, np.float32)[:, None, None]
         for numbers in (bundle.parts.foundation.pixel_mean, bundle.parts.foundation.pixel_std)
     )
-    drawn = {}
-    for title, tensor in (("zero-shot", fixed), ("mat", planes_seen)):
+    drawn = {"the sensor image, as shown to people": _fitted(display_rgb(image))}
+    for title, tensor in (("what the untuned model would get", fixed), ("what the tuned model gets", planes_seen)):
         values = (tensor[0, :, :height, :width].float().cpu().numpy() * std + mean).astype(np.float32)
         flat = values.reshape(1, -1)  # (1, 3 * height * width): stretched together, to keep colours
         stretched = stretch(flat, np.isfinite(flat)).reshape(values.shape)
         drawn[title] = _fitted(np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0))
-    return TransferLayerView(sample=name, pictures={"sensor": _fitted(display_rgb(image)), **drawn})
+    return drawn
 
 
 def _dense(

@@ -1,4 +1,4 @@
-"""Plots of a report: training, clicks, calibration and channels. A dark page inverts them, see `style.css`."""
+"""Plots of a report: training and clicks. A dark page inverts them, see `style.css`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
-import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,79 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes
 from simmat.types import is_finite_number
-
-BINS = 10
-"""Number of bins of the predicted IoU."""
-
-Floats = npt.NDArray[np.float64]
-
-
-def calibration_bins(predicted: Floats, iou: Floats) -> list[tuple[float, float, int]]:
-    """Return (mean predicted IoU, mean IoU, number of objects) of each bin that has objects.
-
-    Args:
-        predicted: (N,) predicted IoU, 0..1.
-        iou: (N,) true IoU.
-    """
-    place = np.minimum((predicted.clip(0, 1) * BINS).astype(np.int64), BINS - 1)
-    return [
-        (float(predicted[place == one].mean()), float(iou[place == one].mean()), int(np.count_nonzero(place == one)))
-        for one in range(BINS)
-        if (place == one).any()
-    ]
-
-
-def calibration_figure(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
-    """Draw the mean true IoU against the predicted IoU, in bins; a calibrated model is on the diagonal.
-
-    Args:
-        models: name -> (N,) predicted and (N,) true IoU.
-    """
-    figure = new_figure((5.4, 4.2 + 0.2 * len(models)))
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=COLOURS["faint"], lw=1, ls=(0, (5, 3)), zorder=1)
-    for place, (name, (predicted, iou)) in enumerate(models.items()):
-        look: dict[str, Any] = line_style(place)
-        bins = calibration_bins(predicted, iou)
-        if len(models) == 1:
-            axes.plot(predicted.clip(0, 1), iou, "o", ms=4, alpha=0.3, color=look["color"], mew=0, zorder=2)
-        x, y, count = zip(*bins, strict=True)
-        error = float(np.abs(predicted - iou).mean())
-        axes.plot(x, y, lw=1.6, zorder=3, label=plain(f"{name}: off by {error:.3f} on average"), **look)
-        areas = 18 + 160 * np.sqrt(np.asarray(count) / max(count))
-        axes.scatter(x, y, s=areas, color=look["color"], alpha=0.85, zorder=4, linewidths=0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("predicted IoU", color=COLOURS["faint"])
-    axes.set_ylabel("true IoU", color=COLOURS["faint"])
-    style_axes(axes)
-    legend_below(figure, axes)
-    return figure
-
-
-def channels_figure(worth: Sequence[tuple[str, float, tuple[float, float] | None]]) -> Figure:
-    """Draw the change of the score without each channel, as bars with 95 % intervals.
-
-    Args:
-        worth: (name, change of mIoU, its interval or None).
-    """
-    figure = new_figure((5.4, 1.0 + 0.32 * len(worth)))
-    axes = figure.subplots()
-    places = range(len(worth))
-    colour = line_style(0)["color"]
-    axes.barh(places, [change for _, change, _ in worth], color=colour, height=0.62, zorder=3)
-    for place, (_, _, interval) in zip(places, worth, strict=True):
-        if interval is not None:
-            axes.plot(interval, [place, place], color=COLOURS["text"], lw=1.2, zorder=4)
-    axes.axvline(0, color=COLOURS["faint"], lw=1)
-    axes.set_yticks(places, [plain(name if len(name) < 26 else f"{name[:12]}…{name[-12:]}") for name, _, _ in worth])
-    axes.set_ylim(len(worth) - 0.4, -0.6)
-    axes.set_xlabel("change of mIoU without it", color=COLOURS["faint"])
-    style_axes(axes)
-    axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=COLOURS["faint"], alpha=0.18, lw=0.8)
-    return figure
-
 
 DPI = 160
 
