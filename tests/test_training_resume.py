@@ -164,7 +164,7 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
     before = image.read_bytes()
     image.write_bytes(bytes([*before[:-1], before[-1] ^ 1]))
     state = files_of(out)
-    with pytest.raises(ConfigError, match=r"1 part .*images/s0\.png; restore"):
+    with pytest.raises(ConfigError, match=r"1 part .*images/s0\.png of 's0'; restore"):
         training.resume(out, registry())
     assert files_of(out) == state
     (out / "data.json").unlink()
