@@ -15,8 +15,7 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click
 from simmat.data.instances import Instance, Label, region_from_mask
-from simmat.data.mask_grid import MaskGrid
-from simmat.data.pipeline import PreparedImage
+from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
@@ -136,44 +135,25 @@ FRAMES = [
 
 @pytest.mark.parametrize(("sides", "original_hw", "aspect"), FRAMES)
 @pytest.mark.parametrize("protocol", [ONE_CLICK, COMPAT], ids=lambda protocol: protocol.grid)
-@pytest.mark.parametrize("rounded", [False, True])
 def test_masks_are_those_of_logits_resized_as_a_whole(
-    sides: tuple[int, int], original_hw: tuple[int, int], aspect: Aspect, protocol: Protocol, rounded: bool
+    sides: tuple[int, int], original_hw: tuple[int, int], aspect: Aspect, protocol: Protocol
 ) -> None:
-    """To the pixel, for smooth logits and noise, few values and many; rounded ones meet 0 exactly in between."""
+    """Also an empty and a full one."""
     side, size = sides
-    frame, rng = Frame(original_hw, size, aspect), np.random.default_rng(1)
-    noise = rng.standard_normal((3, 4, side, side))
-    noise[1] = ndimage.gaussian_filter(noise[1], (0, 2, 2)) * 20
-    noise[2] -= 2  # a few speckles
-    noise[2, 1] = -1  # none
-    noise[2, 2] = 1  # all
-    logits = torch.from_numpy(noise.round() if rounded else noise).float()
-    layouts = [logits, logits[:, :1]]
-    if not rounded:  # of an exact 0 in this layout, the sign depends on torch's version and the number of masks
-        layouts.append(logits.contiguous(memory_format=torch.channels_last))
-    for given in layouts:
-        expected = plain_masks(given, frame, protocol)
-        found = MaskGrid(frame, None if protocol is ONE_CLICK else grid_hw(frame, protocol)).masks(given)
-        for k, m in np.ndindex(*expected.shape[:2]):
-            assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
+    frame = Frame(original_hw, size, aspect)
+    logits = torch.from_numpy(np.random.default_rng(1).standard_normal((3, 4, side, side))).float()
+    logits[2, 1], logits[2, 2] = -1, 1
+    expected = plain_masks(logits, frame, protocol)
+    found = regions_from_logits(logits, frame, None if protocol is ONE_CLICK else grid_hw(frame, protocol))
+    for k, m in np.ndindex(*expected.shape[:2]):
+        assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
 
 
 def test_logits_above_zero_in_the_padding_alone_find_nothing() -> None:
     """Below a wide image there is no image."""
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., 12:, 3:9] = 1
-    assert MaskGrid(Frame((20, 40), 64)).masks(logits) == [[None]]
-
-
-@pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf"), 1e-45, -1e-45])
-def test_strange_logits_give_the_mask_they_gave(strange: float) -> None:
-    """A diverged model's score is a number too, and must not depend on the way it was worked out."""
-    logits = torch.from_numpy(np.random.default_rng(2).standard_normal((1, 1, 16, 16))).float()
-    logits[0, 0, 5:7, 5:9] = strange
-    frame = Frame((70, 100), 64)
-    found = MaskGrid(frame).masks(logits)[0][0]
-    assert np.array_equal(whole(found, (70, 100)), plain_masks(logits, frame, ONE_CLICK)[0, 0])
+    assert regions_from_logits(logits, Frame((20, 40), 64)) == [[None]]
 
 
 def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:
@@ -182,18 +162,6 @@ def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:
     distance = torch.hypot(x - centres_xy[:, 0, None, None], y - centres_xy[:, 1, None, None])  # (K, side, side)
     radii = radius * torch.tensor([1.0, 0.7, 1.2, 1.5])
     return (radii[:, None, None] - distance[:, None]) * 1.37
-
-
-def test_a_mask_is_resized_as_a_whole_only_where_rounding_decides() -> None:
-    """Else nothing would be gained; half way between 1 and -1 torch's last bit says on which side a pixel lies."""
-    grid = MaskGrid(Frame((300, 211), 64))
-    grid.masks(disc_logits(16, torch.tensor([[5.3, 6.1], [8.2, 3.4]]), 2.3))
-    assert grid.resized_whole == 0
-    logits = torch.full((1, 1, 32, 32), -1.0)
-    logits[..., 9:15, 9:15] = 1
-    grid = MaskGrid(Frame((16, 16), 16))
-    grid.masks(logits)
-    assert grid.resized_whole == 1
 
 
 class Answering(Scripted):
@@ -327,4 +295,3 @@ def test_scoring_small_objects_makes_nothing_as_large_as_the_image(protocol: Pro
     finally:
         tracemalloc.stop()
     assert most_bytes < size * size / 8
-    assert image.grid.resized_whole == 0

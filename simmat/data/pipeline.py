@@ -1,20 +1,22 @@
-"""Prepare images and prompts for a network, in the same way for training, evaluation and prediction."""
+"""Prepare images and prompts for a network and restore masks, alike in training, evaluation and prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from simmat.data.instances import Instance, region_from_mask
 from simmat.foundation import PromptBatch
-from simmat.nn.resize import content_mask, resize_planes
+from simmat.nn.resize import content_mask, resize_planes, upsample_logits
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import normalize
-from simmat.types import Aspect, Channel, Frame, Prompt, SensorImage
+from simmat.types import Aspect, BoolArray, Channel, FloatArray, Frame, Prompt, SensorImage
 
 
 class PreparedImage(NamedTuple):
@@ -74,3 +76,47 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) 
         boxes=boxes,
         mask_input=masks,
     )
+
+
+def regions_from_logits(
+    logits: Tensor, frame: Frame, size_hw: tuple[int, int] | None = None
+) -> list[list[Instance | None]]:
+    """Return where (K, M, h, w) logits of the S×S input are above 0: K times M regions, None where a mask is empty.
+
+    They are those of `restore_logits`, up to rounding, in pixels of the original image; with `size_hw` those of
+    `upsample_logits` on a grid of that height and width over the whole input. Only the pixels near logits above 0 are
+    computed, so that thousands of small objects in a large image take no minutes.
+    """
+    rows, columns = (_resize_weights(logits.shape[2 + axis], frame, size_hw, axis) for axis in (0, 1))
+
+    def region(mask: FloatArray) -> Instance | None:
+        positive = mask > 0
+        if not positive.any():
+            return None
+        y, low_y = _reached(rows, np.asarray(positive.any(axis=1)))
+        x, low_x = _reached(columns, np.asarray(positive.any(axis=0)))
+        values = rows[y, low_y] @ mask[low_y, low_x] @ columns[x, low_x].T
+        return region_from_mask(values > 0, None, (y.start, x.start))
+
+    return [[region(mask) for mask in masks] for masks in logits.detach().cpu().numpy()]
+
+
+def _reached(weights: FloatArray, positive: BoolArray) -> tuple[slice, slice]:
+    """Return the range of pixels in which (n,) positive logits have a weight, and of all logits in these pixels."""
+    pixels = np.flatnonzero(weights[:, positive].any(axis=1))
+    reached = slice(pixels[0], pixels[-1] + 1) if len(pixels) else slice(0, 0)
+    low = np.flatnonzero(weights[reached].any(axis=0))
+    return reached, slice(low[0], low[-1] + 1) if len(low) else slice(0, 0)
+
+
+@lru_cache(maxsize=4)
+def _resize_weights(low: int, frame: Frame, size_hw: tuple[int, int] | None, axis: int) -> FloatArray:
+    """Return (N, low): the weight of each logit along one axis in each of N pixels."""
+    unit = torch.eye(low)[None, None]  # (1, 1, low, low)
+    if size_hw is not None:
+        whole = upsample_logits(unit, (size_hw[axis], low))
+    else:
+        whole = upsample_logits(unit, (frame.size, low))[:, :, : frame.scaled_hw[axis]]
+        whole = upsample_logits(whole, (frame.original_hw[axis], low))
+    weights: FloatArray = whole[0, 0].numpy()
+    return weights

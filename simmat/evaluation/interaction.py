@@ -14,8 +14,7 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
-from simmat.data.mask_grid import MaskGrid
-from simmat.data.pipeline import PreparedImage
+from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.evaluation.protocol import Protocol, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
 from simmat.foundation import MAX_PROMPTS
@@ -58,7 +57,8 @@ class ScoredImage:
 
     def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
         self.targets = targets
-        self.grid = MaskGrid(prepared.frame, None if protocol.grid == "original" else grid_hw(prepared.frame, protocol))
+        self._frame = prepared.frame
+        self._grid_hw = None if protocol.grid == "original" else grid_hw(prepared.frame, protocol)
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
@@ -89,7 +89,7 @@ class ScoredImage:
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
         singles, ious = [], []
-        for masks, row in zip(self.grid.masks(logits), rows, strict=True):
+        for masks, row in zip(regions_from_logits(logits, self._frame, self._grid_hw), rows, strict=True):
             singles.append(masks[0])
             truth = self.targets.found[row].truth
             ious.append([mask_iou(mask, truth, self.targets.scored) for mask in masks])

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.data.mask_grid import MaskGrid
+from simmat.data.pipeline import regions_from_logits
 from simmat.foundation import MAX_PROMPTS, MaskPrediction
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
@@ -119,7 +119,7 @@ def _parts_as_objects(
     places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
     clicks = frame.points_to_original(((places + 0.5) * (frame.size / len(distance)) - 0.5).astype(np.float32))
     found, kept = [], []
-    for row, (region,) in enumerate(MaskGrid(frame).masks(values)):
+    for row, (region,) in enumerate(regions_from_logits(values, frame)):
         if region is not None and region.area >= settings.min_area:
             x, y = clicks[row].tolist()
             found.append(FoundObject(region, settings.min_score, (x, y)))
@@ -248,7 +248,7 @@ def masks_of_clicks(
     Returns:
         F objects by falling score, and their (F, h, w) masks at the decoder's own size.
     """
-    grid, places = MaskGrid(frame), frame.points_to_original(points)
+    places = frame.points_to_original(points)
     found: list[FoundObject] = []
     low: list[BoolArray] = []
     for start in range(0, len(points), MAX_PROMPTS):
@@ -261,7 +261,8 @@ def masks_of_clicks(
         rows = torch.nonzero(good)[:, 0]
         chosen = logits[rows]  # (N, 1, h, w)
         inside = (chosen[:, 0] > 0).cpu().numpy()
-        parts = zip((start + rows).tolist(), inside, grid.masks(chosen), predicted[rows].tolist(), strict=True)
+        regions = regions_from_logits(chosen, frame)
+        parts = zip((start + rows).tolist(), inside, regions, predicted[rows].tolist(), strict=True)
         for place, mask, (region,), score in parts:
             if region is not None and region.area >= settings.min_area:
                 x, y = places[place].tolist()
