@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,17 +15,16 @@ from torch import Tensor
 
 from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
-from simmat.data.pipeline import PreparedImage
 from simmat.errors import OutputError
 from simmat.foundation import ImageEmbedding
 from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.cache import CachedEmbedding, digest_of
+from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.large import LargeImage
 from simmat.predictor.prompts import prompt_windows
 from simmat.predictor.reading import LoadedImage
-from simmat.types import Frame, Prompt, SensorImage, Window
+from simmat.types import Prompt, SensorImage, Window
 
 SMALL, LARGE = (40, 56), (300, 400)
 """(H, W) of an image that fits the bundle's input of 64 pixels, and of one that is cut into windows."""
@@ -189,26 +187,15 @@ def _of_others(file: Path) -> None:
     save_file({"level0": torch.zeros(1, 4, 4, 4)}, file, metadata={"format": "pt"})
 
 
-def _newer(file: Path) -> None:
-    notes = {"format": 2, "key": file.stem, "strides": [4.0], "sha256": "0"}
-    save_file({"level0": torch.zeros(1, 4, 4, 4)}, file, metadata={"simmat": json.dumps(notes)})
-
-
 def _of_another_image(file: Path) -> None:
-    prepared = PreparedImage(torch.ones(1, 4, 4), torch.ones(4, 4, dtype=torch.bool), Frame((4, 4), 4))
-    cached = CachedEmbedding.of(file.parent, prepared, "model")
-    cached.write(ImageEmbedding((torch.ones(1, 4, 4, 4),), (1.0,)))
-    cached.file.replace(file)
-
-
-def _of_another_shape(file: Path) -> None:
-    notes = {"format": 1, "key": file.stem, "strides": [4.0], "sha256": digest_of("", [torch.zeros(1)])}
-    save_file({"level0": torch.zeros(1)}, file, metadata={"simmat": json.dumps(notes)})
+    other = file.with_name("other.safetensors")
+    write_embedding(other, ImageEmbedding((torch.ones(1, 4, 4, 4),), (1.0,)))
+    other.replace(file)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [_cut, _flip, _of_others, _newer, _of_another_image, _of_another_shape, lambda file: file.write_bytes(b"none")],
+    [_cut, _flip, _of_others, _of_another_image, lambda file: file.write_bytes(b"none")],
 )
 def test_a_damaged_or_foreign_file_is_written_again(
     loaded: Bundle, tmp_path: Path, encoded: list[Tensor], damage: Callable[[Path], object]
@@ -229,11 +216,11 @@ def test_a_damaged_or_foreign_file_is_written_again(
 
 def test_values_too_large_for_fp16_are_not_kept(tmp_path: Path) -> None:
     """Infinity in place of a number makes a mask meaningless."""
-    cached = CachedEmbedding(tmp_path / "kept", "key")
+    file = tmp_path / "kept/a.safetensors"
     embedding = ImageEmbedding((torch.full((1, 2, 3, 3), 1e6),), (16.0,))
-    assert cached.write(embedding) is embedding
-    assert cached.read() is None
-    assert not cached.folder.exists()
+    assert write_embedding(file, embedding) is embedding
+    assert read_embedding(file) is None
+    assert not file.parent.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_reported(loaded: Bundle, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from bundles import tiny_bundle
 
 from simmat.cli import run
+from simmat.io.files.system import output_error
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
-from simmat.predictor import large, window_results
+from simmat.predictor import large
 from simmat.predictor.window_results import WindowResult, WindowStore
 
 pytestmark = pytest.mark.plugins()
@@ -106,14 +107,11 @@ def test_a_full_disk_stops_a_raster_that_then_continues(
     """What is done stays, and only the rest is computed."""
     image, out, written = _scene(tmp_path / "a.tif"), tmp_path / "out", []
     real = WindowStore.write
-    save = window_results._save_arrays
-
-    def full(*given: Any) -> None:
-        raise OSError(errno.ENOSPC, "no space")
 
     def write(self: WindowStore, index: int, answer: WindowResult) -> WindowResult:
         written.append(index)
-        monkeypatch.setattr(window_results, "_save_arrays", full if len(written) == 4 else save)
+        if len(written) == 4:
+            raise output_error(OSError(errno.ENOSPC, "no space"), self.folder)
         return real(self, index, answer)
 
     monkeypatch.setattr(WindowStore, "write", write)

@@ -8,97 +8,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from simmat.data.pipeline import PreparedImage
-from simmat.documents import Document, as_tuples, validate
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_bytes, parse_json, remove_leftovers, require_file
 from simmat.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change that an older reader would misread."""
 
 
-class _Notes(Document):
-    """The json in the metadata of a file; the sha256 is of the levels, whose strides are in pixels of the input."""
-
-    format: Literal[1]
-    key: str
-    strides: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_tuples)]
-    sha256: str
+def embedding_file(folder: Path, prepared: PreparedImage, *model: str) -> Path:
+    """Return the file of the embedding of an input; `model` is what else decides the embedding."""
+    key = digest_of([FORMAT, __version__, *model], [prepared.planes, prepared.content])
+    return folder / f"{key}.safetensors"
 
 
-@dataclass(frozen=True)
-class CachedEmbedding:
-    """The place of one embedding in a folder.
+def read_embedding(file: Path) -> ImageEmbedding | None:
+    """Return an embedding, fp16 on the CPU; None if the file is missing, damaged or not one of these."""
+    try:
+        require_file(file)
+        with safe_open(file, framework="pt") as stored:
+            strides, digest = parse_json((stored.metadata() or {})["simmat"])
+            levels = tuple(stored.get_tensor(f"level{index}") for index in range(len(strides)))
+    except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
+        return None
+    return ImageEmbedding(levels, tuple(strides)) if digest == digest_of([file.stem, strides], levels) else None
 
-    Attributes:
-        key: sha256 of the model and of the network's input.
+
+def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
+    """Write an embedding, and return it as `read_embedding` will, so that a second session gives the same masks.
+
+    One with values too large for fp16, or not finite, is not written, and is returned as it is.
+
+    Raises:
+        OutputError: the file cannot be written, such as on a full disk.
     """
-
-    folder: Path
-    key: str
-
-    @classmethod
-    def of(cls, folder: Path, prepared: PreparedImage, *model: str) -> CachedEmbedding:
-        """Return the place of the embedding of an input.
-
-        Args:
-            model: what else decides the embedding.
-        """
-        identity = [FORMAT, __version__, *model, list(prepared.planes.shape)]
-        digest = hashlib.sha256(json.dumps(identity).encode())
-        for content in _contents([prepared.planes, prepared.content]):
-            digest.update(content)
-        return cls(folder, digest.hexdigest())
-
-    @property
-    def file(self) -> Path:
-        """The file, whether it exists or not."""
-        return self.folder / f"{self.key}.safetensors"
-
-    def read(self) -> ImageEmbedding | None:
-        """Return the embedding, fp16 on the CPU; None if the file is missing, damaged or not one of these."""
-        try:
-            require_file(self.file)
-            with safe_open(self.file, framework="pt") as file:
-                notes = validate(_Notes, parse_json((file.metadata() or {})["simmat"]))
-                levels = [file.get_tensor(f"level{index}") for index in range(len(notes.strides))]
-        except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
-            return None
-        if any(level.dim() != 4 for level in levels):  # (N, C, h, w)
-            return None
-        if notes.key != self.key or notes.sha256 != digest_of("", levels):
-            return None
-        return ImageEmbedding(tuple(levels), notes.strides)
-
-    def write(self, embedding: ImageEmbedding) -> ImageEmbedding:
-        """Write the embedding, and return it as `read` will, so that a second session gives the same masks.
-
-        One with values too large for fp16, or not finite, is not written, and is returned as it is.
-
-        Raises:
-            OutputError: the file cannot be written, such as on a full disk.
-        """
-        levels = [level.detach().to("cpu", torch.float16).contiguous() for level in embedding.levels]
-        if not all(level.isfinite().all() for level in levels):
-            return embedding
-        notes = {"format": FORMAT, "key": self.key, "strides": list(embedding.strides), "sha256": digest_of("", levels)}
-        tensors = {f"level{index}": level for index, level in enumerate(levels)}
-        remove_leftovers(self.file)
-        atomic_write_bytes(self.file, save(tensors, metadata={"simmat": json.dumps(notes)}))
-        return ImageEmbedding(tuple(levels), embedding.strides)
+    levels = tuple(level.detach().to("cpu", torch.float16).contiguous() for level in embedding.levels)
+    if not all(level.isfinite().all() for level in levels):
+        return embedding
+    strides = list(embedding.strides)
+    notes = json.dumps([strides, digest_of([file.stem, strides], levels)])
+    tensors = {f"level{index}": level for index, level in enumerate(levels)}
+    remove_leftovers(file)
+    atomic_write_bytes(file, save(tensors, metadata={"simmat": notes}))
+    return ImageEmbedding(levels, embedding.strides)
 
 
 def digest_of(document: object, tensors: Iterable[Tensor] | Mapping[str, Tensor]) -> str:
@@ -106,11 +68,6 @@ def digest_of(document: object, tensors: Iterable[Tensor] | Mapping[str, Tensor]
     named = sorted(tensors.items()) if isinstance(tensors, Mapping) else [("", tensor) for tensor in tensors]
     described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in named]
     digest = hashlib.sha256(json.dumps([document, described]).encode())
-    for content in _contents(tensor for _, tensor in named):
-        digest.update(content)
+    for _, tensor in named:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _contents(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
-    for tensor in tensors:
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.resize import restore_logits
 from simmat.predictor import everything
-from simmat.predictor.cache import CachedEmbedding
+from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
@@ -85,7 +86,7 @@ class EncodedImage:
         model: SimMAT,
         prepared: PreparedImage,
         classes: DenseSpec | None = None,
-        cached: CachedEmbedding | None = None,
+        cached: Path | None = None,
         *,
         source: str = "the model",
         warning: str = "",
@@ -94,7 +95,7 @@ class EncodedImage:
 
         Args:
             classes: what its dense head distinguishes.
-            cached: where the embedding is kept; None encodes and keeps nothing.
+            cached: file of the embedding; None encodes and keeps nothing.
             source: path of the model, for errors.
 
         Raises:
@@ -103,11 +104,10 @@ class EncodedImage:
         self.prepared, self.warning = prepared, warning
         self._model, self._classes, self._source = model, classes, source
         self._device = next(model.parameters()).device
-        found = None if cached is None else cached.read()
+        found = None if cached is None else read_embedding(cached)
         if found is None:
-            planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
-            found = model.encode(planes, content)
-            found = found if cached is None else cached.write(found)
+            found = model.encode(prepared.planes[None].to(self._device), prepared.content[None].to(self._device))
+            found = found if cached is None else write_embedding(cached, found)
         if cached is not None:
             weight = next(model.parameters())
             found = ImageEmbedding(tuple(level.to(weight) for level in found.levels), found.strides)

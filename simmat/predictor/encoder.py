@@ -12,7 +12,7 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.drawing.colour_maps import display_style
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.predictor.cache import CachedEmbedding, digest_of
+from simmat.predictor.cache import digest_of, embedding_file
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.reading import Inputs
 from simmat.sensors.adapter import ModalityAdapter
@@ -106,7 +106,7 @@ class ImageEncoder:
         with self._encoding:
             self._fit(reader)
             prepared = self.pipeline(image)
-            cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
+            cached = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
             warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
             source = str(self.bundle.path) if self.bundle else "the model"
             model = self.model.for_image(image)

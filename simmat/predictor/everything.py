@@ -280,19 +280,12 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first
-    areas = flat.sum(1).numpy()
+    areas, shared = flat.sum(1).numpy(), (flat @ flat.T).numpy()  # whole numbers, so exact
     kept: list[int] = []
-    for start in range(0, len(flat), MAX_PROMPTS):
-        block = flat[start : start + MAX_PROMPTS]
-        earlier = list(kept)
-        shared = (block @ flat[[*earlier, *range(start, start + len(block))]].T).numpy()  # whole numbers, so exact
-        for place in range(len(block)):
-            index = start + place
-            columns = [*range(len(earlier)), *(len(earlier) + one - start for one in kept[len(earlier) :])]
-            common = shared[place, columns]
-            union = areas[kept] + areas[index] - common
-            if (common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any():
-                continue
+    for index in range(len(flat)):
+        common = shared[index, kept]
+        union = areas[kept] + areas[index] - common
+        if not ((common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any()):
             kept.append(index)
     return [int(order[index]) for index in kept]
 

@@ -247,13 +247,14 @@ class LargeImage:
             if blender is None:
                 continue
             blank = np.zeros((len(values), *window.size_hw), np.float32)  # no class is likely where nothing is measured
-            for band in blender.add(blank if result.probabilities is None else result.probabilities * result.valid):
-                rows = slice(band.y0, band.y0 + len(band.classes))
+            seen = blank if result.probabilities is None else result.probabilities * result.valid
+            for y0, indices, certainty in blender.add(seen):
+                rows = slice(y0, y0 + len(indices))
                 if classes is not None:
-                    classes[rows] = np.where(band.probability > 0, values[band.classes], unmeasured)
+                    classes[rows] = np.where(certainty > 0, values[indices], unmeasured)
                     release_pages(classes)
                 if probability is not None:
-                    probability[rows] = band.probability
+                    probability[rows] = certainty
         if empty == len(self.windows):
             raise NothingMeasuredError(
                 f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment"

@@ -15,8 +15,6 @@ from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import shown_url, url_of
-from simmat.io.images.limits import damaged
-from simmat.io.images.tiff import opened
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
@@ -111,6 +109,7 @@ class Inputs:
         backend, names = geo_backend("a mosaic"), self.missing_channels(missing)
         opened: list[ImageReader] = []
         problems: list[str] = []
+        channels: tuple[Channel, ...] = ()
         for tile in tiles:
             try:
                 files = self._files_of(tile, names)
@@ -119,17 +118,11 @@ class Inputs:
                         f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
                     )
                 reader = self._open(files, names, 0)
-                own, types = reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
-                if not opened:
-                    channels, stored = own, types
+                own = reader.read(Window(0, 0, 1, 1)).channels
+                channels = channels or own
                 opened.append(reader)
                 if not same_channels(own, channels):
                     raise DataError(f"{reader.origin}: has other channels than {opened[0].origin}")
-                if types and stored and types != stored and any(channel.unit == "count" for channel in own):
-                    raise DataError(
-                        f"{reader.origin}: stores its counts as {types}, {opened[0].origin} as {stored}, which are "
-                        "probably on different scales; save all tiles in one type"
-                    )
             except SimMATError as error:
                 problems.append(str(error))
         if problems or not opened:
@@ -273,13 +266,3 @@ def range_of(channel: Channel) -> str:
     """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
     low, high = channel.valid_range or (-math.inf, math.inf)
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
-
-
-def _stored_types(files: Mapping[str, Path]) -> str:
-    """Return the types of the numbers in TIFF files, such as "uint8"; "" for other files and URLs."""
-    types = []
-    for path in files.values():
-        if path.suffix.lower() in (".tif", ".tiff") and not url_of(path):
-            with damaged(path, "tiff"), opened(path) as tiff:
-                types.append(str(tiff.pages[0].aspage().dtype))
-    return ", ".join(types)

@@ -7,19 +7,20 @@ processes share the windows of one image.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
-import secrets
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
+from simmat.io.files import atomic_write_bytes
 from simmat.io.files.system import output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Window
@@ -120,16 +121,10 @@ class WindowStore:
         Returns:
             The result as it comes back from the file, so that a stopped run ends as one that was not.
         """
-        file, arrays = self._file(index), result.arrays()
-        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        arrays, content = result.arrays(), io.BytesIO()
+        np.savez_compressed(content, **cast(Any, arrays))
         self._make()  # another call may have finished the image, and removed the folder
-        with output_errors(self.folder):
-            try:
-                with temporary.open("wb") as stream:  # not synced: a file that a power cut damages is computed again
-                    _save_arrays(stream, arrays)
-                temporary.replace(file)
-            finally:
-                temporary.unlink(missing_ok=True)
+        atomic_write_bytes(self._file(index), content.getvalue())
         return WindowResult.from_arrays(arrays)
 
     def read(self, index: int) -> WindowResult | None:
@@ -151,11 +146,3 @@ class WindowStore:
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
-
-
-def _save_arrays(stream: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write an .npz with the fastest compression, which numpy does not offer: its own takes four times as long."""
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,20 +51,6 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Wind
     ]
 
 
-class Band(NamedTuple):
-    """Finished rows of a class map.
-
-    Attributes:
-        y0: first row.
-        classes: (h, W) index of the most likely class.
-        probability: (h, W) of it.
-    """
-
-    y0: int
-    classes: npt.NDArray[np.uint8]
-    probability: npt.NDArray[np.float16]
-
-
 class ClassMapBlender:
     """Joins the class maps of windows, in raster order, into one of K classes."""
 
@@ -79,8 +64,12 @@ class ClassMapBlender:
         self._count = 0
         self._band = self._empty(0)
 
-    def add(self, probabilities: FloatArray) -> Iterator[Band]:
-        """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches."""
+    def add(self, probabilities: FloatArray) -> Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.float16]]]:
+        """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches.
+
+        Yields:
+            The first row, the (h, W) index of the most likely class, and the (h, W) probability of it.
+        """
         row, column = divmod(self._count, len(self._columns))
         self._count += 1
         y0, x0 = self._rows[row], self._columns[column]
@@ -90,7 +79,7 @@ class ClassMapBlender:
         if column == len(self._columns) - 1:
             yield self._finish(row, y0, height)
 
-    def _finish(self, row: int, y0: int, height: int) -> Band:
+    def _finish(self, row: int, y0: int, height: int) -> tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
         last = row == len(self._rows) - 1
         done = height if last else self._rows[row + 1] - y0
         finished = self._band[:, :done]
@@ -100,7 +89,7 @@ class ClassMapBlender:
         if not last:
             self._band = self._empty(row + 1)
             self._band[:, : rest.shape[1]] = rest
-        return Band(y0, classes.astype(np.uint8), probability.astype(np.float16))
+        return y0, classes.astype(np.uint8), probability.astype(np.float16)
 
     def _empty(self, row: int) -> FloatArray:
         height = min(self._tile, self._size_hw[0] - self._rows[row])

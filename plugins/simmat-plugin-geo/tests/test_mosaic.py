@@ -126,7 +126,6 @@ def test_predict_writes_one_map_of_all_tiles(dense_bundle: Path, tmp_path: Path,
         ({"crs": "EPSG:32633"}, "EPSG:32633"),
         ({"transform": rasterio.Affine(PIXEL, 0, EAST + 704, 0, -PIXEL, NORTH)}, "0.4 pixels"),
         ({"transform": rasterio.Affine(2 * PIXEL, 0, EAST + 1200, 0, -PIXEL, NORTH)}, "20 x 10 .* 10 x 10.*gdalwarp"),
-        ({"dtype": "uint16"}, "counts as uint16, .*a.tif as uint8"),
         ({"transform": rasterio.Affine(PIXEL, 0, EAST + 10**6, 0, -PIXEL, NORTH)}, "1 %"),
         ({"crs": None, "transform": None}, "no georeference"),
     ],
@@ -142,7 +141,7 @@ def test_tiles_of_another_grid_are_named(
 
 
 def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> None:
-    """Kelvin are kelvin, whether a file holds hundredths or floats; counts of 8 and of 16 bits are not the same."""
+    """Kelvin are kelvin, whether a file holds hundredths or floats."""
 
     class Kelvin(WindowedAdapter):
         name, description, sources = "kelvin", "hundredths as integers, or floats", (Source("kelvin", (".tif",)),)
