@@ -219,7 +219,7 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path) -> None:
         ('file,object,point\na.png,1,"3"\n', "object '1' of a.png: .*X,Y"),
         ("file,object,point\na.png,1,\n", "object '1' of a.png: .*point"),
         ('file,object,point\na.png,../x,"3,4"\n', "'../x'"),
-        ('file,object,box\na.png,1,"1,1,9,9"\na.png,1,"1,1,9,9"\n', "line 3: .*box"),
+        ('file,object,box\na.png,1,"1,1,9,9"\na.png,1,"1,1,9,9"\n', "object '1' of a.png: .*box"),
         ('file,object,point\na.png,,"3,4"\n', "line 2: .*object"),
         ('file,object,point\na.png,1,"300,4"\n', "point 300,4"),
     ],

@@ -1,13 +1,12 @@
-"""Work on many images: the files of one are written while the next one is segmented, and nothing of it is lost."""
+"""Work on many images: what fails is collected, and nothing that is done is lost."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -18,12 +17,14 @@ from simmat.inference.run import Run
 from simmat.inference.segmenter import Segmenter
 from simmat.nn.device import Processes
 
+ALONE = Processes(torch.device("cpu"))
+
 
 class Scripted:
-    """A segmenter whose two parts of each image do what a test says."""
+    """A segmenter that does with each image what a test says."""
 
-    def __init__(self, find: dict[str, Callable[[], object]], write: dict[str, Callable[[], object]]) -> None:
-        self.find, self.write, self.said = find, write, []
+    def __init__(self, actions: dict[str, Callable[[], object]]) -> None:
+        self.actions, self.said = actions, []
         self.job = SimpleNamespace(out=Path("out"))
         self.progress = Progress()
         self.progress.note = self.said.append  # type: ignore[method-assign]
@@ -31,22 +32,14 @@ class Scripted:
     def earlier_outcome(self, task: ImageTask) -> None:
         """Nothing is done yet."""
 
-    def start(self, task: ImageTask) -> Callable[[], ImageOutcome]:
-        """Do the first part, return the second."""
-        self.find.get(task.name, bool)()
-
-        def finish() -> ImageOutcome:
-            self.write.get(task.name, bool)()
-            return ImageOutcome(task.name)
-
-        return finish
+    def segment(self, task: ImageTask) -> ImageOutcome:
+        """Do what the test says."""
+        self.actions.get(task.name, bool)()
+        return ImageOutcome(task.name)
 
 
-ALONE = Processes(torch.device("cpu"))
-
-
-def _run(names: str, find: Any = None, write: Any = None) -> tuple[Run, Scripted]:
-    scripted = Scripted(find or {}, write or {})
+def _run(names: str, **actions: Callable[[], object]) -> tuple[Run, Scripted]:
+    scripted = Scripted(actions)
     return Run(cast(Segmenter, scripted), [ImageTask(name, {}) for name in names]), scripted
 
 
@@ -54,19 +47,9 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def test_files_are_written_while_the_next_image_is_segmented() -> None:
-    """Else the network waits for the disk after every image."""
-    segmenting = threading.Event()
-    late = {"a": lambda: _raise(DataError("late")) if not segmenting.wait(10) else None}
-    run, _ = _run("ab", {"b": segmenting.set}, late)
-    run.run(ALONE)
-    assert [outcome.error for outcome in run.outcomes.values()] == [None, None]
-
-
-def test_what_fails_in_either_part_is_reported_in_order() -> None:
+def test_what_fails_is_reported_in_order() -> None:
     """A user goes through the list of files from the top."""
-    find, write = {"b": partial(_raise, DataError("b.tif: damaged"))}, {"a": partial(_raise, DataError("a.tif: bad"))}
-    run, _ = _run("abc", find, write)
+    run, _ = _run("abc", a=partial(_raise, DataError("a.tif: bad")), b=partial(_raise, DataError("b.tif: damaged")))
     run.run(ALONE)
     assert list(run.outcomes) == ["a", "b", "c"]
     assert run.outcomes["c"].error is None
@@ -74,21 +57,19 @@ def test_what_fails_in_either_part_is_reported_in_order() -> None:
     assert text.index("2 of 3") < text.index("a.tif") < text.index("b.tif")
 
 
-def test_an_image_that_is_being_written_when_the_call_is_stopped_counts() -> None:
-    """Its files are there, and a later call skips it."""
-    written: list[str] = []
-    run, scripted = _run("abc", {"b": partial(_raise, KeyboardInterrupt())}, {"a": lambda: written.append("a")})
+def test_a_call_that_is_stopped_says_what_is_done() -> None:
+    """A later call skips it."""
+    run, scripted = _run("abc", b=partial(_raise, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run.run(ALONE)
-    assert written == list(run.outcomes) == ["a"]
+    assert list(run.outcomes) == ["a"]
     assert "1 of 3 images are done" in scripted.said[0]
 
 
 def test_a_full_disk_stops_the_call() -> None:
     """The images after it could not be written either."""
     started: list[str] = []
-    find = {name: partial(started.append, name) for name in "bc"}
-    run, _ = _run("abc", find, {"a": partial(_raise, OutputError("disk full"))})
+    run, _ = _run("abc", a=partial(_raise, OutputError("disk full")), b=partial(started.append, "b"))
     with pytest.raises(OutputError, match="disk full"):
         run.run(ALONE)
-    assert "c" not in started
+    assert not started

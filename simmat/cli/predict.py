@@ -124,13 +124,15 @@ class ConsoleProgress(Progress):
         self._images = self._bars.enter_context(progress_bar("predict", "image", total=left, shown=left > 1))
 
     def image(self, outcome: ImageOutcome) -> None:
-        """Print what was found."""
+        """Print what was found, and why it may be wrong."""
         self._window_bar.close()
         self._windows = None
         if self._images is not None:
             self._images.update()
         for line in outcome.summary:
             self._print(line)
+        for text in outcome.warnings:
+            self.note(f"Warning: {outcome.name}: {text}")
 
     def windows(self, name: str, done: int, total: int) -> None:
         """Show a bar of the windows."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from simmat.errors import SimMATError, all_problems
 from simmat.inference.formats import ChosenFormats
 from simmat.inference.options import PredictOptions
-from simmat.inference.prompts import Prompts
+from simmat.inference.prompts import prompt_values
 from simmat.inference.records import digest_of, files_key
 from simmat.plugin_specs import ResultKind
+from simmat.types import Prompt
 
 if TYPE_CHECKING:
     from simmat.predictor.window_results import SegmentOptions
@@ -28,12 +29,12 @@ class ImageTask:
     Attributes:
         name: what the names of its files begin with.
         files: source -> file, or the tiles of a mosaic.
-        prompts: what marks its objects; None to find objects or classes without prompts.
+        prompts: output name of an object -> prompt in pixels; None if there are none, or they are in map coordinates.
     """
 
     name: str
     files: Mapping[str, Path]
-    prompts: Prompts | None = None
+    prompts: Mapping[str, Prompt] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,26 @@ class Job:
             return ("objects",)
         return ("classes",) if self.search.objects is None else ("objects", "classes")
 
-    def is_grouped(self, task: ImageTask) -> bool:
-        """Return whether all objects of an image, if it is not large, are written to the same files."""
-        return task.prompts is None or task.prompts.names is None or self.options.formats is not None
+    @property
+    def is_grouped(self) -> bool:
+        """Whether all objects of an image, if it is not large, are written to the same files."""
+        return self.options.searches or self.options.is_map_file or self.options.formats is not None
 
     def outputs(self, task: ImageTask) -> tuple[str, ...]:
         """Return what the names of the files of an image begin with."""
-        return (task.name,) if task.prompts is None or self.is_grouped(task) else task.prompts.names or ()
+        return (task.name,) if self.is_grouped or task.prompts is None else tuple(task.prompts)
 
-    def endings(self, task: ImageTask) -> tuple[str, ...]:
+    def endings(self) -> tuple[str, ...]:
         """Return what the names of the files of an image may end with."""
-        return (".json", *self.formats.endings(self.kinds)) if self.is_grouped(task) else _OBJECT_ENDINGS
+        return (".json", *self.formats.endings(self.kinds)) if self.is_grouped else _OBJECT_ENDINGS
 
     def request(self, task: ImageTask, model: str) -> str:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""
         options = self.options.model_copy(update={"cache": None, "executor": ""})
-        key = task.prompts.key if task.prompts is not None else ""
-        return digest_of(model, files_key(task.files), repr((options, self.search, self.classes)), key)
+        prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
+        asked = {"": self.options.prompts} if self.options.prompts is not None and self.options.is_map_file else {}
+        files = [files_key(task.files), files_key(asked)]
+        return digest_of(model, files, repr((options, self.search, self.classes)), prompts)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class ImageOutcome:
     warnings: tuple[str, ...] = ()
     error: SimMATError | None = None
     skipped: bool = False
+
+
+def warnings_of(values: str, *others: str) -> tuple[str, ...]:
+    """Return why results may be wrong: how the values of an image differ from those of training, and others, if any."""
+    asked = f"{values}; are unit, bit depth and exposure the same?" if values else ""
+    return tuple(filter(None, (asked, *others)))
 
 
 class Progress:

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from simmat.documents import Document
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
-from simmat.inference.prompts import BOX, POINT, Marks, Prompts, file_prompts, map_prompt, parse_numbers, pixel_prompts
+from simmat.inference.prompts import BOX, POINT, parse_numbers, prompt_of
 from simmat.sensors.channel_selection import parse_channels
+from simmat.types import Prompt
 
 LOCAL = "local"
 MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
@@ -85,7 +86,7 @@ class PredictOptions(Document):
     classes: Names | None = _option(None, "Keep these classes only, by name or number.", "LIST")
     min_score: float | None = _option(None, "Smallest score of an object.", ge=0, le=1)
     min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
-    tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=1)
+    tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
     overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
     mosaic: bool = _option(False, "The files are tiles of one map: find objects over their borders.")
     executor: str = _option(
@@ -107,9 +108,9 @@ class PredictOptions(Document):
         """True if the prompts file has points and polygons in map coordinates."""
         return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
 
-    @property
-    def _marks(self) -> Marks:
-        return Marks(list(self.points), list(self.negative), self.box)
+    def prompt(self) -> Prompt:
+        """Return the prompt that points and box are, in pixels."""
+        return prompt_of(self.points, self.negative, self.box, "--")
 
     def problems(self) -> Iterator[str]:
         """Yield what contradicts itself."""
@@ -129,7 +130,7 @@ class PredictOptions(Document):
                 yield f"--{flag} is for --everything and --semantic; add one of them, or leave it out"
         if self.prompts is None:
             try:
-                self._marks.prompt("--")
+                self.prompt()
             except ConfigError as error:
                 yield str(error)
         elif marked:
@@ -138,13 +139,3 @@ class PredictOptions(Document):
             yield f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}"
         if self.crs is not None or self.is_map_file:
             geo_backend("a prompt in map coordinates")
-
-    def prompts_of(self, name: str) -> Prompts | None:
-        """Return the prompts for an image, the names of whose outputs begin with `name`; None where none are needed."""
-        if self.searches:
-            return None
-        if self.prompts is not None:
-            return file_prompts(name, self.prompts.absolute(), self.crs)
-        if self.crs is not None:
-            return map_prompt(name, self._marks, self.crs)
-        return pixel_prompts({name: self._marks.prompt("--")})

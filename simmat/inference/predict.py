@@ -139,8 +139,9 @@ def _tasks(
             raise ConfigError("--mosaic joins images of one file each; leave it out for a sensor with several files")
         tiles = enumerate((file for _, own in images for file in own.values()), start=1)
         images = [("mosaic", {f"tile {number}": file for number, file in tiles})]
+    in_pixels = not (options.searches or options.crs or options.is_map_file)
     for name, own in images:
-        yield ImageTask(name, own, options.prompts_of(name))
+        yield ImageTask(name, own, {name: options.prompt()} if in_pixels else None)
 
 
 def _named_files(
@@ -206,7 +207,7 @@ def _check_names(tasks: Sequence[ImageTask], job: Job) -> None:
                 f"image, or leave {one.name} out of --format"
             )
     for task in tasks:
-        replaceable_files(job.out, job.outputs(task), job.endings(task))
+        replaceable_files(job.out, job.outputs(task), job.endings())
 
 
 def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:

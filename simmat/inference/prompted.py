@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,14 @@ from PIL import Image
 
 from simmat.drawing.display import display_rgb
 from simmat.drawing.overlay import MASK, class_colour, draw_overlay
-from simmat.geo import installed_geo_backend
-from simmat.inference.job import ImageOutcome, ImageTask
-from simmat.inference.prompts import prompt_values
+from simmat.geo import geo_backend, installed_geo_backend
+from simmat.inference.job import ImageOutcome, ImageTask, warnings_of
+from simmat.inference.prompts import prompt_in_pixels, prompt_values
 from simmat.inference.records import record_of, replaceable_files
 from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors
 from simmat.predictor.large import LargeImage, Segmentation
+from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
@@ -33,80 +34,88 @@ _MAX_PIXELS = 2048**2
 
 def segment_prompts(segmenter: Segmenter, task: ImageTask) -> ImageOutcome:
     """Segment the prompted objects of an image and write their files, all or none."""
-    job, predictor = segmenter.job, segmenter.predictor
-    assert task.prompts is not None
-    reader = predictor.reader(task.files, missing=job.options.missing)
-    prompts = task.prompts.in_image(reader)
-    whole = job.options.tile is None and isinstance(reader, LoadedImage)
-    is_large = reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS
-    if job.is_grouped(task) or (is_large and not whole):
-        return _write_together(segmenter, task, reader, prompts)
-    image, found = (_in_whole_image if whole else _in_windows)(segmenter, reader, prompts)
-    warnings, paths, lines = list[str](), list[Path](), []
-    where = next(iter(task.files.values()), Path(task.name)).name
-    segmenter.warn_of_values(warnings, where, found[0].warning)
-    segmenter.warn(warnings, where, image.size_note)
-    with staged_files(job.out, replaced=replaceable_files(job.out, prompts, job.endings(task))) as staging:
-        for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
-            paths += [job.out / file for file in _write_object(segmenter, task, name, prompt, prediction, staging)]
-            values = _class_values(prediction, predictor)
-            named = f"  {values['class_name']} ({values['class_probability']:.0%})" if values else ""
-            lines.append(
-                f"{job.out / name}_mask.png  score {prediction.score:.3f}  {int(prediction.mask.sum())} px  "
-                f"of {short_names(image.channels)}{named}"
-            )
-    return ImageOutcome(task.name, tuple(paths), tuple(lines), tuple(warnings))
+    job, predictor, options = segmenter.job, segmenter.predictor, segmenter.job.options
+    reader = predictor.reader(task.files, missing=options.missing)
+    prompts = _prompts_in(segmenter, task, reader)
+    image = LargeImage(predictor, reader, tile=options.tile, cache=options.cache)
+    in_windows = options.tile is not None or not isinstance(reader, LoadedImage)
+    is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
+    write = _write_together if job.is_grouped or is_large else _write_each
+    return write(segmenter, task, image, prompts)
 
 
-def _in_whole_image(
-    segmenter: Segmenter, reader: ImageReader, prompts: Mapping[str, Prompt]
-) -> tuple[SensorImage, Sequence[Prediction]]:
-    """Return the image and the masks of all prompts, those of one kind decoded together."""
-    job, predictor = segmenter.job, segmenter.predictor
-    image = reader.read(Window(0, 0, *reader.size_hw))
-    loaded = predictor.set_image(image, missing=job.options.missing, cache=job.options.cache)
-    return loaded, predictor.predict_prompts(tuple(prompts.values()), choice=job.options.mask)
+def _prompts_in(segmenter: Segmenter, task: ImageTask, reader: ImageReader) -> Mapping[str, Prompt]:
+    """Return the prompts of an image in its pixels: output name -> prompt."""
+    options = segmenter.job.options
+    if options.is_map_file and options.prompts is not None:
+        found = geo_backend(str(options.prompts)).read_prompts(options.prompts, options.crs, reader)
+        return {f"{task.name}_{name}": prompt for name, prompt in found.items()}
+    if options.crs is not None:
+        return {task.name: prompt_in_pixels(options.points, options.negative, options.box, options.crs, reader)}
+    return task.prompts or {}
 
 
-def _in_windows(
-    segmenter: Segmenter, reader: ImageReader, prompts: Mapping[str, Prompt]
-) -> tuple[SensorImage, Sequence[Prediction]]:
-    """Return the whole image, and masks of its size that were predicted in windows around the prompts."""
-    job = segmenter.job
-    image = LargeImage(segmenter.predictor, reader, tile=job.options.tile, cache=job.options.cache)
-    found = [image.predict(prompt, job.options.mask) for prompt in prompts.values()]
-    loaded, size_hw = reader.read(whole := Window(0, 0, *reader.size_hw)), reader.size_hw
-    return loaded, [replace(one, mask=one.whole_mask(size_hw), image=loaded, window=whole) for one in found]
+def _predictions(segmenter: Segmenter, image: LargeImage, prompts: Iterable[Prompt]) -> Iterable[Prediction]:
+    """Return the mask of each prompt; those of a single window are decoded together."""
+    choice, prompts = segmenter.job.options.mask, list(prompts)
+    for prompt in prompts:
+        check_inside(prompt, image.reader)
+    if len(image.windows) == 1:
+        return image.predict_prompts(prompts, choice)
+    return (image.predict(prompt, choice) for prompt in prompts)
 
 
 def _write_together(
-    segmenter: Segmenter, task: ImageTask, reader: ImageReader, prompts: Mapping[str, Prompt]
+    segmenter: Segmenter, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]
 ) -> ImageOutcome:
-    """Segment the objects in windows, and write all of them to the same files."""
-    job = segmenter.job
-    image = LargeImage(segmenter.predictor, reader, tile=job.options.tile, cache=job.options.cache)
-    job.formats.for_image("objects", reader)  # raises before any work
-    objects, notes, warnings, warning = [], [], list[str](), ""
-    for name, prompt in prompts.items():
-        prediction = image.predict(prompt, job.options.mask)
-        found = prediction.found_object(_click(prompt))
+    """Write all objects to the same files."""
+    segmenter.job.formats.for_image("objects", image.reader)  # raises before any work
+    objects, notes, warning = [], [], ""
+    found = _predictions(segmenter, image, prompts.values())
+    for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
+        one = prediction.found_object(_click(prompt))
+        objects += [] if one is None else [one]
         warning = warning or prediction.warning
-        objects += [] if found is None else [found]
         notes.append({"object": name, **prompt_values(prompt), **_mask_values(prediction, segmenter.predictor)})
-    segmenter.warn_of_values(warnings, next(iter(task.files.values()), Path(task.name)).name, warning)
     results = segmenter.results(task, image, Segmentation(objects, None, None, 1, 0))
-    return replace(segmenter.write(task, image, results, {"prompts": notes}), warnings=tuple(warnings))
+    return replace(segmenter.write(task, image, results, {"prompts": notes}), warnings=warnings_of(warning))
+
+
+def _write_each(
+    segmenter: Segmenter, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]
+) -> ImageOutcome:
+    """Write mask, overlay and json of each object."""
+    job, predictor, reader = segmenter.job, segmenter.predictor, image.reader
+    paths, lines = list[Path](), []
+    found = list(_predictions(segmenter, image, prompts.values()))
+    shown = reader.read(Window(0, 0, *reader.size_hw))
+    names = short_names(shown.channels)
+    with staged_files(job.out, replaced=replaceable_files(job.out, prompts, job.endings())) as staging:
+        for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
+            one = replace(prediction, mask=prediction.whole_mask(reader.size_hw))
+            paths += [job.out / file for file in _write_object(segmenter, task, name, prompt, one, shown, staging)]
+            values = _mask_values(one, predictor)
+            named = f"  {values['class_name']} ({values['class_probability']:.0%})" if "class" in values else ""
+            mask = f"{job.out / name}_mask.png"
+            lines.append(f"{mask}  score {one.score:.3f}  {values['mask_pixels']} px  of {names}{named}")
+    return ImageOutcome(task.name, tuple(paths), tuple(lines), warnings_of(found[0].warning, shown.size_note))
 
 
 def _write_object(
-    segmenter: Segmenter, task: ImageTask, name: str, prompt: Prompt, prediction: Prediction, folder: Path
+    segmenter: Segmenter,
+    task: ImageTask,
+    name: str,
+    prompt: Prompt,
+    prediction: Prediction,
+    image: SensorImage,
+    folder: Path,
 ) -> list[str]:
-    """Write mask, overlay and json of one object to a folder; return the names of the files."""
-    job, predictor, image = segmenter.job, segmenter.predictor, prediction.image
-    missing = predictor.inputs.missing_channels(job.options.missing)
+    """Write mask, overlay and json of one object of an image to a folder; return the names of the files."""
+    job, predictor = segmenter.job, segmenter.predictor
     written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
     if image.georeference is not None and (backend := installed_geo_backend()) is not None:
         written.append(backend.write_mask(prediction.mask, image.georeference, folder / f"{name}_mask").name)
+    missing = predictor.inputs.missing_channels(job.options.missing)
     kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
     visible = image.select(kept) if missing else image  # `select` copies all planes
     colour = MASK if prediction.class_id is None else class_colour(prediction.class_id)
@@ -129,16 +138,15 @@ def _write_object(
 
 
 def _mask_values(found: Prediction, predictor: Predictor) -> dict[str, Any]:
-    """Return score, size and class of a mask as json values."""
-    return {"score": found.score, "mask_pixels": int(found.mask.sum()), **_class_values(found, predictor)}
-
-
-def _class_values(found: Prediction, predictor: Predictor) -> dict[str, Any]:
-    """Return the class of a mask as json values; empty if the model does not distinguish classes."""
-    if found.class_id is None:
-        return {}
-    name = predictor.class_names.get(found.class_id, str(found.class_id))
-    return {"class": found.class_id, "class_name": name, "class_probability": found.class_probability}
+    """Return score and size of a mask, and its class if the model distinguishes classes, as json values."""
+    values: dict[str, Any] = {"score": found.score, "mask_pixels": int(found.mask.sum())}
+    if found.class_id is not None:
+        values |= {
+            "class": found.class_id,
+            "class_name": predictor.class_names.get(found.class_id, str(found.class_id)),
+        }
+        values["class_probability"] = found.class_probability
+    return values
 
 
 def _click(prompt: Prompt) -> tuple[float, float]:

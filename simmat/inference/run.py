@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Executor, Future, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
-from simmat.inference.prompted import segment_prompts
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import staged_files, url_of
 
@@ -22,16 +21,6 @@ if TYPE_CHECKING:
 
 WINDOWS_TOGETHER = 16
 """Number of windows in one task of an executor."""
-
-Finish = Callable[[], ImageOutcome]
-
-
-def _started(segmenter: Segmenter, task: ImageTask) -> Finish:
-    """Segment an image; return a function that does the rest in any thread and returns the outcome."""
-    if task.prompts is None:
-        return segmenter.start(task)
-    outcome = segment_prompts(segmenter, task)
-    return lambda: outcome
 
 
 class Run:
@@ -51,20 +40,24 @@ class Run:
         `tasks` must be the same in all processes. An OutputError, such as a full disk, stops the call.
         """
         left = self._begin(processes)
-        shared = processes.count > 1
-        windows = {task.name: self.segmenter.shared_windows(task) if shared else 1 for task in left}
-        whole, parted = ([task for task in left if (windows[task.name] == 1) is one] for one in (True, False))
+        windows = [self.segmenter.shared_windows(task) if processes.count > 1 else 1 for task in left]
+        whole = [task for task, count in zip(left, windows, strict=True) if count == 1]
+        parted = [(task, count) for task, count in zip(left, windows, strict=True) if count > 1]
         try:
-            self._run_in_turn(processes.share(whole))
-            for task in parted:
-                indices = processes.share(range(windows[task.name]))
+            for task in processes.share(whole):
+                self._attempt(task, partial(self.segmenter.segment, task))
+            for task, count in parted:
+                indices = processes.share(range(count))
                 self._attempt(task, partial(self.segmenter.answer_windows, task, indices))
             for part in processes.gather(self.outcomes):
                 self.outcomes |= part
-            for task in parted if processes.is_main else ():
-                self._join(task)
+            for task, _ in parted if processes.is_main else ():
+                self._attempt(task, partial(self.segmenter.segment, task))
         except BaseException:
-            self._tell_what_is_done(left)
+            done = sum(task.name in self.outcomes and self.outcomes[task.name].error is None for task in left)
+            if done:
+                out = self.segmenter.job.out
+                self.segmenter.progress.note(f"{done} of {len(left)} images are done; their results are in {out}")
             raise
 
     def run_on(self, executor: Executor, load: partial[Predictor], processes: Processes) -> None:
@@ -76,20 +69,19 @@ class Run:
         parts: dict[Future[ImageOutcome | None], ImageTask] = {}
         windows = {task.name: self.segmenter.shared_windows(task) for task in left}
         for task in left:
-            if windows[task.name] == 1:
-                parts[executor.submit(_segment_on_worker, load, job, task, None)] = task
-                continue
-            for start in range(0, windows[task.name], WINDOWS_TOGETHER):
-                indices = range(start, min(start + WINDOWS_TOGETHER, windows[task.name]))
-                parts[executor.submit(_segment_on_worker, load, job, task, indices)] = task
+            count = windows[task.name]
+            starts = range(0, count, WINDOWS_TOGETHER)
+            for indices in [range(start, min(start + WINDOWS_TOGETHER, count)) for start in starts]:
+                part = indices if count > 1 else None
+                parts[executor.submit(_segment_on_worker, load, job, task, part)] = task
         pending = {task.name: sum(other is task for other in parts.values()) for task in left}
         try:
             for future in as_completed(parts):
                 task = parts[future]
                 pending[task.name] -= 1
-                self._attempt(task, partial(self._of_worker, future, task.name))
+                self._attempt(task, partial(_result, future, task.name))
                 if windows[task.name] > 1 and not pending[task.name]:
-                    self._join(task)
+                    self._attempt(task, partial(self.segmenter.segment, task))
         finally:
             for future in parts:
                 future.cancel()
@@ -103,69 +95,28 @@ class Run:
             self.segmenter.progress.started(len(self.tasks), len(done))
         return [task for task in self.tasks if task.name not in done]
 
-    def _run_in_turn(self, tasks: Iterable[ImageTask]) -> None:
-        """Do images one after the other; files are written while the next image is segmented."""
-        writing: tuple[ImageTask, Future[ImageOutcome]] | None = None
-
-        def finish_writing() -> None:
-            if writing is not None:
-                self._attempt(writing[0], writing[1].result)
-
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            try:
-                for task in tasks:
-                    finish = self._start(task)
-                    finish_writing()
-                    writing = task, thread.submit(finish)
-            finally:  # count the image being written, even if the next one was interrupted
-                finish_writing()
-
-    def _start(self, task: ImageTask) -> Finish:
-        """Start an image; an error is raised only when the returned function is called."""
-        try:
-            return _started(self.segmenter, task)
-        except OutputError:
-            raise
-        except SimMATError as error:
-            return partial(_failed, task, error)
-
-    def _join(self, task: ImageTask) -> None:
-        """Join the windows of an image, unless one of them failed."""
-        if task.name not in self.outcomes:
-            self._attempt(task, lambda: _started(self.segmenter, task)())
-
     def _attempt(self, task: ImageTask, function: Callable[[], ImageOutcome | None]) -> None:
-        """Call a function of an image and keep its outcome, if it has one; an OutputError stops the call."""
+        """Call a function of an image, unless it has an outcome, and keep that; an OutputError stops the call."""
+        if task.name in self.outcomes:
+            return
         try:
             outcome = function()
         except OutputError:
             raise
         except SimMATError as error:
-            outcome = _failed(task, error)
-        if outcome is not None and task.name not in self.outcomes:
+            outcome = ImageOutcome(task.name, error=error)
+        if outcome is not None:
             self.outcomes[task.name] = outcome
             self.segmenter.progress.image(outcome)
-
-    def _of_worker(self, future: Future[ImageOutcome | None], name: str) -> ImageOutcome | None:
-        outcome = _result(future, name)
-        for text in () if outcome is None else outcome.warnings:
-            self.segmenter.progress.note(f"Warning: {name}: {text}")
-        return outcome
-
-    def _tell_what_is_done(self, left: Sequence[ImageTask]) -> None:
-        done = [task for task in left if task.name in self.outcomes and self.outcomes[task.name].error is None]
-        if done:
-            out = self.segmenter.job.out
-            self.segmenter.progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
 
 
 def run_on_dask(
     segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[Predictor], processes: Processes, address: str
 ) -> Run:
     """Do the images of a call on the workers of a dask scheduler at tcp://HOST:PORT, which see the same files."""
-    job, cache = segmenter.job, segmenter.job.options.cache
-    options = segmenter.job.options.model_copy(update={"cache": cache and cache.absolute()})
-    job = replace(job, out=job.out.absolute(), options=options)  # workers have working folders of their own
+    job, options = segmenter.job, segmenter.job.options
+    paths = {name: path and path.absolute() for name, path in (("cache", options.cache), ("prompts", options.prompts))}
+    job = replace(job, out=job.out.absolute(), options=options.model_copy(update=paths))  # workers have other folders
     tasks = [replace(task, files={name: _absolute(file) for name, file in task.files.items()}) for task in tasks]
     model = {name: _absolute(value) if isinstance(value, Path) else value for name, value in load.keywords.items()}
     run = Run(Segmenter(segmenter.predictor, job, segmenter.progress), tasks)
@@ -194,13 +145,9 @@ def _segment_on_worker(
         _SEGMENTERS.clear()
         _SEGMENTERS[key] = Segmenter(load(), job)
     if indices is None:
-        return _started(_SEGMENTERS[key], task)()
+        return _SEGMENTERS[key].segment(task)
     _SEGMENTERS[key].answer_windows(task, indices)
     return None
-
-
-def _failed(task: ImageTask, error: SimMATError) -> ImageOutcome:
-    return ImageOutcome(task.name, error=error)
 
 
 def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | None:

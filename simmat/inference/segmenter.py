@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from simmat.data.instances import FoundObject
 from simmat.errors import SimMATError
 from simmat.inference.coco import object_records
 from simmat.inference.formats import write_result
-from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
+from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, warnings_of
+from simmat.inference.prompted import segment_prompts
 from simmat.inference.records import (
     check_own,
     files_key,
@@ -61,7 +62,7 @@ class Segmenter:
 
     def shared_windows(self, task: ImageTask) -> int:
         """Return the number of windows of an image that can be answered separately; 1 if it is read as a whole."""
-        if task.prompts is not None:
+        if not self.job.options.searches:
             return 1
         try:
             size_hw = None if self.job.options.mosaic else self.predictor.adapter.window_size(task.files)
@@ -70,37 +71,39 @@ class Segmenter:
         except SimMATError:  # raised again when the image is segmented
             return 1
 
-    def start(self, task: ImageTask) -> Callable[[], ImageOutcome]:
-        """Segment an image without prompts; return what does the rest in any thread and returns the outcome."""
-        image, warnings = self._open(task), list[str]()
-        self.warn(warnings, task.name, image.shrink_warning)
+    def segment(self, task: ImageTask) -> ImageOutcome:
+        """Segment an image, and write its files."""
+        if not self.job.options.searches:
+            return segment_prompts(self, task)
+        image, wanted = self._open(task), self.job.search
         store = self._store(task, image) if len(image.windows) > 1 else None
-        found = self._search(task, image, store)
-        self.warn_of_values(warnings, task.name, image.warning)
-        if store is None:
-            return partial(self._finish, task, image, found, warnings)
-        outcome = self._finish(task, image, found, warnings)  # so that two large images are never in memory
-        store.remove()
-        return lambda: outcome
+        classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
+        progress = None if store is None else partial(self.progress.windows, task.name, total=len(image.windows))
+        try:
+            answers = image.segment_windows(wanted, store=store, progress=progress)
+            found = image.merge(answers, wanted, classes=classes)
+        except NothingMeasuredError:
+            if store is not None:
+                store.remove()
+            raise
+        counts = {"count": found.windows, "without_measurement": found.empty}
+        notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
+        outcome = self.write(task, image, self.results(task, image, found), notes)
+        if store is not None:
+            store.remove()
+        (line,) = outcome.summary
+        if found.empty:
+            line += f", {found.empty} of {found.windows} windows without a measurement"
+        return replace(outcome, summary=(line,), warnings=warnings_of(image.warning, image.shrink_warning))
 
     def answer_windows(self, task: ImageTask, indices: Iterable[int]) -> None:
-        """Segment some windows of an image, and store the answers for `start`."""
+        """Segment some windows of an image, and store the answers for `segment`."""
         image = self._open(task)
         store = self._store(task, image)
         missing = set(store.missing(len(image.windows)))
         for index in indices:
             if index in missing:
                 store.write(index, image.segment_window(image.windows[index], self.job.search))
-
-    def warn(self, warnings: list[str], name: str, text: str) -> None:
-        """Tell why the results of an image may be wrong, unless the text is empty."""
-        if text:
-            warnings.append(text)
-            self.progress.note(f"Warning: {name}: {text}")
-
-    def warn_of_values(self, warnings: list[str], name: str, warning: str) -> None:
-        """Tell how the values of an image differ from those of training, if they do."""
-        self.warn(warnings, name, warning and f"{warning}; are unit, bit depth and exposure the same?")
 
     def write(
         self, task: ImageTask, image: LargeImage, results: Iterable[ImageResult], notes: Mapping[str, Any]
@@ -168,27 +171,6 @@ class Segmenter:
         question = [repr(job.search), list(job.options.missing), image.tile, image.overlap]
         key = json.dumps([self.predictor.digest, files_key(task.files), *question])
         return WindowStore.open(job.out / f".{task.name}.windows", key)
-
-    def _search(self, task: ImageTask, image: LargeImage, store: WindowStore | None) -> Segmentation:
-        """Answer all windows of an image that have no answer yet, and join the answers."""
-        wanted, count = self.job.search, len(image.windows)
-        classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
-        progress = None if store is None else partial(self.progress.windows, task.name, total=count)
-        try:
-            return image.merge(image.segment_windows(wanted, store=store, progress=progress), wanted, classes=classes)
-        except NothingMeasuredError:
-            if store is not None:
-                store.remove()
-            raise
-
-    def _finish(self, task: ImageTask, image: LargeImage, found: Segmentation, warnings: list[str]) -> ImageOutcome:
-        counts = {"count": found.windows, "without_measurement": found.empty}
-        notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
-        outcome = self.write(task, image, self.results(task, image, found), notes)
-        (line,) = outcome.summary
-        if found.empty:
-            line += f", {found.empty} of {found.windows} windows without a measurement"
-        return replace(outcome, summary=(line,), warnings=tuple(warnings))
 
 
 def picture(image: LargeImage) -> PictureArray:
