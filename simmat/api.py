@@ -15,7 +15,8 @@ from simmat.bundle.files import JSON_NAME
 from simmat.bundle.sharing import HUB, HubPlace, download
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError, did_you_mean
-from simmat.io.files import check_writable, missing
+from simmat.io.files import check_writable
+from simmat.io.reading import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import join_processes, pick_device

@@ -128,7 +128,7 @@ CASES = {
     "out: not empty": Case("--out", "remove", spoil=folder("out", "notes.txt")),
     "out: a run": Case("--out run", "train --resume run", run="train … --out run"),
     "out: a file": Case("out", "another path", spoil=write("out")),
-    "out: name too long": Case("ooo", "shorter", run=f"train … --out {'o' * 300}"),
+    "out: name too long": Case("ooo", "too long", run=f"train … --out {'o' * 300}"),
     "out: among the images": Case("data/images/run", "outside", "data/images", run="train … --out data/images/run"),
     "weights: not fetched": Case(
         "~/.cache/simmat/sam_vit_b_01ec64.pth", "simmat foundations fetch sam_vit_b", "--checkpoint", "--from-scratch",

@@ -199,7 +199,7 @@ def test_an_interrupt_ends_with_130(error: BaseException, failing: Failing, caps
 def test_a_full_disk_is_not_reported_as_a_bug(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
     """Libraries write too, and do not raise our errors."""
     assert failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/plot.png")) == 2
-    assert capsys.readouterr().err.startswith("error: cannot write /run/plot.png: the disk is full")
+    assert capsys.readouterr().err.startswith("error: cannot write /run/plot.png: No space left on device")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")])

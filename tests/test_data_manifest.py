@@ -207,7 +207,7 @@ def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:
         ("id,image,mask\na,images/a.npy\n", "line 2: .*2 .*3"),
         ("id,image,mask\n", "no rows"),
         ("", "empty"),
-        (b"id,image,mask\n\xff\xfe", "not UTF-8"),
+        (b"id,image,mask\n\xff\xfe", "UTF-8"),
         ('id,image,mask\n"a,b', "not valid CSV"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from bundles import tiny_bundle
 
 from simmat.cli import run
-from simmat.io.files.system import output_error
+from simmat.io.files import output_error
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import large
@@ -116,7 +116,7 @@ def test_a_full_disk_stops_a_raster_that_then_continues(
 
     monkeypatch.setattr(WindowStore, "write", write)
     assert _predict(bundle, image, out, "--semantic") == 2
-    assert "the disk is full" in capsys.readouterr().err
+    assert "No space left" in capsys.readouterr().err
     assert _predict(bundle, image, out, "--semantic") == 0
     assert written[:5] == [0, 1, 2, 3, 3]
     assert {path.name for path in out.iterdir()} == {"a.json", "a_classes.png", "a_overlay.png"}

@@ -208,6 +208,6 @@ def test_the_lock_of_a_run_does_not_empty_the_target_of_a_link(tmp_path: Path) -
     (tmp_path / "run/.lock").symlink_to("../precious")
     run = RunFolder(tmp_path / "run")
     assert not run.running
-    with pytest.raises(OutputError, match="a link is in the way"), run.locked():
+    with pytest.raises(OutputError, match="levels of symbolic links"), run.locked():
         pass
     assert (tmp_path / "precious").read_text() == "mine"

@@ -24,15 +24,8 @@ from torch import Tensor
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.documents import Document, validate
 from simmat.errors import BundleError
-from simmat.io.files import (
-    atomic_folder,
-    atomic_write_bytes,
-    atomic_write_json,
-    missing,
-    parse_json,
-    read_bytes,
-    recover_folder,
-)
+from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
+from simmat.io.reading import missing, parse_json, read_bytes
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
 from simmat.types import Window, is_finite_number

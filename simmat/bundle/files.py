@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from simmat.errors import BundleError, SimMATError
-from simmat.io.files import atomic_path, output_error, recover_folder, remove_leftovers, require_file
+from simmat.io.files import atomic_path, output_error, recover_folder, remove_leftovers
+from simmat.io.reading import require_file
 from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.tensor_files import read_safetensors

@@ -24,8 +24,9 @@ from simmat.bundle.files import (
 )
 from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
-from simmat.io.files import atomic_folder, read_bytes
+from simmat.io.files import atomic_folder
 from simmat.io.hub import why_failed
+from simmat.io.reading import read_bytes
 from simmat.plugins.registry import Registry
 from simmat.version import __version__
 

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 import simmat
 from simmat.cli.common import json_option, print_json, print_table
 from simmat.errors import DamagedWeightsError, WeightsError
-from simmat.io.files.system import CACHE_VARIABLE, cache_folder
+from simmat.io.files import CACHE_VARIABLE, cache_folder
 from simmat.io.weights import find_weights
 from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT

@@ -21,7 +21,7 @@ from simmat.data.instances import Label, check_equal_size, label_from_mask, make
 from simmat.data.samples import SPLITS, Listing, Sample, decide_splits
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
-from simmat.io.files import require_folder
+from simmat.io.reading import require_folder
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels

@@ -25,7 +25,8 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Bytes, annotations_digest, file_times
 from simmat.data.samples import start_of_paths
 from simmat.errors import OutputError, SimMATError
-from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
+from simmat.io.files import atomic_write_bytes, cache_folder
+from simmat.io.reading import parse_json, require_file
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source

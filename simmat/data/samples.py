@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simmat.errors import DataError, OutputError, all_problems
-from simmat.io.files import read_rows, write_rows
+from simmat.io.files import write_rows
+from simmat.io.reading import read_rows
 from simmat.types import Window, ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")

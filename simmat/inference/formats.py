@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, DataError
 from simmat.inference.result import ImageResult
-from simmat.io.files.system import output_errors
+from simmat.io.files import output_errors
 from simmat.plugin_specs import ResultFormat, ResultKind, resolve
 from simmat.plugins.registry import Registry
 

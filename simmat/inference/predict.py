@@ -18,7 +18,7 @@ from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.records import check_own_for_call, read_record, replaceable_files
 from simmat.inference.run import Run, run_on_dask
 from simmat.inference.segmenter import Segmenter
-from simmat.io.files import stem_of
+from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
 from simmat.predictor.large import check_options

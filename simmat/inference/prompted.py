@@ -17,8 +17,7 @@ from simmat.geo import geo_backend, installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask, warnings_of
 from simmat.inference.prompts import prompt_in_pixels, prompt_values
 from simmat.inference.records import record_of, replaceable_files
-from simmat.io.files import atomic_write_json, staged_files
-from simmat.io.files.system import output_errors
+from simmat.io.files import atomic_write_json, output_errors, staged_files
 from simmat.predictor.large import LargeImage, Segmentation
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage

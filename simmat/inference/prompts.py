@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
-from simmat.io.files import read_json, read_rows
+from simmat.io.reading import read_json, read_rows
 from simmat.types import Prompt
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.io.files import read_json, shown_url
+from simmat.io.reading import read_json, shown_url
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor

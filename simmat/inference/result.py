@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simmat.drawing.colour_maps import PictureArray
 from simmat.geo import Coords, installed_geo_backend
-from simmat.io.files.system import release_pages
+from simmat.io.files import release_pages
 from simmat.plugin_specs import ResultKind
 from simmat.types import Georeference
 

@@ -13,7 +13,8 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
 from simmat.inference.segmenter import Segmenter
-from simmat.io.files import staged_files, url_of
+from simmat.io.files import staged_files
+from simmat.io.reading import url_of
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

@@ -30,8 +30,7 @@ from simmat.inference.records import (
     written_files,
 )
 from simmat.inference.result import ImageResult, class_shares, summary_of
-from simmat.io.files import atomic_write_json, staged_files
-from simmat.io.files.system import output_errors, release_pages
+from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
 from simmat.predictor.large import LargeImage, NothingMeasuredError, Segmentation
 from simmat.predictor.reading import FileImage
 from simmat.predictor.window_results import WindowStore

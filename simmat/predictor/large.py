@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, DataError
-from simmat.io.files.system import release_pages
+from simmat.io.files import release_pages
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import ClassMap, EverythingSettings, label_values

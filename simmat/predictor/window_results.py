@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.io.files import atomic_write_bytes
-from simmat.io.files.system import output_errors, remove_folder
+from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Window
 

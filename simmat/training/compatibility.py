@@ -12,7 +12,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents
 from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.model import Parts, SimMAT
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec, as_json
 from simmat.sensors.normalize import describe

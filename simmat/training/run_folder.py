@@ -12,7 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from simmat.errors import ConfigError, OutputError
-from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
+from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, remove_temporary
+from simmat.io.reading import read_log
 
 _LOCK = ".lock"
 _LOCK_TIMEOUT_S = 0.3

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from simmat.documents import Document, InvalidDocument, validate
 from simmat.errors import DataError
-from simmat.io.files import atomic_write_bytes, parse_json, require_file
+from simmat.io.files import atomic_write_bytes
+from simmat.io.reading import parse_json, require_file
 from simmat.model_spec import ModelSpec
 from simmat.nn.tensor_files import check_dimensions
 

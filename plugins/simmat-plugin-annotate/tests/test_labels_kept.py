@@ -94,7 +94,7 @@ def test_a_step_whose_mask_could_not_be_written_is_kept_and_written_later(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         labels.edit(1, lambda draft: draft.remove(1))
-        assert "the disk is full" in labels.problem
+        assert "No space left" in labels.problem
         assert values(mask) == [0, 1, 2]
         labels.edit(2, add(20, 0, 24, 4))
     assert sorted(labels.objects) == sorted(of_image(tmp_path, mask).objects) == [2, 3]

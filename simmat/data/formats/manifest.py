@@ -18,8 +18,9 @@ from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, nearest
-from simmat.io.files import atomic_folder, read_rows, write_rows
+from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import write_image
+from simmat.io.reading import read_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 

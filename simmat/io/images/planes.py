@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import atomic_path, require_file
+from simmat.io.files import atomic_path
 from simmat.io.images.limits import check_size, check_window, damaged
 from simmat.io.images.values import Colour, ImageFile, checked
+from simmat.io.reading import require_file
 from simmat.types import Window
 
 _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {

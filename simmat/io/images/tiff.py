@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import require_file
 from simmat.io.images.limits import MAX_PLANES, check_size, check_window, damaged
 from simmat.io.images.values import Colour, ImageFile
+from simmat.io.reading import require_file
 from simmat.types import Window
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36

@@ -15,7 +15,7 @@ from simmat.bundle.document import with_checksum
 from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.bundle.model_card import model_card
 from simmat.cli import group
-from simmat.io.files import parse_json
+from simmat.io.reading import parse_json
 
 _SENSOR = {
     "format": 1,

@@ -17,7 +17,8 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.documents import Document, as_tuples, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import output_error, read_json, require_folder, with_home
+from simmat.io.files import output_error, with_home
+from simmat.io.reading import read_json, require_folder
 
 MAX_CLASSES = 1000
 MAX_CLASS_ID = 2**53

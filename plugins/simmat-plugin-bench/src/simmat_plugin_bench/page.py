@@ -7,7 +7,8 @@ from pathlib import Path
 
 from simmat_plugin_report.page import Figure, Table, write_template
 
-from simmat.io.files import atomic_write_text, read_bytes
+from simmat.io.files import atomic_write_text
+from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import draw_plots

@@ -19,7 +19,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.instances import Instance
 from simmat.data.samples import SPLITS, Sample
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import read_bytes, read_json, require_folder
+from simmat.io.reading import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, split_of_name, stem_of
 from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLabels, Item, Labels, Source, one_line
 from simmat_plugin_convert.shapes import Shapes, whole_number

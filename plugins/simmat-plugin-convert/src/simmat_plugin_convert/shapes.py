@@ -15,7 +15,7 @@ from PIL import Image
 
 from simmat.data.instances import Instance, region_from_mask
 from simmat.errors import DataError
-from simmat.io.files import read_bytes
+from simmat.io.reading import read_bytes
 from simmat.types import BoolArray, is_finite_number
 from simmat_plugin_convert.image_files import check_upright, size_of
 from simmat_plugin_convert.labels import (

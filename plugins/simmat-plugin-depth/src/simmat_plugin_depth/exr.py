@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import require_file
 from simmat.io.images import ImageFile, check_size
+from simmat.io.reading import require_file
 
 
 def read_exr(path: Path, nodata: float | None = None) -> ImageFile:

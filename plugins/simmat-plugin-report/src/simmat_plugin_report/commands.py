@@ -12,7 +12,8 @@ import click
 from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options
 from simmat.errors import ConfigError, OutputError, SimMATError
-from simmat.io.files import check_writable, read_json
+from simmat.io.files import check_writable
+from simmat.io.reading import read_json
 from simmat.terminal import say
 from simmat.types import is_finite_number
 

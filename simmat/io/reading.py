@@ -1,4 +1,4 @@
-"""Read untrusted files: only regular files, up to a size limit, json up to a depth, tables whose rows are whole."""
+"""Read files of strangers: only regular files, up to a size limit, json up to a depth, tables whose rows are whole."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ MAX_BYTES = 2**26
 """Default limit of `read_bytes` (64 MiB)."""
 MAX_DEPTH = 64
 """Deepest allowed nesting of json values."""
-_INT_RANGE = (-(2**63), 2**64 - 1)
-"""Allowed integers in json: 64 bits, signed or unsigned."""
-_URL = re.compile(r"(?:/vsicurl/)?([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE)
-_URL_SCHEMES = ("http", "https", "s3", "gs")
-"""Schemes of the URLs that are read."""
+_MAX_LINE_BYTES = 2**20
+"""Longest line of a log; a longer one is not a record."""
+_URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)", re.IGNORECASE)
+"""URLs that are read."""
 
 
 def url_of(path: Path) -> str | None:
@@ -32,20 +31,18 @@ def url_of(path: Path) -> str | None:
     A stranger's folder may hold a folder "https:", and its files are no URL.
     """
     match = _URL.fullmatch(str(path))
-    if match is None or match[1].lower() not in _URL_SCHEMES or path.exists():
-        return None
-    return f"{match[1].lower()}://{match[2]}"
+    return f"{match[1].lower()}://{match[2]}" if match and not path.exists() else None
 
 
 def missing(path: Path, what: str) -> str:
     """Say that there is no file or folder at a path, and for a URL which ones are read."""
-    match = re.search(f"(?:^|/){_URL.pattern}", str(path), re.IGNORECASE)  # a relative path may have become absolute
+    match = _URL.search(str(path))  # a relative path may have become absolute
     if match is None:
         return f"{path}: no such {what}"
     url = f"{match[1]}://{match[2]}".partition("?")[0]
     return (
-        f"{url}: no such {what}; by URL only GeoTIFFs are read, by `simmat predict` and `Predictor` "
-        f"({', '.join(_URL_SCHEMES)}): download others first"
+        f"{url}: no such {what}; by URL (http, https, s3, gs) only GeoTIFFs are read, by `simmat predict` and "
+        "`Predictor`: download others first"
     )
 
 
@@ -79,10 +76,9 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
         raise error(missing(path, "file") + (f"; {hint}" if hint else "")) from None
     except (OSError, ValueError) as cause:
         raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
-    if stat.S_ISDIR(mode):
-        raise error(f"{path}: a folder, not a file; give the path of a file ({what})")
     if not stat.S_ISREG(mode):
-        raise error(f"{path}: a pipe, socket or device, not a file; store the {what} in a file")
+        found = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
+        raise error(f"{path}: a {found}, not a file; give the path of a file ({what})")
 
 
 def require_folder(path: Path, hint: str) -> None:
@@ -126,33 +122,6 @@ def read_json(
         raise error(f"{path}: not valid json: {cause}") from cause
 
 
-def read_rows(
-    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
-
-    `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
-    """
-    content = read_bytes(path, what, limit=limit)
-    try:
-        text = content.decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: not valid CSV: {error}") from None
-    if not lines:
-        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
-    header = lines[0][1]
-    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
-        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
-    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
-    if odd:
-        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
-    return header, lines[1:]
-
-
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     """Return the value of a json text.
 
@@ -169,7 +138,7 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
         value = json.loads(text, parse_constant=None if constants else _refuse_constant)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    _check_tree(value, finite=not constants)
+    _check_numbers([value], finite=not constants)
     return value
 
 
@@ -177,24 +146,65 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a json number")
 
 
-def _check_tree(value: Any, *, finite: bool) -> None:
-    """Check depth and numbers of a parsed value level by level, without recursion."""
-    low, high = _INT_RANGE
-    level = [[value]]
-    for _ in range(MAX_DEPTH + 1):
-        deeper = []
-        for node in level:
-            for child in node:
-                kind = type(child)
-                if kind is dict:
-                    deeper.append(child.values())
-                elif kind is list:
-                    deeper.append(child)
-                elif kind is int and not low <= child <= high:
-                    raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
-                elif kind is float and finite and not math.isfinite(child):
-                    raise ValueError("a number larger than a double can hold")
-        if not deeper:
-            return
-        level = deeper
-    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+def _check_numbers(node: Any, *, finite: bool, depth: int = 0) -> None:
+    """Check the numbers in a list or table of a json value, and its depth."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    for child in node.values() if type(node) is dict else node:
+        kind = type(child)
+        if kind is dict or kind is list:
+            _check_numbers(child, finite=finite, depth=depth + 1)
+        elif kind is int and not -(2**63) <= child < 2**64:
+            raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
+        elif kind is float and finite and not math.isfinite(child):
+            raise ValueError("a number larger than a double can hold")
+
+
+def read_rows(
+    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
+
+    `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
+    """
+    content = read_bytes(path, what, limit=limit)
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not valid CSV in UTF-8: {error}") from None
+    if not lines:
+        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
+    header = lines[0][1]
+    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
+        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
+    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
+    if odd:
+        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
+    return header, lines[1:]
+
+
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """Return the records of a log, up to the first line that is not a json object with an integer "step".
+
+    A crash may cut the last line. A missing log has no records.
+
+    Raises:
+        DataError: the path is not a file, or cannot be read.
+    """
+    file, found = Path(path), []
+    if not file.exists():
+        return []
+    require_file(file, "log")
+    try:
+        with file.open("rb") as stream:
+            while line := stream.readline(_MAX_LINE_BYTES):
+                record = parse_json(line, constants=True)
+                if not isinstance(record, dict) or type(record.get("step")) is not int:
+                    break
+                found.append(record)
+    except ValueError:
+        return found
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}; check who may read it") from error
+    return found
