@@ -42,7 +42,7 @@ def losses() -> dict[str, Callable[[], Tensor]]:
     ignore = torch.zeros_like(targets)
     return {
         "map by map": lambda: map_by_map(logits, targets, ignore),
-        "as built": lambda: mask_loss(MaskPrediction(logits, iou), targets, ignore).per_prompt.mean(),
+        "as built": lambda: mask_loss(MaskPrediction(logits, iou), targets, ignore)[0].mean(),
     }
 
 

@@ -61,37 +61,20 @@ class SimMAT(nn.Module):
             content: (B, S, S) bool, False on padding.
 
         Raises:
-            PluginError: the transfer layer returned something else than its `output` says.
+            PluginError: the transfer layer returned an image of another shape.
         """
         backbone = cast(FoundationModel, self.foundation).backbone
-        features = self._features(planes, content, backbone)
-        if self.output == "image":
-            return backbone.encode(features)
-        try:
-            return backbone.encode(features)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            expected = backbone.embed(planes.new_zeros(len(planes), 3, *planes.shape[2:])).shape
-            self._expect(features, expected, "features", error)
-            raise
-
-    def _features(self, planes: Tensor, content: Tensor, backbone: Backbone) -> Tensor:
         if self.output == "features":
-            replaced: Tensor = self.mat(planes, content)
-            return replaced
+            return backbone.encode(self.mat(planes, content))
         image, added = (self.mat(planes), None) if self.output == "image" else self.mat(planes, content)
-        self._expect(image, (len(planes), 3, *planes.shape[2:]), "an image")
+        if image.shape != (len(planes), 3, *planes.shape[2:]):
+            raise PluginError(
+                f"transfer layer {self.layer!r} must return an image of {(len(planes), 3, *planes.shape[2:])}, got "
+                f"{tuple(image.shape)}; this is a fault of its plugin, see `simmat plugins check {self.layer}`"
+            )
         # A convolution's bias makes padding non-zero; the foundation model was trained with zero padding.
         features = backbone.embed(image * content[:, None])
-        return features if added is None else features + added
-
-    def _expect(self, found: object, shape: tuple[int, ...], what: str, cause: Exception | None = None) -> None:
-        """Raise PluginError where the transfer layer did not return a tensor of a shape."""
-        if not isinstance(found, Tensor) or found.shape != shape:
-            got = f"one of {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-            raise PluginError(
-                f"transfer layer {self.layer!r} must return {what}, a tensor of {tuple(shape)}, got {got}; this is a "
-                f"fault of its plugin, which `simmat plugins check {self.layer}` shows"
-            ) from cause
+        return backbone.encode(features if added is None else features + added)
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts over the images of an embedding."""

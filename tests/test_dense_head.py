@@ -101,7 +101,7 @@ def test_the_loss_ignores_pixels_without_truth() -> None:
     other = DenseAnswer(answer.classes.clone(), answer.distance.clone())
     other.classes[:, :, 4:] = 50 * torch.randn(1, 3, 4, 8)
     other.distance[:, :, 4:] = 50.0
-    assert torch.allclose(dense_loss(answer, classes, distance).total, dense_loss(other, classes, distance).total)
+    assert torch.allclose(dense_loss(answer, classes, distance)[0], dense_loss(other, classes, distance)[0])
 
 
 def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
@@ -112,8 +112,8 @@ def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
     peaks = (distance * 40 - 20)[:, None]
     good = dense_loss(DenseAnswer(right, peaks), classes, distance)
     bad = dense_loss(DenseAnswer(-right, -peaks), classes, distance)
-    assert float(good.total) < 0.05
-    assert all(bad.means[name] > good.means[name] for name in good.means)
+    assert float(good[0]) < 0.05
+    assert all(bad[1][name] > good[1][name] for name in good[1])
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images() -> None:
@@ -124,11 +124,11 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images() -> None:
     classes[1] += 1
     classes[0, :5] = -1
     distance = torch.rand(2, 16, 16, generator=generator)
-    whole = dense_loss(answer, classes, distance).total
+    whole = dense_loss(answer, classes, distance)[0]
     parts = [
         dense_loss(
             DenseAnswer(answer.classes[i : i + 1], answer.distance[i : i + 1]), classes[i : i + 1], distance[i : i + 1]
         )
         for i in range(2)
     ]
-    torch.testing.assert_close(whole, torch.stack([part.total for part in parts]).mean())
+    torch.testing.assert_close(whole, torch.stack([part[0] for part in parts]).mean())

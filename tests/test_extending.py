@@ -81,8 +81,9 @@ def test_a_loss_is_two_lines_in_two_files(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(losses, "LOSSES", dict(losses.LOSSES))
     exec(FILES["simmat/nn/losses.py"], vars(losses))
     logits = torch.zeros(2, 1, 8, 8, requires_grad=True)
-    loss = losses.mask_loss(MaskPrediction(logits, torch.zeros(2, 1)), torch.ones(2, 8, 8), None, losses.LOSSES["poly"])
-    loss.per_prompt.sum().backward()  # type: ignore[no-untyped-call]
+    prediction = MaskPrediction(logits, torch.zeros(2, 1))
+    loss, _ = losses.mask_loss(prediction, torch.ones(2, 8, 8), None, losses.LOSSES["poly"])
+    loss.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert (logits.grad < 0).all()  # a larger logit is better
     line = FILES["simmat/config.py"].strip().partition("Literal[")[0]

@@ -45,27 +45,11 @@ def build_quarter(*, channels: Any, **given: Any) -> torch.nn.Module:
     return torch.nn.Conv2d(len(channels), 3, 4, stride=4)
 
 
-class Flat(torch.nn.Module):
-    """A layer whose features have another shape than the model's."""
-
-    def forward(self, planes: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-        return planes
-
-
-def build_flat(**given: Any) -> torch.nn.Module:
-    """Build it."""
-    return Flat()
-
-
-@pytest.mark.parametrize(
-    ("builder", "output", "shapes"),
-    [("quarter", "image", r"\(2, 3, 64, 64\).*\(2, 3, 16, 16\)"), ("flat", "features", r"4.*\(2, 2, 64, 64\)")],
-)
-def test_a_layer_of_the_wrong_shape_is_named(builder: str, output: Any, shapes: str) -> None:
+def test_a_layer_of_the_wrong_shape_is_named() -> None:
     """What torch says of it reads as a bug in SimMAT."""
-    layer = TransferLayerSpec("my-layer", "mine", f"{__name__}:build_{builder}", output=output)
+    layer = TransferLayerSpec("my-layer", "mine", f"{__name__}:build_quarter")
     broken = build_network(REGISTRY.foundation("tiny"), image_size=64, channels=2, transfer=layer)
-    with pytest.raises(PluginError, match=f"'my-layer'.*{shapes}"):
+    with pytest.raises(PluginError, match=r"'my-layer'.*\(2, 3, 64, 64\).*\(2, 3, 16, 16\)"):
         broken.encode(*inputs())
 
 

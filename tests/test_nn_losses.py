@@ -55,9 +55,7 @@ def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeig
 def test_the_loss_is_the_formula(weights: LossWeights, masks: int) -> None:
     """Focal or cross-entropy, dice, IoU error, relaxed winner-takes-all: nothing more."""
     prediction, targets = answer(masks=masks), truth()
-    torch.testing.assert_close(
-        mask_loss(prediction, targets, None, weights).per_prompt, by_hand(prediction, targets, weights)
-    )
+    torch.testing.assert_close(mask_loss(prediction, targets, None, weights)[0], by_hand(prediction, targets, weights))
 
 
 def test_ignored_pixels_neither_score_nor_pull() -> None:
@@ -66,10 +64,10 @@ def test_ignored_pixels_neither_score_nor_pull() -> None:
     ignore = torch.zeros_like(targets)
     ignore[:, 4:9, 2:12] = True
     loss = mask_loss(prediction, targets, ignore)
-    loss.per_prompt.sum().backward()
+    loss[0].sum().backward()
     changed = MaskPrediction(torch.where(ignore[:, None], -50.0, prediction.logits.detach()), prediction.iou.detach())
     flipped = torch.where(ignore, ~targets, targets)
-    torch.testing.assert_close(mask_loss(changed, flipped, ignore).per_prompt, loss.per_prompt.detach())
+    torch.testing.assert_close(mask_loss(changed, flipped, ignore)[0], loss[0].detach())
     gradient = prediction.logits.grad
     assert gradient is not None
     assert (gradient[ignore[:, None].expand_as(gradient)] == 0).all()
@@ -83,13 +81,13 @@ def test_the_size_of_the_ignored_part_does_not_dilute_the_loss() -> None:
     padded = F.pad(targets, (0, 0, 0, 48))
     ignore = torch.zeros_like(padded)
     ignore[:, 16:] = True
-    torch.testing.assert_close(mask_loss(wide, padded, ignore).per_prompt, mask_loss(prediction, targets).per_prompt)
+    torch.testing.assert_close(mask_loss(wide, padded, ignore)[0], mask_loss(prediction, targets)[0])
 
 
 def test_every_mask_and_every_score_gets_a_gradient() -> None:
     """A mask token without gradient stays random, and stops distributed training."""
     prediction = answer()
-    mask_loss(prediction, truth()).per_prompt.sum().backward()
+    mask_loss(prediction, truth())[0].sum().backward()
     for tensor in prediction.logits, prediction.iou:
         assert tensor.grad is not None
         assert (tensor.grad.flatten(2).abs().sum(-1) if tensor.ndim == 4 else tensor.grad.abs()).gt(0).all()
@@ -99,7 +97,7 @@ def test_the_true_iou_sends_no_gradient_into_the_mask() -> None:
     """The score learns from the mask, never the mask from the score."""
     prediction = answer()
     only_score = LossWeights(mask=0.0, dice=0.0)
-    mask_loss(prediction, truth(), None, only_score).per_prompt.sum().backward()
+    mask_loss(prediction, truth(), None, only_score)[0].sum().backward()
     assert prediction.logits.grad is None or (prediction.logits.grad == 0).all()
 
 
@@ -109,16 +107,16 @@ def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
     ignore = torch.zeros_like(targets)
     ignore[1] = True
     loss = mask_loss(prediction, targets, ignore)
-    assert loss.per_prompt[1] == 0
-    loss.per_prompt.sum().backward()
+    assert loss[0][1] == 0
+    loss[0].sum().backward()
     assert prediction.logits.grad is not None
     assert torch.isfinite(prediction.logits.grad).all()
     kept = torch.tensor([0, 2])
     alone = mask_loss(MaskPrediction(prediction.logits[kept], prediction.iou[kept]), targets[kept])
-    for name, value in alone.means.items():
-        torch.testing.assert_close(loss.means[name], value)
+    for name, value in alone[1].items():
+        torch.testing.assert_close(loss[1][name], value)
     everything = mask_loss(prediction, targets, torch.ones_like(targets))
-    assert all(torch.isfinite(value) for value in everything.means.values())
+    assert all(torch.isfinite(value) for value in everything[1].values())
 
 
 def test_the_means_are_those_of_the_single_mask() -> None:
@@ -126,7 +124,7 @@ def test_the_means_are_those_of_the_single_mask() -> None:
     targets = truth()
     sure = torch.where(targets, 20.0, -20.0)
     logits = torch.stack([sure, -sure, -sure, -sure], 1)
-    means = mask_loss(MaskPrediction(logits, torch.ones(3, 4)), targets).means
+    means = mask_loss(MaskPrediction(logits, torch.ones(3, 4)), targets)[1]
     assert set(means) == {"loss", "mask", "dice", "iou", "true_iou"}
     assert means["true_iou"] == 1
     assert means["mask"] < 1e-6
@@ -137,8 +135,8 @@ def test_the_means_are_those_of_the_single_mask() -> None:
 def test_an_empty_answer_to_an_empty_region_is_right() -> None:
     """Where ignore covers the whole region, silence is the right answer."""
     loss = mask_loss(MaskPrediction(torch.full((1, 1, 8, 8), -9.0), torch.ones(1, 1)), torch.zeros(1, 8, 8) > 0)
-    assert loss.means["true_iou"] == 1
-    assert loss.means["iou"] == 0
+    assert loss[1]["true_iou"] == 1
+    assert loss[1]["iou"] == 0
 
 
 def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +146,8 @@ def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.Mo
         monkeypatch.setattr("simmat.nn.losses.MAX_ELEMENTS", most)
         prediction = answer(count=5)
         loss = mask_loss(prediction, truth(5))
-        loss.per_prompt.mean().backward()
-        losses.append(loss.per_prompt)
+        loss[0].mean().backward()
+        losses.append(loss[0])
         gradients.append(prediction.logits.grad)
     assert torch.equal(*losses)
     torch.testing.assert_close(*gradients)
@@ -161,6 +159,6 @@ def test_half_precision_logits_are_compared_in_full() -> None:
     half = MaskPrediction(prediction.logits.detach().bfloat16(), prediction.iou.detach().bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = mask_loss(half, truth())
-    assert loss.per_prompt.dtype == torch.float32
+    assert loss[0].dtype == torch.float32
     full = mask_loss(MaskPrediction(half.logits.float(), half.iou.float()), truth())
-    torch.testing.assert_close(loss.per_prompt, full.per_prompt)
+    torch.testing.assert_close(loss[0], full[0])

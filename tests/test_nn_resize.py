@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
+from simmat.nn.resize import content_mask, resize_planes, upsample_logits
 from simmat.sensors.normalize import normalize
 from simmat.types import Aspect, Channel, Frame, SensorImage
 
@@ -164,14 +164,6 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
     share = resize_planes(valid.float(), torch.ones_like(valid), frame)
     expected = torch.where(share > 0.4999, sums / share, torch.zeros(()))
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-
-
-def test_many_prompts_come_back_in_groups_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups only bound memory."""
-    logits, frame = smooth(5, 2, 16, 16), Frame((45, 70), 64)
-    at_once = restore_logits(logits, frame)
-    monkeypatch.setattr("simmat.nn.resize._MAX_ELEMENTS", 64 * 70 * 2 * 2)
-    assert torch.equal(restore_logits(logits, frame), at_once)
 
 
 def test_logits_of_the_right_size_are_left_alone() -> None:

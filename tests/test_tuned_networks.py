@@ -43,7 +43,7 @@ def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
     optimiser.zero_grad()
     content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
     targets = torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(9)) > 0.5
-    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets).per_prompt.mean().backward()
+    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets)[0].mean().backward()
     optimiser.step()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -130,19 +129,7 @@ def _mix(channels: int) -> nn.Sequential:
     )
 
 
-class DenseLoss(NamedTuple):
-    """Losses of a dense head over the pixels with ground truth.
-
-    Attributes:
-        total: scalar with gradient, the sum of cross-entropy, dice and distance loss.
-        means: detached scalars "classes" (cross-entropy), "class_dice" and "distance".
-    """
-
-    total: Tensor
-    means: dict[str, Tensor]
-
-
-def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseLoss:
+def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the losses of an output, on the grid of the ground truth.
 
     Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
@@ -151,6 +138,10 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
         answer: output for B images.
         classes: (B, S, S) int64 class indices; -1 where there is no ground truth.
         distance: (B, S, S) float32 in 0..1, as in `DenseAnswer`.
+
+    Returns:
+        The scalar sum of all three with gradient, and detached scalars "classes" (cross-entropy), "class_dice" and
+        "distance", over the pixels with ground truth.
     """
     with torch.autocast(classes.device.type, enabled=False):
         size = classes.shape[-2:]
@@ -169,7 +160,7 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
         ) / pixels
     parts = {"classes": cross_entropy.mean(), "class_dice": dice.mean(), "distance": distance_loss.mean()}
     total = parts["classes"] + parts["class_dice"] + parts["distance"]
-    return DenseLoss(total, {name: part.detach() for name, part in parts.items()})
+    return total, {name: part.detach() for name, part in parts.items()}
 
 
 def classes_of(

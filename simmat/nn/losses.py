@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,22 +70,9 @@ LOSSES: dict[str, LossWeights] = {"focal": SAM2_LOSS, "bce": PAPER_LOSS}
 """Name of a loss, one that `TrainConfig.loss` lists -> its weights."""
 
 
-class MaskLoss(NamedTuple):
-    """Losses of K prompts.
-
-    Attributes:
-        per_prompt: (K,) weighted sum of each prompt, with gradient; 0 for a prompt without a scored pixel.
-        means: detached scalar means over the prompts with scored pixels: "loss", "mask" (of `LOSSES`), "dice" and
-            "true_iou" of mask 0, and "iou" (error of the predicted IoU over all masks).
-    """
-
-    per_prompt: Tensor
-    means: dict[str, Tensor]
-
-
 def mask_loss(
     prediction: MaskPrediction, targets: Tensor, ignore: Tensor | None = None, weights: LossWeights = SAM2_LOSS
-) -> MaskLoss:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the losses of K prompts, on the grid of the ground truth.
 
     Args:
@@ -94,6 +80,11 @@ def mask_loss(
         targets: (K, H, W) bool or 0/1, True on the region the prompt means.
         ignore: (K, H, W) bool, pixels left out of loss and true IoU (padding, no ground truth); or None.
         weights: terms and their weights.
+
+    Returns:
+        (K,) weighted sum of each prompt, with gradient, 0 for a prompt without a scored pixel; and detached means
+        over the prompts with scored pixels: "loss", "mask" (of `LOSSES`), "dice" and "true_iou" of mask 0, and "iou"
+        (error of the predicted IoU over all masks).
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
     count, masks = prediction.logits.shape[:2]
@@ -113,7 +104,7 @@ def mask_loss(
     per_prompt = torch.where(has_pixels, _combined(mask_errors) + weights.iou * iou_error, 0.0)
     columns = {"loss": per_prompt, "mask": pixel[:, 0], "dice": dice[:, 0], "iou": iou_error}
     columns["true_iou"] = true_iou[:, 0]
-    return MaskLoss(per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()})
+    return per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()}
 
 
 def _compare(logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:

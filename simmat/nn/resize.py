@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.types import BoolArray, Frame
+from simmat.types import Frame
 
 LEAST_SHARE = 0.5 - 1e-5
 """Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
-
-_MAX_ELEMENTS = 2**26
-"""Values per group of masks in `restore_logits`, so that many prompts on a large input fit in memory."""
 
 
 def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
@@ -35,7 +32,8 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
     if frame.scaled_hw != tuple(planes.shape[-2:]):
         scaled = _antialiased(planes, frame.scaled_hw)  # (C, h, w)
         if not complete:
-            share = _valid_share(valid.numpy(), frame.scaled_hw)
+            same = bool((valid == valid[:1]).all())
+            share = _antialiased((valid[:1] if same else valid).float(), frame.scaled_hw)
             scaled /= share.clamp(min=0.5)
             np.copyto(scaled.numpy(), 0, where=(share < LEAST_SHARE).numpy())
         planes = scaled
@@ -61,12 +59,9 @@ def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
     Returns:
         (K, M, H, W) logits of the original image.
     """
-    count, masks = logits.shape[:2]
-    largest = max(frame.size * frame.size, frame.original_hw[0] * frame.original_hw[1])
-    group_size = max(_MAX_ELEMENTS // (masks * largest), 1)
-    if count <= group_size:
-        return _restore(logits, frame)
-    return torch.cat([_restore(logits[i : i + group_size], frame) for i in range(0, count, group_size)])
+    height, width = frame.scaled_hw
+    content = upsample_logits(logits, (frame.size, frame.size))[..., :height, :width]  # (K, M, height, width)
+    return upsample_logits(content, frame.original_hw)
 
 
 def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -74,30 +69,6 @@ def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
     if tuple(logits.shape[-2:]) == tuple(size_hw):
         return logits
     return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)
-
-
-def _restore(logits: Tensor, frame: Frame) -> Tensor:
-    height, width = frame.scaled_hw
-    content = upsample_logits(logits, (frame.size, frame.size))[..., :height, :width]  # (K, M, height, width)
-    return upsample_logits(content, frame.original_hw)
-
-
-def _valid_share(valid: BoolArray, size_hw: tuple[int, int]) -> Tensor:
-    """Return what `_antialiased` makes of (C, H, W) `valid`, (1, *size_hw) where it is the same in all channels.
-
-    Equal rows beside each other are resized once: around an image in a larger window all are, and in it all others.
-    """
-    if len(valid) > 1 and (valid == valid[:1]).all():
-        valid = valid[:1]
-    changes = (valid[:, 1:] != valid[:, :-1]).any(axis=2).any(axis=0)
-    starts = np.flatnonzero(np.concatenate([[True], changes]))
-    height, width = valid.shape[1], size_hw[1]
-    if 2 * len(starts) > height or width == 1:
-        return _antialiased(torch.from_numpy(valid.astype(np.float32)), size_hw)
-    different = torch.from_numpy(valid[:, starts].astype(np.float32))  # (C, n, W)
-    rows = _antialiased(different, (len(starts), width)).numpy()
-    lengths = np.diff(starts, append=height)
-    return _antialiased(torch.from_numpy(np.repeat(rows, lengths, axis=1)), size_hw)  # of (C, H, w)
 
 
 def _antialiased(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -70,18 +68,28 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
         WeightsError: the file is missing, damaged, or not a dict of tensors.
     """
     require_file(path, "weight file", error=WeightsError)
-    table = _unpickled(path, hint)
-    if not isinstance(table, Mapping) or not table or not all(isinstance(value, Tensor) for value in table.values()):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # problems of the file end in an error below
+            # Only torch's zip format can be mapped into memory.
+            table = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle can raise any error
         raise WeightsError(
-            f"{path} is not a state dict, a table of tensors by name (got {_describe(table)}); "
-            "give a file with names and tensors only"
+            f"{path} is damaged, not a torch weight file, or holds python objects other than tensors, which could run "
+            f"code ({type(error).__name__}); {hint}, or save only the state dict, best as .safetensors"
+        ) from error
+    if not isinstance(table, Mapping) or not table or not all(isinstance(value, Tensor) for value in table.values()):
+        got = "a table of " + ", ".join(map(str, [*table][:5])) if isinstance(table, Mapping) else type(table).__name__
+        raise WeightsError(
+            f"{path} is not a state dict, a table of tensors by name (got {got}); give a file with names and tensors "
+            "only"
         )
     state = {str(name): tensor for name, tensor in table.items()}
     try:
         check_dimensions(state)
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: {error}; {hint}") from error
-    if odd := next((name for name, tensor in state.items() if not _is_dense(tensor)), None):
+    if odd := next((name for name, tensor in state.items() if not _is_stored(tensor)), None):
         raise WeightsError(f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}")
     return state
 
@@ -93,40 +101,12 @@ def check_dimensions(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{shortened(name)!r} has {tensor.dim()} dimensions, at most {MAX_DIMENSIONS} are allowed")
 
 
-def is_stored(tensor: Tensor) -> bool:
-    """False for a view with more values than are stored, whose copy would be larger than its file."""
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+def _is_stored(tensor: Tensor) -> bool:
+    """False for sparse, quantized and meta tensors, and for a view of more values than the file has."""
+    dense = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    return dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def first_line(error: BaseException) -> str:
     """Return the first 300 characters of an error's text in one line, or its class name if it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _unpickled(path: Path, hint: str) -> object:
-    damaged = f"{path} is damaged, truncated or not a torch weight file"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # problems of the file end in an error below
-            # Only torch's zip format can be mapped into memory.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
-            raise WeightsError(
-                f"{path} holds python objects other than tensors, which SimMAT does not load because they could run "
-                "code; save only the state dict, best as .safetensors"
-            ) from error
-        raise WeightsError(f"{damaged}; {hint}") from error
-    except Exception as error:  # a damaged pickle can raise any error
-        raise WeightsError(f"{damaged} ({type(error).__name__}); {hint}") from error
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """False for sparse, quantized and meta tensors."""
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-
-
-def _describe(table: object) -> str:
-    if isinstance(table, Mapping):
-        return "a table of " + ", ".join(sorted(str(key) for key in table)[:5]) if table else "an empty table"
-    return f"a {type(table).__name__}"

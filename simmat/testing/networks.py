@@ -81,4 +81,4 @@ def square_loss(network: SimMAT, planes: Tensor, content: Tensor, prompts: Promp
     side = planes.shape[-1]
     targets = torch.zeros(len(prompts.image_index), side, side, dtype=torch.bool)
     targets[:, side // 4 : side // 2, side // 4 : side // 2] = True
-    return mask_loss(network(planes, content, prompts), targets).per_prompt.sum()
+    return mask_loss(network(planes, content, prompts), targets)[0].sum()

@@ -35,7 +35,7 @@ class TrainingStep(nn.Module):
         self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `MaskLoss`.
+        """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `mask_loss`.
 
         All items of a step are prompted with clicks, or all with boxes.
         """
@@ -49,12 +49,12 @@ class TrainingStep(nn.Module):
             prompts = corrected_prompts(prompts, prediction, targets, ignore, batch.draws.flatten(0, 1)[:, number])
             prediction = self.model.decode(embedding, prompts)
             losses.append(mask_loss(prediction, targets, ignore, self.weights))
-        means = {name: torch.stack([part.means[name] for part in losses]).mean() for name in losses[0].means}
-        total = torch.stack([part.per_prompt.mean() for part in losses]).mean()
+        means = {name: torch.stack([found[name] for _, found in losses]).mean() for name in losses[0][1]}
+        total = torch.stack([per_prompt.mean() for per_prompt, _ in losses]).mean()
         if self.model.dense is None:
             return means | {"loss": total}
-        dense = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
-        return means | dense.means | {"loss": total + DENSE_WEIGHT * dense.total}
+        dense, dense_means = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
+        return means | dense_means | {"loss": total + DENSE_WEIGHT * dense}
 
 
 def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
