@@ -15,7 +15,7 @@ from simmat_plugin_timm.build import build_timm
 from simmat_plugin_timm.network import bare_network
 from simmat_plugin_timm.specs import spec as spec_of
 from simmat_plugin_timm.targets import targets_of
-from timm.models import gcvit, metaformer, mvitv2, nest, nextvit, volo
+from timm.models import metaformer, mvitv2, nextvit
 from torch import Tensor, nn
 
 from simmat.plugin_specs import FoundationSpec
@@ -26,7 +26,6 @@ _HIERA = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 2, 1)}
 
 _WIDTHS = (16, 16, 32, 32)
 _MAXXVIT = {"depths": (1, 1, 1, 1), "embed_dim": (16, 16, 32, 32), "stem_width": 8, "transformer_dim_head": 8}
-_LEVIT = {"embed_dim": (32, 32, 48), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
 
 
 def _let_shrink(module: Any, name: str) -> None:
@@ -39,7 +38,7 @@ def _let_shrink(module: Any, name: str) -> None:
     setattr(module, name, shrunk)
 
 
-for _module in (gcvit, metaformer, nest, nextvit, volo):
+for _module in (metaformer, nextvit):
     _let_shrink(_module, f"_create_{_module.__name__.rpartition('.')[2]}")
 
 # timm takes no other width for these.
@@ -68,10 +67,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Hiera with absolute windows": ("hiera_small_abswin_256", _HIERA),
     "ViT with relative positions": ("vit_relpos_small_patch16_224", _PLAIN),
     "ViT with a relative position MLP": ("vit_relpos_base_patch16_cls_224", _PLAIN),
-    "CaiT": ("cait_xxs24_224", {**_PLAIN, "depth_token_only": 1}),
     "XCiT": ("xcit_nano_12_p16_224", {**_PLAIN, "cls_attn_layers": 1}),
     "XCiT, patches of 8": ("xcit_nano_12_p8_224", {**_PLAIN, "cls_attn_layers": 1}),
-    "Swin V2 (CR)": ("swinv2_cr_tiny_224", {**_STAGES, "window_size": 2}),
     "SAM 2's encoder": (
         "sam2_hiera_tiny",
         {"embed_dim": 16, "stages": (1, 1, 2, 1), "global_att_blocks": (3,), "global_pos_size": (3, 3)},
@@ -88,30 +85,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"depths": (1, 1, 1, 1), "embed_dim": (16, 32, 48, 64), "stem_width": 8, "transformer_dim_head": 8},
     ),
     "ViT with parallel branches": ("vit_small_patch16_18x2_224", _PLAIN),
-    "ViT behind a ResNet": ("vit_tiny_r_s16_p8_224", _PLAIN),
     "ViT behind a convolutional stem": ("vit_base_mci_224", {"depth": 1}),
     "ViTamin": ("vitamin_small_224", {"depth": 1, "num_heads": 2}),
-    "ConViT": ("convit_tiny", {"embed_dim": 16, "num_heads": 2, "depth": 3, "local_up_to_layer": 2}),
-    "TNT": (
-        "tnt_s_legacy_patch16_224",
-        {"embed_dim": 32, "inner_dim": 8, "depth": 2, "num_heads_inner": 2, "num_heads_outer": 2},
-    ),
-    "PiT": ("pit_ti_distilled_224", {"base_dims": (8, 8, 8), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
-    "PiT, patches of 14": ("pit_b_224", {"base_dims": (8, 8, 8), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
-    "VOLO": (
-        "volo_d1_224",
-        {
-            "tiny": {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 32), "num_heads": (1, 2, 2, 2)},
-            "stem_hidden_dim": 8,
-        },
-    ),
     "Twins": ("twins_svt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 2), "num_heads": (1, 1, 2, 2)}),
     "Twins, PCPVT": ("twins_pcpvt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)}),
-    "GCViT": ("gcvit_xxtiny", {"tiny": {"depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 2)}, "embed_dim": 16}),
-    "NesT": (
-        "nest_tiny",
-        {"tiny": {"embed_dims": (16, 32, 32), "depths": (1, 1, 2), "num_heads": (1, 2, 2)}},
-    ),
     "CoaT": (
         "coat_tiny",
         {"embed_dims": (32, 32, 32, 32), "serial_depths": (1, 1, 1, 1), "parallel_depth": 1, "num_heads": 8},
@@ -126,51 +103,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "davit_base_fl",
         {"depths": (1, 1, 2, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 2, 2)},
     ),
-    "Visformer": ("visformer_tiny", {"embed_dim": 32, "depth": (1, 1, 1), "num_heads": 2, "init_channels": 8}),
     "CAFormer": ("caformer_s18", {"tiny": {"depths": (1, 1, 1, 1), "dims": (8, 16, 32, 64)}}),
     "Next-ViT": ("nextvit_small", {"tiny": {"depths": (1, 1, 5, 1)}}),
     "EdgeNeXt": ("edgenext_xx_small", {"depths": (1, 2, 2, 2), "dims": _WIDTHS, "heads": (2, 2, 2, 2)}),
     "FastViT": ("fastvit_mci3", {"layers": (1, 1, 1, 1, 1), "embed_dims": (16, 16, 32, 32, 32)}),
-    "TinyViT": (
-        "tiny_vit_5m_224",
-        {
-            "embed_dims": _WIDTHS,
-            "depths": (1, 1, 2, 1),
-            "num_heads": (1, 1, 2, 2),
-            "window_sizes": (2, 2, 4, 2),
-        },
-    ),
-    "MobileViT": ("mobilevit_xxs", {}),
-    "MobileViTv2": ("mobilevitv2_050", {}),
-    "LeViT": ("levit_128s", _LEVIT),
-    "LeViT, convolutional": ("levit_conv_128s", _LEVIT),
-    "LeViT, finer": ("levit_384_s8", _LEVIT),
-    "EfficientFormer": ("efficientformer_l1", {"embed_dims": _WIDTHS, "depths": (1, 1, 1, 2)}),
-    "EfficientFormerV2": ("efficientformerv2_s0", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 2)}),
-    "EfficientViT (MIT)": (
-        "efficientvit_b0",
-        {"widths": (8, 8, 16, 32, 32), "depths": (1, 1, 1, 1, 1), "head_dim": 8},
-    ),
-    "EfficientViT (MSRA)": (
-        "efficientvit_m0",
-        {"embed_dim": (16, 32, 32), "depth": (1, 1, 1), "num_heads": (2, 2, 2), "key_dim": (4, 4, 4)},
-    ),
-    "SHViT": ("shvit_s1", {"embed_dim": (16, 32, 48), "partial_dim": (8, 12, 16), "depth": (1, 1, 1)}),
-    "SwiftFormer": ("swiftformer_xs", {"layers": (1, 1, 1, 1), "embed_dims": _WIDTHS}),
-    "iFormer": ("iformer_t", {"dims": (8, 16, 32, 48), "depths": (1, 1, 4, 4), "attn_groups": (0, 0, 1, 1)}),
-    "LowFormer": ("lowformer_b0", {"width_list": [8, 16, 16, 32, 32], "depth_list": [0, 1, 1, 1, 1]}),
-    "CPUBone": ("cpubone_nano", {"width_list": [8, 16, 16, 32, 32], "depth_list": [0, 1, 1, 1, 1]}),
-    "DeepSeek-ViT": ("deepseek_vit_412m", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
-    "DeepSeek-ViT, encoder": ("deepseek_vit_412m_enc", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
-    "Qwen3-ViT": ("qwen3_vit_88m", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
-    "Qwen3-ViT, encoder": ("qwen3_vit_88m_enc", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
 }
 
 
 QUICK = {"ViT", "DINOv2 with registers", "DINOv3", "SAM's encoder", "Swin", "Hiera", "PVTv2"}
 """Those of every test run; the others, near relatives or rarely used, are for `make test-slow`."""
-SIZES = {"fastvit_mci3": 128, "efficientformer_l1": 224}
-"""S of models that are tested at another than 64 or 70; timm's own EfficientFormer takes its native size alone."""
+SIZES = {"fastvit_mci3": 128}
+"""S of models that are tested at another than 64 or 70."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("simmat_plugin_export")
 
-REFUSED = {"pvt_v2_b2_li", "volo_d1_224"}
+REFUSED = {"pvt_v2_b2_li"}
 """Models that torch.onnx or onnxruntime cannot run; docs/deploy.md names them, and `simmat export` refuses them."""
 
 

@@ -34,15 +34,11 @@ SMALL = {
 TOKENS = {
     "SigLIP without a pooling",
     *("ViT", "DeiT", "DeiT III", "MAE", "CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "EVA", "EVA-02"),
-    *("EVA-02, unfused", "ViT with rope", "SAM's encoder", "ViT behind a ResNet", "ViT behind a convolutional stem"),
-    *("ViTamin", "PiT", "PiT, patches of 14", "MobileViT", "ViT with parallel branches", "DeepSeek-ViT"),
-    *("DeepSeek-ViT, encoder", "Qwen3-ViT", "Qwen3-ViT, encoder"),
+    *("EVA-02, unfused", "ViT with rope", "SAM's encoder", "ViT behind a convolutional stem", "ViTamin"),
+    "ViT with parallel branches",
 }
 """Families whose attention has room for tokens of a tuner."""
-BARE = {
-    *("PVTv2", "PVTv2, linear", "CoaT", "EdgeNeXt", "EfficientFormerV2", "EfficientViT (MIT)", "EfficientViT (MSRA)"),
-    *("SHViT", "SwiftFormer", "ViT with parallel branches", "iFormer", "LowFormer", "CPUBone"),
-}
+BARE = {"PVTv2", "PVTv2, linear", "CoaT", "EdgeNeXt", "ViT with parallel branches"}
 """Families where no adapter can stand beside each MLP."""
 
 
@@ -70,15 +66,9 @@ def answer(model: SimMAT, size: int) -> Tensor:
 
 def refused(tuner: str, title: str) -> bool:
     """Say whether a family cannot take a tuner; SAM's encoders alone have layers that see the grid."""
-    if tuner == "lora":
-        return title in ("LowFormer", "CPUBone")  # one chain of convolutions makes queries, keys and values
     if tuner == "conv-lora":
         return title not in ("SAM's encoder", "SAM 2's encoder")
     return title in BARE if tuner == "adapter" else tuner in ("prompt", "prefix") and title not in TOKENS
-
-
-FAINT = {("lora", "iFormer"): 0.003}
-"""Tuner and family -> least change of the map, where few of many blocks attend and their layer scales are small."""
 
 
 def title_of(request: pytest.FixtureRequest) -> str:
@@ -138,8 +128,7 @@ def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
         if parameter.requires_grad:
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     moved = tuned.backbone.encode(tuned.backbone.embed(family.image())).levels[-1]
-    least = FAINT.get((tuner, title_of(request)), 0.01)
-    assert (moved - untouched).abs().mean() > least * untouched.abs().mean()
+    assert (moved - untouched).abs().mean() > 0.01 * untouched.abs().mean()
 
 
 @pytest.mark.parametrize("transfer", ["first-conv", "channel-attention"])
@@ -226,7 +215,7 @@ def test_gradient_checkpointing_changes_no_gradient(title: str, make_family: Any
     torch.testing.assert_close(*gradients)
 
 
-CANNOT_RECOMPUTE = {"Twins", "Twins, PCPVT", "CoaT", "CoaT-Lite", "ConViT", "PiT", "PiT, patches of 14"}
+CANNOT_RECOMPUTE = {"Twins", "Twins, PCPVT", "CoaT", "CoaT-Lite"}
 
 
 def test_gradient_checkpointing_recomputes_or_is_not_offered(
@@ -249,13 +238,10 @@ def test_gradient_checkpointing_recomputes_or_is_not_offered(
     assert recomputed
 
 
-SOFTMAX = ["ViT", "Twins", "GCViT", "VOLO", "NesT", "CoaT", "CoaT-Lite", "MaxViT", "ConViT", "TNT", "PiT", "FastViT"]
+SOFTMAX = ("CoaT", "CoaT-Lite", "MaxViT", "FastViT", "CAFormer", "ViTamin")
 
 
-@pytest.mark.parametrize(
-    "title", [pytest.param(t, marks=pytest.mark.slow if t not in ("ViT", "Twins") else []) for t in
-              [*SOFTMAX, "Visformer", "CAFormer", "MobileViT", "ViTamin"]]
-)  # fmt: skip
+@pytest.mark.parametrize("title", ["ViT", "Twins", *(pytest.param(title, marks=pytest.mark.slow) for title in SOFTMAX)])
 @torch.no_grad()
 def test_what_lora_leaves_alone_are_the_keys(title: str, make_family: Any) -> None:
     """The same added to every key moves no softmax over them; the slices of queries and values must not do that."""

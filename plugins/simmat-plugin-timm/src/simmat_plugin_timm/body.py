@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from simmat.nn.first_layer import OverridableConv2d, blank_image, make_overridable
@@ -62,18 +61,7 @@ class TimmBody(nn.Module):
                 output_fmt="NCHW",
                 intermediates_only=True,
             )
-        return _concatenated(maps, self._levels.enlarge)
-
-
-def _concatenated(maps: list[Tensor], enlarge: tuple[int, ...]) -> list[Tensor]:
-    """Enlarge the last maps by these factors, and concatenate them to the map before them along the channels."""
-    if not enlarge:
         return maps
-    kept = len(maps) - len(enlarge)
-    height, width = maps[kept - 1].shape[-2:]
-    larger = [coarse.repeat_interleave(factor, -2).repeat_interleave(factor, -1)[..., :height, :width]
-              for coarse, factor in zip(maps[kept:], enlarge, strict=True)]  # fmt: skip
-    return [*maps[: kept - 1], torch.cat([maps[kept - 1], *larger], 1)]
 
 
 def _has_checkpointing(network: nn.Module) -> bool:

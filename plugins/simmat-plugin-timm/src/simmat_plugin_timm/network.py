@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -11,17 +10,17 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Conv2dSame, StdConv2dSame  # type: ignore[attr-defined]
-from timm.models.efficientformer import Attention as OffsetAttention
+from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from simmat.errors import SpecError, WeightsError
 from simmat_plugin_timm.architectures import Architecture, known_architecture
-from simmat_plugin_timm.positions import State, resized, resized_offsets
 
-FINEST, COARSEST = 4, 16
-"""Finest and coarsest stride of a pyramid's levels, if a network has them."""
+FINEST = 4
+"""Finest stride of a pyramid's levels."""
+HIERA_STRIDE = 4
+"""Stride of Hiera's position table."""
+State = dict[str, Tensor]
 
 
 def bare_network(model: str, **model_args: Any) -> nn.Module:
@@ -36,7 +35,7 @@ def random_network(model: str, image_size: int, seed: int, **model_args: Any) ->
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
-    return _stripped(network, architecture, image_size)
+    return _stripped(network, architecture)
 
 
 def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
@@ -48,10 +47,9 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         WeightsError: the file is damaged, has more than tensors, or belongs to another model.
     """
     architecture, state = known_architecture(model), read_state(weights)
-    if architecture.tables:
-        with torch.device("meta"):
-            bare = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
-        state = resized(state, {name: value.shape for name, value in bare.state_dict().items()}, architecture.tables)
+    if architecture.module == "hiera" and "pos_embed" in state:  # timm resizes all other tables
+        side = image_size // HIERA_STRIDE
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side], num_prefix_tokens=0)
     classes = _classes(model, state)
     # With the file's own classifier timm loads strictly: a missing tensor is an error, not random.
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
@@ -63,7 +61,7 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
         getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights stays in memory
-    network = _stripped(network, architecture, image_size)
+    network = _stripped(network, architecture)
     if "siglip" in model or model.partition(".")[0].endswith("_fl"):
         _check_complete(network, state, f"{weights} does not fit timm/{model}")
     return network
@@ -110,41 +108,28 @@ def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
 class Levels:
     """The maps taken from a network, and the levels made from them, finest first.
 
-    With a map at stride 4, each map is a level. Without, the pyramid makes finer levels itself; for it to end at stride
-    16, coarser maps are enlarged and concatenated to the map at that stride.
+    The input's side must be a multiple of the last stride.
 
     Attributes:
         indices: timm's indices of the maps.
         widths: channels of the levels.
         strides: strides of the levels in pixels.
-        enlarge: factor for each map after the last level, which is enlarged and concatenated to that level.
-        multiple: the input's side must be a multiple of this.
     """
 
     indices: tuple[int, ...]
     widths: tuple[int, ...]
     strides: tuple[int, ...]
-    enlarge: tuple[int, ...]
-    multiple: int
 
 
 def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
     """Select the last map at each stride from 4 on, from timm's description of a network."""
-    table = list(enumerate(network.feature_info))  # type: ignore[arg-type]
-    last = {level["reduction"]: (index, level) for index, level in table[architecture.first_level :]}
-    strides = sorted(stride for stride in last if stride >= FINEST)
+    last = {level["reduction"]: (index, level) for index, level in enumerate(network.feature_info)}  # type: ignore[arg-type]
+    strides = tuple(sorted(stride for stride in last if stride >= FINEST))
     width = "num_chs_norm" if architecture.final_norm else "num_chs"
-    widths = [last[stride][1].get(width, last[stride][1]["num_chs"]) for stride in strides]
-    kept = len(strides)
-    if strides[0] > FINEST:
-        kept = max(1, sum(stride <= COARSEST for stride in strides))
     return Levels(
         indices=tuple(last[stride][0] for stride in strides),
-        widths=(*widths[: kept - 1], sum(widths[kept - 1 :])),
-        strides=tuple(strides[:kept]),
-        enlarge=tuple(stride // strides[kept - 1] for stride in strides[kept:]),
-        # Enlarged maps may be cropped at the edge, such as one at stride 64 of a 224 px input.
-        multiple=math.lcm(max(strides[kept - 1], min(strides[-1], 32)), architecture.multiple),
+        widths=tuple(last[stride][1].get(width, last[stride][1]["num_chs"]) for stride in strides),
+        strides=strides,
     )
 
 
@@ -171,8 +156,8 @@ def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
     return {"img_size": image_size} if architecture.sized else {}
 
 
-def _stripped(network: nn.Module, architecture: Architecture, image_size: int | None = None) -> nn.Module:
-    """Remove head and pooling, whose weights would get no gradient, and adapt layers to size and tuning."""
+def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
+    """Remove head and pooling, whose weights would get no gradient, and adapt layers to tuning."""
     network.prune_intermediate_layers(  # type: ignore[operator]
         list(levels_of(network, architecture).indices), prune_norm=not architecture.final_norm, prune_head=True
     )
@@ -180,34 +165,7 @@ def _stripped(network: nn.Module, architecture: Architecture, image_size: int | 
         if hasattr(module, "qkv_bias_separate"):
             # Call the layer qkv, which a tuner may replace, instead of using its weights.
             setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as Tensor | Module otherwise
-        if isinstance(module, OffsetAttention) and image_size is not None:
-            _fit_offsets(module, image_size // 32)
-    _standardize(dict(network.named_modules()).get(first_layer_name(network)))
     return network
-
-
-@torch.no_grad()
-def _fit_offsets(attention: OffsetAttention, side: int) -> None:
-    """Resize EfficientFormer's attention, which timm builds for 224 px, to side × side positions."""
-    if attention.attention_biases.shape[1] == side * side:
-        return
-    attention.attention_biases = nn.Parameter(resized_offsets(attention.attention_biases, side))
-    positions = torch.cartesian_prod(torch.arange(side), torch.arange(side))  # (side², 2)
-    offsets = (positions[:, None] - positions[None]).abs()
-    attention.attention_bias_idxs = offsets[..., 0] * side + offsets[..., 1]
-
-
-@torch.no_grad()
-def _standardize(layer: nn.Module | None) -> None:
-    """Replace a convolution that standardizes its weights in every pass by a plain one with standardized weights.
-
-    Copies with other channels would otherwise be standardized again and give other features.
-    """
-    if isinstance(layer, StdConv2dSame):
-        flat = layer.weight.reshape(1, layer.out_channels, -1)
-        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=layer.eps)
-        layer.weight.copy_(weight.reshape_as(layer.weight))
-        layer.__class__ = Conv2dSame if layer.same_pad else nn.Conv2d  # type: ignore[assignment]
 
 
 def _short(error: Exception) -> str:

@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg
 
 from simmat.errors import SpecError
 from simmat.plugin_specs import FoundationSpec, WeightFile
-from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, why_unsupported
+from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of
 from simmat_plugin_timm.network import bare_network, first_convolution, levels_of
 from simmat_plugin_timm.targets import targets_of
 
@@ -41,7 +41,7 @@ def spec(model: str) -> FoundationSpec | None:
         return None
     architecture = architecture_of(bare)
     if architecture is None or not _has_one_stem(bare):
-        why = why_unsupported(bare) if architecture is None else "it starts with two parallel convolutions"
+        why = "it is not one of the tested transformers" if architecture is None else "it starts with two convolutions"
         raise SpecError(
             f"{PREFIX}{model} is a model of timm, but not supported: {why}; "
             "'simmat foundations list timm/' shows the supported ones"
@@ -51,7 +51,7 @@ def spec(model: str) -> FoundationSpec | None:
         return None
     network = bare_network(model)
     first_convolution(network, model)  # refuse it now instead of when it is built
-    multiple, native = levels_of(network, architecture).multiple, min(facts.input_size[1:])
+    multiple, native = levels_of(network, architecture).strides[-1], min(facts.input_size[1:])
     million = sum(p.numel() for p in network.parameters()) / 1e6
     return FoundationSpec(
         name=PREFIX + model,

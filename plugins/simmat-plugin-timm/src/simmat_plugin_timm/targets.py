@@ -19,10 +19,8 @@ Slices = tuple[tuple[int, ...], int]
 ALL: Slices = ((0,), 1)
 _PROJECTIONS: dict[str, Slices] = {
     "qkv": ((0, 2), 3),
-    "qk": ((0,), 2),
     "kv": ((1,), 2),
-    "v_gate": ((0,), 2),
-    **dict.fromkeys(("q", "v", "q_proj", "v_proj", "to_query", "qkv_proj", "qkvs"), ALL),
+    **dict.fromkeys(("q", "v", "q_proj", "v_proj"), ALL),
 }
 """Name of an attention's layer -> slices of queries and values, and the number of all slices."""
 _PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
@@ -35,7 +33,7 @@ MODEL = r"backbone[.]body[.]model[.]"
 
 def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     """Return the tuning targets of a network."""
-    layers = _projections(network, architecture)
+    layers = _projections(network)
     modules = dict(network.named_modules())
     attentions = sorted({attention for attention, _ in layers.values()})
     lora = _patterns(modules, {name: slices for name, (_, slices) in layers.items()})
@@ -51,7 +49,7 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     )
 
 
-def _projections(network: nn.Module, architecture: Architecture) -> dict[str, tuple[str, Slices]]:
+def _projections(network: nn.Module) -> dict[str, tuple[str, Slices]]:
     """Return layer that makes queries or values -> its attention, and its slices of both."""
     found = {}
     for name, layer in network.named_modules():
@@ -61,10 +59,8 @@ def _projections(network: nn.Module, architecture: Architecture) -> dict[str, tu
         attention = network.get_submodule(match["attention"])
         slices = _PROJECTIONS[match["kind"]]
         # Queries, keys and values are interleaved by head, so no slice is one of them.
-        if architecture.mixed or getattr(attention, "head_first", False):
+        if getattr(attention, "head_first", False):
             slices = ALL
-        elif getattr(attention, "use_global", False):  # GCViT: queries come from another layer
-            slices = _PROJECTIONS["kv"]
         found[name] = match["attention"], slices
     return found
 
@@ -88,14 +84,12 @@ def _patterns(modules: Mapping[str, nn.Module], by_name: Mapping[str, Value]) ->
 
 
 def _positions(network: nn.Module) -> list[str]:
-    """Return patterns of a network's position embeddings, absolute and relative (Swin, BEiT, LeViT)."""
+    """Return patterns of a network's position embeddings, absolute and relative (Swin, BEiT)."""
     names = [name for name, _ in network.named_parameters()]
     kinds = (
-        r"(levels[.][0-9]+[.]|encoder[.])?pos_embed([0-9]|_win(dow)?)?",
+        r"(encoder[.])?pos_embed([0-9]|_win(dow)?)?",
         r"(encoder[.])?pos_embed[.].*",
-        r"(patch|pixel)_pos",
         r".*relative_position_bias_table",
-        r".*[.]attention_biases",
     )
     return [MODEL + kind for kind in kinds if any(re.fullmatch(kind, name) for name in names)]
 
