@@ -13,14 +13,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from simmat.errors import ConfigError, SimMATError, did_you_mean
+from simmat.errors import SimMATError, did_you_mean
 from simmat.terminal import escape, escaped_streams, say
 from simmat.version import __version__
 
@@ -119,30 +119,13 @@ def _registry() -> Registry:
     metavar="NUMBER",
     help="Largest size of one decoded image, in GiB; images are float32. Sets SIMMAT_MAX_IMAGE_GIB.  [default: 2]",
 )
-@click.pass_context
-def group(ctx: click.Context, /, max_image_gib: float | None) -> None:
+def group(max_image_gib: float | None) -> None:
     """Bring any image sensor to a vision foundation model."""
     if max_image_gib is not None:
-        ctx.with_resource(_image_limit(max_image_gib))
+        from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
 
-
-@contextlib.contextmanager
-def _image_limit(gib: float) -> Iterator[None]:
-    """Set the limit on decoded images for this command and the processes it starts."""
-    from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
-
-    before = os.environ.get(LIMIT_VARIABLE)
-    os.environ[LIMIT_VARIABLE] = repr(gib)
-    try:
-        try:
-            decoded_limit()
-        except ConfigError:
-            raise ConfigError(f"--max-image-gib takes a positive number of GiB such as 8, got {gib:g}") from None
-        yield
-    finally:
-        os.environ.pop(LIMIT_VARIABLE)
-        if before is not None:
-            os.environ[LIMIT_VARIABLE] = before
+        os.environ[LIMIT_VARIABLE] = repr(max_image_gib)  # the processes that this one starts read it, too
+        decoded_limit()  # raises ConfigError
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +17,7 @@ from simmat.errors import SimMATError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    from simmat.bundle import BundleSpec
-
-_MAX_DEPTH = 3
-"""Depth of the metrics that training writes, such as val, by_size, small."""
+    pass
 
 
 @click.group(cls=Group)
@@ -44,56 +40,37 @@ def show(bundle: Path, as_json: bool) -> None:
     print_table(("", str(bundle)), network_rows(spec))
     say()
     found = spec.statistics
-    print_table(
-        ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT"),
-        [
-            (
-                *channel_cells(channel),
-                *("-" if value is None else f"{value:.5g}" for value in (channel.mean, channel.std)),
-                f"mean {mean:.5g}, std {std:.5g}, {pixels:,} valid pixels",
-            )
-            for channel, mean, std, pixels in zip(spec.channels, found.mean, found.std, found.pixels, strict=True)
-        ],
-    )
+    rows = [
+        (
+            *channel_cells(channel),
+            f"{channel.mean:.5g}",
+            f"{channel.std:.5g}",
+            f"mean {mean:.5g}, std {std:.5g}, {pixels:,} valid pixels",
+        )
+        for channel, mean, std, pixels in zip(spec.channels, found.mean, found.std, found.pixels, strict=True)
+    ]
+    head = ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT")
+    print_table(head, rows)
     if spec.described:
         say()
         print_declarations(spec.described)
     say()
     print_table(("DATA CARD", ""), data_rows(spec.card))
-    if rows := list(_metric_rows(spec)):
+    if rows := list(_metric_rows(spec.metrics, spec.card.class_names)):
         say()
         print_table(("METRIC", "VALUE"), rows)
 
 
-def _metric_rows(spec: BundleSpec) -> Iterator[tuple[str, str]]:
+def _metric_rows(metrics: Mapping[str, Any], names: Mapping[int, str], title: str = "") -> Iterator[tuple[str, str]]:
     """Yield name and value of each stored metric; the name contains the keys of all its tables."""
-    for path, value in _flat(spec.metrics):
-        words = list(path)
-        if words[-2:-1] == ["iou_by_class"] and re.fullmatch(r"-?[0-9]{1,19}", words[-1]):
-            words[-1] = class_title(int(words[-1]), spec.card.class_names)
-        yield " ".join(words), _plain(value)
-
-
-def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (keys, value) of nested tables; tables deeper than `_MAX_DEPTH` are one value."""
-    for key, value in values.items():
-        if isinstance(value, dict) and len(path) < _MAX_DEPTH:
-            yield from _flat(value, (*path, key))
+    for key, value in metrics.items():
+        is_class = title.endswith("iou_by_class ") and re.fullmatch(r"-?[0-9]{1,19}", key)
+        path = title + (class_title(int(key), names) if is_class else key)
+        if isinstance(value, dict):
+            yield from _metric_rows(value, names, f"{path} ")
         else:
-            yield (*path, key), value
-
-
-def _plain(value: Any) -> str:
-    """Return a json value as readable text."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(_plain(entry) for entry in value)
-    return value if isinstance(value, str) else json.dumps(value)
+            values = value if isinstance(value, list) else [value]
+            yield path, ", ".join(f"{one:.4g}" if isinstance(one, float) else str(one) for one in values)
 
 
 @command.command("push")

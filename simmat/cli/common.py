@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from simmat.types import Channel
 
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -117,7 +118,7 @@ def progress_bar(
 
     drawn: dict[str, Any]
     if sys.stderr.isatty():
-        drawn = {"ncols": 80, "nrows": 24} if _reports_no_size() else {}
+        drawn = {"ncols": 80, "nrows": 24}  # some containers report a size of 0, and tqdm would draw nothing
     else:
         form = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
         drawn = {"file": _Lines(), "bar_format": form, "ncols": 10_000, "delay": LINE_SECONDS}
@@ -142,11 +143,3 @@ def move_bar(bar: tqdm[Any], done: int, total: int) -> None:
     """Set a progress bar to `done` of `total` steps."""
     bar.total = total or None
     bar.update(done - bar.n)
-
-
-def _reports_no_size() -> bool:
-    """Return True if the terminal reports a size of 0, as in some containers; tqdm would then draw nothing."""
-    try:
-        return 0 in os.get_terminal_size(sys.stderr.fileno())
-    except (OSError, ValueError, AttributeError):
-        return False
