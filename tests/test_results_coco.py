@@ -12,7 +12,7 @@ from found_results import found, found_box, objects_result
 from pycocotools.coco import COCO
 
 from simmat.data.instances import Instance
-from simmat.inference import ImageRecords, coco_document, object_records
+from simmat.inference import coco_document, object_records
 from simmat.inference.coco import run_lengths, write_coco
 from simmat.types import Window
 
@@ -22,7 +22,7 @@ def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> Non
     mask = np.zeros((30, 40), np.bool_)
     mask[4:9, 7:20] = mask[9:12, 10:12] = True
     result = objects_result((30, 40), found_box(0, 0, 2, 3, score=0.25), found(mask, 5))
-    images = [ImageRecords("b.tif", (5, 5), []), ImageRecords("a.tif", (30, 40), object_records(result))]
+    images = [("b.tif", (5, 5), []), ("a.tif", (30, 40), object_records(result))]
     path = tmp_path / "found.json"
     path.write_text(json.dumps(coco_document(images, {5: "car", 6: "bus"})))
     coco = COCO(path)
@@ -42,7 +42,7 @@ def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> Non
 def test_an_object_without_a_class_is_not_called_by_the_first_one() -> None:
     """Category 1 may be a car."""
     records = object_records(objects_result((9, 9), found_box(1, 1, 2, 2)))
-    document = coco_document([ImageRecords("a", (9, 9), records)], {1: "car", 4: "bus"})
+    document = coco_document([("a", (9, 9), records)], {1: "car", 4: "bus"})
     names = {entry["id"]: entry["name"] for entry in document["categories"]}
     assert names[document["annotations"][0]["category_id"]] == "object"
 

@@ -1,6 +1,6 @@
 """Segment images, and write what was found in them."""
 
-from simmat.inference.coco import ImageRecords, coco_document, object_records, run_lengths
+from simmat.inference.coco import coco_document, object_records, run_lengths
 from simmat.inference.job import ImageOutcome, Progress
 from simmat.inference.options import PredictOptions
 from simmat.inference.overlay import draw_result
@@ -9,7 +9,6 @@ from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, label_band
 __all__ = [
     "BAND_ROWS",
     "ImageOutcome",
-    "ImageRecords",
     "ImageResult",
     "LabelMap",
     "PredictOptions",

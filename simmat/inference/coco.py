@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +24,8 @@ NO_CLASS = "object"
 """Category of objects without a class."""
 
 
-@dataclass(frozen=True)
-class ImageRecords:
-    """The objects of one image, as a COCO document needs them."""
-
-    file_name: str
-    size_hw: tuple[int, int]
-    records: Sequence[Mapping[str, Any]]
+ImageRecords = tuple[str, tuple[int, int], Sequence[Mapping[str, Any]]]
+"""File name, (height, width) and objects of one image, as a COCO document needs them."""
 
 
 def object_records(result: ImageResult) -> list[dict[str, Any]]:
@@ -76,10 +70,9 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     annotations: list[dict[str, Any]] = []
     categories = dict(class_names)
     unnamed = 1 if 1 not in class_names else max(class_names) + 1
-    for number, image in enumerate(images, start=1):
-        height, width = image.size_hw
-        entries.append({"id": number, "file_name": image.file_name, "height": height, "width": width})
-        for record in image.records:
+    for number, (file_name, (height, width), records) in enumerate(images, start=1):
+        entries.append({"id": number, "file_name": file_name, "height": height, "width": width})
+        for record in records:
             category = unnamed if record["class"] is None else record["class"]
             categories.setdefault(category, NO_CLASS if record["class"] is None else str(category))
             x0, y0, x1, y1 = record["box_xyxy"]
@@ -108,7 +101,7 @@ def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Map
     for name, record in images:
         if math.prod(record["size_hw"]) < MAX_PIXELS:
             image = name if record.get("mosaic") else next(iter(record["files"].values()), name)
-            found.append(ImageRecords(_path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
+            found.append((_path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
     atomic_write_json(file, {"info": INFO, **coco_document(found, class_names)})
     return len(found)
 

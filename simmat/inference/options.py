@@ -46,6 +46,11 @@ def _option(default: Any, description: str, metavar: str = "", flag: str = "", *
     return Field(default, description=description, json_schema_extra={"metavar": metavar, "flag": flag}, **limits)
 
 
+def _flag(name: str) -> str:
+    extra = PredictOptions.model_fields[name].json_schema_extra
+    return (isinstance(extra, dict) and str(extra["flag"])) or "--" + name.replace("_", "-")
+
+
 class PredictOptions(Document):
     """What to do with each image; the descriptions are the help of the command line.
 
@@ -114,26 +119,19 @@ class PredictOptions(Document):
 
     def problems(self) -> Iterator[str]:
         """Yield what contradicts itself."""
-        marked = bool(self.points or self.negative or self.box is not None)
+        for_prompts = ("points", "negative", "box", "prompts", "crs", "cache")
+        for_search = ("classes", "min_score", "min_area", "overlap", "mosaic")
+        if wrong := [_flag(name) for name in (for_prompts if self.searches else for_search) if getattr(self, name)]:
+            way = "which need no prompt" if self.searches else "so add one of them"
+            yield f"{', '.join(wrong)}: {'not ' * self.searches}for --everything and --semantic, {way}; or leave it out"
         if self.searches:
-            if marked or self.prompts is not None or self.crs is not None:
-                yield "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
-            if self.cache is not None:
-                yield (
-                    "--cache is for prompts; --everything and --semantic encode each window only once, and storing "
-                    "them all would fill the disk; leave it out"
-                )
             return
-        for name in ("classes", "min_score", "min_area", "overlap", "mosaic"):
-            if getattr(self, name):
-                flag = name.replace("_", "-")
-                yield f"--{flag} is for --everything and --semantic; add one of them, or leave it out"
         if self.prompts is None:
             try:
                 self.prompt()
             except ConfigError as error:
                 yield str(error)
-        elif marked:
+        elif self.points or self.negative or self.box is not None:
             yield "--prompts gives the prompts of each image; leave --point, --negative and --box out"
         elif self.crs is not None and not self.is_map_file:
             yield f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}"

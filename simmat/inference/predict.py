@@ -36,11 +36,8 @@ def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, ou
     Raises:
         ConfigError: the model cannot find what is wanted, or a class or format is unknown.
     """
-    settings = EverythingSettings()
-    if options.min_score is not None:
-        settings = replace(settings, min_score=options.min_score)
-    if options.min_area is not None:
-        settings = replace(settings, min_area=options.min_area)
+    limits: dict[str, Any] = {"min_score": options.min_score, "min_area": options.min_area}
+    settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})
     search = SegmentOptions(settings if options.everything else None, options.semantic)
     check_options(predictor, search)
     kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
@@ -99,7 +96,7 @@ def predict_files(
     for one in for_call if done else ():
         progress.wrote(write_for_call(one, _records(out, done), predictor.class_names, out))
     if job.search.objects is not None and done and not any(record["objects"] for _, record in _records(out, done)):
-        progress.note(f"Warning: {_why_nothing(predictor, job, len(done))}")
+        progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
     return [run.outcomes[task.name] for task in tasks]
 
 
@@ -223,14 +220,3 @@ def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:
         if one not in by_name:
             raise unknown_name("class", one, [names.get(value, str(value)) for value in values])
     return frozenset(by_name[one] for one in wanted)
-
-
-def _why_nothing(predictor: Predictor, job: Job, images: int) -> str:
-    """Return the advice for images in which no object was found."""
-    text, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
-    if bundle is not None and predictor.dense is not None and bundle.spec.metrics.get("step") == 0:
-        return text + "the bundle is of step 0: its dense head is not trained; train longer"
-    advice = ["a lower --min-score"] if job.options.min_score else []
-    advice += ["other --classes"] if job.classes is not None else []
-    advice += ["more training steps"] if bundle is not None else []
-    return f"{text}try {', '.join(advice)}{' or ' if advice else ''}prompts"

@@ -23,7 +23,7 @@ from simmat.data.samples import Sample
 from simmat.drawing.colour_maps import apply_colour_map, display_style
 from simmat.drawing.display import display_channels
 from simmat.errors import DataError, SimMATError, all_problems, equal_problems
-from simmat.inference import ImageRecords, coco_document, run_lengths
+from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
@@ -296,7 +296,7 @@ class Annotator:
                         }
                         for _, region in sorted(labels.objects.items())
                     ]
-                records.append(ImageRecords(self._file_name(sample), labels.size_hw, objects))
+                records.append((self._file_name(sample), labels.size_hw, objects))
         if problems:
             title = (
                 f"nothing was exported, as the labels of {len(problems)} image{'s' * (len(problems) > 1)} cannot be "
