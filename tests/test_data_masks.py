@@ -57,7 +57,7 @@ def test_a_tiff_whose_white_is_zero_is_refused(tmp_path: Path, bits: int) -> Non
     values = np.asarray([[0, 1], [1, 0]])
     stored = values.astype(bool) if bits == 1 else (values * 255).astype(f"uint{bits}")
     tifffile.imwrite(tmp_path / "m.tif", stored, photometric="miniswhite")
-    with pytest.raises(DataError, match="white is zero"):
+    with pytest.raises(DataError, match="MINISWHITE"):
         read_mask(tmp_path / "m.tif")
 
 
@@ -215,7 +215,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
     """It smears labels as any JPEG does: 6 objects become 200."""
     Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
-    with pytest.raises(DataError, match=r"compressed as JPEG.* save the mask"):
+    with pytest.raises(DataError, match=r"compressed as JPEG.* mask, without loss"):
         read_mask(tmp_path / "m.tif")
 
 

@@ -35,7 +35,7 @@ def test_a_postscript_program_under_another_name_starts_no_interpreter(
     (folder / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / name).write_bytes(EPS)
-    with pytest.raises(DataError, match=f"{name}.*PostScript"):
+    with pytest.raises(DataError, match=f"{name}: not a file of"):
         read(tmp_path / name)
     assert not marker.exists()
 
@@ -47,7 +47,7 @@ def test_a_lossy_or_foreign_format_under_the_name_of_another_is_not_a_mask(tmp_p
         Image.new("L", (8, 8)).save(tmp_path / "m.png", format=kind)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {kind}")
-    with pytest.raises(DataError, match=r"m\.png: not a PNG"):
+    with pytest.raises(DataError, match=r"m\.png: not a file of PNG"):
         read_mask(tmp_path / "m.png")
 
 

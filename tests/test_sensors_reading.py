@@ -38,7 +38,7 @@ def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
     """Pillow cuts it to 8 bits without a word."""
     values = np.zeros((2, 6), dtype=np.uint8)  # two rows of one pixel of 3 x 16 bits
     (tmp_path / "a.png").write_bytes(_png(values, 16, colour=2, width=1))
-    with pytest.raises(DataError, match=r"8 bits.*TIFF"):
+    with pytest.raises(DataError, match=r"16 bits.*TIFF"):
         read_image(tmp_path / "a.png")
 
 
@@ -47,7 +47,7 @@ def test_a_palette_is_refused_as_an_image(tmp_path: Path) -> None:
     picture = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None).convert("P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     picture.save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="palette image"):
+    with pytest.raises(DataError, match="palette"):
         read_image(tmp_path / "a.png")
 
 
@@ -266,7 +266,7 @@ def test_a_wrong_ending_is_refused_with_the_right_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "empty"), (b"hello world", "not a PNG"), (b"PK\x03\x04abc", "npz archive")]
+    ("content", "words"), [(b"", "empty"), (b"hello world", "not a file of PNG"), (b"PK\x03\x04abc", "convert it")]
 )
 def test_files_that_are_not_images_are_distinguished(tmp_path: Path, content: bytes, words: str) -> None:
     """An empty download, a text file and an archive need different cures."""
@@ -306,7 +306,7 @@ def test_what_a_png_cannot_hold_is_not_written(tmp_path: Path) -> None:
     """Pillow would cut or refuse in words nobody understands."""
     with pytest.raises(ConfigError, match=r"use \.tif"):
         write_image(tmp_path / "a.png", np.zeros((1, 4, 4), dtype=np.float32))
-    with pytest.raises(ConfigError, match=r"to \.png, \.tif or \.npy"):
+    with pytest.raises(ConfigError, match=r"use \.tif"):
         write_image(tmp_path / "a.jpg", np.zeros((1, 4, 4), dtype=np.uint8))
 
 

@@ -25,15 +25,8 @@ _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
 }
 """Format -> first bytes, file endings."""
 _IMAGES, _LABELS = ("png", "jpeg", "tiff", "npy"), ("png", "tiff", "npy", "bmp")
-_OTHERS = (
-    (b"PK\x03\x04", "a zip or npz archive"),
-    (b"GIF8", "a GIF"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"%!PS", "a PostScript program"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
-    (b"RIFF", "a WebP or another RIFF file"),
-)
+_OF_PNG = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
+"""Planes and type that a PNG is written of."""
 
 
 def read_image(path: Path | str, nodata: float | None = None, window: Window | None = None) -> ImageFile:
@@ -114,18 +107,13 @@ def write_image(
         ConfigError: the format cannot hold these planes or the description.
         OutputError: the file cannot be written.
     """
-    file, ending = Path(path), Path(path).suffix.lower()
-    if ending not in (".png", ".tif", ".tiff", ".npy"):
+    file, ending, kind = Path(path), Path(path).suffix.lower(), (len(planes), str(planes.dtype))
+    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and kind in _OF_PNG}
+    if not takes.get(ending):
         raise ConfigError(
-            f"{file}: planes are written without loss to .png, .tif or .npy, not {ending or 'no ending'!r}"
+            f"{file}: {len(planes)} planes of {planes.dtype} cannot be written there; use .tif, .npy (without a "
+            "description), or .png (one plane of uint8 or uint16, or three of uint8)"
         )
-    if ending == ".png" and (len(planes), str(planes.dtype)) not in ((1, "uint8"), (1, "uint16"), (3, "uint8")):
-        raise ConfigError(
-            f"{file}: a PNG holds one plane of uint8 or uint16 or three of uint8, got {len(planes)} of {planes.dtype}; "
-            "use .tif"
-        )
-    if description and ending in (".png", ".npy"):
-        raise ConfigError(f"{file}: only a TIFF keeps the description {description!r}; use .tif")
     plane = planes[0] if len(planes) == 1 else planes  # (H, W) or (P, H, W)
     with atomic_path(file) as temporary:
         if ending == ".npy":
@@ -162,15 +150,10 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     if not head:
         raise DataError(f"{path}: the file is empty")
     kind = next((name for name, (magic, _) in _FORMATS.items() if head.startswith(magic)), None)
-    if kind == "jpeg" and kind not in allowed:
-        raise DataError(f"{path}: a JPEG changes label values; save the mask as PNG from the original")
     if kind is None or kind not in allowed:
-        other = next((name for magic, name in _OTHERS if head.startswith(magic)), "of an unknown format")
-        *names, last = [name if name == "npy" else name.upper() for name in allowed]
-        raise DataError(
-            f"{path}: not a {', '.join(names)} or {last} file (it is {f'a {kind.upper()}' if kind else other}); "
-            "convert it to one of these"
-        )
+        names = ", ".join(name if name == "npy" else name.upper() for name in allowed)
+        but = f", but a {kind.upper()}" if kind else ""
+        raise DataError(f"{path}: not a file of {names}{but}; convert it to one of these")
     claimed = next((name for name, (_, endings) in _FORMATS.items() if path.suffix.lower() in endings), kind)
     if claimed != kind:
         raise DataError(
@@ -271,15 +254,11 @@ def _png_depth(path: Path) -> int:
 
 def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
     """Refuse images whose numbers Pillow would change, or are not measurements; a palette unless it is allowed."""
-    mode = image.mode
-    if mode == "P" and not palette:
+    modes = ("I;16", "I;16B", "I") if depth == 16 else ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I")
+    frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
+    if (image.mode not in modes and not (palette and image.mode == "P")) or frames > 1:
+        found = "an animation" if frames > 1 else f"{depth} bits in Pillow's mode {image.mode}"
         raise DataError(
-            f"{path}: a palette image; its numbers are indices, not intensities. Convert it: "
-            "Image.open(path).convert('RGB') or, where the palette is grey, .convert('L')"
+            f"{path}: {found} cannot be read as stored; store it as grey, RGB or TIFF (of a palette the numbers are "
+            "indices: Image.open(path).convert('RGB'), and 16 bits in several planes would become 8)"
         )
-    if depth == 16 and mode not in ("I;16", "I;16B", "I"):
-        raise DataError(f"{path}: a 16-bit PNG of several planes would be cut to 8 bits; store it as TIFF")
-    if mode not in ("1", "P", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
-        raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
-    if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one frame per file")

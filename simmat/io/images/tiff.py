@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -173,7 +173,13 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
         DataError: it is missing, damaged, or claims more than `check_size` allows.
     """
     with damaged(path, "tiff"), opened(path) as tiff:
-        _check_claims(path, _pages_of(path, tiff), whole=whole)
+        pages = _pages_of(path, tiff)
+        _check_claims(path, pages)
+        if whole:
+            largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
+            stored = max((page.bitspersample or 8) // 8 for page in pages)
+            count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
+            check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=stored)
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -199,39 +205,43 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def _main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
-    """Return the pages of the image, after checking that they agree, without those marked as reduced copies."""
-    full = []
-    for page in _pages_of(path, tiff):
-        if page.subfiletype & _MASK:
-            raise DataError(f"{path}: holds a transparency mask page; write its pixels as nodata and drop the page")
-        if not page.subfiletype & _REDUCED:
-            full.append(page)
-    if not full:
+    """Return the pages of the image without those marked as reduced copies, after checking that they agree."""
+    every = _pages_of(path, tiff)
+    pages = [page for page in every if not page.subfiletype & _REDUCED]
+    if not pages:
         raise DataError(f"{path}: holds no full-size page")
-    if labels and len(full) > 1:
-        raise DataError(f"{path}: {len(full)} pages; a mask has one")
-    _check_claims(path, full, itemsize=8 if labels else 4, whole=False)
-    for page in full:
+    _check_claims(path, pages, itemsize=8 if labels else 4)
+    for page in pages:
         if page.compression == 1:
             page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
-        _check_meaning(path, page, palette=labels)
-    if labels:
-        _check_labels(path, full[0])
-    kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
-    if len(kinds) > 1:
-        listed = ", ".join(sorted(f"{shape} {dtype}" for shape, dtype, _ in kinds))
-        raise DataError(f"{path}: its {len(full)} pages differ ({listed}); pages of one image must agree")
-    if len(full) > 1 and full[0].samplesperpixel > 1:
+    if found := next((what for what, is_so in _unsupported(every, pages, tiff, labels=labels).items() if is_so), None):
         raise DataError(
-            f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples are several images; store one per file"
+            f"{path}: {found}; store one {'mask, without loss' if labels else 'image of planes, MINISBLACK or RGB'}, "
+            "as TIFF or PNG"
         )
-    if full[0].axes not in ("YX", "YXS", "SYX"):
-        raise DataError(
-            f"{path}: TIFF axes {full[0].axes} are not supported; store (height, width, planes) or one plane"
-        )
-    if len(full) == 1 and tiff.series[0].size != int(np.prod(full[0].shape)):
-        raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one image per file")
-    return full
+    return pages
+
+
+def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, labels: bool) -> dict[str, bool]:
+    """Return what a TIFF may hold that is not one image of plain numbers -> whether this one does."""
+    first, count = pages[0], len(pages)
+    kinds = sorted({f"{page.shape} {page.dtype}" for page in pages})
+    colours = {getattr(page.photometric, "name", str(page.photometric)) for page in pages}
+    scheme = getattr(first.compression, "name", str(first.compression))
+    orientation = first.tags[_ORIENTATION].value if _ORIENTATION in first.tags else 1
+    known = {"MINISBLACK", "RGB", "PALETTE"} if labels else {"MINISBLACK", "RGB"}
+    return {
+        "a transparency mask page, whose pixels should be nodata": any(page.subfiletype & _MASK for page in every),
+        f"numbers of photometric {', '.join(sorted(colours))} are not intensities": not colours <= known,
+        "a volume, not an image": any(page.imagedepth != 1 for page in pages),
+        f"its {count} pages differ ({', '.join(kinds)})": len(kinds) > 1 or len(colours) > 1,
+        f"{count} pages of {first.samplesperpixel} samples are several images": count > 1 and first.samplesperpixel > 1,
+        f"axes {first.axes}": first.axes not in ("YX", "YXS", "SYX"),
+        "a stack that lists only its first page (ImageJ)": count == 1 and tiff.series[0].size != np.prod(first.shape),
+        f"{count} pages; a mask has one": labels and count > 1,
+        f"compressed as {scheme}, which changes label values": labels and scheme not in _LOSSLESS,
+        f"the tag Orientation {orientation}, but images are read as they are stored": labels and orientation != 1,
+    }
 
 
 def _pages_of(path: Path, tiff: Any) -> list[Any]:
@@ -242,57 +252,18 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
     return [tiff.pages[number].aspage() for number in range(count)]
 
 
-def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4, whole: bool = True) -> None:
-    """Check the size of all pages together before any is decoded, and that the file contains all their bytes.
-
-    Where windows are read, not the `whole`, the number of pixels is that of the largest tile or strip.
-    """
-    stored = max((page.bitspersample or 8) // 8 for page in pages)
+def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
+    """Check the number of planes and the largest tile or strip before any is decoded, and that none is missing."""
     count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
-    largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
-    check_size(path, min(page.imagelength for page in pages), min(page.imagewidth for page in pages))
-    height, width = (largest.imagelength, largest.imagewidth) if whole else (1, 1)
-    check_size(path, height, width, count, itemsize=max(itemsize, stored))
     for page in pages:
+        check_size(path, min(page.imagelength, 1), min(page.imagewidth, 1), count)  # refuses none for its size
+        size = max(itemsize, (page.bitspersample or 8) // 8)
         if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
-            check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
-        elif not whole and not _is_mappable(page):
+            check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=size)
+        elif not _is_mappable(page):
             rows = min(page.rowsperstrip, page.imagelength)
-            check_size(path, rows, page.imagewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
+            check_size(path, rows, page.imagewidth, page.samplesperpixel, itemsize=size)
         _check_whole(path, page)
-
-
-def _check_meaning(path: Path, page: Any, *, palette: bool) -> None:
-    """Refuse pages whose numbers are neither plain intensities nor labels."""
-    name = getattr(page.photometric, "name", str(page.photometric))  # a number where no standard knows it
-    if name == "MINISWHITE":
-        raise DataError(
-            f"{path}: white is zero in this TIFF (an inverting LUT of ImageJ), so it is not clear what its numbers "
-            "mean; save it with black as zero"
-        )
-    if name not in (("MINISBLACK", "RGB", "PALETTE") if palette else ("MINISBLACK", "RGB")):
-        raise DataError(
-            f"{path}: TIFF photometric {name} is not supported; store the planes as MINISBLACK or RGB"
-            + (" (the numbers of a palette are indices, not intensities)" if name == "PALETTE" else "")
-        )
-    if page.imagedepth != 1:
-        raise DataError(f"{path}: a volume of depth {page.imagedepth}, not an image; store one slice per file")
-
-
-def _check_labels(path: Path, page: Any) -> None:
-    """Refuse a compression that changes labels, and a tag that rotates them against their image."""
-    scheme = getattr(page.compression, "name", str(page.compression))
-    if scheme not in _LOSSLESS:
-        raise DataError(
-            f"{path}: compressed as {scheme}, which changes label values; save the mask from the original without loss "
-            "(PNG, or TIFF with deflate)"
-        )
-    tag = page.tags.get(_ORIENTATION)
-    if tag is not None and tag.value != 1:
-        raise DataError(
-            f"{path}: this TIFF has the tag Orientation {tag.value}, but images are read as they are stored; save the "
-            "mask without that tag, so that it fits the stored image"
-        )
 
 
 def _check_whole(path: Path, page: Any) -> None:
@@ -329,25 +300,13 @@ def _nodata(path: Path, page: Any) -> tuple[float, ...]:
 def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each plane, as the GDAL_METADATA tags state them; (1, 0) where they do not."""
     samples = pages[0].samplesperpixel
-    stated = [{"scale": 1.0, "offset": 0.0} for _ in range(samples * len(pages))]
+    stated = np.tile([1.0, 0.0], (len(pages), samples, 1))  # (pages, samples, factor and offset)
     for number, page in enumerate(pages):
-        for role, sample, value in _stated_scales(page):
-            first, count = (0, samples) if sample is None else (sample, 1)
-            for plane in stated[number * samples + first :][:count]:
-                plane[role] = value
-    return tuple((plane["scale"], plane["offset"]) for plane in stated)
-
-
-def _stated_scales(page: Any) -> list[tuple[str, int | None, float]]:
-    """Return (role, sample from 0 or None for all, number) of each scale and offset in a page's GDAL_METADATA tag."""
-    tag = page.tags.get(_GDAL_METADATA)
-    if tag is None:
-        return []
-    try:
-        return [
-            (role, int(item.attrib["sample"]) if "sample" in item.attrib else None, float(item.text or ""))
-            for item in ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item")
-            if (role := item.get("role", "")) in ("scale", "offset")
-        ]
-    except (ElementTree.ParseError, ValueError):
-        return []  # text of another program, or damaged: it states no scale
+        text = str(page.tags[_GDAL_METADATA].value) if _GDAL_METADATA in page.tags else ""
+        with suppress(ElementTree.ParseError, ValueError):  # text of another program, or damaged: it states no scale
+            for item in ElementTree.fromstring(text.strip("\0 \n")).iter("Item"):
+                if (role := item.get("role")) in ("scale", "offset"):
+                    sample = int(item.attrib["sample"]) if "sample" in item.attrib else slice(None)
+                    with suppress(IndexError):
+                        stated[number, sample, int(role == "offset")] = float(item.text or "")
+    return tuple((float(factor), float(offset)) for factor, offset in stated.reshape(-1, 2))

@@ -113,20 +113,13 @@ def require_no_alpha(image: ImageFile, modality: str) -> None:
 
 def require_one_plane(image: ImageFile, modality: str) -> None:
     """Raise DataError where a file holds several planes; it says which modality reads them."""
-    planes = image.planes
-    if len(planes) == 1:
-        return
-    if len(planes) == 3 and (planes == planes[:1]).all():
-        advice = "all three are equal, so take the first: --modality raster --channels 0"
-    elif image.colour == "rgb" and len(planes) == 3:
-        advice = "it is a colour picture: use --modality rgb, or --modality raster --channels 0 for its first plane"
-    elif image.alpha and len(planes) == 2:
-        advice = "the second is alpha: save the file without transparency, or use --modality raster --channels 0"
-    else:
-        advice = "use --modality raster, and --channels to pick planes"
-    raise DataError(
-        f"{image.path}: modality {modality!r} needs one plane, got {len(planes)} of {planes.dtype}; {advice}"
-    )
+    count = len(image.planes)
+    if count > 1:
+        advice = "--modality rgb for a colour picture, or " if image.colour == "rgb" else ""
+        raise DataError(
+            f"{image.path}: modality {modality!r} needs one plane, got {count} of {image.planes.dtype}; use {advice}"
+            "--modality raster with --channels 0 for the first one"
+        )
 
 
 @dataclass(frozen=True, slots=True)
