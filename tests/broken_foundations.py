@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,8 +29,6 @@ class Backbone(nn.Module):
         self.mix = nn.Conv2d(D, D, 1)
         self.block = nn.Sequential(nn.Conv2d(D, D, 3, padding=1), nn.GELU())
         self.drop = nn.Dropout(0.5)
-        if fault == "numpy":
-            self.register_buffer("positions", torch.from_numpy(np.ones((1, D, 1, 1), dtype=np.float32)))
 
     @property
     def first_layer(self) -> nn.Conv2d:
@@ -54,8 +51,6 @@ class Backbone(nn.Module):
             mixed = self.mix(features)
         level = features + mixed + (self.offset if self.fault == "hidden" else 0.0)
         level = level + self.block(level)
-        if self.fault == "numpy":
-            level = level + self.positions
         if self.fault == "dropout":
             level = F.dropout(level, 0.5, training=True)
         if self.fault == "mixes images":
@@ -110,8 +105,6 @@ class Decoder(nn.Module):
         iou = self.iou(level.mean((2, 3)) + asked)
         if self.fault == "mixes iou":
             iou = iou - iou.mean(0)
-        if self.fault == "random iou":
-            iou = iou + torch.rand(())
         if self.fault == "hidden iou":
             iou = iou + self.offset
         if self.fault == "class iou":
@@ -190,18 +183,14 @@ def shipped(path: Path, sha256: str) -> FoundationSpec:
 
 BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     "spec-readable-without-torch": [
-        (replace(GOOD, options={"dtype": torch.float32}), "options of the spec hold torch.float32, of type dtype"),
+        (replace(GOOD, options={"dtype": torch.float32}), "the spec is not plain data"),
         (replace(GOOD, licence=Text("MIT")), "torch is imported while loading"),
-        (replace(GOOD, licence=lambda: "MIT"), "cannot be pickled"),  # type: ignore[arg-type]
+        (replace(GOOD, licence=lambda: "MIT"), "the spec is not plain data"),  # type: ignore[arg-type]
     ],
     "pixel-statistics-are-counts": [
-        (replace(GOOD, pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)), "multiply both by 255"),
+        (replace(GOOD, pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)), "multiply those of 0 to 1"),
         (replace(GOOD, pixel_std=(0.0, 0.0, 0.0)), "each std above 0"),
-        (replace(GOOD, pixel_mean=(300.0, 0.0, 0.0)), "outside 0 to 255"),
-    ],
-    "wrong-input-size-is-refused": [
-        (replace(GOOD, size_multiple=1), "a model of stride 4 was built for 65 px"),
-        (replace(GOOD, image_size=66), "the native size 66 is refused"),
+        (replace(GOOD, pixel_mean=(300.0, 0.0, 0.0)), "counts of 0 to 255"),
     ],
     "tuning-targets-match": [
         (aimed(lora={r"backbone[.]blocks[.]qkv": ((0,), 1)}), "targets.lora: .* matches none"),
@@ -210,9 +199,10 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
         (aimed(never=(r"decoder[.]prompt[.].*",)), "targets.never: .* matches none"),
     ],
     "levels-have-their-strides": [
-        (fault("stride"), r"the level of stride 8 is \(1, 8, 16, 16\) for one input of 64 px"),
-        (fault("coarse first"), r"the strides are \(8, 4\)"),
+        (fault("stride"), r"for one input of 64 px the levels are \[\(1, 8, 16, 16\)\] and the strides \(8,\)"),
+        (fault("coarse first"), r"the strides \(8, 4\)"),
         (fault("not a model"), "returned a Backbone"),
+        (replace(GOOD, image_size=66), "multiple of 4, got .*66"),
     ],
     "masks-cover-the-input": [
         (fault("iou"), r"logits are \(3, 2, 16, 16\) and iou \(3, 1\)"),
@@ -221,14 +211,13 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     ],
     "same-seed-same-answers": [
         (fault("global seed"), "changed torch's random state"),
-        (fault("unseeded"), "two models of seed 3 differ in backbone.stem.weight"),
+        (fault("unseeded"), "two of one seed differ in backbone.stem.weight"),
         (fault("dropout"), "answered the same prompts in two ways"),
-        (fault("random iou"), "answered the same prompts in two ways"),
     ],
     "batch-of-two-equals-two-singles": [
         (fault("mixes images"), "in a batch and alone, differs"),
         (fault("order"), "in a batch and alone, differs"),
-        (fault("mixes iou"), "differs by .* of the largest predicted IoU"),
+        (fault("mixes iou"), "in a batch and alone, differs"),
     ],
     "prompts-decide-the-answer": [
         (fault("no places"), "a click moves and the logits do not change"),
@@ -243,18 +232,17 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     ],
     "weights-are-the-ones-described": [
         (shipped(Path(__file__), "0" * 64), "has sha256 [0-9a-f]{64}, the spec says 0000"),
-        (shipped(Path(__file__), "md5:1"), "give the 64 hex digits"),
         (shipped(Path(__file__).with_name("no such file"), "0" * 64), "WeightsError: .* is missing"),
     ],
     "lora-changes-nothing-at-step-0": [
-        (fault("class"), "logits .* changed by .* under LoRA that adds zero"),
-        (fault("class iou"), "predicted IoU .* changed by .* under LoRA that adds zero"),
+        (fault("class"), "changed by .* under LoRA that adds zero"),
+        (fault("class iou"), "changed by .* under LoRA that adds zero"),
     ],
-    "gradient-reaches-the-mat": [(fault("detached"), "gets no gradient")],
     "what-trains-has-a-gradient": [
+        (fault("detached"), "under tuner 'frozen' these train without a finite gradient: mat"),
         (fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem"),
-        (fault("unused"), "train without a gradient: foundation.decoder.spare.bias"),
-        (fault("weights read"), "under tuner 'lora' these train without a gradient: foundation.backbone.mix.lora_a"),
+        (fault("unused"), "without a finite gradient: foundation.decoder.spare.bias"),
+        (fault("weights read"), "under tuner 'lora' .* foundation.backbone.mix.lora_a"),
     ],
 }
 """Check -> specs that break it, with what the failure must say."""

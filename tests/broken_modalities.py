@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from simmat.types import Channel, SensorImage, Window
 LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 GLOSS = Channel("gloss", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
 ANGLE = Channel("aolp", "angle_of_linear_polarization", "deg")
+
+
+COUNTER = count()
 
 
 class Good(ModalityAdapter):
@@ -41,7 +43,8 @@ class Good(ModalityAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         kelvin = 290 + 10 * rng.standard_normal(scene.size_hw) + scene.instance
-        return SensorImage.from_planes(np.stack([kelvin, rng.random(scene.size_hw)]), (LWIR, GLOSS))
+        gloss = (rng.random(scene.size_hw) + scene.instance % 2) / 2
+        return SensorImage.from_planes(np.stack([kelvin, gloss]), (LWIR, GLOSS))
 
     def save(self, image: SensorImage, files: Files) -> None:
         for plane, source in zip(image.data, ("lwir", "gloss"), strict=True):
@@ -93,16 +96,6 @@ class WithoutPath(Good):
             raise DataError("a file could not be opened") from error
 
 
-class LibraryErrors(Good):
-    """Lets the error of the library below through where a file is missing."""
-
-    def load(self, files: Files) -> SensorImage:
-        return SensorImage.from_planes(
-            np.stack([np.load(files["lwir"]), read_image(files["gloss"], self.nodata("gloss")).planes[0]]),
-            self.channels,
-        )
-
-
 class FillsUp(Good):
     """Fills with zeros what a short file lacks."""
 
@@ -122,13 +115,6 @@ class ReadsAnything(Good):
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
         return super().load(files)
-
-
-class CommandLine(Good):
-    """Hands paths to a command line and forgets the quotes."""
-
-    def load(self, files: Files) -> SensorImage:
-        return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
 
 
 class ScaledWindows(Good):
@@ -159,41 +145,12 @@ class Caches(Good):
         return image
 
 
-class Bounded(Good):
-    """Works in the process that made it alone."""
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-
-    def load(self, files: Files) -> SensorImage:
-        if os.getpid() != self.process:
-            raise RuntimeError("the camera's library was started in another process")
-        return super().load(files)
-
-
 class HalfTurn(Good):
     """Believes that mirroring turns its angle by a half each time."""
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         flipped = super().flip(image, axis)
         return replace(flipped, data=flipped.data + np.float32(0.5))
-
-
-class Slanted(Good):
-    """Believes that mirroring changes values by where they lie."""
-
-    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        columns = np.arange(image.size_hw[1], dtype=np.float32)
-        flipped = super().flip(replace(image, data=image.data + columns * 1e-3), axis)
-        return replace(flipped, data=flipped.data - columns * 1e-3)
-
-
-class SavesSkyAsNothing(Good):
-    """Writes what is colder than most as missing."""
-
-    def save(self, image: SensorImage, files: Files) -> None:
-        warm = image.data[:1] > np.percentile(image.data[0], 60)
-        super().save(replace(image, data=np.where(warm, image.data, np.float32(np.nan))), files)
 
 
 class Rounds(Good):
@@ -213,13 +170,6 @@ class Filters(Good):
         height, width = image.size_hw
         data = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
         return replace(image, data=np.asarray(data, dtype=np.float32))
-
-
-class OneAxis(Good):
-    """Mirrors left and right, whatever it is asked."""
-
-    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        return super().flip(image, "horizontal")
 
 
 class Clockwise(Good):
@@ -350,10 +300,6 @@ def in_column(image: SensorImage, column: int) -> SensorImage:
     return replace(image, valid=valid)
 
 
-def dithered(image: SensorImage) -> SensorImage:
-    return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
-
-
 def with_peaks(image: SensorImage) -> SensorImage:
     """Return an image with a few huge values, under which all others look alike."""
     data = image.data.copy()
@@ -362,10 +308,6 @@ def with_peaks(image: SensorImage) -> SensorImage:
 
 
 BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
-    "spec-round-trips": [
-        (Unpicklable, "cannot be pickled"),
-        (with_channel(wavelength_um=np.float32(10.0)), "does not survive json"),
-    ],
     "unit-fits-quantity": [
         (with_channel(unit="degC"), "brightness_temperature in 'degC'; .* goes with 'K'"),
         (
@@ -374,38 +316,27 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
         ),
     ],
     "wavelengths-plausible": [
-        (with_channel(wavelength_um=10000.0), "nanometres: write 10$"),
-        (with_channel(wavelength_um=1e-5), "metres: write 10$"),
-        (with_channel(name="tb_89v", wavelength_um=0.0033), "metres: write 3300$"),
-        (with_channel(name="band1", quantity="reflectance", unit="1", wavelength_um=842.0), "nanometres: write 0.842$"),
+        (with_channel(wavelength_um=1e-5), "wavelength_um 1e-05; plausible are 0.01 to 3e"),
+        (with_channel(name="band1", quantity="reflectance", unit="1", wavelength_um=842.0), "1000 nm are 1"),
     ],
     "simulation-is-seeded": [(Unseeded, "gave two different images")],
     "loads-what-it-declares": [
-        (
-            with_load(
-                lambda _, files, image: replace(
-                    image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1)
-                )
-            ),
-            "has strides",
-        ),
         (with_load(lambda _, files, image: image.data), "load returned ndarray"),
         (with_load(lambda _, files, image: replace(image, valid=~image.valid)), "has no valid pixel"),
         (with_load(lambda _, files, image: image.select([0])), "gave 1 channels .* declared are 2"),
-        (with_load(lambda _, files, image: image.cut(Window(0, 0, 60, 82))), r"\(61, 83\) was loaded as \(60, 82\)"),
+        (with_load(lambda _, files, image: image.cut(Window(0, 0, 60, 82))), r"\(60, 84\) was loaded as \(60, 82\)"),
     ],
     "same-file-same-bits": [
         (
-            with_load(lambda _, files, image: dithered(image)),
+            with_load(lambda _, files, image: replace(image, data=image.data + np.float32(next(COUNTER)))),
             "different pixels",
         ),
-        (CommandLine, "ünïcødé .* cannot be read: DataError"),
-        (Caches, r"wrote, changed or removed lwir/a\.idx"),
+        (Caches, "wrote, changed or removed a file"),
     ],
     "options-are-described": [(UndescribedOption, "option 'gain' has no description")],
     "windows-are-parts": [
-        (ScaledWindows, "rows 0 to 61, columns 0 to 83 is not that part"),
-        (OtherWindows, r"window_size is \(83, 61\), load gave \(61, 83\)"),
+        (ScaledWindows, "rows 0 to 60, columns 0 to 84 is not that part"),
+        (OtherWindows, r"window_size is \(84, 60\), load gave \(60, 84\)"),
     ],
     "missing-stays-missing": [
         (PassesFillValuesOn, "of 'lwir', plane 0, is missing by --nodata; after `load` it is valid in lwir"),
@@ -416,47 +347,38 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
         (IndexOfHoles, "of 'gloss', plane 0, .* after `transform` it is valid in index, computed from it"),
     ],
     "bad-files-are-refused": [
-        (LibraryErrors, "'lwir' was .*; load raised "),
-        (WithoutPath, "the error does not name 'a.npy'"),
+        (WithoutPath, "does not name 'a.npy' in its error"),
         (FillsUp, "'gloss' was cut to 90% .* returned an image"),
         (ReadsAnything, "'gloss' was plain text .* returned an image"),
     ],
     "what-is-saved-is-loaded": [
         (with_save(lambda data: data[:, ::-1]), "channel 'lwir' was saved as .* with a mean difference"),
-        (
-            with_save(lambda data: data * 2),
-            "channel 'lwir' was saved as 2.* and loaded as 5.* K",
-        ),
-        (
-            with_save(lambda data: data * np.float32([[[1]], [[0.5]]])),
-            "channel 'gloss' was saved as .* to 0.99.* and loaded as .* to 0.49.* 1, .*difference of 0.2",
-        ),
+        (with_save(lambda data: data * 2), "channel 'lwir' was saved as 2.* and loaded as 5.* K"),
         (
             with_save(lambda data: np.where(data[:1] > np.percentile(data[0], 60), data, np.nan)),
-            "was saved with 5063 valid pixels, of which 2025 are valid as loaded",
+            "was saved with 5040 valid pixels, of which 2016 are valid as loaded",
         ),
     ],
     "flips-and-turns-move-pixels": [
         (HalfTurn, "a horizontal flip, 2 times, changed the values"),
-        (Slanted, "after a horizontal flip, a part of an image differs"),
-        (OneAxis, "after a vertical flip, the valid pixels are not where they belong"),
         (Clockwise, "after 1 quarter turn, the valid pixels are not where they belong"),
         (NeverMirrors, "after a horizontal flip, the values of channel 'lwir' are not where they belong"),
         (lambda: Angles(sign=1), "after a horizontal flip, the angles of channel 'aolp' are not those of"),
         (lambda: Angles(quarter=0), "after 1 quarter turn, the angles of channel 'aolp' are not those of"),
     ],
     "images-are-not-written-into": [(AddsOffset, "transform changed the image it was given")],
-    "loads-in-a-worker": [
-        (Bounded, "started in another process"),
+    "survives-pickle-and-json": [
+        (Unpicklable, "a pickled copy could not load the sample: "),
         (SpawnShy, "calibration was not sent along"),
+        (with_channel(wavelength_um=np.float32(10.0)), "does not survive json"),
     ],
     "normalized-samples-are-scaled": [
         (with_channel(mean=330.0, std=10.0), "has mean -[34].* mean 330 and std 10 K"),
-        (with_load(lambda _, files, image: with_peaks(image)), "'gloss' has mean .* std 0.0"),
+        (with_load(lambda _, files, image: with_peaks(image)), "'gloss' has mean .* std 0.1 "),
     ],
-    "two-training-steps": [
-        (with_load(lambda _, files, image: in_column(image, 41)), "no gradient reaches the MAT through gloss"),
-        (Exploding, "'lwir' .* after `transform` that are not finite"),
+    "training-reaches-every-channel": [
+        (with_load(lambda _, files, image: in_column(image, 44)), "no gradient reaches the MAT through gloss"),
+        (Exploding, "'lwir' .* valid pixels after `transform`"),
     ],
 }
 """Check -> sensors that break it, with what the failure must say."""

@@ -24,7 +24,7 @@ from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composed_modality import ComposedModality
-from simmat.testing.subjects import find_subjects
+from simmat.testing.find import find_subjects
 
 Install = Callable[..., Path]
 

@@ -13,7 +13,7 @@ from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.simulated_scene import import_scenes
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_checks
-from simmat.testing.samples import scene_number
+from simmat.testing.modality_case import numbered_scene
 
 PACKAGE = "simmat_plugin_scenes"
 
@@ -32,7 +32,7 @@ def _without_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE or name.endswith(".camera")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [NotThere(), *sys.meta_path])
-    scene_number.cache_clear()
+    numbered_scene.cache_clear()
 
 
 @pytest.mark.usefixtures("_without_scenes")
@@ -55,7 +55,7 @@ def test_a_sensor_needs_the_package_to_simulate_alone(
 ) -> None:
     """It loads and trains without; a scene of somebody else's is answered with what to install."""
     need_plugins("scenes", *({modality} - {"rgb", "gray"}))
-    scene = scene_number(0)
+    scene = numbered_scene(0)
     request.getfixturevalue("_without_scenes")
     adapter = load_plugins().modality(modality)
     with pytest.raises(ConfigError, match="pip install simmat-plugin-scenes"):
@@ -65,7 +65,7 @@ def test_a_sensor_needs_the_package_to_simulate_alone(
 @pytest.mark.usefixtures("_without_scenes")
 def test_the_checks_are_skipped_with_what_to_do(tmp_path: Path) -> None:
     """An author without the package can give a file of the sensor, or install it."""
-    results = list(run_checks(MODALITY_CHECKS, ModalityCase(load_plugins([], {}).modality("gray"), tmp_path)))
+    results = list(run_checks(MODALITY_CHECKS.values(), ModalityCase(load_plugins([], {}).modality("gray"), tmp_path)))
     assert {result.status for result in results} == {"ok", "skipped"}
     told = [result.found for result in results if "simmat-plugin-scenes" in result.found]
     assert any("--source gray=FILE" in found for found in told)

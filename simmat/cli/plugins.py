@@ -26,7 +26,7 @@ from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.testing import Result
-    from simmat.testing.subjects import Subject
+    from simmat.testing.find import Subject
 
 _STATUS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
@@ -104,15 +104,15 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
             raise ConfigError(f"--source {source_name}: {file} is not a file")
     registry = load_registry()
 
-    from simmat.testing.subjects import find_subjects
+    from simmat.testing.find import find_subjects
 
     subjects = find_subjects(name, registry, full=full, files=source, image_size=image_size)
     found = [(subject, _run(subject, quiet=as_json)) for subject in subjects]
     count = {status: sum(r.status == status for _, results in found for r in results) for status in _STATUS}
     if as_json:
         checks = [
-            {"kind": subject.kind, "name": subject.name, "checks": [_result_dict(result) for result in results]}
-            for subject, results in found
+            {"kind": kind, "name": part, "checks": [_result_dict(result) for result in results]}
+            for (kind, part, _), results in found
         ]
         print_json({"name": name, **count, "subjects": checks})
     else:
@@ -122,17 +122,16 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
 
 def _run(subject: Subject, *, quiet: bool) -> list[Result]:
     """Run the checks of one subject, and print a line after each."""
+    kind, name, run_in = subject
     if not quiet:
-        say(f"\n{subject.kind} {subject.name}")
+        say(f"\n{kind} {name}")
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
-        running = subject.run(Path(folder))
+        running = run_in(Path(folder))
         while (result := _next(running)) is not None:
             results.append(result)
             if not quiet:
                 say(f"  {_STATUS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
-    if subject.note and not quiet:
-        say(f"  note     {subject.note}")
     return results
 
 

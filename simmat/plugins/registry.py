@@ -164,7 +164,7 @@ class Registry:
             fetch: the family may ask a server about the model; only for a name that the user gave.
         """
         if not self._is_of_family(name):
-            return cast(FoundationSpec, self._get("foundation model", name))
+            return cast(FoundationSpec, self.get("foundation model", name))
         if name not in self._of_family:
             self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name, fetch=fetch)
         return self._of_family[name]
@@ -189,36 +189,36 @@ class Registry:
 
     def foundation_family(self, name: str) -> FoundationFamily:
         """Return a family of foundation models."""
-        return cast(FoundationFamily, self._get("foundation family", name))
+        return cast(FoundationFamily, self.get("foundation family", name))
 
     def transfer_layer(self, name: str) -> TransferLayerSpec:
         """Return a transfer layer."""
-        return cast(TransferLayerSpec, self._get("transfer layer", name))
+        return cast(TransferLayerSpec, self.get("transfer layer", name))
 
     def tuner(self, name: str) -> TunerSpec:
         """Return a tuner."""
-        return cast(TunerSpec, self._get("tuner", name))
+        return cast(TunerSpec, self.get("tuner", name))
 
     def model_format(self, name: str) -> ModelFormat:
         """Return a format of exported models."""
-        return cast(ModelFormat, self._get("model format", name))
+        return cast(ModelFormat, self.get("model format", name))
 
     def result_format(self, name: str) -> ResultFormat:
         """Return a file format of results."""
-        return cast(ResultFormat, self._get("result format", name))
+        return cast(ResultFormat, self.get("result format", name))
 
     def geo_backend(self, name: str) -> GeoBackendSpec:
         """Return what reads maps."""
-        return cast(GeoBackendSpec, self._get("geo backend", name))
+        return cast(GeoBackendSpec, self.get("geo backend", name))
 
     def command(self, name: str) -> click.Command:
         """Return a command that a plugin adds."""
-        return cast("click.Command", self._get("command", name))
+        return cast("click.Command", self.get("command", name))
 
     def callback_hooks(self) -> list[tuple[str, CallbackHook]]:
         """Return the package with its version, and the hook, of every plugin that follows trainings."""
         names = self.names("callbacks")
-        return [(self.owner("callbacks", name), cast(CallbackHook, self._get("callbacks", name))) for name in names]
+        return [(self.owner("callbacks", name), cast(CallbackHook, self.get("callbacks", name))) for name in names]
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return (kind, name) -> packages of every name that more than one package claims."""
@@ -233,7 +233,7 @@ class Registry:
         """Return the package and version that bring a name."""
         if kind == "foundation model" and self._is_of_family(name):
             kind, name = "foundation family", name.partition("/")[0]
-        self._get(kind, name)
+        self.get(kind, name)
         return self._claims[kind][name][0][1]
 
     def _is_of_family(self, name: str) -> bool:
@@ -247,9 +247,10 @@ class Registry:
             from simmat.sensors.sensor_toml import DeclaredModality, read_sensor
 
             return DeclaredModality(declaration) if declaration is not None else read_sensor(part)
-        return cast(ModalityAdapter, self._get("modality", part))
+        return cast(ModalityAdapter, self.get("modality", part))
 
-    def _get(self, kind: Kind, name: str) -> Item:
+    def get(self, kind: Kind, name: str) -> Item:
+        """Return a part of any kind."""
         claims = self._claims[kind].get(name, [])
         if not claims:
             raise self._unknown(kind, name)

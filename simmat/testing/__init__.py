@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
+    from simmat.testing.checks import CheckFailed, CheckSkipped, Result, run_check, run_checks
     from simmat.testing.contracts import (
         FoundationContract,
         ModalityContract,
@@ -26,18 +26,34 @@ if TYPE_CHECKING:
         TransferLayerContract,
         TunerContract,
     )
-    from simmat.testing.foundation_spec import FoundationCase
-    from simmat.testing.modality_spec import name_with_options, with_each_option
+    from simmat.testing.find import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+    from simmat.testing.foundation_checks import FoundationCase
+    from simmat.testing.modality_case import ModalityCase
+    from simmat.testing.modality_checks import name_with_options, with_each_option
     from simmat.testing.networks import build_network
-    from simmat.testing.package import PackageCase
-    from simmat.testing.samples import ModalityCase
-    from simmat.testing.subjects import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+    from simmat.testing.package_checks import PackageCase
+
+_MODULES = {
+    "checks": ("CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
+    "contracts": (
+        "FoundationContract",
+        "ModalityContract",
+        "PackageContract",
+        "TransferLayerContract",
+        "TunerContract",
+    ),
+    "find": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
+    "foundation_checks": ("FoundationCase",),
+    "modality_case": ("ModalityCase",),
+    "modality_checks": ("name_with_options", "with_each_option"),
+    "networks": ("build_network",),
+    "package_checks": ("PackageCase",),
+}
 
 __all__ = [
     "FOUNDATION_CHECKS",
     "MODALITY_CHECKS",
     "PACKAGE_CHECKS",
-    "Check",
     "CheckFailed",
     "CheckSkipped",
     "FoundationCase",
@@ -55,23 +71,6 @@ __all__ = [
     "run_checks",
     "with_each_option",
 ]
-
-_MODULES = {
-    "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
-    "contracts": (
-        "FoundationContract",
-        "ModalityContract",
-        "PackageContract",
-        "TransferLayerContract",
-        "TunerContract",
-    ),
-    "foundation_spec": ("FoundationCase",),
-    "modality_spec": ("name_with_options", "with_each_option"),
-    "networks": ("build_network",),
-    "package": ("PackageCase",),
-    "samples": ("ModalityCase",),
-    "subjects": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
-}
 
 
 def __getattr__(name: str) -> Any:

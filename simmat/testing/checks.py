@@ -1,4 +1,4 @@
-"""A check of the conformance kit, how it is run, and a Python without torch to run code in."""
+"""How checks are run. A check is a function: its name is the rule's id, its docstring the rule, its argument a case."""
 
 from __future__ import annotations
 
@@ -7,27 +7,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from simmat.terminal import SLOW_S, say_if_slow
 
-CaseT = TypeVar("CaseT")
-
-Status = Literal["ok", "failed", "skipped"]
-
-TIMEOUT_S = 120
-"""Time limit of a process that a check starts."""
+Check: TypeAlias = Callable[[Any], None]
 
 
 class CheckFailed(AssertionError):
-    """A rule is broken."""
+    """A rule is broken: what was found, and what to do."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(f"{found}; {advice}")
-        self.found = found
-        self.advice = advice
+        self.found, self.advice = found, advice
 
 
 class CheckSkipped(Exception):
@@ -39,27 +33,11 @@ class NoSamples(CheckSkipped):
 
 
 @dataclass(frozen=True)
-class Check(Generic[CaseT]):
-    """One rule of a contract."""
-
-    run: Callable[[CaseT], None]
-
-    @property
-    def id(self) -> str:
-        """Its name, as in reports and test ids."""
-        return self.run.__name__.replace("_", "-")
-
-    @property
-    def rule(self) -> str:
-        """The first paragraph of the function's docstring."""
-        return " ".join((inspect.getdoc(self.run) or "").partition("\n\n")[0].split())
-
-
-@dataclass(frozen=True)
 class Result:
     """The result of one check.
 
     Attributes:
+        check: its id, as in reports and test ids.
         status: "ok", "failed" or "skipped".
         found: what was found, or why it was skipped; empty where it is ok.
         advice: what to do; empty unless it failed.
@@ -67,7 +45,7 @@ class Result:
 
     check: str
     rule: str
-    status: Status
+    status: Literal["ok", "failed", "skipped"]
     found: str = ""
     advice: str = ""
     seconds: float = 0.0
@@ -79,16 +57,27 @@ class Result:
         return " ".join("; ".join(part for part in (self.found, self.advice) if part).split())
 
 
-def run_check(check: Check[CaseT], case: CaseT) -> Result:
+def by_id(*checks: Check) -> Mapping[str, Check]:
+    """Return id -> check, in the order given."""
+    return {check.__name__.replace("_", "-"): check for check in checks}
+
+
+def rule_of(check: Check) -> str:
+    """Return the rule of a check: the first paragraph of its docstring."""
+    return " ".join((inspect.getdoc(check) or "").partition("\n\n")[0].split())
+
+
+def run_check(check: Check, case: Any) -> Result:
     """Run one check on one case; any exception of a plugin is a failure of the check."""
+    (name,) = by_id(check)
     start = time.perf_counter()
 
-    def result(status: Status, **more: Any) -> Result:
-        return Result(check.id, check.rule, status, seconds=time.perf_counter() - start, **more)
+    def result(status: Literal["ok", "failed", "skipped"], **more: Any) -> Result:
+        return Result(name, rule_of(check), status, seconds=time.perf_counter() - start, **more)
 
     try:
-        with say_if_slow(f"{check.id} has been running for {SLOW_S:g} s; if it never ends, the plugin hangs there"):
-            check.run(case)
+        with say_if_slow(f"{name} has been running for {SLOW_S:g} s; if it never ends, the plugin hangs there"):
+            check(case)
     except CheckSkipped as reason:
         return result("skipped", found=str(reason), error=reason)
     except CheckFailed as failure:
@@ -99,7 +88,7 @@ def run_check(check: Check[CaseT], case: CaseT) -> Result:
     return result("ok")
 
 
-def run_checks(checks: Sequence[Check[CaseT]], case: CaseT) -> Iterator[Result]:
+def run_checks(checks: Iterable[Check], case: Any) -> Iterator[Result]:
     """Run the checks in order."""
     return (run_check(check, case) for check in checks)
 
@@ -114,14 +103,11 @@ sys.meta_path.insert(0, NoTorch())
 """
 
 
-def python_without_torch(code: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run code in a new Python with the same search path, in which torch cannot be imported."""
+def error_without_torch(code: str, data: bytes = b"") -> str:
+    """Run code in a new Python with the same search path but without torch; return its last error line, "" if none."""
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-P", "-c", _NO_TORCH + code]
-    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=TIMEOUT_S, env=env)
-
-
-def last_line(answer: subprocess.CompletedProcess[bytes]) -> str:
-    """Return the last line that a process wrote to standard error, where Python names the exception."""
-    lines = answer.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {answer.returncode}, and no message"
+    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=120, env=env)
+    if done.returncode == 0:
+        return ""
+    return next(reversed(done.stderr.decode(errors="replace").split("\n")[:-1]), f"exit code {done.returncode}")

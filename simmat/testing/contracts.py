@@ -12,30 +12,30 @@ from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing.checks import Check, CheckFailed, NoSamples, run_check
-from simmat.testing.foundation_spec import FoundationCase
-from simmat.testing.package import PackageCase
-from simmat.testing.parts import TransferLayerCase, TunerCase
-from simmat.testing.samples import ModalityCase
-from simmat.testing.subjects import (
+from simmat.testing.find import (
     FOUNDATION_CHECKS,
     MODALITY_CHECKS,
     PACKAGE_CHECKS,
     TRANSFER_LAYER_CHECKS,
     TUNER_CHECKS,
 )
+from simmat.testing.foundation_checks import FoundationCase
+from simmat.testing.layer_checks import TransferLayerCase
+from simmat.testing.modality_case import ModalityCase
+from simmat.testing.package_checks import PackageCase
 
 
 class _Contract:
     """One test per check; the id of the test is that of the check."""
 
-    checks: ClassVar[Sequence[Check[Any]]] = ()
+    checks: ClassVar[Mapping[str, Check]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of each check of this class."""
         if "contract_check" in metafunc.fixturenames:
-            metafunc.parametrize("contract_check", self.checks, ids=lambda check: check.id)
+            metafunc.parametrize("contract_check", self.checks.values(), ids=self.checks)
 
-    def test_contract(self, contract_check: Check[Any], contract_case: Any) -> None:
+    def test_contract(self, contract_check: Check, contract_case: Any) -> None:
         """Run one check; the message is the rule, what was found, and what to do."""
         __tracebackhide__ = True
         result = run_check(contract_check, contract_case)
@@ -52,19 +52,12 @@ class _Contract:
 
 
 class ModalityContract(_Contract):
-    """The contract of a modality; give the fixture `modality`.
-
-    ```python
-    class TestSonar(ModalityContract):
-        @pytest.fixture
-        def modality(self) -> ModalityAdapter:
-            return Sonar()
-    ```
+    """The contract of a modality; give the fixture `modality`, an adapter.
 
     A sensor without `simulate` and `save` also needs the fixture `samples`.
     """
 
-    checks: ClassVar[Sequence[Check[Any]]] = MODALITY_CHECKS
+    checks = MODALITY_CHECKS
 
     @pytest.fixture
     def samples(self) -> Sequence[Mapping[str, Path]] | None:
@@ -89,7 +82,7 @@ class FoundationContract(_Contract):
 
     image_size: ClassVar[int | None] = None
     full: ClassVar[bool] = False
-    checks: ClassVar[Sequence[Check[Any]]] = FOUNDATION_CHECKS
+    checks = FOUNDATION_CHECKS
 
     @pytest.fixture
     def contract_case(self, foundation: FoundationSpec | str, tmp_path: Path) -> FoundationCase:
@@ -101,7 +94,7 @@ class FoundationContract(_Contract):
 class TransferLayerContract(_Contract):
     """The contract of a transfer layer; give the fixture `transfer_layer`: its spec or an installed name."""
 
-    checks: ClassVar[Sequence[Check[Any]]] = TRANSFER_LAYER_CHECKS
+    checks = TRANSFER_LAYER_CHECKS
 
     @pytest.fixture
     def contract_case(self, transfer_layer: TransferLayerSpec | str, tmp_path: Path) -> TransferLayerCase:
@@ -113,18 +106,18 @@ class TransferLayerContract(_Contract):
 class TunerContract(_Contract):
     """The contract of a tuner; give the fixture `tuner`: its spec or an installed name."""
 
-    checks: ClassVar[Sequence[Check[Any]]] = TUNER_CHECKS
+    checks = TUNER_CHECKS
 
     @pytest.fixture
-    def contract_case(self, tuner: TunerSpec | str) -> TunerCase:
+    def contract_case(self, tuner: TunerSpec | str) -> TunerSpec:
         """The tuner."""
-        return TunerCase(load_plugins().tuner(tuner) if isinstance(tuner, str) else tuner)
+        return load_plugins().tuner(tuner) if isinstance(tuner, str) else tuner
 
 
 class PackageContract(_Contract):
     """The contract of an installed package; give the fixture `package`: its distribution name, as in pyproject.toml."""
 
-    checks: ClassVar[Sequence[Check[Any]]] = PACKAGE_CHECKS
+    checks = PACKAGE_CHECKS
 
     @pytest.fixture
     def contract_case(self, package: str) -> PackageCase:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from simmat.data.card import DataCard
 from simmat.foundation import PromptBatch
 from simmat.model import Parts, SimMAT, assemble
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import mask_loss
-from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
+from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel
@@ -66,14 +65,6 @@ def build_network(
         "card": DataCard(regions="instances"),
     }
     return assemble(ModelSpec(**{**values, **more}), Parts(foundation, transfer, tuner, weights))
-
-
-def apply_tuner(model: nn.Module, spec: FoundationSpec, tuner: str) -> nn.Module:
-    """Return a tuned copy of a foundation model; raise ConfigError where the tuner refuses it."""
-    copied = copy.deepcopy(model).requires_grad_(False)
-    generator = torch.Generator().manual_seed(1)
-    resolve(TUNER[tuner].apply)(copied, targets=spec.targets, generator=generator, **TUNER[tuner].options)
-    return copied
 
 
 def square_loss(network: SimMAT, planes: Tensor, content: Tensor, prompts: PromptBatch) -> Tensor:

@@ -1,19 +1,20 @@
-"""An installed package and its checks: how it is found, loaded and named."""
+"""An installed package and its checks: how it is found, loaded and named; and the check of a command."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
+import click
+from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from simmat.errors import SpecError, unknown_name
 from simmat.plugin_specs import resolve
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
-from simmat.plugins.registry import Kind
-from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
+from simmat.plugins.registry import Kind, Registry
+from simmat.testing.checks import CheckFailed, CheckSkipped, error_without_torch
 from simmat.version import __version__
 
 
@@ -44,18 +45,22 @@ def installed_packages() -> dict[str, PackageCase]:
     for entry in importlib.metadata.entry_points(group=PROJECT):
         found.setdefault(describe_entry(entry).distribution, []).append(entry)
     cases = {name: PackageCase(name, tuple(entries), entries[0].dist) for name, entries in sorted(found.items())}
-    own = importlib.metadata.distribution(PROJECT)
-    return {PROJECT: PackageCase(PROJECT, (BUILTIN,), own), **cases}
+    return {PROJECT: PackageCase(PROJECT, (BUILTIN,), importlib.metadata.distribution(PROJECT)), **cases}
+
+
+def names_of(case: PackageCase, kind: Kind, registry: Registry) -> list[str]:
+    """Return the names of a kind that a package brings."""
+    return [name for name in registry.names(kind) if registry.owner(kind, name).partition(" ")[0] == case.name]
 
 
 def loads_without_torch(case: PackageCase) -> None:
     """Every entry point loads in a fresh interpreter that has no torch."""
     for entry in case.entry_points:
         module, _, attribute = entry.value.partition(":")
-        answer = python_without_torch(f"import {module} as plugin" + (f"; plugin.{attribute}" if attribute else ""))
-        if answer.returncode:
+        code = f"import {module} as plugin" + (f"; plugin.{attribute}" if attribute else "")
+        if error := error_without_torch(code):
             raise CheckFailed(
-                f"entry point {entry.name!r} ({entry.value}) does not load: {last_line(answer)}",
+                f"entry point {entry.name!r} ({entry.value}) does not load: {error}",
                 "import torch inside the functions that use it; state in pyproject.toml what else the module imports",
             )
 
@@ -64,34 +69,35 @@ def hooks_match(case: PackageCase) -> None:
     """Every hook is one of SimMAT's, and gives values of the right type."""
     for entry in case.entry_points:
         report = next(r for r in load_plugins([entry], {}).reports if r.name == entry.name)
-        if report.error:
-            raise CheckFailed(f"plugin {entry.name!r}: {report.error}", "see simmat.plugins.hooks for the hooks")
-        if not report.gives:
-            raise CheckFailed(f"plugin {entry.name!r} gives nothing", "return at least one item from a hook")
+        if report.error or not report.gives:
+            raise CheckFailed(
+                f"plugin {entry.name!r}: {report.error or 'it gives nothing'}",
+                "see simmat.plugins.hooks for the hooks, and return at least one item from one",
+            )
+
+
+_REFERENCES: dict[Kind, tuple[str, ...]] = {
+    "foundation model": ("build",),
+    "foundation family": ("models", "spec"),
+    "transfer layer": ("build",),
+    "tuner": ("apply",),
+    "model format": ("load",),
+    "result format": ("write",),
+}
+"""Kind -> fields of its specs that name a function."""
 
 
 def references_exist(case: PackageCase) -> None:
     """Every function that a spec names as text ("package.module:function") can be imported."""
     registry = load_plugins([entry for entry in case.entry_points if entry is not BUILTIN], {})
-    named: tuple[tuple[Kind, Callable[[str], object], tuple[str, ...]], ...] = (
-        ("foundation model", registry.foundation, ("build",)),
-        ("foundation family", registry.foundation_family, ("models", "spec")),
-        ("transfer layer", registry.transfer_layer, ("build",)),
-        ("tuner", registry.tuner, ("apply",)),
-        ("model format", registry.model_format, ("load",)),
-        ("result format", registry.result_format, ("write",)),
-    )
-    for kind, spec_of, fields in named:
-        for name in registry.names(kind):
-            if registry.owner(kind, name).partition(" ")[0] != case.name:
-                continue
-            for field in fields:
-                try:
-                    resolve(getattr(spec_of(name), field))
-                except SpecError as error:
-                    raise CheckFailed(
-                        f"{field} of {kind} {name!r}: {error}", 'name an existing one: "package.module:function"'
-                    ) from error
+    for kind, fields in _REFERENCES.items():
+        for name, field in ((name, field) for name in names_of(case, kind, registry) for field in fields):
+            try:
+                resolve(getattr(registry.get(kind, name), field))
+            except SpecError as error:
+                raise CheckFailed(
+                    f"{field} of {kind} {name!r}: {error}", 'name an existing one: "package.module:function"'
+                ) from error
 
 
 def no_name_collides(case: PackageCase) -> None:
@@ -123,26 +129,22 @@ def simmat_range_is_stated(case: PackageCase) -> None:
     """The package requires `simmat` from a lowest version on, and the installed version is in the range."""
     if case.name == PROJECT:
         raise CheckSkipped("this is SimMAT itself")
-    major, minor = (int(part) for part in __version__.split(".")[:2])
-    advice = f'write dependencies = ["simmat>={major}.{minor},<{major}.{minor + 1}"] in pyproject.toml'
-    ranges = _simmat_requirements(case)
-    if not ranges:
-        raise CheckFailed("its metadata does not require simmat", advice)
-    for requirement in ranges:
-        if not any(part.operator in (">=", ">", "~=", "==") for part in requirement.specifier):
-            raise CheckFailed(f"it requires {str(requirement)!r}, without a lowest version", advice)
-        if not requirement.specifier.contains(__version__, prereleases=True):
-            raise CheckFailed(f"it requires {str(requirement)!r}, installed is simmat {__version__}", advice)
+    stated = [] if case.distribution is None else map(Requirement, case.distribution.requires or [])
+    ranges = [found for found in stated if found.name == PROJECT and "extra ==" not in str(found.marker or "")]
+    lowest = [part for found in ranges for part in found.specifier if part.operator in (">=", ">", "~=", "==")]
+    if not lowest or not all(found.specifier.contains(__version__, prereleases=True) for found in ranges):
+        major, minor = (int(part) for part in __version__.split(".")[:2])
+        raise CheckFailed(
+            f"its metadata requires {' and '.join(map(str, ranges)) or 'no simmat'}, installed is simmat {__version__}",
+            f'write dependencies = ["simmat>={major}.{minor},<{major}.{minor + 1}"] in pyproject.toml',
+        )
 
 
-def _simmat_requirements(case: PackageCase) -> list[Requirement]:
-    """Return what the metadata requires of simmat, without extras."""
-    found = []
-    for line in [] if case.distribution is None else case.distribution.requires or []:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if requirement.name.lower() == PROJECT and "extra ==" not in str(requirement.marker or ""):
-            found.append(requirement)
-    return found
+def command_shows_its_help(command: click.Command) -> None:
+    """`--help` works, and says in a line what the command is for."""
+    done = CliRunner().invoke(command, ["--help"], prog_name=f"simmat {command.name}")
+    if done.exit_code or not command.get_short_help_str():
+        raise CheckFailed(
+            f"--help ends with {done.exit_code}: {done.exception or done.output}",
+            "look at its options, and give its function a docstring",
+        )

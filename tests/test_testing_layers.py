@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.testing import run_check
-from simmat.testing.parts import TransferLayerCase, TunerCase
-from simmat.testing.subjects import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
+from simmat.testing.find import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
+from simmat.testing.layer_checks import TransferLayerCase
 
 
 class Layer(nn.Module):
@@ -54,38 +54,36 @@ def apply_tuner(model: nn.Module, *, targets: Any, generator: torch.Generator, f
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("check", "fault"),
-    list(zip(TRANSFER_LAYER_CHECKS, ("shape", "seed", "unused", "hidden"), strict=True)),
-    ids=lambda value: getattr(value, "id", value),
+    ("check", "fault"), list(zip(TRANSFER_LAYER_CHECKS, ("shape", "seed", "unused", "hidden"), strict=True))
 )
-def test_a_broken_layer_fails_its_check_and_a_good_one_passes(check: Any, fault: str, tmp_path: Path) -> None:
+def test_a_broken_layer_fails_its_check_and_a_good_one_passes(check: str, fault: str, tmp_path: Path) -> None:
     """A check that nothing fails may check nothing."""
     for option, status in ((fault, "failed"), ("", "ok")):
         spec = TransferLayerSpec("broken", "a layer", f"{__name__}:build_layer", options={"fault": option})
-        result = run_check(check, TransferLayerCase(spec, tmp_path))
+        result = run_check(TRANSFER_LAYER_CHECKS[check], TransferLayerCase(spec, tmp_path))
         assert (result.status, bool(result.advice)) == (status, status == "failed"), result.why
 
 
 @pytest.mark.parametrize(
     ("check", "fault", "status"),
     [
-        (TUNER_CHECKS[0], "answers", "skipped"),
-        (TUNER_CHECKS[1], "seed", "failed"),
-        (TUNER_CHECKS[2], "unused", "failed"),
-        (TUNER_CHECKS[2], "never", "failed"),
+        ("tuner-leaves-the-model-as-it-was", "answers", "skipped"),
+        ("tuner-is-seeded", "seed", "failed"),
+        ("tuner-trains-with-a-gradient", "unused", "failed"),
+        ("tuner-trains-with-a-gradient", "never", "failed"),
     ],
 )
-def test_a_broken_tuner_fails_its_check_and_a_good_one_passes(check: Any, fault: str, status: str) -> None:
+def test_a_broken_tuner_fails_its_check_and_a_good_one_passes(check: str, fault: str, status: str) -> None:
     """A check that nothing fails may check nothing."""
     for option, expected in ((fault, status), ("", "ok")):
         spec = TunerSpec("broken", "a tuner", f"{__name__}:apply_tuner", options={"fault": option})
-        assert run_check(check, TunerCase(spec)).status == expected
+        assert run_check(TUNER_CHECKS[check], spec).status == expected
 
 
 def test_a_command_without_help_fails() -> None:
     """It would stand in the list of commands without a word."""
     for text, status in (("", "failed"), ("Do it.", "ok")):
-        assert run_check(COMMAND_CHECKS[0], click.Command("do", help=text)).status == status
+        assert run_check(COMMAND_CHECKS["command-shows-its-help"], click.Command("do", help=text)).status == status
 
 
 @pytest.mark.slow
@@ -93,6 +91,6 @@ def test_a_command_without_help_fails() -> None:
 def test_our_own_parts_keep_their_contract(spec: Any, tmp_path: Path) -> None:
     """The rules are those that our own parts keep."""
     is_layer = isinstance(spec, TransferLayerSpec)
-    case: Any = TransferLayerCase(spec, tmp_path) if is_layer else TunerCase(spec)
-    for check in TRANSFER_LAYER_CHECKS if is_layer else TUNER_CHECKS:
+    case: Any = TransferLayerCase(spec, tmp_path) if is_layer else spec
+    for check in (TRANSFER_LAYER_CHECKS if is_layer else TUNER_CHECKS).values():
         assert run_check(check, case).status != "failed"
