@@ -183,7 +183,7 @@ def test_the_command_segments_without_a_sensor(tmp_path: Path, capsys: pytest.Ca
     image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"
     words = ["predict", str(tmp_path / "run/bundle"), image, "--point", "3,3", "--out", str(out), "--device", "cpu"]
     assert run(words) == 2
-    assert "2 files" in capsys.readouterr().err
+    assert "--source gray=FILE --source raster=FILE" in capsys.readouterr().err
     assert run([*words, "--missing", "band0,band1"]) == 0
     assert json.loads((out / "s0.json").read_text())["missing"] == ["band0", "band1"]
     assert (out / "s0_mask.png").is_file()

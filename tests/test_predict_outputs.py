@@ -47,7 +47,7 @@ def test_results_inside_the_folder_of_images_are_left_out(
     assert _find(bundle, images, out) == 0
     before = sorted(path.name for path in out.iterdir())
     assert _find(bundle, images, out) == 0
-    assert "3 images in" in capsys.readouterr().err
+    assert "1 of 1 images were done" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == before
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.data.formats.folders import IMAGES, files_by_stem
-from simmat.errors import ConfigError, DataError, all_problems, unknown_name
+from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
 from simmat.inference.options import LOCAL, PredictOptions
@@ -112,28 +112,29 @@ def _tasks(
     progress: Progress,
 ) -> Iterator[ImageTask]:
     """Yield the images of a call with their prompts."""
-    if options.prompts is not None and not options.is_map_file:
-        yield from _tasks_of_prompts_file(options.prompts, predictor, files)
-        return
     optional = predictor.inputs.optional_sources(predictor.inputs.missing_channels(options.missing))
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
-    example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
+    if options.prompts is not None and not options.is_map_file:
+        if isinstance(files, Mapping) or len(names) > 1 or len(files) > 1 or not all(path.is_dir() for path in files):
+            raise ConfigError(
+                "--prompts names one file per image, for sensors with one source; give at most the folder of the files"
+            )
+        folder = files[0] if files else options.prompts.parent
+        for file, prompts in read_prompts(options.prompts).items():
+            yield ImageTask(image_name(file), {names[0]: folder / file}, prompts)
+        return
     images: list[tuple[str, Mapping[str, Path]]]
-    if isinstance(files, Mapping):
-        if unknown := [name for name in files if name not in (*names, *optional)]:
-            raise ConfigError(f"--source {unknown[0]}: the sources are {', '.join((*names, *optional))}")
-        if absent := [name for name in names if name not in files]:
-            raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
+    if isinstance(files, Mapping) and set(names) <= set(files) <= {*names, *optional}:
         images = [(stem_of(files[names[0]]), {name: files[name] for name in names})]
-    elif not files:
-        raise ConfigError(f"no file to segment; give one or more files or folders{example}")
-    elif len(names) > 1:
-        raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
-    else:
+    elif files and len(names) == 1 and not isinstance(files, Mapping):
         images = [(name, {names[0]: file}) for name, file in _named_files(predictor, files, out, progress)]
+    else:
+        needed = " ".join(f"--source {name}=FILE" for name in names)
+        raise ConfigError(
+            f"modality {predictor.adapter.name!r} needs "
+            + (f"{needed}, got {', '.join(map(str, files)) or 'nothing'}" if len(names) > 1 else "files or folders")
+        )
     if options.mosaic:
-        if any(len(own) != 1 for _, own in images):
-            raise ConfigError("--mosaic joins images of one file each; leave it out for a sensor with several files")
         tiles = enumerate((file for _, own in images for file in own.values()), start=1)
         images = [("mosaic", {f"tile {number}": file for number, file in tiles})]
     in_pixels = not (options.searches or options.crs or options.is_map_file)
@@ -156,52 +157,26 @@ def _named_files(
         if (path / IMAGES).is_dir():
             path = path / IMAGES
             progress.note(f"note: {path.parent} is a data set; the files of {path} are segmented")
-        found = files_by_stem(path, extensions)
         if out.resolve() == path.resolve():
             raise ConfigError(
                 f"--out {out}: holds the images, so a second call would segment its results; choose another folder"
             )
-        if out.resolve().is_relative_to(path.resolve()):
-            results = f"{out.resolve().relative_to(path.resolve()).as_posix()}/"
-            images = {stem: files for stem, files in found.items() if not stem.startswith(results)}
-            if omitted := len(found) - len(images):
-                progress.note(f"note: {omitted} images in {out} are results, and are left out")
-            found = images
-        if not found:
+        found = files_by_stem(path, extensions)
+        images = [(stem.replace("/", "__"), file) for stem, files in sorted(found.items()) for file in files]
+        images = [(name, file) for name, file in images if not file.resolve().is_relative_to(out.resolve())]
+        if not images:
             raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
-        for stem, files in sorted(found.items()):
-            yield from ((stem.replace("/", "__"), file) for file in files)
-
-
-def _tasks_of_prompts_file(
-    prompts: Path, predictor: Predictor, files: Sequence[Path] | Mapping[str, Path]
-) -> Iterator[ImageTask]:
-    """Yield each image of a prompts file, in the given folder or else its own."""
-    names = predictor.adapter.source_names()
-    if isinstance(files, Mapping) or len(names) > 1:
-        raise ConfigError("--prompts names one file per image, so it is for sensors with one source")
-    if len(files) > 1 or any(not path.is_dir() for path in files):
-        raise ConfigError("--prompts names the files itself; give at most the folder that holds them")
-    folder, found = files[0] if files else prompts.parent, read_prompts(prompts)
-    if absent := [f"{file}: not in {folder}" for file in found if not (folder / file).is_file()]:
-        raise DataError(all_problems(f"{prompts}: missing files:", absent))
-    for file, of_image in found.items():
-        yield ImageTask(image_name(file), {names[0]: folder / file}, of_image)
+        yield from images
 
 
 def _check_names(tasks: Sequence[ImageTask], job: Job) -> None:
     """Raise ConfigError if files would have the same name, or would replace those of another program."""
-    for names in ([task.name for task in tasks], [name for task in tasks for name in job.outputs(task)]):
+    for_all = [Path(one.endings[0]).stem for one in job.formats.for_call(job.kinds)]
+    for names in ([task.name for task in tasks] + for_all, [name for task in tasks for name in job.outputs(task)]):
         if several := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ConfigError(
-                f"several results would be written as {several[:5]}; rename the files, or use separate calls"
-            )
-    for one in job.formats.for_call(job.kinds):
-        stem = Path(one.endings[0]).stem
-        if any(task.name == stem for task in tasks):
-            raise ConfigError(
-                f"the results of the image {stem!r} and those of all images would both be {one.endings[0]}; rename the "
-                f"image, or leave {one.name} out of --format"
+                f"several results would be written as {several[:5]}; rename the files, use separate calls, or another "
+                "--format"
             )
     for task in tasks:
         replaceable_files(job.out, job.outputs(task), job.endings())
@@ -209,14 +184,11 @@ def _check_names(tasks: Sequence[ImageTask], job: Job) -> None:
 
 def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:
     """Return the label values of classes given by name or number."""
-    names, dense = predictor.class_names, predictor.dense
+    dense = predictor.dense
     values = [value for value in (() if dense is None else dense.classes) if value is not None]
-    if not values:
-        raise ConfigError(
-            f"--classes {','.join(wanted)}: this model does not distinguish classes; leave the option out"
-        )
-    by_name = {names[value]: value for value in values if value in names} | {str(value): value for value in values}
+    by_name = {predictor.class_names.get(value, str(value)): value for value in values}
+    known = {str(value): value for value in values} | by_name
     for one in wanted:
-        if one not in by_name:
-            raise unknown_name("class", one, [names.get(value, str(value)) for value in values])
-    return frozenset(by_name[one] for one in wanted)
+        if one not in known:
+            raise unknown_name("class of --classes", one, by_name, hint="" if by_name else "This model has no classes.")
+    return frozenset(known[one] for one in wanted)
