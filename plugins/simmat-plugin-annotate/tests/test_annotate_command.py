@@ -37,7 +37,7 @@ def test_a_bundle_knows_its_sensor(root: Path, bundle: Path, started: list[Any])
     """Looking writes nothing into the folder."""
     before = files(root)
     assert run(str(root), "--bundle", str(bundle)) == 0
-    assert started[0].service.model.document()["kind"] == "bundle"
+    assert started[0].service.model.path is not None
     assert started[0].folder.adapter.name == "gray"
     assert [path for path in files(root) if path.name != "lock"] == before
 

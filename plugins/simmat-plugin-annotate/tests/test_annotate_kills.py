@@ -106,7 +106,7 @@ def test_a_training_from_the_page_changes_the_model_where_it_is_better(tmp_path:
         assert state["state"] == "done", state
         assert state["step"] == 30
         assert state["score"] is not None
-        changed = client.get("/api/session")["model"]["digest"] != session["model"]["digest"]
+        changed = client.get("/api/session")["model"]["path"] != session["model"]["path"]
         assert changed is state["adopted"] is (state["score"] > (state["before"] or -1))
 
 

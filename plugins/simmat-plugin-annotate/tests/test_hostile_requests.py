@@ -51,18 +51,18 @@ STRANGERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("an empty name", "GET", "/api/session", {**OWN, "Host": ""}, 403),
     ("another page", "GET", "/api/session", {**OWN, "Origin": "http://evil.example"}, 403),
     ("a page without origin", "GET", "/api/session", {**OWN, "Origin": "null"}, 403),
-    ("another page of this machine", "POST", "/api/next", {**OWN, **JSON, "Origin": "http://127.0.0.1:1"}, 403),
-    ("another site, says the browser", "POST", "/api/next", {**OWN, **JSON, "Sec-Fetch-Site": "cross-site"}, 403),
+    ("another page of this machine", "POST", "/api/train/stop", {**OWN, **JSON, "Origin": "http://127.0.0.1:1"}, 403),
+    ("another site, says the browser", "POST", "/api/train/stop", {**OWN, **JSON, "Sec-Fetch-Site": "cross-site"}, 403),
     ("an image tag of another site", "GET", "/api/images", {**OWN, "Sec-Fetch-Site": "cross-site"}, 403),
     ("DELETE", "DELETE", "/api/images", OWN, 405),
     ("PUT", "PUT", "/api/session", OWN, 405),
-    ("OPTIONS, before a foreign request", "OPTIONS", "/api/next", {**OWN, "Origin": "http://evil.example"}, 403),
+    ("OPTIONS, before a foreign request", "OPTIONS", "/api/train/stop", {**OWN, "Origin": "http://evil.example"}, 403),
     ("TRACE", "TRACE", "/", OWN, 405),
-    ("GET where POST is meant", "GET", "/api/next", OWN, 405),
-    ("a form", "POST", "/api/next", {**OWN, "Content-Type": "application/x-www-form-urlencoded"}, 415),
-    ("text", "POST", "/api/next", {**OWN, "Content-Type": "text/plain"}, 415),
-    ("no type", "POST", "/api/next", OWN, 415),
-    ("a length of a gigabyte", "POST", "/api/next", {**OWN, **JSON, "Content-Length": str(2**30)}, 413),
+    ("GET where POST is meant", "GET", "/api/train/stop", OWN, 405),
+    ("a form", "POST", "/api/train/stop", {**OWN, "Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ("text", "POST", "/api/train/stop", {**OWN, "Content-Type": "text/plain"}, 415),
+    ("no type", "POST", "/api/train/stop", OWN, 415),
+    ("a length of a gigabyte", "POST", "/api/train/stop", {**OWN, **JSON, "Content-Length": str(2**30)}, 413),
     ("nothing there", "GET", "/api/nothing", OWN, 404),
     ("a path out of the folder", "GET", "/static/../../../pyproject.toml", OWN, 404),
     ("the same, encoded", "GET", "/static/..%2f..%2fserver.py", OWN, 404),
@@ -91,13 +91,13 @@ def test_a_browser_without_the_token_is_shown_a_page(client: Client) -> None:
 
 MASK = ADD["mask"]
 BODIES: list[tuple[str, str, Any, int]] = [
-    ("no json", "next", b"{", 422),
-    ("no object", "next", [], 422),
-    ("nested deeply", "next", b"[" * 100_000, 422),
+    ("no json", "train/stop", b"{", 422),
+    ("no object", "train/stop", [], 422),
+    ("nested deeply", "train/stop", b"[" * 100_000, 422),
     ("NaN", "predict", b'{"points": [[NaN, 1, 1]]}', 422),
     ("a number of 400 digits", "predict", b'{"points": [[1' + b"0" * 400 + b", 1, 1]]}", 422),
-    ("not UTF-8", "next", b'{"after": "\xff"}', 422),
-    ("an unknown key", "next", {"afterwards": None}, 422),
+    ("not UTF-8", "train/stop", b'{"steps": "\xff"}', 422),
+    ("an unknown key", "train/stop", {"afterwards": None}, 422),
     ("a text for a number", "undo", {"version": "0"}, 422),
     ("true for a number", "undo", {"version": True}, 422),
     ("a negative version", "undo", {"version": -1}, 422),
@@ -154,7 +154,9 @@ def test_a_body_that_no_page_sends_is_refused(
 ) -> None:
     """All or nothing, with one clear message."""
     before = snapshot(root)
-    path = f"/api/{place}" if place in ("next", "classes", "train") else f"/api/images/{client.keys()['s0']}/{place}"
+    path = (
+        f"/api/{place}" if place in ("train/stop", "classes", "train") else f"/api/images/{client.keys()['s0']}/{place}"
+    )
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     found, _, answer = client.raw("POST", path, content, {**OWN, **JSON})
     assert found == status, answer
@@ -168,7 +170,7 @@ def test_a_body_that_no_page_sends_is_refused(
 def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
     """A stream of chunks states no size; it is counted while it comes."""
     with socket.create_connection(("127.0.0.1", client.port), timeout=20) as stream:
-        head = f"POST /api/next HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head = f"POST /api/train/stop HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
         stream.sendall((head + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").encode())
         chunk = b"100000\r\n" + b" " * 2**20 + b"\r\n"
         try:

@@ -36,14 +36,14 @@ def test_imported_predictions_are_suggested_before_those_of_the_model(client: Cl
     assert found == {"images": 1, "unknown": 2}
     assert [image["predicted"] for image in client.get("/api/images")["images"]] == [0, 2, 0]
     found = client.get(f"/api/images/{key}/suggestions")
-    assert (found["how"], [one["score"] for one in found["objects"]]) == ("imported", [0.9, 0.8])
+    assert (found["imported"], [one["score"] for one in found["objects"]]) == (True, [0.9, 0.8])
     expected = np.zeros(SIZE, bool)
     expected[8:20, 10:30] = True
     np.testing.assert_array_equal(filled(found["objects"][0]["mask"], SIZE), expected)
     assert not (root / "masks").exists()
     client.edit(key, 0, {"op": "add", "mask": square(10, 8, 30, 20)})
     assert [one["score"] for one in client.get(f"/api/images/{key}/suggestions")["objects"]] == [0.8]
-    assert client.get(f"/api/images/{key}/suggestions?model=1")["how"] == "grid"
+    assert not client.get(f"/api/images/{key}/suggestions?model=1")["imported"]
 
 
 def test_predictions_are_there_after_a_restart_with_their_classes(root: Path, bundle: Path) -> None:

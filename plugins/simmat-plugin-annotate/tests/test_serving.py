@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -159,74 +158,9 @@ def test_suggestions_leave_out_what_is_labelled(client: Client) -> None:
     """Accepting one must not bring it again."""
     key = client.keys()["s5"]
     found = client.get(f"/api/images/{key}/suggestions")
-    assert found["how"] == "grid"
+    assert not found["imported"]
     client.edit(key, 0, {"op": "add", "mask": square(0, 0, SIZE[1], SIZE[0])})
     assert client.get(f"/api/images/{key}/suggestions")["objects"] == []
-
-
-def test_next_offers_an_image_without_labels(client: Client) -> None:
-    """The one the model is least sure of, and how that is computed."""
-    found = client.done("/api/next", {"after": client.keys()["s0"]})
-    assert found["key"] in client.keys().values()
-    assert 0 <= found["uncertainty"] <= 1
-    assert found["ranked"] >= 1
-    assert "predicted IoU" in found["how"]
-
-
-def test_next_looks_over_the_whole_folder(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There may be time for a few images only, and the first of a recording are nearly the same image."""
-    from simmat_plugin_annotate.models import ModelService
-
-    asked: list[str] = []
-    ranks: dict[str, float] = {}
-
-    def rank(self: ModelService, key: str) -> float | None:
-        return ranks.get(key)
-
-    def uncertainty(self: ModelService, key: str) -> float:
-        asked.append(key)
-        return ranks.setdefault(key, 0.5)
-
-    monkeypatch.setattr(ModelService, "rank", rank)
-    monkeypatch.setattr(ModelService, "uncertainty", uncertainty)
-    with served(gray_images(tmp_path / "many", count=12), bundle) as client:
-        listed = list(client.keys().values())
-        client.done("/api/next", {"after": None})
-        assert client.done("/api/next", {"after": None})["uncertainty"] == 0.5  # at once, from what is known
-        monkeypatch.undo()
-    found = [listed.index(key) for key in asked]
-    assert sorted(found) == list(range(12))
-    assert max(found[:4]) > 6
-
-
-def test_images_are_ranked_before_the_next_one_is_asked_for(
-    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While a tab shows an image; asked for, nothing is left to do."""
-    from types import SimpleNamespace
-
-    from simmat_plugin_annotate import annotator as module
-    from simmat_plugin_annotate import models
-
-    service = service_of(root, bundle)
-    keys = ["s0", "s1", "s2"]
-    folder = SimpleNamespace(find=lambda key: SimpleNamespace(id=key))
-    annotator: Any = SimpleNamespace(service=service, folder=folder, waiting=lambda: keys)
-
-    async def runs() -> None:
-        ranking = asyncio.create_task(module.rank(annotator))
-        await asyncio.sleep(0.05)
-        assert not any(map(service.is_ranked, keys))  # nobody looks at an image yet
-        service.open["tab"] = "s0"
-        while not all(map(service.is_ranked, keys)):
-            assert not ranking.done()
-            await asyncio.sleep(0.02)
-        ranking.cancel()
-
-    monkeypatch.setattr(module, "_RANK_S", 0.01)
-    monkeypatch.setattr(models, "_NICE", 0)
-    asyncio.run(asyncio.wait_for(runs(), 30))
-    assert all(0 <= service.rank(key) <= 1 for key in keys[:-1])
 
 
 def test_other_tabs_are_informed(client: Client) -> None:

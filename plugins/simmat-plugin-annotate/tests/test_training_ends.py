@@ -169,7 +169,7 @@ def test_the_time_left_counts_steps_alone_and_warnings_stay(tmp_path: Path) -> N
     one._read_metrics()
     document = one.document()
     assert 0.2 <= document["left_s"] < 1000
-    assert [line for line in document["warnings"] if "Image size" in line] == document["warnings"] != []
+    assert [line for line in document["warnings"] if "--image-size" in line] == document["warnings"] != []
 
 
 def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> None:
@@ -184,14 +184,6 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
     document = one.document()
     assert document["scores"] == ((0, 0.25),)
     assert (len(document["losses"]) <= 120, document["losses"][0], document["losses"][-1][0]) == (True, (9, 5.0), 1000)
-
-
-def test_advice_has_the_names_of_the_page_and_says_where_other_options_are() -> None:
-    """Whoever labels in a browser has no field called --crop."""
-    from simmat_plugin_annotate.training import for_page
-
-    assert for_page("use a larger --image-size") == "use a larger Image size (in Train)"
-    assert "command line" in for_page("cut them by --crop")
 
 
 def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import simmat
 from simmat.data.formats.folders import IMAGES
 from simmat.data.instances import Instance
 from simmat.data.samples import Sample
@@ -29,7 +27,7 @@ from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import Edited, ImageLabels
 from simmat_plugin_annotate.masks import encode_mask
-from simmat_plugin_annotate.models import CancelledError, Model, ModelService
+from simmat_plugin_annotate.models import Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
@@ -37,7 +35,6 @@ from simmat_plugin_annotate.security import MAX_BODY
 from simmat_plugin_annotate.state import PREDICTIONS_FILE
 from simmat_plugin_annotate.training import Training
 
-API = 1
 MAPS = ("gray", "inferno", "turbo", "twilight")
 Result = TypeVar("Result")
 
@@ -113,8 +110,7 @@ class Annotator:
         """Return the imported objects of an image that are not labelled yet, as suggestions; None if there are none."""
         ids = {name: number for number, name in self.class_names().items()}
         objects = self.predictions.suggestions(key, self.folder.planes(key).size_hw, labelled, ids)
-        digest = self.service.model.digest
-        return {"objects": objects, "how": "imported", "seconds": 0.0, "model": digest} if objects else None
+        return {"objects": objects, "imported": True} if objects else None
 
     def publish(self, event: str, data: Any) -> None:
         """Send an event to every tab; call it on the event loop."""
@@ -147,7 +143,7 @@ class Annotator:
         self.service.closing.set()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
-        for thread in (self.service.thread, self.service.slow_thread, self.service.rank_thread):
+        for thread in (self.service.thread, self.service.slow_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _training_changed(self) -> None:
@@ -165,12 +161,9 @@ class Annotator:
         """Return the state of the session: sensor, classes, model, training."""
         folder = self.folder
         return {
-            "api": API,
             "session": self.session,
-            "simmat": simmat.__version__,
             "folder": str(folder.root),
             "name": folder.root.name,
-            "modality": {"name": folder.adapter.name, "description": folder.adapter.description},
             "classes": self.classes_document(),
             "regions": folder.card.regions,
             "notice": folder.notice,
@@ -198,7 +191,6 @@ class Annotator:
                     "labelled": labelled,
                     "done": last_step is not None and last_step.done,
                     "objects": last_step.objects if last_step is not None else None if labelled else 0,
-                    "uncertainty": self.service.rank(key),
                     "version": 0 if last_step is None else last_step.version,
                     "predicted": self.predictions.of_image(key),
                     "problem": folder.problems.get(key, ""),
@@ -258,16 +250,6 @@ class Annotator:
             if sample.reference.is_relative_to(folder):
                 return sample.reference.relative_to(folder).as_posix()
         return str(sample.reference)
-
-    def waiting(self, after: str | None = None) -> list[str]:
-        """Return the images without labels that can be opened, except `after`, in the order in which to rank them.
-
-        That of their digests, so over the whole folder: neighbours in the list are often alike.
-        """
-        folder = self.folder
-        return sorted(
-            key for key in folder.images if key != after and key not in folder.problems and not folder.is_labelled(key)
-        )
 
     def coco(self) -> dict[str, Any]:
         """Return the labels of all images as a COCO document.
@@ -343,15 +325,9 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
     ]
 
 
-_log = logging.getLogger(__name__)
-
 _FLUSH_S = 1.0
 _IDLE_S = 2.0
 """Seconds without an edit after which the mask file of a large image is written."""
-_RANK_S = 0.5
-"""Seconds between two looks for an image to rank, while there is none."""
-_MAX_RANKED = 200
-"""Images without labels that are ranked ahead: with a million of them it would never end."""
 
 
 async def flush(annotator: Annotator) -> None:
@@ -359,21 +335,3 @@ async def flush(annotator: Annotator) -> None:
     while True:
         await asyncio.sleep(_FLUSH_S)
         await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))
-
-
-async def rank(annotator: Annotator) -> None:
-    """Rank images without labels while a tab is open, so that the next one is known when it is asked for."""
-    service = annotator.service
-    while True:
-        waiting = annotator.waiting() if service.open else []
-        ranked = sum(map(service.is_ranked, waiting))
-        key = next((key for key in waiting if not service.is_ranked(key)), None)
-        if key is None or ranked >= _MAX_RANKED:
-            await asyncio.sleep(_RANK_S)
-        else:
-            try:
-                await asyncio.get_running_loop().run_in_executor(service.rank_thread, service.uncertainty, key)
-            except CancelledError:
-                return
-            except Exception:  # such as no memory: the others are tried
-                _log.exception("%s cannot be ranked", annotator.folder.find(key).id)

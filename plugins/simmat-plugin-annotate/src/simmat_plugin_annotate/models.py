@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError
 from simmat.types import Prompt, Window
 from simmat_plugin_annotate.masks import encode_mask, is_known
 from simmat_plugin_annotate.planes import Planes
@@ -32,17 +30,6 @@ _KEPT_BYTES = 2**29
 """Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
 MAX_SUGGESTED = 64
 """Most windows for one request of suggestions."""
-_MAX_WINDOWS = 16
-"""Most windows of an image that is ranked by uncertainty."""
-_NICE = 15
-"""Priority of the thread that ranks: below a training, which is below clicks."""
-_RANK_GRID = 5
-"""Clicks along a side for the uncertainty of a model without a dense head."""
-DENSE_HOW = (
-    "mean over the measured pixels of 1 - p, p the probability that the class map gives its most likely class "
-    "(least confidence)"
-)
-GRID_HOW = f"1 - mean predicted IoU of the objects that {_RANK_GRID} x {_RANK_GRID} clicks find"
 
 
 @dataclass(frozen=True)
@@ -52,25 +39,21 @@ class Model:
     Attributes:
         predictor: predictor of a bundle or of an untuned model.
         path: path of the bundle; None for an untuned model.
-        scores: validation scores, if the bundle has them.
     """
 
     predictor: Predictor
     name: str
     path: Path | None
-    digest: str
-    scores: Mapping[str, float] | None
 
     @classmethod
     def of(cls, predictor: Predictor, name: str) -> Model:
         """Describe a loaded predictor."""
-        bundle = predictor.bundle
-        val = None if bundle is None else bundle.spec.metrics.get("val")
-        known = val.items() if isinstance(val, dict) else ()
-        scores = {key: float(value) for key, value in known if isinstance(value, int | float)}
-        return cls(
-            predictor, name, None if bundle is None else Path(bundle.path), predictor.digest[:16], scores or None
-        )
+        return cls(predictor, name, None if predictor.bundle is None else Path(predictor.bundle.path))
+
+    @property
+    def digest(self) -> str:
+        """Identifies the weights and how images are read."""
+        return self.predictor.digest[:16]
 
     @property
     def knows_classes(self) -> bool:
@@ -80,17 +63,11 @@ class Model:
 
     def document(self) -> dict[str, Any]:
         """Return the description for the page."""
-        dense = self.predictor.dense is not None
         return {
             "name": self.name,
-            "kind": "untuned" if self.path is None else "bundle",
             "path": None if self.path is None else str(self.path),
-            "digest": self.digest,
-            "dense": dense,
-            "everything": "dense" if dense else "grid",
             "knows_classes": self.knows_classes,
             "image_size": self.predictor.pipeline.size,
-            "scores": self.scores,
         }
 
 
@@ -102,13 +79,11 @@ class ModelService:
     """Answers of the model.
 
     One thread answers clicks, one after the other. A second thread with its own images does what takes seconds, so that
-    no click waits for it: suggestions, uncertainty, and encoding the images that may be shown next. A third one ranks
-    images that nobody has asked for, at a low priority.
+    no click waits for it: suggestions, and encoding the images that may be shown next.
 
     Attributes:
         thread: runs `encode`, `predict` and `take`.
-        slow_thread: runs `encode_ahead`, `suggestions` and `uncertainty`.
-        rank_thread: runs `uncertainty` of images that may be shown later.
+        slow_thread: runs `encode_ahead` and `suggestions`.
         closing: set when the server stops.
         open: tab -> key of the image that it shows.
     """
@@ -128,14 +103,12 @@ class ModelService:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
         all_threads = partial(torch.set_num_threads, torch.get_num_threads())  # else it may start with one, in a click
         self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects", initializer=all_threads)
-        self.rank_thread = ThreadPoolExecutor(1, thread_name_prefix="ranks", initializer=_stand_back)
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names, self._cache = planes, class_names, cache
         self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest of the planes
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
-        self._ranks: dict[tuple[str, str], float | None] = {}  # by digest of the model and key of the image
 
     def take(self, model: Model) -> None:
         """Replace the model."""
@@ -146,14 +119,6 @@ class ModelService:
     def is_ready(self, key: str) -> bool:
         """Return whether an image is encoded."""
         return (self.model.digest, self._planes(key).digest) in self._ready
-
-    def is_ranked(self, key: str) -> bool:
-        """Return whether the `uncertainty` of an image was computed, be it unknown."""
-        return (self.model.digest, key) in self._ranks
-
-    def rank(self, key: str) -> float | None:
-        """Return the `uncertainty` of an image if it was computed, else None."""
-        return self._ranks.get((self.model.digest, key))
 
     def encode(self, key: str, tab: str = "") -> dict[str, Any]:
         """Encode an image that fits one window, unless the tab shows another image by now."""
@@ -186,18 +151,16 @@ class ModelService:
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
-        start = time.perf_counter()
         image.encode()  # with all threads
         with _one_thread():  # of several, each waits in short loops for one that has no core while a training runs
             found = image.predict_all(prompt)
-        seconds = time.perf_counter() - start
         self._ready.add((model.digest, planes.digest))
         masks = []
         for one in found:
             whole = one.found_object((0.0, 0.0))
             region = None if whole is None else whole.instance
             masks.append(self._answer(model, region, one.score, one.class_id, one.class_probability))
-        return {"masks": masks, "doubt": found[0].warning, "seconds": seconds, "model": model.digest}
+        return {"masks": masks, "warning": found[0].warning}
 
     def suggestions(
         self,
@@ -218,7 +181,7 @@ class ModelService:
             ConfigError: the part has too many windows.
             CancelledError: `is_wanted` returned False, or the server stops.
         """
-        start, model, planes = time.perf_counter(), self.model, self._planes(key)
+        model, planes = self.model, self._planes(key)
         if not is_wanted():
             raise CancelledError
         image = self._slow_image(planes, model)
@@ -248,33 +211,7 @@ class ModelService:
                 continue
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
-        how = model.document()["everything"]
-        return {"objects": objects, "how": how, "seconds": time.perf_counter() - start, "model": model.digest}
-
-    @property
-    def how(self) -> str:
-        """How `uncertainty` is computed."""
-        return DENSE_HOW if self.model.predictor.dense is not None else GRID_HOW
-
-    def uncertainty(self, key: str) -> float | None:
-        """Return the uncertainty of the model about an image, 0..1, computed as `how` says; None if it is unknown.
-
-        It is stored until the model changes. Images of more windows than `_MAX_WINDOWS` are not ranked.
-        """
-        model = self.model
-        cache_key = model.digest, key
-
-        def check_open(done: int) -> None:
-            if self.closing.is_set():
-                raise CancelledError
-
-        if cache_key not in self._ranks:
-            self._ranks[cache_key] = None  # so that no other thread begins with it, and none tries again what fails
-            with suppress(SimMATError):  # the page shows the error when the image is opened
-                image = self._slow_image(self._planes(key), model)
-                dense = model.predictor.dense is not None
-                self._ranks[cache_key] = uncertainty_of(image, dense=dense, progress=check_open)
-        return self._ranks[cache_key]
+        return {"objects": objects, "imported": False}
 
     def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
@@ -318,15 +255,6 @@ class ModelService:
         return next((number for number, known in names.items() if known == name), None)
 
 
-def _stand_back() -> None:
-    """Give this thread a low priority, and one thread of torch."""
-    import torch
-
-    torch.set_num_threads(1)
-    if sys.platform == "linux":  # elsewhere it would be the priority of the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let torch use one thread in this thread while the block runs."""
@@ -338,26 +266,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def uncertainty_of(image: LargeImage, *, dense: bool, progress: Callable[[int], object] | None = None) -> float | None:
-    """Return the uncertainty of a model about an image, 0..1; see `DENSE_HOW` and `GRID_HOW`.
-
-    Args:
-        dense: True if the predictor has a dense head.
-        progress: called after each window of a predictor without one; what it raises ends the work.
-
-    Raises:
-        SimMATError: the image cannot be read.
-    """
-    from simmat.predictor import EverythingSettings
-
-    if len(image.windows) > _MAX_WINDOWS:
-        return None
-    if dense:
-        found = image.segment_semantic()
-        measured = found.probability > 0
-        return float(1 - found.probability[measured].mean()) if measured.any() else None
-    settings = EverythingSettings(grid=_RANK_GRID, min_score=0.0, stability=0.0)
-    scores = [one.score for one in image.segment_everything(settings, progress=progress)]
-    return 1.0 - float(np.mean(scores)) if scores else 1.0

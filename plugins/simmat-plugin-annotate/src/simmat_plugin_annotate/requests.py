@@ -125,7 +125,7 @@ class TrainBody(Document):
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None
     image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] | None = None
-    recipe: Literal["default", "paper", "continue"] = "default"
+    recipe: Literal["default", "continue"] = "default"
 
     def arguments(self, bundle: Path | None) -> list[str]:
         """Return the arguments of `simmat train` besides the steps; `bundle` is the model in use, None if untuned."""
@@ -133,14 +133,7 @@ class TrainBody(Document):
             if bundle is None:
                 raise DataError("the model in use is not tuned yet, so nothing can be continued; take another recipe")
             return ["--init", str(bundle)]
-        size = [] if self.image_size is None else ["--image-size", str(self.image_size)]
-        return size + (["--mat", "mat", "--tune", "lora"] if self.recipe == "paper" else [])
-
-
-class NextBody(Document):
-    """Ask for the next image after the open one."""
-
-    after: Annotated[str, Field(max_length=64)] | None = None
+        return [] if self.image_size is None else ["--image-size", str(self.image_size)]
 
 
 def number(text: str) -> int:

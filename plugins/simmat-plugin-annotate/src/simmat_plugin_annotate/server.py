@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from simmat.config import default_steps
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
-from simmat_plugin_annotate.annotator import Annotator, flush, rank
+from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft
 from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
 from simmat_plugin_annotate.models import CancelledError
@@ -33,7 +32,6 @@ from simmat_plugin_annotate.requests import (
     DoneBody,
     EditsBody,
     EncodeBody,
-    NextBody,
     Nothing,
     PredictBody,
     ReplaceEdit,
@@ -45,11 +43,9 @@ from simmat_plugin_annotate.requests import (
     numbers,
 )
 from simmat_plugin_annotate.security import MAX_BODY, TooLargeError, error_document
-from simmat_plugin_annotate.training import BusyError, for_page
+from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
-_NEXT_S = 5.0
-"""Seconds that `next` ranks images if none is ranked yet."""
 _MAX_PLANES = 16
 _THUMBNAIL_PX = 64
 _PING_S = 15.0
@@ -73,14 +69,13 @@ def make_app(annotator: Annotator) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work(annotator)) for work in (flush, rank)]
+        writing = asyncio.create_task(flush(annotator))
         try:
             yield
         finally:
             annotator.service.closing.set()
             await annotator.training.close()
-            for task in tasks:
-                task.cancel()
+            writing.cancel()
             annotator.close()
 
     image = "/api/images/{key}"
@@ -104,7 +99,6 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/api/train", routes.training),
         ("POST", "/api/train", routes.train),
         ("POST", "/api/train/stop", routes.stop),
-        ("POST", "/api/next", routes.next),
         ("GET", "/api/events", routes.events),
     ]
     paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
@@ -275,33 +269,6 @@ class Routes:
         await self.annotator.training.stop()
         return Json(self.annotator.training.document())
 
-    async def next(self, request: Request) -> Response:
-        """Return the image with the highest uncertainty among those that are neither labelled nor open."""
-        body = await body_of(request, NextBody)
-        start = time.perf_counter()
-        waiting, service = self.annotator.waiting(body.after), self.service
-        ranked = self._ranked(waiting)
-        for key in () if ranked else waiting:  # else others are ranked in the background
-            if time.perf_counter() - start > _NEXT_S or service.closing.is_set():
-                break
-            await self.annotator.on_model(partial(service.uncertainty, key), slow=True)
-        ranked = ranked or self._ranked(waiting)
-        best = max(ranked, key=lambda key: ranked[key], default=waiting[0] if waiting else None)
-        return Json(
-            {
-                "key": best,
-                "name": None if best is None else self.folder.find(best).id,
-                "uncertainty": None if best is None else ranked.get(best),
-                "ranked": len(ranked),
-                "of": len(waiting),
-                "how": self.service.how,
-                "seconds": time.perf_counter() - start,
-            }
-        )
-
-    def _ranked(self, keys: Iterable[str]) -> dict[str, float]:
-        return {key: value for key in keys if (value := self.service.rank(key)) is not None}
-
     async def events(self, request: Request) -> Response:
         """Stream the events of other tabs and the training."""
         return StreamingResponse(
@@ -383,6 +350,6 @@ async def _error(request: Request, error: Exception) -> Response:
     status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
     if isinstance(error, HTTPException) and error.status_code == 405:
         status, code, message = 405, "method", "use GET or POST"
-    message, *more = (message or for_page(str(error))).splitlines()
+    message, *more = (message or str(error)).splitlines()
     problems = [line.strip().removeprefix("- ") for line in more]
     return Json(error_document(code, message, problems), status_code=status)

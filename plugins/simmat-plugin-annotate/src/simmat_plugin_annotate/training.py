@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -25,7 +24,6 @@ from simmat_plugin_annotate.models import Model
 from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
-METRIC_WORDS = "mean IoU of an object after one click, validation images"
 _LOG_LINES = 40
 _EVERY_S = 1.0
 _MAX_POINTS = 120
@@ -82,18 +80,16 @@ class Training:
             "state": self.state,
             "step": self.step,
             "steps": self.steps,
-            "message": for_page(self.message),
+            "message": self.message,
             "score": self.score,
             "before": self.before,
-            "metric": METRIC_WORDS,
             "adopted": self.adopted,
             "seconds": round(end - self._began, 1),
             "left_s": self._left_s(),
             "images": self.images,
-            "warnings": [for_page(warning) for warning in self.warnings],
+            "warnings": list(self.warnings),
             "losses": self.losses,
             "scores": self.scores,
-            "run": None if self.run is None else str(self.run),
             **({"log": self._log()} if log else {}),
         }
 
@@ -299,17 +295,3 @@ def _reason(log: list[str], code: int) -> str:
     starts = [place for place, line in enumerate(log) if line.startswith("error:")]
     lines = log[starts[-1] :] if starts else log[-3:]
     return "\n".join(lines) or f"the process ended with exit code {code} without a message"
-
-
-_LABELS = {"--image-size": "Image size (in Train)", "--steps": "Steps (in Train)"}
-"""Option of the command line -> its name in the page."""
-_OPTION = re.compile(r"--[a-z][a-z-]*")
-_ELSEWHERE = (
-    "What begins with -- is an option of the command line, `simmat annotate` or `simmat train`, not of this page."
-)
-
-
-def for_page(message: str) -> str:
-    """Return a message with the page's names for options, and a sentence about those that the page does not have."""
-    text = _OPTION.sub(lambda found: _LABELS.get(found[0], found[0]), message)
-    return f"{text}. {_ELSEWHERE}" if _OPTION.search(text) else text

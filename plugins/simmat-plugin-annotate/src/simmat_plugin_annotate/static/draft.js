@@ -82,7 +82,7 @@ export class Draft {
         const masks = answer.masks
           .filter(({ mask }) => mask)
           .map((found) => ({ ...found, mask: Mask.fromRuns(found.mask) }));
-        this.state = { ...this.state, masks, index: 0, doubt: answer.doubt };
+        this.state = { ...this.state, masks, index: 0, warning: answer.warning };
         return answer;
       },
       (error) => {

@@ -76,16 +76,11 @@ export async function encode() {
   }
 }
 
-export async function openUnsure() {
-  await attempt(async () => {
-    const found = await post("/api/next", { after: app.image?.key ?? null });
-    if (found.key === null) messages.note("Nothing unlabelled is left.", false, "next");
-    else {
-      const place = `the least sure of ${found.ranked} images looked at, of ${found.of} without labels`;
-      messages.note(`${found.name}: ${place}.`, false, "next");
-      await open(found.key);
-    }
-  }, "Looking for the image the model is least sure of …");
+/** Open a random image without labels. */
+export async function openUnlabelled() {
+  const key = lists.random();
+  if (key === null) messages.note("Nothing unlabelled is left.", false, "next");
+  else await open(key);
 }
 
 export async function setDone() {

@@ -45,6 +45,12 @@ export class Lists {
     return (this.images.find((image) => !image.done && !image.labelled && !image.problem) ?? this.images[0])?.key ?? null;
   }
 
+  /** Key of a random image without labels, except the open one: neighbours in a list are often alike. */
+  random() {
+    const left = this.images.filter((image) => !image.labelled && !image.problem && image.key !== this.app.image?.key);
+    return left[Math.floor(Math.random() * left.length)]?.key ?? null;
+  }
+
   #passes(image) {
     const text = byId("filter").value.toLowerCase();
     const states = { all: true, open: !image.done, new: !image.labelled, labelled: image.labelled, done: image.done };
@@ -112,11 +118,10 @@ export class Lists {
   }
 
   #row(image) {
-    const { name, split, labelled, done, objects, uncertainty, problem, predicted } = image;
+    const { name, split, labelled, done, objects, problem, predicted } = image;
     const state = problem ? "✕" : done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : predicted ? `◇ ${predicted}` : "○";
     const meaning = done ? "done" : labelled ? "labelled, not done" : predicted ? `no labels, ${predicted} predictions` : "no labels";
-    const sure = uncertainty === null || uncertainty === undefined ? "" : `, uncertainty ${uncertainty.toFixed(2)}`;
-    const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}${sure}`;
+    const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}`;
     const button = element(
       "button",
       { title, onclick: () => this.act.open(image.key) },

@@ -79,7 +79,7 @@ export function showPrompt() {
     text.textContent = `${app.corners.length} corner${app.corners.length === 1 ? "" : "s"}. ` +
       "A click on the first one or Enter closes the polygon, the right button takes the last corner back, Esc drops it.";
   } else if (draft) {
-    const { masks, index, doubt } = draft.state;
+    const { masks, index, warning } = draft.state;
     if (draft.waiting) text.textContent = app.ready ? "Segmenting …" : "Encoding the image …";
     else if (!draft.mask) text.textContent = "Nothing found here. Click again, draw a box or use the brush. Esc drops it.";
     else {
@@ -89,7 +89,7 @@ export function showPrompt() {
       const what = draft.replaces !== null ? " in place of the selected object" : "";
       const next = found && masks.length > 1 ? ", A shows the next mask" : "";
       text.textContent =
-        `${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${doubt && found ? ` ${doubt}` : ""}`;
+        `${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${warning && found ? ` ${warning}` : ""}`;
     }
   } else if (walk) {
     const current = suggestion();

@@ -9,7 +9,6 @@ import { Mask } from "./masks.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 
-const SOURCES = { dense: "dense head", grid: "grid of clicks", imported: "imported predictions" };
 let imported = null; // key of the image whose imported predictions were suggested last
 
 /** Import predictions, a COCO file: S then suggests them, before the model's own. */
@@ -35,7 +34,7 @@ export async function suggest() {
   app.looking = looking;
   await attempt(async () => {
     const own = imported === key ? "&model=1" : ""; // what was imported has been looked at
-    const { objects, how } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}${own}`, looking.signal);
+    const { objects, imported: fromFile } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}${own}`, looking.signal);
     if (key !== app.image.key) return;
     while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
     if (key !== app.image.key) return;
@@ -46,8 +45,8 @@ export async function suggest() {
     }
     app.selected = null;
     app.walk = { items: objects.map((item) => ({ ...item, mask: Mask.fromRuns(item.mask) })), at: 0, past: [] };
-    imported = how === "imported" ? key : null;
-    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${SOURCES[how]})`;
+    imported = fromFile ? key : null;
+    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"}${fromFile ? " (imported)" : ""}`;
     look();
   }, "Looking for every object …");
   if (app.looking === looking) app.looking = null;

@@ -29,7 +29,7 @@ export class TrainingPanel {
     this.#showState(training);
   }
 
-  #showState({ state, step, steps, message, score, before, metric, adopted, images, left_s, warnings }) {
+  #showState({ state, step, steps, message, score, before, adopted, images, left_s, warnings }) {
     const ended = this.state === "running" && state !== "running";
     for (const warning of warnings.filter((found) => !this.warned.has(found))) {
       this.warned.add(warning);
@@ -53,16 +53,16 @@ export class TrainingPanel {
     } else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
     if (score !== null) {
       const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
-      text.push(`${score.toFixed(3)}${compared} (${metric})`);
+      text.push(`${score.toFixed(3)}${compared} (mean IoU after one click, validation)`);
     }
     if (state === "failed" || (running && !/^(starting|step)/.test(message))) text.push(message); // the rest is said above
     byId("training-text").textContent = text.join(". ");
     if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
   }
 
-  showModel({ name, kind, image_size: size }) {
+  showModel({ name, path, image_size: size }) {
     const recipe = byId("recipe");
-    const tuned = kind !== "untuned";
+    const tuned = path !== null;
     const setSize = () => {
       byId("image-size").disabled = recipe.value === "continue"; // its size stays
       if (recipe.value === "continue") byId("image-size").value = String(size);
@@ -73,6 +73,6 @@ export class TrainingPanel {
     byId("image-size").value = String(size);
     setSize();
     byId("size-hint").textContent = `The model in use takes images of ${size} px a side; more is slower and shows more detail.`;
-    byId("model").textContent = `Model: ${name}${kind === "untuned" ? " (not tuned yet)" : ""}`;
+    byId("model").textContent = `Model: ${name}${tuned ? "" : " (not tuned yet)"}`;
   }
 }
