@@ -22,7 +22,6 @@ REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
-EXTRAS_simmat-plugin-bench := [dask]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 @click.argument("toml", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
 @click.option("--quick", is_flag=True, help="Run the part that [quick] in TOML selects, in runs/NAME-OF-TOML-quick.")
-@click.option("--executor", metavar="WHERE", help="local, or tcp://HOST:PORT of a dask scheduler.  [default: local]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name contains this; * and ? as in a shell.")
-@click.option("--results", type=PATH, help="A results.json: take its results of cells with the same settings.")
+@click.option(
+    "--results",
+    type=PATH,
+    multiple=True,
+    help="A results.json: take its results of cells with the same settings.  [repeatable]",
+)
 @click.option("--dry-run", is_flag=True, help="List the cells with their states, run nothing.")
 @click.option("--report", is_flag=True, help="Make table, plots and page of the present results, run nothing.")
 @click.option("--rerun-changed", is_flag=True, help="Remove cells run with other settings or data, and run them again.")
@@ -37,10 +41,9 @@ def command(
     toml: Path,
     out: Path | None,
     quick: bool,
-    executor: str | None,
     jobs: int | None,
     only: str | None,
-    results: Path | None,
+    results: tuple[Path, ...],
     dry_run: bool,
     report: bool,
     rerun_changed: bool,
@@ -56,12 +59,11 @@ def command(
 
     if dry_run and report:
         raise ConfigError("--dry-run and --report exclude each other; give one")
-    if report and (executor is not None or jobs is not None or only is not None or rerun_changed):
+    if report and (jobs is not None or only is not None or rerun_changed):
         raise ConfigError(
-            "--report shows the present results and runs nothing; leave out --executor, --jobs, --only and "
-            "--rerun-changed"
+            "--report shows the present results and runs nothing; leave out --jobs, --only and --rerun-changed"
         )
-    if dry_run and results is not None:
+    if dry_run and results:
         raise ConfigError("--dry-run writes nothing, but --results fills cells; leave one out")
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
@@ -72,11 +74,11 @@ def command(
     if dry_run:
         _list(bench, cells)
         return 0
-    if report and results is not None:
+    if report:
         _put_back(bench, results)
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench was run in {folder}; run it first, or give its folder with --out")
-    runner = None if report else _run(bench, cells, registry, executor, jobs, only, results, rerun=rerun_changed)
+    runner = None if report else _run(bench, cells, registry, jobs, only, results, rerun=rerun_changed)
     from simmat_plugin_bench.page import write_report
 
     found, files = write_report(bench)
@@ -93,24 +95,21 @@ def _run(
     bench: Bench,
     cells: Sequence[Cell],
     registry: Registry,
-    executor: str | None,
     jobs: int | None,
     only: str | None,
-    results: Path | None,
+    results: tuple[Path, ...],
     *,
     rerun: bool,
 ) -> Runner:
     """Run the cells; return the runner, which knows what failed and whether a signal stopped it."""
     from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
-    from simmat_plugin_bench.run import LOCAL, Runner, workers_for
+    from simmat_plugin_bench.run import Runner, process_slots
 
     check_inputs(bench, cells, registry)
-    with workers_for(executor or LOCAL, jobs) as workers, locked(bench):
-        if results is not None:
-            _put_back(bench, results)
+    with locked(bench):
+        _put_back(bench, results)
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
-        workers.check_folder(bench.out)
-        runner = Runner(bench, workers, _print_outcome, only)
+        runner = Runner(bench, process_slots(jobs), _print_outcome, only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
@@ -118,12 +117,13 @@ def _run(
     return runner
 
 
-def _put_back(bench: Bench, results: Path) -> None:
-    """Fill cells that have not started from a file of results."""
+def _put_back(bench: Bench, results: Sequence[Path]) -> None:
+    """Fill cells that have not started from files of results."""
     from simmat_plugin_bench.cells import put_back
 
-    done, other = put_back(results, bench.cells)
-    say(f"{done} results taken from {results}" + (f"; {other} with other settings skipped" if other else ""))
+    for path in results:
+        done, other = put_back(path, bench.cells)
+        say(f"{done} results taken from {path}" + (f"; {other} with other settings skipped" if other else ""))
 
 
 def _print_outcome(job: Job, seconds: float, failure: str) -> None:
