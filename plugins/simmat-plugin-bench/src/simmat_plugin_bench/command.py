@@ -157,7 +157,7 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
 
 
 def _print(results: Results) -> None:
-    from simmat_plugin_bench.table import HEAD, overview, rows_of
+    from simmat_plugin_bench.table import data_table, overview
 
     sets = results.bench.settings.data
     several = len(sets) > 1  # then the last table lists what has not begun
@@ -165,8 +165,10 @@ def _print(results: Results) -> None:
         if several and not any(row.begun for row in results.of(data)):
             continue
         say(f"\n{data.name}: {results.bench.settings.score} on the test split")
-        print_table(HEAD, rows_of(results, data, waiting=not several))
+        table = data_table(results, data, waiting=not several)
+        print_table(table.head, table.rows)
     if several:
         say(f"\nall data sets: {results.bench.settings.score} on the test split")
-        print_table(*overview(results))
+        table = overview(results)
+        print_table(table.head, table.rows)
     say("")

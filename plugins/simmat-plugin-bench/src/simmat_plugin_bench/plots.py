@@ -1,11 +1,10 @@
-"""Plot a bench: scores, gain against trainable parameters, learning curves, few labelled images."""
+"""Plot a bench: learning curves, few labelled images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +23,7 @@ _MARKS = "osD^vPX<>"
 
 def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
     """Draw the plots that have data into a folder, and remove the others; return name -> picture."""
-    plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _subset_sizes}
+    plots = {"curves": curves_figure, "few": _subset_sizes}
     drawn: dict[str, Path] = {}
     for name, draw in plots.items():
         path = folder / f"{name}.png"
@@ -85,66 +84,6 @@ def family(arm: Arm) -> str:
     """Return a key that is equal for arms that differ only in the number of training images."""
     options = sorted((key, value) for key, value in arm.options.items() if key not in ("train_images", "train_share"))
     return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
-
-
-def _scores(results: Results, look: Look) -> Figure | None:
-    """Plot each arm's score on each data set: mean, standard deviation, and a faint dot per seed."""
-    sets = [data for data in results.bench.settings.data if any(row.score for row in results.of(data))]
-    arms = [arm for arm in results.bench.arms if any(row.score for row in results.rows if row.arm is arm)]
-    if not sets:
-        return None
-    figure, panels = look.panels(len(sets), height=0.9 + 0.26 * len(arms), width=3.3)
-    names = [results.label(arm) for arm in arms]
-    for number, (axes, data) in enumerate(zip(panels, sets, strict=True)):
-        look.title(axes, data.name)
-        for place, arm in enumerate(arms):
-            row = results.row(data, arm)
-            if row is None or row.score is None:
-                continue
-            colour = look.colour(arm)
-            axes.plot(row.score.values, [place] * len(row.score.values), ".", color=colour, alpha=0.45, ms=5)
-            axes.errorbar(
-                row.score.mean, place, xerr=row.score.std, fmt=look.mark(arm), color=colour, ms=5.5, capsize=3, lw=1.4
-            )
-        axes.set_ylim(len(arms) - 0.5, -0.5)
-        axes.set_yticks(range(len(arms)), names if number % COLUMNS == 0 else [""] * len(arms))
-        style_axes(axes)
-        axes.grid(axis="x", color=COLOURS["faint"], alpha=0.18, lw=0.8)
-    for axes in panels[-COLUMNS:]:
-        axes.set_xlabel(_short(results.bench.settings.score), color=COLOURS["faint"], fontsize=9)
-    return figure
-
-
-def _gain(results: Results, look: Look) -> Figure | None:
-    """Plot gain over zero-shot against trainable parameters, one point per arm: the mean over averaged data sets."""
-    points: list[tuple[Arm, float, float]] = []
-    for average in results.averages:
-        count = _trainable(results, average.arm)
-        if count is not None and average.gain is not None and average.arm.kind == "train":
-            points.append((average.arm, count, average.gain))
-    if not points:
-        return None
-    figure = new_figure((7.6, 4.4))
-    axes = figure.subplots()
-    for arm, count, gain in points:
-        axes.plot([count], [gain], look.mark(arm), color=look.colour(arm), ms=8, label=results.label(arm))
-    axes.axhline(0, color=COLOURS["faint"], lw=1.2, ls=(0, (5, 3)))
-    axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.15)
-    several = sum(data.averaged for data in results.bench.settings.data) > 1
-    where = "mean over data sets" if several else next(d.name for d in results.bench.settings.data if d.averaged)
-    look.title(axes, f"gain over zero-shot ({where})")
-    axes.set_xlabel("trainable parameters", color=COLOURS["faint"])
-    style_axes(axes)
-    axes.tick_params(which="minor", colors=COLOURS["faint"], length=2)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    look.legend(figure, [axes])
-    return figure
-
-
-def _trainable(results: Results, arm: Arm) -> float | None:
-    counts = [row.trainable for row in results.rows if row.arm is arm and row.trainable and row.data.averaged]
-    return fmean(counts) if counts else None
 
 
 def curves_figure(results: Results, look: Look) -> Figure | None:

@@ -10,10 +10,11 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
+from simmat_plugin_report.page import Table
 
 from simmat.evaluation import bootstrap_means, interval_of
 from simmat_plugin_bench.grid import Arm
-from simmat_plugin_bench.results import Average, Results, Row
+from simmat_plugin_bench.results import Average, Results, Row, Spread
 from simmat_plugin_bench.settings import DEFAULT, DataSet
 
 
@@ -124,9 +125,7 @@ def _means(row: Row, sample: str) -> list[float]:
     return [fmean(values) for values in zip(*(ious[sample] for ious in row.ious.values()), strict=True)]
 
 
-HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
-WORDS = (*HEAD, "MEAN")
-"""Fixed words in table heads, whose case may be changed; names of data sets are kept."""
+HEAD = ("arm", "score", "gain", "trainable", "lr", "seconds", "state")
 NONE = "–"
 DIFFERENCE_NOTE = (
     "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval of a "
@@ -135,12 +134,26 @@ DIFFERENCE_NOTE = (
 )
 
 
-def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tuple[str, ...]]:
-    """Return the cells of one data set's table, under `HEAD`.
+def tables(results: Results) -> list[tuple[str, Table, str]]:
+    """Return title, table and note of each table: all data sets, differences from the reference, each data set."""
+    sets = results.bench.settings.data
+    found = []
+    if len(sets) > 1:
+        averaged = sum(data.averaged for data in sets)
+        note = f"The mean is over {averaged} data set{'s' * (averaged != 1)}; the best in each column is marked."
+        found.append(("All data sets", overview(results), note))
+    if (compared := difference_table(results)).rows:
+        found.append((f'Difference from "{results.bench.settings.reference}"', compared, DIFFERENCE_NOTE))
+    return [*found, *((data.name, data_table(results, data), "") for data in sets)]
+
+
+def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Table:
+    """Return the table of one data set.
 
     Args:
         waiting: include arms that have not started.
     """
+    shown = [row for row in results.of(data) if waiting or row.begun]
     lines: list[tuple[str, ...]] = [
         (
             results.label(row.arm),
@@ -151,13 +164,18 @@ def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tu
             f"{row.seconds:.0f}" if row.seconds is not None else NONE,
             row.state,
         )
-        for row in results.of(data)
-        if waiting or row.begun
+        for row in shown
     ]
     several = len({arm.foundation for arm in results.bench.arms}) > 1
     for name, why in results.bench.no_zero_shot.items():
         lines.append((f"{name}: zero-shot" if several else "zero-shot", *([NONE] * 5), f"none: {why}"))
-    return lines
+    return Table(HEAD, lines, 1, _best(1, [row.score if row.done else None for row in shown]))
+
+
+def _best(column: int, scores: Sequence[Spread | None]) -> set[tuple[int, int]]:
+    """Return (row, column) of the highest scores of a column with two or more."""
+    means = {row: score.mean for row, score in enumerate(scores) if score is not None}
+    return {(row, column) for row, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
 
 
 def _rate(row: Row) -> str:
@@ -166,24 +184,27 @@ def _rate(row: Row) -> str:
     return "tuner's" if row.arm.kind == "train" and row.arm.rates == (None,) else NONE
 
 
-def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and cells of the table arms x data sets, with mean and gain over the averaged ones at the end."""
-    sets = results.bench.settings.data
-    head = ("ARM", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "MEAN", "GAIN")
-    lines = []
-    for average in results.averages:
-        row = [_short(results.row(data, average.arm)) for data in sets]
-        lines.append((results.label(average.arm), *row, mean_of(average), signed(average.gain)))
-    return head, lines
+def overview(results: Results) -> Table:
+    """Return the table arms x data sets, with mean and gain over the averaged ones at the end."""
+    sets, averages = results.bench.settings.data, results.averages
+    head = ("arm", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "mean", "gain")
+    columns = [[results.row(data, average.arm) for average in averages] for data in sets]
+    lines = [
+        (results.label(average.arm), *map(_short, rows), mean_of(average), signed(average.gain))
+        for average, *rows in zip(averages, *columns, strict=True)
+    ]
+    best = _best(len(sets) + 1, [average.score for average in averages])
+    for number, column in enumerate(columns, start=1):
+        best |= _best(number, [row.score if row is not None and row.done else None for row in column])
+    return Table(head, lines, 1, best)
 
 
-def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and cells of the table of differences from the reference arm; no cells without one.
+def difference_table(results: Results) -> Table:
+    """Return the table of differences from the reference arm; no rows without one.
 
     The mean comes first, because the table may be wide.
     """
     sets = results.bench.settings.data
-    head = ("ARM", "MEAN", *(data.name for data in sets))
     lines = [
         (
             results.label(found.arm),
@@ -192,12 +213,7 @@ def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str,
         )
         for found in differences(results)
     ]
-    return head, lines
-
-
-def difference_title(results: Results) -> str:
-    """Return the title of the table of differences."""
-    return f'Difference from "{results.bench.settings.reference}"'
+    return Table(("arm", "mean", *(data.name for data in sets)), lines, 1)
 
 
 def _short(row: Row | None) -> str:
@@ -224,25 +240,19 @@ def markdown(results: Results) -> str:
     """Return all tables as Markdown."""
     settings = results.bench.settings
     parts = [f"# {settings.title}", f"Score: `{settings.score}` on the test split, mean ± std over seeds.", ""]
-    if len(settings.data) > 1:
-        parts += ["## All data sets", "", _markdown_table(*overview(results)), ""]
-    head, lines = difference_table(results)
-    if lines:
-        parts += [f"## {difference_title(results)}", "", DIFFERENCE_NOTE, "", _markdown_table(head, lines), ""]
-    for data in settings.data:
-        parts += [f"## {data.name}", "", _markdown_table(HEAD, rows_of(results, data)), ""]
+    for title, table, note in tables(results):
+        parts += [f"## {title}", "", *([note, ""] if note else []), _markdown_table(table), ""]
     if failures := [line for row in results.rows for line in row.failures]:
         parts += ["## Failed", "", *(f"```\n{line}\n```" for line in failures), ""]
     return "\n".join(parts)
 
 
-def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def _markdown_table(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    names = [name.capitalize() if name in WORDS else name for name in head]
-    rule = "|" + "|".join("---" if index == 0 else "---:" for index in range(len(head))) + "|"
-    return "\n".join([line(names), rule, *(line(cells) for cells in lines)])
+    rule = "|---|" + "---:|" * (len(table.head) - 1)
+    return "\n".join([line(table.head), rule, *map(line, table.rows)])
 
 
 CSV_HEAD = (

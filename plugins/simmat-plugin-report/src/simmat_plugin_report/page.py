@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, PrefixLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import simmat
 from simmat.io.files import atomic_write_text
@@ -70,33 +70,19 @@ def write_sections(out: Path | str, title: str, summary: str, sections: Iterable
     Raises:
         OutputError: the file cannot be written.
     """
-    template = Path(__file__).parent / "templates" / "sections.html.j2"
-    shown = [(heading, [(type(one).__name__, one) for one in blocks]) for heading, blocks in sections if blocks]
-    return write_template(out, template, title=title, summary=summary, sections=shown)
-
-
-def write_template(out: Path | str, template: Path, **values: object) -> Path:
-    """Write a page from a jinja2 template; all values are escaped.
-
-    A template extends "simmat/page.html.j2", which shows `title` and `summary`, and fills its block "main". The macros
-    of "simmat/parts.html.j2" show a `Figure` and a `Table`.
-
-    Args:
-        out: the HTML file, written completely or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    shared = PrefixLoader({"simmat": PackageLoader("simmat_plugin_report")})
     environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(template.parent), shared]),
+        loader=PackageLoader("simmat_plugin_report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
-    atomic_write_text(out, environment.get_template(template.name).render(version=simmat.__version__, **values))
+    shown = [(heading, [(type(one).__name__, one) for one in blocks]) for heading, blocks in sections if blocks]
+    page = environment.get_template("page.html.j2").render(
+        title=title, summary=summary, sections=shown, version=simmat.__version__
+    )
+    atomic_write_text(out, page)
     return Path(out)
 
 
