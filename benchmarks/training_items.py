@@ -60,7 +60,7 @@ def make_set(root: Path, images: int, bits: int) -> Path:
 def stream(data: Path, out: Path) -> TrainingItems:
     """Return the items of a run with default settings."""
     keep_freed_memory()  # as a run does that has built its network
-    config = TrainConfig(modality="gray", data=data, out=out, steps=1000)
+    config = TrainConfig(modality="gray", foundation="lite", data=data, out=out, steps=1000)
     return prepare(config, load_plugins(), Callback()).items()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simmat.data.instances import region_from_mask
-from simmat.data.targets import Coverage
+from simmat.data.targets import resized_region
 from simmat.nn.resize import resize_planes
 from simmat.types import Aspect, Frame
 
@@ -26,9 +26,10 @@ def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], as
         if (region := region_from_mask(mask, None)) is not None:
             masks.append(mask)
             regions.append(region)
-    for mask, (covered, (y, x)) in zip(masks, Coverage(frame)(regions), strict=True):
-        found = np.zeros((32, 32), np.float32)
-        found[y : y + covered.shape[0], x : x + covered.shape[1]] = covered
+    for mask, region in zip(masks, regions, strict=True):
         plane = torch.from_numpy(mask[None].astype(np.float32))
-        expected = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        covered = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
+        threshold = min(0.5, covered.max() * 0.999)
+        clear = abs(covered - threshold) > 1e-5  # rounding decides the rest
+        found = resized_region(region, frame).mask((32, 32))
+        assert np.array_equal(found[clear], covered[clear] > threshold)

@@ -65,18 +65,18 @@ def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Lab
 
 def test_the_smaller_of_two_objects_is_in_front() -> None:
     """Else an object on another one is never learned."""
-    found = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Frame((32, 32), 32), {7: 1, 9: 2}, 0)
-    assert found.classes[6, 6] == 2
-    assert found.classes[1, 1] == 1
-    assert found.classes[25, 25] == 0
+    classes, _ = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Frame((32, 32), 32), {7: 1, 9: 2}, 0)
+    assert classes[6, 6] == 2
+    assert classes[1, 1] == 1
+    assert classes[25, 25] == 0
 
 
 def test_the_distance_is_largest_in_the_middle_of_each_object() -> None:
     """Its peaks are where to click, for small and large objects alike."""
-    found = dense_targets(_label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Frame((32, 32), 32), {None: 1}, 0)
-    assert found.distance[5, 5] == found.distance[20, 20] == 1
-    assert found.distance[0, 0] == 0
-    assert found.distance[2, 2] < 0.5
+    _, distance = dense_targets(_label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Frame((32, 32), 32), {None: 1}, 0)
+    assert distance[5, 5] == distance[20, 20] == 1
+    assert distance[0, 0] == 0
+    assert distance[2, 2] < 0.5
 
 
 def test_padding_and_ignored_pixels_have_no_truth() -> None:
@@ -85,12 +85,12 @@ def test_padding_and_ignored_pixels_have_no_truth() -> None:
     ignore = label.ignore.copy()
     ignore[8, 8] = True
     label = Label((16, 16), label.regions, ignore)
-    found = dense_targets(label, Frame((16, 16), 16), {None: 1}, NO_TRUTH)
-    assert (found.classes[label.ignore] == NO_TRUTH).all()
-    assert found.classes[12, 12] == NO_TRUTH, "unmarked objects may be there"
-    wide = dense_targets(Label((8, 16), (), np.zeros((8, 16), np.bool_)), Frame((8, 16), 16), {}, 0)
-    assert (wide.classes[8:] == NO_TRUTH).all()
-    assert (wide.classes[:8] == 0).all()
+    classes, _ = dense_targets(label, Frame((16, 16), 16), {None: 1}, NO_TRUTH)
+    assert (classes[label.ignore] == NO_TRUTH).all()
+    assert classes[12, 12] == NO_TRUTH, "unmarked objects may be there"
+    wide, _ = dense_targets(Label((8, 16), (), np.zeros((8, 16), np.bool_)), Frame((8, 16), 16), {}, 0)
+    assert (wide[8:] == NO_TRUTH).all()
+    assert (wide[:8] == 0).all()
 
 
 def test_the_loss_ignores_pixels_without_truth() -> None:

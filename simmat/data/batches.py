@@ -6,10 +6,10 @@ exactly the samples, augmentations and prompts of an uninterrupted run in one pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,14 @@ from torch.utils.data import Sampler
 from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import file_times
-from simmat.data.instances import Instance, Label, region_from_mask, seen_part, visible_regions
+from simmat.data.instances import Instance, Label, seen_part, visible_regions
 from simmat.data.pipeline import Pipeline
-from simmat.data.targets import NO_TRUTH, Coverage, DenseClasses, dense_targets
+from simmat.data.targets import NO_TRUTH, dense_targets, ignored_pixels, resized_region
 from simmat.errors import DataError
+from simmat.model_spec import DenseSpec
 from simmat.types import BoolArray, Frame, SensorImage, Window
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -41,7 +43,7 @@ class Batch(NamedTuple):
         boxes: (B, P, 4) float32 XYXY, jittered.
         draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
-        classes: (B, S, S) int64, see `DenseTargets`; (B, 0) where there is no dense head.
+        classes: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
         distance: (B, S, S) float32, likewise.
     """
 
@@ -60,9 +62,6 @@ class Batch(NamedTuple):
 _LABEL_BYTES = 2**27
 _OBJECT_BYTES = 500
 """Roughly what a region takes besides its mask."""
-
-_ROUNDING = 1e-5
-"""More than rounding changes a coverage."""
 
 DRAWS = 4
 """R: random numbers per prompt, one for each round of corrections."""
@@ -89,9 +88,10 @@ class TrainingItems(TorchDataset[Batch]):
     batch_size: int
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
-    dense: DenseClasses | None = None
+    dense: DenseSpec | None = None
     image_bytes: int = 0
-    _cache: _SampleCache = field(default_factory=lambda: _SampleCache(), init=False, repr=False, compare=False)
+    _labels: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
+    _images: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -100,8 +100,7 @@ class TrainingItems(TorchDataset[Batch]):
         image, label = self._read(sample, rng)
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
-        coverage = Coverage(prepared.frame)
-        ignore = _ignored(label, prepared.frame, coverage)
+        ignore = ignored_pixels(label, prepared.frame)
         if not (regions := visible_regions(label)):
             # Augmentation hid all regions. The batch needs targets of this shape, so all pixels are ignored.
             regions, ignore = label.regions, np.ones_like(ignore)
@@ -109,7 +108,7 @@ class TrainingItems(TorchDataset[Batch]):
             raise DataError(
                 f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
             )
-        targets = self._targets(regions, coverage, rng)
+        targets = self._targets(regions, prepared.frame, rng)
         points = np.stack([_click(target, ignore, self.clicks, rng) for target in targets])
         classes, distance = self._dense(sample, label, prepared.frame)
         size_hw = (self.pipeline.size, self.pipeline.size)
@@ -129,11 +128,10 @@ class TrainingItems(TorchDataset[Batch]):
 
     def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Label]:
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
-        crop = self.dataset.card.crop
+        crop, whole = self.dataset.card.crop, self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
         if sample.window is None or crop is None:
-            image = self._cache.image(self.dataset, sample, self.image_bytes)
-            return image, self.dataset.label_ignoring_invalid(self._cache.label(self.dataset, sample), sample, image)
-        whole = self._cache.label(self.dataset, sample)
+            image = self._images.get(sample.id, lambda: self._image(sample), self.image_bytes)
+            return image, self.dataset.label_ignoring_invalid(whole, sample, image)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
         label = cut_label(whole, inside, keep=0)
@@ -144,72 +142,52 @@ class TrainingItems(TorchDataset[Batch]):
         image = self.dataset.image(sample)
         return image, self.dataset.label_ignoring_invalid(label, sample, image)
 
+    def _label(self, sample: Sample) -> tuple[Label, int]:
+        """Read a label; return it with its size in memory."""
+        label = self.dataset.label(sample)
+        size = sum(region.crop.nbytes + _OBJECT_BYTES for region in (*label.regions, *label.small))
+        if label.ignore.any():
+            return label, size + label.ignore.nbytes
+        return replace(label, ignore=np.broadcast_to(np.False_, label.size_hw)), size
+
+    def _image(self, sample: Sample) -> tuple[SensorImage, int]:
+        image = self.dataset.image(sample)
+        return image, image.data.nbytes + image.valid.nbytes
+
     def _dense(self, sample: Sample, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
         if self.dense is None:
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
         known = self.dense.background and not self.dataset.may_have_unmarked(sample)
-        found = dense_targets(label, frame, self.dense.index_of, 0 if known else NO_TRUTH)
-        return torch.from_numpy(found.classes), torch.from_numpy(found.distance)
+        classes, distance = dense_targets(label, frame, self.dense.index_of, 0 if known else NO_TRUTH)
+        return torch.from_numpy(classes), torch.from_numpy(distance)
 
-    def _targets(self, regions: Sequence[Instance], coverage: Coverage, rng: np.random.Generator) -> list[Instance]:
+    def _targets(self, regions: Sequence[Instance], frame: Frame, rng: np.random.Generator) -> list[Instance]:
         """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
-        picked = list(dict.fromkeys(order.tolist()))
-        resized = dict(zip(picked, _resized([regions[index] for index in picked], coverage), strict=True))
+        resized = {index: resized_region(regions[index], frame) for index in dict.fromkeys(order.tolist())}
         return [resized[index] for index in order.tolist()]
 
 
-class _SampleCache:
-    """Labels and images that were read before, up to some bytes each.
+class _Cache:
+    """Values that were read before, up to some bytes.
 
     The first ones stay: every epoch has another order, so none of them is needed sooner than others.
     """
 
     def __init__(self) -> None:
-        self._labels: dict[str, Label] = {}
-        self._images: dict[str, tuple[bytes, SensorImage]] = {}
-        self._label_bytes = self._image_bytes = 0
+        self.values: dict[str, Any] = {}
+        self._bytes = 0
 
-    def label(self, dataset: Dataset, sample: Sample) -> Label:
-        """Return the label of a sample, see `Dataset.label`."""
-        if (known := self._labels.get(sample.id)) is not None:
-            return known if known.ignore.size else replace(known, ignore=np.zeros(known.size_hw, np.bool_))
-        label = dataset.label(sample)
-        kept = label if label.ignore.any() else replace(label, ignore=np.empty((0, 0), np.bool_))
-        regions = (*kept.regions, *kept.small)
-        self._label_bytes += kept.ignore.nbytes + sum(region.crop.nbytes + _OBJECT_BYTES for region in regions)
-        if self._label_bytes <= _LABEL_BYTES:
-            self._labels[sample.id] = kept
-        return label
-
-    def image(self, dataset: Dataset, sample: Sample, most: int) -> SensorImage:
-        """Return the image of a sample, see `Dataset.image`; read again if its files were written since."""
-        if most == 0:
-            return dataset.image(sample)
-        state = file_times(sample.images).tobytes()
-        known = self._images.get(sample.id)
-        if known is not None and known[0] == state:  # with arrays of its own, which may be changed
-            return replace(known[1], data=known[1].data.copy(), valid=known[1].valid.copy())
-        image = dataset.image(sample)
-        whole = bool(image.valid.all())
-        size = image.data.nbytes + (0 if whole else image.valid.nbytes)
-        if known is None and self._image_bytes + size <= most:
-            self._image_bytes += size
-            valid = np.broadcast_to(np.True_, image.valid.shape) if whole else image.valid.copy()
-            self._images[sample.id] = state, replace(image, data=image.data.copy(), valid=valid)
-        return image
-
-
-def _resized(regions: Sequence[Instance], coverage: Coverage) -> Iterator[Instance]:
-    """Yield the regions of the input: the pixels that each covers by more than half.
-
-    One thinner than a pixel keeps its strongest pixels, so that every prompt has a target.
-    """
-    for region, (covered, corner) in zip(regions, coverage(regions), strict=True):
-        resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, corner)
-        assert resized is not None
-        yield resized
+    def get(self, key: str, read: Callable[[], tuple[T, int]], max_bytes: int) -> T:
+        """Return a value, which `read` gives with its size in bytes if it is not kept."""
+        if (known := self.values.get(key)) is not None:
+            return cast(T, known)
+        value, size = read()
+        if self._bytes + size <= max_bytes:
+            self._bytes += size
+            self.values[key] = value
+        return value
 
 
 def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
@@ -219,27 +197,6 @@ def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
         y0, x0, y1, x1 = region.window
         mask[y0:y1, x0:x1] = region.crop
     return masks
-
-
-def _ignored(label: Label, frame: Frame, coverage: Coverage) -> BoolArray:
-    """Return (S, S) True in the padding, and where more than half of a pixel is ignored."""
-    height, width = frame.scaled_hw
-    ignore = np.ones((frame.size, frame.size), np.bool_)
-    content = ignore[:height, :width]
-    content[:] = False
-    if not label.ignore.any():
-        return ignore
-    seen = region_from_mask(~label.ignore, None)
-    if seen is not None and seen.crop.all():  # an image in a larger window
-        covered = 1 - coverage.window(seen.window)
-        if np.abs(covered - 0.5).min() > _ROUNDING:
-            np.greater(covered, 0.5, out=content)
-            return ignore
-    area = region_from_mask(label.ignore, None)
-    assert area is not None
-    ((covered, (y, x)),) = coverage([area])
-    content[y : y + covered.shape[0], x : x + covered.shape[1]] = covered > 0.5
-    return ignore
 
 
 def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:
