@@ -117,15 +117,14 @@ def resized_region(region: Instance, frame: Frame) -> Instance:
 
 
 @lru_cache(maxsize=8)
-def _antialias_weights(full: int, scaled: int) -> sparse.csc_array:
+def _antialias_weights(full: int, scaled: int) -> sparse.csr_array:
     """Return (scaled, full): torch's antialiased bilinear weights of pixels of the original in those of the content."""
     reach = max(full / scaled, 1.0)
     centres = (np.arange(scaled) + 0.5) * (full / scaled)
-    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
-    pixels = first[:, None] + np.arange(int(2 * reach) + 2)  # (scaled, taps)
+    first = np.maximum((centres - reach + 0.5).astype(np.int32), 0)  # scipy would look at each int64
+    pixels = first[:, None] + np.arange(int(2 * reach) + 2, dtype=np.int32)  # (scaled, taps)
     weights = np.maximum(1 - np.abs(pixels + 0.5 - centres[:, None]) / reach, 0)
     weights[pixels >= full] = 0
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    owners = np.repeat(np.arange(scaled), pixels.shape[1])
-    places = owners, np.minimum(pixels, full - 1).ravel()
-    return sparse.csc_array((weights.ravel(), places), shape=(scaled, full))
+    ends = np.arange(0, weights.size + 1, weights.shape[1], dtype=np.int32)
+    return sparse.csr_array((weights.ravel(), np.minimum(pixels, full - 1).ravel(), ends), shape=(scaled, full))
