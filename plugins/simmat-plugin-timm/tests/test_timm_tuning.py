@@ -26,7 +26,6 @@ TUNER = {spec.name: spec for spec in TUNERS}
 TRANSFER = {spec.name: spec for spec in TRANSFER_LAYERS}
 SMALL = {
     "lora": {"rank": 2},
-    "conv-lora": {"rank": 2},
     "adapter": {"width": 4},
     "prompt": {"tokens": 3},
     "prefix": {"tokens": 3},
@@ -65,9 +64,7 @@ def answer(model: SimMAT, size: int) -> Tensor:
 
 
 def refused(tuner: str, title: str) -> bool:
-    """Say whether a family cannot take a tuner; SAM's encoders alone have layers that see the grid."""
-    if tuner == "conv-lora":
-        return title not in ("SAM's encoder", "SAM 2's encoder")
+    """Say whether a family cannot take a tuner."""
     return title in BARE if tuner == "adapter" else tuner in ("prompt", "prefix") and title not in TOKENS
 
 
@@ -113,7 +110,7 @@ def awake(family: Any, tuner: str) -> PromptableModel:
     return model
 
 
-@pytest.mark.parametrize("tuner", ["lora", "conv-lora", "adapter", "linear"])
+@pytest.mark.parametrize("tuner", ["lora", "adapter", "linear"])
 @torch.no_grad()
 def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
     tuner: str, family: Any, request: pytest.FixtureRequest

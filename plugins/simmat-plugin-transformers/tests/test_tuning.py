@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
 from simmat.nn.prompt_tuning import apply_prefix, apply_prompt
-from simmat.nn.tuners import apply_conv_lora, set_train_mode
+from simmat.nn.tuners import set_train_mode
 from simmat.plugins.loader import load_plugins
 from simmat.testing import build_network
 
@@ -133,17 +133,6 @@ def test_recomputing_keeps_less(tiny: Any) -> None:
             model.backbone.encode(model.backbone.embed(images))
         held.append(sum(sizes))
     assert held[1] < 0.9 * held[0]
-
-
-def test_conv_lora_finds_the_grid_of_a_sam(clicked: Any) -> None:
-    """Their attentions see height and width; a plain ViT's see a row of tokens and are refused by name."""
-    model = clicked.build()
-    model.requires_grad_(False)
-    plain = answer(model, clicked.size)
-    generator = torch.Generator().manual_seed(0)
-    apply_conv_lora(model, targets=clicked.spec().targets, generator=generator, rank=2, alpha=2.0, where="backbone")
-    torch.testing.assert_close(answer(model, clicked.size), plain)
-    assert any("lora_conv" in name for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize("mat", BUILTIN.names("transfer layer"))

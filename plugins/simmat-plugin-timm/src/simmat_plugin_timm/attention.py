@@ -109,7 +109,7 @@ class TunableRopeAttention(_Rotary, AttentionRope):
 
 
 class TunableSamAttention(_WithMemory, SamAttention):
-    """The attention of Segment Anything; its layer `qkv` gets a grid, as Conv-LoRA needs."""
+    """The attention of Segment Anything."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, D) to (B, H, W, D)."""

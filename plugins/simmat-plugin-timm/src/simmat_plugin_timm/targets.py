@@ -24,8 +24,6 @@ _PROJECTIONS: dict[str, Slices] = {
 }
 """Name of an attention's layer -> slices of queries and values, and the number of all slices."""
 _PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
-_ON_GRID = ("vision_transformer_sam", "hieradet_sam2")
-"""Modules of timm whose attention gets the tokens as a grid."""
 _POST_NORM = ("ResPostBlock", "ResPostRelPosBlock", "EvaBlockPostNorm")
 """Classes of timm's blocks whose norm is after the MLP."""
 MODEL = r"backbone[.]body[.]model[.]"
@@ -41,7 +39,6 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     first = MODEL + re.escape(first_layer_name(network))
     return TuningTargets(
         lora=lora,
-        grid=tuple(lora) if architecture.module in _ON_GRID else (),
         adapters=_patterns(modules, _adapters(modules, attentions, architecture)),
         attention=tuple(_patterns(modules, dict.fromkeys(memory, ""))),
         embed=(first + r"[.](weight|bias)", *_positions(network)),
