@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
-from simmat.drawing.overlay import BOX, MASK, NEGATIVE, POSITIVE, _dilated, draw_overlay
+from simmat.drawing.overlay import BOX, MASK, NEGATIVE, POSITIVE, draw_overlay
 from simmat.errors import DataError
 from simmat.types import Prompt
 
@@ -87,12 +86,3 @@ def test_a_mask_of_another_size_is_refused() -> None:
     """Stretching it would show a mask that nobody predicted."""
     with pytest.raises(DataError, match="mask of 7x5 over a picture of 8x8"):
         draw_overlay(grey(8, 8), np.zeros((5, 7), np.bool_))
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-def test_contours_are_as_wide_along_rows_as_along_columns(steps: int) -> None:
-    """They are grown by squares."""
-    mask = np.random.default_rng(0).random((40, 50)) < 0.02
-    np.testing.assert_array_equal(
-        _dilated(mask, steps), ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=steps)
-    )

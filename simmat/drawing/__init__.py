@@ -1,1 +1,1 @@
-"""Pictures of images, masks and prompts; numpy and Pillow only."""
+"""Pictures of images, masks and prompts."""

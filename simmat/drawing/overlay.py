@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from simmat.drawing.colour_maps import PictureArray
 from simmat.errors import DataError
@@ -99,12 +100,10 @@ class Canvas:
 
     def outline(self, mask: BoolArray, colour: Colour) -> None:
         """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: seen on any ground."""
-        width = _line_width(self.image.size)
-        ring = mask & _dilated(~mask, width)
-        halo = _dilated(mask, max(width // 2, 1)) & ~mask
+        edge = _edges(mask.astype(np.uint8), _line_width(self.image.size))
         pixels = np.array(self.image)
-        pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
-        pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
+        pixels[edge & ~mask] = (pixels[edge & ~mask] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
+        pixels[edge & mask] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
         self.image = Image.fromarray(pixels)
 
     def mark(self, prompt: Prompt) -> None:
@@ -144,12 +143,6 @@ def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Ima
     return image.resize(size_wh, Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX)
 
 
-def _dilated(mask: BoolArray, steps: int) -> BoolArray:
-    """Dilate an (H, W) mask by squares of 2 * steps + 1 pixels."""
-    plane = Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * steps + 1))
-    return np.asarray(plane, dtype=np.bool_)
-
-
 def _line_width(size_wh: tuple[int, int]) -> int:
     """Return the width of a line in pixels: 1 on a thumbnail, 2 from 400 to 1500, then in proportion."""
     longest = max(size_wh)
@@ -157,29 +150,16 @@ def _line_width(size_wh: tuple[int, int]) -> int:
 
 
 def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:
-    """Paste an antialiased disc with a white ring and a plus or minus, which does not depend on colour alone."""
-    fine = 4
-    half = int(np.ceil(radius * 1.7))
-    size = 2 * half + 1
-    stamp = Image.new("RGBA", (size * fine, size * fine), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(stamp)
-    shift = np.asarray(centre_xy) - np.round(centre_xy)
-    cx, cy = (float(v) for v in (half + 0.5 + shift) * fine)
-
-    def circle(r: float, fill: tuple[int, int, int, int]) -> None:
-        r *= fine
-        draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=fill)
-
-    circle(radius * 1.5, (*HALO, 150))
-    circle(radius * 1.32, (*WHITE, 255))
-    circle(radius, (*(POSITIVE if positive else NEGATIVE), 255))
-    bar, arm = radius * 0.16 * fine, radius * 0.58 * fine
-    draw.rectangle((cx - arm, cy - bar, cx + arm, cy + bar), fill=(*WHITE, 255))
+    """Draw a disc with a white ring and a plus or minus, which does not depend on colour alone."""
+    draw, (x, y) = ImageDraw.Draw(canvas), centre_xy
+    colours = {1.5: HALO, 1.32: WHITE, 1.0: POSITIVE if positive else NEGATIVE}
+    for share, colour in colours.items():
+        reach = radius * share
+        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
+    bar, arm = radius * 0.16, radius * 0.58
+    draw.rectangle((x - arm, y - bar, x + arm, y + bar), fill=WHITE)
     if positive:
-        draw.rectangle((cx - bar, cy - arm, cx + bar, cy + arm), fill=(*WHITE, 255))
-    small = stamp.resize((size, size), Image.Resampling.LANCZOS)
-    corner = (round(centre_xy[0]) - half, round(centre_xy[1]) - half)
-    canvas.paste(small, corner, small)
+        draw.rectangle((x - bar, y - arm, x + bar, y + arm), fill=WHITE)
 
 
 REGION_ALPHA = 0.45
@@ -278,7 +258,7 @@ def paint_regions(
         fill: how much of a colour covers the picture, from 0 to 1.
     """
     table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)
-    inside, edge = numbers > 0, _edges(numbers)
+    inside, edge = numbers > 0, _edges(numbers, 1)
     ring, halo = edge & inside, edge & ~inside
     painted = picture.copy()
     painted[inside] = np.rint(picture[inside] * (1 - fill) + (table * fill)[numbers[inside]])
@@ -287,12 +267,7 @@ def paint_regions(
     return painted
 
 
-def _edges(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return (h, w), True where one of the four neighbours is another region."""
-    edge = np.zeros(numbers.shape, np.bool_)
-    for one, other in ((edge[1:], edge[:-1]), (edge[:, 1:], edge[:, :-1])):
-        axis = 0 if one.shape[1] == numbers.shape[1] else 1
-        changed = np.diff(numbers, axis=axis) != 0
-        one |= changed
-        other |= changed
-    return edge
+def _edges(numbers: npt.NDArray[np.integer[Any]], width: int) -> BoolArray:
+    """Return (h, w), True within `width` pixels of another number."""
+    size = 2 * width + 1
+    return np.asarray(ndimage.maximum_filter(numbers, size) != ndimage.minimum_filter(numbers, size))

@@ -11,9 +11,6 @@ from pathlib import Path
 from simmat.errors import WeightsError
 from simmat.plugin_specs import WeightFile
 
-_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
-"""Libraries of the client; which one raises an error depends on its version."""
-
 
 def cached(file: WeightFile) -> Path | None:
     """Return the path of the file in the Hub's cache, None if it is not there; uses no network."""
@@ -77,26 +74,14 @@ def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
 
 def why_failed(error: Exception, repo: str) -> str:
     """Return in one line why the Hub's client failed on a repository, and what to do."""
-    from huggingface_hub import errors
     from huggingface_hub.constants import ENDPOINT
 
-    login = "log in with `hf auth login` or set HF_TOKEN"
     cause = error.__cause__ or error
-    said = next((line.strip(" .") for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-    if isinstance(error, errors.GatedRepoError):
-        return f"{repo} requires consent; give it at {ENDPOINT}/{repo} and {login}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no such revision"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{repo} does not exist, or is private: check the name, or {login}"
-    if isinstance(error, errors.HfHubHTTPError):
-        status = getattr(error.response, "status_code", None)
-        remedy = login if status in (401, 403) else "try again later"
-        return f"{ENDPOINT} refuses {repo} (status {status}): {said}; {remedy}"
-    offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
-    unreachable = isinstance(error, offline) or type(error).__module__.partition(".")[0] in _HTTP_LIBRARIES
-    what = "cannot reach" if unreachable else "invalid answer from"
-    return f"{what} {ENDPOINT} for {repo} ({type(cause).__name__}: {said}); check the network and HF_ENDPOINT"
+    said = next((line.strip(" .") for line in str(cause).splitlines() if line.strip()), "")
+    return (
+        f"{ENDPOINT}/{repo}: {type(error).__name__}: {said}; check the name, the network and HF_ENDPOINT; where it is "
+        "private or requires consent, give that there, and log in with `hf auth login` or set HF_TOKEN"
+    )
 
 
 def _by_hand(file: WeightFile) -> str:
