@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,27 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
     assert then.trained_on is not None
     assert now.trained_on is not None
     assert set(then.trained_on._rows()) < set(now.trained_on._rows())
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(first: Path, tmp_path: Path, init: bool) -> None:
+    """The weights are in the state; the best bundle is that of the steps from there on."""
+    out = tmp_path / "run"
+
+    class Stop(training.Callback):
+        def stepped(self, step: int, losses: dict[str, float]) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+    settings = config(first / "set", out, init=first / "run" if init else None, steps=3, val_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, registry(), Stop())
+    seen = read_bundle(out)[0].trained_on
+    shutil.rmtree(out / "bundle")
+    training.resume(out, registry())
+    assert read_bundle(out)[0].trained_on == seen
+    steps = [record["step"] for record in training.RunFolder(out).records() if record["kind"] == "train"]
+    assert steps == [1, 2, 3]
 
 
 def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) -> None:

@@ -13,13 +13,18 @@ from simmat.data.fingerprint import Contents
 from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_json
-from simmat.model import Parts, SimMAT
-from simmat.model_spec import MEASURED_FIELDS, ModelSpec, as_json
+from simmat.model import SimMAT
+from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.sensors.normalize import describe
 from simmat.training.run_folder import RunFolder
 from simmat.types import Channel
 
-_SETTINGS = {"picks": "channels", "sensor_channels": "channels of the files"}
+_SETTINGS = {
+    "picks": "channels",
+    "sensor_channels": "channels of the files",
+    "foundation_sha256": "sha256 of the weights",
+    "described": "sensors described by files",
+}
 """Fields of a spec -> their names in messages."""
 _MAX_BYTES = 2**30
 """Largest `data.json` that is read; a sample takes about 200 bytes."""
@@ -34,48 +39,21 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
     """Check that a resumed run has the settings it was started with; one missing in `started` had its default."""
     default = {name: field.default for name, field in TrainConfig.model_fields.items()}
-    default["heads"] = "prompt"  # of runs from before there was a dense head
     now = settings_of(config)
     if now["heads"] == "auto":  # the run has what was chosen at its start
         del now["heads"]
     _check_equal(config, {name: (value, started.get(name, default[name])) for name, value in now.items()})
 
 
-def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: Parts) -> None:
+def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None:
     """Check that a resumed run has the network it was started with.
 
-    Equal settings are not enough: plugins may have changed their defaults, and files their content. An option that is
-    newer than the run had its default.
+    Equal settings are not enough: plugins may have changed their defaults, and files their content.
     """
-    known = known.model_copy(update=_with_defaults(known, now, parts))
-    separate = {*MEASURED_FIELDS, "described", "foundation_sha256"}
+    compared = [name for name in ModelSpec.model_fields if name not in MEASURED_FIELDS]
     if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
-        separate.add("foundation")
-    compared = [name for name in ModelSpec.model_fields if name not in separate]
-    pairs = {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared}
-    _check_equal(config, pairs)
-    if now.described != known.described:
-        raise ConfigError(
-            f"{config.modality} describes another sensor than the one this run was started with; restore it, remove it "
-            "to resume with the description saved in the run, or start a new run"
-        )
-    if now.foundation_sha256 != known.foundation_sha256:
-        raise ConfigError(
-            f"the weights of {config.foundation!r} are not those this run was started with: "
-            f"{parts.weights or 'no file'} has sha256 {_short(now.foundation_sha256)}, was "
-            f"{_short(known.foundation_sha256)}; restore them, set checkpoint in {config.out / 'config.toml'} to the "
-            "right file, or start a new run"
-        )
-
-
-def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, object]:
-    """Return the saved options of a run, filled with the defaults of options that are newer than the run."""
-    filled: dict[str, object] = {}
-    if known.mat == now.mat:
-        filled["mat_options"] = {**as_json(parts.transfer.options), **known.mat_options}
-    if known.tune == now.tune:
-        filled["tune_options"] = {**as_json(parts.tuner.options), **known.tune_options}
-    return filled
+        compared.remove("foundation")
+    _check_equal(config, {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared})
 
 
 def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Contents) -> None:
@@ -102,8 +80,9 @@ def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]
     changed = [f"{name} = {_shown(now)}, was {_shown(old)}" for name, (now, old) in pairs.items() if now != old]
     if changed:
         raise ConfigError(
-            f"{config.out / 'config.toml'} is not what this run was started with: {'; '.join(changed)}; restore it, or "
-            f"start a new run. On resume only {', '.join(sorted(FREE_ON_RESUME))} and the paths of files may change"
+            f"{config.out / 'config.toml'} is not what this run was started with: {'; '.join(changed)}; restore it and "
+            "the files that it names, or start a new run. On resume only "
+            f"{', '.join(sorted(FREE_ON_RESUME))} and the paths of files may change"
         )
 
 
@@ -113,10 +92,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Document):
         value = value.model_dump(mode="json", exclude_defaults=True)
     return "nothing" if value is None else shown(value)
-
-
-def _short(sha256: str | None) -> str:
-    return f"{sha256[:12]}…" if sha256 is not None else "none"
 
 
 _NETWORK = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")

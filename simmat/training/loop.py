@@ -40,11 +40,9 @@ from simmat.training.state import (
     RunNotes,
     RunState,
     load_optimizer_tensors,
-    load_scaler_notes,
     load_state,
     optimizer_tensors,
     save_state,
-    scaler_notes,
 )
 from simmat.training.step import (
     TrainingStep,
@@ -84,7 +82,7 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None) -> 
     Raises:
         ConfigError: there is no run, or its settings, data or weights have changed.
         DataError: its state is damaged.
-        BundleError: its best bundle is missing or damaged.
+        BundleError: its best bundle is damaged.
         Interrupted: a signal arrived; the state is saved.
     """
     folder = RunFolder(root)
@@ -110,21 +108,23 @@ class _Run:
             check_out_outside_data(config)
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
-        if state and state.notes.best and self.accelerator.is_main_process:
-            check_bundle(self.folder.bundle)
         if state:
             check_settings(config, state.notes.settings)
         self.setup = prepare(config, registry, self.callback, known=state.notes.spec if state else None)
         self.config = config = self.setup.config
         if state:
             check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
-            check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)
+            check_network(config, state.notes.spec, self.setup.spec)
         self.model = assemble(self.setup.spec, self.setup.parts)
         self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation, self.setup.spec.tune)
-        self.done = state.notes.step if state else 0
-        self.best = state.notes.best if state else None
+        self.done, self.has_state = (state.notes.step if state else 0), state is not None
+        recover_folder(self.folder.bundle)
+        # Without its best bundle a resumed run validates what it has, which becomes the best.
+        self.best = state.notes.best if state and self.folder.bundle.exists() else None
+        if self.best and self.accelerator.is_main_process:
+            check_bundle(self.folder.bundle)
         self.stop = False
         self._prepare(state)
         accelerator = self.accelerator
@@ -159,7 +159,8 @@ class _Run:
         if state:  # after accelerate, which would move AdamW's step counts to the device
             module = self.accelerator.unwrap_model(self.step)
             load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
-            load_scaler_notes(self.accelerator.scaler, state.notes.scaler, str(self.folder.state))
+            if self.accelerator.scaler and state.notes.scaler:  # a run may move to a device that scales nothing
+                self.accelerator.scaler.load_state_dict(state.notes.scaler)
 
     def _items(self) -> tuple[TrainingItems, int]:
         """Return the training items, and how many processes load them."""
@@ -183,8 +184,7 @@ class _Run:
     def _write_folder(self) -> None:
         if not self.resumes:
             self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
-        recover_folder(self.folder.bundle)
-        self.folder.reopen(self.done if self.best else -1)
+        self.folder.reopen(self.done if self.has_state else -1)
         atomic_write_text(self.folder.config, dump_toml(self.config))
         atomic_write_json(self.folder.contents, self.setup.contents.notes())
 
@@ -306,7 +306,7 @@ class _Run:
                 spec=self.setup.spec,
                 fingerprint=self.setup.fingerprint,
                 best=self.best,
-                scaler=scaler_notes(self.accelerator.scaler),
+                scaler=dict(self.accelerator.scaler.state_dict()) if self.accelerator.scaler else None,
             )
             optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
             save_state(self.folder.state, RunState(trained_tensors(self.model), optimizer, notes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +19,28 @@ _LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The folder given as `--out`, and the paths in it."""
+    """The folder given as `--out`, and the paths in it.
 
-    root: Path
+    Attributes:
+        config: the resolved config, TOML.
+        metrics: the log, one json object per line: {"kind": "train" or "val", "step": …}.
+        state: the last state, to resume from.
+        contents: digests of the data set's files, to name those that changed.
+        bundle: the best bundle by validation.
+        report: what the page shows beside settings, log and bundle.
+        page: the page that shows the run.
+    """
 
-    @property
-    def config(self) -> Path:
-        """The resolved config, TOML."""
-        return self.root / "config.toml"
-
-    @property
-    def metrics(self) -> Path:
-        """The log, one json object per line: {"kind": "train" or "val", "step": …}."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def state(self) -> Path:
-        """The last state, to resume from."""
-        return self.root / "last.safetensors"
-
-    @property
-    def contents(self) -> Path:
-        """Digests of the data set's files, to name those that changed."""
-        return self.root / "data.json"
-
-    @property
-    def bundle(self) -> Path:
-        """The best bundle by validation."""
-        return self.root / "bundle"
-
-    @property
-    def report(self) -> Path:
-        """What the page shows beside settings, log and bundle."""
-        return self.root / "report.json"
-
-    @property
-    def page(self) -> Path:
-        """The page that shows the run."""
-        return self.root / "report.html"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.toml"
+        self.metrics = root / "metrics.jsonl"
+        self.state = root / "last.safetensors"
+        self.contents = root / "data.json"
+        self.bundle = root / "bundle"
+        self.report = root / "report.json"
+        self.page = root / "report.html"
 
     def create(self) -> None:
         """Check that the folder can take a new run; writing the first file makes it.

@@ -29,6 +29,7 @@ from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.protocol import grid_hw
+from simmat.io.files import recover_folder
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
@@ -171,7 +172,8 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     """
     start = None
     if config.init is not None:
-        start = read_bundle_spec(config.init if known is None else RunFolder(config.out).bundle)
+        own = recover_folder(RunFolder(config.out).bundle)
+        start = read_bundle_spec(own if known is not None and own.exists() else config.init)
         config = with_network_of(config, start)
     foundation = registry.foundation(config.foundation, fetch=known is None)
     config = with_recipe(config, foundation)

@@ -64,7 +64,7 @@ class RunNotes(Document):
     spec: ModelSpec
     fingerprint: str
     best: Best | None
-    scaler: dict[str, Any] | None
+    scaler: dict[str, float] | None
 
     def problems(self) -> Iterator[str]:
         """Yield the problems of the spec."""
@@ -160,22 +160,3 @@ def load_optimizer_tensors(
         # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
         moved = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.state[parameter][key] = moved
-
-
-def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None:
-    """Return the state of fp16's loss scaler as json values; None in other precisions."""
-    return None if scaler is None else dict(scaler.state_dict())
-
-
-def load_scaler_notes(scaler: torch.amp.GradScaler | None, notes: object, origin: str) -> None:
-    """Load what `scaler_notes` returned; None, saved on a device without scaling, keeps the scaler's initial state."""
-    if scaler is None or notes is None:
-        return
-    names = scaler.state_dict().keys()
-    if (
-        not isinstance(notes, dict)
-        or notes.keys() != names
-        or not all(isinstance(v, int | float) for v in notes.values())
-    ):
-        raise _damaged(origin, f"its loss scale is {notes!r}")
-    scaler.load_state_dict(notes)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from simmat.config import TrainConfig
 from simmat.data.index import DataIndex
 from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
 from simmat.model_spec import ModelSpec
-from simmat.types import largest_whole
 
 _ENOUGH_WORK = 100
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
@@ -78,20 +75,9 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
     """
     prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
     questions = config.prompts_per_image * (1 + config.corrections)
-    return max(_encoded(index, val, spec), prompts / questions)
+    return max(len(val) * (1 if spec.dense is None else 2), prompts / questions)
 
 
 def work_allowed(config: TrainConfig, steps: int) -> float:
     """Return how much work all validations may be: a quarter of that of the steps, a fifth of the run."""
     return steps * config.batch_size * _TRAIN_STEP_COST / 4
-
-
-def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
-    """Return how many images a validation encodes: with a dense head also the windows of `Predictor.tile_of`."""
-    if spec.dense is None:
-        return len(val)
-    sides, largest = index.image_sides(val), largest_whole(spec.image_size, spec.image_side)
-    windows = np.where(
-        sides > largest, np.ceil(sides / (spec.image_side or spec.image_size)) ** 2, 1
-    )  # as if they were square
-    return len(val) + int(windows.sum())
