@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.bundle import load_bundle
 from simmat.bundle.files import JSON_NAME
-from simmat.bundle.sharing import HUB, HubPlace, download
+from simmat.bundle.sharing import HUB, download
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError, did_you_mean
 from simmat.io.files import check_writable
@@ -343,7 +343,7 @@ def _root(data: str | Path | Dataset) -> Path:
 def _local(source: str | Path) -> Path:
     """Return the path of a bundle; one on the hub is fetched into the client's cache."""
     if str(source).startswith(HUB):
-        return download(HubPlace.parse(str(source)))[JSON_NAME].parent
+        return download(str(source))[JSON_NAME].parent
     path = Path(source).expanduser()
     if not path.exists():
         raise BundleError(missing(path, "run, bundle or zip"))

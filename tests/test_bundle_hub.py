@@ -12,7 +12,7 @@ import pytest
 from fake_hub import TOKEN, running_hub
 from runs import files_of
 
-from simmat.bundle.sharing import HubPlace
+from simmat.bundle.sharing import hub_repository
 from simmat.errors import ConfigError
 
 SHARED = ["README.md", "bundle.json", "weights.safetensors"]
@@ -141,9 +141,9 @@ def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest
 def test_a_place_on_the_hub_is_two_names(text: str) -> None:
     """What the hub would refuse later is refused before anything is read."""
     with pytest.raises(ConfigError, match="hf://ORG/NAME"):
-        HubPlace.parse(text)
+        hub_repository(text)
 
 
 def test_a_place_may_name_a_revision() -> None:
     """Results are reproduced from a commit, not from whatever lies there today."""
-    assert HubPlace.parse("hf://a/b.c-1@v1.0") == HubPlace("a/b.c-1", "v1.0")
+    assert hub_repository("hf://a/b.c-1@v1.0") == ("a/b.c-1", "v1.0")

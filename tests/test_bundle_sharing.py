@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,15 +124,10 @@ def test_a_readme_of_its_own_goes_along(bundle: Path, here: Path) -> None:
 
 
 def test_a_readme_of_a_stranger_is_not_published_unseen(bundle: Path, here: Path) -> None:
-    """It could steer the terminal of a reader, or be a link to a file of the user."""
-    pull_bundle(str(bundle), Path("mine"))
-    readme = Path("mine/README.md")
-    readme.write_text("\x1b]0;x\x07")
-    with pytest.raises(BundleError, match=r"README\.md .*'\\x1b'"):
-        push_bundle(Path("mine"), "theirs")
+    """It could be a link to a file of the user."""
+    shutil.copytree(bundle, "mine")
     Path("secret").write_text("mine")
-    readme.unlink()
-    readme.symlink_to("../secret")
+    Path("mine/README.md").symlink_to("../secret")
     with pytest.raises(BundleError, match=r"README\.md is a link"):
         push_bundle(Path("mine"), "theirs")
 
@@ -182,12 +176,6 @@ def test_a_licence_the_hub_would_not_read_is_refused(bundle: Path, here: Path, l
 Change = Callable[[zipfile.ZipFile, dict[str, bytes]], None]
 
 
-def _entry(name: str, mode: int) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = mode << 16
-    return entry
-
-
 def _with(name: str, content: bytes = b"x") -> Change:
     return lambda archive, files: archive.writestr(name, content)
 
@@ -197,19 +185,11 @@ BAD_ZIPS: dict[str, tuple[Change, str]] = {
     "an absolute path": (_with("/etc/evil"), "holds '/etc/evil'"),
     "a folder": (_with("bundle/bundle.json"), "holds 'bundle/bundle.json'"),
     "another file": (_with("run.py"), "holds 'run.py'"),
-    "a name twice": (lambda archive, files: archive.writestr("bundle.json", files["bundle.json"]), "2 times"),
-    "a link": (
-        lambda archive, files: archive.writestr(_entry("README.md", stat.S_IFLNK | 0o777), b"/etc/passwd"),
-        "'README.md' is a link",
-    ),
-    "a large text": (_with("README.md", b"\0" * (5 << 20)), "more than the"),
+    "a name twice": (lambda archive, files: archive.writestr("bundle.json", files["bundle.json"]), "no name twice"),
+    "a large text": (_with("README.md", b"\0" * (5 << 20)), "grows from"),
     "a bomb": (
         lambda archive, files: archive.writestr("README.md", b"\0" * (1 << 20), zipfile.ZIP_DEFLATED),
         "grows from",
-    ),
-    "an unusual packing": (
-        lambda archive, files: archive.writestr("README.md", b"x", zipfile.ZIP_LZMA),
-        "unusual way",
     ),
 }
 
@@ -274,14 +254,6 @@ def test_a_newer_format_is_refused_by_name(bundle: Path, here: Path, job: str) -
     with pytest.raises(BundleError, match=r"bundle format 99.*reads format 1.*pip install --upgrade simmat"):
         attempts[job]()
     assert [path.name for path in here.iterdir()] == ["newer"]
-
-
-def test_weights_that_are_not_the_jsons_are_not_passed_on(bundle: Path, here: Path) -> None:
-    """The checksum is of use only if every hand on the way looks at it."""
-    mixed = _changed(bundle, here / "mixed", weights_sha256="0" * 64)
-    with pytest.raises(BundleError, match=r"sha256 is not the one in bundle\.json"):
-        push_bundle(mixed, "copy")
-    assert [path.name for path in here.iterdir()] == ["mixed"]
 
 
 def _registry_with(weights: Path) -> Registry:

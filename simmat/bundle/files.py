@@ -107,7 +107,7 @@ def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES
                 if entry.filename in names:
                     with archive.open(entry) as stream, (folder / entry.filename).open("xb") as target:
                         shutil.copyfileobj(stream, target, _CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise BundleError(f"{source} is damaged or not a zip file ({error}); copy it again") from error
     except PermissionError as error:
         if str(error.filename) != str(source):
@@ -116,28 +116,15 @@ def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES
 
 
 def _problems(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
-    """Yield why a zip with these entries is refused."""
+    """Yield why a zip with these entries is refused; a link would be unpacked as a file with its target's name."""
     names = [entry.filename for entry in entries]
-    for name in sorted(set(names)):
-        if name not in SHARED_NAMES:
-            yield f"it holds {name[:80]!r}"
-        elif names.count(name) > 1:
-            yield f"it holds {name!r} {names.count(name)} times"
-    if JSON_NAME not in names:
-        yield f"it has no {JSON_NAME}"
+    yield from (f"it holds {name[:80]!r}" for name in sorted(set(names) - set(SHARED_NAMES)))
+    if JSON_NAME not in names or len(names) > len(set(names)):
+        yield f"it must hold {JSON_NAME}, and no name twice"
     for entry in entries:
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG):  # 0 if it was not written on a unix
-            yield f"{entry.filename!r} is a {'link' if kind == stat.S_IFLNK else 'special file'}"
-        if entry.flag_bits & 1:
-            yield f"{entry.filename!r} is encrypted"
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            yield f"{entry.filename!r} is compressed in an unusual way"
-        limit = SIZE_LIMITS.get(entry.filename)
-        if limit is not None and entry.file_size > limit:
-            yield f"{entry.filename!r} has {entry.file_size} bytes, more than the {limit} allowed"
-        elif entry.file_size > _MAX_EXPANSION * max(entry.compress_size, 4096):
-            yield f"{entry.filename!r} grows from {entry.compress_size} to {entry.file_size} bytes"
+        limit = min(SIZE_LIMITS.get(entry.filename, 0), _MAX_EXPANSION * max(entry.compress_size, 4096))
+        if entry.file_size > limit:
+            yield f"{entry.filename[:80]!r} grows from {entry.compress_size} to {entry.file_size} bytes"
 
 
 def trained_tensors(model: SimMAT) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from simmat.bundle.files import (
     README_NAME,
     SHARED_NAMES,
     SIZE_LIMITS,
-    WEIGHTS_NAME,
     ZIP_SUFFIX,
     bundle_folder,
     named_as,
@@ -26,7 +24,6 @@ from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 from simmat.io.files import atomic_folder
 from simmat.io.hub import why_failed
-from simmat.io.reading import read_bytes
 from simmat.plugins.registry import Registry
 from simmat.version import __version__
 
@@ -35,33 +32,16 @@ if TYPE_CHECKING:
 
 
 HUB = "hf://"
-_CONTROL = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
-"""A control character in UTF-8, apart from tabs and line breaks."""
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
 
-@dataclass(frozen=True, slots=True)
-class HubPlace:
-    """A model repository on the hub.
-
-    Attributes:
-        revision: branch, tag or commit; None for the main branch.
-    """
-
-    repo: str
-    revision: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> HubPlace:
-        """Read hf://ORG/NAME or hf://ORG/NAME@REVISION; anything else raises ConfigError."""
-        found = _PLACE.fullmatch(text)
-        if found is None or ".." in text or "--" in found["repo"]:
-            raise ConfigError(f"a place on the hub is hf://ORG/NAME or hf://ORG/NAME@REVISION, got {text!r}")
-        return cls(found["repo"], found["revision"])
-
-    def __str__(self) -> str:
-        return HUB + self.repo + (f"@{self.revision}" if self.revision else "")
+def hub_repository(place: str) -> tuple[str, str | None]:
+    """Return repository and revision (None: the main branch) of hf://ORG/NAME[@REVISION]; ConfigError for all else."""
+    found = _PLACE.fullmatch(place)
+    if found is None or ".." in place or "--" in found["repo"]:
+        raise ConfigError(f"a place on the hub is hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}")
+    return found["repo"], found["revision"]
 
 
 def push_bundle(
@@ -76,7 +56,7 @@ def push_bundle(
 ) -> str:
     """Copy a checked bundle with a model card to a folder, a zip or the hub.
 
-    A README.md that the bundle has already is kept; it may hold no control characters.
+    A README.md that the bundle has already is kept.
 
     Args:
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
@@ -90,27 +70,33 @@ def push_bundle(
         ConfigError: the destination or licence is not valid, or the hub's client is not installed.
         OutputError: something exists already, or it cannot be written or sent.
     """
-    place = _checked_place(destination)
+    target = _checked(destination)
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise ConfigError(
             f"--licence takes a name as the hub writes it, such as apache-2.0, mit, cc-by-4.0 or other, got {licence!r}"
         )
-    if private and not isinstance(place, HubPlace):
+    if private and target is not None:
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     with bundle_folder(bundle) as folder:
         check_bundle(folder)
-        files = _files_to_share(folder, licence, foundation_licence, registry)
-        if isinstance(place, HubPlace):
-            return _upload(place, files, force=force, private=private)
-        if place.suffix.lower() == ZIP_SUFFIX:
-            if place.exists() and not force:
-                raise _exists(place)
-            write_zip(place, files)
+        files: dict[str, Path | bytes] = {name: folder / name for name in SHARED_NAMES}
+        if not _has_readme(folder):
+            card = model_card(
+                read_spec(folder), licence=licence, foundation_licence=foundation_licence, registry=registry
+            )
+            files[README_NAME] = card.encode()
+        elif licence is not None:
+            raise ConfigError(
+                f"{folder / README_NAME} exists and is kept as it is; state the licence in it, or remove it first"
+            )
+        if target is None:
+            return _upload(destination, files, force=force, private=private)
+        if target.suffix.lower() != ZIP_SUFFIX:
+            _write_folder(target, files, force, destination)
+        elif target.exists() and not force:
+            raise _exists(target)
         else:
-            _check_folder(place, force)
-            with atomic_folder(place) as new:
-                _copy(files, new)
-                check_bundle(new)  # a running training may have swapped the one that was checked
+            write_zip(target, files)
     return destination
 
 
@@ -126,32 +112,50 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
         ConfigError: the source or `out` is not valid, or the hub's client is not installed.
         OutputError: something exists already, or it cannot be written.
     """
-    place = _checked_place(source)
-    target = out or Path(_name(place))
+    place = _checked(source)
+    target = out or Path(_name(source, place))
     if target.suffix.lower() == ZIP_SUFFIX:
         raise ConfigError(f"--out names a folder, got {target}; to make a zip: simmat bundle push BUNDLE {target}")
     _check_folder(target, force)
-    with _files_at(place) as files, atomic_folder(target) as new, named_as(new, source):
-        _copy(files, new)
-        check_bundle(new)
+    if place is None:
+        _write_folder(target, download(source), force, source)
+        return target
+    with bundle_folder(place) as folder:
+        check_bundle(folder)
+        _has_readme(folder)
+        files = {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
+        _write_folder(target, files, force, source)
     return target
 
 
-def _checked_place(place: str) -> HubPlace | Path:
+def _checked(place: str) -> Path | None:
+    """Return the path of a folder or a zip, None for a place on the hub; ConfigError for anything else."""
     if place.startswith(HUB):
-        return HubPlace.parse(place)
+        hub_repository(place)
+        return None
     if "://" in place or not place.strip():
         raise ConfigError(f"a bundle is in a folder, a {ZIP_SUFFIX} or at hf://ORG/NAME, got {place!r}")
     return Path(place)
 
 
-def _name(place: HubPlace | Path) -> str:
-    if isinstance(place, HubPlace):
-        return place.repo.partition("/")[2]
+def _name(source: str, place: Path | None) -> str:
+    if place is None:
+        return hub_repository(source)[0].partition("/")[2]
     path = place.absolute()
-    if path.name == JSON_NAME:
-        path = path.parent
+    path = path.parent if path.name == JSON_NAME else path
     return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.name
+
+
+def _write_folder(target: Path, files: Mapping[str, Path | bytes], force: bool, source: str) -> None:
+    """Copy the files of a bundle into a new folder, and check them there: what they came from may change meanwhile."""
+    _check_folder(target, force)
+    with atomic_folder(target) as new, named_as(new, source):
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                (new / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, new / name)
+        check_bundle(new)
 
 
 def _check_folder(target: Path, force: bool) -> None:
@@ -168,79 +172,43 @@ def _exists(target: Path) -> OutputError:
     return OutputError(f"{target} exists already; choose another name, or replace it with --force")
 
 
-def _files_to_share(
-    folder: Path, licence: str | None, foundation_licence: str, registry: Registry | None
-) -> dict[str, Path | bytes]:
-    readme = _readme(folder)
-    if readme is not None and licence is not None:
-        raise ConfigError(f"{readme} exists and is kept as it is; state the licence in it, or remove it first")
-    own = b"" if readme is None else read_bytes(readme, limit=SIZE_LIMITS[README_NAME], error=BundleError)
-    if odd := _CONTROL.search(own):
-        raise BundleError(f"{readme} holds control characters, such as {odd[0].decode()!r}; remove them or the file")
-    card = model_card(read_spec(folder), licence=licence, foundation_licence=foundation_licence, registry=registry)
-    return {
-        JSON_NAME: folder / JSON_NAME,
-        README_NAME: readme or card.encode(),
-        WEIGHTS_NAME: folder / WEIGHTS_NAME,
-    }
-
-
-@contextmanager
-def _files_at(place: HubPlace | Path) -> Iterator[Mapping[str, Path]]:
-    if isinstance(place, HubPlace):
-        yield download(place)
-        return
-    with bundle_folder(place) as folder:
-        check_bundle(folder)
-        _readme(folder)
-        yield {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
-
-
-def _readme(folder: Path) -> Path | None:
-    """Return the README.md of a bundle, None if it has none; BundleError for a link, which would publish its target."""
+def _has_readme(folder: Path) -> bool:
+    """Return whether a bundle has a README.md; BundleError for a link, which would publish its target."""
     file = folder / README_NAME
     if file.is_symlink():
         raise BundleError(f"{file} is a link, which could lead to any file; put a copy in its place")
-    return file if file.is_file() else None
+    return file.is_file()
 
 
-def _copy(files: Mapping[str, Path | bytes], folder: Path) -> None:
-    for name, content in files.items():
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            shutil.copyfile(content, folder / name)
-
-
-def _upload(place: HubPlace, files: Mapping[str, Path | bytes], *, force: bool, private: bool) -> str:
+def _upload(place: str, files: Mapping[str, Path | bytes], *, force: bool, private: bool) -> str:
     """Commit the files of a bundle to a repository, which is made if it is missing; return the commit's address."""
-    api = _client()
+    api, (repo, revision) = _client(), hub_repository(place)
     from huggingface_hub import CommitOperationAdd
 
     with _hub_errors(place, OutputError):
-        api.create_repo(place.repo, private=private, exist_ok=True)
-        if not force and api.file_exists(place.repo, JSON_NAME, revision=place.revision):
+        api.create_repo(repo, private=private, exist_ok=True)
+        if not force and api.file_exists(repo, JSON_NAME, revision=revision):
             raise OutputError(f"{place} already holds a bundle; choose another name, or replace it with --force")
         done = api.create_commit(
-            place.repo,
+            repo,
             [CommitOperationAdd(name, content) for name, content in sorted(files.items())],
             commit_message="Upload a SimMAT bundle",
-            revision=place.revision,
+            revision=revision,
         )
     return str(done.commit_url)
 
 
-def download(place: HubPlace) -> dict[str, Path]:
+def download(place: str) -> dict[str, Path]:
     """Load the files of a bundle, all of one commit, into the client's cache; return name -> path."""
-    api = _client()
+    api, (repo, revision) = _client(), hub_repository(place)
     with _hub_errors(place, BundleError):
-        info = api.model_info(place.repo, revision=place.revision, files_metadata=True)
+        info = api.model_info(repo, revision=revision, files_metadata=True)
         sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
         if JSON_NAME not in sizes:
             raise BundleError(f"{place} holds no bundle: it has no {JSON_NAME}")
         if large := [name for name, size in sizes.items() if size > SIZE_LIMITS[name]]:
             raise BundleError(f"{place}: {large[0]} has {sizes[large[0]]} bytes, more than a bundle can have")
-        return {name: Path(api.hf_hub_download(place.repo, name, revision=info.sha)) for name in sorted(sizes)}
+        return {name: Path(api.hf_hub_download(repo, name, revision=info.sha)) for name in sorted(sizes)}
 
 
 def _client() -> HfApi:
@@ -255,11 +223,11 @@ def _client() -> HfApi:
 
 
 @contextmanager
-def _hub_errors(place: HubPlace, kind: type[SimMATError]) -> Iterator[None]:
+def _hub_errors(place: str, kind: type[SimMATError]) -> Iterator[None]:
     """Turn errors of the hub's client into errors of a kind, each on one line."""
     try:
         yield
     except SimMATError:
         raise
     except Exception as error:  # an answer that the client does not expect may raise anything
-        raise kind(f"{why_failed(error, str(place))}; a folder or a .zip needs no hub") from error
+        raise kind(f"{why_failed(error, place)}; a folder or a .zip needs no hub") from error
