@@ -7,7 +7,7 @@ from itertools import count, islice
 
 import numpy as np
 
-from simmat.data.instances import PANOPTIC, components, seen_part
+from simmat.data.instances import PANOPTIC, seen_part
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
 from simmat.types import RegionRule
@@ -15,7 +15,6 @@ from simmat_plugin_convert.labels import (
     NO_CLASS,
     ImageLabels,
     Item,
-    drawn_labels,
     named_class,
     overlapping,
 )
@@ -28,7 +27,7 @@ _LARGE_MASK = ".tif", np.uint32
 def write_masks(target: Target) -> None:
     """Write `masks/` by a rule that keeps objects and classes, and `card.toml` with this rule."""
     classless = set(target.names.values()) <= {NO_CLASS}
-    regions = target.regions or ("instances" if classless else "components" if _are_components(target) else "panoptic")
+    regions = target.regions or ("instances" if classless else "panoptic")
     if regions != "instances" and min(target.names) < 1:
         raise ConfigError(f"class {min(target.names)} cannot be a value of a mask, where 0 is background; renumber it")
     ignore = _ignore_value(target, regions)
@@ -89,23 +88,3 @@ def _ignore_value(target: Target, regions: RegionRule) -> int:
     if stated is not None and 0 < stated < 65536 and stated not in taken:
         return stated
     return 65535 if regions == "instances" or max(taken, default=0) >= 255 else 255
-
-
-def _are_components(target: Target) -> bool:
-    """Return whether all objects are connected components of their class, so that masks of classes keep them."""
-    numbers = {name: number for number, name in target.names.items()}
-    for _, drawn in drawn_labels(target.labels):
-        classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
-        values = np.zeros(drawn.size_hw, np.int64)
-        for number, instance in zip(classes, drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.window
-            values[y0:y1, x0:x1][instance.crop] = number
-        found = {
-            (number, region.window, region.crop.tobytes())
-            for number in set(classes)
-            for region in components(values == number, number)
-        }
-        objects = zip(classes, drawn.objects, strict=True)
-        if any((number, one.window, one.crop.tobytes()) not in found for number, one in objects):
-            return False
-    return True
