@@ -14,7 +14,7 @@ import pytest
 from simmat_plugin_scenes.dataset import simulate_dataset, split_of
 from simmat_plugin_scenes.generate import generate_scene, outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import World
 
 from simmat.cli import run
@@ -23,7 +23,6 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.images import read_image
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composed_modality import ComposedModality
 
 SIZE_HW = (32, 48)
 
@@ -60,12 +59,6 @@ def test_a_sample_does_not_depend_on_the_count(tmp_path: Path, gray_set: Path) -
     }
 
 
-def test_every_sample_is_another_scene(gray_set: Path) -> None:
-    """A hundred copies of one scene are one sample."""
-    masks = [path.read_bytes() for path in (gray_set / "masks").iterdir()]
-    assert len(set(masks)) == 3
-
-
 def test_two_sensors_see_the_same_scenes(tmp_path: Path, gray_set: Path) -> None:
     """Comparing sensors on different scenes compares the scenes."""
     rgb = made(tmp_path / "rgb", adapter=Rgb())
@@ -81,15 +74,6 @@ def test_the_result_is_a_data_set_with_all_splits(gray_set: Path) -> None:
         image = dataset.image(sample)
         assert image.size_hw == SIZE_HW
         assert len(dataset.label(sample, image).regions) >= 1
-
-
-def test_a_composition_writes_one_folder_a_source(tmp_path: Path) -> None:
-    """`rgb+gray` is read back by the same convention."""
-    adapter = ComposedModality([Rgb(), Gray()])
-    out = made(tmp_path / "a", adapter=adapter)
-    assert {path.name for path in (out / "images").iterdir()} == {"rgb", "gray"}
-    dataset = open_dataset(out, adapter, {})
-    assert dataset.image(dataset.samples[0]).data.shape == (4, *SIZE_HW)
 
 
 def test_masks_hold_the_exact_instances_in_sixteen_bits(gray_set: Path) -> None:
@@ -147,7 +131,7 @@ def test_visible_cameras_look_different_by_day_and_night() -> None:
     pictures = {}
     for night in (False, True):
         world = first_world(partial(is_night, night))
-        scene = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+        scene = render(world, SIZE_HW, Noise(np.random.default_rng(0)))
         pictures[night] = Rgb().simulate(scene, np.random.default_rng(0)).data
     assert pictures[True].mean() < 0.6 * pictures[False].mean()
     for picture in pictures.values():

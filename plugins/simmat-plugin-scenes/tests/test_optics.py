@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.optics import BANDS, detected, optical_bands, radiance
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.optics import BANDS, detected, irradiance, radiance
+from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import ConfigError
@@ -22,35 +22,35 @@ def scene() -> Scene:
     world = next(
         w for w in worlds if max(w.light.sun_rgb) > 0.5 and any(thing.class_name == "plant" for thing in w.things)
     )
-    return render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    return render(world, SIZE_HW, Noise(np.random.default_rng(0)))
 
 
 def test_leaves_are_bright_in_the_near_infrared_and_dark_in_red(scene: Scene) -> None:
     """The red edge of chlorophyll is what every vegetation index lives on."""
     plants = scene.class_id == CLASSES.index("plant")
-    red, nir = radiance(scene, optical_bands(scene, ("red", "nir")))
+    red, nir = radiance(scene, ("red", "nir"))
     assert nir[plants].mean() > 4 * red[plants].mean()
 
 
 def test_the_clear_sky_darkens_toward_long_waves(scene: Scene) -> None:
     """Rayleigh scattering: the blue sky is all but black at 2.2 um."""
     sky = ~np.isfinite(scene.surface.depth_m)
-    levels = radiance(scene, optical_bands(scene, tuple(BANDS)))[:, sky].mean(axis=1)
+    levels = radiance(scene, tuple(BANDS))[:, sky].mean(axis=1)
     assert sky.any()
     assert (np.diff(levels) < 0).all()
 
 
 def test_shadows_are_deeper_in_the_infrared(scene: Scene) -> None:
     """They are lit by the sky alone, which has little infrared."""
-    bands = optical_bands(scene, ("red", "nir", "swir1"))
-    share = bands.ambient / (bands.sun + bands.ambient)
+    sun, ambient = irradiance(scene, ("red", "nir", "swir1"))
+    share = ambient / (sun + ambient)
     assert share[0] > share[1] > share[2]
 
 
 def test_an_unknown_band_is_refused_with_those_there_are(scene: Scene) -> None:
     """A misspelt band must not become another one."""
     with pytest.raises(ConfigError, match=r"\['swir3'\].*\['blue'"):
-        optical_bands(scene, ("nir", "swir3"))
+        radiance(scene, ("nir", "swir3"))
 
 
 @pytest.mark.parametrize("exposure", [0.0, 0.01, 0.9])

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from simmat.sensors.simulated_scene import Scene, missing_scenes
 
 try:
-    from simmat_plugin_scenes.optics import BANDS, optical_bands, radiance
+    from simmat_plugin_scenes.optics import BANDS, irradiance, radiance
 except ModuleNotFoundError as error:
     raise missing_scenes() from error
 
@@ -28,8 +28,9 @@ _FLOOR = 0.001
 
 def apparent_reflectance(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (6, H, W) reflectance in the order of `WAVELENGTHS_UM`; noise can make it negative."""
-    bands = optical_bands(scene, tuple(WAVELENGTHS_UM))
-    panel = (bands.sun + bands.ambient)[:, None, None]
+    bands = tuple(WAVELENGTHS_UM)
+    sun, ambient = irradiance(scene, bands)
+    panel = (sun + ambient)[:, None, None]
     ideal = radiance(scene, bands) / panel
     seen = np.stack([gaussian_filter(plane, blur) for plane, blur in zip(ideal, _BLUR_PX, strict=True)])
     # Integration is longer in weak light, up to a limit: at night the image is mostly noise.

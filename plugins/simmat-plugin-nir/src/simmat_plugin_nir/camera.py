@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from simmat.sensors.simulated_scene import Scene, missing_scenes
 
 try:
-    from simmat_plugin_scenes.optics import detected, optical_bands, radiance
+    from simmat_plugin_scenes.optics import detected, radiance
 except ModuleNotFoundError as error:
     raise missing_scenes() from error
 
@@ -31,7 +31,7 @@ _MAX_GAIN = 12.0
 
 def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Array:
     """Return (C, H, W) whole counts 0 to 4095, proportional to radiance below saturation."""
-    light = radiance(scene, optical_bands(scene, bands))
+    light = radiance(scene, bands)
     gain = _exposure(scene, light)
     blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
     full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.sensors.simulated_scene import Scene
-from simmat_plugin_scenes.optics import detected, optical_bands, radiance
+from simmat_plugin_scenes.optics import detected, radiance
 
 Array = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
 
 def visible_radiance(scene: Scene) -> Array:
     """Return (3, H, W) linear radiance in red, green and blue; 1 is a white surface under an irradiance of 1."""
-    return radiance(scene, optical_bands(scene, ("red", "green", "blue")))
+    return radiance(scene, ("red", "green", "blue"))
 
 
 def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:

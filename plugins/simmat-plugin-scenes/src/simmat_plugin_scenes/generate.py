@@ -27,9 +27,9 @@ from simmat_plugin_scenes.objects import (
     tree,
     vehicle,
 )
-from simmat_plugin_scenes.render import Stage, render, trace_rays
+from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.shapes import box, plane
-from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, World, colour
+from simmat_plugin_scenes.world import Climate, Look, Thing, World, colour, coloured
 
 Array = npt.NDArray[np.float64]
 Make = Callable[[np.random.Generator, Climate], Thing]
@@ -83,7 +83,7 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
         noise = Noise(rng)
         seen = only_visible(world, size_hw)
         if len(seen.things) >= 2:
-            return render(seen, Stage.of(seen), size_hw, noise)
+            return render(seen, size_hw, noise)
     raise ConfigError(f"no scene with two visible objects in {_TRIES} tries at {size_hw[1]}x{size_hw[0]} pixels")
 
 
@@ -93,8 +93,8 @@ def only_visible(world: World, size_hw: tuple[int, int]) -> World:
     least = max(_MIN_SHARE * len(rays), 2)
     world = replace(world, things=world.things[:MAX_OBJECTS])
     while world.things:
-        stage = Stage.of(world)
-        _, index = trace_rays(stage.parts, world.position[None], rays)
+        stage = Stage(world)
+        _, index = stage.trace(world.position[None], rays)
         owner = np.where(index >= 0, stage.owner[index], 0)
         pixels = np.bincount(owner, minlength=len(world.things) + 1)[1:]
         if pixels.min() >= least:
@@ -119,7 +119,7 @@ def outdoors(rng: np.random.Generator) -> World:
 
 def tabletop(rng: np.random.Generator) -> World:
     """Draw a table in a room with up to 7 objects, lit by a lamp or a window from the side."""
-    climate = Climate(rng.uniform(291, 298), 0.15, indoor=True)
+    climate = Climate(rng.uniform(291, 298), 0.15)
     warm = rng.uniform(0.75, 1)
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
     direction = _unit([side, rng.uniform(0.6, 1.0), rng.uniform(-0.6, 0.1)])
@@ -130,18 +130,16 @@ def tabletop(rng: np.random.Generator) -> World:
     )
     wood = MATERIALS["wood" if rng.random() < 0.6 else "plastic"]
     top = wood.coloured(colour(rng, wood.albedo_rgb if rng.random() < 0.6 else (0.5, 0.5, 0.48), 0.3))
-    back = Builder(climate)
+    back = Thing("background", climate)
     back.add(plane([0, 0, 0], [0, 1, 0]), top, air - 0.3, look=Look(0.05, 0.3, 0.02, "planks"), mottle_k=0.12)
-    wall = MATERIALS["plaster"].coloured(colour(rng, (0.55, 0.53, 0.5), 0.4))
-    distance = rng.uniform(1.1, 1.8)
-    back.add(
-        plane([0, 0, distance], [0, 0, -1]), wall, air - rng.uniform(0.5, 2.0), look=Look(0.3, 0.05), mottle_k=0.25
-    )
+    plaster = coloured(rng, "plaster", (0.55, 0.53, 0.5), 0.4)
+    wall = plane([0, 0, rng.uniform(1.1, 1.8)], [0, 0, -1])
+    back.add(wall, plaster, air - rng.uniform(0.5, 2.0), look=Look(0.3, 0.05), mottle_k=0.25)
     axes = _camera_axes(np.deg2rad(rng.uniform(15, 24)), np.deg2rad(rng.uniform(-2, 2)))
     half_width = np.tan(np.deg2rad(rng.uniform(18, 23)))
     things = _place(rng, climate, TABLE, int(rng.integers(3, 8)), (0.55, 0.95), half_width)
     position = np.array([0, rng.uniform(0.28, 0.42), 0])
-    return World(things, (back.thing("background"),), light, position, axes, half_width)
+    return World(things, (back,), light, position, axes, half_width)
 
 
 def _daylight(rng: np.random.Generator, climate: Climate, night: bool, overcast: bool) -> Light:
@@ -168,16 +166,16 @@ def _surroundings(rng: np.random.Generator, climate: Climate) -> tuple[Thing, ..
     air = climate.air_k
     kind = str(rng.choice(["grass", "soil", "asphalt", "concrete", "sand"], p=[0.35, 0.15, 0.25, 0.15, 0.1]))
     gain = {"grass": 8, "soil": 14, "asphalt": 18, "concrete": 14, "sand": 16}[kind]
-    ground = MATERIALS[kind].coloured(colour(rng, MATERIALS[kind].albedo_rgb, 0.25))
+    ground = coloured(rng, kind)
     rough = kind in ("grass", "soil", "sand")
     look = Look(0.12 if rough else 0.06, 0.45 if kind == "grass" else 0.25, 0.6 if rough else 0.1)
     if kind == "concrete":
         look = Look(0.6, 0.12, 0.05, "tiles")
-    back = Builder(climate)
+    back = Thing("background", climate)
     ground_k = air - (1.5 if climate.sun < 0.2 else 0.0) - (1.5 if kind == "grass" else 0)
     mottle = 1.0 if rough else 0.4
     back.add(plane([0, 0, 0], [0, 1, 0]), ground, ground_k, look=look, mottle_k=mottle, solar_gain_k=gain)
-    pieces = [back.thing("background")]
+    pieces = [back]
     choice = rng.random()
     if choice < 0.35:
         pieces.append(_building(rng, climate))
@@ -189,16 +187,16 @@ def _surroundings(rng: np.random.Generator, climate: Climate) -> tuple[Thing, ..
 
 def _building(rng: np.random.Generator, climate: Climate) -> Thing:
     """Draw a long facade with windows; it is heated, so the wall is a little warmer than the air."""
-    build, z = Builder(climate), rng.uniform(16, 26)
-    brick = MATERIALS["brick"].coloured(colour(rng, MATERIALS["brick"].albedo_rgb, 0.3))
+    house, z = Thing("background", climate), rng.uniform(16, 26)
+    brick = coloured(rng, "brick", spread=0.3)
     wall_k = climate.air_k + rng.uniform(0.5, 2)
-    build.add(box([0, 4, z + 3], [40, 4, 3]), brick, wall_k, look=Look(0.35, 0.3, 0.1, "tiles"), solar_gain_k=10)
+    house.add(box([0, 4, z + 3], [40, 4, 3]), brick, wall_k, look=Look(0.35, 0.3, 0.1, "tiles"), solar_gain_k=10)
     step, left = rng.uniform(2.6, 4), rng.uniform(-1, 1)
     for column in range(-4, 5):
         for y in (1.7, 4.8):
             centre = [left + column * step, y, z]
-            build.add(box(centre, [0.55, 0.75, 0.04]), "window", climate.air_k + rng.uniform(0, 3), look=Look(1, 0))
-    return build.thing("background")
+            house.add(box(centre, [0.55, 0.75, 0.04]), "window", climate.air_k + rng.uniform(0, 3), look=Look(1, 0))
+    return house
 
 
 def _place(
@@ -215,9 +213,7 @@ def _place(
     taken: list[tuple[float, float, float]] = []
     for _ in range(count):
         thing = menu[int(rng.choice(len(menu), p=shares / shares.sum()))][0](rng, climate)
-        reach = (
-            max(float(np.hypot(p.shape.centre[0], p.shape.centre[2])) + p.shape.radius_m for p in thing.parts) * 0.85
-        )
+        reach = 0.85 * max(float(np.hypot(*p.shape.centre[[0, 2]])) + p.shape.radius_m for p in thing.parts)
         for _ in range(20):
             near = depth_m[0] + 1.5 * (reach if reach > 1 else 0)
             z = rng.uniform(near, max(depth_m[1], near + 3 * reach))

@@ -10,8 +10,8 @@ visible light; clouds and rooms are grey. Levels are relative, typical of clear 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ from simmat.sensors.simulated_scene import Scene, Surface
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(NamedTuple):
     """One optical band.
 
     Attributes:
@@ -58,56 +57,30 @@ BANDS = {
 _OVERCAST_SUN = 0.3  # a sun weaker than this is behind clouds, or has set
 
 
-@dataclass(frozen=True, slots=True)
-class Bands:
-    """Light and reflectance of a scene in C optical bands.
-
-    Attributes:
-        reflectance: function of a layer of surfaces that returns its (C, H, W) diffuse reflectance without texture.
-        sun: (C,) irradiance of the sun or lamp on a surface that faces it.
-        ambient: (C,) irradiance from the whole sky or room.
-        sky: (C, H, W) radiance of the sky, for pixels that show it.
-    """
-
-    reflectance: Callable[[Surface], Array]
-    sun: Array
-    ambient: Array
-    sky: Array
-
-
-def optical_bands(scene: Scene, names: Sequence[str]) -> Bands:
-    """Return light and reflectance of a scene in the named bands, for `radiance`.
+def radiance(scene: Scene, names: Sequence[str]) -> Array:
+    """Return (C, H, W) linear radiance in the named bands; 1 is a white surface under an irradiance of 1.
 
     Raises:
         ConfigError: a name is not in `BANDS`.
     """
     if unknown := [name for name in names if name not in BANDS]:
         raise ConfigError(f"unknown optical bands {unknown}; scenes have {list(BANDS)}")
-    light, bands = scene.light, [BANDS[name] for name in names]
-    clear = _is_clear(scene)
-
-    def reflectance(surface: Surface) -> Array:
-        return np.stack([_reflectance(scene, name, surface) for name in names])  # (C, H, W)
-
-    sun = np.array([light.sun_rgb[band.colour or 0] for band in bands])
-    ambient = np.array(
-        [
-            light.ambient_rgb[band.colour or 0] * (band.diffuse if clear and band.colour is None else 1.0)
-            for band in bands
-        ]
-    )
-    return Bands(reflectance, sun, ambient, _sky(scene, bands))
-
-
-def radiance(scene: Scene, bands: Bands) -> Array:
-    """Return (C, H, W) linear radiance; 1 is a white surface under an irradiance of 1."""
-    front = _shade(scene, scene.surface, bands)
+    front = _shade(scene, scene.surface, names)
     clear = scene.of_material("transmits_visible").astype(np.float64)
     if not clear.any():
         return front
-    back = _shade(scene, scene.behind, bands)
-    mirrored = fresnel(scene)[None] * bands.ambient[:, None, None] * 1.5  # (C, H, W)
+    back, ambient = _shade(scene, scene.behind, names), irradiance(scene, names)[1]
+    mirrored = fresnel(scene)[None] * ambient[:, None, None] * 1.5  # (C, H, W)
     return np.where(clear > 0, front + clear * (1 - fresnel(scene)) * back + mirrored, front)
+
+
+def irradiance(scene: Scene, names: Sequence[str]) -> tuple[Array, Array]:
+    """Return (C,) irradiance of the sun or lamp on a surface that faces it, and (C,) from the whole sky or room."""
+    light, bands = scene.light, [BANDS[name] for name in names]
+    sun = np.array([light.sun_rgb[band.colour or 0] for band in bands])
+    blue_sky = not light.indoor and max(light.sun_rgb) > _OVERCAST_SUN
+    diffuse = np.array([band.diffuse if blue_sky and band.colour is None else 1.0 for band in bands])
+    return sun, np.array([light.ambient_rgb[band.colour or 0] for band in bands]) * diffuse
 
 
 def fresnel(scene: Scene, surface: Surface | None = None) -> Array:
@@ -120,14 +93,14 @@ def fresnel(scene: Scene, surface: Surface | None = None) -> Array:
     return np.asarray(straight + (1 - straight) * (1 - cosine) ** 5)
 
 
-def _shade(scene: Scene, surface: Surface, bands: Bands) -> Array:
+def _shade(scene: Scene, surface: Surface, names: Sequence[str]) -> Array:
     """Return (C, H, W) radiance of one layer of surfaces."""
     light = scene.light
     toward_sun, view = np.asarray(light.sun_direction), scene.toward_camera().astype(np.float64)
     normal = surface.normal.astype(np.float64)
     facing = np.einsum("c,chw->hw", toward_sun, normal).clip(0, 1) * surface.sunlit
-    sun, ambient = (values[:, None, None] for values in (bands.sun, bands.ambient))
-    albedo = bands.reflectance(surface) * surface.texture
+    sun, ambient = (values[:, None, None] for values in irradiance(scene, names))
+    albedo = np.stack([_reflectance(scene, name, surface) for name in names]) * surface.texture  # (C, H, W)
     diffuse = albedo * (sun * facing + ambient * surface.sky_view)
     half = toward_sun[:, None, None] + view
     half /= np.maximum(np.linalg.norm(half, axis=0), 1e-9)
@@ -142,7 +115,7 @@ def _shade(scene: Scene, surface: Surface, bands: Bands) -> Array:
     around = ambient * np.where(mirrored_up > 0, 1.3 + 0.9 * mirrored_up, 0.5)
     shaded = diffuse + 0.35 * glint * sun + mirror * around
     is_sky = ~np.isfinite(surface.depth_m)
-    return np.where(is_sky, bands.sky, shaded)
+    return np.where(is_sky, _sky(scene, [BANDS[name] for name in names]), shaded)
 
 
 def detected(exposure: Array, *, full_well: float, read_noise: float, rng: np.random.Generator) -> Array:
@@ -168,10 +141,6 @@ def _reflectance(scene: Scene, name: str, surface: Surface) -> Array:
     if colour is None:
         return scene.of_material(f"{name}_reflectance", surface).astype(np.float64)
     return np.asarray(scene.of_material("albedo_rgb", surface)[colour], dtype=np.float64)
-
-
-def _is_clear(scene: Scene) -> bool:
-    return not scene.light.indoor and max(scene.light.sun_rgb) > _OVERCAST_SUN
 
 
 def _sky(scene: Scene, bands: Sequence[Band]) -> Array:

@@ -13,8 +13,6 @@ from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.shapes import Shape
 
 Array = npt.NDArray[np.float64]
-Pattern = Literal["noise", "stripes", "planks", "tiles"]
-
 
 CLASSES = (
     "background",
@@ -34,27 +32,6 @@ CLASSES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
-    """The temperature of a part, as a function of position.
-
-    Attributes:
-        start_k: at local y = -1 (a capsule's start, the bottom of an upright shape).
-        end_k: at local y = +1.
-        axis: the local axis along which it changes from start to end.
-        edge_drop_k: cooling where the surface turns away from the camera, as for thin limbs and thin fur.
-        mottle_k: amplitude of random patches.
-        solar_gain_k: warming of a surface that faces full sun, for an albedo of 0.
-    """
-
-    start_k: float
-    end_k: float
-    axis: int = 1
-    edge_drop_k: float = 0.0
-    mottle_k: float = 0.15
-    solar_gain_k: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """The texture and the bumps of a part's surface.
 
@@ -68,34 +45,31 @@ class Look:
     scale_m: float = 0.05
     contrast: float = 0.15
     bump: float = 0.0
-    pattern: Pattern = "noise"
+    pattern: Literal["noise", "stripes", "planks", "tiles"] = "noise"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One solid of an object."""
+    """One solid of an object; its temperature is a function of position.
+
+    Attributes:
+        start_k: temperature at local y = -1 (a capsule's start, the bottom of an upright shape).
+        end_k: temperature at local y = +1.
+        axis: the local axis along which it changes from start to end.
+        edge_drop_k: cooling where the surface turns away from the camera, as for thin limbs and thin fur.
+        mottle_k: amplitude of random patches.
+        solar_gain_k: warming of a surface that faces the sun, for an albedo of 0.
+    """
 
     shape: Shape
     material: Material
-    heat: Heat
-    look: Look = Look()
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """An object, or a piece of the background where `class_name` is "background"."""
-
-    class_name: str
-    parts: tuple[Part, ...]
-
-    def placed(self, x_m: float, z_m: float, yaw: float, y_m: float = 0.0) -> Thing:
-        """Return the object rotated by `yaw` about the vertical and moved to (x, y, z), world frame."""
-        cosine, sine = np.cos(yaw), np.sin(yaw)
-        rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
-        offset = np.array([x_m, y_m, z_m])
-        return Thing(
-            self.class_name, tuple(replace(part, shape=part.shape.moved(rotation, offset)) for part in self.parts)
-        )
+    start_k: float
+    end_k: float
+    look: Look
+    axis: int
+    edge_drop_k: float
+    mottle_k: float
+    solar_gain_k: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +79,45 @@ class Climate:
     Attributes:
         air_k: air temperature.
         sun: 0 at night, about 0.1 if overcast or in a room, 0.6 to 1 in sunlight.
-        indoor: True in a room.
     """
 
     air_k: float
     sun: float
-    indoor: bool = False
+
+
+@dataclass(slots=True)
+class Thing:
+    """An object, or a piece of the background where `class_name` is "background"."""
+
+    class_name: str
+    climate: Climate
+    parts: list[Part] = field(default_factory=list)
+
+    def add(
+        self,
+        shape: Shape,
+        material: str | Material,
+        temperature_k: float | tuple[float, float],
+        *,
+        look: Look | None = None,
+        axis: int = 1,
+        edge_drop_k: float = 0.0,
+        mottle_k: float = 0.15,
+        solar_gain_k: float = 6.0,
+    ) -> None:
+        """Add one part, with one temperature or those of its start and end; the gain is that in full sun."""
+        start, end = temperature_k if isinstance(temperature_k, tuple) else (temperature_k, temperature_k)
+        known = MATERIALS[material] if isinstance(material, str) else material
+        gain = solar_gain_k * self.climate.sun
+        self.parts.append(Part(shape, known, start, end, look or Look(), axis, edge_drop_k, mottle_k, gain))
+
+    def placed(self, x_m: float, z_m: float, yaw: float) -> Thing:
+        """Return the object rotated by `yaw` about the vertical and moved to (x, 0, z), world frame."""
+        cosine, sine = np.cos(yaw), np.sin(yaw)
+        rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+        offset = np.array([x_m, 0.0, z_m])
+        moved = [replace(part, shape=part.shape.moved(rotation, offset)) for part in self.parts]
+        return Thing(self.class_name, self.climate, moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,42 +141,17 @@ class World:
     half_width: float
 
 
-@dataclass(slots=True)
-class Builder:
-    """Collects the parts of one object."""
-
-    climate: Climate
-    parts: list[Part] = field(default_factory=list)
-
-    def add(
-        self,
-        shape: Shape,
-        material: str | Material,
-        temperature_k: float | tuple[float, float],
-        *,
-        look: Look | None = None,
-        axis: int = 1,
-        edge_drop_k: float = 0.0,
-        mottle_k: float = 0.15,
-        solar_gain_k: float = 6.0,
-    ) -> None:
-        """Add one part, with one temperature or those of its start and end."""
-        start, end = temperature_k if isinstance(temperature_k, tuple) else (temperature_k, temperature_k)
-        gain = solar_gain_k * self.climate.sun
-        heat = Heat(start, end, axis, edge_drop_k, mottle_k, gain)
-        known = MATERIALS[material] if isinstance(material, str) else material
-        self.parts.append(Part(shape, known, heat, look or Look()))
-
-    def thing(self, class_name: str) -> Thing:
-        """Return the collected parts as one object."""
-        return Thing(class_name, tuple(self.parts))
-
-
 def colour(rng: np.random.Generator, base: npt.ArrayLike, spread: float = 0.25) -> tuple[float, float, float]:
     """Vary a linear colour in brightness by ±`spread` and in hue by a third of it; stays within 0.01 to 0.9."""
     factor = (1 + rng.uniform(-spread, spread)) * (1 + rng.uniform(-spread, spread, 3) / 3)
     red, green, blue = np.clip(np.asarray(base) * factor, 0.01, 0.9)
     return float(red), float(green), float(blue)
+
+
+def coloured(rng: np.random.Generator, material: str, base: npt.ArrayLike = (), spread: float = 0.25) -> Material:
+    """Return a material whose colour varies around `base`, by default its own; see `colour`."""
+    known = MATERIALS[material]
+    return known.coloured(colour(rng, base if np.size(base) else known.albedo_rgb, spread))
 
 
 def bright_colour(rng: np.random.Generator) -> tuple[float, float, float]:
