@@ -10,11 +10,10 @@ from simmat_plugin_depth.camera import (
     BASELINE_M,
     DISPARITY_NOISE_PX,
     WIDTH_PX,
-    dropout_probability,
     measured_depth_m,
     shadowed,
 )
-from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
+from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.sensors.simulated_scene import Scene
@@ -76,15 +75,6 @@ def test_hard_surfaces_have_holes(scene: Scene, material: dict[str, float], most
     assert np.isfinite(hard).mean() < most
 
 
-def test_glancing_surfaces_have_holes(scene: Scene) -> None:
-    """Their pattern is stretched and dim."""
-    wall = flat(scene, 2.0)
-    grazing = np.zeros((3, *SIZE_HW), dtype=np.float32)
-    grazing[0] = 1
-    tilted = replace(wall, surface=replace(wall.surface, normal=grazing + np.float32(0.03) * wall.toward_camera()))
-    assert dropout_probability(tilted)[:, 46:50].min() > dropout_probability(wall).max() + 0.5
-
-
 def test_the_shadow_lies_left_of_a_near_object_as_wide_as_the_disparities_differ(scene: Scene) -> None:
     """The second camera, to the right, does not see there."""
     depth = np.full(SIZE_HW, 2.0)
@@ -126,15 +116,6 @@ def test_a_simulated_camera_keeps_to_the_scene(scene: Scene) -> None:
     error = np.abs(image.data[0] - scene.surface.depth_m)[seen]
     assert 0.4 < image.valid.mean() < 1
     assert np.median(error) < 0.01
-
-
-def test_what_lies_beyond_a_meter_is_seen_by_min_max_too(scene: Scene) -> None:
-    """The scaled image has the holes of the measured one and no others."""
-    min_max = MinMaxDepth()
-    metres = Depth().simulate(scene, np.random.default_rng(0))
-    scaled = min_max.simulate(scene, np.random.default_rng(0))
-    assert metres.data.max() > 1.0
-    np.testing.assert_array_equal(scaled.valid, metres.valid)
 
 
 def test_what_16_bits_cannot_hold_is_not_a_return(scene: Scene) -> None:

@@ -15,9 +15,6 @@ from simmat_plugin_scenes.generate import generate_scene
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.builtin import Rgb
-from simmat.sensors.composed_modality import ComposedModality
-from simmat.types import SensorImage
 
 HHA, LEVEL = Hha(), Hha(HhaOptions(gravity="level"))
 SIZE_HW = (60, 80)
@@ -153,20 +150,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         HHA.load({"hha": tmp_path / "a.npy"})
 
 
-@pytest.mark.parametrize("channels", [PHYSICAL, ENCODED])
-def test_what_is_saved_is_read_back(tmp_path: Path, channels: tuple[object, ...]) -> None:
-    """Simulated sets are read as any other."""
-    values = np.arange(3 * 4 * 5).reshape(3, 4, 5) + 1.0
-    valid = np.ones(values.shape, dtype=bool)
-    valid[:, 1, 2] = False
-    image = SensorImage.from_planes(values, channels, valid=valid)  # type: ignore[arg-type]
-    HHA.save(image, {"hha": tmp_path / "a.tif"})
-    back = HHA.load({"hha": tmp_path / "a.tif"})
-    assert back.channels == channels
-    np.testing.assert_array_equal(back.data, image.data)
-    np.testing.assert_array_equal(back.valid, valid)
-
-
 @pytest.mark.parametrize("adapter", [HHA, LEVEL], ids=["estimated", "level"])
 def test_a_simulated_scene_has_a_floor(adapter: ModalityAdapter) -> None:
     """The ground is where most of the pixels look up."""
@@ -176,13 +159,3 @@ def test_a_simulated_scene_has_a_floor(adapter: ModalityAdapter) -> None:
     assert ground.any()
     assert np.median(image.data[2][ground]) < 35
     assert (image.channels, image.size_hw) == (PHYSICAL, (48, 64))
-
-
-def test_hha_joins_colour() -> None:
-    """`rgb+hha` has six channels, and its camera comes from the card too."""
-    joined = ComposedModality([Rgb(), HHA])
-    assert len(joined.channels) == 6
-    ready = joined.configured(CARD).parts[1]
-    assert isinstance(ready, Hha)
-    assert ready.camera == CAMERA
-    assert HHA.camera is None

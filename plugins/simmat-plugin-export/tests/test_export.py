@@ -18,15 +18,12 @@ import pytest
 import simmat_runtime
 import torch
 from bundles import GRAY, tiny_bundle
-from click.testing import CliRunner
 from installed import need_plugins
 from PIL import Image
 from runs import gray_set, registry
 from simmat_plugin_export import export as exporting
-from simmat_plugin_export.command import command
 from simmat_plugin_export.export import check_transform, export
 from simmat_plugin_export.graphs import Masks, Prepare
-from simmat_plugin_export.tracing import trace
 
 import simmat
 from simmat.bundle import Bundle, check_bundle, load_bundle
@@ -230,25 +227,6 @@ def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], a
     np.testing.assert_allclose(masks, restore_logits(logits[None], frame)[0], atol=1e-4)
 
 
-class Enlarged(torch.nn.Module):
-    """Reshapes with -1, and repeats along the last axis, also called -1."""
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return (B, 2, 6, 10) of (B, 12, 5)."""
-        return tokens.view(tokens.shape[0], 2, -1, 5).repeat_interleave(2, -1)
-
-
-def test_a_repeated_axis_changes_no_other_size() -> None:
-    """torch's exporter writes the axis over every equal constant, which made other networks of some, or none."""
-    inputs = [torch.randn(count, 12, 5) for count in (2, 3)]
-    axes = {"tokens": {0: "images"}, "larger": {0: "images"}}
-    model = trace(Enlarged(), inputs[:1], inputs[1:], names=["tokens"], outputs=["larger"], dynamic=axes)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    for tokens in (*inputs, torch.randn(4, 12, 5)):
-        (found,) = session.run(None, {"tokens": tokens.numpy()})
-        np.testing.assert_array_equal(found, Enlarged()(tokens))
-
-
 SENSORS = {
     "red-nir": (None, None),
     "sar": ({"scale": "amplitude"}, None),
@@ -330,13 +308,6 @@ def test_a_missing_onnxruntime_is_said_with_what_to_install(
     for arguments in (["predict", str(folder), "a.png", "--everything"], ["export", str(folder)]):
         assert run([*arguments, "--out", str(tmp_path / "out")]) == 2
         assert "pip install onnxruntime" in capsys.readouterr().err
-
-
-def test_no_bundle_is_one_message(tmp_path: Path) -> None:
-    """The command is the front door."""
-    result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "no such bundle" in str(result.exception)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_exported_model_is_served_where_torch_is_not(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from simmat_plugin_geo import backend
 from simmat_plugin_geo.cog import write_mask
 from simmat_plugin_geo.georeference import pixel_areas
 
-from simmat.cli import run
 from simmat.geo import GeoBackend, read_georeference
 from simmat.types import Georeference
 
@@ -51,9 +50,3 @@ def test_a_mask_has_the_place_of_its_image(tmp_path: Path) -> None:
     assert read_georeference(path) == place
     with rasterio.open(path) as file:
         assert file.read(1).tolist() == mask.tolist()
-
-
-def test_the_list_of_plugins_names_what_reads_maps(capsys: pytest.CaptureFixture[str]) -> None:
-    """A user sees what the package brings."""
-    assert run(["plugins", "list"]) == 0
-    assert "geo backends: gdal" in capsys.readouterr().out

@@ -135,12 +135,6 @@ def test_files_that_hold_no_prompts_are_refused(tmp_path: Path) -> None:
         read_prompts(tmp_path / "c.gpkg", None, SCENE)
 
 
-def test_an_unknown_coordinate_system_is_reported() -> None:
-    """The message has the code as it was given."""
-    with pytest.raises(DataError, match="EPSG:99999"):
-        to_pixels([(1, 2)], "EPSG:99999", SCENE)
-
-
 LINK = {"properties": {"href": "http://localhost/"}, "type": "link"}
 
 
@@ -177,10 +171,3 @@ def test_a_table_that_may_read_other_files_is_refused(tmp_path: Path) -> None:
         database.commit()
     with pytest.raises(DataError, match="VirtualShape"):
         read_prompts(path, None, SCENE)
-
-
-def test_addresses_in_properties_are_no_reason_to_refuse(tmp_path: Path) -> None:
-    """A map links to pages."""
-    names = {"type": "name", "properties": {"name": "EPSG:32632"}}
-    path = geojson(tmp_path / "a.geojson", (shapely.Point(500_005, 5_299_995), LINK), crs=names)
-    assert list(read_prompts(path, None, SCENE)) == ["1"]

@@ -134,14 +134,6 @@ def test_a_geojson_is_refused_where_it_cannot_name_the_coordinate_system(tmp_pat
     )
 
 
-@pytest.mark.parametrize("name", ["geojson", "gpkg"])
-def test_an_image_in_which_nothing_was_found_has_an_empty_file(tmp_path: Path, name: str) -> None:
-    """It tells "nothing there" from "not yet done"."""
-    write_result(objects_result((9, 9), place=PLACE), [name], tmp_path)
-    assert pyogrio.read_info(tmp_path / OBJECTS[name])["features"] == 0
-    write_result(classes_result(np.zeros((9, 9), np.uint8)), ["gpkg"], tmp_path)
-
-
 def test_many_outlines_are_written_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers go on, and nothing is empty that has a value."""
     monkeypatch.setattr(results, "CHUNK", 4)

@@ -120,13 +120,6 @@ def test_other_coordinates_are_reprojected_and_reported(tmp_path: Path) -> None:
     assert "EPSG" not in opened(one_raster(tmp_path / "same")).split_note
 
 
-def test_polygons_without_coordinate_system_take_that_of_the_image(tmp_path: Path) -> None:
-    """A shapefile loses its .prj easily; that it is assumed is said."""
-    dataset = opened(one_raster(tmp_path, ".shp", crs=None))
-    assert np.array_equal(drawn(dataset)[0], expected())
-    assert "no coordinate system" in dataset.split_note
-
-
 def test_an_attribute_gives_classes(tmp_path: Path) -> None:
     """The class of a region is that of its polygon, numbered by name over the whole file."""
     dataset = opened(one_raster(tmp_path), class_attribute="crop")
@@ -161,23 +154,6 @@ def test_pixels_of_a_polygon_without_class_are_ignored(tmp_path: Path) -> None:
     label = dataset.label(dataset.samples[0]._replace(window=Window(0, 0, 96, 96)))
     assert np.array_equal(label.ignore, expected() == 2)
     assert len(label.regions) == 2
-
-
-def test_whole_images_take_polygons_too(tmp_path: Path) -> None:
-    """Tiles may have polygons each, without any crop."""
-    for name in "abc":
-        save_raster(tmp_path / f"images/{name}.tif")
-        save_polygons(tmp_path / f"masks/{name}.gpkg", [*BOXES], [*BOXES.values()])
-    dataset = open_dataset(tmp_path, Raster())
-    label = dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
-    assert [region.area for region in label.regions] == [400, 875, 625]
-
-
-def test_a_manifest_names_polygons(tmp_path: Path) -> None:
-    """The column mask takes every mask."""
-    one_raster(tmp_path)
-    (tmp_path / "manifest.csv").write_text("id,image,mask\nmap,images/map.tif,masks/map.gpkg\n")
-    assert np.array_equal(drawn(opened(tmp_path))[0], expected())
 
 
 def test_an_unknown_attribute_lists_the_known_ones(tmp_path: Path) -> None:

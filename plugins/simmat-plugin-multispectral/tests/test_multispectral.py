@@ -21,9 +21,7 @@ from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.builtin import Rgb
 from simmat.sensors.channel_selection import pick_channels
-from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, Georeference, SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {
@@ -95,20 +93,6 @@ def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
     """--channels could not tell them apart."""
     with pytest.raises(DataError, match=r"\['red'\]"):
         load(write(tmp_path / "a.tif", bands=[BandTags("red"), BandTags("Red")]))
-
-
-@pytest.mark.parametrize(("modality", "value"), [("multispectral", 3000), ("multispectral-10000", -9999)])
-def test_nodata_that_the_user_says_is_the_stored_number(tmp_path: Path, modality: str, value: int) -> None:
-    """-9999 is what the file holds; scaled it is -0.9999 and looks like a dark band."""
-    stored = np.where(DN == 3000, value, DN.astype(np.int32)).astype(np.int16)
-    file = write(tmp_path / "a.tif", stored)
-    image = ADAPTERS[modality].with_options({ADAPTERS[modality].name: {"nodata": value}}).load({"multispectral": file})
-    np.testing.assert_array_equal(image.valid, DN != 3000)
-
-
-def test_nodata_of_the_file_is_missing_band_by_band(tmp_path: Path) -> None:
-    """A gap in one band must not hide what the others measured."""
-    np.testing.assert_array_equal(load(write(tmp_path / "a.tif", nodata=0)).valid, DN != 0)
 
 
 def test_an_alpha_band_marks_gaps_and_is_not_a_channel(tmp_path: Path) -> None:
@@ -359,71 +343,10 @@ def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path, other: st
         load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]), "sentinel2")
 
 
-def test_the_place_on_the_earth_comes_along(tmp_path: Path) -> None:
-    """A mask without coordinates is of no use in a GIS."""
-    assert load(write(tmp_path / "a.tif", georeference=PLACE)).georeference == PLACE
-
-
-def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
-    """Only its first band would be read, and nobody would see that eleven are missing."""
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack")
-    with pytest.raises(DataError, match=r"12 pages.*--modality raster"):
-        load(tmp_path / "a.tif")
-    tifffile.imwrite(
-        tmp_path / "b.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack", planarconfig="separate"
-    )
-    assert len(load(tmp_path / "b.tif").data) == 12
-
-
-@pytest.mark.parametrize("content", [b"", b"II*\0 no more", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_not_a_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None:
-    """One bad file of a thousand must be named, not end in a traceback."""
-    (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tif: damaged"):
-        load(tmp_path / "a.tif")
-
-
-def test_a_file_cut_short_is_a_data_error(tmp_path: Path) -> None:
-    """Half a tile must not pass for dark ground."""
-    whole = write(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 9999, (3, 64, 64)).astype(np.uint16))
-    whole.write_bytes(whole.read_bytes()[:-8000])
-    with pytest.raises(DataError, match=r"a\.tif: damaged"):
-        load(whole)
-
-
-def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
-    """GDAL would look for it on the network too."""
-    with pytest.raises(DataError, match="no such file"):
-        load(tmp_path / "a.tif")
-
-
-def test_a_simulated_image_is_saved_and_loaded_with_its_bands(tmp_path: Path) -> None:
-    """`simmat data simulate` writes and `simmat train` reads; gaps stay gaps."""
-    sensor = ADAPTERS["multispectral"]
-    seen = sensor.simulate(generate_scene(np.random.default_rng(0), (32, 40)), np.random.default_rng(0))
-    valid = np.ones(seen.data.shape, dtype=bool)
-    valid[2, 0, 0] = False
-    image = SensorImage(seen.data, valid, seen.channels, georeference=PLACE)
-    sensor.save(image, {"multispectral": tmp_path / "a.tif"})
-    back = load(tmp_path / "a.tif")
-    assert back.channels == image.channels
-    assert back.georeference == PLACE
-    np.testing.assert_array_equal(back.valid, valid)
-    np.testing.assert_allclose(back.data[valid], image.data[valid], atol=5.1e-5)
-
-
 def test_a_stated_scale_is_not_simulated() -> None:
     """A simulated file says its own."""
     with pytest.raises(ConfigError, match="simulate multispectral"):
         ADAPTERS["sentinel2"].simulate(generate_scene(np.random.default_rng(0), (32, 40)), np.random.default_rng(0))
-
-
-def test_it_composes_with_colour() -> None:
-    """rgb+multispectral: nine channels, its own red apart from the picture's."""
-    sensor = ComposedModality([Rgb(), ADAPTERS["multispectral"]])
-    scene = generate_scene(np.random.default_rng(0), (32, 40))
-    names = [channel.name for channel in sensor.simulate(scene, np.random.default_rng(0)).channels]
-    assert names[3:] == ["multispectral.blue", "multispectral.green", "multispectral.red", "nir", "swir1", "swir2"]
 
 
 def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:

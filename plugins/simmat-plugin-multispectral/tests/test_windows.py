@@ -141,14 +141,3 @@ def test_a_window_beyond_the_file_is_refused(tmp_path: Path, window: Window) -> 
     files = _write(tmp_path / "a.tif", NUMBERS)
     with pytest.raises(DataError, match=r"a\.tif: is 130x90"):
         load_sample(Multispectral(), files, window=window)
-
-
-def test_a_file_of_several_pages_has_no_windows(tmp_path: Path) -> None:
-    """It is refused as a whole, and so are its parts."""
-    import tifffile
-
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        for plane in NUMBERS[:2]:
-            file.write(plane, photometric="minisblack", contiguous=False)
-    with pytest.raises(DataError, match="2 pages"):
-        Multispectral().window_size({"multispectral": tmp_path / "a.tif"})

@@ -11,16 +11,14 @@ import tifffile
 from PIL import Image
 from simmat_plugin_nir.nir import Nir
 from simmat_plugin_nir.planes import NIR, RED
-from simmat_plugin_nir.red_nir import NDVI, RedNir, RedNirOptions
+from simmat_plugin_nir.red_nir import RedNir, RedNirOptions
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.builtin import Rgb
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.simulated_scene import Scene
 from simmat.types import SensorImage
 
@@ -41,7 +39,7 @@ def scene() -> Scene:
     world = next(
         w for w in worlds if max(w.light.sun_rgb) > 0.5 and any(thing.class_name == "plant" for thing in w.things)
     )
-    return render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    return render(world, SIZE_HW, Noise(np.random.default_rng(0)))
 
 
 def save_png(path: Path, *planes: np.ndarray) -> Path:
@@ -194,22 +192,6 @@ def test_negative_counts_give_no_index_beyond_its_range() -> None:
     assert seen.valid[2].tolist() == [[False, False, True]]
 
 
-def test_the_index_can_be_picked_alone(tmp_path: Path) -> None:
-    """`--channels ndvi` needs both bands read, though neither is fed."""
-    path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, RED_COUNTS)
-    sensor = SelectedChannels(ADAPTERS["red-nir"], ["ndvi"])
-    assert sensor.transform(sensor.load({"red-nir": path})).channels == (NDVI,)
-
-
-@pytest.mark.parametrize(("name", "channels"), [("nir", 4), ("red-nir", 6)])
-def test_it_composes_with_colour(scene: Scene, name: str, channels: int) -> None:
-    """rgb+nir is four channels; red-nir's own red keeps apart from the picture's."""
-    sensor = ComposedModality([Rgb(), ADAPTERS[name]])
-    seen = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
-    assert len(seen.channels) == channels
-    assert len({channel.name for channel in seen.channels}) == channels
-
-
 def test_plants_shine_in_the_near_infrared(scene: Scene) -> None:
     """The case for such a camera."""
     plants = scene.class_id == CLASSES.index("plant")
@@ -222,22 +204,9 @@ def test_the_sky_does_not_burn_out() -> None:
     """Two white bands give an index of 0, as if something had been measured."""
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
     world = next(w for w in worlds if 0 < max(w.light.sun_rgb) < 0.3)  # overcast
-    view = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    view = render(world, SIZE_HW, Noise(np.random.default_rng(0)))
     seen = ADAPTERS["red-nir"].simulate(view, np.random.default_rng(0))
     assert (seen.data == 4095).all(axis=0).mean() < 0.02
-
-
-@pytest.mark.parametrize("name", list(ADAPTERS))
-def test_a_simulated_image_is_saved_and_loaded_exactly(tmp_path: Path, scene: Scene, name: str) -> None:
-    """`simmat data simulate` writes and `simmat train` reads."""
-    sensor = ADAPTERS[name]
-    image = sensor.simulate(scene, np.random.default_rng(0))
-    assert image.data.max() <= 4095
-    files = {source.name: tmp_path / f"{source.name}{source.extensions[0]}" for source in sensor.sources}
-    sensor.save(image, files)
-    back = sensor.load(files)
-    assert back.channels == image.channels
-    np.testing.assert_array_equal(back.data, image.data)
 
 
 def test_what_is_full_is_full_after_saving_beside_a_hole(tmp_path: Path) -> None:
@@ -253,22 +222,3 @@ def test_what_is_full_is_full_after_saving_beside_a_hole(tmp_path: Path) -> None
     assert again.channels == image.channels
     np.testing.assert_array_equal(sensor.transform(again).valid, sensor.transform(image).valid)
     assert sensor.transform(again).valid[2].tolist() == [[False, True], [True, False]]
-
-
-def test_what_is_missing_is_missing_after_saving(tmp_path: Path) -> None:
-    """Floats keep it as NaN, and 16 bits could not."""
-    valid = np.ones((2, 2, 3), dtype=bool)
-    valid[1, 0, 0] = False
-    image = SensorImage.from_planes(np.stack([RED_COUNTS, NIR_COUNTS]), (RED, NIR), valid=valid)
-    ADAPTERS["red-nir"].save(image, {"red-nir": tmp_path / "a.tif"})
-    np.testing.assert_array_equal(ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.tif"}).valid, valid)
-
-
-def test_the_nodata_value_of_a_file_is_missing(tmp_path: Path) -> None:
-    """GIS programs write it as a tag."""
-    planes = np.stack([RED_COUNTS, NIR_COUNTS])
-    tifffile.imwrite(
-        tmp_path / "a.tif", planes, planarconfig="separate", metadata=None, extratags=[(42113, "s", 2, "0", True)]
-    )
-    image = ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.tif"})
-    np.testing.assert_array_equal(image.valid, planes != 0)

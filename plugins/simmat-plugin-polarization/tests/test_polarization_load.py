@@ -124,17 +124,6 @@ def test_flips_and_turns_hold_within_a_composition(tmp_path: Path) -> None:
     assert joined.transform(flipped).channels[-1].name == "dolp_sin_2aolp"
 
 
-@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic"])
-def test_channels_beside_colour(modality: str) -> None:
-    """Three of colour, and four."""
-    from simmat_plugin_scenes.generate import generate_scene
-
-    joined = ComposedModality([Rgb(), ADAPTERS[modality]])
-    image = joined.simulate(generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0))
-    assert len(joined.transform(image).channels) == 7
-    assert image.channels == joined.channels
-
-
 def test_saturated_and_dark_pixels_have_no_polarization(tmp_path: Path) -> None:
     """A clipped highlight or two counts of noise would look strongly polarized; how bright they are is known."""
     images = four(np.uint8, s0=np.full(SIZE_HW, 200.0))
@@ -178,24 +167,6 @@ def test_twelve_bits_shifted_up_are_full_at_their_largest(tmp_path: Path) -> Non
     assert np.argwhere(~load("polarization", write_angles(tmp_path, images)).valid[1]).tolist() == [[2, 3]]
 
 
-@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic", "polarization-aolp-dolp"])
-def test_what_a_file_says_is_missing_is_invalid(tmp_path: Path, modality: str) -> None:
-    """GIS programs write so."""
-    adapter = ADAPTERS[modality]
-    values = np.full(SIZE_HW, 0.5, dtype=np.float32) if "dolp" in modality else np.full(SIZE_HW, 500, dtype=np.uint16)
-    files = {source.name: tmp_path / f"{source.name}.tif" for source in adapter.sources}
-    for file in files.values():
-        tifffile.imwrite(file, values)
-    values[2, 3] = 7
-    if values.dtype.kind == "f":
-        values[2, 3] = 0.25
-    missing = [(42113, "s", 0, f"{values[2, 3]:g}", True)]
-    tifffile.imwrite(next(iter(files.values())), values, extratags=missing)
-    image = adapter.load(files)
-    assert not image.valid[:, 2, 3].any()
-    assert image.valid[:, 5, 7].all()
-
-
 @pytest.mark.parametrize("source", ["aolp", "dolp"])
 def test_a_fill_value_is_not_an_impossible_polarization(tmp_path: Path, source: str) -> None:
     """-9999 lies outside of every unit, and the file says what it is."""
@@ -235,18 +206,6 @@ def test_a_stated_bit_depth_decides_saturation(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "i0.tif", values, description='{"bits": 17}', metadata=None)
     with pytest.raises(DataError, match=r"17 bits.*1 to 16"):
         load("polarization", files)
-
-
-@pytest.mark.parametrize("saying", ["i0", "i45", "i135"])
-def test_the_bits_that_one_of_four_files_states_hold_for_all(tmp_path: Path, saying: str) -> None:
-    """It is one camera; whoever writes the four may describe only some."""
-    files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
-    for name, path in files.items():
-        values = np.full(SIZE_HW, 1000, dtype=np.uint16)
-        if name == "i45":
-            values[2, 3] = 4095
-        tifffile.imwrite(path, values, description='{"bits": 12}' if name == saying else "", metadata=None)
-    assert np.argwhere(~load("polarization", files).valid[1]).tolist() == [[2, 3]]
 
 
 def test_files_of_one_camera_that_state_different_bits_are_refused(tmp_path: Path) -> None:
@@ -378,17 +337,6 @@ def test_computed_integers_are_scaled_to_the_bits_that_the_file_states(tmp_path:
     np.testing.assert_allclose(image.data, [AOLP, DOLP], atol=1e-3)
 
 
-@pytest.mark.parametrize("beyond", ["aolp", "dolp"])
-def test_computed_integers_beyond_the_bits_that_the_file_states_are_refused(tmp_path: Path, beyond: str) -> None:
-    """The statement is wrong then, or was copied from another file; an angle would wind around."""
-    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
-    for name, path in files.items():
-        counts = np.full(SIZE_HW, 5000 if name == beyond else 4000, np.uint16)
-        tifffile.imwrite(path, counts, description='{"bits": 12}', metadata=None)
-    with pytest.raises(DataError, match=rf"{beyond}\.tif: .*; got 5000 to 5000"):
-        load("polarization-aolp-dolp", files)
-
-
 @pytest.mark.parametrize(
     ("aolp", "dolp", "said"),
     [(np.rad2deg(AOLP), DOLP, "angle_unit=rad or deg"), (AOLP, 100 * DOLP, "0 to 1")],
@@ -423,19 +371,6 @@ def test_a_mirror_of_computed_files_has_the_negated_angle(tmp_path: Path, axis: 
     plain = load("polarization-aolp-dolp", computed(tmp_path, AOLP, DOLP))
     mirrored = load("polarization-aolp-dolp", computed(tmp_path / "b", -AOLP[step], DOLP[step]))
     assert_same_light(ADAPTERS["polarization-aolp-dolp"].flip(plain, axis), mirrored)
-
-
-@pytest.mark.filterwarnings("error")
-def test_infinite_values_are_missing_without_a_word(tmp_path: Path) -> None:
-    """Bad pixels are no mistake, and a warning an image would hide all others."""
-    images = four()
-    images["i0"][0, 0] = images["i90"][0, 0] = np.inf
-    assert load("polarization", write_angles(tmp_path / "four", images)).valid[:, 0, 0].tolist() == [False] * 3
-    computed = {"aolp": AOLP.copy(), "dolp": DOLP.copy()}
-    computed["aolp"][0, 0] = computed["dolp"][0, 1] = np.inf
-    image = load("polarization-aolp-dolp", write_angles(tmp_path / "computed", computed))
-    assert not image.valid[:, 0, :2].any()
-    assert image.valid[:, 1:].all()
 
 
 def test_a_missing_intensity_cannot_be_saved_as_counts(tmp_path: Path) -> None:

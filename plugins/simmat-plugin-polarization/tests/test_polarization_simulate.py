@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simmat_plugin_polarization import MODALITIES
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.camera import four_angles, radiance, through_pane
-from simmat_plugin_polarization.channels import PolarizationOptions
-from simmat_plugin_polarization.computed import Computed
 from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
 from simmat_plugin_polarization.stokes import angle_of, degree_of
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.simulated_scene import Scene
-from simmat.testing import name_with_options, with_each_option
 
 SIZE_HW = (48, 64)
 
@@ -157,36 +152,6 @@ def test_counts_are_those_of_a_12_bit_camera(scene: Scene) -> None:
     apart = (counts[0] + counts[2] - counts[1] - counts[3])[open_]
     assert abs(apart.mean()) < 5
     assert 1 < apart.std() < 100
-
-
-@pytest.mark.parametrize(
-    "adapter", [made for sensor in MODALITIES for made in with_each_option(sensor)], ids=name_with_options
-)
-def test_a_simulated_image_is_saved_and_loaded(tmp_path: Path, scene: Scene, adapter: ModalityAdapter) -> None:
-    """`simmat data simulate` writes and `simmat train` reads, to the step of 12 bits, or the mosaic's detail."""
-    image = adapter.simulate(scene, np.random.default_rng(0))
-    assert image.channels == adapter.channels
-    files = {source.name: tmp_path / (source.name + source.extensions[0]) for source in adapter.sources}
-    adapter.save(image, files)
-    back = adapter.load(files)
-    assert (back.valid == image.valid).mean() > 0.98
-    both = (back.valid & image.valid).all(axis=0)
-    one, other = adapter.transform(image), adapter.transform(back)
-    apart = np.abs(one.data - other.data)[:, both]
-    for channel, typical in zip(one.channels, np.median(apart, axis=1), strict=True):
-        step = {"1": 0.002, "count": 2.0}[channel.unit]
-        assert typical <= (10 * step if "mosaic" in name_with_options(adapter) else step)
-
-
-def test_computed_pixels_without_polarization_come_back_as_such(tmp_path: Path, scene: Scene) -> None:
-    """NaN, which no program takes for an angle."""
-    adapter = Computed(PolarizationOptions(files="aolp-dolp"))
-    image = adapter.simulate(scene, np.random.default_rng(0))
-    valid = image.valid.copy()
-    valid[:, 3, 4] = False
-    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
-    adapter.save(replace(image, valid=valid), files)
-    np.testing.assert_array_equal(adapter.load(files).valid, valid)
 
 
 def test_saturated_and_dark_pixels_come_back_as_such(tmp_path: Path, scene: Scene) -> None:

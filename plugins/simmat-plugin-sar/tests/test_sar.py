@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,10 @@ from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
-from simmat.sensors.builtin import Rgb
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.simulated_scene import Scene
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
@@ -46,7 +42,7 @@ def scene() -> Scene:
     """A place with a car under the sky."""
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
     world = next(w for w in worlds if any(thing.class_name == "vehicle" for thing in w.things))
-    return render(world, Stage.of(world), (48, 64), Noise(np.random.default_rng(0)))
+    return render(world, (48, 64), Noise(np.random.default_rng(0)))
 
 
 def load(path: Path, modality: str = "sar") -> SensorImage:
@@ -61,14 +57,6 @@ def seen(path: Path, modality: str = "sar") -> SensorImage:
 def write(path: Path, planes: np.ndarray) -> Path:
     tifffile.imwrite(path, planes, photometric="minisblack", metadata=None)
     return path
-
-
-def test_every_channel_says_its_unit_in_json() -> None:
-    """The bundle keeps them."""
-    units = {name: sensor.channels[0].unit for name, sensor in ADAPTERS.items()}
-    assert (units["sar"], units["sar-power"], units["sar-db"]) == ("count", "1", "dB")
-    for sensor in ADAPTERS.values():
-        json.dumps([asdict(channel) for channel in sensor.channels], allow_nan=False)
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
@@ -209,14 +197,6 @@ def test_lee_takes_nothing_from_what_is_missing() -> None:
     np.testing.assert_array_equal(lee(power, valid, 4.0)[:, :8], 1e6)
 
 
-def test_the_filter_is_a_modality_of_its_own(tmp_path: Path) -> None:
-    """Nobody's data is smoothed without a word."""
-    speckled = np.rint(1000 * np.sqrt(np.random.default_rng(0).gamma(4, 1 / 4, (40, 40)))).astype(np.uint16)
-    path = write(tmp_path / "a.tif", speckled)
-    np.testing.assert_array_equal(load(path).data[0], speckled)
-    assert load(path, "sar-lee").data.std() < 0.5 * speckled.std()
-
-
 def test_speckle_has_the_looks_it_should(scene: Scene) -> None:
     """Mean squared over variance of the ratio to the clean image is the number of looks."""
     ground = np.isfinite(scene.surface.depth_m)
@@ -234,35 +214,6 @@ def test_cars_shine_and_the_sky_is_black(scene: Scene) -> None:
     assert (sigma_nought(scene, cross=False)[~np.isfinite(scene.surface.depth_m)] == 0).all()
 
 
-def test_cross_polarised_backscatter_is_weaker(scene: Scene) -> None:
-    """By reciprocity and Fresnel: a surface turns little of the polarization."""
-    ground = np.isfinite(scene.surface.depth_m)
-    assert (sigma_nought(scene, cross=True)[ground] < sigma_nought(scene, cross=False)[ground]).all()
-
-
-@pytest.mark.parametrize("name", ["sar", "sar-files", "sar-dual", "sar-picture", "sar-power", "sar-db-dual", "sar-lee"])
-def test_a_simulated_image_is_saved_and_loaded(tmp_path: Path, scene: Scene, name: str) -> None:
-    """`simmat data simulate` writes and `simmat train` reads."""
-    sensor = ADAPTERS[name]
-    image = sensor.simulate(scene, np.random.default_rng(0))
-    files = {source.name: tmp_path / f"{source.name}{source.extensions[0]}" for source in sensor.sources}
-    sensor.save(image, files)
-    back = sensor.load(files)
-    assert back.channels == image.channels
-    if not name.endswith("-lee"):
-        np.testing.assert_array_equal(back.data, image.data)
-
-
-def test_it_composes_with_colour(scene: Scene) -> None:
-    """rgb+sar is four channels."""
-    sensor = ComposedModality([Rgb(), ADAPTERS["sar"]])
-    image = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
-    assert [channel.name for channel in image.channels] == ["red", "green", "blue", "sar"]
-    joined = sensor.simulate(scene, np.random.default_rng(0)).channels
-    assert sensor.logarithmic(joined) == (False, False, False, True)
-    assert SelectedChannels(sensor, ("sar",)).logarithmic(joined) == (False, False, False, True)
-
-
 @pytest.mark.parametrize(("modality", "factors"), [("sar-power-dual", True), ("sar-lee", True), ("sar-db", False)])
 def test_augmentation_keeps_the_sea(modality: str, factors: bool) -> None:
     """Power and amplitude are changed by factors: a fifth of the spread of a few bright ships is more than the sea."""
@@ -277,14 +228,6 @@ def test_the_filter_takes_nothing_from_a_border_of_zeros(tmp_path: Path) -> None
     image = load(write(tmp_path / "a.tif", power), "sar-power-lee")
     assert not image.valid[0, :, :10].any()
     assert image.data[0, :, 10].mean() == pytest.approx(power[:, 10:14].mean(), rel=0.15)
-
-
-@pytest.mark.parametrize("modality", ["sar", "sar-power", "sar-lee", "sar-power-lee"])
-def test_zeros_of_floats_are_missing_before_augmentation(tmp_path: Path, modality: str) -> None:
-    """Jitter would give the border of a scene a measurement, which validation never sees."""
-    values = np.array([[0.0, 0.5], [1.0, 2.0]], np.float32)
-    assert load(write(tmp_path / "a.tif", values), modality).valid[0].tolist() == [[False, True], [True, True]]
-    assert load(write(tmp_path / "b.tif", COUNTS), modality).valid.all()
 
 
 def test_a_tile_without_a_measurement_is_not_taken_for_another_unit(tmp_path: Path) -> None:

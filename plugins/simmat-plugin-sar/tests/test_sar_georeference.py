@@ -11,7 +11,6 @@ import rasterio
 from PIL import Image
 from simmat_plugin_sar.adapter import Sar, SarOptions
 
-from simmat.cli import run
 from simmat.errors import DataError
 from simmat.types import Georeference, SensorImage
 
@@ -22,7 +21,6 @@ ADAPTERS = {
     "sar-files": Sar(SarOptions(polarizations="dual", separate_files=True)),
 }
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
-TINY = "--foundation tiny --image-size 64 --steps 1 --batch-size 2 --prompts-per-image 1 --device cpu".split()
 
 
 def write(path: Path, planes: np.ndarray, **profile: Any) -> Path:
@@ -63,25 +61,3 @@ def test_two_polarizations_in_two_files_must_lie_together(tmp_path: Path) -> Non
     Image.fromarray(np.ones((4, 4), np.uint16)).save(files["cross"])
     with pytest.raises(DataError, match=r"cross.tif"):
         ADAPTERS["sar-files"].load(files)
-
-
-def test_predict_writes_a_mask_that_lies_where_the_image_does(tmp_path: Path) -> None:
-    """What a GIS opens on top of the scene."""
-    rng = np.random.default_rng(0)
-    for index in range(4):
-        planes = rng.integers(1, 90, (1, 32, 48)).astype(np.uint16)
-        planes[:, 8:20, 8:20] += 500
-        write(tmp_path / f"data/images/{index}.tif", planes)
-        mask = np.zeros((32, 48), dtype=np.uint8)
-        mask[8:20, 8:20] = 1
-        (tmp_path / "data/masks").mkdir(exist_ok=True)
-        Image.fromarray(mask).save(tmp_path / f"data/masks/{index}.png")
-    data, out = str(tmp_path / "data"), str(tmp_path / "run")
-    assert run(["train", "--modality", "sar", "--data", data, "--regions", "instances", "--out", out, *TINY]) == 0
-    image = str(tmp_path / "data/images/0.tif")
-    words = ["predict", f"{out}/bundle", image, "--point", "12,12", "--out", str(tmp_path / "seen"), "--device", "cpu"]
-    assert run(words) == 0
-    with rasterio.open(tmp_path / "seen/0_mask.tif") as file:
-        assert (file.crs.to_epsg(), tuple(file.transform)[:6], file.shape) == (32632, PLACE.transform, (32, 48))
-        shown = np.asarray(Image.open(tmp_path / "seen/0_mask.png")) > 0
-        np.testing.assert_array_equal(file.read(1) > 0, shown)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 from simmat_plugin_scenes.generate import generate_scene, outdoors
 from simmat_plugin_scenes.noise import Noise
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
-from simmat_plugin_thermal.adapter import TEMPERATURE, Thermal, ThermalOptions
+from simmat_plugin_thermal.adapter import Thermal
 from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
 from simmat.sensors.simulated_scene import Scene
@@ -24,7 +22,7 @@ SIZE_HW = (48, 64)
 def scene() -> Scene:
     """Return an outdoor scene."""
     world = outdoors(np.random.default_rng(4))
-    return render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    return render(world, SIZE_HW, Noise(np.random.default_rng(0)))
 
 
 def test_band_radiance_has_the_textbook_value() -> None:
@@ -63,34 +61,14 @@ def test_noise_is_that_of_an_uncooled_camera() -> None:
     assert NOISE_K < inner.std() / np.sqrt(2) < 3 * NOISE_K
 
 
-def test_a_simulated_image_is_saved_and_loaded_in_kelvin(tmp_path: Path, scene: Scene) -> None:
-    """`simmat data simulate` writes and `simmat train` reads."""
-    image = Thermal().simulate(scene, np.random.default_rng(0))
-    assert image.channels == (TEMPERATURE,)
-    Thermal().save(image, {"thermal": tmp_path / "a.tif"})
-    np.testing.assert_allclose(Thermal().load({"thermal": tmp_path / "a.tif"}).data, image.data, atol=0.0051)
-
-
 def test_people_stand_out_at_night() -> None:
     """The case for a thermal camera: what the eye does not see, it does."""
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
     world = next(
         w for w in worlds if max(w.light.sun_rgb) == 0 and any(thing.class_name == "person" for thing in w.things)
     )
-    view = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    view = render(world, SIZE_HW, Noise(np.random.default_rng(0)))
     image = Thermal().simulate(view, np.random.default_rng(0)).data[0]
     people = view.class_id == CLASSES.index("person")
     ground = (view.instance == 0) & np.isfinite(view.surface.depth_m)
     assert image[people].mean() > image[ground].mean() + 1
-
-
-@pytest.mark.parametrize("unit", ["K", "cK", "C"])
-def test_a_stated_unit_is_the_one_written(unit: Literal["K", "cK", "C"], tmp_path: Path) -> None:
-    """A simulated set whose files say another unit than the option could not be read again."""
-    adapter = Thermal(ThermalOptions(unit=unit))
-    image = adapter.simulate(generate_scene(np.random.default_rng(1), SIZE_HW), np.random.default_rng(1))
-    image.valid[0, 3, 4] = False
-    adapter.save(image, {"thermal": tmp_path / "a.tif"})
-    back = adapter.load({"thermal": tmp_path / "a.tif"})
-    np.testing.assert_allclose(back.data[image.valid], image.data[image.valid], atol=0.005)
-    np.testing.assert_array_equal(back.valid, image.valid)

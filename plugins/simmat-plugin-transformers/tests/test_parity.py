@@ -109,16 +109,6 @@ def test_a_bare_vits_map_is_the_librarys_last_hidden_state(bare: Any, scale: int
     torch.testing.assert_close(level.flatten(2).transpose(1, 2), patches, **CLOSE)
 
 
-def test_embed_is_the_first_convolution_alone(tiny: Any) -> None:
-    """Transfer layers that replace the first layer give what `embed` would: before positions and norms."""
-    pixels = image(tiny.size)
-    backbone: Any = tiny.build().backbone
-    convolution = next(m for m in tiny.original.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 3)
-    with torch.no_grad():
-        torch.testing.assert_close(backbone.embed(pixels), convolution(pixels), atol=0, rtol=0)
-        torch.testing.assert_close(backbone.first_layer(pixels), convolution(pixels), atol=0, rtol=0)
-
-
 def _resized_sam2(original: Any) -> Any:
     """The library's own model at another size: all that its positions need is in its code."""
     other = transformers.Sam2Model(original.config)

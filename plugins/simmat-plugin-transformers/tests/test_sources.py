@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from simmat_plugin_transformers.families import FAMILIES
-from simmat_plugin_transformers.specs import models, pixel_statistics, spec
+from simmat_plugin_transformers.specs import pixel_statistics, spec
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError
 from simmat.io.weights import find_weights, sha256_of
 from simmat.plugin_specs import FoundationSpec
-from simmat.plugins.loader import load_plugins
 
 SAM, SAM3 = FAMILIES["sam"], FAMILIES["sam3_tracker"]
 
@@ -41,12 +40,6 @@ def test_the_plugin_loads_neither_torch_nor_transformers() -> None:
     """`simmat --help` walks every plugin and must answer at once."""
     code = "import sys, simmat_plugin_transformers; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_name_leads_through_the_registry(tiny_of: Any) -> None:
-    """What `--foundation` takes."""
-    name = f"hf/{tiny_of('sam2').folder}"
-    assert load_plugins().foundation(name).name == name
 
 
 def test_a_folder_relative_to_here_is_found(tiny_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,13 +124,6 @@ def test_without_a_processors_file_the_familys_own_statistics_hold() -> None:
     assert pixel_statistics({}, SAM3, "x") == ((127.5,) * 3, (127.5,) * 3)
 
 
-def test_statistics_beside_the_weights_are_read(tiny_of: Any, tmp_path: Path) -> None:
-    """The file's name is the library's."""
-    folder = copy_of(tiny_of("dinov2"), tmp_path)
-    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.2, 0.2, 0.2], "image_std": [0.4, 0.4, 0.4]}')
-    assert read(folder).pixel_mean == pytest.approx((51, 51, 51))
-
-
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -202,18 +188,3 @@ def test_weights_of_another_form_are_refused(tiny_of: Any, tmp_path: Path, file:
     (folder / "model.safetensors").rename(folder / file)
     with pytest.raises(WeightsError, match=said):
         spec(str(folder))
-
-
-def test_what_is_not_the_name_of_a_repository_is_not_a_model() -> None:
-    """The core then names what is near."""
-    assert spec("a/b/c") is None
-    with pytest.raises(UnknownNameError, match="foundations list hf/"):
-        load_plugins().foundation("hf/a/b/c")
-
-
-def test_well_known_models_are_listed() -> None:
-    """For `simmat foundations list hf/`; every family has one."""
-    lines = " ".join(models().values())
-    assert all(
-        title in lines for title in ("Segment Anything", "SAM-HQ", "SAM 2", "SAM 3", "DINO,", "DINOv2", "DINOv3")
-    )

@@ -17,11 +17,10 @@ from simmat.foundation import PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
-from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.plugins.builtin import TUNERS
 from simmat.testing import build_network
 
 SIZE = 64
-LAYERS = {spec.name: spec for spec in TRANSFER_LAYERS}
 TUNE = {spec.name: spec for spec in TUNERS}
 
 
@@ -168,16 +167,3 @@ def test_other_tuners_refuse_it_by_name(tune: str) -> None:
     """A tuner that found nothing to do would train the transfer layer alone without a word."""
     with pytest.raises(ConfigError, match="'unet'"):
         network(1, tune)
-
-
-def test_it_has_no_zero_shot_score() -> None:
-    """Its decoder is random, so an untuned score would be noise that flatters the tuned one."""
-    assert UNET.promptable is False
-
-
-def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
-    seeded: list[int] = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    build_unet(UNET, image_size=SIZE, weights=None, seed=1)
-    assert seeded == []
