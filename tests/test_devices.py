@@ -15,7 +15,7 @@ from runs import config
 
 from simmat.errors import ConfigError
 from simmat.evaluation import join_processes
-from simmat.nn.device import keep_freed_memory, pick_device, wait_for
+from simmat.nn.device import keep_freed_memory, pick_device
 from simmat.training import accelerator as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -89,16 +89,6 @@ def test_a_gpu_that_is_not_there_is_refused(number: str) -> None:
     """torch would take 300 for 44."""
     with pytest.raises(ConfigError, match=f"no device 'cuda:{number}': there are"):
         pick_device(f"cuda:{number}")
-
-
-@pytest.mark.parametrize(("name", "waits"), [("cuda:1", ["cuda"]), ("mps", ["mps"]), ("cpu", [])])
-def test_a_clock_is_read_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch, name: str, waits: list[str]) -> None:
-    """GPUs take work and return at once; what `simmat eval` calls the time of an image would be that of a queue."""
-    waited: list[str] = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device.type))
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
-    wait_for(torch.device(name))
-    assert waited == waits
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")

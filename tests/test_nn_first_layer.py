@@ -66,11 +66,3 @@ def test_a_refitted_copy_of_an_overridable_convolution_keeps_its_rule() -> None:
     first = make_overridable(model, "0")
     copy = refitted(first, torch.ones(4, 5, 3, 3), None)
     assert copy(torch.ones(1, 5, 9, 9)).shape == first(torch.ones(1, 3, 9, 9)).shape
-
-
-def test_a_blank_image_has_the_size_that_the_features_stand_for_and_takes_no_memory() -> None:
-    """A batch of large images for their shape alone would cost gigabytes."""
-    first = make_overridable(network(), "0")
-    image = blank_image(torch.ones(2, 4, 512, 256), first)
-    assert image.shape == (2, 3, 1024, 512)
-    assert image.untyped_storage().nbytes() == 4

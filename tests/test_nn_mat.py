@@ -72,26 +72,6 @@ def test_linear_starts_as_the_zero_shot_map(count: int) -> None:
     torch.testing.assert_close(build("linear", count)(planes(count)), expected)
 
 
-def test_the_residual_leaves_zero_after_one_step() -> None:
-    """A last layer at zero must not be stuck there."""
-    layer = build("mat-residual", 2)
-    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
-    before = layer(planes(2)).detach()
-    for _ in range(2):
-        optimiser.zero_grad()
-        (layer(planes(2)) - 1).square().mean().backward()
-        optimiser.step()
-    assert not torch.allclose(layer(planes(2)), before, atol=1e-3)
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
-
-
-def test_the_zero_shot_map_of_the_residual_stays_fixed() -> None:
-    """It is a buffer: saved with the layer, moved by nothing."""
-    layer = build("mat-residual", 2)
-    assert "zero_shot.weights" in layer.state_dict()
-    assert "zero_shot.weights" not in dict(layer.named_parameters())
-
-
 def test_contrast_scales_the_map_alone() -> None:
     """A fainter picture at the start; what training adds is as large as ever."""
     faint = build("mat-residual", 2, contrast=0.25)
@@ -106,12 +86,6 @@ def test_a_contrast_that_shows_nothing_is_refused(value: object) -> None:
     """With 0 the model would see no picture, and no gradient would say which."""
     with pytest.raises(ConfigError, match=r"'contrast' .*0"):
         build("mat-residual", 2, contrast=value)
-
-
-def test_identity_returns_three_planes_as_they_are() -> None:
-    """It is the baseline for colour pictures."""
-    x = planes(3)
-    assert build("identity", 3)(x) is x
 
 
 def test_identity_refuses_other_counts_by_number_and_name() -> None:
@@ -141,10 +115,3 @@ def test_weights_come_from_the_generator_alone(name: str) -> None:
     if name in ("mat", "mat-residual", "channel-attention"):
         other = build(name, 4, seed=8).state_dict()
         assert any(not torch.equal(one[key], other[key]) for key in one)
-
-
-def test_mat_is_initialised_like_torchs_own_convolutions() -> None:
-    """The paper's layer has torch's default weights; U(±1/√fan_in) has a known spread."""
-    conv = build("mat", 16, width=256)[0]
-    assert conv.weight.abs().max() <= 1 / 12
-    assert conv.weight.std().item() == pytest.approx(1 / 12 / 3**0.5, rel=0.02)

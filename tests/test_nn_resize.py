@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from simmat.nn.resize import content_mask, resize_planes, upsample_logits
+from simmat.nn.resize import content_mask, resize_planes
 from simmat.sensors.normalize import normalize
 from simmat.types import Aspect, Channel, Frame, SensorImage
 
@@ -93,16 +93,6 @@ def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count:
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 
-def test_missing_rows_of_a_strip_leave_the_others_alone() -> None:
-    """Values and validity are filtered alike, or their quotient means nothing."""
-    planes = torch.full((1, 3000, 20), 5.0)
-    valid = all_valid(planes)
-    valid[:, :1500] = False
-    out = resize_planes(measured(planes, valid), valid, Frame((3000, 20), 64))
-    assert (out[0, :31, 0] == 0).all()
-    torch.testing.assert_close(out[0, 33:, 0], torch.full((31,), 5.0))
-
-
 @pytest.mark.parametrize("size_hw", [(100, 73), (9, 2), (1, 1), (130, 64)], ids=str)
 def test_ordinary_sizes_keep_the_bits_of_torch(size_hw: tuple[int, int]) -> None:
     """Published figures and the parity with SAM stand on them."""
@@ -135,13 +125,6 @@ def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
     torch.testing.assert_close(out[..., :8], torch.full((1, 16, 8), 5.0))
 
 
-def test_invalid_pixels_are_zero_without_resizing_too() -> None:
-    """The promise holds on every path."""
-    planes = torch.full((1, 8, 8), float("inf"))
-    valid = torch.zeros(1, 8, 8, dtype=torch.bool)
-    assert (resize_planes(measured(planes, valid), valid, Frame((8, 8), 8)) == 0).all()
-
-
 @pytest.mark.parametrize("holes", ["around", "rows", "anywhere", "in one channel", "everywhere"])
 @pytest.mark.parametrize("size_hw", [(80, 100), (100, 41), (20, 25), (600, 3)], ids=str)
 def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, int], holes: str) -> None:
@@ -164,9 +147,3 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
     share = resize_planes(valid.float(), torch.ones_like(valid), frame)
     expected = torch.where(share > 0.4999, sums / share, torch.zeros(()))
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-
-
-def test_logits_of_the_right_size_are_left_alone() -> None:
-    """Interpolating a grid onto itself costs time for nothing."""
-    logits = smooth(1, 1, 8, 8)
-    assert upsample_logits(logits, (8, 8)) is logits

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from simmat.errors import ConfigError
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
-from simmat.nn.first_layer import first_layer_of
 from simmat.nn.mat import build_linear
 from simmat.plugin_specs import resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS
@@ -120,14 +119,6 @@ def test_a_model_without_one_convolution_at_its_head_is_refused_by_name(name: st
         layer(name, 2, nn.Linear(1, 1))
 
 
-def test_a_first_layer_with_groups_is_refused() -> None:
-    """It does not see all planes together, so it has no kernel to sum."""
-    backbone = nn.Module()
-    backbone.first_layer = nn.Conv2d(3, 6, 3, groups=3)
-    with pytest.raises(ConfigError, match="without groups"):
-        first_layer_of(backbone, "x")
-
-
 @pytest.mark.parametrize("count", [1, 4])
 def test_channel_attention_starts_as_the_zero_shot_model(count: int) -> None:
     """Weights start equal: the mean of the channels, scaled as the zero-shot map scales, through the first layer."""
@@ -194,15 +185,6 @@ def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
     assert used[:, :2].float().mean().item() == pytest.approx(0.8 + 0.2**2, abs=0.03)  # both stay where both fell
 
 
-def test_weights_of_channels_differ_from_place_to_place_and_sum_to_one() -> None:
-    """It is attention, not a fixed mean."""
-    module = shake(layer("channel-attention", 3))
-    tokens = module.embed(planes(3).flatten(0, 1)[:, None]).reshape(2, 3, 8, 2, 16)
-    weights = module._weights(tokens, module.codes(), module._used(planes(3)))
-    torch.testing.assert_close(weights.sum(1), torch.ones(2, 8, 16))
-    assert weights.std(-1).max() > 0.01
-
-
 def by_wavelength(*wavelengths: float | None, **options: Any) -> nn.Module:
     """Build channel attention over channels of the given wavelengths."""
     channels = [Channel(f"c{i}", "reflectance", "1", wavelength_um=w) for i, w in enumerate(wavelengths)]
@@ -234,13 +216,6 @@ def test_channels_of_one_wavelength_are_distinguished() -> None:
         assert not torch.allclose(features(module, x), features(module, x[:, [0, 2, 1]]), atol=1e-3)
     with pytest.raises(ConfigError, match=r"\['c1', 'c2'\].*auto"):
         by_wavelength(0.66, 55000, 55000, embedding="wavelength")
-
-
-def test_near_wavelengths_have_near_codes() -> None:
-    """So that a band a little aside of a known one is read much like it."""
-    red, edge, nir, thermal = wavelength_codes([0.66, 0.70, 0.84, 10.0])
-    distances = [(red - other).norm().item() for other in (edge, nir, thermal)]
-    assert 0 < distances[0] < distances[1] < distances[2]
 
 
 def test_channel_attention_reports_all_bad_options_at_once() -> None:

@@ -197,17 +197,6 @@ def test_lora_of_a_convolution_is_that_of_a_linear_layer_at_every_pixel() -> Non
     torch.testing.assert_close(delta[:, 3:], expected)
 
 
-def test_lora_draws_from_its_generator_alone() -> None:
-    """Two processes that build the same plan must hold the same network."""
-    one, two, other = (trainable_state(tune(toy(), "lora", seed=seed)) for seed in (1, 1, 2))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert any(not torch.equal(one[key], other[key]) for key in one)
-    model = toy()
-    before = torch.random.get_rng_state()
-    tune(model, "lora")
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_a_model_without_lora_layers_is_refused_by_name() -> None:
     """Training on with nothing tuned would look like a method that does not work."""
     with pytest.raises(ConfigError, match=r"'toy' names no layer for tuner 'lora'"):

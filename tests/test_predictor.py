@@ -139,17 +139,6 @@ def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
     assert image.valid[0, 0].tolist() == [False, False, False, True, True, True, True, True]
 
 
-def test_a_mask_of_another_size_is_refused_by_decoders_that_take_any(
-    predictor: Predictor, picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A decoder that resizes what it gets would answer a mask of the image's own size with nonsense."""
-    decode = predictor.model.decode
-    monkeypatch.setattr(predictor.model, "decode", lambda image, batch: decode(image, replace(batch, mask_input=None)))
-    predictor.set_image(picture)
-    with pytest.raises(ValueError, match=r"\(16, 16\).*low_res.*\(40, 56\)"):
-        predictor.predict(points=[(1, 1)], mask=SCENE.astype(float))
-
-
 def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(predictor: Predictor) -> None:
     """Thermal cameras show a picture of 320x240 and store 160x120 temperatures; clicks are read in the picture."""
     image = SensorImage.from_planes(SCENE, (GRAY,), origin="flir.jpg")

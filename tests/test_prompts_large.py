@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ import pytest
 from bundles import tiny_bundle
 
 from simmat.cli import run
-from simmat.io.files import output_error
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import large
-from simmat.predictor.window_results import WindowResult, WindowStore
 
 pytestmark = pytest.mark.plugins()
 
@@ -99,27 +96,6 @@ def test_large_images_with_prompts_are_skipped_when_done(
     assert [one["object"] for one in json.loads((tmp_path / "out/a.json").read_text())["prompts"]] == ["a_o0", "a_o1"]
     assert run([*call, "--out", str(tmp_path / "out")]) == 0
     assert "2 of 2 images were done" in capsys.readouterr().err
-
-
-def test_a_full_disk_stops_a_raster_that_then_continues(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What is done stays, and only the rest is computed."""
-    image, out, written = _scene(tmp_path / "a.tif"), tmp_path / "out", []
-    real = WindowStore.write
-
-    def write(self: WindowStore, index: int, answer: WindowResult) -> WindowResult:
-        written.append(index)
-        if len(written) == 4:
-            raise output_error(OSError(errno.ENOSPC, "no space"), self.folder)
-        return real(self, index, answer)
-
-    monkeypatch.setattr(WindowStore, "write", write)
-    assert _predict(bundle, image, out, "--semantic") == 2
-    assert "no space" in capsys.readouterr().err
-    assert _predict(bundle, image, out, "--semantic") == 0
-    assert written[:5] == [0, 1, 2, 3, 3]
-    assert {path.name for path in out.iterdir()} == {"a.json", "a_classes.png", "a_overlay.png"}
 
 
 def test_an_image_without_a_measurement_leaves_nothing_behind(bundle: Path, tmp_path: Path) -> None:

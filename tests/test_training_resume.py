@@ -69,8 +69,8 @@ def test_another_number_of_threads_changes_rounding_alone(data: Path, tmp_path: 
         torch.set_num_threads(before)
     for key, value in moved["one"].items():
         assert torch.equal(value, moved["again"][key])
-        torch.testing.assert_close(moved["two"][key], value, rtol=0, atol=5e-3 * float(value.abs().max()) + 1e-9)
-        assert (moved["two"][key] - value).norm() <= 1e-3 * value.norm() + 1e-9  # of all elements together
+        # AdamW divides a gradient by its own size, so where it is all rounding a single element may differ by a step.
+        assert (moved["two"][key] - value).norm() <= 3e-4 * value.norm() + 1e-9
 
 
 def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:
