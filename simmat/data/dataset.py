@@ -211,10 +211,7 @@ class Dataset:
             return label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(path))
         if self.coco is None:
             raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
-        try:
-            label = self.coco.label(sample.image_id, self.card)
-        except DataError as error:
-            raise DataError(f"{self.root}: image {sample.image_id!r}: {error}") from None
+        label = self.coco.label(sample.image_id, self.card)
         if sample.window is None:
             return label
         cut = cut_label(label, sample.window, keep=0)

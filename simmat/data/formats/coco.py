@@ -1,24 +1,24 @@
 """Read labels from COCO json: polygons and run lengths instead of mask files.
 
-pycocotools draws in C and does not check its input: an invalid corner crashes the process, and pixels that no run
-covers are uninitialized. So segmentations are checked before they are drawn.
+pycocotools draws polygons in C and does not check its input: an invalid corner crashes the process. So they are checked
+before they are drawn.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from simmat.data.card import DataCard
-from simmat.data.formats.folders import IMAGES, files_by_stem
+from simmat.data.formats.folders import IMAGES
 from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
@@ -33,9 +33,7 @@ MAX_JSON_BYTES = 2**31
 """Largest json file that is read (2 GiB); that of COCO 2017 has 450 MiB."""
 MAX_OUTLINE_PX = 2**23
 """Longest outline of the polygons of one object; pycocotools takes 50 bytes a pixel of it."""
-_Types = type | tuple[type, ...]
 _SIMPLER = "use fewer corners, or run lengths"
-_WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
 _MAX_BITS = 30
 """Most bits of a run length in text form before its last 5; 35 hold any length below 2**32."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
@@ -61,9 +59,6 @@ class CocoLabels:
 
         "instances" makes each annotation a region of its category; "classes" joins those of one category; "components"
         joins them and takes the connected components. Masks of the image's size are drawn one at a time to save memory.
-
-        Raises:
-            DataError: an annotation cannot be drawn.
         """
         image = self.images[sample_id]
         ignore = np.zeros(image.size_hw, dtype=np.bool_)
@@ -71,7 +66,7 @@ class CocoLabels:
         for index, annotation in enumerate(image.annotations):
             category = annotation["category_id"]
             if annotation.get("iscrowd") or category == card.ignore:
-                ignore |= _draw([annotation], image.size_hw)
+                ignore |= draw_segmentation(annotation["segmentation"], image.size_hw)
             else:
                 key = index if card.regions in ("instances", "panoptic") else category
                 groups.setdefault(key, []).append(annotation)
@@ -79,7 +74,10 @@ class CocoLabels:
         empty = 0
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
-            visible = _draw(group, image.size_hw) & ~ignore
+            visible = np.zeros(image.size_hw, dtype=np.bool_)
+            for annotation in group:
+                visible |= draw_segmentation(annotation["segmentation"], image.size_hw)
+            visible &= ~ignore
             if card.regions == "components":
                 found = components(visible, category)
             else:
@@ -121,139 +119,96 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
     Raises:
         DataError: the files cannot be used; lists all problems.
     """
-    reader = _Reader(root, tuple(sources))
+    samples: list[Sample] = []
+    images: dict[str, CocoImage] = {}
+    names: dict[int, str] = {}
+    problems: list[str] = []
     for split, path in files.items():
-        reader.read(split, path)
-    problems = [*reader.problems, *_duplicates(reader.samples)]
-    if problems:
-        raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
-    if not reader.samples:
-        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
-    return reader.samples, CocoLabels(reader.images, reader.names)
-
-
-@dataclass
-class _Reader:
-    """Reads the json files one by one, and collects problems."""
-
-    root: Path
-    sources: tuple[Source, ...]
-    problems: list[str] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    images: dict[str, CocoImage] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    stems: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
-
-    def read(self, split: str, path: Path) -> None:
-        where = path.name
         content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # numbers are checked where used
         if not isinstance(content, dict):
             raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
-            number, name = entry["id"], entry["name"]
-            if not -(2**63) <= number < 2**63:
-                self.problems.append(f"{where}: category id {number} must be a whole number of 64 bits")
-            if self.names.setdefault(number, name) != name:
-                self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
-        by_image: dict[int | str, list[Mapping[str, Any]]] = {}
-        sizes: dict[int | str, tuple[int, int]] = {}
-        shape: dict[str, _Types] = {"id": (int, str), "file_name": str, "height": int, "width": int}
-        entries = _entries(content, path, "images", shape)
-        for entry in entries:
-            if entry["id"] in by_image:
-                self.problems.append(f"{where}: image id {entry['id']} occurs twice")
-            by_image[entry["id"]] = []
-            sizes[entry["id"]] = (entry["height"], entry["width"])
-        shape = {"id": (int, str), "image_id": (int, str), "category_id": int}
-        for annotation in _entries(content, path, "annotations", shape):
-            if problem := self._problem_of(annotation, sizes):
-                self.problems.append(f"{where}: annotation {annotation['id']}: {problem}")
+            if not -(2**63) <= entry["id"] < 2**63:
+                problems.append(f"{path.name}: category id {entry['id']} must be a whole number of 64 bits")
+            if (other := names.setdefault(entry["id"], entry["name"])) != entry["name"]:
+                problems.append(f"{path.name}: category {entry['id']} is {entry['name']!r}, elsewhere {other!r}")
+        needed: dict[str, type | UnionType] = {"id": int | str, "file_name": str, "height": int, "width": int}
+        entries = _entries(content, path, "images", needed)
+        sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in entries}
+        by_image: dict[int | str, list[Mapping[str, Any]]] = {number: [] for number in sizes}
+        if len(sizes) < len(entries):
+            problems.append(f"{path.name}: {len(entries) - len(sizes)} image ids occur twice")
+        needed = {"id": int | str, "image_id": int | str, "category_id": int}
+        for annotation in _entries(content, path, "annotations", needed):
+            if problem := _annotation_problem(annotation, sizes, names):
+                problems.append(f"{path.name}: annotation {annotation['id']}: {problem}")
             else:
                 by_image[annotation["image_id"]].append(annotation)
         for entry in entries:
-            self._add(split, where, entry, by_image[entry["id"]])
+            stem = entry["file_name"].rpartition(".")[0] or entry["file_name"]
+            id = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
+            where = f"{path.name}: image {entry['id']}"
+            try:
+                check_size(Path(where), *sizes[entry["id"]])
+                paths = [_find_image(root, split, entry["file_name"], source, sources) for source in sources]
+            except DataError as error:
+                problems.append(str(error) if str(error).startswith(where) else f"{where}: {error}")
+                continue
+            if id in images:
+                problems.append(f"image {id!r} occurs twice")
+            samples.append(Sample(id, split, tuple(source.name for source in sources), tuple(paths)))
+            images[id] = CocoImage(sizes[entry["id"]], tuple(by_image[entry["id"]]))
+    if problems:
+        raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
+    if not samples:
+        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
+    return samples, CocoLabels(images, names)
 
-    def _problem_of(self, annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]]) -> str | None:
-        if annotation["image_id"] not in sizes:
-            return f"no image has the id {shortened(repr(annotation['image_id']))}"
-        if annotation["category_id"] not in self.names:
-            return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
-        if (annotation.get("iscrowd") or 0) not in (0, 1):
-            return f"iscrowd must be 0 or 1, got {shortened(repr(annotation['iscrowd']))}"
-        if not annotation.get("segmentation"):
-            return "it has no segmentation, and a box is not a mask; add a segmentation, or remove the annotation"
-        return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
-    def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
-        name, image, size = entry["file_name"], f"{where}: image {entry['id']}", (entry["height"], entry["width"])
-        files: dict[str, Path] = {}
-        try:
-            check_size(Path(image), *size)
-            for index, source in enumerate(self.sources):
-                files[source.name] = self._file(split, name, source, exact=index == 0)
-        except DataError as error:
-            self.problems.append(str(error) if str(error).startswith(image) else f"{image}: {error}")
-            return
-        stem = name.rpartition(".")[0] or name
-        name = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
-        self.samples.append(Sample.of(name, split, files, None))
-        self.images[name] = CocoImage(size, tuple(found))
+def _annotation_problem(
+    annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]], names: Mapping[int, str]
+) -> str | None:
+    if annotation["image_id"] not in sizes:
+        return f"no image has the id {shortened(repr(annotation['image_id']))}"
+    if annotation["category_id"] not in names:
+        return f"no category has the id {annotation['category_id']!r}; ids: {sorted(names)}"
+    if (annotation.get("iscrowd") or 0) not in (0, 1):
+        return f"iscrowd must be 0 or 1, got {shortened(repr(annotation['iscrowd']))}"
+    if not annotation.get("segmentation"):
+        return "it has no segmentation, and a box is not a mask; add a segmentation, or remove the annotation"
+    return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
-    def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path:
-        """Return the path of one file; DataError if it is missing."""
-        own = f"{IMAGES}/{source.name}"
-        folders = [own] if len(self.sources) > 1 else [IMAGES, own, "."]
-        folders = [place for folder in folders for place in (folder, f"{folder}/{split}" if split else folder)]
-        for place in (self.root / folder for folder in folders):
-            if exact and place.is_dir():
+
+def _find_image(root: Path, split: str, name: str, source: Source, sources: Sequence[Source]) -> str:
+    """Return the path of the file of one source; DataError if it is missing."""
+    own = f"{IMAGES}/{source.name}"
+    folders = [own] if len(sources) > 1 else [IMAGES, own, "."]
+    stem = name.rpartition(".")[0]
+    names = [name] if source is sources[0] else [stem + ending for ending in source.extensions]
+    for folder in folders:
+        for place in (root / folder, root / folder / split):
+            for file in names:
                 with suppress(DataError):  # it may be in another folder
-                    found = find_file(start_of_paths(place), name)
-                    if name.lower().endswith(source.extensions):
-                        return Path(found)
-            elif place.is_dir():
-                if place not in self.stems:
-                    self.stems[place] = files_by_stem(place, source.extensions)
-                if paths := self.stems[place].get(name.rpartition(".")[0]):
-                    return paths[0]
-        endings = ", ".join(source.extensions)
-        raise DataError(
-            f"{name!r} is no file of source {source.name!r} ({endings}) in {', '.join(dict.fromkeys(folders))}"
-        )
+                    if file.lower().endswith(source.extensions):
+                        return find_file(start_of_paths(place), file)
+    endings = ", ".join(source.extensions)
+    raise DataError(f"{name!r} is not a file of source {source.name!r} ({endings}) in {', '.join(folders)}")
 
 
-def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
+def _entries(
+    content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, type | UnionType]
+) -> list[Mapping[str, Any]]:
     """Return the list under `key`, after checking that its entries have the needed keys and types."""
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
     for index, entry in enumerate(entries):
-        if lacking := [name for name in needed if name not in entry]:
-            raise DataError(f"{path}: {key}[{index}] lacks {', '.join(lacking)}")
         for name, kind in needed.items():
-            if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
-                allowed = " or ".join(_WORDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
-                raise DataError(
-                    f"{path}: {key}[{index}] has {name} = {shortened(repr(entry[name]))}; it must be {allowed}"
-                )
+            value = entry.get(name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                allowed = kind.__name__ if isinstance(kind, type) else kind
+                raise DataError(f"{path}: {key}[{index}] has {name} = {shortened(repr(value))}, expected {allowed}")
     return entries
-
-
-def _duplicates(samples: Sequence[Sample]) -> list[str]:
-    ids = Counter(sample.id for sample in samples)
-    files = Counter(path for sample in samples for path in sample.images)
-    twice = [f"image {name!r} occurs twice" for name, count in ids.items() if count > 1]
-    return twice or [f"{path} is in two splits; keep it in one" for path, count in files.items() if count > 1]
-
-
-def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> BoolArray:
-    """Return the union of some annotations as (H, W) bool."""
-    mask = np.zeros(size_hw, dtype=np.bool_)
-    for annotation in annotations:
-        try:
-            mask |= draw_segmentation(annotation["segmentation"], size_hw)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
-    return mask
 
 
 def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
@@ -286,12 +241,12 @@ def _outline_px(polygon: Sequence[float]) -> int:
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
     """Draw a segmentation that is valid by `segmentation_problem`, as (H, W) bool."""
     if isinstance(segmentation, list):
-        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
-    elif isinstance(segmentation["counts"], str):
-        runs = {"size": list(size_hw), "counts": segmentation["counts"].encode()}
-    else:
-        runs = coco_mask.frPyObjects(dict(segmentation), *size_hw)
-    return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
+        return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))), np.bool_)
+    counts = segmentation["counts"]
+    lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
+    assert lengths is not None
+    inside = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(inside, lengths).reshape(size_hw[::-1]).T  # runs go down the columns
 
 
 def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:
@@ -300,14 +255,11 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
         return "its run lengths need 'counts' and 'size'"
     if runs["size"] != list(size_hw):
         return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
-    if isinstance(counts, str):
-        counts = _lengths_of_text(counts)
-        if counts is None:
-            return "its run lengths are not in COCO's text form"
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return "its run lengths hold something that is not a whole number of 0 or more"
-    if sum(counts) != size_hw[0] * size_hw[1]:
-        return f"its run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels"
+    lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
+    if lengths is None or not all(isinstance(length, int) and length >= 0 for length in lengths):
+        return "its run lengths are neither whole numbers of 0 or more nor COCO's text form of them"
+    if sum(lengths) != size_hw[0] * size_hw[1]:
+        return f"its run lengths add up to {sum(lengths)}, the image has {size_hw[0] * size_hw[1]} pixels"
     return None
 
 
