@@ -22,7 +22,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import ImageFindings, ImageMatches, Unprompted, confusion_of
+from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, confusion_of
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
@@ -318,7 +318,11 @@ def evaluate_unprompted(
     if note is not None and everything and dense is None:
         note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
 
-    def score(sample: Sample) -> ImageFindings | None:
+    matches: dict[str, ImageMatches] = {}
+    confusions: list[Confusion] = []
+    seconds: dict[str, list[float]] = {"everything": [], "semantic": []}
+
+    def score(sample: Sample) -> tuple[str, ImageMatches | None, Confusion | None, float, float] | None:
         image = dataset.image(sample)
         label = dataset.label(sample, image)
         unmarked = dataset.may_have_unmarked(sample)
@@ -326,18 +330,24 @@ def evaluate_unprompted(
         if not scored.any():
             return None
         predictor.set_image(image)
-        matches, confusion = None, None
+        one, confusion = None, None
         start = perf_counter()
         if everything and not unmarked:
             found = predictor.segment_everything(settings)
-            matches = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
+            one = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
         middle = perf_counter()
         if semantic:
             confusion = confusion_of(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
-        return ImageFindings(sample.id, matches, confusion, middle - start, perf_counter() - middle)
+        return sample.id, one, confusion, middle - start, perf_counter() - middle
 
-    images = tuple(one for one in _of_all(score, samples, processes, progress) if one is not None)
-    return Unprompted(images, dense is not None, classed, dataset.has_classes and not named)
+    for name, one, confusion, everything_s, semantic_s in filter(None, _of_all(score, samples, processes, progress)):
+        if one is not None:
+            matches[name] = one
+            seconds["everything"].append(everything_s)
+        if confusion is not None:
+            confusions.append(confusion)
+            seconds["semantic"].append(semantic_s)
+    return Unprompted(matches, confusions, seconds, dense is not None, classed, dataset.has_classes and not named)
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

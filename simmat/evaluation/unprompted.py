@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -229,59 +229,42 @@ def confusion_of(
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFindings:
-    """What was found in one image.
-
-    Attributes:
-        matches: the objects found beside the true ones; None if they are not scored.
-        confusion: pixels by true and found class, without ignored ones; None if classes are not scored.
-        everything_s: seconds to find every object, without encoding the image.
-        semantic_s: seconds for the class of every pixel, without encoding the image.
-    """
-
-    sample: str
-    matches: ImageMatches | None
-    confusion: Confusion | None
-    everything_s: float
-    semantic_s: float
-
-
-@dataclass(frozen=True, eq=False)
 class Unprompted:
-    """The scores of masks without prompts on one split.
+    """The scores of masks without prompts on one split, in the order of the data set.
 
     Attributes:
-        images: in the order of the data set.
+        matches: sample -> the objects found in it beside the true ones, of samples whose objects are scored.
+        confusions: pixels by true and found class, without ignored ones, of each sample whose class map is scored.
+        seconds: "everything" and "semantic" -> what each of these samples took, without encoding the image.
         dense: True if the clicks that find objects are peaks of the dense head, False if they are a grid.
         classed: whether objects are matched by class.
         unknown: whether the data set has classes and the model knows none.
     """
 
-    images: tuple[ImageFindings, ...]
+    matches: Mapping[str, ImageMatches]
+    confusions: Sequence[Confusion]
+    seconds: Mapping[str, Sequence[float]]
     dense: bool
     classed: bool
     unknown: bool
 
-    def everything(self) -> dict[str, Any] | None:
-        """Return AP, AP50, PQ and F1 of every object, also by class and without classes; None if not scored.
+    def everything(self) -> dict[str, Any]:
+        """Return AP, AP50, PQ and F1 of every object, also by class and without classes.
 
         Where the data set has several classes and the model none, only `any_class` has figures.
         """
-        images = [one.matches for one in self.images if one.matches is not None]
-        if not images:
-            return None
+        images = list(self.matches.values())
         plain = [image.without_classes() for image in images]
         classes = true_classes(images)
         several = len(classes) > 1
-        known = not (several and self.unknown)
         main = object_scores(images if self.classed else plain)
         block: dict[str, Any] = {
             "images": len(images),
             "objects": int(sum(np.count_nonzero(~image.uncounted) for image in images)),
             "left_out": int(sum(np.count_nonzero(image.uncounted) for image in images)),
-            "found": int(sum(len(image.scores) for image in images)),
+            "found": sum(len(image.scores) for image in images),
             "clicks": "peaks of the dense head" if self.dense else "grid",
-            **(main if known else dict.fromkeys(main)),
+            **(dict.fromkeys(main) if several and self.unknown else main),
         }
         if several:
             block["any_class"] = object_scores(plain)
@@ -291,26 +274,17 @@ class Unprompted:
 
     def mistakes(self) -> dict[str, dict[str, int]]:
         """Return the `ImageMatches.mistakes` of each image whose objects are scored, by sample."""
-        images = {one.sample: one.matches for one in self.images if one.matches is not None}
-        return {sample: (one if self.classed else one.without_classes()).mistakes() for sample, one in images.items()}
-
-    def semantic(self) -> dict[str, Any] | None:
-        """Return mIoU, IoU by class and pixel accuracy from one confusion matrix; None if not scored."""
-        parts = [one.confusion for one in self.images if one.confusion is not None]
-        if not parts:
-            return None
-        confusion = sum(parts, Confusion())
-        return {"images": len(parts), "pixels": confusion.total(), **class_scores(confusion)}
+        return {name: (one if self.classed else one.without_classes()).mistakes() for name, one in self.matches.items()}
 
     def summary(self) -> dict[str, Any]:
-        """Return the blocks of what was scored."""
-        blocks = {"everything": self.everything(), "semantic": self.semantic()}
-        return {name: block for name, block in blocks.items() if block is not None}
+        """Return the blocks of what was scored; that of class maps is of one confusion matrix."""
+        blocks = {"everything": self.everything()} if self.matches else {}
+        if self.confusions:
+            confusion = sum(self.confusions, Confusion())
+            counts = {"images": len(self.confusions), "pixels": confusion.total()}
+            blocks["semantic"] = {**counts, **class_scores(confusion)}
+        return blocks
 
     def times(self) -> dict[str, float]:
         """Return the median milliseconds for an image of what was scored, without encoding it."""
-        kinds = {
-            "everything_ms": [one.everything_s for one in self.images if one.matches is not None],
-            "semantic_ms": [one.semantic_s for one in self.images if one.confusion is not None],
-        }
-        return {name: round(1000 * median(seconds), 2) for name, seconds in kinds.items() if seconds}
+        return {f"{name}_ms": round(1000 * median(each), 2) for name, each in self.seconds.items() if each}
