@@ -30,12 +30,6 @@ def test_importing_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    """`from simmat import predict` must say that it is not there, not fail in an import machinery."""
-    with pytest.raises(AttributeError, match="no attribute 'predict_all'"):
-        simmat.predict_all  # noqa: B018 - the access is the test
-
-
 def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
     """Ten lines of a notebook."""
     data = gray_set(tmp_path / "data", train=2, val=1, test=1)
@@ -130,12 +124,6 @@ def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(tmp_path: Path
     """A pair of images and masks is what other libraries take."""
     with pytest.raises(TypeError, match=r"tuple.*Dataset\.from_arrays\(images, masks\)"):
         simmat.train(modality="gray", data=([], []), out=tmp_path / "run", registry=registry())  # type: ignore[arg-type]
-
-
-def test_what_is_installed_is_listed() -> None:
-    """The first thing one asks."""
-    assert {"gray", "rgb", "raster"} <= set(simmat.list_modalities(registry()))
-    assert "tiny" in simmat.list_foundations(registry())
 
 
 def test_arrays_are_trained_on(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`simmat modalities`, `foundations` and `plugins`: what a user sees of what is installed."""
 
-import importlib.metadata
 import json
 import re
 from typing import Literal
@@ -26,16 +25,6 @@ def spec(name: str) -> FoundationSpec:
 
 
 @pytest.mark.plugins
-def test_sensors_are_listed_with_their_channels_and_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """A user chooses by what the sensor is, and a bug report by where it comes from."""
-    assert run(["modalities", "list"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1].strip()}
-    assert set(rows) == {"NAME", "rgb", "gray", "raster"}
-    assert f"simmat {importlib.metadata.version('simmat')}" in rows["rgb"]
-    assert "as in the file" in rows["raster"]
-
-
-@pytest.mark.plugins
 def test_a_sensor_is_shown_with_units_and_files(capsys: pytest.CaptureFixture[str]) -> None:
     """The unit decides whether one's own files fit."""
     assert run(["modalities", "show", "rgb"]) == 0
@@ -51,15 +40,6 @@ def test_a_composition_is_shown_like_a_sensor(capsys: pytest.CaptureFixture[str]
     shown = json.loads(capsys.readouterr().out)
     assert [source["name"] for source in shown["sources"]] == ["rgb", "gray"]
     assert len(shown["channels"]) == 4
-
-
-@pytest.mark.plugins
-def test_an_unknown_sensor_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, and the way on."""
-    assert run(["modalities", "show", "rbg"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert re.match("error: .*'rbg'.*'rgb'", captured.err)
 
 
 class _RadarOptions(ModalityOptions):

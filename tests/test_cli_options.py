@@ -1,6 +1,5 @@
 """Options made from the fields of the training config."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -37,11 +36,6 @@ def test_every_field_has_an_option_that_the_config_takes() -> None:
     assert (config.channels, config.steps, config.lr, config.nodata, config.augment) == ((0, 1, 2), 3, 0.1, -1.0, False)
     assert config.mat_options == {"width": 8, "kind": "fast"}
     assert config.tune_options == {"rank": 4}
-
-
-def test_what_is_not_given_is_none() -> None:
-    """Only so can a config file fill it."""
-    assert set(parse(config_options()).values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +79,6 @@ def test_commands_without_a_config_file_can_require_the_sensor() -> None:
     with pytest.raises(click.MissingParameter, match="modality"):
         parse(sensor)
     assert parse(sensor, "--modality", "rgb") == {"modality": "rgb", "channels": None}
-
-
-def test_paths_are_paths() -> None:
-    """Code below works on paths."""
-    assert parse(config_options("checkpoint"), "--checkpoint", "w.pth") == {"checkpoint": Path("w.pth")}
 
 
 def test_data_options_are_those_of_the_data_card() -> None:

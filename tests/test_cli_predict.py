@@ -101,22 +101,6 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
 
 
 @pytest.mark.plugins
-@pytest.mark.parametrize("theirs", ["s.json", "s_mask.png"])
-def test_files_of_others_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], theirs: str) -> None:
-    """labelme keeps its polygons in NAME.json, and truth is often called NAME_mask.png."""
-    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
-    Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
-    out.mkdir()
-    (out / theirs).write_text('{"shapes": [], "version": "5.4.1"}')
-    call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
-    assert run(call) == 2
-    assert theirs in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == [theirs]
-    (out / theirs).unlink()
-    assert [run(call), run(call)] == [0, 0]
-
-
-@pytest.mark.plugins
 def test_an_image_without_a_measurement_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mask of it would look like any other."""
     bundle = tiny_bundle(tmp_path / "bundle")
@@ -168,15 +152,6 @@ def test_a_folder_is_segmented_file_by_file(place: Path) -> None:
     assert run(call) == 0
     masks = sorted(path.name for path in (place / "out").glob("*_mask.png"))
     assert masks == ["a_mask.png", "b_mask.png", "night__a_mask.png"]
-
-
-def test_an_empty_folder_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt folder must not look like a finished job."""
-    (place / "none").mkdir()
-    call = ["predict", str(place / "bundle"), str(place / "none"), "--point", "3,4", "--out", str(place / "out")]
-    assert run(call) == 2
-    assert "none: holds no image" in capsys.readouterr().err
-    assert not (place / "out").exists()
 
 
 def test_a_table_of_prompts_gives_a_mask_an_object(place: Path) -> None:

@@ -54,13 +54,6 @@ def test_every_click_is_counted_until_the_mask_is_right(bar: Path) -> None:
     assert clicks["noc85"] == clicks["noc90"] == {"mean": 5.0, "failures": 0, "most_clicks": 20}
 
 
-def test_a_mask_that_is_right_gets_no_further_click(bar: Path) -> None:
-    """Twenty rounds of a finished object would be most of the time of a scoring."""
-    model = Scripted(growing)
-    score(model, make_set(bar, BAR), 32, CLICKS)
-    assert [prompts.point_coords.shape[1] for prompts in model.asked] == [1, 2, 3, 4, 5]
-
-
 def test_an_image_is_encoded_once_however_many_prompts_follow(bar: Path) -> None:
     """Encoding is the cost of a foundation model."""
     model = Scripted(growing)
@@ -214,16 +207,6 @@ def clicks_of(model: Scripted) -> list[list[float]]:
     return [xy for prompts in model.asked[1:] if prompts.boxes is None for xy in prompts.point_coords[:, 0].tolist()]
 
 
-def test_random_clicks_lie_on_the_object_and_differ(bar: Path) -> None:
-    """A click off the object asks about another one."""
-    model = Scripted(one_mask(BAR == 1))
-    score(model, make_set(bar, BAR), 32, DRAWS)
-    clicks = clicks_of(model)
-    assert len(clicks) == 4
-    assert all(BAR[int(y), int(x)] == 1 for x, y in clicks)
-    assert len({tuple(xy) for xy in clicks}) > 1
-
-
 def test_draws_depend_on_the_seed_and_the_object_alone(bar: Path) -> None:
     """Two models are compared on the same clicks, whoever scored which part of the split."""
     dataset = make_set(bar, BAR, BAR)
@@ -269,13 +252,6 @@ def test_compat_compares_at_a_quarter_of_the_input(bar: Path) -> None:
     assert found.objects[0].boundary_iou is None
 
 
-def test_compat_brings_finer_answers_to_its_grid(bar: Path) -> None:
-    """A decoder with masks at half the input is compared where SAM's are."""
-    fine = np.kron(quarter(2), np.ones((2, 2), dtype=np.bool_))
-    found = score(Scripted(one_mask(fine)), make_set(bar, WIDE), 40, COMPAT)
-    assert found.objects[0].iou == pytest.approx(0.5)
-
-
 def test_compat_takes_the_single_mask_alone(bar: Path) -> None:
     """The released code decodes one mask; the alternatives would flatter it."""
     masks = torch.from_numpy(np.stack([quarter(2), quarter(4), quarter(4), quarter(4)]))[None]
@@ -311,12 +287,6 @@ def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
         score(Scripted(one_mask(quarter(4))), make_set(bar, WIDE), 42, COMPAT)
 
 
-def test_a_split_of_lost_objects_has_no_score(bar: Path) -> None:
-    """A mean over nothing is no score."""
-    with pytest.raises(DataError, match="nothing to score"):
-        score(Scripted(one_mask(quarter(4))), make_set(bar, labels(80, 80, (5, 40, 6, 60))), 40, COMPAT)
-
-
 def names(table: dict[str, Any]) -> set[str]:
     """The figures of a summary, those of its tables too; what is None is none."""
     below = {f"{key}.{name}" for key, value in table.items() if isinstance(value, dict) for name in names(value)}
@@ -335,11 +305,6 @@ def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol:
     found = names(score(Scripted(answers), data, 256, protocol).summary())
     possible = names(possible_summary(protocol))
     assert {name for name in found ^ possible if not name.startswith("iou_by_class.")} == set()
-
-
-def test_the_default_is_one_click() -> None:
-    """What training validates with, and what `simmat eval` always did."""
-    assert find_protocol() == ONE_CLICK
 
 
 def test_a_protocol_takes_the_numbers_it_has() -> None:

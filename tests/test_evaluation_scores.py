@@ -40,11 +40,6 @@ def test_size_bins_begin_at_32_and_96_pixels_squared() -> None:
     assert [found["miou_object"] for found in sizes.values()] == [0.2, 0.4, 0.9]
 
 
-def test_a_size_without_objects_has_no_mean() -> None:
-    """Nothing is averaged over nothing."""
-    assert Scores((object_score(area=50),)).summary()["by_size"]["large"] == {"objects": 0}
-
-
 def test_an_object_without_a_scored_boundary_leaves_the_boundary_iou() -> None:
     """It has no figure; a 0 would be one."""
     assert THREE.summary()["boundary_iou"] == pytest.approx(0.2)
@@ -60,12 +55,6 @@ def test_a_failure_counts_as_all_the_clicks() -> None:
     assert clicks["noc90"] == {"mean": (3 + 3) / 2, "failures": 1, "most_clicks": 3}
 
 
-def test_a_failure_differs_from_success_at_the_last_click() -> None:
-    """Both cost 20 clicks, but one of them has a mask."""
-    last = Scores((object_score(0.1, clicks=(0.1, 0.95)),)).summary()["clicks"]["noc90"]
-    assert last == {"mean": 2.0, "failures": 0, "most_clicks": 2}
-
-
 def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
     """Draws 1 and 2 give 0.6 and 0.5; the objects vary by 0.2 and 0.4 between them. Deviations are over n - 1."""
     draws = ((0.2, 0.4), (1.0, 0.6))
@@ -79,12 +68,6 @@ def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
     }
     assert summary["random_click"] == expected
     assert summary["box"] == {"tight": pytest.approx(0.7), "jittered": expected}
-
-
-def test_one_draw_has_no_spread() -> None:
-    """A ± 0 would claim what was not measured."""
-    spread = Scores((object_score(random_clicks=(0.3,)),)).summary()["random_click"]
-    assert spread == {"mean": 0.3, "std": None, "object_std": None, "draws": 1}
 
 
 def test_every_sample_is_in_exactly_one_share() -> None:

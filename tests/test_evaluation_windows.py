@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
-from simmat.types import Aspect, BoolArray, Frame, Window
+from simmat.types import Aspect, BoolArray, Frame
 
 CLICKS = Protocol("clicks", clicks=4)
 
@@ -272,26 +271,3 @@ def check_first(
         rows, columns = np.nonzero(resize_nearest(seen, (frame.size, frame.size)))
         middle = np.asarray([columns[len(rows) // 2], rows[len(rows) // 2]])
         assert score.click_xy == tuple(frame.points_to_original(middle).tolist())
-
-
-@pytest.mark.parametrize("protocol", [CLICKS, COMPAT], ids=lambda protocol: protocol.name)
-def test_scoring_small_objects_makes_nothing_as_large_as_the_image(protocol: Protocol) -> None:
-    """5,000 cells of a microscope's image took minutes, nearly all of it on pixels far from any of them."""
-    size = 2048
-    regions = [
-        Instance(1, Window(y, x, y + 40, x + 40), np.ones((40, 40), np.bool_))
-        for y in (0, 900, 2008)
-        for x in (5, 1200, 2008)
-    ]
-    label = Label((size, size), tuple(regions), np.zeros((size, size), np.bool_))
-    model = Answering(lambda prompts: disc_logits(64, prompts.point_coords[:, 0] / 4, 0.7))
-    frame = Frame((size, size), 256, "squash" if protocol.grid == "quarter" else "keep")
-    image = encoded(model, label, frame, protocol)
-    score_objects(image, "s", protocol)  # what is made once for a size of images is there after this
-    tracemalloc.start()
-    try:
-        assert len(score_objects(image, "s", protocol)) == 9
-        most_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert most_bytes < size * size / 8

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import tiny_bundle
-from found_results import found_box, objects_result
 from PIL import Image
 
 from simmat.cli import run
 from simmat.inference.records import written_files
-from simmat.inference.result import summary_of
 from simmat.model_spec import DenseSpec
 
 pytestmark = pytest.mark.plugins("geo")
@@ -146,9 +144,3 @@ def test_a_call_that_finds_no_object_says_so(tmp_path: Path, capsys: pytest.Capt
     bundle = tiny_bundle(tmp_path / "b", dense=DenseSpec(background=True, classes=(1, 2)), image_size=32)
     assert _find(bundle, images, tmp_path / "out", *sure) == 0
     assert capsys.readouterr().err.count("no object found; ") == 1
-
-
-def test_one_object_is_not_objects() -> None:
-    """The line of each image is read by people."""
-    said = {count: summary_of(objects_result((4, 4), *[found_box(0, 0, 2, 2)] * count), []) for count in (0, 1, 2)}
-    assert said == {0: "0 objects", 1: "1 object", 2: "2 objects"}

@@ -45,16 +45,6 @@ def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:
     assert (drawn[:900] == 128).all()
 
 
-def test_a_class_keeps_its_colour_whatever_else_is_in_the_image() -> None:
-    """Pictures of a folder are compared side by side."""
-    both, one = np.zeros((600, 600), np.uint8), np.zeros((600, 600), np.uint8)
-    both[:200], both[400:] = 1, 2
-    one[400:] = 2
-    first, second = (np.asarray(draw_result(classes_result(classes))) for classes in (both, one))
-    np.testing.assert_array_equal(first[500, 300], second[500, 300])
-    assert (first[300, 300] == 128).all()
-
-
 def test_a_legend_names_the_classes_in_the_image_and_only_these() -> None:
     """Background and places without a measurement are no class."""
     classes = np.zeros((600, 600), np.uint8)

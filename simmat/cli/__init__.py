@@ -73,6 +73,9 @@ class LazyGroup(Group):
         """Import and return a command of SimMAT, or else return that of a plugin."""
         if cmd_name not in _own_commands():
             return _plugin_commands(ctx).get(cmd_name)
+        line, parts = _own_commands()[cmd_name]
+        if parts == ():  # a group of plugins' commands alone
+            return Group(cmd_name, help=line)
         command: click.Command = import_module(f"simmat.cli.{cmd_name}").command
         command.name = cmd_name
         return command

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simmat.errors import ConfigError, DataError, OutputError, SimMATError
+from simmat.errors import DataError, OutputError, SimMATError
 from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
 from simmat.inference.segmenter import Segmenter
@@ -35,21 +35,27 @@ class Run:
         self.segmenter, self.tasks = segmenter, tasks
         self.outcomes: dict[str, ImageOutcome] = {}
 
-    def run(self, processes: Processes) -> None:
+    def run(
+        self, processes: Processes, executor: Executor | None = None, load: partial[Predictor] | None = None
+    ) -> None:
         """Do all images, or the share of this process; the main process has the outcomes of all at the end.
 
-        `tasks` must be the same in all processes. An OutputError, such as a full disk, stops the call.
+        `tasks` must be the same in all processes. An OutputError, such as a full disk, stops the call. The workers of
+        an executor see the same files, and load the model by `load`; this process joins the windows of images.
         """
-        left = self._begin(processes)
-        windows = [self.segmenter.shared_windows(task) if processes.count > 1 else 1 for task in left]
-        whole = [task for task, count in zip(left, windows, strict=True) if count == 1]
-        parted = [(task, count) for task, count in zip(left, windows, strict=True) if count > 1]
+        left, is_shared = self._begin(processes), executor is not None or processes.count > 1
+        windows = [(task, self.segmenter.shared_windows(task) if is_shared else 1) for task in left]
+        whole = [task for task, count in windows if count == 1]
+        parted = [(task, count) for task, count in windows if count > 1]
         try:
-            for task in processes.share(whole):
-                self._attempt(task, partial(self.segmenter.segment, task))
-            for task, count in parted:
-                indices = processes.share(range(count))
-                self._attempt(task, partial(self.segmenter.answer_windows, task, indices))
+            if executor is not None and load is not None:
+                self._run_on(executor, load, whole, parted)
+            else:
+                for task in processes.share(whole):
+                    self._attempt(task, partial(self.segmenter.segment, task))
+                for task, count in parted:
+                    indices = processes.share(range(count))
+                    self._attempt(task, partial(self.segmenter.answer_windows, task, indices))
             for part in processes.gather(self.outcomes):
                 self.outcomes |= part
             for task, _ in parted if processes.is_main else ():
@@ -61,30 +67,24 @@ class Run:
                 self.segmenter.progress.note(f"{done} of {len(left)} images are done; their results are in {out}")
             raise
 
-    def run_on(self, executor: Executor, load: partial[Predictor], processes: Processes) -> None:
-        """Do all images on an executor whose workers see the same files; `load` loads the model there.
-
-        This process joins the windows of images.
-        """
-        left, job = self._begin(processes), self.segmenter.job
-        parts: dict[Future[ImageOutcome | None], ImageTask] = {}
-        windows = {task.name: self.segmenter.shared_windows(task) for task in left}
-        for task in left:
-            count = windows[task.name]
+    def _run_on(
+        self,
+        executor: Executor,
+        load: partial[Predictor],
+        whole: Sequence[ImageTask],
+        parted: Sequence[tuple[ImageTask, int]],
+    ) -> None:
+        work: list[tuple[ImageTask, range | None]] = [(task, None) for task in whole]
+        for task, count in parted:
             starts = range(0, count, WINDOWS_TOGETHER)
-            for indices in [range(start, min(start + WINDOWS_TOGETHER, count)) for start in starts]:
-                part = indices if count > 1 else None
-                parts[executor.submit(_segment_on_worker, load, job, task, part)] = task
-        pending = {task.name: sum(other is task for other in parts.values()) for task in left}
+            work += [(task, range(start, min(start + WINDOWS_TOGETHER, count))) for start in starts]
+        job = self.segmenter.job
+        futures = {executor.submit(_segment_on_worker, load, job, task, part): task for task, part in work}
         try:
-            for future in as_completed(parts):
-                task = parts[future]
-                pending[task.name] -= 1
-                self._attempt(task, partial(_result, future, task.name))
-                if windows[task.name] > 1 and not pending[task.name]:
-                    self._attempt(task, partial(self.segmenter.segment, task))
+            for future in as_completed(futures):
+                self._attempt(futures[future], partial(_result, future, futures[future].name))
         finally:
-            for future in parts:
+            for future in futures:
                 future.cancel()
 
     def _begin(self, processes: Processes) -> list[ImageTask]:
@@ -125,7 +125,7 @@ def run_on_dask(
     with dask_client(address, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
         with staged_files(job.out) as staging:
             check_workers(client, [staging, *(path for path in seen if isinstance(path, Path) and path.exists())])
-        run.run_on(pool, partial(load.func, **model), processes)
+        run.run(processes, pool, partial(load.func, **model))
     return run
 
 
@@ -155,13 +155,10 @@ def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | No
     """Return the result of a task; errors of dask become errors of SimMAT."""
     try:
         return future.result()
-    except CancelledError as error:
-        raise ConfigError(
-            f"{name}: the dask scheduler stopped or dropped the work; start it and run the command again"
-        ) from error
     except Exception as error:
-        if type(error).__name__ != "KilledWorker":  # a class of dask, which may not be installed
+        if not isinstance(error, CancelledError) and type(error).__name__ != "KilledWorker":  # a class of dask
             raise
         raise DataError(
-            f"{name}: the dask workers that segmented it died, perhaps because they ran out of memory"
+            f"{name}: the dask scheduler stopped, or the workers that segmented it died, perhaps because they ran out "
+            "of memory; run the command again"
         ) from error
