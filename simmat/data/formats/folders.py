@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from simmat.data.samples import (
-    ALLOWED_MASKS,
     JPEG_EXTENSIONS,
     MASK_EXTENSIONS,
     SPLITS,
@@ -27,18 +26,13 @@ MASKS = "masks"
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
-def find_samples(
-    root: Path, sources: Sequence[Source], *, masks: bool = True, others: list[str] | None = None
-) -> list[Sample]:
+def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
 
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
     The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
-    split, which is "" otherwise. Other folders are part of the id. Hidden files are skipped; endings are
-    case-insensitive.
-
-    `masks=False` is for a folder whose masks are yet to be made. Files that are neither images nor masks are a problem,
-    or with a list `others` are left out and described there.
+    split, which is "" otherwise. Other folders are part of the id. Hidden files and files with other endings are
+    skipped; endings are case-insensitive. `masks=False` is for a folder whose masks are yet to be made.
 
     Raises:
         DataError: the folders cannot be used; lists all problems.
@@ -57,14 +51,9 @@ def find_samples(
         raise DataError(f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv")
     scan = _Scan(root, tuple(sources))
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
-    problems = [*scan.problems, *scan.mask_problems()]
-    if others is not None:
-        others += scan.others
-    if problems or (scan.others and others is None):
+    if problems := [*scan.problems, *scan.mask_problems()]:
         title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
-        if not problems:
-            title = f"{root}: {IMAGES}/ and {MASKS}/ hold files that are no images or masks; move them elsewhere:"
-        raise DataError(all_problems(title, equal_problems([*problems, *([] if others is not None else scan.others)])))
+        raise DataError(all_problems(title, equal_problems(problems)))
     return sorted(samples, key=lambda sample: sample.id)
 
 
@@ -88,38 +77,21 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
     Hidden files are skipped, and no folder is entered twice, links included. Several files of one stem differ by their
     ending only.
     """
-    return {stem: [Path(path) for path in paths] for stem, paths in _find(folder, extensions)[0].items()}
-
-
-def _find(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return stem -> files, see `files_by_stem`, and the files of other kinds.
-
-    Files that belong to one of the first ("a.tif.aux.xml" to "a.tif") are left out.
-    """
     endings = sorted(extensions, key=len, reverse=True)
-    found: dict[str, list[str]] = {}
-    rest: list[tuple[str, str]] = []
+    found: dict[str, list[Path]] = {}
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        inner = "" if place == str(folder) else f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(filter(_is_visible, folders))
-        for name in () if real in seen else sorted(filter(_is_visible, names)):
-            lower, path = name.lower(), os.path.join(place, name)
-            if ending := next((ending for ending in endings if lower.endswith(ending)), None):
-                found.setdefault(inner + name[: -len(ending)], []).append(path)
-            else:
-                rest.append((inner + name, path))
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
-    stems = found.keys()
-    return found, [path for name, path in rest if not any(stem in stems for stem in _shorter(name))]
-
-
-def _shorter(name: str) -> Iterator[str]:
-    """Yield a path without its last ending, its last two, and so on."""
-    folder, slash, file = name.rpartition("/")
-    parts = file.split(".")
-    return (folder + slash + ".".join(parts[:count]) for count in range(1, len(parts)))
+        folders[:] = sorted(filter(_is_visible, folders))
+        inner = "" if place == str(folder) else f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
+        for name in sorted(filter(_is_visible, names)):
+            if ending := next((ending for ending in endings if name.lower().endswith(ending)), None):
+                found.setdefault(inner + name[: -len(ending)], []).append(Path(place, name))
+    return found
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -137,14 +109,13 @@ def _raise(error: OSError) -> NoReturn:
 
 
 class _Scan:
-    """Scans the folders of a data set, and collects problems; `others` describes files of other kinds."""
+    """Scans the folders of a data set, and collects problems."""
 
     def __init__(self, root: Path, sources: tuple[Source, ...]) -> None:
         self.root, self.sources = root, sources
         self.problems: list[str] = []
-        self.others: list[str] = []
-        endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
-        self.masks = self._files(root / MASKS, endings, "masks", f"not a mask format; allowed: {ALLOWED_MASKS}")
+        endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS  # JPEG is refused where it is read
+        self.masks = self._files(root / MASKS, endings, "masks")
         self.used: Counter[str] = Counter()
 
     def splits(self) -> list[tuple[str, Path]]:
@@ -208,19 +179,17 @@ class _Scan:
         elif len(self.sources) > 1:
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
-        other = f"not a file of source {source.name!r} ({', '.join(source.extensions)})"
-        return self._files(folder, source.extensions, "images", other)
+        return self._files(folder, source.extensions, "images")
 
-    def _files(self, folder: Path, extensions: Iterable[str], kind: str, other: str) -> dict[str, str]:
-        """Return stem -> file below a folder, which may be missing; note what else is there."""
-        found, others = _find(folder, extensions) if folder.is_dir() else ({}, [])
-        self.others += [f"{self._name(path)}: {other}" for path in sorted(others)]
+    def _files(self, folder: Path, extensions: Iterable[str], kind: str) -> dict[str, str]:
+        """Return stem -> file below a folder, which may be missing."""
+        found = files_by_stem(folder, extensions) if folder.is_dir() else {}
         self.problems += [
             f"two {kind} with the same name: {', '.join(map(self._name, paths))}"
             for paths in found.values()
             if len(paths) > 1
         ]
-        return {stem: paths[0] for stem, paths in found.items()}
+        return {stem: str(paths[0]) for stem, paths in found.items()}
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()

@@ -71,7 +71,6 @@ class LabelFolder:
         self._given_options = options_of(adapter)
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
-        self._others: list[str] = []  # files that are neither images nor masks
         self.images = {_key_of(sample.id): sample for sample in self._find_images()}
         self._masks = {key: sample.mask for key, sample in self.images.items()}
         self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
@@ -103,9 +102,6 @@ class LabelFolder:
                 f"By card.toml a mask value is a class (regions = {self._card.regions!r}): for training, objects of "
                 f"one class {joined} are one region."
             )
-        if self._others:
-            more = f"; {len(self._others) - 1} more files too" if len(self._others) > 1 else ""
-            lines.append(f"left out: {self._others[0]}{more}")
         return "\n".join(lines)
 
     def find(self, key: str) -> Sample:
@@ -372,7 +368,7 @@ class LabelFolder:
         found = (
             read_manifest(self.root, self.adapter.sources)
             if self._has_manifest
-            else find_samples(self.root, self.adapter.sources, masks=False, others=self._others)
+            else find_samples(self.root, self.adapter.sources, masks=False)
         )
         if not found:
             raise DataError(f"{self.root}: no image in {IMAGES}/")
