@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from data_sets import folder_of, one_square, open_planes, save_image, save_mask
 from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
 from simmat.errors import DataError
 from simmat.sensors.builtin import Raster
-from simmat.types import SensorImage
 
 
 def split_folder(root: Path, **counts: int) -> Path:
@@ -242,22 +241,3 @@ def test_equal_problems_are_listed_once(tmp_path: Path) -> None:
     assert len(report.errors) == 7
     assert "Problems (7)" in report.text()
     assert report.text().count("masks/train/") == 1
-
-
-def test_transformed_channels_are_shown_as_read_too(tmp_path: Path) -> None:
-    """A wrong scale cannot be seen in values that are scaled to 0..1 afterwards."""
-
-    class Relative(Planes):
-        def transform(self, image: SensorImage) -> SensorImage:
-            """Scale to 0..1."""
-            channels = tuple(replace(channel, unit="1") for channel in image.channels)
-            return replace(image, data=image.data / image.data.max(), channels=channels)
-
-    root = split_folder(tmp_path, train=2, val=1)
-    save_image(root / "images/train/0.npy", np.linspace(2900, 3100, 128).reshape(2, 8, 8))
-    report = check_dataset(open_dataset(root, Relative(), {"regions": "instances"}))
-    assert report.read_file == "images/train/0.npy"
-    first = report.as_read[0]
-    assert (first.name, first.unit, first.low, first.invalid) == ("p0", "K", 2900, 0)
-    assert "p1 [°C]: 2727.64 to 2826.85" in report.text()
-    assert check_dataset(open_planes(root)).as_read == ()

@@ -24,13 +24,6 @@ def test_every_line_is_named_with_its_last_figure(tmp_path: Path) -> None:
     assert "zero-shot 0.400" in text
 
 
-def test_names_of_lines_that_end_together_do_not_overlap(tmp_path: Path) -> None:
-    """A tuned model that learned nothing ends where it began."""
-    from simmat_plugin_report.plots import _spread
-
-    assert _spread([0.8, 0.8, 0.2]) == [pytest.approx(0.8), pytest.approx(0.85), 0.2]
-
-
 @pytest.mark.parametrize(("curves", "name"), [({}, "c.png"), ({"tuned": []}, "c.png"), ({"tuned": [0.5]}, "c.jpg")])
 def test_what_cannot_be_drawn_is_refused(curves: dict[str, list[float]], name: str, tmp_path: Path) -> None:
     """And nothing is left behind."""

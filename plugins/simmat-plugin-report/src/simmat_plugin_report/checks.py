@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.drawing.colour_maps import display_style
-from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 
 _FILL_VALUES = (-9999.0, -99999.0, -32768.0)
@@ -72,26 +70,7 @@ def check_dataset(
         findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
         class_names=dict(dataset.class_names),
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
-        **_as_read(index),
     )
-
-
-def _as_read(index: DataIndex) -> dict[str, Any]:
-    """Report one image in physical units if the splits' values are transformed, so that a wrong scale is visible."""
-    dataset = index.dataset
-    sample = next((sample for sample in dataset.samples if sample.id not in index.faults), None)
-    if sample is None or set(dataset.channels()) <= set(dataset.loaded_channels):
-        return {}
-    _, channels, _ = channel_stats(dataset, [sample])
-    return {
-        "read_file": sample.reference.relative_to(dataset.root).as_posix(),
-        "as_read": tuple(
-            ChannelReport(
-                name=c.name, quantity=c.quantity, unit=c.unit, low=c.low, mean=c.mean, high=c.high, invalid=c.missing
-            )
-            for c in channels
-        ),
-    }
 
 
 class _Tally:

@@ -123,10 +123,6 @@ def stats(
 )
 @click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
-@click.option("--per-sheet", default=24, show_default=True, type=click.IntRange(1, 200), metavar="N")
-@click.option(
-    "--cell", default=240, show_default=True, type=click.IntRange(64, 2048), metavar="PX", help="Width of a picture."
-)
 @click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
 @click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, to compare colours.")
 def preview(
@@ -137,8 +133,6 @@ def preview(
     out: Path,
     count: int,
     split: str | None,
-    per_sheet: int,
-    cell: int,
     labels: bool,
     same_scale: bool,
     **card: Any,
@@ -148,20 +142,18 @@ def preview(
     DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
     """
     from simmat.data.samples import evenly_spaced
-    from simmat_plugin_report.preview import preview_sheets
+    from simmat_plugin_report.preview import PER_SHEET, preview_sheets
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
     shown = evenly_spaced(samples, count)
-    several = len(shown) > per_sheet
+    several = len(shown) > PER_SHEET
     problems: list[tuple[str, str]] = []
     with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
         sheets = preview_sheets(
             dataset,
             shown,
-            per_sheet=per_sheet,
-            cell_px=cell,
             labels=labels,
             same_scale=same_scale,
             problems=problems,

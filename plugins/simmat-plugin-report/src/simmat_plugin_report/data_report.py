@@ -141,8 +141,6 @@ class DataReport(Document):
         split_note: where the splits come from.
         class_names: class -> name, from the card or the COCO categories.
         unlabelled: files of images without a mask, which are not used, relative to the folder.
-        read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.
-        as_read: channels of that image in physical units, before the sensor's transform.
     """
 
     root: str
@@ -152,8 +150,6 @@ class DataReport(Document):
     findings: Listed[Finding]
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unlabelled: Listed[str] = ()
-    read_file: str = ""
-    as_read: Listed[ChannelReport] = ()
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -179,10 +175,6 @@ class DataReport(Document):
         for split in self.splits:
             yield ""
             yield from split.lines(self.class_names)
-        if self.as_read:
-            yield ""
-            yield f"{self.read_file} as read, before the sensor's transform:"
-            yield from (f"  {channel}" for channel in self.as_read)
         if self.unlabelled:
             yield ""
             yield f"Images without a mask, which are skipped ({len(self.unlabelled)}):"

@@ -51,8 +51,9 @@ class Item:
     Attributes:
         image: the shown channels, reduced to about the size of a cell.
         size_hw: (height, width) of the whole image in pixels.
-        label: label of the whole image, or of the kept pixels of a large one; None without a label.
+        label: label of the image; None without a label.
         note: why the image cannot be shown; "" if it can.
+        is_middle: True if `image` and `label` are of the middle of a large image.
     """
 
     sample: Sample
@@ -60,6 +61,7 @@ class Item:
     size_hw: tuple[int, int]
     label: Label | None
     note: str = ""
+    is_middle: bool = False
 
 
 class Sheet:
@@ -112,8 +114,8 @@ class Sheet:
         face, small = font(13, bold=True), font(12)
         size = f"{item.size_hw[1]}x{item.size_hw[0]}" if item.image else ""
         count = len(item.label.regions) if item.label else 0
-        is_whole = item.label is not None and item.label.size_hw == item.size_hw
-        objects = f"{count} region{'s' * (count != 1)}" if is_whole else ""
+        objects = f"{count} region{'s' * (count != 1)}" if item.label is not None and not item.is_middle else ""
+        size += ", middle" * item.is_middle
         note = " · ".join(filter(None, (item.sample.split, size, objects)))
         room = width - int(small.getlength(note)) - GAP
         name = shorten(item.sample.id, face, room if room > 60 else width)
@@ -131,7 +133,7 @@ class Sheet:
             _write_lines(pen, f"cannot be read: {item.note}", left + 8, top + 8, width - 16, self._cell[1] - 16)
 
     def _picture(self, sheet: Image.Image, item: Item, image: SensorImage, panel: Panel, left: int, top: int) -> None:
-        height, width = item.size_hw
+        height, width = image.size_hw
         scale = min(self._cell[0] / width, self._cell[1] / height)
         inner = (max(round(width * scale), 1), max(round(height * scale), 1))
         picture = Image.fromarray(show_channels(image, panel.channels, self._limits.get(panel.channels[0])))
