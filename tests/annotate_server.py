@@ -98,7 +98,9 @@ class Client:
         return {image["name"]: image["key"] for image in self.get("/api/images")["images"]}
 
 
-def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | None = None) -> Any:
+def make_annotator(
+    root: Path, bundle: Path, overrides: Mapping[str, object] | None = None, predictions: Path | None = None
+) -> Any:
     """What a server shares, with the model of a bundle."""
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.models import Model
@@ -112,20 +114,32 @@ def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | N
 
     arguments = "--modality gray --foundation tiny --image-size 64 --device cpu --batch-size 2".split()
     annotator = Annotator(
-        root, known.modality("gray"), overrides or {}, lambda folder: tuned(bundle), lambda folder, model: arguments
+        root,
+        known.modality("gray"),
+        overrides or {},
+        lambda folder: tuned(bundle),
+        lambda folder, model: arguments,
+        predictions,
     )
     annotator.load = tuned
     return annotator
 
 
 @contextmanager
-def served(root: Path, bundle: Path | None = None, overrides: Mapping[str, object] | None = None) -> Iterator[Client]:
+def served(
+    root: Path,
+    bundle: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    predictions: Path | None = None,
+) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
     from simmat_plugin_annotate.serve import configuration, listen
     from simmat_plugin_annotate.state import claimed
 
     with listen("127.0.0.1", 0) as listener, claimed(root):
-        annotator = make_annotator(root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides)
+        annotator = make_annotator(
+            root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
+        )
         server = uvicorn.Server(configuration(annotator, listener, TOKEN))
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

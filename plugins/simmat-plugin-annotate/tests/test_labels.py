@@ -138,8 +138,6 @@ def test_with_the_first_class_masks_hold_classes(root: Path, bundle: Path) -> No
         assert client.get("/api/session")["regions"] == "panoptic"
         status, answer = client.post("/api/classes", {"classes": [{"id": 1, "name": "cell"}]})
         assert (status, answer["error"]["code"]) == (422, "data")
-        coco = client.get("/api/export/coco")
-        assert [one["category_id"] for one in coco["annotations"]] == [1, 1, 2]
     data = open_dataset(root, registry().modality("gray"))
     labels = {sample.id: data.label(sample) for sample in data.samples}
     assert [region.class_id for region in labels["s0"].regions] == [1, 1]
@@ -224,5 +222,4 @@ def test_names_that_are_not_utf8_are_labelled_too(tmp_path: Path, bundle: Path) 
     with served(root, bundle) as client:
         key = client.keys()[odd]
         client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
-        assert client.get("/api/export/coco")["images"][0]["file_name"] == f"{odd}.png"
     assert (root / f"masks/{odd}.png").exists()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotate_server import Client, filled, gray_images, served, square
+from annotate_server import filled, gray_images, served, square
 
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
 
 SIZE = (40, 56)
 
@@ -29,44 +29,54 @@ def coco(*names: str, category: str = "object") -> dict[str, Any]:
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def test_imported_predictions_are_suggested_before_those_of_the_model(client: Client, root: Path) -> None:
+def written(folder: Path, document: object) -> Path:
+    """A COCO file."""
+    path = folder / "predicted.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_predictions_are_suggested_before_those_of_the_model(tmp_path: Path, bundle: Path) -> None:
     """What is labelled already is not suggested again, and with all of it done the model is asked."""
-    key = client.keys()["s1"]
-    found = client.done("/api/predictions", coco("s1.png", "elsewhere.png", "other/s1.png"))
-    assert found == {"images": 1, "unknown": 2}
-    assert [image["predicted"] for image in client.get("/api/images")["images"]] == [0, 2, 0]
-    found = client.get(f"/api/images/{key}/suggestions")
-    assert (found["imported"], [one["score"] for one in found["objects"]]) == (True, [0.9, 0.8])
-    expected = np.zeros(SIZE, bool)
-    expected[8:20, 10:30] = True
-    np.testing.assert_array_equal(filled(found["objects"][0]["mask"], SIZE), expected)
-    assert not (root / "masks").exists()
-    client.edit(key, 0, {"op": "add", "mask": square(10, 8, 30, 20)})
-    assert [one["score"] for one in client.get(f"/api/images/{key}/suggestions")["objects"]] == [0.8]
-    assert not client.get(f"/api/images/{key}/suggestions?model=1")["imported"]
+    root = gray_images(tmp_path / "set")
+    path = written(tmp_path, coco("s1.png", "elsewhere.png", "other/s1.png"))
+    with served(root, bundle, predictions=path) as client:
+        key = client.keys()["s1"]
+        assert [image["predicted"] for image in client.get("/api/images")["images"]] == [0, 2, 0]
+        found = client.get(f"/api/images/{key}/suggestions")
+        assert (found["imported"], [one["score"] for one in found["objects"]]) == (True, [0.9, 0.8])
+        expected = np.zeros(SIZE, bool)
+        expected[8:20, 10:30] = True
+        np.testing.assert_array_equal(filled(found["objects"][0]["mask"], SIZE), expected)
+        assert not (root / "masks").exists()
+        client.edit(key, 0, {"op": "add", "mask": square(10, 8, 30, 20)})
+        assert [one["score"] for one in client.get(f"/api/images/{key}/suggestions")["objects"]] == [0.8]
+        assert not client.get(f"/api/images/{key}/suggestions?model=1")["imported"]
 
 
-def test_predictions_are_there_after_a_restart_with_their_classes(root: Path, bundle: Path) -> None:
-    """A folder without labels gets the classes of the file."""
-    with served(root, bundle) as client:
-        client.done("/api/predictions", coco("images/s0.png", category="udder"))
-    with served(root, bundle) as client:
+def test_a_folder_without_labels_gets_the_classes_of_the_predictions(tmp_path: Path, bundle: Path) -> None:
+    """They name what the model was trained on."""
+    path = written(tmp_path, coco("images/s0.png", category="udder"))
+    with served(gray_images(tmp_path / "set"), bundle, predictions=path) as client:
         (known,) = client.get("/api/session")["classes"]
         assert known["name"] == "udder"
         found = client.get(f"/api/images/{client.keys()['s0']}/suggestions")
         assert [one["class"] for one in found["objects"]] == [known["id"]] * 2
 
 
-def test_what_is_no_prediction_of_this_folder_is_refused(client: Client) -> None:
-    """With what to change; nothing of it is kept."""
+def test_what_is_no_prediction_of_this_folder_is_refused(tmp_path: Path, bundle: Path) -> None:
+    """With what to change."""
+    root = gray_images(tmp_path / "set")
+    for document, said in ((coco("a.png"), "below images/"), ({"images": []}, "annotations")):
+        with (
+            pytest.raises(SimMATError, match=said),
+            served(root, bundle, predictions=written(tmp_path, document)),
+        ):
+            pass
     wrong: dict[str, Any] = coco("s0.png")
     wrong["annotations"][0]["segmentation"] = [[1, 2]]
-    for document, said in ((coco("a.png"), "below images/"), ({"images": []}, "annotations")):
-        status, answer = client.post("/api/predictions", document)
-        assert status == 422
-        assert said in json.dumps(answer)
-    client.done("/api/predictions", wrong)
-    status, _, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/suggestions")
+    with served(root, bundle, predictions=written(tmp_path, wrong)) as client:
+        status, _, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/suggestions")
     assert (status, b"3 corners" in content) == (422, True)
 
 

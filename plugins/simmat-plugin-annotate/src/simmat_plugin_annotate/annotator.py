@@ -15,14 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from simmat.data.formats.folders import IMAGES
 from simmat.data.instances import Instance
-from simmat.data.samples import Sample
 from simmat.drawing.colour_maps import apply_colour_map, display_style
 from simmat.drawing.display import display_channels
-from simmat.errors import DataError, SimMATError, all_problems, equal_problems
-from simmat.inference import coco_document, run_lengths
-from simmat.io.files import atomic_write_json
+from simmat.errors import SimMATError
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import Edited, ImageLabels
@@ -32,7 +28,6 @@ from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
 from simmat_plugin_annotate.security import MAX_BODY
-from simmat_plugin_annotate.state import PREDICTIONS_FILE
 from simmat_plugin_annotate.training import Training
 
 MAPS = ("gray", "inferno", "turbo", "twilight")
@@ -61,7 +56,7 @@ class Annotator:
         Args:
             overrides: fields of the card from the command line.
             train: returns the arguments of `simmat train`.
-            predictions: COCO file, or folder of `simmat predict`; None takes what the page imported last.
+            predictions: COCO file, or folder of `simmat predict`.
 
         Raises:
             SimMATError: folder, card or model cannot be used.
@@ -74,10 +69,9 @@ class Annotator:
         self.training = Training(
             self.folder.root, lambda: train(self.folder, self.service.model), self._training_changed, self._adopt
         )
-        stored = self.folder.home / PREDICTIONS_FILE
         self.predictions = Predictions()
-        if predictions is not None or stored.exists():
-            self._take_predictions(Predictions.read(predictions or stored, self.folder.images))
+        if predictions is not None:
+            self._take_predictions(Predictions.read(predictions, self.folder.images))
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
         self.load: Callable[[Path], Model] | None = None
@@ -85,17 +79,6 @@ class Annotator:
     def class_names(self) -> dict[int, str]:
         """Return id -> name of the folder's classes."""
         return {one.id: one.name for one in self.folder.state.classes}
-
-    def import_predictions(self, document: object) -> dict[str, Any]:
-        """Take predictions of a COCO document, and keep them for the next session.
-
-        Raises:
-            SimMATError: it is not a COCO document, or has no image of the folder.
-        """
-        found = Predictions.of(document, "the file", self.folder.images)
-        atomic_write_json(self.folder.home / PREDICTIONS_FILE, document)
-        self._take_predictions(found)
-        return {"images": found.count, "unknown": len(found.unknown)}
 
     def _take_predictions(self, found: Predictions) -> None:
         """Take predictions; a folder without a label gets their classes, else objects of other classes have none."""
@@ -242,53 +225,6 @@ class Annotator:
             "added": edited.added,
             **_progress(labels),
         }
-
-    def _file_name(self, sample: Sample) -> str:
-        """Return the path of an image in the folder of images, as `simmat predict` writes and COCO readers look for."""
-        images = self.folder.root / IMAGES
-        for folder in (images / sample.sources[0], images, self.folder.root):
-            if sample.reference.is_relative_to(folder):
-                return sample.reference.relative_to(folder).as_posix()
-        return str(sample.reference)
-
-    def coco(self) -> dict[str, Any]:
-        """Return the labels of all images as a COCO document.
-
-        Raises:
-            DataError: the labels of some images cannot be read; it lists all of them.
-        """
-        records, problems = [], []
-        for key, sample in self.folder.images.items():
-            if self.folder.is_labelled(key) and not sample.has_polygons:
-                try:
-                    labels = self.folder.labels(key)
-                except DataError as error:
-                    problems.append(str(error))
-                    continue
-                if not (labels.objects or labels.unwritten or (labels.mask is not None and labels.mask.exists())):
-                    continue  # its mask was removed since the start: not an image in which nothing is there
-                with labels.lock:
-                    objects = [
-                        {
-                            "class": labels.class_of(region),
-                            "box_xyxy": region.box_xyxy,
-                            "area": region.area,
-                            "score": 1.0,
-                            "segmentation": run_lengths(region, labels.size_hw),
-                        }
-                        for _, region in sorted(labels.objects.items())
-                    ]
-                records.append((self._file_name(sample), labels.size_hw, objects))
-        if problems:
-            title = (
-                f"nothing was exported, as the labels of {len(problems)} image{'s' * (len(problems) > 1)} cannot be "
-                "read; restore these files, or remove them to export the other images:"
-            )
-            raise DataError(all_problems(title, equal_problems(problems)))
-        document = coco_document(records, self.class_names())
-        for annotation in document["annotations"]:
-            del annotation["score"]  # labels have no score
-        return document
 
 
 def _progress(labels: ImageLabels) -> dict[str, Any]:

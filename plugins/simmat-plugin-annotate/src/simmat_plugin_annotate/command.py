@@ -94,6 +94,8 @@ def command(
             predictions,
         )
         annotator.load = lambda path: options.tuned(path, registry)
+        if unknown := annotator.predictions.unknown:
+            say(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
         serve(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
     return 0

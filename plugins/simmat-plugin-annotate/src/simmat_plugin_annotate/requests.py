@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request
@@ -152,23 +152,15 @@ def numbers(request: Request, name: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-async def json_of(request: Request) -> Any:
-    """Return the json values of a large body, read in a thread, so that it does not delay other requests."""
-    return await asyncio.to_thread(_parsed, await request.body())
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return parse_json(content)
-    except ValueError as error:
-        raise ConfigError(f"the body is not valid json: {error}") from None
-
-
 async def body_of(request: Request, model: type[Body]) -> Body:
     """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
     content = await request.body()
 
     def read() -> Body:
-        return parse(model, _parsed(content), "the request")  # type: ignore[type-var]
+        try:
+            values = parse_json(content)
+        except ValueError as error:
+            raise ConfigError(f"the body is not valid json: {error}") from None
+        return parse(model, values, "the request")  # type: ignore[type-var]
 
     return read() if len(content) <= _SMALL_BODY else await asyncio.to_thread(read)

@@ -38,7 +38,6 @@ from simmat_plugin_annotate.requests import (
     TrainBody,
     VersionBody,
     body_of,
-    json_of,
     number,
     numbers,
 )
@@ -94,8 +93,6 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", f"{image}/redo", routes.step),
         ("POST", f"{image}/done", routes.done),
         ("POST", "/api/classes", routes.classes),
-        ("GET", "/api/export/coco", routes.export),
-        ("POST", "/api/predictions", routes.predictions),
         ("GET", "/api/train", routes.training),
         ("POST", "/api/train", routes.train),
         ("POST", "/api/train/stop", routes.stop),
@@ -192,13 +189,6 @@ class Routes:
                 left.set()
         return await _json(answer.result())
 
-    async def predictions(self, request: Request) -> Response:
-        """Import predictions, a COCO document, that are suggested in place of the model's."""
-        values = await json_of(request)
-        answer = await self.annotator.on_files(partial(self.annotator.import_predictions, values))
-        self.annotator.publish("classes", {"classes": self.annotator.classes_document()})
-        return Json(answer)
-
     async def edits(self, request: Request) -> Response:
         """Edit objects."""
         body = await body_of(request, EditsBody)
@@ -237,12 +227,6 @@ class Routes:
         document = {"classes": self.annotator.classes_document()}
         self.annotator.publish("classes", document)
         return Json(document)
-
-    async def export(self, request: Request) -> Response:
-        """Return the labels as a COCO document."""
-        document = await self.annotator.on_files(self.annotator.coco)
-        name = "".join(letter for letter in self.folder.root.name if letter.isascii() and letter.isalnum()) or "labels"
-        return await _json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
 
     async def training(self, request: Request) -> Response:
         """Return the state of the training, and the steps that one takes by default now."""

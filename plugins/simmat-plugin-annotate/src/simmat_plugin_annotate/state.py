@@ -124,7 +124,6 @@ class FolderState(Document):
 HOME = Path(".simmat") / "annotate"
 JOURNAL = "journal"
 STATE_FILE = "state.json"
-PREDICTIONS_FILE = "predictions.json"
 LOCK_FILE = "lock"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
@@ -145,7 +144,7 @@ def claimed(root: Path) -> Iterator[None]:
     home = root / HOME
     for folder, names in (
         (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)),
-        (home, (JOURNAL, STATE_FILE, PREDICTIONS_FILE, LOCK_FILE, *CACHES)),
+        (home, (JOURNAL, STATE_FILE, LOCK_FILE, *CACHES)),
     ):
         for name in names:
             check_inside(root, folder / name)

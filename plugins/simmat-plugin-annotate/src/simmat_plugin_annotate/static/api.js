@@ -35,24 +35,8 @@ export async function get(path, signal) {
 }
 
 export async function post(path, body) {
-  return postText(path, JSON.stringify(body));
-}
-
-/** Send a text that is json already. */
-export async function postText(path, body) {
   const headers = { "Content-Type": "application/json", ...(server.session && { "X-Session": server.session }) };
-  return (await send(path, { method: "POST", headers, body })).json();
-}
-
-/** Save what an address answers as a file, under the server's name for it. A refusal is thrown: a link would not show it. */
-export async function download(path) {
-  const response = await send(path);
-  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(await response.blob());
-  link.download = name ?? "";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000); // the browser reads it after the click
+  return (await send(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
 /**

@@ -116,12 +116,7 @@ export const EVENTS = {
 };
 
 export async function load() {
-  await loadImages();
+  lists.setImages((await get("/api/images")).images);
   training.show(app.session.training);
   training.showModel(app.session.model);
-}
-
-export async function loadImages() {
-  const { images } = await get("/api/images");
-  lists.setImages(images);
 }

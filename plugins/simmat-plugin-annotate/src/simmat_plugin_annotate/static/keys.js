@@ -1,6 +1,5 @@
 /** What keys and buttons do. */
 
-import { download } from "./api.js";
 import { app, classes } from "./app.js";
 import {
   accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
@@ -10,7 +9,7 @@ import { openUnlabelled, setDone, turn } from "./images.js";
 import { panel, stage, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
-import { acceptAll, decide, importPredictions, suggest } from "./suggestions.js";
+import { acceptAll, decide, suggest } from "./suggestions.js";
 
 function resize(factor) {
   setRadius(app.radius * factor);
@@ -121,17 +120,6 @@ byId("train").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
   attempt(() => training.toggle());
 });
-byId("import").addEventListener("click", () => byId("import-file").click());
-byId("import-file").addEventListener("change", ({ target }) => {
-  stage.canvas.focus({ preventScroll: true });
-  importPredictions(target.files[0]);
-  target.value = ""; // so that the same file can be chosen again
-});
-byId("export").addEventListener("click", () => {
-  stage.canvas.focus({ preventScroll: true });
-  attempt(() => download("/api/export/coco"), "Exporting …");
-});
-
 window.addEventListener("beforeunload", (event) => {
   if (app.draft?.mask || app.drafts.size) event.preventDefault(); // a mask that was not accepted would be lost
 });

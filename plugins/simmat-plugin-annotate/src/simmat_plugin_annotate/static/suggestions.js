@@ -1,26 +1,15 @@
 /** Walk through the objects that the model finds. */
 
-import { get, postText } from "./api.js";
+import { get } from "./api.js";
 import { activeClass, app, classNow, messages, suggestion } from "./app.js";
 import { accept } from "./drawing.js";
-import { attempt, loadImages } from "./events.js";
+import { attempt } from "./events.js";
 import { stage } from "./main.js";
 import { Mask } from "./masks.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 
 let imported = null; // key of the image whose imported predictions were suggested last
-
-/** Import predictions, a COCO file: S then suggests them, before the model's own. */
-export async function importPredictions(file) {
-  await attempt(async () => {
-    const { images, unknown } = await postText("/api/predictions", await file.text());
-    imported = null;
-    await loadImages();
-    const others = unknown ? ` ${unknown} images of the file are not in this folder.` : "";
-    messages.note(`Predictions of ${images} images were imported: S suggests them, image by image.${others}`, true, "import");
-  }, "Importing …");
-}
 
 export async function suggest() {
   if (app.walk) {
