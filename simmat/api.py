@@ -27,9 +27,6 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import parse_channels
 
 if TYPE_CHECKING:
-    import torch
-
-    from simmat.bundle import Bundle
     from simmat.data.dataset import Dataset
     from simmat.inference.job import ImageOutcome, Progress
 
@@ -46,7 +43,6 @@ def load(
     checkpoint: str | Path | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    compile: bool = False,
     registry: Registry | None = None,
 ) -> Predictor:
     """Load a tuned model, or an untuned foundation model for a sensor.
@@ -62,7 +58,6 @@ def load(
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
         device: auto, cpu, cuda, cuda:N or mps.
-        compile: compile a bundle's network with torch.compile; on a CPU this takes minutes, see docs/speed.md.
         registry: what is installed; None loads the plugins.
 
     Raises:
@@ -78,11 +73,7 @@ def load(
             )
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
         bundle.check_device(device)
-        if compile:
-            _compile(bundle, place)
         return Predictor.of_bundle(bundle)
-    if compile:
-        raise ConfigError("--compile is for a bundle; an untuned model is fitted to each image, and would compile anew")
     if foundation is None or name is None:
         raise ConfigError("give a BUNDLE (source), or both --foundation NAME and --modality NAME for an untuned model")
     spec = known.foundation(foundation, fetch=True)
@@ -100,14 +91,6 @@ def load(
     spec.check_image_size(size)
     sensor = known.modality(name, modality_options, channels=picks)
     return ZeroShotPredictor(parts, sensor, size, place)
-
-
-def _compile(bundle: Bundle, device: torch.device) -> None:
-    from simmat.nn.device import compile_network
-
-    if bundle.spec.exported is not None:
-        raise ConfigError(f"{bundle.path} is an exported model, which torch does not compile; leave --compile out")
-    compile_network(bundle.model, device)
 
 
 def train(

@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 @foundation_options
 @source_option("File of a source, for sensors with several.")
 @config_options(model=PredictOptions)
-@click.option(
-    "--compile",
-    is_flag=True,
-    help="Compile the network with torch.compile, for thousands of images or windows: minutes at the start; needs a "
-    "compiler.",
-)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any) -> None:

@@ -169,7 +169,7 @@ class Segmenter:
         job = self.job
         question = [repr(job.search), list(job.options.missing), image.tile, image.overlap]
         key = json.dumps([self.predictor.digest, files_key(task.files), *question])
-        return WindowStore.open(job.out / f".{task.name}.windows", key)
+        return WindowStore(job.out / f".{task.name}.windows", key)
 
 
 def picture(image: LargeImage) -> PictureArray:

@@ -1,4 +1,4 @@
-"""The device of a run, its processes and their launcher, and compiled networks."""
+"""The device of a run, and its processes and their launcher."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.nn.tensor_files import first_line
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -160,22 +158,3 @@ def join_processes(device: str | None) -> Processes:
     with own_settings(None):
         state = PartialState(cpu=picked.type == "cpu", timeout=_GATHER_TIMEOUT)
     return Processes(state.device, state.process_index, state.num_processes)
-
-
-def compile_network(network: nn.Module, device: torch.device) -> None:
-    """Let a network compile its methods `encode` and `decode` when each is called first; weights keep their names.
-
-    Raises:
-        ConfigError: torch cannot compile for this device here.
-    """
-    try:
-        torch.compile(torch.sin)(torch.ones(8, device=device))
-    except (ImportError, OSError, RuntimeError) as error:
-        cause = first_line(error).partition(" Set TORCHDYNAMO")[0]  # for developers of torch
-        what = "a C++ compiler (g++ or clang++; the variable CXX may name one)" if device.type == "cpu" else "triton"
-        raise ConfigError(
-            f"--compile: torch.compile does not work for {device} here ({cause}); install {what}, or leave "
-            "--compile out"
-        ) from error
-    for name in ("encode", "decode"):
-        setattr(network, name, torch.compile(getattr(network, name)))

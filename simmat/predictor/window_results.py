@@ -92,23 +92,19 @@ class WindowResult:
         return cls(valid, tuple(objects), probabilities)
 
 
-@dataclass(frozen=True)
 class WindowStore:
     """A folder with the results of the windows of one image, which several processes may fill at once."""
 
-    folder: Path
-
-    @classmethod
-    def open(cls, folder: Path, key: str) -> WindowStore:
-        """Return the store of an image.
+    def __init__(self, folder: Path, key: str) -> None:
+        """Open the store of an image.
 
         Args:
             folder: folder of the image; made if it is missing.
             key: says what is asked of which model and image.
         """
-        store = cls(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
-        store._make()
-        return store
+        self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with output_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def missing(self, count: int) -> list[int]:
         """Return which of the first `count` windows have no result yet."""
@@ -122,7 +118,6 @@ class WindowStore:
         """
         arrays, content = result.arrays(), io.BytesIO()
         np.savez_compressed(content, **cast(Any, arrays))
-        self._make()  # another call may have finished the image, and removed the folder
         atomic_write_bytes(self._file(index), content.getvalue())
         return WindowResult.from_arrays(arrays)
 
@@ -138,10 +133,6 @@ class WindowStore:
         """Remove the folder, and those of other questions about the image."""
         with suppress(OSError):  # another call may still write there
             remove_folder(self.folder.parent)
-
-    def _make(self) -> None:
-        with output_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"

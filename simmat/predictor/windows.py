@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,72 +96,52 @@ class ClassMapBlender:
         return np.zeros((self._classes, height, self._size_hw[1]), np.float32)
 
 
-@dataclass
-class _Open:
-    found: FoundObject
-    windows: list[Window]
-
-
 class InstanceJoiner:
     """Joins the objects of windows, in raster order, into those of one image."""
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int) -> None:
         self._windows = plan_windows(size_hw, tile, overlap)
-        self._rows = window_starts(size_hw[0], tile, overlap)
         self._count = 0
-        self._open: list[_Open] = []
+        self._open: list[tuple[FoundObject, list[Window]]] = []  # with the windows that show parts of it
 
     def add(self, found: Sequence[FoundObject]) -> list[FoundObject]:
-        """Take the objects of the next window, in pixels of the image; return those that no later window can touch."""
+        """Take the objects of the next window, in pixels of the image; return those above all later windows."""
         window = self._windows[self._count]
         self._count += 1
-        near: list[_Open] = []  # only pixels in this window can agree, and most open objects have none in it
-        far: list[_Open] = []
+        near: list[tuple[FoundObject, list[Window]]] = []  # only objects with pixels in this window can agree
+        far: list[tuple[FoundObject, list[Window]]] = []
         for item in self._open:
-            (near if item.found.instance.window.intersection(window) else far).append(item)
+            (near if item[0].instance.window.intersection(window) else far).append(item)
         for one in sorted(found, key=lambda item: -item.score):
-            near = self._taken(one, near, window)
-        done, self._open = [], []
-        next_y0, next_x0, below = self._still_to_come()
-        for item in (*far, *near):
-            _, _, y1, x1 = item.found.instance.window
-            if below < y1 or (next_y0 < y1 and next_x0 < x1):
-                self._open.append(item)
-            else:
-                done.append(item.found)
-        return done
+            near = self._joined(one, near, window)
+        next_y0 = self._windows[self._count].y0 if self._count < len(self._windows) else math.inf
+        self._open = [item for item in (*far, *near) if item[0].instance.window.y1 > next_y0]
+        return [one for one, _ in (*far, *near) if one.instance.window.y1 <= next_y0]
 
-    def _still_to_come(self) -> tuple[float, float, float]:
-        """Return the first row and column of the next window, and the first row of the windows below its row."""
-        if self._count == len(self._windows):
-            return math.inf, math.inf, math.inf
-        following, row = self._windows[self._count], self._count // (len(self._windows) // len(self._rows))
-        if following.x0 == 0:
-            return following.y0, 0, following.y0
-        return following.y0, following.x0, self._rows[row + 1] if row + 1 < len(self._rows) else math.inf
-
-    def _taken(self, one: FoundObject, near: Sequence[_Open], window: Window) -> list[_Open]:
+    def _joined(
+        self, one: FoundObject, near: Sequence[tuple[FoundObject, list[Window]]], window: Window
+    ) -> list[tuple[FoundObject, list[Window]]]:
         """Return the open objects with one more, which may be a part of some of them."""
-        joined, windows = one, [window]
-        rest: list[_Open] = []
-        for item in near:
-            meet = joined.instance.window.intersection(item.found.instance.window) is not None
-            if not (meet and self._agree(joined.instance, item, window)):
-                rest.append(item)
+        windows = [window]
+        rest: list[tuple[FoundObject, list[Window]]] = []
+        for other, seen_in in near:
+            meet = one.instance.window.intersection(other.instance.window) is not None
+            if not (meet and self._agree(one.instance, other.instance, seen_in, window)):
+                rest.append((other, seen_in))
                 continue
-            joined = _union(item.found, joined)
-            windows += item.windows
-        return [*rest, _Open(joined, windows)]
+            one = _union(other, one)
+            windows += seen_in
+        return [*rest, (one, windows)]
 
-    def _agree(self, instance: Instance, item: _Open, window: Window) -> bool:
-        for other in item.windows:
-            both = window.intersection(other)
-            if other == window or both is None:
+    def _agree(self, instance: Instance, other: Instance, seen_in: Sequence[Window], window: Window) -> bool:
+        for earlier in seen_in:
+            both = window.intersection(earlier)
+            if earlier == window or both is None:
                 continue
-            shared = both.intersection(instance.window.enclosing(item.found.instance.window))
+            shared = both.intersection(instance.window.enclosing(other.window))
             if shared is None:
                 continue
-            a, b = instance.within(shared), item.found.instance.within(shared)
+            a, b = instance.within(shared), other.within(shared)
             smaller = min(np.count_nonzero(a), np.count_nonzero(b))
             if smaller and np.count_nonzero(a & b) / smaller > _AGREEMENT:
                 return True

@@ -170,8 +170,6 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
     monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))  # there may be no other
     with pytest.raises(ConfigError, match="leave --device cuda out"):
         simmat.load(folder, device="cuda", registry=EXPORT)
-    with pytest.raises(ConfigError, match="leave --compile out"):
-        simmat.load(folder, compile=True, registry=EXPORT)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert run(["eval", str(folder), "--data", str(tmp_path), "--device", "mps"]) == 2
     assert "leave --device mps out" in capsys.readouterr().err
