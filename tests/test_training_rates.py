@@ -42,15 +42,6 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
     assert most["foundation.backbone."] == pytest.approx(moved, rel=0.01)
 
 
-@pytest.mark.parametrize(("length", "said"), [({"steps": 4}, "only reaches 80% of"), ({"steps": 5}, "")])
-def test_a_warm_up_longer_than_the_run_is_warned_of(tmp_path: Path, length: dict[str, int], said: str) -> None:
-    """The rate would be less than what was asked for, all the time."""
-    asked = config(gray_set(tmp_path / "set"), tmp_path / "run", warmup_steps=5, **length)
-    notes = [note for note in prepare(asked, registry(), Callback()).notes if "--warmup-steps" in note]
-    assert len(notes) == bool(said)
-    assert all(said in note for note in notes)
-
-
 def test_biases_of_several_channels_do_not_decay() -> None:
     """SimCMF has a bias for each channel and output, a matrix in shape alone."""
     module = torch.nn.Module()

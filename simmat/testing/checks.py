@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,23 +85,3 @@ def run_check(check: Check, case: Any) -> Result:
 def run_checks(checks: Iterable[Check], case: Any) -> Iterator[Result]:
     """Run the checks in order."""
     return (run_check(check, case) for check in checks)
-
-
-_NO_TORCH = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ImportError("torch is imported while loading")
-sys.meta_path.insert(0, NoTorch())
-"""
-
-
-def error_without_torch(code: str, data: bytes = b"") -> str:
-    """Run code in a new Python with the same search path but without torch; return its last error line, "" if none."""
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-c", _NO_TORCH + code]
-    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=120, env=env)
-    if done.returncode == 0:
-        return ""
-    return next(reversed(done.stderr.decode(errors="replace").split("\n")[:-1]), f"exit code {done.returncode}")

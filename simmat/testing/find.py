@@ -36,7 +36,6 @@ MODALITY_CHECKS = by_id(
 """The checks of a sensor by their ids, in the order in which they run, as below."""
 
 FOUNDATION_CHECKS = by_id(
-    foundation_checks.spec_readable_without_torch,
     foundation_checks.pixel_statistics_are_counts,
     foundation_checks.tuning_targets_match,
     foundation_checks.levels_have_their_strides,
@@ -66,8 +65,7 @@ PACKAGE_CHECKS = by_id(
     package_checks.hooks_match,
     package_checks.references_exist,
     package_checks.no_name_collides,
-    package_checks.distribution_is_named,
-    package_checks.simmat_range_is_stated,
+    package_checks.metadata_is_complete,
 )
 
 Subject: TypeAlias = tuple[str, str, Callable[[Path], Iterator[Result]]]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import pickle
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +18,7 @@ from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch, is_f
 from simmat.io.weights import find_weights, sha256_of
 from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import FoundationSpec, build_foundation, resolve
-from simmat.testing.checks import CheckFailed, CheckSkipped, error_without_torch
+from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.networks import TUNER, build_network, square_loss
 
 MIN_SIZE = 64
@@ -91,21 +89,6 @@ class FoundationCase:
                 "return an nn.Module with `backbone` and `decoder`, see simmat.foundation.FoundationModel",
             )
         return model
-
-
-def spec_readable_without_torch(case: FoundationCase) -> None:
-    """The spec is plain data, which a Python without torch can read."""
-    try:
-        json.dumps(case.spec.options, default=dict)  # a mapping of any class
-        data = pickle.dumps(case.spec)
-    except Exception as failure:
-        advice = "use text, numbers, lists and mappings"
-        raise CheckFailed(f"the spec is not plain data: {failure}", advice) from failure
-    if error := error_without_torch("import pickle; pickle.load(sys.stdin.buffer)", data):
-        raise CheckFailed(
-            f"without torch the spec cannot be read: {error}",
-            'name the builder as text, build="package.module:function", and import torch in that module alone',
-        )
 
 
 def pixel_statistics_are_counts(case: FoundationCase) -> None:

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bundle
@@ -118,7 +117,7 @@ class _Run:
         self.model = assemble(self.setup.spec, self.setup.parts)
         self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
         if config.gradient_checkpointing:
-            _checkpoint_gradients(self.model, config.foundation, self.setup.spec.tune)
+            _checkpoint_gradients(self.model, config.foundation)
         self.done, self.has_state = (state.notes.step if state else 0), state is not None
         recover_folder(self.folder.bundle)
         # Without its best bundle a resumed run validates what it has, which becomes the best.
@@ -337,20 +336,12 @@ class _Run:
         )
 
 
-def _checkpoint_gradients(model: SimMAT, name: str, tune: str) -> None:
+def _checkpoint_gradients(model: SimMAT, name: str) -> None:
     turn_on = getattr(model.foundation, "gradient_checkpointing", None)
     if turn_on is None:
         raise ConfigError(
             f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
             "or save memory with --batch-size, --grad-accumulation or --image-size"
-        )
-    set_train_mode(model)
-    backbone = cast(torch.nn.Module, model.foundation.backbone)
-    if any(isinstance(module, _BatchNorm) and module.training for module in backbone.modules()):
-        raise ConfigError(
-            f"--tune {tune} trains BatchNorm in {name!r}, whose statistics --gradient-checkpointing would update twice "
-            "a step; leave it out and save memory with --batch-size, --grad-accumulation or --image-size, or use "
-            "another --tune"
         )
     turn_on()
 

@@ -136,7 +136,7 @@ _SLOW_FOR_RANDOM = 1e-4
 
 
 def _notes(
-    config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts, steps: int
+    config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts
 ) -> Iterator[str]:
     """Yield what a user should know before the first step."""
     yield index.dataset.split_note
@@ -157,11 +157,6 @@ def _notes(
         yield (
             f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
             f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
-        )
-    if config.warmup_steps is not None and config.warmup_steps > steps:
-        yield (
-            f"Warning: --warmup-steps {config.warmup_steps} is more than the {steps} steps of the run, so the learning "
-            f"rate only reaches {steps / config.warmup_steps:.0%} of its peak; the default is 5 % of the run"
         )
 
 
@@ -211,7 +206,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
         config = config.model_copy(update={"steps": default_steps(len(train))})
     steps = _steps(config, len(train))
     val = validation_subset(index, config, spec)
-    notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts, steps)))
+    notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts)))
     work = work_of_validation(index, val, config, spec)
     return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes, start)
 
