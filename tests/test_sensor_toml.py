@@ -96,13 +96,6 @@ def test_every_declared_nodata_value_is_invalid(stored: float, tmp_path: Path) -
     assert image.valid.tolist() == [[[True, False]]]
 
 
-def test_values_outside_of_the_valid_range_are_invalid(tmp_path: Path) -> None:
-    """The range is in the unit, not in the file's numbers."""
-    adapter = sensor({**ONE, "scale": 0.1, "valid_range": [0, 5]})
-    files = written(tmp_path / "a.npy", np.array([[[10, 60]]], dtype=np.uint8))
-    assert adapter.load(files).valid.tolist() == [[[True, False]]]
-
-
 def stating(path: Path, *scales: tuple[int, float, float]) -> dict[str, Path]:
     """Write centikelvin whose TIFF states plane, scale and offset as GDAL does, and return it as a sample."""
     text = "".join(
@@ -178,20 +171,6 @@ def test_what_has_no_logarithm_is_missing_before_augmentation(tmp_path: Path) ->
         adapter = sensor({**ONE, "normalize": rule})
         files = written(tmp_path / "a.npy", np.array([[[0, -1, 5]]], dtype=np.float32))
         assert adapter.load(files).valid.tolist() == [[[False, False, True]]]
-
-
-def test_augmentation_changes_by_factors_what_becomes_a_logarithm() -> None:
-    """Every channel by its own declaration."""
-    for rule, factors in (("log", True), ({"kind": "db", "of": "power"}, True), ("z-score", False)):
-        described = sensor({**ONE, "normalize": rule})
-        assert described.logarithmic(described.channels) == (factors,)
-
-
-def test_log_is_natural_and_needs_values_above_zero(tmp_path: Path) -> None:
-    """A value without a logarithm is missing, not zero."""
-    image = prepared(sensor({**ONE, "normalize": "log"}), [[np.e, 0]], tmp_path)
-    assert image.data[0, 0, 0] == pytest.approx(1)
-    assert image.valid[0, 0].tolist() == [True, False]
 
 
 def test_percentile_is_taken_of_every_image_alone(tmp_path: Path) -> None:

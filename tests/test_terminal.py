@@ -53,12 +53,6 @@ def test_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str], monkeypat
     assert lines[2] == r"x\ny".ljust(len(SHOWN)) + f"  second {SHOWN}"
 
 
-def test_a_table_cuts_very_long_cells(capsys: pytest.CaptureFixture[str]) -> None:
-    """A stranger's bundle with 15 MB of text took a minute to show."""
-    print_table(("A", "B"), [("a" * 10**6, "b " * 10**6)])
-    assert len(capsys.readouterr().out) < 50_000
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -113,23 +107,6 @@ def test_what_libraries_and_plugins_print_is_escaped_too() -> None:
     assert out == f"{SHOWN}\n{SHOWN}\n"
     assert not STEERING & set(err)
     assert err.count(SHOWN) >= 5  # written, logged, warned of, in the traceback, in the message
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-def test_a_terminal_gets_no_escape(tmp_path: Path) -> None:
-    """Some writers filter only where their output is a file."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "simmat", "bundle", "show", f"{tmp_path}/x\x1b[2J\u202e"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "SIMMAT_PLUGINS": ""}
-    done = subprocess.run(command, stdout=theirs, stderr=theirs, env=environment, timeout=60, check=False)
-    os.close(theirs)
-    said = os.read(ours, 65536).decode()
-    os.close(ours)
-    assert done.returncode == 2
-    assert r"x\x1b[2J\u202e" in said
-    assert not {"\x1b", "\u202e"} & set(said)
 
 
 class Terminal(io.StringIO):

@@ -20,7 +20,7 @@ import pytest
 from simmat.errors import WeightsError
 from simmat.io import weights
 from simmat.io.files import cache_folder
-from simmat.io.weights import fetch, find_weights, sha256_of
+from simmat.io.weights import fetch, find_weights
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.builtin import TINY
 
@@ -114,12 +114,6 @@ def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Pat
     assert server.behaviour.ranges == []
 
 
-def test_a_damaged_file_in_the_cache_is_replaced(server: Server, tmp_path: Path) -> None:
-    """`fetch` is what the message about a damaged file tells people to run."""
-    (tmp_path / "model.pth").write_bytes(BODY[:-1])
-    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
-
-
 def test_a_cut_connection_is_resumed_from_where_it_broke(server: Server, tmp_path: Path) -> None:
     """Two and a half gigabytes rarely come in one piece everywhere."""
     server.behaviour.cut_after = 100_000
@@ -135,12 +129,6 @@ def test_what_a_killed_download_left_is_used(server: Server, tmp_path: Path) -> 
     assert server.behaviour.ranges == ["bytes=777-"]
     assert seen[0] == 777
     assert (tmp_path / "model.pth").read_bytes() == BODY
-
-
-def test_a_complete_part_is_taken_as_it_is(server: Server, tmp_path: Path) -> None:
-    """Killed between the last byte and the rename: the server has nothing more to send (416)."""
-    (tmp_path / "model.pth.part").write_bytes(BODY)
-    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
 def test_a_server_that_ignores_range_sends_all_again(server: Server, tmp_path: Path) -> None:
@@ -240,13 +228,6 @@ def test_a_login_page_does_not_replace_what_was_loaded(server: Server, tmp_path:
     assert (tmp_path / "model.pth.part").read_bytes() == BODY[:777]
 
 
-def test_a_cache_that_cannot_be_made_is_one_error(server: Server, tmp_path: Path) -> None:
-    """A file in the way, no permission, a read-only home."""
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WeightsError, match="cannot store"):
-        fetch(file_at(server.url), tmp_path / "file" / "cache")
-
-
 def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
     """Processes of one launch start together; their pieces must not mix."""
     with ThreadPoolExecutor(4) as pool:
@@ -254,21 +235,6 @@ def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
     assert paths == [tmp_path / "model.pth"] * 4
     assert paths[0].read_bytes() == BODY
     assert server.behaviour.ranges == [None]
-
-
-def test_a_file_without_an_address_says_so(tmp_path: Path) -> None:
-    """A plugin may describe weights nobody may publish."""
-    with pytest.raises(WeightsError, match="no URL is known"):
-        fetch(file_at(""), tmp_path)
-
-
-def test_a_packaged_file_needs_no_download(tmp_path: Path) -> None:
-    """Weights that come with a plugin are there, or the plugin is broken."""
-    path = tmp_path / "inside.pth"
-    with pytest.raises(WeightsError, match="install"):
-        fetch(file_at("", path=path), tmp_path)
-    path.write_bytes(BODY)
-    assert fetch(file_at("", path=path), tmp_path) == path
 
 
 def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path) -> None:
@@ -329,10 +295,3 @@ def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, mo
     monkeypatch.delenv("SIMMAT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "simmat"
-
-
-def test_the_digest_is_sha256(tmp_path: Path) -> None:
-    """Longer than one piece, and empty."""
-    for body in (b"", BODY * 5):
-        (tmp_path / "x").write_bytes(body)
-        assert sha256_of(tmp_path / "x") == hashlib.sha256(body).hexdigest()
