@@ -275,9 +275,10 @@ class TrainConfig(Document):
             config = handler(values)
             problems = list(config.problems())
         except ValidationError as error:
+            pattern, file = rf"^({'|'.join(cls.model_fields)})\b( is missing$)?", info.context
             problems = [
-                f"{found}; give {option_name(found.split()[0])}" if found.endswith(" is missing") else found
-                for found in problems_of(error, cls, values)
+                re.sub(pattern, lambda found: _as_option(found, in_file=bool(file)), problem)
+                for problem in problems_of(error, cls, values)
             ]
         if problems:
             raise ConfigError(listed(info.context or "settings", problems))
@@ -339,6 +340,14 @@ def _read_file(path: Path) -> dict[str, Any]:
     if isinstance(modality := values.get("modality"), str):
         values["modality"] = with_absolute_files(modality, folder)
     return values
+
+
+def _as_option(found: re.Match[str], *, in_file: bool) -> str:
+    """Return how a message begins that names a field: by its option, unless a file may have set it."""
+    option = option_name(found[1])
+    if found[2]:
+        return f"{found[0]}; give {option}"
+    return found[0] if in_file else option
 
 
 def option_name(key: str) -> str:

@@ -97,21 +97,21 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
     """Return the problems that pydantic found in a document, a line for each place."""
     found: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        loc, got, absent = tuple(detail["loc"]), detail["input"], detail["type"] in _UNKNOWN + _MISSING
-        place = _place(loc, values, absent=absent)
+        loc, got = tuple(detail["loc"]), detail["input"]
         if detail["type"] in _UNKNOWN:
-            keys = _keys_at(model, loc[:-1])
+            place, keys = _place(loc[:-1], values, absent=False), _keys_at(model, loc[:-1])
             known = f"; the keys are: {', '.join(keys) or 'none'}"
-            demand = "is unknown" + did_you_mean(str(loc[-1]), keys, otherwise=known)
-        elif absent:
-            demand = "is missing"
-        else:
+            line = f"no key {shortened(str(loc[-1]), _MAX_SHOWN)!r}{did_you_mean(str(loc[-1]), keys, otherwise=known)}"
+            found[f"{place}: {line}" if place else line] = []
+            continue
+        place, demand = _place(loc, values, absent=detail["type"] in _MISSING), "is missing"
+        if detail["type"] not in _MISSING:
             demand = str(detail["msg"])
             for pattern, word in _WORDING:
                 demand = re.sub(pattern, word, demand)
             demand += "" if isinstance(got, Mapping) else f", got {shown(got)}"
         found.setdefault(place, []).append(demand)
-    return [f"{place} {_joined(demands)}".lstrip() for place, demands in found.items()]
+    return [f"{place} {_joined(demands)}".lstrip() if demands else place for place, demands in found.items()]
 
 
 def _joined(demands: Sequence[str]) -> str:

@@ -143,12 +143,12 @@ CASES = {
     "mask: colours": Case("data/masks/s1.png", "3 planes", "one plane", spoil=each_mask(np.ones((40, 56, 3)), "s1")),
     "mask: fractions": Case("data/masks/s1.npy", "float32", "0.5", "threshold", spoil=float_mask),
     "mask: jpeg": Case("data/masks/s1.jpg", "PNG", spoil=jpeg_mask("jpg")),
-    "mask: jpeg in a tiff": Case("data/masks/s1.tif", "JPEG", "PNG", "deflate", spoil=jpeg_mask("tif")),
+    "mask: jpeg in a tiff": Case("data/masks/s1.tif", "JPEG", "PNG", spoil=jpeg_mask("tif")),
     "image: no picture": Case("data/images/s0.png", "PNG, JPEG, TIFF", spoil=write("data/images/s0.png")),
     "image: cut short": Case("data/images/s0.png", "PNG", spoil=cut("data/images/s0.png")),
     "image: empty file": Case("data/images/s0.png", "empty", spoil=write("data/images/s0.png", "")),
     "image: colours for gray": Case(
-        "data/images/s0.png", "'gray'", "3", "--modality raster --channels 0",
+        "data/images/s0.png", "'gray'", "3", "--modality raster with --channels 0",
         spoil=lambda: png("data/images/s0.png", np.full((40, 56, 3), 9)),
     ),
     "image: other channels than the first": Case(
@@ -173,7 +173,7 @@ CASES = {
         "data/images/s0.npy", "NPY", spoil=both(ONES, cut("data/images/s0.npy")), run="train … --modality raster"
     ),
     "npy: a zip": Case(
-        "data/images/s0.npy", "zip", "PNG, JPEG, TIFF", spoil=both(ONES, zip_as_npy), run="train … --modality raster"
+        "data/images/s0.npy", "PNG, JPEG, TIFF", spoil=both(ONES, zip_as_npy), run="train … --modality raster"
     ),
     "npy: complex": Case(
         "data/images/s0.npy", "complex64", "float32",
@@ -205,7 +205,7 @@ CASES = {
         spoil=sensor(HEAD + SOURCE.replace("png", "exe") + CHANNEL + 'unti = "count"\n'), run=OWN,
     ),
     "sensor: plane that no file has": Case(
-        "data/images/s0.png", "1 plane", "'c'", "plane 5",
+        "data/images/s0.png", "1 plane", "'c'", "plane = 5",
         spoil=both(sensor(HEAD + SOURCE + CHANNEL + "plane = 5\n"), manifest(("split,image,", "split,s,"))), run=OWN,
     ),
 }  # fmt: skip

@@ -77,7 +77,7 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--modality-option", "scal=dB"], ["scal is", "did you mean 'scale'"]),
+        (["--modality-option", "scal=dB"], ["'scal'", "did you mean 'scale'"]),
         (["--modality-option", "scale=volts"], ["scale", "volts", "'amplitude' or 'dB'"]),
         (["--modality-option", "sonar.scale=dB"], ["'sonar'", "radar"]),
         (["--modality-option", "scale"], ["KEY=VALUE"]),

@@ -117,7 +117,7 @@ def test_an_option_decides_the_files_of_a_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"gian": 2.0}, ("gian is", "'gain'")),
+        ({"gian": 2.0}, ("'gian'", "'gain'")),
         ({"gain": "high"}, ("gain", "'high'", "number")),
         ({"gain": True}, ("gain", "True", "number")),
         ({"gain": -1.0}, ("gain", "-1.0", "greater than 0")),

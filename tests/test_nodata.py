@@ -160,12 +160,12 @@ def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
 def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
     """A slip of the keyboard must end in a message on nodata, in a card as on the command line."""
     settings = {"modality": "gray", "data": "d", "out": "o", "nodata": said}
-    with pytest.raises(ConfigError, match=r"nodata.*float"):
+    with pytest.raises(ConfigError, match="nodata must be"):
         load_config(None, settings)
     source, _, number = said.rpartition("=")
     toml = number if not source else f"{{ {source} = {number} }}"
     (tmp_path / "card.toml").write_text(f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"nodata.*float"):
+    with pytest.raises(ConfigError, match="nodata must be"):
         load_card(tmp_path, {})
 
 

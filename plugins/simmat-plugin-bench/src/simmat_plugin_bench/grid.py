@@ -279,7 +279,7 @@ def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -
     parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
     for where, options in parts:
         try:
-            TrainConfig.model_validate({"modality": "rgb", "data": Path("data"), "out": Path("out"), **options})
+            _validated({"modality": "rgb", "data": Path("data"), "out": Path("out"), **options})
         except ConfigError as error:
             yield from (f"{where}: {line}" for line in _lines(error))
     for data in settings.data:
@@ -294,7 +294,7 @@ def _cells(
 ) -> Iterator[Cell]:
     for seed, lr in product(arm.seeds, arm.rates):
         folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
-        config = TrainConfig.model_validate(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
+        config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
         spec = registry.foundation(config.foundation)
         complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
         complete_options(registry.tuner(config.tune or spec.tune), config.tune_options)
@@ -353,6 +353,10 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
     return values
+
+
+def _validated(values: dict[str, Any]) -> TrainConfig:
+    return TrainConfig.model_validate(values, context="settings")
 
 
 def _lines(error: SimMATError) -> list[str]:
