@@ -85,7 +85,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"depths": (1, 1, 1, 1), "embed_dim": (16, 32, 48, 64), "stem_width": 8, "transformer_dim_head": 8},
     ),
     "ViT with parallel branches": ("vit_small_patch16_18x2_224", _PLAIN),
-    "ViT behind a convolutional stem": ("vit_base_mci_224", {"depth": 1}),
     "ViTamin": ("vitamin_small_224", {"depth": 1, "num_heads": 2}),
     "Twins": ("twins_svt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 2), "num_heads": (1, 1, 2, 2)}),
     "Twins, PCPVT": ("twins_pcpvt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)}),

@@ -151,20 +151,3 @@ def test_positions_are_interpolated_on_their_grid(make_family: Any, tmp_path: Pa
     grid = loaded.backbone.body.model.pos_embed.unflatten(1, (2 * side, 2 * side))[0, ..., 0]
     torch.testing.assert_close(grid, grid[:, :1].expand(2 * side, 2 * side), **TIGHT)
     assert (grid[1:, 0] > grid[:-1, 0] - 1e-4).all()
-
-
-def test_loading_weights_leaves_torch_alone(make_family: Any, tmp_path: Path) -> None:
-    """timm draws random weights before it loads; a bundle opened in a program of its own must not move its draws."""
-    family = make_family("ViT")
-    file = save(family.theirs(seed=5), tmp_path / "w.safetensors")
-    before = torch.random.get_rng_state()
-    family.ours(weights=file)
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_a_seed_leaves_every_gpu_alone(make_family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
-    seeded: list[int] = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    make_family("ViT").ours(seed=1)
-    assert seeded == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,14 @@ from simmat_plugin_transformers.specs import spec
 
 from simmat.plugin_specs import FoundationSpec, build_foundation
 
-TINY_DECODER = {"dim": 32, "heads": 2, "hidden": 32}
 MASK_DECODER = {"mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-SIZES = {
-    "sam": 64,
-    "sam_hq": 64,
-    "sam2": 64,
-    "sam3": 56,
-    "vit": 64,
-    "dinov2": 56,
-    "dinov2-registers": 56,
-    "dinov3": 64,
-}
+SIZES = {"sam": 64, "sam2": 64, "sam3": 56}
 """Family -> native input size of its tiny model."""
-CLICKED = ("sam", "sam_hq", "sam2", "sam3")
-BARE = ("vit", "dinov2", "dinov2-registers", "dinov3")
 
 
-def sam(prefix: str, **decoder: Any) -> transformers.PreTrainedModel:
-    """SAM or SAM-HQ, with a windowed and a global block; 4x4 places, more than a window."""
+def sam() -> transformers.PreTrainedModel:
+    """SAM, with a windowed and a global block; 4x4 places, more than a window."""
     parts = {
         "vision_config": {
             **VIT,
@@ -48,11 +36,9 @@ def sam(prefix: str, **decoder: Any) -> transformers.PreTrainedModel:
             "mlp_dim": 48,
         },
         "prompt_encoder_config": {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 8},
-        "mask_decoder_config": {"hidden_size": 16, **MASK_DECODER, **decoder},
+        "mask_decoder_config": {"hidden_size": 16, **MASK_DECODER},
     }
-    config = getattr(transformers, f"{prefix}Config")(**parts)
-    model: transformers.PreTrainedModel = getattr(transformers, f"{prefix}Model")(config)
-    return model
+    return transformers.SamModel(transformers.SamConfig(**parts))
 
 
 def sam2() -> transformers.PreTrainedModel:
@@ -108,24 +94,7 @@ def sam3() -> transformers.PreTrainedModel:
     return transformers.Sam3TrackerModel(config)
 
 
-MAKERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
-    "sam": lambda: sam("Sam"),
-    "sam_hq": lambda: sam("SamHQ", vit_dim=32),
-    "sam2": sam2,
-    "sam3": sam3,
-    "vit": lambda: transformers.ViTModel(
-        transformers.ViTConfig(**VIT, intermediate_size=48, image_size=64), add_pooling_layer=False
-    ),
-    "dinov2": lambda: transformers.Dinov2Model(
-        transformers.Dinov2Config(**VIT, mlp_ratio=2, image_size=56, patch_size=14)
-    ),
-    "dinov2-registers": lambda: transformers.Dinov2WithRegistersModel(
-        transformers.Dinov2WithRegistersConfig(**VIT, mlp_ratio=2, image_size=56, patch_size=14)
-    ),
-    "dinov3": lambda: transformers.DINOv3ViTModel(
-        transformers.DINOv3ViTConfig(**VIT, intermediate_size=48, image_size=64, num_register_tokens=4)
-    ),
-}
+MAKERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {"sam": sam, "sam2": sam2, "sam3": sam3}
 
 
 @dataclass(frozen=True)
@@ -145,10 +114,10 @@ class Tiny:
     size: int
 
     def spec(self) -> FoundationSpec:
-        """Return what SimMAT says of the folder; a decoder put behind it is made tiny."""
+        """Return what SimMAT says of the folder."""
         found = spec(str(self.folder))
         assert found is not None
-        return replace(found, options={**found.options, **({} if self.name in CLICKED else TINY_DECODER)})
+        return found
 
     def build(self, size: int | None = None, *, scratch: bool = False, seed: int = 0) -> Any:
         """Build it through SimMAT's own door."""
@@ -177,23 +146,7 @@ def tiny_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
     return make
 
 
-RELATIVES = ("sam_hq", "vit", "dinov2-registers")
-"""Near relatives of others: `make test-slow` runs them."""
-
-
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ()) for name in SIZES])
+@pytest.fixture(params=SIZES)
 def tiny(request: pytest.FixtureRequest, tiny_of: Callable[[str], Tiny]) -> Tiny:
     """One after the other, the tiny model of every family."""
-    return tiny_of(request.param)
-
-
-@pytest.fixture(params=CLICKED)
-def clicked(request: pytest.FixtureRequest, tiny_of: Callable[[str], Tiny]) -> Tiny:
-    """Those with a mask decoder of their own."""
-    return tiny_of(request.param)
-
-
-@pytest.fixture(params=BARE)
-def bare(request: pytest.FixtureRequest, tiny_of: Callable[[str], Tiny]) -> Tiny:
-    """Those without."""
     return tiny_of(request.param)

@@ -16,13 +16,13 @@ import pytest
 
 from simmat.errors import WeightsError
 
-REPOSITORY = "someone/tiny-dino"
+REPOSITORY = "someone/tiny-sam"
 
 
 @pytest.fixture
 def hub(tiny_of: Any) -> Iterator[str]:
     """A server that speaks as much of the Hub as its client asks of one repository; gives its address."""
-    folder: Path = tiny_of("vit").folder
+    folder: Path = tiny_of("sam").folder
 
     class Answer(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -77,7 +77,7 @@ def test_a_repository_is_fetched_and_found_again_without_a_network(hub: str, tin
     assert fetched.returncode == 0, fetched.stderr
     path = Path(fetched.stdout.strip().splitlines()[-1])
     assert path.is_relative_to(tmp_path)
-    assert path.read_bytes() == (tiny_of("vit").folder / "model.safetensors").read_bytes()
+    assert path.read_bytes() == (tiny_of("sam").folder / "model.safetensors").read_bytes()
     again = simmat(tmp_path, "http://127.0.0.1:9", "foundations", "fetch", f"hf/{REPOSITORY}", HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip().splitlines()[-1] == str(path)
@@ -97,9 +97,9 @@ def test_the_name_in_a_bundle_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp_path: Path) -> None:
     """A typing error ends in the right name."""
-    result = simmat(tmp_path, hub, "foundations", "fetch", "hf/facebook/dinov2-smal")
+    result = simmat(tmp_path, hub, "foundations", "fetch", "hf/facebook/sam-vit-bas")
     assert result.returncode == 2
-    assert "'hf/facebook/dinov2-small'" in result.stderr
+    assert "'hf/facebook/sam-vit-base'" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -107,7 +107,7 @@ def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp
 @pytest.mark.parametrize("offline", ["0", "1"])  # its client tries for 20 s
 def test_without_a_network_the_error_says_where_it_looked_and_what_to_do(tmp_path: Path, offline: str) -> None:
     """Unreachable, and switched off by HF_HUB_OFFLINE."""
-    name = "hf/facebook/dinov2-small"
+    name = "hf/facebook/sam-vit-base"
     result = simmat(tmp_path, "http://127.0.0.1:9", "foundations", "fetch", name, HF_HUB_OFFLINE=offline)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

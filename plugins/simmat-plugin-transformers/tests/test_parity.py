@@ -71,20 +71,20 @@ def library_answer(model: Any, pixels: Tensor, given: PromptBatch) -> tuple[Tens
 
 
 @pytest.mark.parametrize("kind", ["points", "box", "points and box", "points and mask", "mask"])
-def test_masks_and_iou_equal_the_librarys(clicked: Any, kind: str) -> None:
+def test_masks_and_iou_equal_the_librarys(tiny: Any, kind: str) -> None:
     """All four masks from one pass are those the library gives in two, whatever is asked with."""
-    pixels = image(clicked.size)
+    pixels = image(tiny.size)
     given = prompts(kind, 4)
-    answer = asked(clicked.build(), pixels, given)
-    masks, iou = library_answer(clicked.original, pixels, given)
+    answer = asked(tiny.build(), pixels, given)
+    masks, iou = library_answer(tiny.original, pixels, given)
     assert masks.std() > 0.1  # an answer that could be wrong
     torch.testing.assert_close(answer.logits, masks, **CLOSE)
     torch.testing.assert_close(answer.iou, iou, **CLOSE)
 
 
-def test_prompts_over_several_images_are_answered_each_for_its_own(clicked: Any) -> None:
+def test_prompts_over_several_images_are_answered_each_for_its_own(tiny: Any) -> None:
     """Images are encoded as a batch and asked about in any order; the answers must not mix."""
-    model, pixels = clicked.build(), image(clicked.size, images=2)
+    model, pixels = tiny.build(), image(tiny.size, images=2)
     points = torch.tensor([[[10.0, 20.0]], [[33.0, 41.0]], [[50.0, 7.0]]])
     ones = torch.ones(3, 1, dtype=torch.int64)
     mixed = asked(model, pixels, PromptBatch(torch.tensor([1, 0, 1]), points, ones))
@@ -93,20 +93,6 @@ def test_prompts_over_several_images_are_answered_each_for_its_own(clicked: Any)
         alone = asked(model, pixels[number : number + 1], PromptBatch(zero, points[row : row + 1], ones[:1]))
         torch.testing.assert_close(mixed.logits[row : row + 1], alone.logits, **CLOSE)
         torch.testing.assert_close(mixed.iou[row : row + 1], alone.iou, **CLOSE)
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-def test_a_bare_vits_map_is_the_librarys_last_hidden_state(bare: Any, scale: int) -> None:
-    """At its own size and at twice that, where the library interpolates the positions."""
-    size = bare.size * scale
-    pixels = image(size)
-    body: Any = bare.build(size).backbone.body
-    options = {"interpolate_pos_encoding": True} if bare.name == "vit" else {}
-    with torch.no_grad():
-        (level,) = body.maps(body.embed(pixels))
-        tokens = bare.original(pixels, **options).last_hidden_state
-    patches = tokens[:, -level.shape[2] * level.shape[3] :]
-    torch.testing.assert_close(level.flatten(2).transpose(1, 2), patches, **CLOSE)
 
 
 def _resized_sam2(original: Any) -> Any:

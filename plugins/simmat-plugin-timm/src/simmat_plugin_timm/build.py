@@ -8,7 +8,6 @@ from simmat_plugin_sam.pyramid import PromptableModel
 
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_timm.architectures import known_architecture
-from simmat_plugin_timm.attention import make_tunable
 from simmat_plugin_timm.body import TimmBody
 from simmat_plugin_timm.network import loaded_network, random_network
 
@@ -29,6 +28,5 @@ def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         network = random_network(model, image_size, seed, **model_args)
     else:
         network = loaded_network(model, image_size, weights, **model_args)
-    make_tunable(network)
     body = TimmBody(network, architecture)
     return PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval()

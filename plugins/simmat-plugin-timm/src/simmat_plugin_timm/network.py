@@ -47,9 +47,10 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         WeightsError: the file is damaged, has more than tensors, or belongs to another model.
     """
     architecture, state = known_architecture(model), read_state(weights)
-    if architecture.module == "hiera" and "pos_embed" in state:  # timm resizes all other tables
+    table = state.get("pos_embed")
+    if architecture.module == "hiera" and table is not None and table.ndim == 3:  # timm resizes all other tables
         side = image_size // HIERA_STRIDE
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side], num_prefix_tokens=0)
+        state["pos_embed"] = resample_abs_pos_embed(table, [side, side], num_prefix_tokens=0)
     classes = _classes(model, state)
     # With the file's own classifier timm loads strictly: a missing tensor is an error, not random.
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}

@@ -12,7 +12,6 @@ from torch import nn
 from simmat.nn.lora import takes_lora
 from simmat.plugin_specs import TuningTargets
 from simmat_plugin_timm.architectures import Architecture
-from simmat_plugin_timm.attention import takes_memory
 from simmat_plugin_timm.network import first_layer_name
 
 Slices = tuple[tuple[int, ...], int]
@@ -35,12 +34,10 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     modules = dict(network.named_modules())
     attentions = sorted({attention for attention, _ in layers.values()})
     lora = _patterns(modules, {name: slices for name, (_, slices) in layers.items()})
-    memory = attentions if all(takes_memory(modules[name]) for name in attentions) else []
     first = MODEL + re.escape(first_layer_name(network))
     return TuningTargets(
         lora=lora,
         adapters=_patterns(modules, _adapters(modules, attentions, architecture)),
-        attention=tuple(_patterns(modules, dict.fromkeys(memory, ""))),
         embed=(first + r"[.](weight|bias)", *_positions(network)),
         fresh=FRESH,
     )

@@ -1,4 +1,4 @@
-"""Models of the transformers library as foundation models, `hf/NAME`. Imports neither torch nor transformers."""
+"""The promptable models of transformers as foundation models, `hf/NAME`. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def simmat_foundation_families() -> Iterable[FoundationFamily]:
     return (
         FoundationFamily(
             name="hf",
-            description="SAM, SAM-HQ, SAM 2, SAM 3 and DINO of transformers, from the Hugging Face Hub or a folder",
+            description="SAM, SAM 2 and SAM 3 of transformers, from the Hugging Face Hub or a folder",
             models="simmat_plugin_transformers.specs:models",
             spec="simmat_plugin_transformers.specs:spec",
             local_spec="simmat_plugin_transformers.specs:local_spec",

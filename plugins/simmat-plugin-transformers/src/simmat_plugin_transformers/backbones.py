@@ -21,13 +21,11 @@ class VisionEncoder(nn.Module):
     Attributes:
         vision: the library's encoder.
         patch: side of a patch in pixels.
-        options: further arguments of the library's encoder.
     """
 
-    def __init__(self, vision: nn.Module, first_layer: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, vision: nn.Module, first_layer: str) -> None:
         super().__init__()
         self.vision = vision
-        self.options = options or {}
         self._first = first_layer
         self._checkpoints = False
         self.patch = int(make_overridable(vision, first_layer).stride[0])
@@ -50,7 +48,7 @@ class VisionEncoder(nn.Module):
                 # itself has no other effect; the modules inside it keep theirs.
                 layer.training = True
         with self.first_layer.override(features):
-            return self.vision(blank_image(features, self.first_layer), **self.options)
+            return self.vision(blank_image(features, self.first_layer))
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute the layers in the backward pass instead of keeping activations: less memory, more time."""
@@ -64,17 +62,11 @@ class VisionEncoder(nn.Module):
 
 
 class SamBackbone(VisionEncoder):
-    """SAM's and SAM-HQ's ViT with its neck."""
+    """SAM's ViT with its neck."""
 
     def encode(self, features: Tensor) -> ImageEmbedding:
-        """Run the rest: (B, D, g, g) -> one level (B, 256, g, g), g = S/16.
-
-        For SAM-HQ there is a second level (B, D, g, g), the output of the first global block.
-        """
-        output = self.run(features)
-        early = getattr(output, "intermediate_embeddings", None) or []
-        levels = (output.last_hidden_state, *(block.permute(0, 3, 1, 2) for block in early[:1]))
-        return ImageEmbedding(levels, (self.patch,) * len(levels))
+        """Run the rest: (B, D, g, g) -> one level (B, 256, g, g), g = S/16."""
+        return ImageEmbedding((self.run(features).last_hidden_state,), (self.patch,))
 
 
 class PyramidBackbone(VisionEncoder):
@@ -104,27 +96,3 @@ class PyramidBackbone(VisionEncoder):
         maps = list(self.run(features).fpn_hidden_states)
         maps[-1] = maps[-1] + self.no_memory_embedding.reshape(1, -1, 1, 1)
         return ImageEmbedding(tuple(maps), self.strides)
-
-
-class VitBody(VisionEncoder):
-    """A bare ViT whose patch tokens are a map: DINO, DINOv2 with and without registers, DINOv3.
-
-    Args:
-        vision: the library's encoder.
-        first_layer: the convolution inside it.
-        width: D, width of a token.
-        prefix: number of tokens before the patch tokens (class token and registers).
-        options: see `VisionEncoder`.
-    """
-
-    def __init__(
-        self, vision: nn.Module, first_layer: str, *, width: int, prefix: int, options: dict[str, Any]
-    ) -> None:
-        super().__init__(vision, first_layer, options)
-        self.prefix = prefix
-        self.widths, self.strides = (width,), (self.patch,)
-
-    def maps(self, features: Tensor) -> tuple[Tensor]:
-        """Run the rest: (B, D, g, g) -> one map (B, D, g, g), after the last norm."""
-        tokens = self.run(features).last_hidden_state[:, self.prefix :]  # (B, g·g, D)
-        return (tokens.transpose(1, 2).unflatten(2, tuple(features.shape[-2:])),)

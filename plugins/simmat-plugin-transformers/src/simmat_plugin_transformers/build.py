@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from simmat_plugin_sam.pyramid import PromptableModel
 from torch import nn
 
 from simmat.errors import SimMATError, SpecError
@@ -15,20 +14,16 @@ from simmat.foundation import FoundationModel
 from simmat.nn.meta_device import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_transformers.attention import WindowAttention, make_tunable
-from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
+from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone
 from simmat_plugin_transformers.configs import family_of, library_config
-from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, SamHQDecoder
+from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder
 from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
 
-_NO_AUGMENTATION = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
-"""Options that turn off DINOv3's random positions in training, as SimMAT has its own augmentation."""
 _MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36
 """Largest size of a model: as a multiple of its weight file, which may have 16 bits, and without one in bytes."""
 _MAX_CALLS = 2**17
 """Calls of torch to build a model, at most; the largest published one takes some ten thousand."""
-_DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
 
 
 class ClickModel(nn.Module):
@@ -43,7 +38,7 @@ class ClickModel(nn.Module):
         super().__init__()
         self.name, self.image_size = name, image_size
         parts = cast(Any, model)
-        if family.kind == "pyramid":
+        if family.has_pyramid:
             patch = config.prompt_encoder_config.patch_size
             coarsest = patch if isinstance(patch, int) else patch[0]
             self.backbone: SamBackbone | PyramidBackbone = PyramidBackbone(
@@ -54,7 +49,8 @@ class ClickModel(nn.Module):
             )
         else:
             self.backbone = SamBackbone(parts.vision_encoder, family.first_layer)
-        self.decoder = _DECODERS[family.kind](parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
+        decoder = PyramidDecoder if family.has_pyramid else ClickDecoder
+        self.decoder = decoder(parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute encoder layers in the backward pass, which saves memory and costs time."""
@@ -88,12 +84,8 @@ def _config_errors(origin: str) -> Iterator[None]:
 
 
 def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
-    options = dict(spec.options)
-    values, origin = options.pop("config"), options.pop("origin")
+    values, origin = spec.options["config"], spec.options["origin"]
     family, config = family_of(values, origin), library_config(values, origin)
-    for augmentation in _NO_AUGMENTATION:
-        if hasattr(config, augmentation):
-            setattr(config, augmentation, None)
     largest = _MAX_BYTES_RANDOM if weights is None else _MAX_BYTES_RATIO * weights.stat().st_size + 2**30
     with meta_device(f"the model of {origin}", _MAX_CALLS):
         sizes = new_model(config, family)
@@ -101,30 +93,7 @@ def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
         raise TooLargeError(f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory")
     model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
     resize_input(model, config, family, image_size)
-    _make_attentions_tunable(model, family)
-    if family.promptable:
-        return cast(FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval())
-    body = VitBody(
-        model,
-        family.first_layer,
-        width=config.hidden_size,
-        prefix=1 + getattr(config, "num_register_tokens", 0),
-        options={"interpolate_pos_encoding": True} if family.model == "ViTModel" else {},
-    )
-    return cast(FoundationModel, PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval())
-
-
-def _make_attentions_tunable(model: nn.Module, family: Family) -> None:
-    """Make every attention tunable; a prefix is projected in decoders and by fused projections, else appended."""
-    for name, module in list(model.named_modules()):
-        if hasattr(module, "use_rel_pos") and hasattr(module, "qkv"):
-            path, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(path), leaf, WindowAttention(module))
-        elif isinstance(getattr(module, "qkv", None), nn.Linear):
-            make_tunable(module, cast(Any, module).qkv.in_features, prefix_is_projected=True)
-        elif isinstance(getattr(module, "k_proj", None), nn.Linear):
-            in_decoder = name.startswith("mask_decoder.")
-            make_tunable(module, cast(Any, module).k_proj.in_features, prefix_is_projected=in_decoder)
+    return cast(FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval())
 
 
 def _whole(stride: float) -> float:

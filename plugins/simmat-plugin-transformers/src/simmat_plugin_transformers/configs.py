@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simmat.errors import SpecError
@@ -15,7 +15,8 @@ Values = Mapping[str, Any]
 _HINTS = {
     "sam3": "it segments what a text names and takes no clicks; for clicks use SAM 3's tracker, model_type "
     "sam3_tracker, or sam3_video, as which facebook/sam3 is published",
-    "dinov3_convnext": "only the ViTs of DINOv3 are supported",
+    "sam_hq": "the decoder that the library gives it differs from the published one",
+    **dict.fromkeys(("vit", "dinov2", "dinov2_with_registers", "dinov3_vit"), "timm/ has such ViTs"),
 }
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _MAX_NUMBER = 2**20
@@ -83,7 +84,7 @@ def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
         SpecError: the input is not square or has not three planes, or the config contradicts itself.
     """
     try:
-        size, multiple, planes = _READERS[family.kind](config)
+        size, multiple, planes = (_pyramid if family.has_pyramid else _sam)(config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
     if planes != 3:
@@ -112,10 +113,6 @@ def _pyramid(config: Any) -> tuple[int, int, int]:
     return _square(prompts.image_size), patch, vision.num_channels
 
 
-def _vit(config: Any) -> tuple[int, int, int]:
-    return _square(config.image_size), _square(config.patch_size), config.num_channels
-
-
 def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, int]]:
     """Yield key and value of each whole number in a config."""
     if isinstance(values, int):
@@ -135,11 +132,3 @@ def _square(value: Any) -> int:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-_READERS: Mapping[str, Callable[[Any], tuple[int, int, int]]] = {
-    "sam": _sam,
-    "sam_hq": _sam,
-    "pyramid": _pyramid,
-    "vit": _vit,
-}

@@ -2,8 +2,8 @@
 
 Sizes are taken from `shape`, not from `len`, which tracing for ONNX makes a constant.
 
-A decoder of the library returns one mask or three; here one pass returns all four. For SAM, SAM 2 and SAM 3 the pass
-uses the parts of the decoder, and tests compare its results with the library's.
+A decoder of the library returns one mask or three; here one pass through its parts returns all four, and tests compare
+them with the library's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 
 
 class ClickDecoder(nn.Module):
-    """A prompt encoder and a mask decoder of the library. This class is for SAM, its subclasses for other models.
+    """A prompt encoder and a mask decoder of the library. This class is for SAM.
 
     Attributes:
         prompt_encoder: embeds points, boxes and masks.
@@ -83,47 +83,6 @@ class ClickDecoder(nn.Module):
         with torch.autocast(level.device.type, enabled=False):
             positions: Tensor = self.shared_image_embedding(torch.stack([x, y], -1))  # (h, w, D)
         return positions.permute(2, 0, 1)[None]
-
-
-class SamHQDecoder(ClickDecoder):
-    """The decoder of SAM-HQ, which adds a fine mask to each mask of SAM.
-
-    The library's decoder runs twice, for the single mask and for the three; it sorts the three by predicted IoU.
-    """
-
-    def _predict(
-        self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        level, early = embedding.levels
-        rows = dense.expand(sparse.shape[0], -1, -1, -1)  # each prompt has its own
-        return self._ask(level[image], early[image], sparse[:, None], rows)
-
-    def _ask(self, level: Tensor, early: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the library's decoder twice.
-
-        Args:
-            level: (B, D, h, w).
-            early: (B, E, h, w), output of the first global block.
-            sparse: (B, P, tokens, D).
-            dense: (B, D, h, w).
-
-        Returns:
-            Masks (B·P, 4, 4h, 4w) and iou (B·P, 4).
-        """
-        passes = [
-            self.mask_decoder(
-                image_embeddings=level,
-                image_positional_embeddings=self._positions(level).expand(level.shape[0], -1, -1, -1),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=several,
-                hq_token_only=False,
-                intermediate_embeddings=[early.permute(0, 2, 3, 1)],
-            )
-            for several in (False, True)
-        ]
-        masks, iou = (torch.cat(parts, 2).flatten(0, 1) for parts in zip(*passes, strict=True))
-        return masks, iou
 
 
 class PyramidDecoder(ClickDecoder):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simmat_plugin_sam.pyramid import FRESH
-
 from simmat.plugin_specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -21,7 +19,7 @@ class Family:
     Attributes:
         title: short name for display.
         model: class in the library.
-        kind: "sam", "sam_hq" and "pyramid" have a mask decoder; "vit" is a bare backbone.
+        has_pyramid: True if the encoder gives several levels.
         first_layer: the convolution inside the vision encoder.
         targets: its tuning targets.
         pixels: mean and standard deviation of R, G, B, 0..255, if there is no image processor file.
@@ -29,19 +27,13 @@ class Family:
 
     title: str
     model: str
-    kind: str
+    has_pyramid: bool
     first_layer: str
     targets: TuningTargets
     pixels: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
 
-    @property
-    def promptable(self) -> bool:
-        """Whether the family has a mask decoder of its own."""
-        return self.kind != "vit"
-
 
 _VISION = r"backbone[.]vision[.]"
-_BODY = r"backbone[.]body[.]vision[.]"
 _TWO_WAY = r"decoder[.]mask_decoder[.]transformer[.]"
 _DECODER_ATTENTION = (
     _TWO_WAY + r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
@@ -50,8 +42,6 @@ _DECODER_ATTENTION = (
 _PROMPTS = r"decoder[.](prompt_encoder|shared_image_embedding)[.].*"
 _OBJECT_HEAD = r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*"
 """Head for the presence of an object, whose output is not used."""
-_MASK_TOKEN = _BODY + r"embeddings[.]mask_token"
-"""Token of the pretraining only."""
 
 
 def _sam_like(
@@ -74,22 +64,8 @@ def _sam_like(
             _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
         },
         adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
-        attention=(attended, _DECODER_ATTENTION),
         embed=tuple(_VISION + name for name in embed),
         never=(_PROMPTS, *never),
-    )
-
-
-def _vit(layer: str, norm: str, embed: tuple[str, ...], *never: str) -> TuningTargets:
-    """Describe a bare ViT, to which a pyramid and a decoder are added."""
-    attended = _BODY + layer + r"[.]attention"
-    return TuningTargets(
-        lora={attended + r"[.][qv]_proj": ((0,), 1)},
-        adapters={_BODY + layer + r"[.]mlp": norm},
-        attention=(attended,),
-        embed=tuple(_BODY + name for name in embed),
-        never=never,
-        fresh=FRESH,
     )
 
 
@@ -110,29 +86,15 @@ _SAM3 = _sam_like(
     (r"backbone[.]embeddings[.](position_embeddings|patch_embeddings[.]projection[.]weight)",),
     _OBJECT_HEAD,
 )
-_EMBEDDINGS = (r"embeddings[.](position_embeddings|patch_embeddings[.]projection[.](weight|bias))",)
-_DINO2 = _vit(r"encoder[.]layer[.][0-9]+", "norm2", _EMBEDDINGS, _MASK_TOKEN)
 
-_PATCH, _PROJECTION = "patch_embed.projection", "embeddings.patch_embeddings.projection"
-_SAM2_FAMILY = Family("SAM 2", "Sam2Model", "pyramid", f"backbone.{_PATCH}", _SAM2)
-_SAM3_FAMILY = Family("SAM 3", "Sam3TrackerModel", "pyramid", f"backbone.{_PROJECTION}", _SAM3, HALF)
+_SAM2_FAMILY = Family("SAM 2", "Sam2Model", True, "backbone.patch_embed.projection", _SAM2)
+_SAM3_FAMILY = Family("SAM 3", "Sam3TrackerModel", True, "backbone.embeddings.patch_embeddings.projection", _SAM3, HALF)
 
 FAMILIES: dict[str, Family] = {
-    "sam": Family("SAM", "SamModel", "sam", _PATCH, _SAM),
-    "sam_hq": Family("SAM-HQ", "SamHQModel", "sam_hq", _PATCH, _SAM),
+    "sam": Family("SAM", "SamModel", False, "patch_embed.projection", _SAM),
     "sam2": _SAM2_FAMILY,
     "sam2_video": _SAM2_FAMILY,
     "sam3_tracker": _SAM3_FAMILY,
     "sam3_video": _SAM3_FAMILY,
-    "vit": Family("DINO ViT", "ViTModel", "vit", _PROJECTION, _vit(r"layers[.][0-9]+", "layernorm_after", _EMBEDDINGS)),
-    "dinov2": Family("DINOv2", "Dinov2Model", "vit", _PROJECTION, _DINO2),
-    "dinov2_with_registers": Family("DINOv2 with registers", "Dinov2WithRegistersModel", "vit", _PROJECTION, _DINO2),
-    "dinov3_vit": Family(
-        "DINOv3",
-        "DINOv3ViTModel",
-        "vit",
-        "embeddings.patch_embeddings",
-        _vit(r"model[.]layer[.][0-9]+", "norm2", (r"embeddings[.]patch_embeddings[.](weight|bias)",), _MASK_TOKEN),
-    ),
 }
 """`model_type` of a config -> family; for a video model the part for single images."""

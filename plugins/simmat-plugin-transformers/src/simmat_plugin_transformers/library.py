@@ -20,7 +20,7 @@ from simmat_plugin_transformers.families import Family
 def new_model(config: Any, family: Family) -> nn.Module:
     """Build a model as the library does, on the device of the context."""
     with torch.random.fork_rng(devices=[]), quiet():
-        return cast(nn.Module, _class(family)(config, **_options(family)))
+        return cast(nn.Module, _class(family)(config))
 
 
 def random_model(config: Any, family: Family, seed: int) -> nn.Module:
@@ -35,11 +35,10 @@ def random_model(config: Any, family: Family, seed: int) -> nn.Module:
         vision.initializer_range = 0.02
     with torch.random.fork_rng(devices=[]), quiet():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
-        model = _class(family)(config, **_options(family))
-        if family.promptable:
-            positions = torch.randn(model.shared_image_embedding.positional_embedding.shape)
-            for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
-                part.positional_embedding.data.copy_(positions)
+        model = _class(family)(config)
+        positions = torch.randn(model.shared_image_embedding.positional_embedding.shape)
+        for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
+            part.positional_embedding.data.copy_(positions)
     return cast(nn.Module, model)
 
 
@@ -58,7 +57,6 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
                 state_dict=state,
                 output_loading_info=True,
                 dtype=torch.float32,
-                **_options(family),
             )
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"{weights} does not fit {family.title}: {first_line(error)}") from error
@@ -81,14 +79,12 @@ def resize_input(model: nn.Module, config: Any, family: Family, size: int) -> No
     Learned position tables are interpolated. Where the library does that itself, or positions are rotary, only the
     sizes are set.
     """
-    if not family.promptable:
-        return
     parts = cast(Any, model)
     patch = config.prompt_encoder_config.patch_size
     grid = size // (patch if isinstance(patch, int) else patch[0])
     prompts = parts.prompt_encoder
     prompts.image_embedding_size, prompts.input_image_size = (grid, grid), size
-    if family.kind == "pyramid":
+    if family.has_pyramid:
         for layer in parts.vision_encoder.modules():
             if hasattr(layer, "precompute_positions") and layer.window_size == 0:  # SAM 3's rotary positions
                 layer.config.image_size = size
@@ -124,7 +120,3 @@ def quiet() -> Iterator[None]:
 
 def _class(family: Family) -> Any:
     return getattr(transformers, family.model)
-
-
-def _options(family: Family) -> dict[str, Any]:
-    return {"add_pooling_layer": False} if family.model == "ViTModel" else {}

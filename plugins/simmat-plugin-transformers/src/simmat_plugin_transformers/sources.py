@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
+from simmat.io import hub
 from simmat.io.reading import read_json
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile
@@ -29,19 +30,11 @@ _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 
 PUBLISHED: dict[str, str] = {
     **{f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}" for size in ("base", "large", "huge")},
-    "syscv-community/sam-hq-vit-base": "SAM-HQ, ViT-B; see the README of simmat-plugin-transformers on its masks",
     **{
         f"facebook/sam2.1-hiera-{size}": f"SAM 2.1, Hiera {size}; for single images"
         for size in ("tiny", "small", "base-plus", "large")
     },
     "facebook/sam3": "SAM 3; the tracker for single images, which takes clicks",
-    **{f"facebook/dino-vit{size}{patch}": f"DINO, ViT-{size.upper()}/{patch}" for size in "sb" for patch in (16, 8)},
-    **{f"facebook/dinov2-{size}": f"DINOv2, ViT {size}" for size in ("small", "base", "large", "giant")},
-    **{
-        f"facebook/dinov2-with-registers-{size}": f"DINOv2 with registers, ViT {size}"
-        for size in ("small", "base", "large", "giant")
-    },
-    **{f"facebook/dinov3-vit{size}16-pretrain-lvd1689m": f"DINOv3, ViT-{size.upper()}/16" for size in ("s", "b", "l")},
 }
 """Well-known repositories -> one line about each, for lists and suggestions; any other repository works, too."""
 
@@ -136,62 +129,33 @@ def _from_hub(repository: str, fetch: bool) -> Source:
 
 
 def _file(repository: str, name: str, fetch: bool) -> Path | None:
-    """Return a small file of a repository, from the cache or the Hub; None if the repository does not have it."""
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    """Return a small file of a repository, from the cache or the Hub; None if the repository has no such file.
 
-    found = try_to_load_from_cache(repository, name)
-    if isinstance(found, str):
-        return Path(found)
-    if found is _CACHED_NO_EXIST and name != CONFIG_NAME:
-        return None
+    Offline it is unknown whether the repository has a file other than its config.
+    """
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    file, is_config = WeightFile(name, "", hub=repository), name == CONFIG_NAME
+    found = hub.cached(file)
+    if found is not None or (not is_config and not fetch):
+        return found
     if not fetch:
-        if name != CONFIG_NAME:
-            return None
         raise WeightsError(
             f"{PREFIX}{repository} is not here, and the Hub is not asked about a model that only a bundle or a run "
             f"names. If you trust it: simmat foundations fetch {PREFIX}{repository}"
         )
+    if not is_config and try_to_load_from_cache(repository, name) is _CACHED_NO_EXIST:
+        return None
     try:
-        return Path(hf_hub_download(repository, name))
-    except EntryNotFoundError as error:
-        missing_there = not isinstance(error, LocalEntryNotFoundError)
-        if name != CONFIG_NAME:
-            return None  # the processor file is optional, and offline its existence is unknown
-        if missing_there:
-            raise SpecError(
-                f"{PREFIX}{repository}: the repository has no {CONFIG_NAME}, so it is not a model of transformers"
-            ) from error
-        raise _not_reached_error(repository, error) from error
-    except Exception as error:  # the Hub's client raises errors of its http client and of the file system
-        raise _not_reached_error(repository, error) from error
-
-
-def _not_reached_error(repository: str, error: Exception) -> UnknownNameError | WeightsError:
-    """Return the error for a config that could not be downloaded, with what to do."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    name = PREFIX + repository
-    if isinstance(error, GatedRepoError):
-        return WeightsError(
-            f"{name}: its licence must be accepted on its page at {ENDPOINT}/{repository}, and a token given: "
-            "`hf auth login`, or HF_TOKEN"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return UnknownNameError(
-            f"no foundation model {name!r}{did_you_mean(repository, PUBLISHED, prefix=PREFIX, otherwise=':')}"
-            f" {ENDPOINT} has no such repository, or a private one (then give a token: `hf auth login`, or "
-            f"HF_TOKEN). A folder is written {PREFIX}./FOLDER; `simmat foundations list {PREFIX}` shows well-known ones"
-        )
-    cause = error.__cause__ or error
-    why = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
-    return WeightsError(
-        f"{name} is not here: its {CONFIG_NAME} is not in the Hugging Face cache {HF_HUB_CACHE}, and {ENDPOINT} cannot "
-        f"be reached ({why}). Without a network, download the repository elsewhere (`hf download "
-        f"{repository} --local-dir FOLDER`) and name the folder, --foundation {PREFIX}./FOLDER; or copy that cache "
-        "and name it in HF_HOME"
-    )
+        return hub.fetch(file)
+    except WeightsError as error:
+        if not is_config:
+            return None
+        hint = did_you_mean(repository, PUBLISHED, prefix=PREFIX, otherwise=":")
+        raise WeightsError(
+            f"no foundation model {PREFIX + repository!r}{hint} {error} Instead of a repository, a folder as "
+            f"save_pretrained writes it can be given: {PREFIX}./FOLDER"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def _spec_of(model: str, *, fetch: bool) -> FoundationSpec | None:
         pixel_std=std,
         targets=family.targets,
         weights=source.weights,
-        promptable=family.promptable and bool(source.weights.path or source.weights.hub),
+        promptable=bool(source.weights.path or source.weights.hub),
         licence="",  # it is on the page of the model
         options={"config": source.config, "origin": source.origin},
     )
@@ -107,6 +107,5 @@ def _three(values: object, scale: float, origin: str) -> tuple[float, float, flo
 
 def _describe(family: Family, weights: WeightFile, model: str) -> str:
     where = f"folder {model}" if is_folder(model) else f"{model} on the Hugging Face Hub"
-    lacks = [] if weights.path or weights.hub else ["without weights"]
-    lacks += [] if family.promptable else ["with an untrained prompt decoder"]
-    return ", ".join([f"{family.title} of transformers", where, *lacks])
+    lacks = "" if weights.path or weights.hub else ", without weights"
+    return f"{family.title} of transformers, {where}{lacks}"
