@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from PIL import Image
 
 from simmat.drawing.display import display_rgb
 from simmat.drawing.overlay import MASK, class_colour, draw_overlay
+from simmat.foundation import MAX_PROMPTS
 from simmat.geo import geo_backend, installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask, warnings_of
 from simmat.inference.prompts import prompt_in_pixels, prompt_values
@@ -36,6 +37,8 @@ def segment_prompts(segmenter: Segmenter, task: ImageTask) -> ImageOutcome:
     job, predictor, options = segmenter.job, segmenter.predictor, segmenter.job.options
     reader = predictor.reader(task.files, missing=options.missing)
     prompts = _prompts_in(segmenter, task, reader)
+    for prompt in prompts.values():
+        check_inside(prompt, reader)
     image = LargeImage(predictor, reader, tile=options.tile, cache=options.cache)
     in_windows = options.tile is not None or not isinstance(reader, LoadedImage)
     is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
@@ -54,14 +57,10 @@ def _prompts_in(segmenter: Segmenter, task: ImageTask, reader: ImageReader) -> M
     return task.prompts or {}
 
 
-def _predictions(segmenter: Segmenter, image: LargeImage, prompts: Iterable[Prompt]) -> Iterable[Prediction]:
-    """Return the mask of each prompt; those of a single window are decoded together."""
-    choice, prompts = segmenter.job.options.mask, list(prompts)
-    for prompt in prompts:
-        check_inside(prompt, image.reader)
-    if len(image.windows) == 1:
-        return image.predict_prompts(prompts, choice)
-    return (image.predict(prompt, choice) for prompt in prompts)
+def _predictions(segmenter: Segmenter, image: LargeImage, prompts: Sequence[Prompt]) -> Iterator[Prediction]:
+    """Yield the mask of each prompt; some are decoded together, and so many are in memory."""
+    for start in range(0, len(prompts), MAX_PROMPTS):
+        yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], segmenter.job.options.mask)
 
 
 def _write_together(
@@ -70,7 +69,7 @@ def _write_together(
     """Write all objects to the same files."""
     segmenter.job.formats.for_image("objects", image.reader)  # raises before any work
     objects, notes, warning = [], [], ""
-    found = _predictions(segmenter, image, prompts.values())
+    found = _predictions(segmenter, image, tuple(prompts.values()))
     for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
         one = prediction.found_object(_click(prompt))
         objects += [] if one is None else [one]
@@ -85,19 +84,20 @@ def _write_each(
 ) -> ImageOutcome:
     """Write mask, overlay and json of each object."""
     job, predictor, reader = segmenter.job, segmenter.predictor, image.reader
-    paths, lines = list[Path](), []
-    found = list(_predictions(segmenter, image, prompts.values()))
+    paths, lines, warning = list[Path](), [], ""
+    found = _predictions(segmenter, image, tuple(prompts.values()))
     shown = reader.read(Window(0, 0, *reader.size_hw))
     names = short_names(shown.channels)
     with staged_files(job.out, replaced=replaceable_files(job.out, prompts, job.endings())) as staging:
         for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
+            warning = warning or prediction.warning
             one = replace(prediction, mask=prediction.whole_mask(reader.size_hw))
             paths += [job.out / file for file in _write_object(segmenter, task, name, prompt, one, shown, staging)]
             values = _mask_values(one, predictor)
             named = f"  {values['class_name']} ({values['class_probability']:.0%})" if "class" in values else ""
             mask = f"{job.out / name}_mask.png"
             lines.append(f"{mask}  score {one.score:.3f}  {values['mask_pixels']} px  of {names}{named}")
-    return ImageOutcome(task.name, tuple(paths), tuple(lines), warnings_of(found[0].warning, shown.size_note))
+    return ImageOutcome(task.name, tuple(paths), tuple(lines), warnings_of(warning, shown.size_note))
 
 
 def _write_object(
