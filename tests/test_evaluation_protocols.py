@@ -307,13 +307,6 @@ def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol:
     assert {name for name in found ^ possible if not name.startswith("iou_by_class.")} == set()
 
 
-def test_a_protocol_takes_the_numbers_it_has() -> None:
-    """They are part of what a figure means, so they come out with it."""
-    protocol = find_protocol("full", clicks=8, draws=2, seed=7)
-    assert (protocol.clicks, protocol.draws, protocol.seed) == (8, 2, 7)
-    assert (FULL.clicks, FULL.draws) == (20, 5)
-
-
 @pytest.mark.parametrize(
     ("name", "numbers", "said"),
     [

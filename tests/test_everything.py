@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from simmat.data.instances import Instance
-from simmat.evaluation.unprompted import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
+from simmat.evaluation.unprompted import ImageMatches, Ious, class_scores, ious, object_scores
 from simmat.nn.dense_head import classes_of
 from simmat.predictor.everything import (
     click_places,
@@ -131,54 +131,6 @@ def _matches(
     scores: npt.NDArray[np.float32], found: npt.NDArray[np.int64], true: npt.NDArray[np.int64], table: Ious
 ) -> ImageMatches:
     return ImageMatches(scores, found, true, table, np.zeros(len(found)), np.zeros(len(true), np.bool_))
-
-
-def test_average_precision_is_that_of_pycocotools() -> None:
-    """Ours is compared with the field's own on random matches."""
-    from pycocotools import mask as coco_mask
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    rng = np.random.default_rng(0)
-    size, images = 64, []
-    truth: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
-    found: list[dict[str, object]] = []
-    for number in range(1, 5):
-        true = [
-            _box(*map(int, rng.integers(0, 40, 2)), int(rng.integers(8, 20)), int(rng.integers(1, 3))) for _ in range(6)
-        ]
-        seen = [
-            _box(
-                max(t.window[0] + int(rng.integers(-2, 3)), 0),
-                t.window[1],
-                t.window[2] - t.window[0],
-                int(t.class_id or 0),
-            )
-            for t in true[:5]
-        ] + [_box(*map(int, rng.integers(0, 40, 2)), 10, 1)]
-        scores = rng.random(len(seen)).astype(np.float32)
-        truth["images"].append({"id": number, "width": size, "height": size})
-        for kind, instances in (("true", true), ("found", seen)):
-            for place, one in enumerate(instances):
-                code = coco_mask.encode(np.asfortranarray(one.mask((size, size)).astype(np.uint8)))
-                entry = {"image_id": number, "category_id": one.class_id, "segmentation": code}
-                if kind == "true":
-                    known = len(truth["annotations"]) + 1
-                    truth["annotations"].append({**entry, "id": known, "area": one.area, "iscrowd": 0})
-                else:
-                    found.append({**entry, "score": float(scores[place])})
-        classes = [np.asarray([one.class_id for one in group], np.int64) for group in (seen, true)]
-        table = ious(seen, true, np.zeros((size, size), np.bool_))
-        images.append(_matches(scores, classes[0], classes[1], table))
-    reference = COCO()
-    reference.dataset = truth
-    reference.createIndex()
-    judge = COCOeval(reference, reference.loadRes(found), "segm")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    assert object_scores(images)["ap"] == pytest.approx(judge.stats[0], abs=1e-6)
-    assert average_precision(images, 0.5) == pytest.approx(judge.stats[1], abs=1e-6)
 
 
 def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simmat.evaluation.scores import bootstrap_means, interval_of, mean_interval
+from simmat.evaluation.scores import bootstrap_means, mean_interval
 
 
 def test_with_one_object_an_image_it_is_nearly_the_interval_of_the_mean() -> None:
@@ -35,18 +35,7 @@ def test_images_weigh_by_their_objects() -> None:
     assert np.mean(means == 0.9) == pytest.approx(0.5, abs=0.03)
 
 
-def test_it_is_the_same_each_time() -> None:
-    """A figure in a table that changes from run to run would be taken for a difference."""
-    images = [[0.1, 0.5], [0.9], [0.4]]
-    assert mean_interval(images) == mean_interval(images)
-
-
 def test_one_image_has_no_interval() -> None:
     """Drawn again it is the same image, and an interval of width 0 would be a lie."""
     assert mean_interval([[0.1, 0.9]]) is None
     assert mean_interval([]) is None
-
-
-def test_the_level_is_the_part_of_the_means_inside() -> None:
-    """95 % leaves 2.5 % on each side."""
-    assert interval_of(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))

@@ -39,24 +39,25 @@ def label_of(*regions: Instance, smallest: int = 1) -> Label:
     return replace(label, regions=large, small=tuple(one for one in regions if one.area < smallest))
 
 
-def test_small_objects_are_neither_hit_nor_miss() -> None:
-    """The rule is COCO's for an area range, whose own code is the judge."""
+def test_average_precision_is_that_of_pycocotools() -> None:
+    """Small objects are neither hit nor miss, as in COCO's rule for an area range, whose own code is the judge."""
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     rng, smallest, images = np.random.default_rng(1), 40, []
-    truth: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1}]}
+    truth: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
     results: list[dict[str, Any]] = []
 
     def entry(number: int, one: Instance) -> dict[str, Any]:
         code = coco_mask.encode(np.asfortranarray(one.mask((SIZE, SIZE)).astype(np.uint8)))
-        return {"image_id": number, "category_id": 1, "segmentation": code}
+        return {"image_id": number, "category_id": one.class_id, "segmentation": code}
 
     for number in range(1, 7):
-        true = [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(5)]
-        moved = [square(t.window[0], t.window[1], t.window[2] - t.window[0] + int(rng.integers(-1, 2))) for t in true]
-        found = moved + [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(3)]
+        true = [square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3)))) for _ in range(5)]
+        sizes = [(t, t.window.size_hw[0] + int(rng.integers(-1, 2))) for t in true]
+        moved = [square(t.window.y0, t.window.x0, size, t.class_id or 0) for t, size in sizes]
+        found = moved + [square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3)))) for _ in range(3)]
         scores = rng.random(len(found)).astype(np.float32)
         images.append(ImageMatches.of(found, scores.tolist(), label_of(*true, smallest=smallest)))
         truth["images"].append({"id": number, "width": SIZE, "height": SIZE})
@@ -71,7 +72,7 @@ def test_small_objects_are_neither_hit_nor_miss() -> None:
     judge.params.areaRng, judge.params.areaRngLbl = [[smallest, 1e9]], ["all"]
     judge.evaluate()
     judge.accumulate()
-    precision = judge.eval["precision"][:, :, 0, 0, -1]
+    precision = judge.eval["precision"][..., 0, -1]  # (threshold, recall, class)
     assert object_scores(images)["ap"] == pytest.approx(precision.mean(), abs=1e-6)
     assert object_scores(images)["ap50"] == pytest.approx(precision[0].mean(), abs=1e-6)
 

@@ -61,19 +61,12 @@ def predict_files(
     load: partial[Predictor],
     progress: Progress,
 ) -> list[ImageOutcome]:
-    """Segment images and write their files, and one file for all where a format is of that kind.
-
-    Images that an earlier call has done are skipped. A failed image does not stop the others.
+    """Segment images as `simmat.predict` does; return what became of each, in the main process.
 
     Args:
         files: files and folders; or source -> file of one image, for sensors with several.
-        out: folder of the results.
         processes: those that share the images, of which this is one.
         load: loads the model on other machines, with the arguments of `simmat.load`.
-        progress: told what is done while the call runs.
-
-    Returns:
-        What became of each image; empty in processes other than the main one.
 
     Raises:
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
