@@ -15,7 +15,7 @@ from torch import Tensor
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
 from simmat.data.pipeline import PreparedImage, regions_from_logits
-from simmat.evaluation.protocol import Protocol, Targets, grid_hw
+from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
 from simmat.foundation import MAX_PROMPTS
 from simmat.model import SimMAT
@@ -50,6 +50,8 @@ class ScoredImage:
     """One image with its objects: encoded once, decoded for any number of prompts.
 
     Attributes:
+        targets: its objects.
+        frame: its size, and that of the network's input.
         together: how many prompts to decode at once; fewer on a large grid, to bound memory.
         encode_s: seconds to encode the image.
         decode_s: seconds per prompt of each decoding.
@@ -57,7 +59,7 @@ class ScoredImage:
 
     def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
         self.targets = targets
-        self._frame = prepared.frame
+        self.frame = prepared.frame
         self._grid_hw = None if protocol.grid == "original" else grid_hw(prepared.frame, protocol)
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
@@ -70,7 +72,7 @@ class ScoredImage:
     def decode(
         self,
         prompts: Sequence[Prompt],
-        rows: Sequence[int],
+        targets: Sequence[Target],
         *,
         mask_input: Tensor | None = None,
         alternatives: bool = False,
@@ -79,7 +81,7 @@ class ScoredImage:
 
         Args:
             prompts: K prompts in pixels of the original image, all of one kind.
-            rows: K indices of targets, the object of each prompt.
+            targets: K targets, the object of each prompt.
             mask_input: (K, 1, h', w') logits of earlier answers.
             alternatives: score the decoder's alternative masks too, not mask 0 alone.
         """
@@ -88,20 +90,18 @@ class ScoredImage:
         self.decode_s.append((self._now() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
-        singles, ious = [], []
-        for masks, row in zip(regions_from_logits(logits, self._frame, self._grid_hw), rows, strict=True):
-            singles.append(masks[0])
-            truth = self.targets.found[row].truth
-            ious.append([mask_iou(mask, truth, self.targets.scored) for mask in masks])
-        return Answer(tuple(singles), np.asarray(ious), answer.iou[:, kept].float(), logits[:, :1])
+        masks = regions_from_logits(logits, self.frame, self._grid_hw)
+        scored = self.targets.scored
+        ious = [
+            [mask_iou(mask, target.truth, scored) for mask in of] for of, target in zip(masks, targets, strict=True)
+        ]
+        singles = tuple(of_prompt[0] for of_prompt in masks)
+        return Answer(singles, np.asarray(ious), answer.iou[:, kept].float(), logits[:, :1])
 
-    def single_ious(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[float]:
+    def single_ious(self, prompts: Sequence[Prompt], targets: Sequence[Target]) -> list[float]:
         """Return the IoU of the single mask of any number of prompts, see `decode`."""
-        ious: list[float] = []
-        for start in range(0, len(prompts), self.together):
-            part = slice(start, start + self.together)
-            ious += self.decode(prompts[part], rows[part]).ious[:, 0].tolist()
-        return ious
+        parts = [slice(start, start + self.together) for start in range(0, len(prompts), self.together)]
+        return [iou for part in parts for iou in self.decode(prompts[part], targets[part]).ious[:, 0].tolist()]
 
     def _now(self) -> float:
         wait_for(self._device)
@@ -110,29 +110,28 @@ class ScoredImage:
 
 def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
     """Score every object of an image."""
-    targets = image.targets
     scores: list[ObjectScore] = []
-    for start in range(0, len(targets.found), image.together):
-        rows = range(start, min(start + image.together, len(targets.found)))
-        prompts = [Prompt.points([targets.found[row].click_xy]) for row in rows]
-        answer = image.decode(prompts, rows, alternatives=protocol.alternatives)
-        scores += [_first_click_score(targets, row, sample, answer, k, protocol) for k, row in enumerate(rows)]
+    for start in range(0, len(image.targets.found), image.together):
+        targets = image.targets.found[start : start + image.together]
+        prompts = [Prompt.points([target.click_xy]) for target in targets]
+        answer = image.decode(prompts, targets, alternatives=protocol.alternatives)
+        firsts = [_first_click_score(image, k, target, sample, answer, protocol) for k, target in enumerate(targets)]
         if protocol.clicks > 1:
-            curves = _click_curves(image, prompts, rows, answer, protocol.clicks)
-            scores[start:] = [replace(s, clicks=curve) for s, curve in zip(scores[start:], curves, strict=True)]
+            curves = _click_curves(image, prompts, targets, answer, protocol.clicks)
+            firsts = [replace(score, clicks=curve) for score, curve in zip(firsts, curves, strict=True)]
+        scores += firsts
     return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
 
 
 def _first_click_score(
-    targets: Targets, row: int, sample: str, answer: Answer, k: int, protocol: Protocol
+    image: ScoredImage, k: int, target: Target, sample: str, answer: Answer, protocol: Protocol
 ) -> ObjectScore:
-    """Score prompt k of an answer, which is the first click on the target of a row."""
-    target, ious, predicted = targets.found[row], answer.ious[k], answer.predicted[k]
+    """Score prompt k of an answer, which is the first click on a target."""
+    ious, predicted, mask, scored = answer.ious[k], answer.predicted[k], answer.masks[k], image.targets.scored
     others = slice(1, None) if len(ious) > 1 else slice(None)
-    best = int(predicted[others].argmax())
     boundary = None
     if protocol.grid == "original":
-        boundary = boundary_iou(answer.masks[k], target.truth, targets.scored, boundary_width(target.image_hw))
+        boundary = boundary_iou(mask, target.truth, scored, boundary_width(image.frame.original_hw))
     return ObjectScore(
         sample=sample,
         region=target.index,
@@ -140,66 +139,61 @@ def _first_click_score(
         area=target.region.area,
         click_xy=(float(target.click_xy[0]), float(target.click_xy[1])),
         iou=float(ious[0]),
-        iou_best_predicted=float(ious[others][best]) if protocol.alternatives else None,
+        iou_best_predicted=float(ious[others][int(predicted[others].argmax())]) if protocol.alternatives else None,
         iou_oracle=float(ious[others].max()) if protocol.alternatives else None,
         predicted_iou=float(predicted[0]),
         boundary_iou=boundary,
-        area_ratio=area_ratio(answer.masks[k], target.truth, targets.scored),
+        area_ratio=area_ratio(mask, target.truth, scored),
     )
 
 
 def _click_curves(
-    image: ScoredImage, first: Sequence[Prompt], rows: Sequence[int], answer: Answer, clicks: int
+    image: ScoredImage, first: Sequence[Prompt], targets: Sequence[Target], answer: Answer, clicks: int
 ) -> list[tuple[float, ...]]:
     """Correct K answers click by click, each at the centre of the largest error, with the last answer as mask input.
 
     Return K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
     """
-    targets, prompts = image.targets, list(first)
+    prompts, ignore = list(first), ~image.targets.scored
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]
-    open_rows = list(range(len(rows)))
+    left = list(range(len(targets)))  # those that are not right yet, in the order of `answer`
     for _ in range(clicks - 1):
-        errors = [
-            corrective_click(targets.found[rows[k]].truth, mask, targets.ignore)
-            for k, mask in zip(open_rows, answer.masks, strict=True)
-        ]
+        errors = [corrective_click(targets[k].truth, mask, ignore) for k, mask in zip(left, answer.masks, strict=True)]
         wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
         if not wrong:
             break
         for place, (click_xy, on_object) in wrong:
-            prompts[open_rows[place]] = _with_click(prompts[open_rows[place]], click_xy, on_object)
+            prompt = prompts[left[place]]
+            coords = np.concatenate([prompt.point_coords, np.asarray([click_xy], np.float32)])
+            prompts[left[place]] = Prompt(coords, np.append(prompt.point_labels, np.int64(on_object)))
         places = [place for place, _ in wrong]
-        open_rows = [open_rows[place] for place in places]
-        again = [prompts[k] for k in open_rows]
-        answer = image.decode(again, [rows[k] for k in open_rows], mask_input=answer.low[places])
-        for k, iou in zip(open_rows, answer.ious[:, 0].tolist(), strict=True):
+        left = [left[place] for place in places]
+        given = [prompts[k] for k in left], [targets[k] for k in left]
+        answer = image.decode(*given, mask_input=answer.low[places])
+        for k, iou in zip(left, answer.ious[:, 0].tolist(), strict=True):
             curves[k].append(iou)
     return [tuple(curve + curve[-1:] * (clicks - len(curve))) for curve in curves]
-
-
-def _with_click(prompt: Prompt, click_xy: tuple[float, float], on_object: int) -> Prompt:
-    coords = np.concatenate([prompt.point_coords, np.asarray([click_xy], np.float32)])
-    return Prompt(coords, np.append(prompt.point_labels, np.int64(on_object)))
 
 
 def _with_draws(
     scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
     """Score tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
+    targets, draws = image.targets.found, protocol.draws
     boxes, jittered, clicks = [], [], []
-    for target in image.targets.found:
+    for target in targets:
         box = tight_box(target.region)
         boxes.append(_box_prompt(box))
-        for draw in range(protocol.draws):
+        for draw in range(draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
-            jittered.append(_box_prompt(jitter_box(box, target.image_hw, rng)))
+            jittered.append(_box_prompt(jitter_box(box, image.frame.original_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
-    rows = range(len(boxes))
-    repeated = [row for row in rows for _ in range(protocol.draws)]
-    tight = image.single_ious(boxes, rows)
-    loose = np.reshape(image.single_ious(jittered, repeated), (-1, protocol.draws)).tolist()
-    anywhere = np.reshape(image.single_ious(clicks, repeated), (-1, protocol.draws)).tolist()
+    repeated = [target for target in targets for _ in range(draws)]
+    tight = image.single_ious(boxes, targets)
+    loose, anywhere = (
+        np.reshape(image.single_ious(each, repeated), (-1, draws)).tolist() for each in (jittered, clicks)
+    )
     return [
         replace(score, box=tight[row], jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))
         for row, score in enumerate(scores)

@@ -89,7 +89,6 @@ class Target:
     seen: Instance
     truth: Instance
     click_xy: tuple[float, float]
-    image_hw: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,11 @@ class Targets:
     """The objects of one image that can be scored.
 
     Attributes:
-        ignore: (h, w) bool, the pixels of the grid that are not scored.
-        scored: (h, w) bool, those that are.
+        scored: (h, w) bool, the pixels of the grid that are scored.
         left_out: indices of regions with a scored pixel in the image but none on the grid.
     """
 
     found: tuple[Target, ...]
-    ignore: BoolArray
     scored: BoolArray
     left_out: tuple[int, ...]
 
@@ -134,8 +131,8 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
         if click_xy is None or truth is None or seen_part(truth, ignore) is None:
             left_out.append(index)
         else:
-            found.append(Target(index, region, seen, truth, click_xy, label.size_hw))
-    return Targets(tuple(found), ignore, ~ignore, tuple(left_out))
+            found.append(Target(index, region, seen, truth, click_xy))
+    return Targets(tuple(found), ~ignore, tuple(left_out))
 
 
 def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
