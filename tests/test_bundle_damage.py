@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import SPEC, change_json, tiny_bundle
+from bundles import change_json, tiny_bundle
 from runs import registry
 from safetensors.torch import load_file, save_file
 
@@ -57,16 +57,6 @@ def test_a_changed_value_in_the_json_is_noticed(bundle: Path, job: str) -> None:
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_a_bundle_without_a_digest_of_its_own_is_refused(bundle: Path) -> None:
-    """A key that is lost on the way would otherwise switch the check off."""
-    file = bundle / "bundle.json"
-    document = json.loads(file.read_text(encoding="utf-8"))
-    del document["sha256"]
-    file.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"bundle\.json is damaged \(.*sha256 of its content.*train"):
-        read_bundle_spec(bundle)
-
-
 def test_another_layout_of_the_json_is_not_a_change(bundle: Path) -> None:
     """Line ends, spaces and the order of keys are what tools and mail programs change."""
     before = read_bundle_spec(bundle)
@@ -74,12 +64,6 @@ def test_another_layout_of_the_json_is_not_a_change(bundle: Path) -> None:
     document = json.loads(file.read_text(encoding="utf-8"))
     file.write_bytes(json.dumps(dict(reversed(document.items())), indent=7).replace("\n", "\r\n").encode())
     assert read_bundle_spec(bundle) == before
-
-
-def test_classes_by_number_have_the_digest_they_are_read_with(tmp_path: Path) -> None:
-    """In json every key is a text, and 10 stands before 9."""
-    metrics = {"val": {"miou_object": 0.5, "iou_by_class": {9: 0.5, 10: 0.25}}, "step": 3}
-    assert read_bundle_spec(tiny_bundle(tmp_path / "b", metrics=metrics)).modality == SPEC.modality
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -125,21 +109,6 @@ def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, 
     """A kilobyte from a stranger must not end the machine; its weights tell how large the network can be."""
     change_json(bundle, **wanted)
     with pytest.raises((BundleError, ConfigError), match=r"weights\.safetensors does not fit|cannot be built"):
-        load_bundle(bundle, registry())
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"mat": "mat-residual", "mat_options": {**SIZES, "width": 2**63}},
-        {"tune": "lora", "tune_options": {"rank": 2**63}},
-        {"tune": "prefix", "tune_options": {"tokens": 2**63 - 1}},
-    ],
-)
-def test_options_out_of_all_range_name_their_part(bundle: Path, wanted: dict[str, Any]) -> None:
-    """What torch says to such a number names no setting."""
-    change_json(bundle, **wanted)
-    with pytest.raises((BundleError, ConfigError), match=r"(mat-residual|lora|prefix)'.*92233720368"):
         load_bundle(bundle, registry())
 
 

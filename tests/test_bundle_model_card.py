@@ -92,19 +92,6 @@ def test_it_says_channels_scores_data_and_origin() -> None:
     assert "mean IoU over classes" not in card, "a score that is none is left out"
 
 
-@pytest.mark.parametrize(
-    ("stored", "asked"),
-    [
-        ({}, "one click per object, masks compared at the original size."),
-        ({"protocol": "one-click"}, "one click per object, masks compared at the original size."),
-        ({"protocol": "simmat-compat"}, "scored as by `simmat eval --protocol simmat-compat`."),
-    ],
-)
-def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) -> None:
-    """A figure at a quarter of the input may not be read as one at the original size."""
-    assert f"8 objects in 4 images): {asked}\n" in model_card(changed(metrics={**BUNDLE_SPEC.metrics, **stored}))
-
-
 def test_the_foundation_weights_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
     assert f"| its weights | sha256 {'ab' * 32} |" in model_card(changed(foundation_sha256="ab" * 32))

@@ -44,12 +44,8 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     "change",
     [
         {"step": -1},
-        {"step": "4"},
-        {"step": 10**400},
-        {"settings": [1]},
         {"best": {"miou": "x", "step": 2}},
-        {"best": {"step": 2}},
-        {"fingerprint": 3},
+        {"step": 10**400},
         {"scaler": 3},
         {"spec": {**SPEC_JSON, "channels": []}},
         {"spec": {**SPEC_JSON, "image_size": 2**36}},
