@@ -73,7 +73,6 @@ def test_the_option_of_a_composition_is_named(tmp_path: Path) -> None:
     [
         pytest.param(fractions(0) * 2, id="beyond 1"),
         pytest.param(fractions(0) - 0.5, id="below 0"),
-        pytest.param(np.rint(fractions(0)), id="whole numbers"),
     ],
 )
 def test_counts_are_not_warned_of(values: npt.NDArray[Any], tmp_path: Path) -> None:

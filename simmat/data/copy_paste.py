@@ -85,23 +85,16 @@ def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
 
 def repeatable(label: Label) -> Sequence[Instance]:
     """Return the visible parts of regions that are not cut off by the image's border or by ignored pixels."""
-    unknown = np.pad(label.ignore, 1, constant_values=True)
-    whole = (region for region in label.regions if not _is_cut(region, unknown))
-    return [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
-
-
-def _is_cut(region: Instance, unknown: BoolArray) -> bool:
-    """Return True if the image's border or ignored pixels cut a region off.
-
-    `unknown` is (H + 2, W + 2) bool: the ignored pixels in a border of True.
-    """
-    y0, x0, y1, x1 = region.window
-    around = unknown[y0 : y1 + 2, x0 : x1 + 2]
-    if not around.any():
-        return False
-    inside = np.pad(region.crop, 1)
-    ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
-    return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))
+    unknown = np.pad(label.ignore, 1, constant_values=True)  # (H + 2, W + 2)
+    found = []
+    for region in label.regions:
+        y0, x0, y1, x1 = region.window
+        ring = np.pad(region.crop, 1)
+        ring = ndimage.binary_dilation(ring, EIGHT) & ~ring
+        is_cut = np.count_nonzero(unknown[y0 : y1 + 2, x0 : x1 + 2] & ring) > _CUT * np.count_nonzero(ring)
+        if not is_cut and (part := seen_part(region, label.ignore)) is not None:
+            found.append(part)
+    return found
 
 
 def _copy(
@@ -114,21 +107,15 @@ def _copy(
     smallest: int,
 ) -> tuple[SensorImage, BoolArray]:
     """Return the image within a region's box and the region's mask, both mirrored, rotated and halved at random."""
-    y0, x0, y1, x1 = region.window
-    cut = (slice(None), slice(y0, y1), slice(x0, x1))
-    piece = replace(image, data=image.data[cut].copy(), valid=image.valid[cut].copy(), georeference=None)
-    mask = region.crop
+    piece, mask = replace(image.cut(region.window), georeference=None), region.crop
     if rng.random() < 0.5:
         piece, mask = adapter.flip(piece, "horizontal"), mask[:, ::-1]
     if rotate:
         turns = int(rng.integers(4))
         piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
     if rng.random() < 0.5 and _can_be_halved(mask, smallest):
-        half = (slice(None), slice(None, None, 2), slice(None, None, 2))
-        piece = replace(
-            piece, data=np.ascontiguousarray(piece.data[half]), valid=np.ascontiguousarray(piece.valid[half])
-        )
-        mask = mask[::2, ::2]
+        data, valid = (np.ascontiguousarray(part[:, ::2, ::2]) for part in (piece.data, piece.valid))
+        piece, mask = replace(piece, data=data, valid=valid), mask[::2, ::2]
     return piece, np.ascontiguousarray(mask)
 
 

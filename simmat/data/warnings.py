@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.data.index import DataIndex
 from simmat.data.index_storage import Floats
-from simmat.data.statistics import Moments
-from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source
 from simmat.sensors.options import describe_options
 
@@ -44,56 +42,37 @@ def neighbour_warning(index: DataIndex) -> str:
     return ""
 
 
-def _touching(place: Floats, places: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _touching(place: Floats, places: Floats) -> npt.NDArray[np.bool_]:
     """Return (N,) whether each of (N, 5) places touches one of the same coordinate system, see `row_type`."""
-    x0, y0, x1, y1, system = place
-    gap_x, gap_y = _NEAR * (x1 - x0), _NEAR * (y1 - y0)
-    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-        (places[:, 4] == system)
-        & (places[:, 0] <= x1 + gap_x)
-        & (places[:, 2] >= x0 - gap_x)
-        & (places[:, 1] <= y1 + gap_y)
-        & (places[:, 3] >= y0 - gap_y)
-    )
-    return found
+    gap = _NEAR * (place[2:4] - place[:2])  # (2,) x, y
+    apart = (places[:, :2] > place[2:4] + gap) | (places[:, 2:4] < place[:2] - gap)  # (N, 2)
+    return np.asarray((places[:, 4] == place[4]) & ~apart.any(axis=1))
 
 
 def normalized_warning(index: DataIndex) -> str:
-    """Return a warning that names the sensors whose files hold only floats from 0 to 1 and no unit, else "".
+    """Return a warning that names the sensors whose files hold only values from 0 to 1 and no unit, else "".
 
-    Only sensors with an option `unit` are checked: others are not asked for one. Whole numbers are counts.
+    Only sensors with an option `unit` are checked: others are not asked for one.
     """
-    return "\n".join(_warnings(index))
-
-
-def _warnings(index: DataIndex) -> Iterator[str]:
-    dataset = index.dataset
-    adapter, table = dataset.adapter, index.table
-    groups, names = channels_by_source(adapter, dataset.loaded_channels), iter(adapter.source_names())
-    moments = Moments.unstacked(table.rows["moments"])
-    count, mean, square = (
-        np.diagonal(part, axis1=1, axis2=2) for part in (moments.count, moments.mean, moments.square)
-    )
-    is_whole = np.isclose(square, count * mean * (1 - mean))  # (N, C); of numbers from 0 to 1: 0 and 1 alone
-    sensors = adapter.sensors()
+    dataset, rows = index.dataset, index.table.rows
+    groups, names = channels_by_source(dataset.adapter, dataset.loaded_channels), iter(dataset.adapter.source_names())
+    found = []
+    sensors = dataset.adapter.sensors()
     for sensor in sensors:
         sources = islice(names, len(sensor.sources))
         own = {dataset.loaded_channels[number] for source in sources for number in groups[source]}
         seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
-        if not _lacks_unit(sensor) or is_whole[:, seen].all() or any(channel.unit != "count" for channel in own):
+        if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
             continue
-        least, most = table.rows["low"][:, seen].min(), table.rows["high"][:, seen].max()
-        if least >= 0 and most <= 1:
+        least, most = rows["low"][:, seen].min(initial=np.inf), rows["high"][:, seen].max(initial=-np.inf)
+        if 0 <= least < most <= 1:
             option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
             allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")
-            yield (
-                f"Warning: every {sensor.name} value of {dataset.root} is a fraction from {least:.3g} to {most:.3g}. "
-                "Neither the files nor the option unit says what it measures, so it is taken for counts. It looks like "
-                "an export that scaled the values: export them in their unit, and name it with --modality-option "
+            found.append(
+                f"Warning: every {sensor.name} value of {dataset.root} is from {least:.3g} to {most:.3g}. Neither the "
+                "files nor the option unit says what it measures, so it is taken for counts. It looks like an export "
+                "that scaled the values: export them in their unit, and name it with --modality-option "
                 f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset brings the "
                 "unit back. If the unit is lost, nothing needs to be set"
             )
-
-
-def _lacks_unit(sensor: ModalityAdapter) -> bool:
-    return "unit" in sensor.Options.model_fields and getattr(sensor.options, "unit", None) is None
+    return "\n".join(found)
