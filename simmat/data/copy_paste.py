@@ -114,7 +114,7 @@ def _copy(
         turns = int(rng.integers(4))
         piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
     if rng.random() < 0.5 and _can_be_halved(mask, smallest):
-        data, valid = (np.ascontiguousarray(part[:, ::2, ::2]) for part in (piece.data, piece.valid))
+        data, valid = np.ascontiguousarray(piece.data[:, ::2, ::2]), np.ascontiguousarray(piece.valid[:, ::2, ::2])
         piece, mask = replace(piece, data=data, valid=valid), mask[::2, ::2]
     return piece, np.ascontiguousarray(mask)
 

@@ -189,8 +189,7 @@ def _find_image(root: Path, split: str, name: str, source: Source, sources: Sequ
         for place in (root / folder, root / folder / split):
             for file in names:
                 with suppress(DataError):  # it may be in another folder
-                    if file.lower().endswith(source.extensions):
-                        return find_file(start_of_paths(place), file)
+                    return find_file(start_of_paths(place), file, source)
     endings = ", ".join(source.extensions)
     raise DataError(f"{name!r} is not a file of source {source.name!r} ({endings}) in {', '.join(folders)}")
 

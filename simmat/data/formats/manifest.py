@@ -6,8 +6,7 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Sample, start_of_paths
-from simmat.errors import ConfigError, DataError, OutputError, all_problems, nearest
+from simmat.data.samples import SPLITS, Sample, start_of_paths
+from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
 from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import write_image
 from simmat.io.reading import read_rows
@@ -42,10 +41,32 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> list[Sample]:
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     files = _find_columns(path, header, sources)
-    used = {"id", "mask", "split", "zero_means", *files}
-    reader = _Reader(start_of_paths(root), files, [name for name in header if name not in used])
-    samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
-    problems = [*reader.problems, *_across(samples)]
+    extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *files}]
+    start, names = start_of_paths(root), tuple(source.name for source in files.values())
+    samples: list[Sample] = []
+    problems: list[str] = []
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        if not row["id"]:
+            problems.append(f"line {line}: id is empty")
+        paths = []
+        for column in (*files, "mask") if row["mask"] else files:
+            try:
+                paths.append(find_file(start, row[column], files.get(column)))
+            except DataError as problem:
+                problems.append(f"line {line}: {column} {problem}")
+        for column, allowed in (("split", SPLITS), ("zero_means", get_args(ZeroMeans))):
+            if (text := row.get(column, "")) and text not in allowed:
+                guess = did_you_mean(text.lower(), allowed)
+                problems.append(f"line {line}: unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
+        zero_means = cast(ZeroMeans | None, row.get("zero_means") or None)
+        others = {name: row[name] for name in extra}
+        samples.append(Sample(row["id"], row.get("split", ""), names, tuple(paths), others, zero_means))
+    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
+    problems += [f"id {name!r} is in more than one row" for name in twice]
+    without = [sample.id for sample in samples if not sample.split]
+    if 0 < len(without) < len(samples):
+        problems.append(f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all")
     if problems:
         raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
@@ -69,8 +90,13 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     write_rows(path, [header, *cells])
 
 
-def find_file(start: str, text: str) -> str:
-    """Return the whole path of a file; a DataError's message continues the sentence that names the column."""
+def find_file(start: str, text: str, source: Source | None = None) -> str:
+    """Return the whole path of a file; a DataError's message continues the sentence that names the column.
+
+    Args:
+        start: of all paths in the folder, see `start_of_paths`.
+        source: whose ending the file must have.
+    """
     if not text:
         raise DataError("is empty")
     clean = posixpath.normpath(text)
@@ -87,69 +113,10 @@ def find_file(start: str, text: str) -> str:
         raise DataError(f"{text!r} is a folder, not a file")
     if not stat.S_ISREG(mode):
         raise DataError(f"{text!r} is a pipe, socket or device, not a file")
+    if source and not clean.lower().endswith(source.extensions):
+        endings = ", ".join(source.extensions)
+        raise DataError(f"{text!r} is not a file of source {source.name!r} ({endings})")
     return start + clean
-
-
-@dataclass
-class _Reader:
-    """Turns rows into samples, and collects problems."""
-
-    start: str
-    files: Mapping[str, Source]
-    extra: Sequence[str]
-    problems: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.names = tuple(source.name for source in self.files.values())  # one tuple for all samples
-
-    def sample(self, line: int, row: dict[str, str]) -> Sample:
-        where = f"line {line}"
-        if not row["id"]:
-            self.problems.append(f"{where}: id is empty")
-        paths = [self._file(where, column, row, source) for column, source in self.files.items()]
-        if row["mask"]:
-            paths.append(self._file(where, "mask", row))
-        return Sample(
-            id=row["id"],
-            split=self._one_of(where, "split", row, SPLITS),
-            sources=self.names,
-            paths=tuple(paths),
-            extra={name: row[name] for name in self.extra},
-            zero_means=cast(ZeroMeans | None, self._one_of(where, "zero_means", row, get_args(ZeroMeans)) or None),
-        )
-
-    def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> str:
-        try:
-            path = find_file(self.start, row[column])
-        except DataError as problem:
-            self.problems.append(f"{where}: {column} {problem}")
-            return ""
-        if source and not path.lower().endswith(source.extensions):
-            endings = ", ".join(source.extensions)
-            self.problems.append(
-                f"{where}: {column} {row[column]!r} is not a file of source {source.name!r} ({endings})"
-            )
-        return path
-
-    def _one_of(self, where: str, column: str, row: dict[str, str], allowed: Sequence[str]) -> str:
-        text = row.get(column, "")
-        if text and text not in allowed:
-            plain = text.strip().lower()
-            guess = OTHER_SPLIT_NAMES.get(plain) if column == "split" else None
-            guess = guess or nearest(plain, allowed)
-            hint = f"did you mean {guess!r}? " if guess else ""
-            self.problems.append(f"{where}: unknown {column} {text!r}; {hint}allowed: {', '.join(allowed)}")
-        return text
-
-
-def _across(samples: Sequence[Sample]) -> Iterator[str]:
-    """Describe the problems between rows."""
-    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
-    for name in twice:
-        yield f"id {name!r} is in more than one row"
-    without = [sample.id for sample in samples if not sample.split]
-    if 0 < len(without) < len(samples):
-        yield f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all or none"
 
 
 def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> dict[str, Source]:
@@ -158,15 +125,13 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) 
     files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files = {"image": sources[0]}
-    plain = {column.strip().lower(): column for column in header}
     for name in ("id", "mask", *files):
         if name not in header:
-            guess = nearest(name, plain)
-            hint = f"; did you mean {name!r} by {plain[guess]!r}?" if guess else ""
-            problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
-    if "split" not in header and (near := nearest("split", plain, cutoff=0.8)):
+            guess = did_you_mean(name, header, otherwise="")
+            problems.append(f"no column {name!r}{guess}; columns: {', '.join(map(repr, header))}")
+    if "split" not in header and (near := nearest("split", header, cutoff=0.8)):
         # Without an error, the splits would silently be chosen by hash.
-        problems.append(f"unknown column {plain[near]!r}; did you mean 'split'?")
+        problems.append(f"unknown column {near!r}; did you mean 'split'?")
     if problems:
         raise DataError(all_problems(f"{path}: the header is invalid:", problems))
     return files
