@@ -139,7 +139,7 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Pa
     listing = open_planes(tmp_path)
     assert len(listing.unlabelled) == 280
     splits = [sample.split for sample in listing.samples]
-    assert [splits.count(name) for name in ("train", "val", "test")] == [11, 4, 5]
+    assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
 
 
 def test_without_any_mask_the_expected_place_of_one_is_named(tmp_path: Path) -> None:

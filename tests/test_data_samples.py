@@ -8,9 +8,10 @@ import pytest
 
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.samples import Sample, decide_splits
+from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError
 from simmat.sensors.builtin import Gray
+from simmat.types import Window
 
 
 def samples(count: int, split: str = "") -> list[Sample]:
@@ -25,9 +26,9 @@ def counts(found: tuple[Sample, ...]) -> dict[str, int]:
 
 def test_without_splits_they_are_70_15_15_and_reported() -> None:
     """The user has to be able to read what was decided for them."""
-    found, note, _ = decide_splits(Path("D"), samples(400), "manifest.csv")
-    assert counts(found) == {"train": 288, "val": 54, "test": 58}
-    assert "288 train, 54 val, 58 test of 400 images" in note
+    listing = decide_splits(Path("D"), samples(40), "manifest.csv")
+    assert counts(listing.samples) == {"train": 28, "val": 6, "test": 6}
+    assert "28 train, 6 val, 6 test of 40 images" in listing.split_note
 
 
 def test_an_image_in_two_splits_is_refused() -> None:
@@ -39,40 +40,91 @@ def test_an_image_in_two_splits_is_refused() -> None:
 
 def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
     """A new listing order of the file system must not move images between splits; the picks are pinned for good."""
-    forward = decide_splits(Path("D"), samples(20), "x")[0]
-    backward = decide_splits(Path("D"), samples(20)[::-1], "x")[0]
+    forward = decide_splits(Path("D"), samples(20), "x").samples
+    backward = decide_splits(Path("D"), samples(20)[::-1], "x").samples
     assert {sample.id: sample.split for sample in forward} == {sample.id: sample.split for sample in backward}
     assert sorted(sample.id for sample in forward if sample.split == "val") == ["s13", "s7", "s8"]
 
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(("first", "more"), [(3, 4), (15, 30), (15, 29), (4, 300), (150, 300)])
-def test_labelling_more_moves_no_image_from_train(first: int, more: int, train: bool) -> None:
+def test_labelling_more_moves_no_image(tmp_path: Path, first: int, more: int, train: bool) -> None:
     """An image once trained on, in a test split, makes the score a lie."""
 
     def splits(count: int) -> dict[str, str]:
-        found, _, by_hash = decide_splits(Path("D"), samples(count, "train" * train), "x")
-        assert by_hash
-        assert all(counts(found)[split] for split in ("train", "val", *(() if train else ("test",))))
-        return {sample.id: sample.split for sample in found}
+        listing = decide_splits(tmp_path, samples(count, "train" * train), "x")
+        assert write_splits(tmp_path, listing.new_splits) == ""
+        found = counts(listing.samples)
+        assert found["val"] == pytest.approx(0.15 * count, abs=max(2, 0.05 * count))
+        assert found["val"]
+        assert train or found["test"] == pytest.approx(found["val"], abs=max(1, 0.05 * count))
+        return {sample.id: sample.split for sample in listing.samples}
 
-    before, after = splits(first), splits(more)
-    assert {id for id, split in before.items() if split == "train"} <= {id for id in after if after[id] == "train"}
+    before = splits(first)
+    assert splits(more).items() >= before.items()
+    assert splits(first) == before
+    assert (tmp_path / "splits.csv").exists() == (first < 100)
+
+
+def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
+    """The file lies beside the images to be read and changed; an image that is gone stays in it."""
+    (tmp_path / "splits.csv").write_text("id,split\ns3,test\ngone,val\nlate,val\n")
+    given = [*samples(5), Sample("odd\udcff", "", ("x",), ("o.npy", "m.png"))]
+    listing = decide_splits(tmp_path, given, "x")
+    assert [sample.id for sample in listing.samples if sample.split == "test"] == ["s3"]
+    assert "2 ids of splits.csv are of no image, such as 'gone'" in listing.split_note
+    assert write_splits(tmp_path, listing.new_splits) == ""
+    assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set((tmp_path / "splits.csv").read_text().splitlines())
+    again = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")
+    assert again.samples[:-1] == listing.samples
+    assert again.samples[-1].split == "val"
+    assert not again.new_splits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,split\na,dev\n", r"line 2: .*'dev'.*train, val, test"),
+        ("id,split\na,val\na,test\n", r"line 3: 'a' is val"),
+        ("name,split\na,val\n", "expected id and split"),
+    ],
+)
+def test_a_wrong_table_of_splits_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Guessed splits would mix training and test."""
+    (tmp_path / "splits.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"(?s)splits\.csv.*{message}"):
+        decide_splits(tmp_path, samples(5), "x")
+
+
+def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
+    """Trained as a whole first, its blocks must not become test images of a later training with --crop."""
+    (tmp_path / "splits.csv").write_text("id,split\ns1,test\n")
+    blocks = [sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)]
+    listing = decide_splits(tmp_path, blocks, "x")
+    assert {sample.split for sample in listing.samples if sample.image_id == "s1"} == {"test"}
+    assert {sample.split for sample in listing.samples if sample.image_id != "s1"} == {"train", "val"}
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
+    """Its splits follow ranks, which change with the number of labels."""
+    (tmp_path / "file").touch()
+    assert "labelling more" in write_splits(tmp_path / "file", {"a": "val"})
+    assert write_splits(tmp_path / "file", {}) == ""
 
 
 def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
     """Choosing the best step on test would be the benchmark's old mistake."""
     given = samples(20, "train") + [sample._replace(id=f"t{sample.id}", split="test") for sample in samples(5)]
     given = [*given[:20], *(sample._replace(paths=(sample.id, "m.png")) for sample in given[20:])]
-    found, note, _ = decide_splits(Path("D"), given, "manifest.csv")
-    assert counts(found) == {"train": 17, "val": 3, "test": 5}
-    assert "names no val split" in note
+    listing = decide_splits(Path("D"), given, "manifest.csv")
+    assert counts(listing.samples) == {"train": 17, "val": 3, "test": 5}
+    assert "names no val split" in listing.split_note
 
 
 def test_several_labels_of_one_image_stay_together() -> None:
     """An image in train and test at once makes the score a lie."""
     doubled = [sample._replace(id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
-    found = decide_splits(Path("D"), doubled, "x")[0]
+    found = decide_splits(Path("D"), doubled, "x").samples
     by_file: dict[Path, set[str]] = {}
     for sample in found:
         by_file.setdefault(sample.reference, set()).add(sample.split)
@@ -82,14 +134,14 @@ def test_several_labels_of_one_image_stay_together() -> None:
 def test_named_splits_stay_as_they_are() -> None:
     """Who names splits means them; a test set alone is enough to score on."""
     given = samples(3, "test")
-    assert decide_splits(Path("D"), given, "manifest.csv")[0] == tuple(given)
+    assert decide_splits(Path("D"), given, "manifest.csv").samples == tuple(given)
 
 
 @pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])
 def test_too_few_images_to_split_can_be_opened_and_not_trained_on(count: int, split: str) -> None:
     """Labels of one image can be converted and looked at; who trains is told how many images it takes."""
-    found, note, _ = decide_splits(Path("D"), samples(count, split), "x")
-    assert counts(found) == {"train": count, "val": 0, "test": 0}
-    dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), found, note)
+    listing = decide_splits(Path("D"), samples(count, split), "x")
+    assert counts(listing.samples) == {"train": count, "val": 0, "test": 0}
+    dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), listing.samples, listing.split_note)
     with pytest.raises(DataError, match=rf"val split is empty.* {count} train.*[Aa]t least 3.*manifest\.csv"):
         dataset.split("val")

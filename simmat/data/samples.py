@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError, OutputError, all_problems
+from simmat.io.files import write_rows
+from simmat.io.reading import read_rows
 from simmat.types import Window, ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
@@ -46,6 +48,14 @@ def split_meant(name: str) -> str | None:
 
 EVAL_SHARE = 0.15
 """Fraction of the images for each of val and test if the data set names no split."""
+
+MIN_HASHED = 100
+"""Images of which about that fraction has a hash below it: 8 to 22 of 100, and none with a chance of 1e-7."""
+
+SPLITS_FILE = "splits.csv"
+"""Splits that were drawn of fewer images than `MIN_HASHED`."""
+
+_MAX_BYTES = 2**30
 
 _NO_EXTRA: Mapping[str, str] = {}
 
@@ -122,6 +132,25 @@ def start_of_paths(folder: Path) -> str:
     return "" if folder == Path() else os.path.join(folder, "")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a folder.
+
+    Attributes:
+        samples: in the order of the manifest, or sorted by id; each has a split.
+        split_note: a sentence for the user on where the splits come from.
+        unlabelled: images without a mask, which are not used.
+        by_hash: True if a split was chosen by the hash of the ids.
+        new_splits: id -> split that `write_splits` should keep when a model is trained.
+    """
+
+    samples: tuple[Sample, ...]
+    split_note: str
+    unlabelled: tuple[Sample, ...] = ()
+    by_hash: bool = False
+    new_splits: Mapping[str, str] = field(default_factory=dict)
+
+
 def evenly_spaced(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
     """Return at most `count` samples, spread evenly."""
     count = min(count, len(samples))
@@ -133,66 +162,161 @@ def id_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> tuple[tuple[Sample, ...], str, bool]:
-    """Complete the splits by the hash of the ids.
+def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelled: Sequence[Sample] = ()) -> Listing:
+    """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
-    Without any split, about 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no
-    val, 15 % of train become val. Samples with the same reference file, or block of it, stay together.
+    Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val,
+    15 % of train become val. Samples with the same reference file stay together. See `_draw` for how they are drawn.
 
     Args:
         samples: labelled images or blocks of images, all with a split or all without.
         said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
-
-    Returns:
-        The samples, in their order; a sentence for the user on where the splits come from; and whether any was chosen.
+        unlabelled: images that are not used.
 
     Raises:
-        DataError: an image is in two splits.
+        DataError: an image is in two splits, or `splits.csv` cannot be used.
     """
-    first: dict[str, Sample] = {}
-    if shared := [
-        f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
-        for sample in samples
-        if (other := first.setdefault(sample.paths[0], sample)).split != sample.split
-    ]:
-        title = f"{root}: images in two splits, so that scores would include training images; keep each in one:"
-        raise DataError(all_problems(title, shared))
+    if shared := list(_shared(samples)):
+        raise DataError(
+            all_problems(
+                f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
+            )
+        )
     named = {sample.split for sample in samples if sample.split}
-    if named and ("train" not in named or "val" in named):
-        return tuple(samples), f"The splits are those of {said_by} in {root}.", False
-    parts = ("val",) if named else ("val", "test")
-    ids: dict[tuple[str, Window | None], str] = {}
-    for sample in samples:
-        if sample.split in ("", "train"):
-            place = sample.paths[0], sample.window
-            ids[place] = min(ids.get(place, sample.id), sample.id)
-    splits = _splits_by_hash(ids.values(), parts)
-    chosen = {place: splits[id] for place, id in ids.items()}
-    found = Counter(chosen.values())
-    counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
-    what = "blocks" if any(sample.window for sample in samples) else "images"
-    lacking = f"{said_by} of {root} names no val split" if named else f"No split is named in {root}"
-    note = f"{lacking}: by the hash of the ids, {counts} of {len(chosen)} {what}."
-    listed = (
-        Sample(sample.id, split, *sample[2:]) if (split := chosen.get((sample.paths[0], sample.window))) else sample
+    parts: tuple[str, ...] = ()
+    if not named:
+        parts, note = ("val", "test"), f"No split is named in {root}"
+    elif "train" in named and "val" not in named:
+        parts, note = ("val",), f"{said_by} of {root} names no val split"
+    else:
+        note = f"The splits are those of {said_by} in {root}."
+    chosen: dict[_Place, str] = {}
+    new: dict[str, str] = {}
+    if parts:
+        groups = _groups([sample for sample in samples if sample.split in ("", "train")])
+        written = read_splits(root)
+        chosen, new = _draw(groups, written, parts)
+        found = Counter(chosen.values())
+        counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
+        note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
+        what = "blocks" if any(sample.window for sample in samples) else "images"
+        note += f" by the hash of the ids, {counts} of {len(groups)} {what}."
+        here = {_as_written(id) for sample in (*samples, *unlabelled) for id in (sample.id, sample.image_id)}
+        if strangers := [id for id in written if id not in here]:
+            note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
+        if new:
+            note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
+    listed = [
+        Sample(sample.id, split, *sample[2:])
+        if sample.split in ("", "train") and (split := chosen.get(_place(sample)))
+        else sample
         for sample in samples
-    )
-    return tuple(listed), note, True
+    ]
+    return Listing(tuple(listed), note, tuple(unlabelled), bool(chosen), new)
 
 
-def _splits_by_hash(ids: Iterable[str], parts: Sequence[str]) -> dict[str, str]:
-    """Return the split of each id: of the first part where its hash, from 0 to 1, is below 0.15, and so on.
+def _draw(
+    groups: Mapping[_Place, Sequence[str]], written: Mapping[str, str], parts: Sequence[str]
+) -> tuple[dict[_Place, str], dict[str, str]]:
+    """Return the split of each image, and of those that are to be written down the split by id.
 
-    A part of which no id is gets the next one. So images that are added later move none from train to val or test.
+    The hash of an id is a number from 0 to 1. Of many images, those below 0.15 are val, those below 0.3 test. So few
+    that this would give an empty split are drawn by rank instead, lowest first, and written down, since a rank changes
+    with the next label: what is written stays, and later images fill val and test up to 15 % each.
+
+    Args:
+        groups: reference file, or block of it -> ids, of which the first in alphabetical order is hashed.
+        written: id -> split, see `read_splits`.
+        parts: the splits to draw, beside train.
     """
-    hashes = sorted((int.from_bytes(id_digest(id)[:8]) / 2**64, id) for id in ids)
-    splits = {id: "train" for _, id in hashes}
-    if len(hashes) <= len(parts):
-        return splits
-    start = 0
-    for number, part in enumerate(parts, start=1):
-        stop = max(bisect_left(hashes, (number * EVAL_SHARE, "")), start + 1)
-        stop = min(stop, len(hashes) - 1 - (len(parts) - number))  # leave one for each other split
-        splits |= {id: part for _, id in hashes[start:stop]}
-        start = stop
-    return splits
+    chosen: dict[_Place, str] = {}
+    if not written and len(groups) >= MIN_HASHED:
+        for place, ids in groups.items():
+            part = int(int.from_bytes(id_digest(min(ids))[:8]) / 2**64 / EVAL_SHARE)
+            chosen[place] = parts[part] if part < len(parts) else "train"
+        return chosen, {}
+    for place, ids in groups.items():
+        images = [id.rpartition("@")[0] for id in ids] if place[1] is not None else []  # of blocks
+        known = (written.get(_as_written(id)) for id in (*sorted(ids), *images))
+        if split := next((split for split in known if split in (*parts, "train")), None):
+            chosen[place] = split
+    new = [place for place in groups if place not in chosen]
+    new.sort(key=lambda place: id_digest(min(groups[place])))
+    share = max(round(EVAL_SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
+    free = new
+    for split in parts:
+        missing = max(share - sum(other == split for other in chosen.values()), 0)
+        chosen |= dict.fromkeys(free[:missing], split)
+        free = free[missing:]
+    chosen |= dict.fromkeys(free, "train")
+    return chosen, {min(groups[place]): chosen[place] for place in new if share}
+
+
+_Place = tuple[str, Window | None]
+"""A reference file and the part of it."""
+
+
+def _place(sample: Sample) -> _Place:
+    return sample.paths[0], sample.window
+
+
+def _shared(samples: Sequence[Sample]) -> Iterator[str]:
+    """Describe the reference files that are in two splits."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        other = first.setdefault(sample.paths[0], sample)
+        if other.split != sample.split:
+            yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
+
+
+def _groups(samples: Sequence[Sample]) -> dict[_Place, list[str]]:
+    """Return reference file, or block of it -> ids."""
+    found: dict[_Place, list[str]] = {}
+    for sample in samples:
+        found.setdefault(_place(sample), []).append(sample.id)
+    return found
+
+
+def _as_written(id: str) -> str:
+    """Return an id as a file in UTF-8 holds it: bytes of file names that are not are escaped."""
+    return id.encode("utf-8", "backslashreplace").decode()
+
+
+def read_splits(root: Path) -> dict[str, str]:
+    """Return id -> split of `root/splits.csv`, which training writes and users may edit; {} without the file.
+
+    Raises:
+        DataError: it cannot be used; lists all bad lines.
+    """
+    path = root / SPLITS_FILE
+    if not os.path.lexists(path):
+        return {}
+    header, rows = read_rows(path, "table of splits", "id,split", limit=_MAX_BYTES)
+    if set(header) != {"id", "split"}:
+        raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for line, row in rows:
+        id, split = row[header.index("id")], row[header.index("split")]
+        if split not in SPLITS:
+            problems.append(f"line {line}: unknown split {split!r}; allowed: {', '.join(SPLITS)}")
+        elif found.setdefault(id, split) != split:
+            problems.append(f"line {line}: {id!r} is {found[id]} in an earlier line")
+    if problems:
+        raise DataError(all_problems(f"{path}: lines that cannot be used:", problems))
+    return found
+
+
+def write_splits(root: Path, new: Mapping[str, str]) -> str:
+    """Add id -> split to `root/splits.csv`; return a warning if the folder cannot be written, else ""."""
+    if not new:
+        return ""
+    try:
+        splits = {_as_written(id): split for id, split in new.items()} | read_splits(root)
+        write_rows(root / SPLITS_FILE, [("id", "split"), *sorted(splits.items())])
+    except OutputError as error:
+        return (
+            f"Warning: the splits are not written down, so labelling more may move some images to others: {error}; "
+            "name them in manifest.csv"
+        )
+    return ""

@@ -21,6 +21,7 @@ from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bun
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
+from simmat.data.samples import write_splits
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, find_protocol, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
@@ -186,6 +187,8 @@ class _Run:
         self.folder.reopen(self.done if self.has_state else -1)
         atomic_write_text(self.folder.config, dump_toml(self.config))
         atomic_write_json(self.folder.contents, self.setup.contents.notes())
+        if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
+            self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
 
     def _run(self) -> Path:
         self.callback.started(self._plan())

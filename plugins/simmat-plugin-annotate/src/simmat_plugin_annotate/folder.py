@@ -262,7 +262,7 @@ class LabelFolder:
             if (mask := self._masks[key]) is not None
         ]
         try:
-            return {sample.id: sample.split for sample in decide_splits(self.root, masked, "the folder")[0]}
+            return {sample.id: sample.split for sample in decide_splits(self.root, masked, "the folder").samples}
         except DataError:  # too few to split
             return {}
 
