@@ -173,6 +173,8 @@ class TuningTargets:
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
             `r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3)` for q and v of a fused qkv, ((0,), 1) for all.
+        grid: layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
+            (B, H, W, D), or 1x1 conv on (B, D, H, W).
         adapters: residual MLP or block that gets a parallel adapter -> name of the norm before it in the same parent,
             "" for none; the adapter gets the input of that norm. The first Linear (on (…, D)) or Conv2d (on
             (B, D, H, W)) in the module gives D; the output has the shape of the input.
@@ -184,6 +186,7 @@ class TuningTargets:
     """
 
     lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    grid: tuple[str, ...] = ()
     adapters: Mapping[str, str] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()

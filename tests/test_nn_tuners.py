@@ -22,6 +22,7 @@ TARGETS = TuningTargets(
         r"backbone[.]point": ((0,), 1),
         r"decoder[.]query": ((0,), 1),
     },
+    grid=(r"backbone[.]point",),
     adapters={r"backbone[.]mlp": "before"},
     attention=(r"decoder[.]attend",),
     embed=(r"backbone[.]point[.](weight|bias)",),
@@ -148,6 +149,7 @@ def test_each_tuner_moves_what_it_says() -> None:
         for factor in ("lora_a", "lora_b")
     }
     assert moving(tune(toy(), "lora")) == factors
+    assert moving(tune(toy(), "conv-lora")) == factors | {"backbone.point.lora_conv"}
     assert moving(tune(toy(), "linear")) == {"backbone.point.weight", "backbone.point.bias"}
     assert moving(tune(toy(), "prompt")) == {"decoder.attend.memory.tokens"}
     assert moving(tune(toy(), "prefix")) == {f"decoder.attend.memory.{part}" for part in ("keys", "values")}

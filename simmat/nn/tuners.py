@@ -7,7 +7,7 @@ unfreezes named modules in place. The transfer layer trains under every tuner.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -54,18 +54,45 @@ def apply_lora(
     Raises:
         ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
+    _add_lora("lora", model, targets, (), where, rank=rank, alpha=alpha, generator=generator)
+
+
+def apply_conv_lora(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
+) -> None:
+    """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; arguments as in `apply_lora`.
+
+    Raises:
+        ConfigError: as in `apply_lora`, or no named layer works on a grid.
+    """
+    _add_lora("conv-lora", model, targets, targets.grid, where, rank=rank, alpha=alpha, generator=generator)
+
+
+def _add_lora(
+    tuner: str,
+    model: nn.Module,
+    targets: TuningTargets,
+    grid: Sequence[str],
+    where: str,
+    *,
+    rank: int,
+    alpha: float,
+    generator: torch.Generator,
+) -> None:
+    """Add LoRA to the layers that `targets.lora` names on the given side, or Conv-LoRA where `grid` matches."""
     check_options(
-        "lora",
+        tuner,
         (rank >= 1, f"rank must be at least 1, got {rank}"),
         (alpha > 0, f"alpha must be greater than 0, got {alpha}"),
         (where in SIDES, f"where must be one of {', '.join(SIDES)}, got {where!r}"),
     )
     side = "" if where == "all" else f"{where}."
-    layers = [(name, layer) for name, layer in targeted_modules(model, targets.lora, "lora") if name.startswith(side)]
-    if not layers:
+    layers = [(name, layer) for name, layer in targeted_modules(model, targets.lora, tuner) if name.startswith(side)]
+    if not layers or (tuner == "conv-lora" and not any(_matches(grid, name) for name, _ in layers)):
+        on_grid = " that works on a grid" if tuner == "conv-lora" else ""
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names no layer of its {where} for tuner 'lora'; "
-            "use another --tune (frozen, decoder, full)"
+            f"foundation model {model_name(model)!r} names no layer of its {where}{on_grid} for tuner {tuner!r}; "
+            "use another --tune (frozen, lora, decoder, full)"
         )
     for name, layer in layers:
         slices, parts = next(value for pattern, value in targets.lora.items() if re.fullmatch(pattern, name))
@@ -76,8 +103,15 @@ def apply_lora(
                 f"which is a {type(layer).__name__} of {outputs} outputs; LoRA takes equal slices of plain Linear "
                 "layers and 1x1 Conv2d without groups or padding"
             )
-        linear = cast(nn.Linear, layer)
-        add_lora(linear, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+        add_lora(
+            cast(nn.Linear, layer),
+            slices=slices,
+            parts=parts,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+            on_grid=_matches(grid, name),
+        )
 
 
 def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:

@@ -62,6 +62,12 @@ TUNERS: tuple[TunerSpec, ...] = (
         options={"rank": 16, "alpha": 16.0, "where": "all"},
     ),
     TunerSpec(
+        "conv-lora",
+        "LoRA; layers that see the token grid get a 3x3 convolution between its factors",
+        "simmat.nn.tuners:apply_conv_lora",
+        options={"rank": 16, "alpha": 16.0, "where": "all"},
+    ),
+    TunerSpec(
         "adapter",
         "a small MLP parallel to the MLP of every block, starting at zero",
         "simmat.nn.adapters:apply_adapter",
@@ -102,6 +108,7 @@ TINY = FoundationSpec(
             r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
             r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)[.][qv]_proj": ((0,), 1),
         },
+        grid=(r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv",),
         adapters={r"backbone[.]blocks[.][0-9]+[.]mlp": "norm2", r"decoder[.]blocks[.][0-9]+[.]mlp": ""},
         attention=(r"backbone[.]blocks[.][0-9]+[.]attn", r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)"),
         embed=(r"backbone[.]first_layer[.](weight|bias)",),

@@ -109,7 +109,7 @@ def tuning_targets_match(case: FoundationCase) -> None:
     targets = case.spec.targets
     modules = [name for name, _ in case.skeleton.named_modules()]
     parameters = [name for name, _ in case.skeleton.named_parameters()]
-    for kind in ("lora", "adapters", "attention", "embed", "never", "fresh"):
+    for kind in ("lora", "grid", "adapters", "attention", "embed", "never", "fresh"):
         names = parameters if kind in ("embed", "never", "fresh") else modules
         for pattern in getattr(targets, kind):
             if not any(re.fullmatch(pattern, name) for name in names):
@@ -117,7 +117,7 @@ def tuning_targets_match(case: FoundationCase) -> None:
                     f"targets.{kind}: {pattern!r} matches none of the {len(names)} names",
                     f"a pattern must match a whole name, which begins with backbone. or decoder., as {names[-1]}",
                 )
-    works_on = {"lora": "lora", "adapter": "adapters", "prompt": "attention", "linear": "embed"}
+    works_on = {"lora": "lora", "conv-lora": "grid", "adapter": "adapters", "prompt": "attention", "linear": "embed"}
     for tuner, kind in works_on.items():
         if getattr(targets, kind):
             try:

@@ -179,7 +179,28 @@ def test_dropout_of_a_prompt_works_in_training_alone() -> None:
     assert not model.backbone.image_encoder.blocks[0].attn.qkv.training
 
 
-@pytest.mark.parametrize("name", ["adapter", "linear", "prefix", "prompt"])
+def test_conv_lora_mixes_neighbours_between_its_factors() -> None:
+    """On the token grid, slice by slice, added to what LoRA has there."""
+    model = tune(tiny(), "conv-lora", rank=3, alpha=6.0)
+    layer, plain = model.backbone.image_encoder.blocks[1].attn.qkv, tiny().backbone.image_encoder.blocks[1].attn.qkv
+    nn.init.normal_(layer.lora_b, generator=drawn(1))
+    x = torch.randn(2, 4, 4, 64, generator=drawn(2))
+    delta = (layer(x) - plain(x)).chunk(3, -1)
+    assert (delta[1] == 0).all()
+    for part, number in ((0, 0), (2, 1)):
+        inner = (x @ layer.lora_a.chunk(2)[number].T).permute(0, 3, 1, 2)
+        inner = inner + nn.functional.conv2d(inner, layer.lora_conv.chunk(2)[number], padding=1)
+        torch.testing.assert_close(delta[part], 2.0 * inner.permute(0, 2, 3, 1) @ layer.lora_b[number].T)
+
+
+def test_conv_lora_is_plain_lora_where_there_is_no_grid() -> None:
+    """The decoder's tokens stand in no grid."""
+    names = [name for name, p in tune(tiny(), "conv-lora").named_parameters() if p.requires_grad]
+    assert {name.split(".")[0] for name in names if name.endswith("lora_conv")} == {"backbone"}
+    assert {name.split(".")[0] for name in names if name.endswith("lora_a")} == {"backbone", "decoder"}
+
+
+@pytest.mark.parametrize("name", ["adapter", "conv-lora", "linear", "prefix", "prompt"])
 def test_a_model_that_cannot_take_a_tuner_is_refused_by_name(name: str) -> None:
     """Training on with nothing tuned would look like a method that does not work."""
     targets = TuningTargets(lora=SAM_VIT_TINY.targets.lora)
@@ -211,6 +232,7 @@ def test_a_module_a_tuner_cannot_take_is_refused_by_name(name: str, targets: Tun
         ("adapter", {"width": 0, "scale": 0.0}, "width .* got 0; scale .* got 0"),
         ("prompt", {"tokens": 0, "dropout": 1.0}, "tokens .* got 0; dropout .* got 1"),
         ("prefix", {"tokens": 0}, "tokens .* got 0"),
+        ("conv-lora", {"rank": 0, "where": "x"}, "'conv-lora': rank .* got 0; where .* got 'x'"),
     ],
 )
 def test_bad_options_are_reported_at_once(name: str, options: dict[str, Any], message: str) -> None:

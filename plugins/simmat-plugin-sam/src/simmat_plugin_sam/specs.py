@@ -26,6 +26,7 @@ SAM_TARGETS = TuningTargets(
         _ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
         _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
     },
+    grid=(_ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv",),
     adapters={
         _ENCODER + r"blocks[.][0-9]+[.]mlp": "norm2",
         r"decoder[.]mask_decoder[.]transformer[.]layers[.][0-9]+[.]mlp": "",
