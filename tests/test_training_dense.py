@@ -180,4 +180,3 @@ def test_a_clicked_mask_has_the_class_that_the_map_gives_its_pixels(tmp_path: Pa
         found = model.predict([(20, 20)])
         assert found.class_id == value
         assert found.class_probability is not None
-        assert model.classify(found.low_res) == (value, pytest.approx(found.class_probability))

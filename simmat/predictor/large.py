@@ -321,9 +321,16 @@ class LargeImage:
         return [first, *sorted(others, key=lambda one: -one.score)]
 
     def predict_prompts(self, prompts: Sequence[Prompt], choice: Choice = "single") -> list[Prediction]:
-        """Return the mask of each prompt; those of one kind are decoded together if the image is one window."""
+        """Return the mask of each prompt; those of one kind are decoded together if the image is one window.
+
+        Raises:
+            SimMATError: as `predict` raises it; a prompt outside of the image before any is answered.
+        """
+        check_choice(choice)
+        for prompt in prompts:
+            check_inside(prompt, self.reader)
         if len(self.windows) > 1:
-            return [self.predict(prompt, choice) for prompt in prompts]
+            return [self._predict(prompt, choice)[0] for prompt in prompts]
         found: dict[int, Prediction] = {}
         image, encoded = self._measured(self.windows[0])
         for group in groups_of_one_kind(prompts):

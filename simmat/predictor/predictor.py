@@ -16,7 +16,7 @@ from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import ClassMap, EverythingSettings
 from simmat.predictor.large import LargeImage
-from simmat.predictor.prompts import as_numbers, check_choice, check_inside
+from simmat.predictor.prompts import as_numbers
 from simmat.predictor.reading import Files, LoadedImage
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
@@ -174,10 +174,7 @@ class Predictor(ImageEncoder):
             ConfigError: a point or a box is outside of the image.
             BundleError: the network's output is not finite.
         """
-        check_choice(choice)
-        current, image = self._require_image(), self.image
-        for prompt in prompts:
-            check_inside(prompt, image or current.reader)
+        current = self._require_image()
         return [_whole(found, current.reader) for found in current.predict_prompts(prompts, choice)]
 
     def segment_semantic(self) -> ClassMap:
@@ -202,22 +199,6 @@ class Predictor(ImageEncoder):
             ValueError: no image is set.
         """
         return self._require_image().segment_everything(settings)
-
-    def classify(self, mask: npt.NDArray[np.floating]) -> tuple[int, float] | None:
-        """Return the class (label value) of a mask of the current image, and its probability.
-
-        Args:
-            mask: (h, w) logits at the decoder's size, the `low_res` of its prediction.
-
-        Returns:
-            None if the model does not distinguish classes of objects, or the image is cut into windows (its
-            predictions hold their class).
-        """
-        current = self._current
-        if current is None or len(current.windows) > 1:
-            return None
-        encoded = current.encoded(current.windows[0])[1]
-        return None if encoded is None else encoded.class_of(np.asarray(mask, np.float32))
 
     def _require_image(self) -> LargeImage:
         if self._current is None:

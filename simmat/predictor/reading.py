@@ -27,6 +27,7 @@ class LoadedImage:
     def __init__(self, image: SensorImage) -> None:
         self.image = image
         self.size_hw, self.georeference, self.origin = image.size_hw, image.georeference, image.origin
+        self.size_note = image.size_note
 
     def read(self, window: Window) -> SensorImage:
         """Return a part of the image, or the image itself."""
