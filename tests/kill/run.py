@@ -1,6 +1,6 @@
 """Kill commands at random moments.
 
-    python tests/kill/run.py [--kills N] [--seed S] [--start K] [--seconds T]
+    python tests/kill/run.py [--kills N] [--seed S] [--seconds T]
     python tests/kill/run.py --seed S --one N     one trial again; its folder is kept
 
 A trial is a command that is killed by SIGKILL one to three times, run again until it ends, and compared byte for byte
@@ -18,13 +18,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -39,19 +37,14 @@ _MAX_SECONDS = 1.05
 """A moment is drawn up to so many times what a whole run took: a slower one must be hit late, too."""
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """When a process is killed: before its change number so-and-so to a file, from 0, or after seconds on the clock."""
 
     change: int | None = None
     seconds: float | None = None
 
-    def __str__(self) -> str:
-        return f"before change {self.change}" if self.change is not None else f"after {self.seconds:.3f} s"
 
-
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a process ended: exit code (negative the signal), number of changes to files, seconds, what it printed."""
 
     code: int
@@ -69,26 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("simmat_plugin_scenes"):
         import_module("simmat_plugin_scenes.dataset")
     folder = Path(tempfile.mkdtemp(prefix="simmat-kill-"))
-    numbers = range(options.start, options.start + options.kills) if options.one is None else [options.one]
     deadline = time.monotonic() + (options.seconds if options.seconds is not None else float("inf"))
-    trials, kills, failed = Counter[str](), 0, 0
     inputs = make_inputs(folder / "inputs")
     whole: dict[str, tuple[Files, Ended]] = {}
-    for number in numbers:
+    trials, kills, failed = 0, 0, 0
+    for number in range(options.kills) if options.one is None else [options.one]:
         if time.monotonic() > deadline:
             break
-        command = random.Random(f"command:{options.seed}:{number}").choices(COMMANDS, [one.weight for one in COMMANDS])[
-            0
-        ]
+        rng = random.Random(f"{options.seed}:{number}")
+        (command,) = rng.choices(COMMANDS, [one.weight for one in COMMANDS])
         if command.name not in whole:
             whole[command.name] = _run_whole(command, inputs, folder / f"whole-{len(whole)}")
-        rng = random.Random(f"moments:{options.seed}:{number}")
         moments, problem = _run_trial(rng, command, *whole[command.name], inputs, folder / f"trial-{number}")
-        trials[command.name] += 1
-        kills, failed = kills + len(moments), failed + bool(problem)
+        trials, kills, failed = trials + 1, kills + len(moments), failed + bool(problem)
+        print(
+            f"trial {number} (seed {options.seed}): {command.name}, killed {moments}: {problem or 'as never stopped'}"
+        )
         if problem:
-            killed = "; ".join(moments) or "never"
-            print(f"FAILED trial {number} (seed {options.seed}): {command.name}, killed {killed}: {problem}")
             print(f"    again: python tests/kill/run.py --seed {options.seed} --one {number}", flush=True)
         elif options.one is None:
             shutil.rmtree(folder / f"trial-{number}")
@@ -96,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kept: {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    for name, count in sorted(trials.items()):
-        print(f"{name:<24}{count:>4} trials")
-    print(f"{trials.total()} of {len(numbers)} trials, {kills} kills, {failed} failed")
+    print(f"{trials} trials, {kills} kills, {failed} failed")
     return 1 if failed else 0
 
 
@@ -113,26 +101,23 @@ def _run_whole(command: Command, inputs: Path, folder: Path) -> tuple[Files, End
 
 def _run_trial(
     rng: random.Random, command: Command, whole: Files, ended: Ended, inputs: Path, folder: Path
-) -> tuple[list[str], str]:
+) -> tuple[list[Moment], str]:
     """Kill a command one to three times, let it end, and compare with a run that was never stopped.
 
     Returns the moments at which it really was killed, and what was wrong, "" where nothing was.
     """
-    moments: list[str] = []
+    moments: list[Moment] = []
     folder.mkdir(parents=True)
     arguments: list[str] | None = command.first(inputs, folder)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        by_change = rng.random() < 0.5
-        moment = (
-            Moment(change=rng.randrange(max(ended.changes, 1)))
-            if by_change
-            else Moment(seconds=rng.uniform(0, _MAX_SECONDS * ended.seconds))
-        )
+    for last in [False] * rng.choice((1, 1, 2, 3)) + [True]:
         if arguments is None:
             break
+        by_change, change = rng.random() < 0.5, rng.randrange(max(ended.changes, 1))
+        seconds = rng.uniform(0, _MAX_SECONDS * ended.seconds)
+        moment = Moment() if last else Moment(change=change) if by_change else Moment(seconds=seconds)
         stopped = _run(arguments, folder, moment)
-        if stopped.code == -signal.SIGKILL:
-            moments.append(str(moment))
+        if stopped.code == -signal.SIGKILL and not last:
+            moments.append(moment)
         elif stopped.code:
             return moments, f"exit code {stopped.code}: {stopped.said[-500:]}"
         try:
@@ -140,8 +125,6 @@ def _run_trial(
         except Exception as error:
             return moments, f"half-written after the kill: {error}"
         arguments = command.again(inputs, folder)
-    if arguments is not None and (last := _run(arguments, folder)).code:
-        return moments, f"exit code {last.code}: {last.said[-500:]}"
     found = command.files(folder)
     wrong = {
         "missing": sorted(set(whole) - set(found)),
@@ -151,13 +134,13 @@ def _run_trial(
     return moments, "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
 
 
-def _run(arguments: list[str], folder: Path, moment: Moment | None = None) -> Ended:
+def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended:  # noqa: B008 - immutable
     """Run `simmat` with these arguments in a fork of this process, and kill it at a moment, if it gets there.
 
     Args:
         arguments: of the command line.
         folder: changes below it count; what is printed goes into a log beside it.
-        moment: None lets it end.
+        moment: by default it ends by itself.
     """
     log, counted = folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.changes")
     began = time.monotonic()
@@ -168,13 +151,13 @@ def _run(arguments: list[str], folder: Path, moment: Moment | None = None) -> En
             printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
-            _count_changes(str(folder), counted, None if moment is None else moment.change)
+            _count_changes(str(folder), counted, moment.change)
             code = import_module("simmat.cli").run(arguments)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(code)
-    if moment is not None and moment.seconds is not None:
+    if moment.seconds is not None:
         while (left := moment.seconds - (time.monotonic() - began)) > 0:
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 break
@@ -208,7 +191,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="trials (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides every trial (default: %(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="number of the first trial (default: %(default)s)")
     parser.add_argument("--one", type=int, help="run this trial alone, and keep its folder")
     parser.add_argument("--seconds", type=float, help="begin no trial after so long")
     return parser.parse_args(arguments)
