@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from simmat.errors import ConfigError
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
 from simmat.nn.mat import build_linear
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import TransferLayerSpec, resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.types import Channel
 
@@ -30,9 +30,9 @@ class Stem(nn.Module):
         self.first_layer = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
 
 
-def layer(name: str, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
+def layer(name: str | TransferLayerSpec, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
     """Build a transfer layer, in evaluation."""
-    spec = SPECS[name]
+    spec = SPECS[name] if isinstance(name, str) else name
     built: nn.Module = resolve(spec.build)(
         channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
         zero_shot=torch.full((3, count), 1.5 / count),

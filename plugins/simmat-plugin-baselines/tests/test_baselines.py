@@ -8,13 +8,13 @@ import pytest
 import torch
 from simmat_plugin_baselines import TRANSFER_LAYERS
 from test_nn_mat import Backbone, build, planes
+from test_nn_transfer_layers import features, whole
+from test_nn_transfer_layers import layer as build_layer
 from torch import nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.plugin_specs import resolve
 from simmat.testing import PackageContract, TransferLayerContract
-from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
 FIRST = Backbone().first_layer
@@ -38,28 +38,8 @@ class TestPackage(PackageContract):
 
 
 def layer(name: str, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
-    """Build a transfer layer, in evaluation."""
-    spec = SPECS[name]
-    built: nn.Module = resolve(spec.build)(
-        channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
-        zero_shot=torch.full((3, count), 1.5 / count),
-        backbone=backbone or Backbone(),
-        generator=torch.Generator().manual_seed(0),
-        **{**spec.options, **options},
-    )
-    return built.eval()
-
-
-def whole(x: torch.Tensor) -> torch.Tensor:
-    """Return content without padding."""
-    return torch.ones(len(x), *x.shape[-2:], dtype=torch.bool)
-
-
-def features(module: nn.Module, x: torch.Tensor, content: torch.Tensor | None = None) -> torch.Tensor:
-    """Run a layer; of two outputs the features."""
-    out = module(x, whole(x) if content is None else content)
-    found: torch.Tensor = out[1] if isinstance(out, tuple) else out
-    return found
+    """Build one of them, in evaluation."""
+    return build_layer(SPECS[name], count, backbone, **options)
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (1, 3), (2, 3), (3, 5)])
