@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,21 +123,6 @@ def test_zoom_out_adds_only_invalid_ignored_pixels() -> None:
     assert np.array_equal(moved.ignore & ~changed.valid[0], ~changed.valid[0])
     assert (changed.data[~changed.valid] == 0).all()
     assert len(moved.regions) == len(label.regions)
-
-
-@pytest.mark.parametrize("quantity", ["temperature", "counts"])
-def test_zoom_out_changes_values_as_if_the_larger_image_was_changed(quantity: str) -> None:
-    """Only what was measured is computed, with the noise of its place, so seeds keep their meaning."""
-    planes = np.random.default_rng(0).uniform(1, 300, (2, 24, 31))
-    channels = [Channel("a", quantity, "K"), Channel("b", quantity, "K", valid_range=(0, 300))]
-    image, label = SensorImage.from_planes(planes, channels), label_of((24, 31), region_at(3, 4, np.ones((5, 6))))
-    every = replace(still(scale=(0.5, 0.5)), gain=0.5, offset=0.5, noise=0.5)
-    changed, _ = every(image, label, Planes(), np.random.default_rng(3))
-    rng = np.random.default_rng(3)
-    window = choose_window(label, float(np.exp(rng.uniform(np.log(0.5), np.log(0.5)))), rng)
-    after, _ = replace(every, scale=(1, 1))(cut_image(image, window), cut_label(label, window, 0.25), Planes(), rng)
-    assert np.array_equal(changed.data, after.data)
-    assert np.array_equal(changed.valid, after.valid)
 
 
 def test_a_window_holds_the_whole_of_a_region_that_fits() -> None:

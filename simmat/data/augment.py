@@ -81,35 +81,23 @@ class Augmentation:
                 image, label = adapter.flip(image, axis), _flip_label(label, axis)
         if self.rotate and (turns := int(rng.integers(4))):
             image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
-        corner, size_hw = (0, 0), image.size_hw
         if self.scale != (1, 1):
             low, high = np.log(self.scale)
             window = choose_window(label, float(np.exp(rng.uniform(low, high))), rng)
-            corner, inside, size_hw = _overlap(image.size_hw, window)
-            image, label = _part(image, inside), cut_label(label, window, self.keep)
-        image = self._jitter(image, adapter.logarithmic(image.channels), rng, corner, size_hw)
-        image = _placed(image, corner, size_hw)
+            image, label = cut_image(image, window), cut_label(label, window, self.keep)
+        image = self._jitter(image, adapter.logarithmic(image.channels), rng)
         moved = image is not before and image.georeference is not None
         return (replace(image, georeference=None) if moved else image), label
 
-    def _jitter(
-        self,
-        image: SensorImage,
-        logarithmic: Sequence[bool],
-        rng: np.random.Generator,
-        corner: tuple[int, int],
-        size_hw: tuple[int, int],
-    ) -> SensorImage:
+    def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
         """Change each channel's contrast and level and add noise, within the channel's range.
 
-        The image is to be placed at `corner` of a larger one of `size_hw`, for which the noise is. A pixel at an end
-        of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
+        A pixel at an end of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
         """
         if not (self.gain or self.offset or self.noise):
             return image
         data = np.empty_like(image.data)
         scratch = np.empty_like(image.data[0])
-        here = tuple(slice(first, first + length) for first, length in zip(corner, image.size_hw, strict=True))
         for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
             gain, offset, level = (rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)).tolist()
             start = int(rng.integers(_NOISE))
@@ -128,7 +116,7 @@ class Augmentation:
             changed *= 1 + gain
             changed += float(mean) + std * offset
             if self.noise:
-                changed += np.multiply(_noise(start, size_hw)[here], np.float32(std * level), out=scratch)
+                changed += np.multiply(_noise(start, image.size_hw), np.float32(std * level), out=scratch)
             if factors:  # positive values stay positive
                 np.exp(changed, out=changed)
                 low, high = channel.valid_range or (0.0, np.inf)
@@ -182,23 +170,12 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
     """Crop an image to a window; pixels outside the image are 0 and invalid."""
-    corner, inside, size_hw = _overlap(image.size_hw, window)
-    return _placed(_part(image, inside), corner, size_hw)
-
-
-def _part(image: SensorImage, inside: tuple[slice, slice]) -> SensorImage:
-    return replace(image, data=image.data[:, *inside].copy(), valid=image.valid[:, *inside].copy())
-
-
-def _placed(image: SensorImage, corner: tuple[int, int], size_hw: tuple[int, int]) -> SensorImage:
-    """Return an image at a place of a larger one, the rest of which is 0 and invalid."""
-    if image.size_hw == size_hw:
-        return image
-    (top, left), (height, width) = corner, image.size_hw
-    place = np.s_[:, top : top + height, left : left + width]
+    (top, left), inside, size_hw = _overlap(image.size_hw, window)
+    part = image.data[:, *inside]
     data = np.zeros((len(image.channels), *size_hw), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
-    data[place], valid[place] = image.data, image.valid
+    place = np.s_[:, top : top + part.shape[1], left : left + part.shape[2]]
+    data[place], valid[place] = part, image.valid[:, *inside]
     return replace(image, data=data, valid=valid)
 
 
