@@ -78,7 +78,7 @@ def test_a_peer_brings_no_references_of_its_own(tmp_path: Path) -> None:
 def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, name: str, foundation: str) -> None:
     """Both would write into one folder, and each would find the other's settings there."""
     arm = f'[[arm]]\nname = "{name}"\nfoundation = "{foundation}"\nsteps_factor = 4\n'
-    said = f"arm '{name}' has the name of the reference that is added for '{foundation}' on a"
+    said = f"arm '{name}' on 'a' would share the folder a/{foundation}/{name}"
     with pytest.raises(ConfigError, match=said):
         bench_of(tmp_path, TINY + SET + arm)
 

@@ -64,13 +64,13 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        (SET + SET + GRID, "two data sets .*'a'"),
+        (SET + SET + GRID, "on 'a' and .*on 'a' would share"),
         (SET, "nothing to train"),
         (SET + GRID + 'on = "b"', "grid 1 .*'b'"),
         (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share"),
         (SET + GRID + 'tune = "lorra"', "'lorra'.*'lora'"),
-        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'tiny' .*'x'"),
-        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "'b c' and 'b-c' .*folder b-c"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "arm 'x' on .* and arm 'x' on .*share"),
+        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "'b c' and .*'b-c' .*folder b-c"),
         (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "'from scratch'.*reference"),
         (SET.replace('"set"', '"~no-such-user/set"') + GRID, "~no-such-user.*home folder"),
         (SET + GRID + '[checkpoints]\ntiny = "~no-such-user/w.pth"', "~no-such-user.*home folder"),

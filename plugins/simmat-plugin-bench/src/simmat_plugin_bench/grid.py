@@ -124,12 +124,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     if quick:
         settings = shortened(settings, path)
     given_arms = [*_from_grids(settings), *_from_arms(settings)]
-    names = [(arm.foundation, slug(arm.name)) for arm in given_arms]
-    problems = [
-        f"two arms of {foundation!r} are named {name!r}; give the second its own name"
-        for foundation, name in sorted({key for key in names if names.count(key) > 1})
-    ]
-    problems += _shared_folders([data.name for data in settings.data])
+    problems: list[str] = []
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in given_arms), "arm")
         if quick and settings.quick.arms is not None:
@@ -151,7 +146,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, given_arms, no_zero_shot))
-    problems += _taken_names(given_arms, [arm for arm in arms if arm not in given_arms])
+    problems += _shared_folders(settings, arms)
     if whole.reference is not None:
         all_arms = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
         problems += unknown_names([whole.reference], (arm.name for arm in all_arms), "arm", where="reference")
@@ -173,22 +168,23 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
 
 
-def _shared_folders(sets: Sequence[str]) -> Iterator[str]:
-    """Yield an error for data sets whose names give the same folder."""
-    for folder in dict.fromkeys(map(slug, sets)):
-        if len(names := [repr(name) for name in sets if slug(name) == folder]) > 1:
-            yield f"data sets {' and '.join(names)} would share the folder {folder}; rename one"
+def _shared_folders(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield an error for arms that would write into the folder of another one, such as of a reference that is added."""
+    taken: dict[Path, str] = {}
+    for data, arm in product(settings.data, arms):
+        if data.name in arm.on:
+            folder, name = _folder(data, arm), f"arm {arm.name!r} on {data.name!r}"
+            if folder in taken:
+                yield (
+                    f"{taken[folder]} and {name} would share the folder {folder}; give one another name "
+                    f"({ZERO_SHOT!r} and {SCRATCH!r} are those of the reference arms that are added)"
+                )
+            taken[folder] = name
 
 
-def _taken_names(own: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
-    """Yield an error for an arm with the name, and so the folder, of a reference arm added on the same data set."""
-    for arm, reference in product(own, added):
-        same = (arm.foundation, slug(arm.name)) == (reference.foundation, slug(reference.name))
-        if same and (on := [name for name in reference.on if name in arm.on]):
-            yield (
-                f"arm {arm.name!r} has the name of the reference that is added for {arm.foundation!r} on "
-                f"{', '.join(on)}; give it another name"
-            )
+def _folder(data: DataSet, arm: Arm) -> Path:
+    """Return the folder of an arm's cells on a data set, in that of all cells."""
+    return Path(slug(data.name), slug(arm.foundation), slug(arm.name))
 
 
 def slug(name: str) -> str:
@@ -293,7 +289,7 @@ def _cells(
     settings: BenchSettings, path: Path, out: Path, data: DataSet, arm: Arm, registry: Registry
 ) -> Iterator[Cell]:
     for seed, lr in product(arm.seeds, arm.rates):
-        folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
+        folder = out / "cells" / _folder(data, arm) / _cell_name(seed, lr)
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
         spec = registry.foundation(config.foundation)
         complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)

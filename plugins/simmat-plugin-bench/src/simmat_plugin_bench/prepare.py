@@ -103,10 +103,12 @@ def ready_to_run(
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, say)
-    data = _DataSets(registry)
-    clear([(cell, why) for cell in cells if (why := data.change(cell))])
-    for warning in dict.fromkeys(filter(None, map(data.warning, cells))):
-        say(warning)
+    configs = {_reading(cell.config): cell.config for cell in cells}
+    contents = {key: contents_of(open_data(config, registry)) for key, config in configs.items()}
+    clear([(cell, why) for cell in cells if (why := _data_change(cell, contents[_reading(cell.config)]))])
+    for warning in dict.fromkeys(found.shared_warning() for found in contents.values()):
+        if warning:
+            say(warning)
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
@@ -119,38 +121,13 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
             shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
 
 
-class _DataSets:
-    """The data sets of cells: opens each once and digests its files."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-        self._opened: dict[str, Contents] = {}
-        self._same: dict[tuple[str, str], bool] = {}
-
-    def of(self, cell: Cell) -> Contents:
-        """Return the present contents of a cell's data set."""
-        config = cell.config
-        key = _reading(config)
-        if key not in self._opened:
-            self._opened[key] = contents_of(open_data(config, self.registry))
-        return self._opened[key]
-
-    def change(self, cell: Cell) -> str:
-        """Return how the data changed since a cell was run or started; "" if it did not."""
-        if (before := _data_of(cell)) is None:
-            return ""
-        contents = self.of(cell)
-        key = _reading(cell.config), before
-        if key not in self._same:
-            self._same[key] = before == contents.fingerprint
-        if self._same[key]:
-            return ""
-        what = changes_noted(RunFolder(cell.folder.run), before, contents)
-        return "its data has changed" + (f": {what}" if what else "")
-
-    def warning(self, cell: Cell) -> str:
-        """Return the warning of a data set with the same image in two splits, else ""."""
-        return self.of(cell).shared_warning()
+def _data_change(cell: Cell, contents: Contents) -> str:
+    """Return how the data changed since a cell was run or started; "" if it did not."""
+    before = _data_of(cell)
+    if before is None or before == contents.fingerprint:
+        return ""
+    what = changes_noted(RunFolder(cell.folder.run), before, contents)
+    return "its data has changed" + (f": {what}" if what else "")
 
 
 def _reading(config: TrainConfig) -> str:

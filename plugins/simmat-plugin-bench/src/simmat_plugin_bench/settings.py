@@ -287,10 +287,8 @@ class BenchSettings(Document):
     quick: Quick | None = None
 
     def problems(self) -> Iterator[str]:
-        """Yield repeated and unknown names, and a bench without arms."""
+        """Yield unknown names, and a bench without arms."""
         sets = [data.name for data in self.data]
-        for name in sorted({name for name in sets if sets.count(name) > 1}):
-            yield f"two data sets are named {name!r}; give each its own name"
         parts = [(f"arm {arm.name!r}", arm.on) for arm in self.arm]
         parts += [(f"grid {number}", grid.on) for number, grid in enumerate(self.grid, start=1)]
         for where, on in parts:

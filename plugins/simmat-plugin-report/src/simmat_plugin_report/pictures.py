@@ -37,28 +37,20 @@ _QUALITY = 88
 
 
 def pick_examples(scores: Sequence[ObjectScore]) -> list[tuple[Rank, ObjectScore]]:
-    """Return two objects each of the best, the median and the worst, of different images as far as possible."""
+    """Return two objects each of the best, the median and the worst, best first."""
     ranked = sorted(scores, key=lambda score: -score.iou)
-    middle = sorted(range(len(ranked)), key=lambda place: (abs(place - (len(ranked) - 1) / 2), place))
-    orders: dict[Rank, list[int]] = {
-        "best": list(range(len(ranked))),
-        "worst": list(range(len(ranked)))[::-1],
-        "median": middle,
+    last = len(ranked) - 1
+    wanted: dict[Rank, tuple[int, int]] = {
+        "best": (0, 1),
+        "worst": (last, last - 1),
+        "median": (last // 2, last // 2 + 1),
     }
-    taken: set[int] = set()
-    images: set[str] = set()
-    found: list[tuple[Rank, ObjectScore]] = []
-    for rank, order in orders.items():
-        for _ in range(PICTURES // 3):
-            free = [place for place in order if place not in taken]
-            near = free[: max(len(ranked) // 4, 1)]
-            place = next((one for one in near if ranked[one].sample not in images), free[0] if free else None)
-            if place is not None:
-                taken.add(place)
-                images.add(ranked[place].sample)
-                found.append((rank, ranked[place]))
-    names = ["best", "median", "worst"]
-    return sorted(found, key=lambda one: (names.index(one[0]), -one[1].iou))
+    ranks: dict[int, Rank] = {}
+    for rank, places in wanted.items():
+        for place in places:
+            if 0 <= place <= last:
+                ranks.setdefault(place, rank)
+    return [(ranks[place], ranked[place]) for place in sorted(ranks)]
 
 
 def draw_examples(
