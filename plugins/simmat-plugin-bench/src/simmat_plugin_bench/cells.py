@@ -142,51 +142,25 @@ _NOT_THE_RESULT = set((FREE_ON_RESUME | PATH_SETTINGS) - {"foundation"})
 """Settings that do not change the result: where and how a run is done."""
 
 
-@dataclass(frozen=True)
 class CellFolder:
-    """Paths of a cell."""
+    """Paths of a cell.
 
-    root: Path
+    Attributes:
+        order: the cell's settings, json, see `Order`.
+        config: the settings of the run, TOML, as `simmat train --config` reads them.
+        run: the folder of the run.
+        result: the result, json; exists once the run is done.
+        failure: why it failed, json.
+        clock: seconds spent before an interruption, json.
+        log: the output of the runs.
+        lock: lock of the process that runs here.
+    """
 
-    @property
-    def order(self) -> Path:
-        """The cell's settings, json, see `Order`."""
-        return self.root / "cell.json"
-
-    @property
-    def config(self) -> Path:
-        """The settings of the run, TOML, as `simmat train --config` reads them."""
-        return self.root / "config.toml"
-
-    @property
-    def run(self) -> Path:
-        """The folder of the run."""
-        return self.root / "run"
-
-    @property
-    def result(self) -> Path:
-        """The result, json; exists once the run is done."""
-        return self.root / "result.json"
-
-    @property
-    def failure(self) -> Path:
-        """Why it failed, json."""
-        return self.root / "failure.json"
-
-    @property
-    def clock(self) -> Path:
-        """Seconds spent before an interruption, json."""
-        return self.root / "clock.json"
-
-    @property
-    def log(self) -> Path:
-        """The output of the runs."""
-        return self.root / "log.txt"
-
-    @property
-    def lock(self) -> Path:
-        """Lock of the process that runs here."""
-        return self.root / ".lock"
+    def __init__(self, root: Path) -> None:
+        self.root, self.run = root, root / "run"
+        self.order, self.config = root / "cell.json", root / "config.toml"
+        self.result, self.failure, self.clock = (root / f"{name}.json" for name in ("result", "failure", "clock"))
+        self.log, self.lock = root / "log.txt", root / ".lock"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 from simmat.config import dump_toml
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.threads import THREADS_VARIABLE, usable_cpus
-from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
+from simmat_plugin_bench.cells import FORMAT, Cell, CellFolder, matches, write_order
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.schedule import Job, all_jobs, arm_state
@@ -161,7 +161,7 @@ def start_cell(
         everything: find every object of the test split without prompts, too, also by a model without a dense head.
     """
     flags = [flag for flag, given in (("--test", test), ("--everything", everything)) if given]
-    with (root / "log.txt").open("ab") as log:
+    with CellFolder(root).log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "simmat_plugin_bench.job", str(root), *flags],
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, `curve`, the page of a run."""
+"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, the page of a run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
-    """Return `report`, `curve`, `data check`, `data stats` and `data preview`."""
-    return [commands.report, commands.curve, data_commands.check, data_commands.stats, data_commands.preview]
+    """Return `report`, `data check`, `data stats` and `data preview`."""
+    return [commands.report, data_commands.check, data_commands.stats, data_commands.preview]
 
 
 @hookimpl

@@ -1,11 +1,9 @@
-"""`simmat report`: show a run, or several side by side, on one page; `simmat curve`: draw mIoU by clicks."""
+"""`simmat report`: show a run, or several side by side, on one page."""
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,12 +11,7 @@ from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options
 from simmat.errors import ConfigError, OutputError, SimMATError
 from simmat.io.files import check_writable
-from simmat.io.reading import read_json
 from simmat.terminal import say
-from simmat.types import is_finite_number
-
-_MAX_BYTES = 2**30
-"""Largest file of scores."""
 
 
 @click.command("report")
@@ -87,48 +80,3 @@ def report(
                 raise
             say(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
     say(f"wrote {write_page(page, views)}")
-
-
-@click.command("curve")
-@click.argument("scores", metavar="SCORES...", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture, .png or .svg.")
-def curve(scores: tuple[Path, ...], out: Path) -> None:
-    """Draw the mIoU after 1, 2, 3 … clicks, from files that `simmat eval --protocol full --out FILE` wrote.
-
-    For one file it shows the tuned and the untuned model; for several, the tuned model of each.
-    """
-    from simmat.evaluation import NOC_TARGETS
-    from simmat_plugin_report.plots import picture_kind, plot_click_curve
-
-    picture_kind(out)
-    check_writable(out.absolute().parent)
-    read = {path: read_json(path, "scores", limit=_MAX_BYTES) for path in scores}
-    if len(scores) == 1:
-        (path,) = scores
-        curves = {"tuned": _clicks(read[path], "tuned", path)}
-        if isinstance(read[path], dict) and read[path].get("zero_shot"):
-            curves["zero-shot"] = _clicks(read[path], "zero_shot", path)
-    else:
-        folder = os.path.commonpath([path.absolute().parent for path in scores])
-        curves = {os.path.relpath(path, folder): _clicks(found, "tuned", path) for path, found in read.items()}
-    first = next(iter(read.values()))
-    title = f"{first.get('modality', '')}: mIoU by clicks, {first['tuned'].get('objects', '?')} objects"
-    seen = {path: found.get("seen") for path, found in read.items()}
-    if trained := [str(path) for path, found in seen.items() if isinstance(found, dict) and found.get("trained")]:
-        title += " of training images"
-        say(f"note: {', '.join(trained)}: the model was trained on these images, no score of new ones", err=True)
-    say(f"wrote {plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)}")
-
-
-def _clicks(report: Any, which: str, path: Path) -> list[float]:
-    """Return the mIoU after each number of clicks."""
-    try:
-        found = report[which]["clicks"]["miou"]
-    except (KeyError, TypeError):
-        found = None
-    if not isinstance(found, list) or not found or not all(map(is_finite_number, found)):
-        raise ConfigError(
-            f"{path}: no scores of several clicks; make the file with "
-            "`simmat eval BUNDLE --data DIR --protocol full --out FILE`"
-        )
-    return [float(value) for value in found]

@@ -1,4 +1,4 @@
-"""Plots of a report: training and clicks. A dark page inverts them, see `style.css`."""
+"""Plots of a report. A dark page inverts them, see `style.css`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes
 from simmat.types import is_finite_number
 
@@ -184,53 +183,3 @@ def _running_mean(values: Sequence[float], half: int) -> list[float]:
     """Return the centred mean over `half` neighbours on each side, fewer at the ends; the length is unchanged."""
     windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
     return [math.fsum(window) / len(window) for window in windows]
-
-
-def picture_kind(out: Path) -> Literal["png", "svg"]:
-    """Return the format that a file's ending names.
-
-    Raises:
-        DataError: the ending is neither .png nor .svg.
-    """
-    match out.suffix.lower():
-        case ".png":
-            return "png"
-        case ".svg":
-            return "svg"
-    raise DataError(f"cannot draw a click curve as {out.name!r}; end the name in .png or .svg")
-
-
-def plot_click_curve(
-    curves: Mapping[str, Sequence[float]], out: Path | str, *, targets: Sequence[float] = (), title: str
-) -> Path:
-    """Draw the mIoU after 1, 2, 3 … clicks, one line per model.
-
-    Args:
-        curves: name -> mIoU after each number of clicks.
-        out: a file ending in .png or .svg; written as a whole or not at all.
-        targets: IoUs to mark, such as those of NoC.
-
-    Raises:
-        DataError: there is nothing to draw, or the ending is not supported.
-        OutputError: the file cannot be written.
-    """
-    out = Path(out)
-    kind = picture_kind(out)
-    if not curves or not all(curves.values()):
-        raise DataError("a click curve needs a score for at least one number of clicks")
-    figure = new_figure((5.4, 3.4 + 0.2 * len(curves)))
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=10, color=COLOURS["text"])
-    for target in targets:
-        axes.axhline(target, color=COLOURS["faint"], lw=0.8, ls=(0, (1, 3)), zorder=1)
-    for place, (name, curve) in enumerate(curves.items()):
-        label = plain(f"{name} {curve[-1]:.3f}")
-        axes.plot(
-            range(1, len(curve) + 1), curve, lw=1.6, marker="o", ms=3.2, zorder=3, label=label, **line_style(place)
-        )
-    axes.set_ylim(0, 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("clicks", color=COLOURS["faint"])
-    style_axes(axes)
-    legend_below(figure, axes)
-    return save_figure(figure, out, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -216,16 +217,9 @@ def _number(value: float, span: float) -> str:
 
 
 def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int) -> None:
-    """Write text in lines of at most `width` pixels, as many as fit into `height`."""
-    face = font(11)
-    line, lines = "", []
-    for letter in escape(text, keep=""):
-        if face.getlength(line + letter) > width:
-            lines.append(line)
-            line = ""
-        line += letter
-    for number, part in enumerate([*lines, line][: max(height // 15, 1)]):
-        pen.text((left, top + 15 * number), part, font=face, fill=TEXT)
+    """Write text in lines of about `width` pixels, as many as fit into `height`."""
+    for number, line in enumerate(textwrap.wrap(escape(text, keep=""), width // 7)[: max(height // 15, 1)]):
+        pen.text((left, top + 15 * number), line, font=font(11), fill=TEXT)
 
 
 def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
