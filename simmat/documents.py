@@ -90,7 +90,7 @@ def listed(where: str, problems: Sequence[object]) -> str:
     lines = list(dict.fromkeys(map(str, problems)))
     if len(lines) == 1:
         return f"{where}: {lines[0]}"
-    return all_problems(f"{where}: {len(lines)} problems:", lines, most=40)
+    return all_problems(f"{where}: {len(lines)} problems:", lines, limit=40)
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[str]:

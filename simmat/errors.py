@@ -90,19 +90,19 @@ def equal_problems(problems: Sequence[str]) -> list[str]:
     return [problem for group in joined for problem in group]
 
 
-def all_problems(title: str, problems: Sequence[str], *, most: int = 10) -> str:
-    """Join the problems of one check into one message, which lists at most `most` of them."""
-    lines = [f"  - {problem}" for problem in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  - and {len(problems) - most} more")
+def all_problems(title: str, problems: Sequence[str], *, limit: int = 10) -> str:
+    """Join the problems of one check into one message, which lists at most `limit` of them."""
+    lines = [f"  - {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  - and {len(problems) - limit} more")
     return "\n".join([title, *lines])
 
 
-def shortened(text: str, most: int = 60) -> str:
-    """Return a text for a message, cut if it is longer than `most` characters."""
-    return text if len(text) <= most else f"{text[:most]}…"
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text for a message, cut if it is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def few_of(names: Sequence[str], most: int = 5) -> str:
-    """Return at most `most` names for a message: "a, b and 3 more"."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def few_of(names: Sequence[str], limit: int = 5) -> str:
+    """Return at most `limit` names for a message: "a, b and 3 more"."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

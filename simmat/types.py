@@ -247,25 +247,15 @@ class SensorImage:
         """Return the part of the image in a window, whose pixels are copied."""
         rows, columns = window.slices
         place = None if self.georeference is None else self.georeference.shifted(window.y0, window.x0)
-        return SensorImage(
-            np.ascontiguousarray(self.data[:, rows, columns]),
-            np.ascontiguousarray(self.valid[:, rows, columns]),
-            self.channels,
-            self.origin,
-            place,
-        )
+        data = np.ascontiguousarray(self.data[:, rows, columns])
+        valid = np.ascontiguousarray(self.valid[:, rows, columns])
+        return SensorImage(data, valid, self.channels, self.origin, place)
 
     def select(self, indices: Sequence[int]) -> SensorImage:
         """Return the image with the planes at `indices`, in that order."""
         picked = list(indices)
-        return SensorImage(
-            np.ascontiguousarray(self.data[picked]),
-            np.ascontiguousarray(self.valid[picked]),
-            tuple(self.channels[i] for i in picked),
-            self.origin,
-            self.georeference,
-            self.picture_hw,
-        )
+        data, valid = np.ascontiguousarray(self.data[picked]), np.ascontiguousarray(self.valid[picked])
+        return replace(self, data=data, valid=valid, channels=tuple(self.channels[i] for i in picked))
 
 
 class ImageReader(Protocol):
@@ -316,12 +306,8 @@ class Prompt:
     def __post_init__(self) -> None:
         if self.point_coords.ndim != 2 or self.point_coords.shape[1:] != (2,):
             raise DataError(f"point_coords must be (N, 2) xy, got shape {self.point_coords.shape}")
-        if self.point_labels.shape != (len(self.point_coords),):
-            raise DataError(
-                f"point_labels must be ({len(self.point_coords)},), one for each point, got {self.point_labels.shape}"
-            )
-        if not np.isin(self.point_labels, (0, 1)).all():
-            raise DataError(f"point_labels must be 0 or 1, got {sorted(set(self.point_labels.tolist()))}")
+        if self.point_labels.shape != (len(self.point_coords),) or not np.isin(self.point_labels, (0, 1)).all():
+            raise DataError(f"point_labels must be 0 or 1, one for each point, got {self.point_labels.tolist()}")
         if self.box is not None and (self.box.shape != (4,) or not (self.box[:2] < self.box[2:]).all()):
             raise DataError(f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}")
         if self.mask_input is not None and (self.mask_input.ndim != 2 or self.mask_input.dtype.kind != "f"):

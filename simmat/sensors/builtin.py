@@ -47,11 +47,8 @@ class Rgb(WindowedAdapter):
 def _advice(image: ImageFile) -> str:
     """Say what the file is and which modality reads it."""
     count, dtype = len(image.planes), image.planes.dtype
-    if count == 1:
-        return f"this is one plane of {dtype}: use --modality gray"
-    if image.colour == "rgb" and count == 4:
-        return "this has an alpha plane: use --modality raster --channels 0,1,2, or save it without transparency"
-    return f"this is {count} planes of {dtype}: use --modality raster, and --channels to pick planes"
+    modality = "gray" if count == 1 else "raster --channels 0,1,2" if image.alpha else "raster, and --channels to pick"
+    return f"this is {count} planes of {dtype}{' with alpha' if image.alpha else ''}: use --modality {modality}"
 
 
 class Gray(WindowedAdapter):
