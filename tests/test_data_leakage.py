@@ -11,8 +11,7 @@ from data_sets import one_square, save_mask
 from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import open_dataset
-from simmat.data.index import read_index
-from simmat.data.warnings import neighbour_warning
+from simmat.data.index import neighbour_warning, read_index
 from simmat.sensors.builtin import Raster
 
 rasterio = pytest.importorskip("rasterio")

@@ -11,8 +11,7 @@ import pytest
 from data_sets import one_square, save_image, save_mask
 
 from simmat.data.dataset import open_dataset
-from simmat.data.index import read_index
-from simmat.data.warnings import normalized_warning
+from simmat.data.index import normalized_warning, read_index
 from simmat.io.images import read_image
 from simmat.sensors.adapter import Files, ModalityAdapter, Source
 from simmat.sensors.builtin import Gray

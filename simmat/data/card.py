@@ -89,11 +89,6 @@ class DataCard(Document):
             raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
         return value
 
-    def stated_json(self) -> str:
-        """Return the card as json for a digest; fields that later versions added are left out where not set."""
-        later = {name for name in ("class_attribute", "crop") if getattr(self, name) is None}
-        return self.model_dump_json(exclude=later)
-
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
         """Return the smallest number of pixels of a region in an (H, W) image."""
         return max(self.min_region, math.ceil(self.min_region_share * size_hw[0] * size_hw[1]))

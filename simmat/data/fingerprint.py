@@ -146,7 +146,7 @@ class Contents:
     def _parts(self) -> Iterator[tuple[str, str]]:
         """Yield a name for messages and the start of the sha256 of each part, in the order of the samples."""
         start = len(start_of_paths(self.dataset.root))
-        yield "the data card", _short(self.dataset.card.stated_json())
+        yield "the data card", _short(self.dataset.card.model_dump_json())
         for sample, row in zip(self.dataset.samples, self.digests, strict=True):
             yield f"sample {sample.id!r}", f"{sample.split} {sample.zero_means}"
             for path, digest in zip(sample.paths, row, strict=True):

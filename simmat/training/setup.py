@@ -21,10 +21,9 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.fingerprint import Contents
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
-from simmat.data.index import DataIndex, read_index
+from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample
-from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score

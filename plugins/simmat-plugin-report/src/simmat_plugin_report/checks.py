@@ -10,10 +10,9 @@ import numpy as np
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import shared_images
-from simmat.data.index import DataIndex, read_index
+from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
-from simmat.data.warnings import neighbour_warning, normalized_warning
 from simmat.drawing.colour_maps import display_style
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 
