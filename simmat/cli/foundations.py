@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +17,7 @@ from simmat.cli.common import (
     print_table,
     progress_bar,
 )
-from simmat.plugin_specs import FoundationFamily, FoundationSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
 
@@ -38,29 +37,23 @@ def list_foundations(family: str | None, match: str, as_json: bool) -> None:
     A family, such as timm/NAME, stands for all models of a library; give FAMILY to list them.
     """
     registry = load_registry()
+    entries: list[dict[str, Any]]
     if family is not None:
-        _list_family(registry.foundation_family(family.rstrip("/")), match, as_json)
-        return
-    specs = [registry.foundation(name) for name in registry.names("foundation model") if match in name]
-    families = [] if match else [registry.foundation_family(name) for name in registry.names("foundation family")]
+        models = registry.foundation_family(family.rstrip("/")).list_models()
+        entries = [{"name": name, "description": description} for name, description in models.items() if match in name]
+    else:
+        specs = [registry.foundation(name) for name in registry.names("foundation model") if match in name]
+        entries = [_as_dict(spec, registry) for spec in specs]
+        for name in registry.names("foundation family") if not match else ():
+            description, owner = registry.foundation_family(name).description, registry.owner("foundation family", name)
+            entries.append({"name": f"{name}/NAME", "description": description, "from": owner})
     if as_json:
-        print_json([*(_as_dict(spec, registry) for spec in specs), *(_family_dict(f, registry) for f in families)])
+        print_json(entries)
         return
-    rows = [(s.name, f"{s.image_size} px", _weights(s), s.licence or "-", s.description) for s in specs]
-    rows += [(f"{f.name}/NAME", "-", "-", "-", f"{f.description}; simmat foundations list {f.name}/") for f in families]
+    keys = ("name", "image_size", "weights", "licence", "description")
+    rows = [[str(entry.get(key) or "-") for key in keys] for entry in entries]
     print_table(("NAME", "INPUT", "WEIGHTS", "LICENCE", "DESCRIPTION"), rows)
     print_conflicts(registry, "foundation model", "foundation family")
-
-
-def _list_family(family: FoundationFamily, match: str, as_json: bool) -> None:
-    listed = family.list_models()
-    chosen = {name: description for name, description in listed.items() if match in name}
-    if as_json:
-        print_json([{"name": name, "description": description} for name, description in chosen.items()])
-    elif chosen:
-        print_table(("NAME", "DESCRIPTION"), list(chosen.items()))
-    else:
-        say(f"none of the {len(listed)} models of {family.name}/ has {match!r} in its name", err=True)
 
 
 @command.command("fetch")
@@ -81,36 +74,16 @@ def fetch(name: str) -> None:
     say(path)
 
 
-def _weights(spec: FoundationSpec) -> str:
-    """Return the state of the weights: "here", "to fetch, 375 MB" or "random"."""
-    if spec.weights is None:
-        return "random"
-    if _location(spec) is not None:
-        return "here"
-    size = spec.weights.size_bytes
-    return "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")
-
-
-def _location(spec: FoundationSpec) -> Path | None:
+def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
     from simmat.errors import WeightsError
     from simmat.io.weights import find_weights
 
+    size = spec.weights.size_bytes if spec.weights is not None else 0
     try:
-        return find_weights(spec)
+        location = find_weights(spec)
+        state = "random" if location is None else "here"
     except WeightsError:
-        return None
-
-
-def _family_dict(family: FoundationFamily, registry: Registry) -> dict[str, Any]:
-    return {
-        "name": f"{family.name}/NAME",
-        "description": family.description,
-        "from": registry.owner("foundation family", family.name),
-    }
-
-
-def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
-    location = _location(spec)
+        location, state = None, "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")
     return {
         "name": spec.name,
         "description": spec.description,
@@ -119,7 +92,7 @@ def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
         "size_multiple": spec.size_multiple,
         "promptable": spec.promptable,
         "licence": spec.licence,
-        "weights": _weights(spec),
+        "weights": state,
         "path": None if location is None else str(location),
         "sha256": spec.weights.sha256 or None if spec.weights is not None else None,
     }
