@@ -172,7 +172,7 @@ def evaluate(
         DataError: the data set cannot be read, or has no region to score.
     """
     from simmat.evaluation import evaluate_bundle, find_protocol
-    from simmat.evaluation.report import report_of
+    from simmat.evaluation.report import score_report
 
     known = registry or _installed()
     if not isinstance(model, Predictor):
@@ -193,7 +193,7 @@ def evaluate(
         everything=everything,
         semantic=semantic,
     )
-    return report_of(model.bundle, root, split, found, tuned, untuned)
+    return score_report(model.bundle, root, split, found, tuned, untuned)
 
 
 def predict(

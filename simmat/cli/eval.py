@@ -107,7 +107,7 @@ def command(
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, seen_note, why_no_zero_shot
-    from simmat.evaluation.report import objects_of, report_of
+    from simmat.evaluation.report import object_report, score_report
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     registry = load_registry()
@@ -137,9 +137,9 @@ def command(
         )
     if not processes.is_main:
         return
-    report = report_of(loaded, data, split, protocol, tuned, untuned)
+    report = score_report(loaded, data, split, protocol, tuned, untuned)
     if out is not None:
-        atomic_write_json(out, {**report, **objects_of(tuned, untuned)})
+        atomic_write_json(out, {**report, **object_report(tuned, untuned)})
     if as_json:
         print_json(report)
     else:
@@ -149,7 +149,7 @@ def command(
 
 
 def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> None:
-    """Print a report of `simmat.evaluation.report.report_of`, what was `seen`, and why it has no zero-shot scores."""
+    """Print what `score_report` returned, what was `seen`, and why there are no zero-shot scores."""
     tuned, zero_shot = report["tuned"], report["zero_shot"]
     say(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "

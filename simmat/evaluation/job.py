@@ -22,7 +22,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, confusion_of
+from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, count_confusion
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
@@ -337,7 +337,7 @@ def evaluate_unprompted(
             one = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
         middle = perf_counter()
         if semantic:
-            confusion = confusion_of(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
+            confusion = count_confusion(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
         return sample.id, one, confusion, middle - start, perf_counter() - middle
 
     for name, one, confusion, everything_s, semantic_s in filter(None, _of_all(score, samples, processes, progress)):

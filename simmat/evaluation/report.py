@@ -22,7 +22,7 @@ _BY_CLASS = (("everything", "by_class"), ("semantic", "iou_by_class"))
 """Blocks of a summary with a table by class."""
 
 
-def report_of(
+def score_report(
     bundle: Bundle, data: Path, split: str, protocol: Protocol, tuned: Scores, untuned: Scores | None
 ) -> dict[str, Any]:
     """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
@@ -66,7 +66,7 @@ def report_of(
     }
 
 
-def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
+def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     """Return the scores of all objects as json values, see `ObjectScore`, and what was not scored."""
     return {
         "scores": [asdict(score) for score in tuned.objects],

@@ -217,7 +217,7 @@ def class_scores(confusion: Confusion) -> dict[str, Any]:
     }
 
 
-def confusion_of(
+def count_confusion(
     true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
 ) -> Confusion:
     """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""

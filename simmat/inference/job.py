@@ -11,7 +11,7 @@ from simmat.errors import SimMATError, all_problems
 from simmat.inference.formats import ChosenFormats
 from simmat.inference.options import PredictOptions
 from simmat.inference.prompts import prompt_values
-from simmat.inference.records import digest_of, files_key
+from simmat.inference.records import files_key, request_digest
 from simmat.plugin_specs import ResultKind
 from simmat.types import Prompt
 
@@ -81,7 +81,7 @@ class Job:
         prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
         asked = {"": self.options.prompts} if self.options.prompts is not None and self.options.is_map_file else {}
         files = [files_key(task.files), files_key(asked)]
-        return digest_of(model, files, repr((options, self.search, self.classes)), prompts)
+        return request_digest(model, files, repr((options, self.search, self.classes)), prompts)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ImageOutcome:
     skipped: bool = False
 
 
-def warnings_of(values: str, *others: str) -> tuple[str, ...]:
+def image_warnings(values: str, *others: str) -> tuple[str, ...]:
     """Return why results may be wrong: how the values of an image differ from those of training, and others, if any."""
     asked = f"{values}; are unit, bit depth and exposure the same?" if values else ""
     return tuple(filter(None, (asked, *others)))

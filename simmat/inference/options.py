@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from simmat.documents import Document
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
-from simmat.inference.prompts import BOX, POINT, parse_numbers, prompt_of
+from simmat.inference.prompts import BOX, POINT, make_prompt, parse_numbers
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
@@ -115,7 +115,7 @@ class PredictOptions(Document):
 
     def prompt(self) -> Prompt:
         """Return the prompt that points and box are, in pixels."""
-        return prompt_of(self.points, self.negative, self.box, "--")
+        return make_prompt(self.points, self.negative, self.box, "--")
 
     def problems(self) -> Iterator[str]:
         """Yield what contradicts itself."""

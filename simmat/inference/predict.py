@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
 
 
-def job_of(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path) -> Job:
+def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path) -> Job:
     """Return the job for a model.
 
     Raises:
@@ -72,7 +72,7 @@ def predict_files(
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
     tasks = list(_tasks(predictor, files, out, options, progress))
-    job = job_of(options, predictor, registry, out)
+    job = make_job(options, predictor, registry, out)
     for_call = job.formats.for_call(job.kinds)
     _check_names(tasks, job)
     for one in for_call:

@@ -15,9 +15,9 @@ from simmat.drawing.display import display_rgb
 from simmat.drawing.overlay import MASK, class_colour, draw_overlay
 from simmat.foundation import MAX_PROMPTS
 from simmat.geo import geo_backend, installed_geo_backend
-from simmat.inference.job import ImageOutcome, ImageTask, warnings_of
+from simmat.inference.job import ImageOutcome, ImageTask, image_warnings
 from simmat.inference.prompts import prompt_in_pixels, prompt_values
-from simmat.inference.records import record_of, replaceable_files
+from simmat.inference.records import image_record, replaceable_files
 from simmat.io.files import atomic_write_json, output_errors, staged_files
 from simmat.predictor.large import LargeImage, Segmentation
 from simmat.predictor.prompts import check_inside
@@ -76,7 +76,7 @@ def _write_together(
         warning = warning or prediction.warning
         notes.append({"object": name, **prompt_values(prompt), **_mask_values(prediction, segmenter.predictor)})
     results = segmenter.results(task, image, Segmentation(objects, None, None, 1, 0))
-    return replace(segmenter.write(task, image, results, {"prompts": notes}), warnings=warnings_of(warning))
+    return replace(segmenter.write(task, image, results, {"prompts": notes}), warnings=image_warnings(warning))
 
 
 def _write_each(
@@ -97,7 +97,7 @@ def _write_each(
             named = f"  {values['class_name']} ({values['class_probability']:.0%})" if "class" in values else ""
             mask = f"{job.out / name}_mask.png"
             lines.append(f"{mask}  score {one.score:.3f}  {values['mask_pixels']} px  of {names}{named}")
-    return ImageOutcome(task.name, tuple(paths), tuple(lines), warnings_of(warning, shown.size_note))
+    return ImageOutcome(task.name, tuple(paths), tuple(lines), image_warnings(warning, shown.size_note))
 
 
 def _write_object(
@@ -125,7 +125,7 @@ def _write_object(
     atomic_write_json(
         folder / written[2],
         {
-            **record_of(request, task.files, predictor, job.options.missing, image.size_hw),
+            **image_record(request, task.files, predictor, job.options.missing, image.size_hw),
             "picture_hw": image.picture_hw,
             "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
             **_mask_values(prediction, predictor),

@@ -24,7 +24,7 @@ POINT, BOX = "X,Y", "X0,Y0,X1,Y1"
 """How a point and a box are written."""
 
 
-def prompt_of(
+def make_prompt(
     points: Sequence[Sequence[float]],
     negative: Sequence[Sequence[float]],
     box: Sequence[float] | None,
@@ -54,7 +54,7 @@ def prompt_in_pixels(
     found = geo_backend("--crs").to_pixels([*points, *negative, *corners], crs, image)
     coords, corner_xy = (found[: len(found) - len(corners)] - 0.5).tolist(), found[len(found) - len(corners) :]
     around = [*corner_xy.min(0), *corner_xy.max(0)] if corners else None
-    prompt = prompt_of(coords[: len(points)], coords[len(points) :], around)
+    prompt = make_prompt(coords[: len(points)], coords[len(points) :], around)
     try:
         check_inside(prompt, image)
     except ConfigError as error:
@@ -90,7 +90,7 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
         if len(boxes) > 1:
             problems.append(f"{where}: a second box; an object has one")
         try:
-            prompt = prompt_of(points, negative, boxes[0] if boxes else None)
+            prompt = make_prompt(points, negative, boxes[0] if boxes else None)
             found.setdefault(file, {})[f"{image_name(file)}_{name}"] = prompt
         except (ConfigError, DataError) as error:
             problems.append(f"{where}: {error}")

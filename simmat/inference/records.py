@@ -50,14 +50,14 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
     )
 
 
-def files_of_request(out: Path, name: str, request: str) -> list[Path]:
+def finished_files(out: Path, name: str, request: str) -> list[Path]:
     """Return the files that an earlier call wrote for the same request; empty if one of them is gone."""
     record = read_record(out / f"{name}.json")
     files = [out / file for file in sorted(written_files(record, name))]
     return files if record.get("request") == request and all(file.is_file() for file in files) else []
 
 
-def record_of(
+def image_record(
     request: str,
     files: Mapping[str, Path],
     predictor: Predictor,
@@ -75,7 +75,7 @@ def record_of(
     }
 
 
-def digest_of(*values: object) -> str:
+def request_digest(*values: object) -> str:
     """Return the sha256 of a request given as json values."""
     return hashlib.sha256(json.dumps([FORMAT, *values]).encode()).hexdigest()
 

@@ -160,7 +160,7 @@ def class_shares(result: ImageResult) -> list[dict[str, Any]]:
     ]
 
 
-def summary_of(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
+def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
     """Return what was found in words: "3 objects (2 car, 1 person)", or the largest classes of a map.
 
     `record` are the objects or classes as json values.

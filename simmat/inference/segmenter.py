@@ -19,17 +19,17 @@ from simmat.data.instances import FoundObject
 from simmat.errors import SimMATError
 from simmat.inference.coco import object_records
 from simmat.inference.formats import write_result
-from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, warnings_of
+from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, image_warnings
 from simmat.inference.prompted import segment_prompts
 from simmat.inference.records import (
     check_own,
     files_key,
-    files_of_request,
+    finished_files,
+    image_record,
     read_record,
-    record_of,
     written_files,
 )
-from simmat.inference.result import ImageResult, class_shares, summary_of
+from simmat.inference.result import ImageResult, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
 from simmat.predictor.large import LargeImage, NothingMeasuredError, Segmentation
 from simmat.predictor.reading import FileImage
@@ -54,7 +54,7 @@ class Segmenter:
         """Return the outcome of an earlier call that did the same; None if one of its files is missing."""
         request, out = self.job.request(task, self.predictor.digest), self.job.out
         for names in dict.fromkeys([self.job.outputs(task), (task.name,)]):  # a large image has its own name
-            files = [files_of_request(out, name, request) for name in names]
+            files = [finished_files(out, name, request) for name in names]
             if all(files):
                 return ImageOutcome(task.name, tuple(file for part in files for file in part), skipped=True)
         return None
@@ -93,7 +93,7 @@ class Segmenter:
         (line,) = outcome.summary
         if found.empty:
             line += f", {found.empty} of {found.windows} windows without a measurement"
-        return replace(outcome, summary=(line,), warnings=warnings_of(image.warning, image.shrink_warning))
+        return replace(outcome, summary=(line,), warnings=image_warnings(image.warning, image.shrink_warning))
 
     def answer_windows(self, task: ImageTask, indices: Iterable[int]) -> None:
         """Segment some windows of an image, and store the answers for `segment`."""
@@ -110,7 +110,7 @@ class Segmenter:
         """Write the files of an image and the json that names them, all or none."""
         job, name, written, texts = self.job, task.name, list[str](), []
         request = job.request(task, self.predictor.digest)
-        record = record_of(request, task.files, self.predictor, job.options.missing, image.reader.size_hw)
+        record = image_record(request, task.files, self.predictor, job.options.missing, image.reader.size_hw)
         record |= {"mosaic": job.options.mosaic, **notes}
         file = job.out / f"{name}.json"
         replaced = written_files(read_record(file), name)
@@ -118,7 +118,7 @@ class Segmenter:
             for result in results:
                 written += write_result(result, job.formats.for_image(result.kind, image.reader), staging)
                 record[result.kind] = object_records(result) if result.kind == "objects" else class_shares(result)
-                texts.append(summary_of(result, record[result.kind]))
+                texts.append(summarize(result, record[result.kind]))
             written.append(file.name)
             replaced |= written_files(read_record(file), name)  # another call may have written it meanwhile
             check_own(job.out, set(written) - replaced)
