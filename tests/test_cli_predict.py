@@ -18,10 +18,9 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.inference import prompted
 from simmat.inference.job import ImageTask
+from simmat.inference.prompted import PromptSegmenter
 from simmat.inference.records import replaceable_files
-from simmat.inference.segmenter import Segmenter
 
 
 @pytest.mark.plugins
@@ -54,14 +53,14 @@ def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Batch systems end a job by SIGTERM."""
-    write = prompted._write_object
+    write = PromptSegmenter._write_object
 
-    def stop(segmenter: Segmenter, task: ImageTask, *given: Any) -> list[str]:
+    def stop(self: PromptSegmenter, task: ImageTask, *given: Any) -> list[str]:
         if task.name == "b":
             os.kill(os.getpid(), signal.SIGTERM)
-        return write(segmenter, task, *given)
+        return write(self, task, *given)
 
-    monkeypatch.setattr(prompted, "_write_object", stop)
+    monkeypatch.setattr(PromptSegmenter, "_write_object", stop)
     out = place / "out"
     call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
     assert run(call) == 130

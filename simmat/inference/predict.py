@@ -14,10 +14,10 @@ from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
 from simmat.inference.options import LOCAL, PredictOptions
+from simmat.inference.prompted import make_segmenter
 from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.records import check_own_for_call, read_record, replaceable_files
 from simmat.inference.run import Run, run_on_dask
-from simmat.inference.segmenter import Segmenter
 from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
@@ -77,7 +77,7 @@ def predict_files(
     _check_names(tasks, job)
     for one in for_call:
         check_own_for_call(out / one.endings[0])
-    segmenter = Segmenter(predictor, job, progress)
+    segmenter = make_segmenter(predictor, job, progress)
     if options.executor != LOCAL:
         run = run_on_dask(segmenter, tasks, load, processes, options.executor)
     else:

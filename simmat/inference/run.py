@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
+from simmat.inference.prompted import make_segmenter
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import staged_files
 from simmat.io.reading import url_of
@@ -120,7 +121,7 @@ def run_on_dask(
     job = replace(job, out=job.out.absolute(), options=options.model_copy(update=paths))  # workers have other folders
     tasks = [replace(task, files={name: _absolute(file) for name, file in task.files.items()}) for task in tasks]
     model = {name: _absolute(value) if isinstance(value, Path) else value for name, value in load.keywords.items()}
-    run = Run(Segmenter(segmenter.predictor, job, segmenter.progress), tasks)
+    run = Run(make_segmenter(segmenter.predictor, job, segmenter.progress), tasks)
     seen = [*model.values(), *(tasks[0].files.values() if tasks else ())]
     with dask_client(address, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
         with staged_files(job.out) as staging:
@@ -144,7 +145,7 @@ def _segment_on_worker(
     key = repr((sorted(load.keywords.items()), job))
     if key not in _SEGMENTERS:
         _SEGMENTERS.clear()
-        _SEGMENTERS[key] = Segmenter(load(), job)
+        _SEGMENTERS[key] = make_segmenter(load(), job)
     if indices is None:
         return _SEGMENTERS[key].segment(task)
     _SEGMENTERS[key].answer_windows(task, indices)

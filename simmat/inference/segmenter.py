@@ -20,7 +20,6 @@ from simmat.errors import SimMATError
 from simmat.inference.coco import object_records
 from simmat.inference.formats import write_result
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, image_warnings
-from simmat.inference.prompted import segment_prompts
 from simmat.inference.records import (
     check_own,
     files_key,
@@ -45,7 +44,7 @@ _PICTURE_PX = 2048
 
 
 class Segmenter:
-    """Segments images with one model, and writes the files of each."""
+    """Finds the objects and classes of images with one model, and writes the files of each."""
 
     def __init__(self, predictor: Predictor, job: Job, progress: Progress | None = None) -> None:
         self.predictor, self.job, self.progress = predictor, job, progress or Progress()
@@ -61,8 +60,6 @@ class Segmenter:
 
     def shared_windows(self, task: ImageTask) -> int:
         """Return the number of windows of an image that can be answered separately; 1 if it is read as a whole."""
-        if not self.job.options.searches:
-            return 1
         try:
             size_hw = None if self.job.options.mosaic else self.predictor.adapter.window_size(task.files)
             whole = size_hw is None or max(size_hw) <= self.predictor.tile_of(size_hw)
@@ -71,9 +68,7 @@ class Segmenter:
             return 1
 
     def segment(self, task: ImageTask) -> ImageOutcome:
-        """Segment an image, and write its files."""
-        if not self.job.options.searches:
-            return segment_prompts(self, task)
+        """Find the objects or classes of an image, and write its files."""
         image, wanted = self._open(task), self.job.search
         store = self._store(task, image) if len(image.windows) > 1 else None
         classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
