@@ -31,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     one, two = root / "one", root / "two"
     run_python(["-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
     done = run_python([*TWO_PROCESSES, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)])
-    assert "in each of 2 processes" in done.stderr
+    assert "in 2 processes" in done.stderr
     return one, two
 
 

@@ -64,7 +64,7 @@ class RunNotes(Document):
     spec: ModelSpec
     fingerprint: str
     best: Best | None
-    scaler: dict[str, float] | None
+    scaler: dict[str, int | float] | None
 
     def problems(self) -> Iterator[str]:
         """Yield the problems of the spec."""
