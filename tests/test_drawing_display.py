@@ -6,8 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from simmat.drawing.colour_maps import apply_colour_map, display_style
-from simmat.drawing.display import INVALID_RGB, display_channels, display_rgb
+from simmat.drawing.display import INVALID_RGB, apply_colour_map, display_channels, display_rgb, display_style
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))

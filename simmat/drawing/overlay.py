@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from simmat.drawing.colour_maps import PictureArray
+from simmat.drawing.display import PictureArray
 from simmat.errors import DataError
 from simmat.types import BoolArray, Prompt
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.drawing.colour_maps import PictureArray
+from simmat.drawing.display import PictureArray
 from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files import release_pages
 from simmat.plugin_specs import ResultKind

@@ -36,7 +36,7 @@ from simmat.predictor.window_results import WindowStore
 from simmat.types import OverviewReader, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.drawing.colour_maps import PictureArray
+    from simmat.drawing.display import PictureArray
     from simmat.predictor import Predictor
 
 _PICTURE_PX = 2048

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline, PreparedImage
-from simmat.drawing.colour_maps import display_style
+from simmat.drawing.display import display_style
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.predictor.cache import digest_of, embedding_file

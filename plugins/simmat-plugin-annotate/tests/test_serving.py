@@ -264,7 +264,7 @@ def test_the_page_has_the_colour_maps_of_pictures_and_reports(client: Client) ->
     """A quantity looks the same everywhere."""
     import base64
 
-    from simmat.drawing.colour_maps import DisplayStyle, colour_bar
+    from simmat.drawing.display import DisplayStyle, colour_bar
 
     for name, text in client.get("/api/session")["maps"].items():
         assert base64.b64decode(text) == bytes(

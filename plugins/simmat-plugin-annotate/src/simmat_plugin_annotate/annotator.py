@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simmat.data.instances import Instance
-from simmat.drawing.colour_maps import apply_colour_map, display_style
-from simmat.drawing.display import display_channels
+from simmat.drawing.display import apply_colour_map, display_channels, display_style
 from simmat.errors import SimMATError
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder

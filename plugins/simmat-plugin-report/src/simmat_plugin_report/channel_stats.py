@@ -14,7 +14,7 @@ import numpy as np
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.data.statistics import Moments, image_moments
-from simmat.drawing.colour_maps import display_style
+from simmat.drawing.display import display_style
 from simmat.errors import DataError, SimMATError
 from simmat.sensors.adapter import load_sample
 from simmat.types import Channel, FloatArray, SensorImage, Window

@@ -13,7 +13,7 @@ from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
-from simmat.drawing.colour_maps import display_style
+from simmat.drawing.display import display_style
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 
 _FILL_VALUES = (-9999.0, -99999.0, -32768.0)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from simmat.data.card import class_title
 from simmat.documents import Document, as_tuples
-from simmat.drawing.colour_maps import DisplayStyle, display_style
+from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems
 from simmat.types import Channel
 

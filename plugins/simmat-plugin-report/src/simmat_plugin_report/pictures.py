@@ -18,8 +18,7 @@ from simmat.data.instances import FoundObject, Label
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
 from simmat.data.targets import class_map
-from simmat.drawing.colour_maps import PictureArray, display_style
-from simmat.drawing.display import display_channels, display_rgb, stretch
+from simmat.drawing.display import PictureArray, display_channels, display_rgb, display_style, stretch
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.inference import ImageResult, draw_result

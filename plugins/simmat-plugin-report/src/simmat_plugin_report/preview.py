@@ -9,8 +9,7 @@ from PIL import Image
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
-from simmat.drawing.colour_maps import display_style
-from simmat.drawing.display import display_channels
+from simmat.drawing.display import display_channels, display_style
 from simmat.errors import DataError, SimMATError
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import Channel, SensorImage, Window

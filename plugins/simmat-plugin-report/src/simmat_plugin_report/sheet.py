@@ -14,8 +14,7 @@ from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Label
 from simmat.data.samples import Sample
-from simmat.drawing.colour_maps import colour_bar, display_style
-from simmat.drawing.display import Limits, display_limits, show_channels
+from simmat.drawing.display import Limits, colour_bar, display_limits, display_style, show_channels
 from simmat.drawing.overlay import BACKGROUND, Colour, class_colour, font, object_colour, paint_regions, region_map
 from simmat.terminal import escape
 from simmat.types import SensorImage
