@@ -134,9 +134,9 @@ def served(
 ) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
     from simmat_plugin_annotate.serve import configuration, listen
-    from simmat_plugin_annotate.state import claimed
+    from simmat_plugin_annotate.state import locked_folder
 
-    with listen("127.0.0.1", 0) as listener, claimed(root):
+    with listen("127.0.0.1", 0) as listener, locked_folder(root):
         annotator = make_annotator(
             root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
         )

@@ -149,23 +149,23 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Pa
 def test_a_folder_is_claimed_before_it_is_read(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another server writes until it ends is known then."""
     from simmat_plugin_annotate.folder import LabelFolder
-    from simmat_plugin_annotate.state import claimed
+    from simmat_plugin_annotate.state import locked_folder
 
     monkeypatch.setattr(LabelFolder, "__init__", lambda self, *given: pytest.fail("it was read"))
-    with claimed(root), pytest.raises(DataError, match="being annotated by another"):
+    with locked_folder(root), pytest.raises(DataError, match="being annotated by another"):
         run(str(root), "--bundle", str(bundle))
 
 
 @pytest.mark.parametrize("linked", [".simmat", ".simmat/annotate/embeddings", "card.toml", "runs"])
 def test_a_folder_whose_files_would_be_written_elsewhere_is_refused(tmp_path: Path, linked: str) -> None:
     """By a link in the data set of a stranger, whose caches are even emptied when they are full."""
-    from simmat_plugin_annotate.state import claimed
+    from simmat_plugin_annotate.state import locked_folder
 
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "set" / linked
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="leads out of"), claimed(tmp_path / "set"):
+    with pytest.raises(DataError, match="leads out of"), locked_folder(tmp_path / "set"):
         pass
     assert not list((tmp_path / "elsewhere").iterdir())
 

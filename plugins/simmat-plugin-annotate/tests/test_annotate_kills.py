@@ -27,10 +27,10 @@ SERVE = """
 import sys
 from pathlib import Path
 from annotate_server import TOKEN, make_annotator
-from simmat_plugin_annotate.state import claimed
+from simmat_plugin_annotate.state import locked_folder
 from simmat_plugin_annotate.serve import listen, serve
 listener = listen("127.0.0.1", 0)
-with claimed(Path(sys.argv[1])):
+with locked_folder(Path(sys.argv[1])):
     serve(make_annotator(Path(sys.argv[1]), Path(sys.argv[2])), listener, host="127.0.0.1", browser=False,
           say=lambda text: print(text, flush=True), token=TOKEN)
 """

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from annotate_server import TOKEN, Client, filled, gray_images, served, square
 from runs import registry
-from simmat_plugin_annotate.planes import Memory, Planes, halve, quantize
+from simmat_plugin_annotate.planes import ImageCache, Planes, halve, quantize
 
 from simmat.bundle import load_bundle
 from simmat.io.images import write_image
@@ -143,7 +143,7 @@ def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
                 patch.setattr("simmat_plugin_annotate.planes._BLOCK", 256)
             sensor = registry().modality("gray")
             files = {sensor.sources[0].name: tmp_path / "a.tif"}
-            planes = Planes(sensor, files, Memory(300_000), tmp_path / name)
+            planes = Planes(sensor, files, ImageCache(300_000), tmp_path / name)
             assert (planes.size_hw, planes.levels) == ((700, 900), 3)
             made.append([planes.tile(level, 0, 0, [0]) for level in (0, 1, 2)] + [planes.tile(0, 3, 2, [0])])
             assert bool(list(tmp_path.glob(f"{name}/tiles/*/2-0-0.npy"))) is in_parts
@@ -200,7 +200,7 @@ def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) ->
 
     def planes(key: str) -> Planes:
         path = root / f"images/{key}.png"
-        return Planes(sensor, {"gray": path}, Memory(), root.parent)
+        return Planes(sensor, {"gray": path}, ImageCache(), root.parent)
 
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
     return ModelService(Model.of(predictor, "tiny"), planes, lambda: names or {}, root.parent / "embeddings")

@@ -12,10 +12,10 @@ from runs import registry
 
 
 def planes(home: Path, path: Path, memory: Any = None, nodata: float | None = None) -> Any:
-    from simmat_plugin_annotate.planes import Memory, Planes
+    from simmat_plugin_annotate.planes import ImageCache, Planes
 
     gray = registry().modality("gray", {} if nodata is None else {"nodata": nodata})
-    return Planes(gray, {"gray": path}, memory or Memory(), home)
+    return Planes(gray, {"gray": path}, memory or ImageCache(), home)
 
 
 def test_a_tile_is_kept_by_the_browser_under_the_digest_of_its_image_alone(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_the_digest_follows_folder_content_and_nodata(tmp_path: Path) -> None:
 
 def test_images_with_one_memory_keep_to_their_own_nodata(tmp_path: Path) -> None:
     """What is in memory is found by all that it follows from, not by the first file."""
-    from simmat_plugin_annotate.planes import Memory
+    from simmat_plugin_annotate.planes import ImageCache
 
-    path, memory = tmp_path / "a.png", Memory()
+    path, memory = tmp_path / "a.png", ImageCache()
     Image.fromarray(np.tile(np.arange(8, dtype=np.uint8), (8, 1))).save(path)
     _, plain = planes(tmp_path, path, memory=memory).tile(0, 0, 0, [0])
     _, holes = planes(tmp_path, path, memory=memory, nodata=7).tile(0, 0, 0, [0])

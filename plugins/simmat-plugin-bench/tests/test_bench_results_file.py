@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench_set import TINY, bench_of, fill
-from simmat_plugin_bench.cells import put_back, read_results
+from simmat_plugin_bench.cells import read_results, take_results
 from simmat_plugin_bench.page import write_report
 
 from simmat.cli import run
@@ -34,7 +34,7 @@ def test_cells_are_put_back_as_they_were(tmp_path: Path) -> None:
     file = reported(tmp_path / "a")
     (tmp_path / "b").mkdir()
     again = bench_of(tmp_path / "b", SEEDS + TINY + SET + ARM)
-    assert put_back(file, again.cells) == (2, 0)
+    assert take_results(file, again.cells) == (2, 0)
     assert [cell.state() for cell in again.cells][:3] == ["tested", "tested", "open"]
     write_report(again)
     for name in ("table.md", "table.csv", "results.json", "index.html"):
@@ -46,12 +46,12 @@ def test_what_has_begun_here_and_what_had_other_settings_stays_out(tmp_path: Pat
     file = reported(tmp_path / "a")
     (tmp_path / "b").mkdir()
     other = bench_of(tmp_path / "b", SEEDS + TINY.replace("steps = 2", "steps = 3") + SET + ARM)
-    assert put_back(file, other.cells) == (0, 2)
+    assert take_results(file, other.cells) == (0, 2)
     assert not other.out.exists()
     (tmp_path / "c").mkdir()
     begun = bench_of(tmp_path / "c", SEEDS + TINY + SET + ARM)
     fill(begun.cells[0], val=0.1, test=0.125)
-    assert put_back(file, begun.cells) == (1, 0)
+    assert take_results(file, begun.cells) == (1, 0)
     result = begun.cells[0].result()
     assert result is not None
     assert result["test"]["miou_object"] == 0.125

@@ -14,7 +14,7 @@ import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.page import write_report
-from simmat_plugin_bench.plots import Look, curves_figure
+from simmat_plugin_bench.plots import ArmStyles, curves_figure
 from simmat_plugin_bench.results import Spread, collect
 from simmat_plugin_bench.table import as_csv, data_table, differences, markdown, overview
 
@@ -82,7 +82,7 @@ def test_a_score_may_be_of_masks_without_prompts(tmp_path: Path) -> None:
     fill(cells_named(bench, "a/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
     row, zero = (next(row for row in collect(bench).rows if row.arm.name == name) for name in ("x", "zero-shot"))
     assert (row.lr, row.score, row.vals, row.gain) == (1e-4, Spread((0.5,)), {0: 0.6}, None)
-    assert (zero.score, zero.state) == (None, "no such figure")
+    assert (zero.score, zero.state) == (None, "no such metric")
 
 
 def test_the_mean_is_over_the_averaged_data_sets_seed_by_seed(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(tmp_pat
     table = overview(collect(bench))
     rows = {line[0]: dict(zip(table.head, line, strict=True)) for line in table.rows}
     assert rows["x"]["a"].startswith("0.125")
-    assert rows["x"]["b"] == "– (no such figure)"
+    assert rows["x"]["b"] == "– (no such metric)"
     assert rows["x"]["mean"] == "– (1 of 2)"
     assert write_report(bench)[1]
 
@@ -221,7 +221,7 @@ def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None
     for cell in bench.cells:
         fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
     results, files = write_report(bench)
-    assert curves_figure(results, Look(results)) is None
+    assert curves_figure(results, ArmStyles(results)) is None
     assert all(file.is_file() for file in files)
 
 
@@ -285,7 +285,7 @@ def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: 
     for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
         fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
     results = collect(bench)
-    figure = curves_figure(results, Look(results))
+    figure = curves_figure(results, ArmStyles(results))
     assert figure is not None
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
 

@@ -79,7 +79,7 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
 
 
 def _report(place: Place, rng: random.Random) -> Case:
-    from simmat_plugin_bench.cells import put_back, read_results, results_of, write_results
+    from simmat_plugin_bench.cells import read_results, results_of, take_results, write_results
     from simmat_plugin_bench.grid import expand
     from simmat_plugin_bench.page import write_bench_page
     from simmat_plugin_bench.results import collect
@@ -98,7 +98,7 @@ def _report(place: Place, rng: random.Random) -> Case:
     def read() -> None:
         if victim.parent == place.scratch:
             cells = [replace(cell, root=place.scratch / "empty" / cell.name) for cell in bench.cells]
-            done, other = put_back(victim, cells)
+            done, other = take_results(victim, cells)
             assert done + other <= len(read_results(victim)), "more cells than results"
         results = collect(expand(read_settings(toml), toml, out, registry()))
         markdown(results), as_csv(results)

@@ -50,7 +50,7 @@ class Annotator:
         train: Callable[[LabelFolder, Model], list[str]],
         predictions: Path | None = None,
     ) -> None:
-        """Open a folder, locked by `claimed`, and load a model for it.
+        """Open a folder, locked by `locked_folder`, and load a model for it.
 
         Args:
             overrides: fields of the card from the command line.

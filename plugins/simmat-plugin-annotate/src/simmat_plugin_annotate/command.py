@@ -73,7 +73,7 @@ def command(
     """
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.serve import listen, serve
-    from simmat_plugin_annotate.state import claimed
+    from simmat_plugin_annotate.state import locked_folder
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
         raise ConfigError("--bundle has its own foundation model, channels and image size; leave those options out")
@@ -84,7 +84,7 @@ def command(
     )
     adapter = options.adapter(registry)
     token = os.environ.get(TOKEN_VARIABLE)
-    with listen(host, port, allow_host) as listener, claimed(folder):
+    with listen(host, port, allow_host) as listener, locked_folder(folder):
         annotator = Annotator(
             folder,
             adapter,

@@ -23,10 +23,10 @@ from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.mask_files import Rule, sha256_of
-from simmat_plugin_annotate.planes import Memory, Planes, UnknownError
+from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
 from simmat_plugin_annotate.state import CACHES, HOME, JOURNAL, STATE_FILE, FolderState, GivenClass, check_inside, trim
 
-_KEPT = 64
+_MAX_CACHED_LABELS = 64
 """Number of images whose labels stay in memory without being used."""
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class LabelFolder:
     """
 
     def __init__(self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]) -> None:
-        """Open a folder that is locked by `claimed`.
+        """Open a folder that is locked by `locked_folder`.
 
         Args:
             overrides: fields of the card from the command line.
@@ -56,7 +56,7 @@ class LabelFolder:
         self._lock = threading.RLock()
         self._class_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
-        self._memory = Memory()
+        self._memory = ImageCache()
         self._planes: dict[str, Planes] = {}
         self._labels: WeakValueDictionary[str, ImageLabels] = WeakValueDictionary()
         self._used: dict[str, ImageLabels] = {}  # most recently used last
@@ -162,7 +162,7 @@ class LabelFolder:
         """Keep recently used labels in memory, and those whose mask file is not up to date."""
         self._used.pop(key, None)
         self._used[key] = labels
-        for old in list(self._used)[:-_KEPT]:
+        for old in list(self._used)[:-_MAX_CACHED_LABELS]:
             if not self._used[old].unwritten:
                 dropped = self._used.pop(old)
                 if dropped.last is not None:

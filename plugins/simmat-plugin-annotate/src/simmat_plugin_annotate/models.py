@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from simmat.data.instances import FoundObject, Instance
     from simmat.predictor import LargeImage, Predictor
 
-_KEPT = 12
+_MAX_SUGGESTIONS_CACHED = 12
 """Number of images or views whose suggestions stay in memory."""
-_KEPT_BYTES = 2**29
+_MAX_CACHED_BYTES = 2**29
 """Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
 MAX_SUGGESTED = 64
 """Most windows for one request of suggestions."""
@@ -201,7 +201,7 @@ class ModelService:
                     raise CancelledError
 
             found = self._found[cache_key] = image.segment_everything(box=view, progress=check_wanted)
-            while len(self._found) > _KEPT:
+            while len(self._found) > _MAX_SUGGESTIONS_CACHED:
                 self._found.popitem(last=False)
         known = list(labelled)
         objects = []
@@ -228,7 +228,7 @@ class ModelService:
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
         self._images[planes.digest] = image
-        while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _KEPT_BYTES:
+        while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
             digest, _ = self._images.popitem(last=False)
             self._ready.discard((self.model.digest, digest))
         return image, planes

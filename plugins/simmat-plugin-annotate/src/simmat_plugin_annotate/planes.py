@@ -29,7 +29,7 @@ _BLOCK = 4 * TILE
 """Side in pixels of a block that is read at once from a file that can be read in parts."""
 _WHOLE_PX = 2**22
 """Most pixels of an image that is loaded as a whole although its files can be read in parts."""
-_KEPT_VALUES = 2**26
+_MAX_CACHED_VALUES = 2**26
 """Number of values that stay in memory, over all images and blocks: 256 MiB."""
 _FIRST_STORED = 2
 """First level whose tiles are stored on disk, for large images."""
@@ -42,15 +42,15 @@ class UnknownError(Exception):
     """There is no such image, tile or channel; the message says which."""
 
 
-class Memory:
+class ImageCache:
     """Cache of recently read images and parts of images.
 
     Attributes:
-        most: largest number of values, not counting the last entry.
+        max_values: largest number of values, not counting the last entry.
     """
 
-    def __init__(self, most: int = _KEPT_VALUES) -> None:
-        self.most = most
+    def __init__(self, max_values: int = _MAX_CACHED_VALUES) -> None:
+        self.max_values = max_values
         self._kept: OrderedDict[tuple[object, ...], SensorImage] = OrderedDict()
         self._lock = threading.Lock()
         self._reading: dict[tuple[object, ...], threading.Lock] = {}
@@ -65,7 +65,7 @@ class Memory:
             found = read() if found is None else found
             with self._lock:
                 self._kept[key] = found
-                while len(self._kept) > 1 and sum(image.data.size for image in self._kept.values()) > self.most:
+                while len(self._kept) > 1 and sum(image.data.size for image in self._kept.values()) > self.max_values:
                     self._kept.popitem(last=False)
                 self._reading.pop(key, None)
         return found
@@ -85,7 +85,7 @@ class Planes:
 
     adapter: ModalityAdapter
     files: Mapping[str, Path]
-    memory: Memory
+    memory: ImageCache
     home: Path
     digest: str = field(default="", init=False)
     _size_hw: tuple[int, int] | None = field(default=None, init=False)

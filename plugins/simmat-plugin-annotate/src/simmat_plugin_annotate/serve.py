@@ -21,10 +21,10 @@ from simmat_plugin_annotate.security import Guard, with_port
 from simmat_plugin_annotate.server import make_app
 
 LOCAL = ("127.0.0.1", "localhost")
-EVERY = ("0.0.0.0", "::")
+ALL_ADDRESSES = ("0.0.0.0", "::")
 """Addresses that mean all addresses of a machine."""
 FIRST_PORT = 8765
-_PATIENCE_S = 30
+_FIRST_REQUEST_TIMEOUT_S = 30
 """Seconds that a new connection may take to send its first request."""
 
 
@@ -39,7 +39,7 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
         ConfigError: the port is in use, the address is not of this machine, or it means all addresses and `allowed` is
             empty.
     """
-    if host in EVERY and not allowed:
+    if host in ALL_ADDRESSES and not allowed:
         raise ConfigError(
             f"--host {host} listens on every address of this machine, but the server answers only to names that it "
             "knows: add --allow-host NAME, the name in the browser, such as --allow-host node7 or --allow-host 10.0.0.5"
@@ -67,7 +67,7 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: object) -> None:
         """Start the timeout for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.loop.call_later(_PATIENCE_S, self._close_idle)
+        self.loop.call_later(_FIRST_REQUEST_TIMEOUT_S, self._close_idle)
 
     def _close_idle(self) -> None:
         if self.cycle is None:
@@ -119,7 +119,7 @@ def serve(
         token: the token that requests need; None makes a random one.
     """
     token = token or secrets.token_urlsafe(32)
-    own = [] if host in (*LOCAL, *EVERY) else [host]
+    own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
     first = next(iter([*own, *allowed, LOCAL[0]]))
     address = f"http://{with_port(first, int(listener.getsockname()[1]))}/?token={token}"
     server = uvicorn.Server(configuration(annotator, listener, token, [*LOCAL, *own, *allowed]))

@@ -132,7 +132,7 @@ MAX_CACHED = 8 * 2**30
 
 
 @contextmanager
-def claimed(root: Path) -> Iterator[None]:
+def locked_folder(root: Path) -> Iterator[None]:
     """Lock a folder against other servers inside the block; read the folder only there.
 
     Raises:

@@ -19,15 +19,15 @@ from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import read_sensor
-from simmat_plugin_bench.settings import STEPS, Simulated, figures_of
+from simmat_plugin_bench.settings import STEPS, Simulated, metrics_of
 
 FORMAT = 1
 _MAX_BYTES = 2**30
 
-_LARGEST = 2.0**53
+_MAX_METRIC = 2.0**53
 """Limit of metrics, so that means and deviations do not overflow."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Seconds = Annotated[float, Field(ge=0, le=_LARGEST)]
+Seconds = Annotated[float, Field(ge=0, le=_MAX_METRIC)]
 Iou = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,7 +87,7 @@ class Result(CellFile):
     @field_validator("test")
     @classmethod
     def _no_overflow(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        large = [name for name, number in figures_of(value or {}) if abs(number) > _LARGEST]
+        large = [name for name, number in metrics_of(value or {}) if abs(number) > _MAX_METRIC]
         if large:
             raise ValueError(f"{large[0]} is larger than any score")
         return value
@@ -272,7 +272,7 @@ RESULTS = "results.json"
 """Name of the file in the bench's folder."""
 
 
-class KeptResult(CellFile):
+class StoredResult(CellFile):
     """The settings and the result of one cell."""
 
     settings: dict[str, Any]
@@ -286,11 +286,11 @@ class KeptResult(CellFile):
         return result
 
 
-class KeptResults(CellFile):
+class StoredResults(CellFile):
     """The content of the file."""
 
     format: int
-    cells: dict[str, KeptResult]
+    cells: dict[str, StoredResult]
 
 
 def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
@@ -324,11 +324,11 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
         DataError: it cannot be read, is damaged or of another format, or a result does not belong to its settings.
     """
     remedy = f"give the {RESULTS} of a bench"
-    values = read_cell_file(path, KeptResults, what="file of results", remedy=remedy)
+    values = read_cell_file(path, StoredResults, what="file of results", remedy=remedy)
     return dict(values["cells"])
 
 
-def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
+def take_results(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
     """Write the results of a file into the cells that have not started.
 
     Returns:

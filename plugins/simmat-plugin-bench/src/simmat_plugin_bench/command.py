@@ -75,7 +75,7 @@ def command(
         _list(bench, cells)
         return 0
     if report:
-        _put_back(bench, results)
+        _take_results(bench, results)
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench was run in {folder}; run it first, or give its folder with --out")
     runner = None if report else _run(bench, cells, registry, jobs, only, results, rerun=rerun_changed)
@@ -107,7 +107,7 @@ def _run(
 
     check_inputs(bench, cells, registry)
     with locked(bench):
-        _put_back(bench, results)
+        _take_results(bench, results)
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
         runner = Runner(bench, process_slots(jobs), _print_outcome, only)
         runner.run()
@@ -117,12 +117,12 @@ def _run(
     return runner
 
 
-def _put_back(bench: Bench, results: Sequence[Path]) -> None:
+def _take_results(bench: Bench, results: Sequence[Path]) -> None:
     """Fill cells that have not started from files of results."""
-    from simmat_plugin_bench.cells import put_back
+    from simmat_plugin_bench.cells import take_results
 
     for path in results:
-        done, other = put_back(path, bench.cells)
+        done, other = take_results(path, bench.cells)
         say(f"{done} results taken from {path}" + (f"; {other} with other settings skipped" if other else ""))
 
 

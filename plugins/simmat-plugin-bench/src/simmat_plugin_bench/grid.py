@@ -27,7 +27,7 @@ from simmat_plugin_bench.settings import (
     Grid,
     merged,
     shortened,
-    unknown_figure,
+    unknown_metric,
     unknown_names,
 )
 
@@ -162,7 +162,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         problems.append("quick selects no cell: none of its arms runs on its data sets; change [quick]")
     # Without cells the score is checked against one-click, the protocol with the most metrics.
     protocols = {cell.config.protocol for cell in cells} or {"one-click"}
-    problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
+    problems += filter(None, (unknown_metric(settings.score, protocol) for protocol in sorted(protocols)))
     if problems:
         raise ConfigError(listed(str(path), problems))
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)

@@ -27,14 +27,14 @@ def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     for name, draw in plots.items():
         path = folder / f"{name}.png"
-        if (figure := draw(results, Look(results))) is not None:
+        if (figure := draw(results, ArmStyles(results))) is not None:
             drawn[name] = save_figure(figure, path, "png")
         else:
             path.unlink(missing_ok=True)
     return drawn
 
 
-class Look:
+class ArmStyles:
     """The colour, marker and dash of each arm, the same in every plot and for every number of training images."""
 
     def __init__(self, results: Results) -> None:
@@ -86,28 +86,28 @@ def family(arm: Arm) -> str:
     return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
 
 
-def curves_figure(results: Results, look: Look) -> Figure | None:
+def curves_figure(results: Results, styles: ArmStyles) -> Figure | None:
     """Plot validation score against step: mean and standard deviation over seeds; zero-shot is dashed."""
     sets = [
         data for data in results.bench.settings.data if any(any(row.curves.values()) for row in _full(results.of(data)))
     ]
     if not sets:
         return None
-    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
+    figure, panels = styles.panels(len(sets), height=2.9, labels=len(results.bench.arms))
     for axes, data in zip(panels, sets, strict=True):
-        look.title(axes, data.name)
+        styles.title(axes, data.name)
         for row in _full(results.of(data)):
             if row.arm.kind != "train" and row.val is not None:
                 axes.axhline(row.val, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
             else:
-                _draw_curve(axes, row, results, look)
+                _draw_curve(axes, row, results, styles)
         _scale_steps(axes, _full(results.of(data)))
         style_axes(axes)
     for axes in panels[-COLUMNS:]:
         axes.set_xlabel("step", color=COLOURS["faint"], fontsize=9)
     for axes in panels[::COLUMNS]:
         axes.set_ylabel("validation mIoU", color=COLOURS["faint"], fontsize=9)
-    look.legend(figure, panels)
+    styles.legend(figure, panels)
     return figure
 
 
@@ -126,14 +126,14 @@ def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
+def _draw_curve(axes: Axes, row: Row, results: Results, styles: ArmStyles) -> None:
     runs = [dict(curve) for curve in row.curves.values() if curve]
     if not runs:
         return
     steps = sorted(set.intersection(*(set(run) for run in runs)))
     spreads = [Spread(tuple(run[step] for run in runs)) for step in steps]
     means = [spread.mean for spread in spreads]
-    colour, dash = look.colour(row.arm), look.dash(row.arm)
+    colour, dash = styles.colour(row.arm), styles.dash(row.arm)
     axes.plot(steps, means, ".", color=colour, ms=4)
     axes.plot(steps, means, color=colour, ls=dash, lw=1.6, label=results.label(row.arm))
     if len(runs) > 1:
@@ -143,14 +143,14 @@ def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
 
 
-def _subset_sizes(results: Results, look: Look) -> Figure | None:
+def _subset_sizes(results: Results, styles: ArmStyles) -> Figure | None:
     """Plot score against the number of training images, for arms that were trained on several numbers of them."""
     sets = [data for data in results.bench.settings.data if _families(results, data)]
     if not sets:
         return None
-    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
+    figure, panels = styles.panels(len(sets), height=2.9, labels=len(results.bench.arms))
     for axes, data in zip(panels, sets, strict=True):
-        look.title(axes, data.name)
+        styles.title(axes, data.name)
         for row in results.of(data):
             if row.arm.kind != "train" and row.score is not None:
                 axes.axhline(
@@ -162,9 +162,9 @@ def _subset_sizes(results: Results, look: Look) -> Figure | None:
                 [row.samples or 0 for row in rows],
                 [row.score.mean if row.score else math.nan for row in rows],
                 yerr=[(row.score.std if row.score else None) or 0.0 for row in rows],
-                fmt=look.mark(last.arm),
-                color=look.colour(last.arm),
-                ls=look.dash(last.arm),
+                fmt=styles.mark(last.arm),
+                color=styles.colour(last.arm),
+                ls=styles.dash(last.arm),
                 lw=1.6,
                 ms=5,
                 capsize=3,
@@ -179,7 +179,7 @@ def _subset_sizes(results: Results, look: Look) -> Figure | None:
         axes.set_xlabel("training images", color=COLOURS["faint"], fontsize=9)
     for axes in panels[::COLUMNS]:
         axes.set_ylabel(_short(results.bench.settings.score), color=COLOURS["faint"], fontsize=9)
-    look.legend(figure, panels)
+    styles.legend(figure, panels)
     return figure
 
 

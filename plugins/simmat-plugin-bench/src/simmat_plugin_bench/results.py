@@ -10,10 +10,10 @@ from typing import Any
 from simmat.errors import ConfigError
 from simmat_plugin_bench.cells import Cell, Failure, read_cell_file
 from simmat_plugin_bench.grid import ZERO_SHOT, Arm, Bench
-from simmat_plugin_bench.schedule import arm_state, val_figure
-from simmat_plugin_bench.settings import EVERYTHING, SEMANTIC, DataSet, figures_of, hint
+from simmat_plugin_bench.schedule import arm_state, val_metric
+from simmat_plugin_bench.settings import EVERYTHING, SEMANTIC, DataSet, hint, metrics_of
 
-_NO_FIGURE = "no such figure"
+_NO_METRIC = "no such metric"
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Row:
         samples: training images of a run.
         curves: seed -> (step, validation mIoU) of each validation.
         ious: seed -> test sample -> IoU of each object; without seeds whose result has no IoUs.
-        vals: seed -> validation score of the best bundle, see `val_figure`.
+        vals: seed -> validation score of the best bundle, see `val_metric`.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
-            "changed", "begun", "not begun"; "no such figure" if the results lack the requested score.
+            "changed", "begun", "not begun"; "no such metric" if the results lack the requested score.
         failures: the last log lines of failed cells.
     """
 
@@ -174,7 +174,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
     cells = bench.cells_of(data, arm)
     results = {cell.seed: result for cell in state.chosen if (result := cell.result()) is not None}
     tested = {seed: result for seed, result in results.items() if result["test"] is not None}
-    figures = {seed: dict(figures_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
+    figures = {seed: dict(metrics_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
     scores = {seed: figure for seed, figure in figures.items() if figure is not None}
     some = next(iter(tested.values()), {})
     return Row(
@@ -194,7 +194,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         vals={
             seed: figure
             for seed, result in tested.items()
-            if (figure := val_figure(result["val"], bench.settings.score)) is not None
+            if (figure := val_metric(result["val"], bench.settings.score)) is not None
         },
         on=", ".join(sorted({_device(result) for result in tested.values()})),
         state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
@@ -206,14 +206,14 @@ def _check_score(bench: Bench, rows: list[Row]) -> None:
     """Check that some result has the requested score."""
     score = bench.settings.score
     none_of_zero_shot = score.startswith((EVERYTHING, SEMANTIC))
-    lacking = [row for row in rows if row.state == _NO_FIGURE and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)]
+    lacking = [row for row in rows if row.state == _NO_METRIC and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)]
     if not lacking or any(row.scores for row in rows):
         return
     numbers: dict[str, float] = {}
     for row in lacking:
         for cell in bench.cells_of(row.data, row.arm):
             if (result := cell.result()) is not None and result["test"] is not None:
-                numbers |= dict(figures_of(result["test"]))
+                numbers |= dict(metrics_of(result["test"]))
     raise ConfigError(f"score = {score!r} is not a metric of these results{hint(score, numbers)}")
 
 
@@ -238,7 +238,7 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
     if done == len(arm.seeds):
         return "done"
     if not done and any(result["test"] is not None for result in results.values()):
-        return _NO_FIGURE
+        return _NO_METRIC
     states = {cell.state() for cell in cells}
     for wrong in ("failed", "changed"):
         if wrong in states:

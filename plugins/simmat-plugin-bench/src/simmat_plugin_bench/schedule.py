@@ -9,7 +9,7 @@ from typing import Any
 
 from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import Arm, Bench
-from simmat_plugin_bench.settings import DEFAULT, EVERYTHING, SEMANTIC, DataSet, figures_of
+from simmat_plugin_bench.settings import DEFAULT, EVERYTHING, SEMANTIC, DataSet, metrics_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
 def _best(tried: list[Cell], score: str) -> Cell | None:
     """Return the first cell with the best validation score; None if all diverged."""
     vals = [result["val"] if (result := cell.result()) is not None else None for cell in tried]
-    figures = [None if val is None else val_figure(val, score) for val in vals]
+    figures = [None if val is None else val_metric(val, score) for val in vals]
     # If validation has no such metric, such as AP of every object without a dense head, one click decides.
     if all(figure is None for figure in figures):
         figures = [None if val is None else float(val[DEFAULT]) for val in vals]
@@ -68,10 +68,10 @@ def _best(tried: list[Cell], score: str) -> Cell | None:
     return tried[scores.index(best)] if best > -math.inf else None
 
 
-def val_figure(val: Mapping[str, Any], score: str) -> float | None:
+def val_metric(val: Mapping[str, Any], score: str) -> float | None:
     """Return the validation figure of a score: itself for masks without prompts, else the mIoU of one click."""
     name = score if score.startswith((EVERYTHING, SEMANTIC)) else DEFAULT
-    return dict(figures_of(val)).get(name)
+    return dict(metrics_of(val)).get(name)
 
 
 def _to_do(cell: Cell, *, test: bool) -> bool:

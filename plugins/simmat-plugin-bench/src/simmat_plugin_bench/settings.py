@@ -31,23 +31,23 @@ _CLASS = rf"(semantic\.)?iou_by_class\.-?\d+|everything\.by_class\.-?\d+\.({'|'.
 """The classes are unknown until there are scores."""
 
 
-def figures_of(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def metrics_of(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Yield name and value of each metric of a summary; names in inner tables are like "by_size.small.miou_object"."""
     for name, value in summary.items():
         if isinstance(value, Mapping):
-            yield from figures_of(value, f"{prefix}{name}.")
+            yield from metrics_of(value, f"{prefix}{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield prefix + name, float(value)
 
 
-def unknown_figure(name: str, protocol: str) -> str:
+def unknown_metric(name: str, protocol: str) -> str:
     """Return an error if a protocol has no metric of this name, else ""."""
     if name in (DEFAULT, *_UNPROMPTED):
         return ""
     # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol, possible_summary
 
-    known = [*(figure for figure, _ in figures_of(possible_summary(find_protocol(protocol)))), *_UNPROMPTED]
+    known = [*(figure for figure, _ in metrics_of(possible_summary(find_protocol(protocol)))), *_UNPROMPTED]
     if name in known or re.fullmatch(_CLASS, name):
         return ""
     return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
