@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from simmat.errors import ConfigError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    from simmat.plugins.registry import Registry
+    from simmat.sensors.adapter import ModalityAdapter
     from simmat_plugin_annotate.folder import LabelFolder
     from simmat_plugin_annotate.models import Model
 
@@ -71,29 +70,67 @@ def command(
     The model is that of --bundle, or the untuned model of --foundation. Without either, it is the last model trained
     from the page that scored better than the one before, or else the foundation model `lite`.
     """
+    from simmat.api import load
+    from simmat.sensors.adapter import options_of
     from simmat_plugin_annotate.annotator import Annotator
+    from simmat_plugin_annotate.models import Model
     from simmat_plugin_annotate.serve import listen, serve
     from simmat_plugin_annotate.state import locked_folder
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
         raise ConfigError("--bundle has its own foundation model, channels and image size; leave those options out")
     registry = load_registry()
-    overrides = {"regions": regions, "nodata": nodata}
-    options = ModelOptions(
-        modality, modality_options, channels, bundle, foundation, checkpoint, image_size, device or "auto"
-    )
-    adapter = options.adapter(registry)
+    device = device or "auto"
+
+    def tuned(path: Path) -> Model:
+        return Model.of(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
+
+    given = None if bundle is None else tuned(bundle)
+    if modality is not None:
+        adapter = registry.modality(modality, modality_options, channels=channels)
+    elif given is not None:
+        adapter = _sensor_of(given).with_options(modality_options or {})
+    else:
+        raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
+
+    def first(labels: LabelFolder) -> Model:
+        if given is not None:
+            return given
+        if foundation is None and (stored := labels.stored_bundle()) is not None:
+            return tuned(stored)
+        name = foundation or registry.default_foundation()
+        assert modality is not None
+        predictor = load(
+            foundation=name,
+            modality=modality,
+            modality_options=options_of(labels.adapter),
+            channels=channels,
+            checkpoint=checkpoint,
+            image_size=image_size,
+            device=device,
+            registry=registry,
+        )
+        return Model.of(predictor, name)
+
+    def train_arguments(labels: LabelFolder, model: Model) -> list[str]:
+        """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
+        spec = None if model.predictor.bundle is None else model.predictor.bundle.spec
+        arguments = {
+            "--modality": modality or (labels.adapter.name if spec is None else spec.modality),
+            "--device": device,
+            "--foundation": foundation if spec is None else spec.foundation,
+            "--image-size": image_size if spec is None else spec.image_size,
+            "--checkpoint": checkpoint,
+            "--channels": None if channels is None else ",".join(map(str, channels)),
+        }
+        return [word for name, value in arguments.items() if value is not None for word in (name, str(value))]
+
     token = os.environ.get(TOKEN_VARIABLE)
     with listen(host, port, allow_host) as listener, locked_folder(folder):
         annotator = Annotator(
-            folder,
-            adapter,
-            overrides,
-            lambda found: options.first(found, registry),
-            options.train_arguments,
-            predictions,
+            folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, predictions
         )
-        annotator.load = lambda path: options.tuned(path, registry)
+        annotator.load = tuned
         if unknown := annotator.predictions.unknown:
             say(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
@@ -101,82 +138,10 @@ def command(
     return 0
 
 
-@dataclass
-class ModelOptions:
-    """The options of the command line for sensor and model."""
+def _sensor_of(model: Model) -> ModalityAdapter:
+    """Return the sensor of a bundle, with its card but for nodata: that of the folder counts."""
+    from simmat.sensors.adapter import fitted_to_card
 
-    modality: str | None
-    modality_options: dict[str, Any] | None
-    channels: tuple[str | int, ...] | None
-    bundle: Path | None
-    foundation: str | None
-    checkpoint: Path | None
-    image_size: int | None
-    device: str
-    _loaded: Model | None = None
-
-    def adapter(self, registry: Registry) -> Any:
-        """Return the sensor: the named one, or that of the bundle."""
-        if self.modality is not None:
-            return registry.modality(self.modality, self.modality_options, channels=self.channels)
-        if self.bundle is None:
-            raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
-        self._loaded = self.tuned(self.bundle, registry)
-        from simmat.sensors.adapter import fitted_to_card
-
-        tuned = self._loaded.predictor.bundle
-        assert tuned is not None
-        card = tuned.spec.card.model_dump(exclude={"nodata"})  # that of the folder counts
-        return fitted_to_card(tuned.sensor, card).with_options(self.modality_options or {})
-
-    def first(self, folder: LabelFolder, registry: Registry) -> Model:
-        """Load the first model of the session."""
-        from simmat.api import load
-        from simmat.sensors.adapter import options_of
-        from simmat_plugin_annotate.models import Model
-
-        if self._loaded is not None:
-            return self._loaded
-        if self.bundle is not None:
-            return self.tuned(self.bundle, registry)
-        kept = folder.stored_bundle() if self.foundation is None else None
-        if kept is not None:
-            return self.tuned(kept, registry)
-        name = self.foundation or registry.default_foundation()
-        assert self.modality is not None
-        predictor = load(
-            foundation=name,
-            modality=self.modality,
-            modality_options=options_of(folder.adapter),
-            channels=self.channels,
-            checkpoint=self.checkpoint,
-            image_size=self.image_size,
-            device=self.device,
-            registry=registry,
-        )
-        return Model.of(predictor, name)
-
-    def tuned(self, path: Path, registry: Registry) -> Model:
-        """Load a bundle."""
-        from simmat.api import load
-        from simmat_plugin_annotate.models import Model
-
-        predictor = load(path, checkpoint=self.checkpoint, device=self.device, registry=registry)
-        return Model.of(predictor, path.name)
-
-    def train_arguments(self, folder: LabelFolder, model: Model) -> list[str]:
-        """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
-        bundle = model.predictor.bundle
-        foundation = bundle.spec.foundation if bundle is not None else self.foundation
-        size = bundle.spec.image_size if bundle is not None else self.image_size
-        name = self.modality or (bundle.spec.modality if bundle is not None else folder.adapter.name)
-        arguments = ["--modality", name, "--device", self.device]
-        if foundation is not None:
-            arguments += ["--foundation", foundation]
-        if size is not None:
-            arguments += ["--image-size", str(size)]
-        if self.checkpoint is not None:
-            arguments += ["--checkpoint", str(self.checkpoint)]
-        if self.channels is not None:
-            arguments += ["--channels", ",".join(map(str, self.channels))]
-        return arguments
+    bundle = model.predictor.bundle
+    assert bundle is not None
+    return fitted_to_card(bundle.sensor, bundle.spec.card.model_dump(exclude={"nodata"}))
