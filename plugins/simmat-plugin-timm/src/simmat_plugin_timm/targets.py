@@ -23,6 +23,8 @@ _PROJECTIONS: dict[str, Slices] = {
 }
 """Name of an attention's layer -> slices of queries and values, and the number of all slices."""
 _PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
+_ON_GRID = ("vision_transformer_sam", "hieradet_sam2")
+"""Modules of timm whose attention gets the tokens as a grid."""
 _POST_NORM = ("ResPostBlock", "ResPostRelPosBlock", "EvaBlockPostNorm")
 """Classes of timm's blocks whose norm is after the MLP."""
 MODEL = r"backbone[.]body[.]model[.]"
@@ -37,6 +39,7 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     first = MODEL + re.escape(first_layer_name(network))
     return TuningTargets(
         lora=lora,
+        grid=tuple(lora) if architecture.module in _ON_GRID else (),
         adapters=_patterns(modules, _adapters(modules, attentions, architecture)),
         embed=(first + r"[.](weight|bias)", *_positions(network)),
         fresh=FRESH,

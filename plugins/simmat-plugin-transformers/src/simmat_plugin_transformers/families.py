@@ -63,6 +63,7 @@ def _sam_like(
             attended + "[.]" + projection: ((0, 2), 3) if parts == 3 else ((0,), 1),
             _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
         },
+        grid=(attended + "[.]" + projection,),
         adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
         embed=tuple(_VISION + name for name in embed),
         never=(_PROMPTS, *never),
