@@ -12,11 +12,11 @@ import pytest
 from layout_trees import RELEASED_TEST, TREES, tree
 from runs import files_of
 from simmat_plugin_aims.index import index_layout
-from simmat_plugin_aims.layouts import LAYOUTS, find_layout
+from simmat_plugin_aims.layouts import LAYOUTS
 
 from simmat.cli import run
 from simmat.data.card import load_card
-from simmat.errors import DataError, OutputError, UnknownNameError
+from simmat.errors import DataError, OutputError
 
 Rows = list[dict[str, str]]
 
@@ -48,19 +48,6 @@ def test_validation_is_drawn_from_training_alone(tmp_path: Path, layout: str) ->
     assert all(by_split.values())
     assert {name.split("/")[-1] for name in by_split["test"]} == RELEASED_TEST[layout]
     assert [row["split"] for row in again] == [row["split"] for row in rows]
-
-
-def test_the_columns_are_the_sources_of_the_sensors(tmp_path: Path) -> None:
-    """One manifest serves every modality of the benchmark, for unused columns are passed over."""
-    expected = {
-        "ivrg-nir": {"nir", "rgb"},
-        "rgb-thermal-glass": {"thermal", "rgb"},
-        "nyudv2": {"rgb", "depth", "hha"},
-        "rgbp-glass": {"rgb", "aolp", "dolp"},
-        "zju-rgbp": {"i0", "i45", "i90", "i135"},
-    }
-    found = {name: set(index(name, tree(name, tmp_path / name))[0]) - {"id", "split", "mask"} for name in TREES}
-    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -137,26 +124,6 @@ def test_samples_that_are_not_whole_can_be_skipped(tmp_path: Path) -> None:
     assert {row["id"] for row in rows} == {"train/20210801", "train/20210803", "test/20210901"}
 
 
-@pytest.mark.parametrize(
-    ("lost", "left", "said"),
-    [
-        ("train", {"test"}, "no train sample"),
-        ("test", {"train", "val"}, "no test sample"),
-    ],
-)
-def test_a_split_that_is_skipped_as_a_whole_is_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, left: set[str], said: str
-) -> None:
-    """One archive of two is easily forgotten, and what is left looks like a data set."""
-    root = tree("rgbp-glass", tmp_path / "data")
-    for file in (root / lost / "aolp").iterdir():
-        file.unlink()
-    assert run(["data", "index", "rgbp-glass", str(root), "--skip-missing"]) == 0
-    assert f"Warning: {said}" in capsys.readouterr().err
-    rows = (tmp_path / "data-simmat/manifest.csv").read_text().splitlines()[1:]
-    assert {row.split(",")[1] for row in rows} == left
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_folder_of_another_layout_is_shown_the_right_tree(tmp_path: Path, layout: str) -> None:
     """Whoever unpacked one level too deep sees what is looked for."""
@@ -172,12 +139,6 @@ def test_the_folder_one_level_below_is_named(tmp_path: Path) -> None:
     tree("nyudv2", tmp_path / "data/NYUDepthv2")
     with pytest.raises(DataError, match=f"did you mean {tmp_path}/data/NYUDepthv2"):
         index("nyudv2", tmp_path / "data")
-
-
-def test_a_misspelt_layout_is_answered_with_the_nearest() -> None:
-    """Five names with hyphens are soon mistyped."""
-    with pytest.raises(UnknownNameError, match=r"'nyud2'.*'nyudv2'"):
-        find_layout("nyud2")
 
 
 @pytest.mark.parametrize("out", ["data", "data/new", "data/../data/x/y"])

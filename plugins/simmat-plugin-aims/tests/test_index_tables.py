@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from layout_trees import ivrg_nir, picture, rgb_thermal_glass, table, write
 from simmat_plugin_aims.layouts import LAYOUTS
-from simmat_plugin_aims.tables import words_of
 
 from simmat.data.samples import Sample
 from simmat.errors import DataError
@@ -99,13 +98,6 @@ def test_rows_that_name_no_file_are_listed(root: Path) -> None:
     assert f"{TRAIN} line 3: nir 'nir/gone.png'" in line
 
 
-def test_a_colour_picture_that_is_not_there_is_listed(root: Path) -> None:
-    """The pair is looked for, not assumed."""
-    (root / "Outdoor_dataset/rgb/train1.png").unlink()
-    (line,) = read_ivrg_nir(root).missing
-    assert re.search("train .*'Outdoor_dataset/nir/train1' .*rgb", line)
-
-
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -120,25 +112,9 @@ def test_columns_that_cannot_be_recognized_are_refused(root: Path, text: str, wh
         train(root, text)
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "empty"), ("image,mask\n", "no rows")])
-def test_a_table_without_rows_is_refused(root: Path, text: str, why: str) -> None:
-    """It may have been cut on the way."""
-    with pytest.raises(DataError, match=why):
-        train(root, text)
-
-
 def test_a_name_that_two_files_have_is_not_guessed(root: Path) -> None:
     """A table that leaves out the folder may mean either."""
     write(root / "Outdoor_dataset/b/nir/train0.png", picture("n", 1))
     (root / TRAIN).write_text("image,mask\nnir/train0.png,mask/train0.png\n")
     (line,) = read_ivrg_nir(root).missing
     assert re.search("'nir/train0.png' .*Outdoor_dataset/b/nir/train0.png .*Outdoor_dataset/nir/train0.png", line)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("gtMask_01.png", ["gt", "mask", "01", "png"]), ("RGB_T", ["rgb", "t"]), ("GroundTruth", ["ground", "truth"])],
-)
-def test_names_are_cut_into_words(text: str, words: list[str]) -> None:
-    """ "nir" in "senir" is no near-infrared."""
-    assert words_of(text) == words

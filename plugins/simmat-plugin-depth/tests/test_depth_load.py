@@ -93,13 +93,6 @@ def test_no_return_is_invalid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path / "b.npy").valid[0], [[False, False], [True, True]])
 
 
-def test_metres_are_simulated_into_files_that_hold_fractions() -> None:
-    """A PNG of whole metres would leave a room two or three depths."""
-    endings = ADAPTERS["depth-m"].sources[0].extensions
-    assert endings[0] == ".tif"
-    assert sorted(endings) == sorted(ADAPTERS["depth"].sources[0].extensions)
-
-
 def test_what_sixteen_bits_do_not_hold_is_not_saved(tmp_path: Path) -> None:
     """It would wrap around to another depth."""
     image = SensorImage.from_planes([[1.0, 65.535]], (DEPTH,))
@@ -205,15 +198,6 @@ def test_a_normal_or_a_mask_is_not_depth(tmp_path: Path, names: tuple[str, ...])
     write_exr(tmp_path / "a.exr", **{name: np.ones((2, 2), np.float32) for name in names})
     with pytest.raises(DataError, match="channel"):
         load(tmp_path / "a.exr")
-
-
-def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) -> None:
-    """Read in another unit, the nearest things would lie at 200 m, and all else be missing."""
-    np.save(tmp_path / "a.npy", np.linspace(200, 3000, 4096, dtype=np.float32).reshape(64, 64))
-    with pytest.raises(DataError, match=r"0\.001 to 300 m, got 200 to 3000 m"):
-        load(tmp_path / "a.npy")
-    np.save(tmp_path / "b.npy", np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64))
-    assert load(tmp_path / "b.npy").valid.sum() == 40
 
 
 def test_a_depth_that_states_a_scale_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from found_results import PLACE, classes_result, found_box, objects_result, write_result
 
-from simmat.errors import DataError, OutputError
+from simmat.errors import OutputError
 from simmat.geo import read_georeference
 from simmat.inference import labels as labels_module
 
@@ -49,13 +49,6 @@ def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
     result = objects_result((20, 30), found_box(1, 2, 3, 4), place=PLACE)
     assert write_result(result, ["labels", "geotiff"], tmp_path) == ["a_objects.tif"]
     assert read_georeference(tmp_path / "a_objects.tif") == PLACE
-
-
-def test_a_geotiff_of_an_image_without_a_place_is_refused(tmp_path: Path) -> None:
-    """There is nothing to write into it."""
-    with pytest.raises(DataError, match=r"a\.tif.*coordinate reference system"):
-        write_result(objects_result((5, 5)), ["labels", "geotiff"], tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("missing", [1, 300, 9000])

@@ -92,18 +92,6 @@ def test_regions_that_bands_cut_are_joined(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(burnt(outlines, [row["class"] for row in rows], classes.shape, PLACE), classes)
 
 
-def test_background_and_what_was_not_measured_have_no_outline(tmp_path: Path) -> None:
-    """Only classes are something that was found."""
-    classes = np.zeros((30, 30), np.uint8)
-    classes[:5], classes[10:15, 10:15] = 255, 2
-    write_result(classes_result(classes, nodata=255), ["gpkg"], tmp_path)
-    outlines, rows = read(tmp_path / "a.gpkg")
-    assert [(row["class"], row["class_name"], row["area_px"]) for row in rows] == [(2, "forest", 25)]
-    assert outlines[0].bounds == (10, 10, 15, 15)
-    write_result(classes_result(classes, background=None), ["geojson"], tmp_path)
-    assert {row["class"] for row in read(tmp_path / "a_classes.geojson")[1]} == {0, 2, 255}
-
-
 @pytest.mark.parametrize("name", ["geojson", "gpkg"])
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", None])
 def test_a_file_states_the_coordinate_system_of_the_image(tmp_path: Path, name: str, crs: str | None) -> None:

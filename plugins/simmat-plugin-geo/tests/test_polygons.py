@@ -14,11 +14,10 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
-from simmat_plugin_geo.vectors import Layer
 from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import contents_of, read_index
+from simmat.data.index import read_index
 from simmat.errors import ConfigError
 from simmat.sensors.builtin import Raster
 from simmat.types import Window
@@ -240,32 +239,6 @@ def test_two_layers_are_refused(tmp_path: Path) -> None:
         tmp_path / "masks/map.gpkg", shape, [], fields=[], crs=UTM, geometry_type="Polygon", layer="b", append=True
     )
     assert "'map', 'b'" in faults(opened(tmp_path))
-
-
-def test_a_change_beside_a_shapefile_counts(tmp_path: Path) -> None:
-    """The classes are in the .dbf, the coordinate system in the .prj."""
-    root = one_raster(tmp_path, ".shp")
-    before = contents_of(opened(root, class_attribute="crop")).fingerprint
-    rows = read_index(opened(root, class_attribute="crop"), processes=1)
-    assert rows.contents.fingerprint == before
-    path = root / "masks/map.dbf"
-    status = path.stat()
-    path.write_bytes(path.read_bytes().replace(b"wheat", b"oats "))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = opened(root, class_attribute="crop")
-    assert contents_of(changed).fingerprint != before
-    assert read_index(changed, processes=1).contents.fingerprint == contents_of(changed).fingerprint
-
-
-def test_polygons_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file may hold a million polygons, and there are many windows."""
-    dataset = opened(one_raster(tmp_path))
-    calls: list[str] = []
-    read = Layer.read
-    monkeypatch.setattr(Layer, "read", lambda layer, field: calls.append(layer.name) or read(layer, field))
-    for sample in dataset.samples:
-        dataset.label(sample)
-    assert len(calls) == 1
 
 
 @pytest.mark.skipif(not FIELDS.is_dir(), reason="needs shared/data/s2-fields")

@@ -19,7 +19,7 @@ import simmat
 from simmat.bundle.document import read_spec
 from simmat.cli import run
 from simmat.errors import DataError, SimMATError
-from simmat.io.reading import require_file, require_folder, shown_url, stem_of, url_of
+from simmat.io.reading import require_file, require_folder
 from simmat.model_spec import DenseSpec
 from simmat.types import Window
 
@@ -135,32 +135,6 @@ def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str)
     for call in calls:
         with pytest.raises(SimMATError, match=f"{url}: no such .*GeoTIFF.* download"):
             call()
-
-
-def test_a_file_in_a_folder_named_like_a_url_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder from a stranger must not make us ask a server."""
-    monkeypatch.chdir(tmp_path)
-    Path("https:/host").mkdir(parents=True)
-    assert url_of(Path("https://host/a.tif"))
-    Path("https:/host/a.tif").touch()
-    assert url_of(Path("https://host/a.tif")) is None
-
-
-@pytest.mark.parametrize(
-    ("given", "url", "stem"),
-    [
-        ("https://host/a/b.tif?x=1", "https://host/a/b.tif?x=1", "b"),
-        ("/vsicurl/http://host/b.tif", "http://host/b.tif", "b"),
-        ("s3://bucket/b.tif", "s3://bucket/b.tif", "b"),
-        ("HTTPS://Host/B.tif", "https://Host/B.tif", "B"),
-        ("ftp://host/b.tif", None, "b"),
-        ("images/http.tif", None, "http"),
-    ],
-)
-def test_a_path_gives_back_the_url_that_was_typed(given: str, url: str | None, stem: str) -> None:
-    """A path makes one slash of two."""
-    assert (url_of(Path(given)), stem_of(Path(given))) == (url, stem)
-    assert "?" not in shown_url(Path(given))
 
 
 def test_a_vrt_is_refused_with_the_way_to_join_tiles(bundle: Path, tmp_path: Path) -> None:

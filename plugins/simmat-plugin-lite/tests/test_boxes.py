@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from simmat_plugin_lite.decoder import unlike_outside
 from simmat_plugin_lite.model import LiteModel
-from simmat_plugin_lite.prompt_maps import PromptState, places_around, prompt_maps, region_weight
+from simmat_plugin_lite.prompt_maps import PromptState, places_around, region_weight
 
 from simmat.foundation import PromptBatch
 
@@ -40,23 +40,6 @@ def test_places_around_a_box_lie_just_outside_on_every_side() -> None:
     assert torch.stack(beyond).any(0).all()
     assert (around > BOX[0] - 15).all()
     assert (around < BOX[2] + 15).all()
-
-
-def test_a_box_in_the_middle_says_the_same_of_both_sides() -> None:
-    """Its edges lie between pixels, half a pixel from their indices; read as indices they would favour one side."""
-    state = PromptState.from_batch(asked_by((30.0, 40.0, SIZE - 30.0, SIZE - 40.0)), SIZE)
-    inside, left, top, right, bottom = prompt_maps(state, 32, 32, 4)[0, 8:13]
-    torch.testing.assert_close(inside, inside.flip(0, 1))
-    torch.testing.assert_close(left, right.flip(1))
-    torch.testing.assert_close(top, bottom.flip(0))
-    assert inside[16, 16] > 0.9 > 0.1 > inside[2, 2]
-
-
-def test_places_beyond_the_frame_are_not_asked_about() -> None:
-    """Nothing is there; clamped to the border they would fall on the object."""
-    state = PromptState.from_batch(asked_by((0.0, 0.0, SIZE - 1.0, 60.0)), SIZE)
-    assert int(state.outside.sum()) == 4
-    assert (state.outside_xy[state.outside][:, 1] > 60).all()
 
 
 def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_there() -> None:

@@ -77,14 +77,6 @@ def test_levels_of_another_model_are_refused_with_the_reason(model: LiteModel) -
         model.decoder.decode(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)), clicks((1, 1, 1)))
 
 
-def test_half_precision_weights_come_back_as_float32(model: LiteModel, tmp_path: Path) -> None:
-    """The packaged file is fp16 to stay small; training needs float32."""
-    state = {n: t.half() if t.is_floating_point() else t for n, t in model.state_dict().items()}
-    save_file(state, tmp_path / "w.safetensors")
-    loaded = build_lite(LITE, image_size=SIZE, weights=tmp_path / "w.safetensors", seed=0)
-    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-
-
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     """The message names the tensors, so that one sees whose file it is."""
     save_file({"image_encoder.pos_embed": torch.zeros(2)}, tmp_path / "w.safetensors")

@@ -11,7 +11,7 @@ import torch
 from launched import TWO_PROCESSES, run_python
 from pretraining import freeze as freezing
 from pretraining.__main__ import run
-from pretraining.freeze import freeze, packed
+from pretraining.freeze import freeze
 from pretraining.start import write_start
 from pretraining.views import write_views
 from safetensors.torch import load_file
@@ -98,17 +98,6 @@ def test_weights_that_are_too_large_leave_the_packaged_ones(
     with pytest.raises(WeightsError, match="at most 1000"):
         freeze(whole, start, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
-
-
-def test_packed_weights_are_in_half_precision_where_they_fit() -> None:
-    """BatchNorm's statistics may not fit fp16 and stay as they are; a weight that does not is named."""
-    result = packed({"a.weight": torch.ones(2), "bn.running_var": torch.full((1,), 1e9)})
-    assert {name: tensor.dtype for name, tensor in result.items()} == {
-        "a.weight": torch.float16,
-        "bn.running_var": torch.float32,
-    }
-    with pytest.raises(WeightsError, match=r"b\.weight does not fit fp16"):
-        packed({"b.weight": torch.full((1,), 1e9)})
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

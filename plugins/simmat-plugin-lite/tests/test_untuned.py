@@ -44,24 +44,6 @@ def test_the_second_image_is_not_seen_by_the_statistics_of_the_first() -> None:
     np.testing.assert_array_equal(model.predict(points=[(70, 48)]).logits, after)
 
 
-def test_a_kept_embedding_gives_the_same_mask(tmp_path: Path) -> None:
-    """It is kept in fp16, which must not show."""
-    model = simmat.load(foundation="lite", modality="gray", device="cpu")
-    masks = []
-    for cache in (None, tmp_path / "kept", tmp_path / "kept"):
-        model.set_image(SCENE[None], cache=cache)
-        masks.append(model.predict(points=[(70, 48)]).mask)
-    assert (masks[0] & masks[1]).sum() > 0.99 * (masks[0] | masks[1]).sum()
-    np.testing.assert_array_equal(masks[1], masks[2])
-
-
-def test_a_flat_image_is_answered(tmp_path: Path) -> None:
-    """A lens cap has no spread to divide by."""
-    model = simmat.load(foundation="lite", modality="gray", device="cpu")
-    model.set_image(np.full((1, 32, 32), 7.0))
-    assert np.isfinite(model.predict(points=[(3, 3)]).logits).all()
-
-
 def test_predict_answers_without_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first mask of a new user, before anything is trained."""
     Image.fromarray(SCENE.clip(0, 255).astype(np.uint8)).save(tmp_path / "s.png")

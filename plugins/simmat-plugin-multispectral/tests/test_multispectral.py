@@ -17,9 +17,8 @@ from simmat_plugin_multispectral.adapter import (
     Sentinel2,
     Sentinel2Options,
 )
-from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel, Georeference, SensorImage
@@ -155,18 +154,6 @@ def test_a_measured_band_is_not_taken_for_alpha(
     assert image.valid.all()
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-@pytest.mark.parametrize("description", ["", "Band 4", "Alpha", "dataMask"])
-def test_an_alpha_band_that_was_blended_at_the_border_stays_one(tmp_path: Path, description: str) -> None:
-    """Resampling gives it all numbers, along an edge; one that is described as alpha may be half transparent."""
-    alpha = np.where(np.arange(40) < 20, 0, FULL)
-    alpha[:, 20] = np.where(np.arange(40) % 2, 99, 0)
-    if description in ("Alpha", "dataMask"):
-        alpha = np.where(alpha > 0, 128, 0)
-    image = load(rgba(tmp_path / "a.tif", alpha, description))
-    np.testing.assert_array_equal(image.valid, np.stack([alpha > 0] * 3))
-
-
 def test_four_bands_of_eight_bits_are_written_as_four(tmp_path: Path) -> None:
     """GDAL would call the last alpha."""
     assert len(load(write(tmp_path / "a.tif", np.stack([NIR] * 4))).channels) == 4
@@ -224,12 +211,6 @@ def test_a_dark_scene_is_not_reflectance_already(tmp_path: Path, dtype: type) ->
     assert image.data[0].mean() == pytest.approx(0.004, rel=0.05)
     deep = np.where(rng.random((1, 8, 8)) < 0.3, 2, 1).astype(np.int16)
     assert load(write(tmp_path / "b.tif", deep), "multispectral-10000").valid.all()
-
-
-def test_a_mask_is_not_a_multiple_of_reflectance(tmp_path: Path) -> None:
-    """Zeros and ones are another file of the set."""
-    with pytest.raises(DataError, match="-2 to 2, got 0 to 1"):
-        load(write(tmp_path / "a.tif", (DN > 2000).astype(np.uint8)), "multispectral-10000")
 
 
 def test_a_file_that_states_another_scale_than_the_user_is_refused(tmp_path: Path) -> None:
@@ -341,12 +322,6 @@ def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path, other: st
     """A quality flag is no reflectance, and one band twice is a mistake."""
     with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
         load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]), "sentinel2")
-
-
-def test_a_stated_scale_is_not_simulated() -> None:
-    """A simulated file says its own."""
-    with pytest.raises(ConfigError, match="simulate multispectral"):
-        ADAPTERS["sentinel2"].simulate(generate_scene(np.random.default_rng(0), (32, 40)), np.random.default_rng(0))
 
 
 def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:

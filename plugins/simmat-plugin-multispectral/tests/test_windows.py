@@ -58,16 +58,6 @@ def test_a_window_of_nothing_but_fill_is_read(tmp_path: Path, sensor: Multispect
     assert load_sample(sensor, files, window=Window(3, 3, 20, 20)).size_hw == (17, 17)
 
 
-def test_a_part_of_an_alpha_band_is_not_judged(tmp_path: Path) -> None:
-    """Along a border most of a window may be partly opaque."""
-    planes = np.full((4, 40, 40), 255, np.uint8)
-    planes[3, :, :1] = 9
-    files = _write(tmp_path / "a.tif", planes, names="", photometric="rgb", alpha="yes")
-    whole = Multispectral().load(files)
-    part = load_sample(Multispectral(), files, window=Window(0, 0, 40, 2))
-    np.testing.assert_array_equal(part.valid, whole.valid[:, :, :2])
-
-
 def test_only_the_bands_that_are_picked_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A satellite image may have 200 bands, of which a model takes three."""
     files = _write(tmp_path / "a.tif", NUMBERS, interleave="band", **TILED)

@@ -13,7 +13,7 @@ from simmat_plugin_polarization.channels import PolarizationOptions
 from simmat_plugin_polarization.computed import Computed
 from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
 
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.composed_modality import ComposedModality
@@ -137,21 +137,6 @@ def test_saturated_and_dark_pixels_have_no_polarization(tmp_path: Path) -> None:
     assert not ADAPTERS["polarization"].transform(image).valid[1:, lost].any()
 
 
-@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic"])
-def test_floats_are_not_dark_for_being_small(tmp_path: Path, modality: str) -> None:
-    """Radiance or counts scaled to 0..1 are not rounded; only where there is no light is nothing polarized."""
-    light = {"s0": np.full(SIZE_HW, 1e-3), "aolp": np.full(SIZE_HW, 0.4), "dolp": np.full(SIZE_HW, 0.6)}
-    images = four(np.float32, **light)
-    if modality == "polarization-mosaic":
-        images = {"mosaic": sampled(np.stack([images[f"i{angle}"] for angle in (0, 45, 90, 135)]))}
-    for values in images.values():
-        values[:4, :4] = 0
-    image = load(modality, write_angles(tmp_path, images))
-    assert image.valid[:, :, 5:].all()
-    np.testing.assert_allclose(image.data[2, :, 5:], 0.6, atol=1e-5)
-    assert not image.valid[1:, :3, :3].any()
-
-
 def test_more_than_all_light_polarized_is_not_trusted(tmp_path: Path) -> None:
     """The four then do not belong together: something moved between them."""
     values = {"i0": 4000.0, "i45": 4000.0, "i90": 0.0, "i135": 0.0}
@@ -165,18 +150,6 @@ def test_twelve_bits_shifted_up_are_full_at_their_largest(tmp_path: Path) -> Non
     images = {name: np.full(SIZE_HW, 60000, dtype=np.uint16) for name in four()}
     images["i90"][2, 3] = 65520
     assert np.argwhere(~load("polarization", write_angles(tmp_path, images)).valid[1]).tolist() == [[2, 3]]
-
-
-@pytest.mark.parametrize("source", ["aolp", "dolp"])
-def test_a_fill_value_is_not_an_impossible_polarization(tmp_path: Path, source: str) -> None:
-    """-9999 lies outside of every unit, and the file says what it is."""
-    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
-    for name, file in files.items():
-        values = np.full(SIZE_HW, 0.5, dtype=np.float32)
-        values[2, 3] = -9999 if name == source else 0.5
-        tifffile.imwrite(file, values, extratags=[(42113, "s", 0, "-9999", True)])
-    image = load("polarization-aolp-dolp", files)
-    assert [np.argwhere(~valid).tolist() for valid in image.valid] == [[[2, 3]]] * 2
 
 
 @pytest.mark.parametrize("hole", [-9999.0, np.nan])
@@ -371,13 +344,3 @@ def test_a_mirror_of_computed_files_has_the_negated_angle(tmp_path: Path, axis: 
     plain = load("polarization-aolp-dolp", computed(tmp_path, AOLP, DOLP))
     mirrored = load("polarization-aolp-dolp", computed(tmp_path / "b", -AOLP[step], DOLP[step]))
     assert_same_light(ADAPTERS["polarization-aolp-dolp"].flip(plain, axis), mirrored)
-
-
-def test_a_missing_intensity_cannot_be_saved_as_counts(tmp_path: Path) -> None:
-    """It would come back as a dark pixel that was measured."""
-    images = four()
-    images["i0"][2, 3] = np.nan
-    image = load("polarization", write_angles(tmp_path, images))
-    with pytest.raises(ConfigError, match="s0 is invalid at 1 pixels"):
-        ADAPTERS["polarization"].save(image, {name: tmp_path / f"{name}.tif" for name in images})
-    assert not list(tmp_path.glob("*.tif"))

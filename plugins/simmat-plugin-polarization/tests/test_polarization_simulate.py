@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.camera import four_angles, radiance, through_pane
-from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
+from simmat_plugin_polarization.fresnel import diffuse_degree, reflectances
 from simmat_plugin_polarization.stokes import angle_of, degree_of
 from simmat_plugin_scenes.generate import generate_scene
 
@@ -64,13 +64,6 @@ def test_reflection_at_brewsters_angle_is_wholly_polarized() -> None:
     assert within[0] == pytest.approx(0, abs=1e-12)
     assert across[0] == pytest.approx(0.1479, abs=1e-4)
     np.testing.assert_allclose([across[1], within[1]], 0.04)
-
-
-def test_a_pane_loses_no_light() -> None:
-    """What is not mirrored goes through."""
-    rs, rp, ts, tp = pane(*reflectances(array(0.5), array(1.5), array(0.0)))
-    np.testing.assert_allclose([rs + ts, rp + tp], 1)
-    assert ts < tp
 
 
 def test_scattered_light_is_polarized_at_the_limb_only() -> None:
@@ -133,13 +126,6 @@ def test_the_clear_sky_is_polarized_across_the_direction_of_the_sun(scene: Scene
     assert degree == pytest.approx(0.75, abs=0.01)
     assert angle == pytest.approx(90, abs=1)
     assert centre(replace(clear, light=replace(light, sun_rgb=(0.1,) * 3)))[0] == pytest.approx(0)
-
-
-def test_metal_polarizes_less_than_glass(scene: Scene) -> None:
-    """Its reflectances differ little between s and p."""
-    glass = tilted(scene, 56, 30, albedo_rgb=(0.0,) * 3)
-    steel = tilted(scene, 56, 30, albedo_rgb=(0.0,) * 3, refractive_index=2.7, extinction=3.3)
-    assert centre(steel)[0] < 0.4 * centre(glass)[0]
 
 
 def test_counts_are_those_of_a_12_bit_camera(scene: Scene) -> None:

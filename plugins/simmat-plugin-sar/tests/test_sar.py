@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 from simmat_plugin_sar.adapter import Sar, SarOptions
-from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
+from simmat_plugin_sar.radar import sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
@@ -66,13 +66,6 @@ def test_whole_numbers_have_a_quantity_that_is_counted(tmp_path: Path, modality:
     check = MODALITY_CHECKS["unit-fits-quantity"]
     assert run_check(check, case).status == "ok"
     assert load(tmp_path / "a.tif", modality).channels[0].unit == "count"
-
-
-def test_amplitude_becomes_twenty_log_ten(tmp_path: Path) -> None:
-    """Amplitude is the root of power: half the decibel of its square."""
-    image = seen(write(tmp_path / "a.tif", COUNTS.astype(np.uint16)))
-    assert (image.channels[0].quantity, image.channels[0].unit) == ("backscatter", "dB")
-    np.testing.assert_allclose(image.data[0, 0, 1:], [20, 40], atol=1e-5)
 
 
 def test_zero_counts_are_dark_not_missing(tmp_path: Path) -> None:
@@ -197,15 +190,6 @@ def test_lee_takes_nothing_from_what_is_missing() -> None:
     np.testing.assert_array_equal(lee(power, valid, 4.0)[:, :8], 1e6)
 
 
-def test_speckle_has_the_looks_it_should(scene: Scene) -> None:
-    """Mean squared over variance of the ratio to the clean image is the number of looks."""
-    ground = np.isfinite(scene.surface.depth_m)
-    clean = sigma_nought(scene, cross=False)[ground]
-    ratio = backscatter(scene, (False,), np.random.default_rng(0))[0][ground] / (clean + 1e-3)
-    assert ratio.mean() == pytest.approx(1, abs=0.05)
-    assert ratio.mean() ** 2 / ratio.var() == pytest.approx(LOOKS, rel=0.15)
-
-
 def test_cars_shine_and_the_sky_is_black(scene: Scene) -> None:
     """Metal sends back, empty air does not."""
     level = 10 * np.log10(sigma_nought(scene, cross=False) + 1e-3)
@@ -219,22 +203,6 @@ def test_augmentation_keeps_the_sea(modality: str, factors: bool) -> None:
     """Power and amplitude are changed by factors: a fifth of the spread of a few bright ships is more than the sea."""
     channels = ADAPTERS[modality].channels
     assert ADAPTERS[modality].logarithmic(channels) == (factors,) * len(channels)
-
-
-def test_the_filter_takes_nothing_from_a_border_of_zeros(tmp_path: Path) -> None:
-    """Floats of zero are missing before the filter too: it would measure them, and darken what lies beside them."""
-    power = np.full((40, 40), 0.1, np.float32) * np.random.default_rng(0).gamma(4, 0.25, (40, 40)).astype(np.float32)
-    power[:, :10] = 0
-    image = load(write(tmp_path / "a.tif", power), "sar-power-lee")
-    assert not image.valid[0, :, :10].any()
-    assert image.data[0, :, 10].mean() == pytest.approx(power[:, 10:14].mean(), rel=0.15)
-
-
-def test_a_tile_without_a_measurement_is_not_taken_for_another_unit(tmp_path: Path) -> None:
-    """The corner of a swath is nodata throughout; a data set must not stop there."""
-    tag = [(42113, "s", 0, "0", True)]
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint16), metadata=None, extratags=tag)
-    assert not load(tmp_path / "a.tif").valid.any()
 
 
 def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:

@@ -111,16 +111,6 @@ def test_weights_are_brought_to_another_size_as_timm_does_on_the_fly(
     torch.testing.assert_close(maps_of(loaded, image)[-1], levels_expected(family, source, image)[-1], **TIGHT)
 
 
-@pytest.mark.parametrize("title", ["SAM's encoder", "SAM 2's encoder"])
-@torch.no_grad()
-def test_sams_encoder_takes_every_size_with_the_same_weights(title: str, make_family: Any) -> None:
-    """It interpolates positions in every forward pass, so its weights stay those of the native size."""
-    family = make_family(title)
-    image = family.image(size=96)
-    expected = levels_expected(family, family.theirs(), image)[-1]
-    torch.testing.assert_close(maps_of(family.ours(size=96), image)[-1], expected, **TIGHT)
-
-
 TABLES = r".*(pos_embed|patch_pos|rel_pos|attention_biases|relative_position_bias_table|pos_proj|rope).*"
 
 

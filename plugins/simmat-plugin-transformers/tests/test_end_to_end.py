@@ -38,20 +38,6 @@ def test_a_folder_is_trained_scored_and_predicted_on(name: str, data: Path, tiny
     assert said["foundation_sha256"] == tiny.spec().weights.sha256
 
 
-def test_a_config_alone_is_trained_from_a_seed(data: Path, tiny_of: Any, tmp_path: Path) -> None:
-    """No weights anywhere: the bundle then stands on the seed."""
-    config = tmp_path / "config.json"
-    config.write_text((tiny_of("sam2").folder / "config.json").read_text())
-    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--from-scratch"]
-    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --seed 5".split()
-    assert run([*start, "--foundation", f"hf/{config}", "--image-size", "64", *quick]) == 0
-    bundle = tmp_path / "run/bundle"
-    said = json.loads((bundle / "bundle.json").read_text())
-    assert (said["foundation_sha256"], said["seed"]) == (None, 5)
-    picture = next((data / "images").iterdir())
-    assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
-
-
 def test_other_weights_under_a_bundle_are_refused(
     data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,17 +77,3 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
     other = tiny_of("sam2").folder
     assert run([*ask, str(tmp_path / "other"), "--foundation", f"hf/{other}"]) == 2
     assert "sha256" in capsys.readouterr().err
-
-
-def test_another_name_for_random_weights_is_refused(
-    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Random weights have no digest, so nothing could show that the other name means the same."""
-    config = tmp_path / "config.json"
-    config.write_text((tiny_of("sam2").folder / "config.json").read_text())
-    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--from-scratch"]
-    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --image-size 64".split()
-    assert run([*start, "--foundation", f"hf/{config}", *quick]) == 0
-    bundle = str(tmp_path / "run/bundle")
-    assert run(["eval", bundle, "--data", str(data), "--foundation", f"hf/{tiny_of('sam2').folder}"]) == 2
-    assert "random weights" in capsys.readouterr().err

