@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from simmat.drawing.display import PictureArray
 from simmat.errors import DataError
@@ -270,4 +269,6 @@ def paint_regions(
 def _edges(numbers: npt.NDArray[np.integer[Any]], width: int) -> BoolArray:
     """Return (h, w), True within `width` pixels of another number."""
     size = 2 * width + 1
+    from scipy import ndimage  # takes longer to load than a mask to compute
+
     return np.asarray(ndimage.maximum_filter(numbers, size) != ndimage.minimum_filter(numbers, size))
