@@ -15,7 +15,7 @@ from simmat.data.card import DataCard
 from simmat.data.instances import Label, label_from_mask
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
-from simmat.types import Channel, Georeference, SensorImage, Window
+from simmat.types import Channel, SensorImage, Window
 
 
 class Angles(Planes):
@@ -144,12 +144,6 @@ def test_a_window_smaller_than_the_region_shows_some_of_it() -> None:
         assert cut_label(label, choose_window(label, 6, np.random.default_rng(seed)), 0).regions
 
 
-def test_a_region_that_fills_the_window_exactly_is_shown_whole() -> None:
-    """A window as large as the object has one place."""
-    label = label_of((24, 30), region_at(5, 7, np.ones((12, 15))))
-    assert {choose_window(label, 2, np.random.default_rng(seed)) for seed in range(20)} == {(5, 7, 17, 22)}
-
-
 def test_without_a_region_the_window_may_lie_anywhere() -> None:
     """Images without objects must not always be seen in one corner."""
     empty = label_of((8, 8))
@@ -241,13 +235,6 @@ def test_what_becomes_a_logarithm_is_changed_by_factors() -> None:
         assert 0.75 < after.std() / before.std() < 1.25
         assert changed.data[0, 9, 0] == 0
     assert not np.array_equal(after, before)
-
-
-def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:
-    """A cut tile with the old transform would lie elsewhere."""
-    image, label = scene(0)
-    placed = SensorImage(image.data, image.valid, image.channels, "", Georeference("EPSG:1", (1, 0, 0, 0, 1, 0)))
-    assert still(scale=(2, 2))(placed, label, Planes(), np.random.default_rng(0))[0].georeference is None
 
 
 def test_window_of_image_and_label_agree_beyond_the_border() -> None:

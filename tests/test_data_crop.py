@@ -19,7 +19,7 @@ from simmat.data.crops import plan_blocks, windows_of
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.evaluation.job import trained_card
 from simmat.io.images.tiff import TiffImage
 from simmat.sensors.adapter import Files
@@ -175,15 +175,6 @@ def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> No
         )
 
 
-def test_crops_are_drawn_from_seed_and_position(tmp_path: Path) -> None:
-    """A resumed run must see what the run without a stop saw."""
-    items = items_of(open_planes(scene(tmp_path), crop=CROP))
-    again = items_of(open_planes(tmp_path, crop=CROP))
-    assert all(np.array_equal(items[place].planes, again[place].planes) for place in (5, 2))
-    other = items_of(open_planes(tmp_path, crop=CROP), seed=4)
-    assert not all(np.array_equal(items[place].planes, other[place].planes) for place in range(4))
-
-
 def test_a_region_larger_than_the_crop_is_trained_in_parts(tmp_path: Path) -> None:
     """A lake fills many crops, of which some hold few of its pixels."""
     scene(tmp_path)
@@ -213,12 +204,6 @@ def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
         assert sizes == [dataset.image(sample).size_hw for sample in dataset.samples]
 
 
-def test_the_network_sees_crops_not_blocks(tmp_path: Path) -> None:
-    """Prediction cuts an image into windows of the size that the network was trained on."""
-    index = read_index(open_planes(scene(tmp_path), crop=CROP), processes=1)
-    assert set(index.image_sides(index.training_samples()).tolist()) == {CROP}
-
-
 def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
     """Scores on another raster must be of the same windows, and class 1 of the same class."""
     card = DataCard(regions="instances", class_attribute="crop", class_names={1: "maize"}, crop=64)
@@ -231,14 +216,6 @@ def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
     report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
     assert not report.errors
     assert "blocks" in report.split_note
-
-
-def test_a_copy_of_the_image_in_another_split_is_a_leak(tmp_path: Path) -> None:
-    """Under another name its blocks get other splits."""
-    scene(tmp_path)
-    (tmp_path / "images/copy.npy").write_bytes((tmp_path / "images/scene.npy").read_bytes())
-    (tmp_path / "masks/copy.tif").write_bytes((tmp_path / "masks/scene.tif").read_bytes())
-    assert any("the same image" in problem for problem in check_dataset(open_planes(tmp_path, crop=CROP)).errors)
 
 
 def test_coco_labels_are_cut_too(tmp_path: Path) -> None:
@@ -272,13 +249,6 @@ def test_an_image_of_too_few_crops_says_to_make_them_smaller(tmp_path: Path) -> 
     """Three splits need three blocks."""
     with pytest.raises(DataError, match="smaller --crop"):
         open_planes(scene(tmp_path), crop=96).split("val")
-
-
-@pytest.mark.parametrize("crop", [0, 15, 10**6, "large"])
-def test_an_impossible_crop_is_refused(tmp_path: Path, crop: object) -> None:
-    """A card is written by hand."""
-    with pytest.raises(ConfigError, match="crop"):
-        open_planes(scene(tmp_path), crop=crop)
 
 
 def test_a_large_tiff_is_never_decoded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

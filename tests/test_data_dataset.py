@@ -13,7 +13,6 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.composed_modality import SelectedChannels
 from simmat.types import SensorImage
 
 
@@ -99,16 +98,6 @@ def test_pixels_without_any_measurement_are_ignored_and_others_not(tmp_path: Pat
     dataset = open_planes(tmp_path, nodata=-1)
     label = dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
     assert np.argwhere(label.ignore).tolist() == [[0, 0], [5, 5]]
-
-
-def test_only_channels_that_reach_the_network_count_for_ignore(tmp_path: Path) -> None:
-    """With --channels 0 the second plane cannot help."""
-    values = np.full((2, 8, 8), 300.0)
-    values[0, 3, 3] = np.nan
-    save_image(folder_of(tmp_path, 3) / "images/s0.npy", values)
-    dataset = open_dataset(tmp_path, SelectedChannels(Planes(), ["p0"]), {"regions": "instances"})
-    label = dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
-    assert np.argwhere(label.ignore).tolist() == [[3, 3]]
 
 
 def test_channels_are_those_after_the_transform(tmp_path: Path) -> None:

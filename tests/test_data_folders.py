@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from data_sets import Pair, Planes, folder_of, one_square, open_planes, save_image, save_mask
 
-from simmat.data.formats.folders import files_by_stem, find_samples
+from simmat.data.formats.folders import find_samples
 from simmat.errors import DataError
 
 
@@ -142,21 +142,6 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Pa
     assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
 
 
-def test_without_any_mask_the_expected_place_of_one_is_named(tmp_path: Path) -> None:
-    """The folder of masks is there, and empty."""
-    (tmp_path / "masks").mkdir()
-    put(tmp_path, "images/a.npy", "images/b.npy")
-    with pytest.raises(DataError, match=r"masks/a\.png"):
-        open_planes(tmp_path)
-
-
-def test_a_split_folder_without_images_is_reported(tmp_path: Path) -> None:
-    """It is a copy that failed, not a wish for no validation."""
-    put(tmp_path, "images/train/a.npy", "images/train/b.npy", "masks/a.png", "masks/b.png")
-    (tmp_path / "images/val").mkdir()
-    assert "images/val/" in complaint(tmp_path)
-
-
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     """Map tools write a.tif.aux.xml, labellers a.json; thumbnails are the system's."""
     folder_of(tmp_path, 3)
@@ -183,9 +168,3 @@ def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(tmp_pat
     for name in ("v1.2", "b.npy", "c.npy"):
         (tmp_path / "images" / name).symlink_to(tmp_path / "store" / name)
     assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == ["b", "c", "v1.2/a"]
-
-
-def test_the_longest_ending_counts(tmp_path: Path) -> None:
-    """x.ome.tiff is sample x, whatever the order in which a sensor lists its endings."""
-    put(tmp_path, "x.ome.npy")
-    assert list(files_by_stem(tmp_path, (".npy", ".ome.npy"))) == ["x"]

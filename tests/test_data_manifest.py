@@ -52,14 +52,6 @@ def test_spreadsheet_csv_is_read(tmp_path: Path) -> None:
     assert len(read_manifest(write(tmp_path, text), Planes.sources)) == 3
 
 
-def test_paths_with_spaces_commas_and_unicode_work(tmp_path: Path) -> None:
-    """File names are the user's."""
-    write(tmp_path, 'id,split,image,mask\nä,test,"images/ä, 1.npy",masks/ä 1.png\n', files="")
-    save_image(tmp_path / "images/ä, 1.npy", [one_square()])
-    save_mask(tmp_path / "masks/ä 1.png", one_square())
-    assert read_manifest(tmp_path, Planes.sources)[0].reference.name == "ä, 1.npy"
-
-
 def test_a_file_of_another_ending_than_the_sensor_s_is_refused_by_name(tmp_path: Path) -> None:
     """In folders and COCO it is; a slip in a column must not put masks where the images should be."""
     write(tmp_path, rows("train", "val", "test").replace("images/b.npy", "masks/b.png"))
@@ -90,12 +82,6 @@ def test_no_source_takes_the_truth_for_the_image() -> None:
     """A sensor of that name would train and be scored on what it is to find."""
     with pytest.raises(SpecError, match=r"'mask': .*id, split, mask"):
         Source("mask", (".png",))
-
-
-def test_one_source_may_use_its_own_column_among_others(tmp_path: Path) -> None:
-    """A set made for rgb+thermal serves thermal alone as it is."""
-    write(tmp_path, "id,split,other,planes,mask\na,test,images/b.npy,images/a.npy,masks/a.png\n")
-    assert read_manifest(tmp_path, Planes.sources)[0].reference.name == "a.npy"
 
 
 def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -171,13 +157,6 @@ def test_what_another_program_writes_while_a_mask_is_noted_stays(
 def test_double_ids_are_refused(tmp_path: Path) -> None:
     """Results are filed by id."""
     assert "id 'a'" in complaint(write(tmp_path, rows("train", "val", "test").replace("b,val", "a,val")))
-
-
-def test_empty_split_column_is_as_none(tmp_path: Path) -> None:
-    """A template's column that nobody filled in; the splits are decided and told."""
-    listing = open_planes(write(tmp_path, rows("", "", "")))
-    assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
-    assert "split" in listing.split_note
 
 
 def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:

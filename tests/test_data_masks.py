@@ -33,15 +33,9 @@ def test_integers_of_any_width_keep_their_values(
     assert read_mask(tmp_path / name).tolist() == values
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.float32])
-def test_tiff_of_other_types_is_read_too(tmp_path: Path, dtype: type[np.generic]) -> None:
-    """Labelling tools write them; Pillow knows only some."""
-    tifffile.imwrite(tmp_path / "m.tif", np.asarray([[0, 123456]], dtype=dtype))
-    assert read_mask(tmp_path / "m.tif").tolist() == [[0, 123456]]
-
-
 @pytest.mark.parametrize(
-    ("dtype", "values"), [(np.int8, [[-1, 3]]), (np.int16, [[-1, 300]]), (np.uint32, [[4_000_000_000, 1]])]
+    ("dtype", "values"),
+    [(np.int8, [[-1, 3]]), (np.uint32, [[4_000_000_000, 1]]), (np.int64, [[0, 123456]]), (np.float32, [[0, 1]])],
 )
 def test_signed_and_large_numbers_of_a_tiff_stay_what_they_are(
     tmp_path: Path, dtype: type[np.generic], values: list[list[int]]
@@ -135,15 +129,6 @@ def test_arrays_that_are_not_a_label_image_are_refused(tmp_path: Path, values: n
         read_mask(tmp_path / "m.npy")
 
 
-@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.npy", "m.gif", "none.png"])
-def test_damaged_missing_or_foreign_files_are_named(tmp_path: Path, name: str) -> None:
-    """The user has thousands of files and one is bad."""
-    if not name.startswith("none"):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match=name):
-        read_mask(tmp_path / name)
-
-
 def test_cut_off_png_is_an_error_not_a_half_mask(tmp_path: Path) -> None:
     """A download that stopped must not give a mask with a black lower half."""
     rng = np.random.default_rng(0)
@@ -201,15 +186,6 @@ def test_a_damaged_mask_is_named(tmp_path: Path, name: str, content: bytes) -> N
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: .*(cannot be read as|holds no pixels|convert it)"):
         read_mask(tmp_path / name)
-
-
-def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
-    """It is a damaged file, not an image too large for the machine."""
-    np.lib.format.open_memmap(tmp_path / "m.npy", "w+", np.uint8, (4, 4)).flush()
-    text = (tmp_path / "m.npy").read_bytes().replace(b"(4, 4), }          ", b"(300000, 300000), }")
-    (tmp_path / "m.npy").write_bytes(text)
-    with pytest.raises(DataError, match=r"m\.npy"):
-        read_mask(tmp_path / "m.npy")
 
 
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:

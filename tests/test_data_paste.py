@@ -178,14 +178,6 @@ def test_what_was_not_measured_stays_so_and_ignored_pixels_are_neither_copied_no
     assert lacking > 5
 
 
-def test_an_image_that_is_full_stays_as_it_is() -> None:
-    """Where every pixel belongs to something there is no place."""
-    image, label = scene(region_at(1, 1, np.ones((58, 78))))
-    for changed, copies in repeats(image, label, rotate=True, seeds=3):
-        assert not copies
-        assert np.array_equal(changed.data, image.data)
-
-
 def test_the_augmentation_repeats_in_the_given_share_of_images() -> None:
     """And draws nothing where it is off, so that runs without it see what they always saw."""
     image, label = scene()

@@ -44,11 +44,6 @@ def test_components_are_connected_pieces_and_corners_connect() -> None:
     assert [(region.class_id, region.area) for region in label.regions] == [(1, 3), (1, 2), (2, 2), (7, 1)]
 
 
-def test_components_of_different_values_do_not_join() -> None:
-    """A crop that touches a weed is still two plants."""
-    assert [region.class_id for region in find([[1, 2, 1]], regions="components").regions] == [1, 1, 2]
-
-
 @pytest.mark.parametrize("rule", ["instances", "classes", "components"])
 def test_region_masks_are_exactly_the_pixels_of_the_label(rule: str) -> None:
     """Boxes and crops are an economy, not an approximation."""
@@ -100,12 +95,6 @@ def test_negative_values_must_be_said_to_be_ignored() -> None:
     with pytest.raises(DataError, match="ignore = -1"):
         find([[-1, 1]], regions="classes")
     assert len(find([[-1, 1]], regions="classes", ignore=-1).regions) == 1
-
-
-def test_empty_mask_is_an_empty_label() -> None:
-    """An image without an object is a fact, not an error."""
-    label = find(np.zeros((3, 4)), regions="components")
-    assert (label.regions, label.size_hw, label.dropped) == ((), (3, 4), 0)
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.0, 2), (3 / 64, 1), (10 / 64, 0)])

@@ -80,17 +80,6 @@ def test_nodata_is_left_out(tmp_path: Path) -> None:
     assert (found.mean, found.std, found.pixels) == ((2.0,), (1.0,), (6,))
 
 
-def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> None:
-    """0 / 0 must not reach the zero-shot map."""
-    values = np.full((2, 8, 8), np.nan)
-    values[0, 0], values[1, 1] = np.arange(8), np.arange(8)
-    root = folder_of(tmp_path, 3)
-    for index in range(3):
-        save_image(root / f"images/s{index}.npy", values)
-    dataset = open_planes(root)
-    assert read_index(dataset).statistics(dataset.samples).correlation == ((1.0, 0.0), (0.0, 1.0))
-
-
 def test_a_channel_missing_from_the_first_images_counts_from_its_first_pixel(tmp_path: Path) -> None:
     """A band that was switched on later must not have its mean drawn to the empty start."""
     root = folder_of(tmp_path, 3)
