@@ -178,8 +178,8 @@ def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(t
     table = overview(results)
     rows = [dict(zip(table.head, line, strict=True)) for line in table.rows if line[0] == "from scratch"]
     assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [(False, True), (True, False)]
-    x = next(found for found in differences(results) if found.arm.name == "x")
-    assert {name: round(difference.mean, 6) for name, difference in x.on.items()} == {"a": 0.1, "b": 0.1, "hard": 0.1}
+    on = next(on for arm, on, _ in differences(results) if arm.name == "x")
+    assert {name: round(difference.mean, 6) for name, difference in on.items()} == {"a": 0.1, "b": 0.1, "hard": 0.1}
 
 
 def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import numpy as np
-import numpy.typing as npt
 from simmat_plugin_report.page import Table
 
-from simmat.evaluation import bootstrap_means, interval_of
+from simmat.evaluation import mean_interval
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Average, Results, Row, Spread
 from simmat_plugin_bench.settings import DEFAULT, DataSet
@@ -38,29 +36,18 @@ class Difference:
         return f"{self.mean:+.3f}{low_high}" + (f" ({self.state})" if self.state else "")
 
 
-@dataclass(frozen=True)
-class Differences:
-    """The differences of an arm from the reference arm.
-
-    Attributes:
-        on: name of the data set -> difference.
-        mean: mean over the averaged data sets; None if one is missing or lacks seeds.
-    """
-
-    arm: Arm
-    on: dict[str, Difference]
-    mean: Difference | None
-
-
-def differences(results: Results) -> list[Differences]:
+def differences(results: Results) -> list[tuple[Arm, dict[str, Difference], float | None]]:
     """Compare every arm with the reference arm; empty without a reference, or if `--quick` does not run it.
 
     The reference is the arm of this name with the same foundation model, or else the first of this name. The IoU of an
-    object is its mean over seeds. For the mean over data sets, images are drawn independently for each set, except
-    that sets of the same files or scenes share their draws.
+    object is its mean over seeds.
+
+    Returns:
+        The arm, its difference on each data set by name, and the mean over the averaged data sets; None if one is
+        missing or lacks seeds.
     """
     found = []
-    name = results.bench.settings.reference
+    name, sets = results.bench.settings.reference, results.bench.settings.data
     having = [arm.foundation for arm in results.bench.arms if arm.name == name]
     for arm in results.bench.arms:
         foundation = arm.foundation if arm.foundation in having else next(iter(having), None)
@@ -70,44 +57,18 @@ def differences(results: Results) -> list[Differences]:
         others = {
             row.data.name: row for row in results.rows if (row.arm.name, row.arm.foundation) == (name, foundation)
         }
-        pairs = {
-            data.name: (row, others[data.name])
-            for data in results.bench.settings.data
-            if (row := results.row(data, arm)) is not None and data.name in others
-        }
-        compared = _compare(results, arm, pairs)
-        if compared.on:
-            found.append(compared)
+        on = {}
+        for data in sets:
+            row, reference = results.row(data, arm), others.get(data.name)
+            if row is not None and reference is not None and row.score is not None and reference.score is not None:
+                state = next((one.state for one in (row, reference) if not one.done), "")
+                images = _by_image(row, reference) if results.bench.settings.score == DEFAULT else []
+                on[data.name] = Difference(row.score.mean - reference.score.mean, mean_interval(images), state)
+        averaged = [on.get(data.name) for data in sets if data.averaged]
+        known = [one.mean for one in averaged if one is not None and not one.state]
+        if on:
+            found.append((arm, on, fmean(known) if known and len(known) == len(averaged) else None))
     return found
-
-
-def _compare(results: Results, arm: Arm, pairs: dict[str, tuple[Row, Row]]) -> Differences:
-    sets = results.bench.settings.data
-    usual = results.bench.settings.score == DEFAULT
-    on: dict[str, Difference] = {}
-    drawn: list[npt.NDArray[np.float64]] = []
-    for data in sets:
-        row, reference = pairs.get(data.name, (None, None))
-        if row is None or reference is None or row.score is None or reference.score is None:
-            continue
-        images = _by_image(row, reference) if usual else []
-        means = bootstrap_means(images, _generator(data, sets)) if len(images) > 1 else None
-        state = next((one.state for one in (row, reference) if not one.done), "")
-        interval = interval_of(means) if means is not None else None
-        on[data.name] = Difference(row.score.mean - reference.score.mean, interval, state)
-        drawn += [means] if means is not None and data.averaged else []
-    averaged = [on.get(data.name) for data in sets if data.averaged]
-    known = [difference.mean for difference in averaged if difference is not None and not difference.state]
-    if not known or len(known) < len(averaged):
-        return Differences(arm, on, None)
-    interval = interval_of(np.mean(drawn, axis=0)) if len(drawn) == len(known) else None
-    return Differences(arm, on, Difference(fmean(known), interval))
-
-
-def _generator(data: DataSet, sets: Sequence[DataSet]) -> np.random.Generator:
-    """Return the generator that draws the images of a set; sets of the same files or scenes have the same seed."""
-    made_of = (data.data, data.simulate)
-    return np.random.default_rng(next(i for i, one in enumerate(sets) if (one.data, one.simulate) == made_of))
 
 
 def _by_image(row: Row, reference: Row) -> list[list[float]]:
@@ -207,11 +168,11 @@ def difference_table(results: Results) -> Table:
     sets = results.bench.settings.data
     lines = [
         (
-            results.label(found.arm),
-            str(found.mean) if found.mean is not None else NONE,
-            *(str(found.on.get(data.name, NONE)) for data in sets),
+            results.label(arm),
+            signed(mean),
+            *(str(on.get(data.name, NONE)) for data in sets),
         )
-        for found in differences(results)
+        for arm, on, mean in differences(results)
     ]
     return Table(("arm", "mean", *(data.name for data in sets)), lines, 1)
 
