@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles import predict
-from data_sets import Planes, folder_of
+from data_sets import Planes
 from runs import config, gray_set, registry
 
 from simmat import training
@@ -108,9 +108,3 @@ def test_wrapped_sensors_are_configured_too(wrapped: ModalityAdapter) -> None:
     inner = ready.base if isinstance(ready, SelectedChannels) else ready.parts[0]  # type: ignore[attr-defined]
     assert inner.fx == 7.0
     assert (ready.name, ready.source_names()) == (wrapped.name, wrapped.source_names())
-
-
-def test_a_sensor_that_needs_no_card_is_left_as_it_is(tmp_path: Path) -> None:
-    """Most sensors do not care."""
-    sensor = Planes()
-    assert open_dataset(folder_of(tmp_path, 3), sensor, {"regions": "instances"}).adapter is sensor

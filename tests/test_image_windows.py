@@ -175,17 +175,6 @@ def test_the_size_of_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str
         image_size(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
-def test_the_size_of_a_picture_is_read_from_its_head(tmp_path: Path, name: str) -> None:
-    """A mask may be a BMP, an image not."""
-    Image.new("L", (7, 5)).save(tmp_path / name)
-    if name == "a.bmp":
-        with pytest.raises(DataError, match="BMP"):
-            image_size(tmp_path / name)
-    else:
-        assert image_size(tmp_path / name) == (5, 7)
-
-
 @pytest.mark.parametrize("kind", ["tiles", "strips", "npy"])
 def test_a_window_of_a_huge_image_takes_little_memory(tmp_path: Path, kind: str) -> None:
     """20,000 x 20,000 pixels in 7 bands are 10 GiB as floats; refused as a whole, read in windows."""

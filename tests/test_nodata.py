@@ -71,13 +71,6 @@ def test_nodata_is_the_number_in_the_file_and_not_the_scaled_one(tmp_path: Path)
     np.testing.assert_array_equal(image.valid[0], stored_numbers() != -9999)
 
 
-def test_a_scaled_value_that_equals_nodata_is_a_measurement(tmp_path: Path) -> None:
-    """290 K is stored as 2900; saying 290 must take nothing out."""
-    stored = np.full((8, 8), 2900, dtype=np.int16)
-    dataset = tenths(tmp_path, Tenths(), stored, nodata=290)
-    assert dataset.image(dataset.samples[0]).valid.all()
-
-
 def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
     """A missing value in one band says nothing about the others."""
     np.save(tmp_path / "a.npy", np.array([[[0, 1.5]], [[2, 0]]], dtype=np.float32))
@@ -92,12 +85,6 @@ def test_nodata_matches_what_the_file_can_hold_of_it(tmp_path: Path, dtype: type
     """0.1 and the lowest float32 are usual; a file holds their nearest neighbour."""
     np.save(tmp_path / "a.npy", np.array([[value, 1]]).astype(dtype))
     assert with_nodata(Gray(), value).load({"gray": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]]]
-
-
-def test_a_number_that_the_type_cannot_hold_takes_nothing_out(tmp_path: Path) -> None:
-    """-9999 said of 8 bits must not wrap around to 241."""
-    np.save(tmp_path / "a.npy", np.arange(256, dtype=np.uint8).reshape(16, 16))
-    assert with_nodata(Gray(), -9999).load({"gray": tmp_path / "a.npy"}).valid.all()
 
 
 def test_nodata_as_an_option_is_that_of_the_card(tmp_path: Path) -> None:

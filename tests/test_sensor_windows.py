@@ -84,14 +84,6 @@ def test_a_window_of_a_sample_is_the_same_part_of_the_whole(tmp_path: Path, name
     assert sensor.window_size(files) == ((33, 47) if reads else None)
 
 
-def test_a_picture_that_is_decoded_as_a_whole_has_no_windows(tmp_path: Path) -> None:
-    """To read a PNG window by window would decode it each time."""
-    files = _write(tmp_path, {"gray": 1}, ".png")
-    assert Gray().window_size(files) is None
-    whole = Gray().load(files)
-    np.testing.assert_array_equal(load_sample(Gray(), files, window=WINDOW).data, whole.cut(WINDOW).data)
-
-
 def test_sources_of_different_sizes_have_no_common_window(tmp_path: Path) -> None:
     """The second file would be read at another place of the scene."""
     files = _write(tmp_path, {"raster": 2, "gray": 1})
