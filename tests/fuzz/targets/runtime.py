@@ -1,4 +1,4 @@
-"""What simmat-runtime reads: the manifest of an exported model."""
+"""What simmat-runtime reads: the manifest of an exported model, and image files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from fuzz.case import Case, Place, Target
 from fuzz.damage import mutate_bytes, mutate_tree, to_json
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
+from simmat.io.images import read_image
 
 _NEEDS = ("simmat_runtime", "onnxruntime")
 _MANIFEST: dict[str, Any] = {
@@ -54,4 +55,29 @@ def _manifest(place: Place, rng: random.Random) -> Case:
     return Case(read)
 
 
-TARGETS = (Target("runtime-manifest", _manifest, needs=_NEEDS),)
+def _image(place: Place, rng: random.Random) -> Case:
+    from simmat_runtime.files import read_file
+    from simmat_runtime.manifest import Channel
+
+    path = place.damaged("images", rng, (".png", ".jpg", ".tif", ".npy"))
+
+    def read() -> None:
+        try:
+            found = read_file(path, (Channel("gray", "count", "counts", None),))
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        try:
+            expected = read_image(path)
+        except SimMATError:  # SimMAT also refuses what the number of planes will refuse, and files named wrongly
+            return
+        values = expected.planes if expected.valid is None else np.where(expected.valid, expected.planes, np.nan)
+        found = found[None] if found.ndim == 2 else found
+        assert np.array_equal(found, values, equal_nan=values.dtype.kind == "f"), "not the numbers that SimMAT reads"
+
+    return Case(read)
+
+
+TARGETS = (
+    Target("runtime-manifest", _manifest, needs=_NEEDS),
+    Target("runtime-image", _image, needs=_NEEDS),
+)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat_runtime.manifest import opened
+from simmat_runtime.files import read_file
 from simmat_runtime.model import Model, load
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument(
         "image",
         metavar="FILE",
-        help=".npy of shape (C, H, W) in the sensor's units, NaN where missing",
+        help=".npy of shape (C, H, W) in the sensor's units, NaN where missing; or PNG, JPEG, TIFF with [images]",
     )
     predict.add_argument(
         "--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="pixel on the object"
@@ -55,7 +55,7 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         raise ValueError(f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}")
     if given.everything == bool(given.point or given.other or given.box):
         raise ValueError("give --point or --box, or --everything")
-    model.set_image(_read(Path(given.image)))
+    model.set_image(read_file(given.image, model.channels))
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()
@@ -77,17 +77,6 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _read(file: Path) -> np.ndarray[Any, Any]:
-    """Return the array of an .npy file; raise ValueError if it cannot be read."""
-    try:
-        with opened(file) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:  # numpy raises many kinds for a damaged header
-        raise ValueError(
-            f"{file} cannot be read as .npy ({error}); save the image, in the units of the model's channels, with numpy"
-        ) from error
 
 
 def _numbers(count: int) -> Any:

@@ -29,7 +29,6 @@ _MAX_CHANNELS = 4096
 _MAX_CLASSES = 2**16
 _MAX_CLASS = 2**32 - 2
 """A class map has at most 32 bits, and its largest value stands for missing pixels."""
-_UNBOUNDED = (-math.inf, math.inf)
 _DIGEST = "sha256"
 
 
@@ -177,10 +176,9 @@ def _not_finite(text: str) -> NoReturn:
 
 def _parsed(document: Mapping[str, Any]) -> Manifest:
     """Check a document; raise KeyError where a field is missing, ValueError where one is wrong."""
-    dense, mask_size = document["dense"], document["mask_size"]
-    _require(document["aspect"] in ("keep", "squash"), "aspect", "keep or squash", document["aspect"])
-    _require(isinstance(mask_size, list) and len(mask_size) == 2, "mask_size", "[height, width]", mask_size)
-    height, width = (_whole("mask_size", side, 1, _MAX_SIZE) for side in mask_size)
+    if document["aspect"] not in ("keep", "squash"):
+        raise _wrong("aspect", "keep or squash", document["aspect"])
+    dense = None if document["dense"] is None else _table("dense", document["dense"])
     return Manifest(
         modality=_text("modality", document["modality"]),
         channels=tuple(map(_channel, _list("channels", document["channels"], _MAX_CHANNELS))),
@@ -188,8 +186,8 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
         aspect=document["aspect"],
         largest=_whole("largest", document["largest"], 1, 2 * _MAX_SIZE),
         window=_whole("window", document["window"], _MIN_WINDOW, 2 * _MAX_SIZE),
-        mask_size=(height, width),
-        dense=None if dense is None else _dense(_table("dense", dense)),
+        mask_size=_mask_size(document["mask_size"]),
+        dense=None if dense is None else _dense(dense),
         class_names={int(value): str(name) for value, name in _table("class_names", document["class_names"]).items()},
         files=_files(_table("files", document["files"])),
         document=document,
@@ -197,58 +195,76 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
 
 
 def _dense(document: Mapping[str, Any]) -> Dense:
-    background = document["background"]
-    _require(isinstance(background, bool), "dense.background", "true or false", background)
-    classes = _list("dense.classes", document["classes"], _MAX_CLASSES)
-    values = (None if value is None else _whole("dense.classes", value, 0, _MAX_CLASS) for value in classes)
-    return Dense(background, tuple(values))
+    if not isinstance(document["background"], bool):
+        raise _wrong("dense.background", "true or false", document["background"])
+    return Dense(
+        document["background"],
+        tuple(
+            None if value is None else _whole("dense.classes", value, 0, _MAX_CLASS)
+            for value in _list("dense.classes", document["classes"], _MAX_CLASSES)
+        ),
+    )
+
+
+def _mask_size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _wrong("mask_size", "[height, width]", value)
+    height, width = (_whole("mask_size", side, 1, _MAX_SIZE) for side in value)
+    return height, width
 
 
 def _files(document: Mapping[str, Any]) -> dict[str, str]:
     digests = {name: _table(f"files.{name:.80}", file)["sha256"] for name, file in document.items()}
-    needed = {ENCODER, DECODER, MASKS}
-    _require(needed <= set(digests), "files", f"at least {', '.join(sorted(needed))}", sorted(digests))
+    if not {ENCODER, DECODER, MASKS} <= set(digests):
+        raise _wrong("files", f"at least {ENCODER}, {DECODER} and {MASKS}", sorted(digests))
     for name, digest in digests.items():
-        is_plain = re.fullmatch(r"\w[\w.-]{0,99}", name) is not None
-        _require(is_plain, "files", "names of letters, digits, dots and hyphens", name)
-        _text(f"files.{name}.sha256", digest)
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise _wrong("files", "names of letters, digits, dots and hyphens", name)
+        if not isinstance(digest, str):
+            raise _wrong("files", "a sha256 each", digest)
     return digests
 
 
 def _channel(document: Any) -> Channel:
     bounds = _table("channels", document)["valid_range"]
     if bounds is not None:
-        wanted = "[low, high] with low < high, null where unbounded"
-        is_pair = isinstance(bounds, list) and len(bounds) == 2
-        is_pair = is_pair and all(one is None or (type(one) in (int, float) and abs(one) < 1e300) for one in bounds)
-        _require(is_pair, "channels.valid_range", wanted, bounds)
-        low, high = (float(infinite if one is None else one) for one, infinite in zip(bounds, _UNBOUNDED, strict=True))
-        _require(low < high, "channels.valid_range", wanted, bounds)
-        bounds = low, high
+        bounds = _bounds(bounds)
     name, unit, quantity = (_text(f"channels.{key}", document[key]) for key in ("name", "unit", "quantity"))
     return Channel(name, unit, quantity, bounds)
 
 
+def _bounds(value: Any) -> tuple[float, float]:
+    if isinstance(value, list) and len(value) == 2 and all(one is None or type(one) in (int, float) for one in value):
+        low = -math.inf if value[0] is None else value[0]
+        high = math.inf if value[1] is None else value[1]
+        if low < high and max((abs(one) for one in value if one is not None), default=0) < 1e300:
+            return float(low), float(high)
+    raise _wrong("channels.valid_range", "[low, high] with low < high, null where unbounded", value)
+
+
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    _require(type(value) is int and low <= value <= high, name, f"a whole number from {low} to {high}", value)
-    return int(value)
+    if type(value) is not int or not low <= value <= high:
+        raise _wrong(name, f"a whole number from {low} to {high}", value)
+    return value
 
 
 def _text(name: str, value: Any) -> str:
-    _require(isinstance(value, str) and value.isprintable(), name, "a printable text", value)
-    return str(value)
+    if not isinstance(value, str) or not value.isprintable():
+        raise _wrong(name, "a printable text", value)
+    return value
 
 
 def _list(name: str, value: Any, most: int) -> list[Any]:
-    _require(isinstance(value, list) and 1 <= len(value) <= most, name, f"a list of 1 to {most} values", value)
-    return list(value)
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        raise _wrong(name, f"a list of 1 to {most} values", value)
+    return value
 
 
 def _table(name: str, value: Any) -> dict[str, Any]:
-    _require(isinstance(value, dict), name, "a table", value)
-    return dict(value)
+    if not isinstance(value, dict):
+        raise _wrong(name, "a table", value)
+    return value
 
 
-def _require(fits: bool, name: str, wanted: str, value: Any) -> None:
-    if not fits:
-        raise ValueError(f"{name} must be {wanted}, got {value!r:.80}")
+def _wrong(name: str, wanted: str, value: Any) -> ValueError:
+    return ValueError(f"{name} must be {wanted}, got {value!r:.80}")
