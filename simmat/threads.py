@@ -2,7 +2,9 @@
 
 OpenMP's threads do torch's work on a CPU. It counts the cores of the machine, not the quota of its container, and its
 threads spin for milliseconds while they wait, which costs much where other programs need the cores
-(`benchmarks/threads.py`).
+(`benchmarks/threads.py`). Where others take the cores even a short spin costs, so prediction uses as many threads as
+cores are free (`CpuLoad`). Training does not: with another number of threads, numbers are added in another order, so a
+run would not give the same bits twice.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, MutableMapping
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,6 +62,34 @@ def usable_cpus() -> int:
     return affinity_cpus() if quota is None else max(min(affinity_cpus(), math.ceil(quota)), 1)
 
 
+class CpuLoad:
+    """How many cores the other processes leave free, since it was asked last."""
+
+    _MIN_INTERVAL_S = 0.2
+    """The system counts in hundredths of a second."""
+
+    def __init__(self) -> None:
+        self._free, self._before = math.inf, self._now()
+
+    def free_cpus(self) -> float:
+        """Return the cores that this process uses or that are idle."""
+        now, spent = self._now()
+        if (passed := now - self._before[0]) >= self._MIN_INTERVAL_S:
+            self._free = (spent - self._before[1]) / passed
+            self._before = now, spent
+        return self._free
+
+    def _now(self) -> tuple[float, float]:
+        """Return the time, and the seconds in which cores were idle or worked for this process."""
+        import psutil  # type: ignore[import-untyped]  # prediction alone needs it
+
+        cores = psutil.cpu_times(percpu=True)
+        if hasattr(os, "sched_getaffinity"):
+            cores = [cores[number] for number in os.sched_getaffinity(0) if number < len(cores)]
+        idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
+        return time.monotonic(), idle + time.process_time()
+
+
 def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set the variables that OpenMP reads when torch loads it, each unless the user has set it.
 
@@ -70,6 +101,11 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.update(SHORT_SPIN)
     if THREADS_VARIABLE not in environment and (cpus := usable_cpus()) < affinity_cpus():
         environment[THREADS_VARIABLE] = str(cpus)
+
+
+def threads_are_chosen(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a user or a launcher has set the number of threads, not `prepare_threads`."""
+    return environment.get(THREADS_VARIABLE, str(usable_cpus())) != str(usable_cpus())
 
 
 def cpu_name() -> str:

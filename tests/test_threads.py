@@ -8,10 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from bundles import tiny_bundle
+from runs import registry
 
 from simmat import threads
-from simmat.threads import cpu_quota, memory_limit, prepare_threads, usable_cpus
+from simmat.bundle import load_bundle
+from simmat.model import SimMAT
+from simmat.nn.device import fixed_threads
+from simmat.predictor import Predictor
+from simmat.threads import CpuLoad, cpu_quota, memory_limit, prepare_threads, usable_cpus
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -107,3 +115,37 @@ def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> Non
     code = "import os, sys, json, simmat; print(json.dumps([os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [threads.SHORT_SPIN["GOMP_SPINCOUNT"], False]
+
+
+def test_the_load_is_what_other_processes_leave_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two cores over two seconds, another process took one second and a half."""
+    clock = [(10.0, 5.0)]
+    monkeypatch.setattr(CpuLoad, "_now", lambda self: clock[0])
+    load = CpuLoad()
+    assert load.free_cpus() == float("inf")
+    clock[0] = (12.0, 7.5)
+    assert load.free_cpus() == 1.25
+    clock[0] = (12.1, 7.5)
+    assert load.free_cpus() == 1.25  # too short to tell
+
+
+def test_a_prediction_uses_as_many_threads_as_cores_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for a core others have took five times the CPU time; a training keeps its bits."""
+    seen, free = [], [0.4]
+    encode = SimMAT.encode
+    monkeypatch.setattr(SimMAT, "encode", lambda *given: (seen.append(torch.get_num_threads()), encode(*given))[1])
+    monkeypatch.setattr(CpuLoad, "free_cpus", lambda self: free[0])
+    monkeypatch.setattr("simmat.nn.device.threads_are_chosen", lambda: False)
+    predictor = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for free[0] in (0.4, 2.0, 9.0):
+            predictor.set_image(np.zeros((1, 8, 8), np.uint8))
+        free[0] = 0.4
+        with fixed_threads():
+            predictor.set_image(np.zeros((1, 8, 8), np.uint8))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2, 3, 3]

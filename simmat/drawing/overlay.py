@@ -268,6 +268,8 @@ def paint_regions(
 
 def _edges(numbers: npt.NDArray[np.integer[Any]], width: int) -> BoolArray:
     """Return (h, w), True within `width` pixels of another number."""
+    from scipy import ndimage  # slow to import, and the picture of a click needs none
+
     size = 2 * width + 1
     from scipy import ndimage  # takes longer to load than a mask to compute
 

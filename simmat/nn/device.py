@@ -1,4 +1,4 @@
-"""The device of a run, and its processes and their launcher."""
+"""The device of a run, its threads on a CPU, and its processes and their launcher."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from simmat.errors import ConfigError
+from simmat.threads import CpuLoad, threads_are_chosen
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -105,6 +106,39 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
         os.environ.update(hidden)
+
+
+_load = CpuLoad()
+_fixed: list[None] = []
+"""One entry for each `fixed_threads` that is open."""
+
+
+@contextmanager
+def threads_for_load() -> Iterator[None]:
+    """Let torch use in this block as many threads as cores are free, at most those it uses now and at least one.
+
+    It changes nothing where a user has set the number of threads, or in `fixed_threads`.
+    """
+    before = torch.get_num_threads()
+    if before == 1 or _fixed or threads_are_chosen():
+        yield
+        return
+    free = _load.free_cpus() + 0.25  # others always do a little
+    torch.set_num_threads(before if free >= before else max(int(free), 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """Keep the number of torch's threads in this block, whatever the load, so that it gives the same bits again."""
+    _fixed.append(None)
+    try:
+        yield
+    finally:
+        _fixed.pop()
 
 
 @dataclass(frozen=True)

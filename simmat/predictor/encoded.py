@@ -20,6 +20,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
+from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor import everything
 from simmat.predictor.cache import read_embedding, write_embedding
@@ -80,6 +81,7 @@ class EncodedImage:
         embedding: of a batch of one image.
     """
 
+    @threads_for_load()
     @torch.inference_mode()
     def __init__(
         self,
@@ -118,6 +120,7 @@ class EncodedImage:
         """Bytes of the embedding and of the network's input."""
         return sum(part.nbytes for part in (*self.embedding.levels, self.prepared.planes, self.prepared.content))
 
+    @threads_for_load()
     @torch.inference_mode()
     def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
         """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
@@ -140,6 +143,7 @@ class EncodedImage:
             )
         return answer
 
+    @threads_for_load()
     def prediction(
         self, decoded: MaskPrediction, row: int, choice: Choice | int, image: SensorImage, window: Window
     ) -> Prediction:
@@ -166,6 +170,7 @@ class EncodedImage:
         value, probability = self.class_of(low_res) or (None, None)
         return Prediction(logits > 0, logits, scores[mask], low_res, image, window, self.warning, value, probability)
 
+    @threads_for_load()
     @torch.inference_mode()
     def decode_clicks(self, points: FloatArray) -> MaskPrediction:
         """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
@@ -179,9 +184,10 @@ class EncodedImage:
 
     @cached_property
     def _dense(self) -> DenseAnswer | None:
-        with torch.inference_mode():
+        with threads_for_load(), torch.inference_mode():
             return None if self._model.dense is None else self._model.dense(self.embedding)
 
+    @threads_for_load()
     @torch.inference_mode()
     def class_map(self) -> FloatArray | None:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
@@ -191,6 +197,7 @@ class EncodedImage:
         probabilities: FloatArray = logits.softmax(0).cpu().numpy()
         return probabilities
 
+    @threads_for_load()
     @torch.inference_mode()
     def class_of(self, low_res: FloatArray) -> tuple[int, float] | None:
         """Return the class (label value) of a mask and its probability; None without classes of objects, or a pixel.
@@ -205,6 +212,7 @@ class EncodedImage:
         value = spec.classes[int(seen[0][0]) - int(spec.background)]
         return None if value is None else (value, float(seen[1][0]))
 
+    @threads_for_load()
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
         """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`."""

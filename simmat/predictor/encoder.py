@@ -12,6 +12,7 @@ from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.drawing.display import display_style
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
+from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import digest_of, embedding_file
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.reading import Inputs
@@ -95,6 +96,7 @@ class ImageEncoder:
             return {1: "object"}
         return self.inputs.card.class_names
 
+    @threads_for_load()
     def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a window of one; threads may call this at once.
 

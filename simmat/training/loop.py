@@ -26,6 +26,7 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, find_protocol, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
+from simmat.nn.device import fixed_threads
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
@@ -174,6 +175,7 @@ class _Run:
 
     def run(self) -> Path:
         with ExitStack() as stack:
+            stack.enter_context(fixed_threads())
             if self.accelerator.is_main_process:
                 stack.enter_context(self.folder.locked())
                 self._write_folder()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from simmat_plugin_thermal.adapter import COUNTS, MODALITIES, TEMPERATURE
 
+from simmat.cli import group
 from simmat.errors import DataError
 from simmat.types import SensorImage
 
@@ -26,6 +28,21 @@ real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no radiometric JPEGs
 
 def load(path: Path) -> SensorImage:
     return MODALITIES[0].load({"thermal": path})
+
+
+def test_stats_say_what_counts_look_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else would tell that the counts are temperatures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    for name, raw in (("a", RAW + 4000), ("b", RAW + 4100)):
+        write_dji_jpeg(tmp_path / f"set/{name}.jpg", raw)
+    given = ["data", "stats", "set", "--modality", "thermal"]
+    group.main(args=given, prog_name="simmat", standalone_mode=False)
+    assert re.search(r"warning: .*kelvin times 64.* 47\.\d °C.*unit=K64", capsys.readouterr().err)
+    group.main(args=[*given, "--modality-option", "unit=K64"], prog_name="simmat", standalone_mode=False)
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("order", "<>")

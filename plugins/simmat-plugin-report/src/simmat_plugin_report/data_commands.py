@@ -108,6 +108,13 @@ def stats(
         )
     else:
         say("\n\n".join([f"{dataset.root}: {images} images", *("\n".join(stats_lines(one)) for one in found)]))
+    for one in found:
+        if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
+            say(
+                f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean would "
+                f"be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
+                err=True,
+            )
     for name, fault in faults.items():
         say(f"warning: {name} is left out: {fault}", err=True)
     if faults:
