@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFont
 
 from simmat.drawing.display import PictureArray
@@ -268,9 +269,9 @@ def paint_regions(
 
 def _edges(numbers: npt.NDArray[np.integer[Any]], width: int) -> BoolArray:
     """Return (h, w), True within `width` pixels of another number."""
-    from scipy import ndimage  # slow to import, and the picture of a click needs none
-
     size = 2 * width + 1
-    from scipy import ndimage  # takes longer to load than a mask to compute
-
-    return np.asarray(ndimage.maximum_filter(numbers, size) != ndimage.minimum_filter(numbers, size))
+    low = high = np.pad(numbers, width, mode="edge")
+    for axis in (0, 1):
+        low = sliding_window_view(low, size, axis).min(-1)
+        high = sliding_window_view(high, size, axis).max(-1)
+    return np.asarray(low != high)

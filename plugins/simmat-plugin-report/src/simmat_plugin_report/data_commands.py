@@ -111,8 +111,8 @@ def stats(
     for one in found:
         if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
             say(
-                f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean would "
-                f"be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
+                f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean "
+                f"would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
                 err=True,
             )
     for name, fault in faults.items():
