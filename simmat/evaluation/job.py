@@ -95,9 +95,10 @@ def evaluate_bundle(
         passes.append((reference, everything and zero_shot is True, False))
     total = sum(1 + (objects or classes) for _, objects, classes in passes) * len(work.share(samples))
     done = itertools.count(1)
-    names = {0: "background"} if dataset.card.zero_means != "none" else {}
-    names |= {} if dataset.has_classes else {1: "object"}
-    names |= dataset.class_names or bundle.spec.card.class_names
+    names = dict(dataset.class_names or bundle.spec.card.class_names)
+    if semantic:
+        unmarked = {} if dataset.card.zero_means == "none" else {0: "background"}
+        names = unmarked | ({} if dataset.has_classes else {1: "object"}) | names
     scores = []
     for predictor, objects, classes in passes:
         found = evaluate(

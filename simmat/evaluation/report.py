@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -14,12 +13,10 @@ import torch
 
 from simmat.bundle import Bundle
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import SIZES, Scores, SeenImages
+from simmat.evaluation.scores import SIZES, Scores
 from simmat.model import count_parameters
 
 FORMAT = 1
-_BY_CLASS = (("everything", "by_class"), ("semantic", "iou_by_class"))
-"""Blocks of a summary with a table by class."""
 
 
 def score_report(
@@ -32,27 +29,26 @@ def score_report(
     without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
     no class map, and None where it was not asked for every object.
     """
-    spec = bundle.spec
+    spec, seen = bundle.spec, None if tuned.seen is None else asdict(tuned.seen)
     trainable, total = count_parameters(bundle.model)
     device = next(bundle.model.parameters()).device
     memory = _peak_memory_bytes(device)
     summary, zero = tuned.summary(), untuned.summary() if untuned is not None else None
     if zero is not None:
         zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})
-    named = [summary["iou_by_class"], *(summary.get(block, {}).get(key, {}) for block, key in _BY_CLASS)]
     return {
         "format": FORMAT,
         "bundle": str(bundle.path),
         "data": str(data),
         "split": split,
-        "seen": None if tuned.seen is None else _counts(tuned.seen),
+        "seen": seen if seen is None else {key: len(seen[key]) for key in ("trained", "validated", "left_out")},
         "modality": spec.modality,
         "foundation": spec.foundation,
         "mat": spec.mat,
         "tune": spec.tune,
         "image_size": spec.image_size,
         "protocol": asdict(protocol),
-        "class_names": {key: tuned.class_names[int(key)] for key in _numbers(named) if int(key) in tuned.class_names},
+        "class_names": {str(value): name for value, name in sorted(tuned.class_names.items())},
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
         "parameters": None if spec.exported is not None else {"trainable": trainable, "total": total},
         "tuned": summary,
@@ -77,10 +73,6 @@ def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     }
 
 
-def _counts(seen: SeenImages) -> dict[str, int]:
-    return {"trained": len(seen.trained), "validated": len(seen.validated), "left_out": len(seen.left_out)}
-
-
 def _peak_memory_bytes(device: torch.device) -> int | None:
     """Return the peak memory so far: torch's on a CUDA device, else the process's; None if it is unknown."""
     if device.type == "cuda":
@@ -91,11 +83,6 @@ def _peak_memory_bytes(device: torch.device) -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
-
-
-def _numbers(groups: Iterable[Iterable[str]]) -> list[str]:
-    """Return the different keys of some tables by class, in the order of their numbers."""
-    return sorted({key for group in groups for key in group}, key=int)
 
 
 def _times(scores: Scores) -> dict[str, float]:
