@@ -84,24 +84,32 @@ def _are_numbered(*channels: Channel) -> bool:
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
-    """Return, for each source, the indices of all loaded channels of its sensor.
+    """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
+    names = iter(adapter.source_names())
+    return {
+        source: list(span)
+        for part, span in channel_spans(adapter, channels)
+        for source in islice(names, len(part.sources))
+    }
+
+
+def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list[tuple[ModalityAdapter, range]]:
+    """Return each sensor that an adapter consists of, with the indices of its loaded channels.
 
     PluginError: their number is not that of the channels which the sensor declares.
     """
-    parts, names = adapter.sensors(), iter(adapter.source_names())
-    known = sum(len(part.channels) for part in parts)
-    found: dict[str, list[int]] = {}
-    start = 0
-    for part in parts:
+    known = sum(len(part.channels) for part in adapter.sensors())
+    spans, start = [], 0
+    for part in adapter.sensors():
         end = start + (len(part.channels) or len(channels) - known)
-        found |= {source: list(range(start, end)) for source in islice(names, len(part.sources))}
+        spans.append((part, range(start, end)))
         start = end
     if start != len(channels):
         raise PluginError(
             f"modality {adapter.name!r} declares {known} channels, but its load returned {len(channels)}: "
             f"{', '.join(channel.name for channel in channels)}. Tell its author"
         )
-    return found
+    return spans
 
 
 def parse_channels(text: str) -> tuple[str | int, ...]:

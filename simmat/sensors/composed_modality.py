@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import Axis, Files, ModalityAdapter, Source, common_size
-from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.channel_selection import channel_spans, pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class ComposedModality(ModalityAdapter):
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute it for each part's planes."""
         done = []
-        for part, span in self._spans(len(channels)):
+        for part, span in channel_spans(self, channels):
             own, rows = _with_own_names(part, [channels[index] for index in span]), slice(span[0], span[-1] + 1)
             done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
         values, where = zip(*done, strict=True)
@@ -153,7 +153,7 @@ class ComposedModality(ModalityAdapter):
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
         flags: list[bool] = []
-        for part, span in self._spans(len(channels)):
+        for part, span in channel_spans(self, channels):
             flags += part.logarithmic(_with_own_names(part, [channels[index] for index in span]))
         return tuple(flags)
 
@@ -192,19 +192,9 @@ class ComposedModality(ModalityAdapter):
             taken |= {channel.name for channel in (*part.channels, *own)}
         return tuple(joined)
 
-    def _spans(self, count: int) -> list[tuple[ModalityAdapter, range]]:
-        """Return each part with the indices of its planes in a loaded image of `count` channels."""
-        known = sum(len(part.channels) for part in self.parts)
-        spans, start = [], 0
-        for part in self.parts:
-            end = start + (len(part.channels) or count - known)
-            spans.append((part, range(start, end)))
-            start = end
-        return spans
-
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Return each part with its planes of a loaded image."""
-        pieces = [(part, image.select(span)) for part, span in self._spans(len(image.channels))]
+        pieces = [(part, image.select(span)) for part, span in channel_spans(self, image.channels)]
         return [(part, replace(piece, channels=_with_own_names(part, piece.channels))) for part, piece in pieces]
 
     def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
