@@ -20,7 +20,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
+from simmat.predictor.windows import SegmentOptions, WindowResult, WindowStore
 from simmat.types import Prompt, SensorImage, Window
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)

@@ -16,7 +16,7 @@ from simmat.plugin_specs import ResultKind
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.predictor.window_results import SegmentOptions
+    from simmat.predictor.windows import SegmentOptions
 
 _OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 """Endings of the files of one prompted object."""

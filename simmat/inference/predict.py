@@ -22,7 +22,7 @@ from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
 from simmat.predictor.large import check_options
-from simmat.predictor.window_results import SegmentOptions
+from simmat.predictor.windows import SegmentOptions
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

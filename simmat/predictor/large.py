@@ -30,8 +30,14 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.window_results import SegmentOptions, WindowResult, WindowStore
-from simmat.predictor.windows import ClassMapBlender, InstanceJoiner, plan_windows
+from simmat.predictor.windows import (
+    ClassMapBlender,
+    InstanceJoiner,
+    SegmentOptions,
+    WindowResult,
+    WindowStore,
+    plan_windows,
+)
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
 _CACHE_BYTES = 2**28
