@@ -46,7 +46,7 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     assert second.mean == pytest.approx(287.5)
     for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [°C]: 6.85 to 16.85, mean 14.35, 50.0% invalid"):
         assert words in report.text()
-    json.dumps(report.to_dict(), allow_nan=False)
+    json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 
 def test_report_reads_line_by_line(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
         (root / f"masks/s{index}.png").unlink()
     report = check_dataset(open_planes(root))
     assert report.errors == ()
-    assert len(report.to_dict()["unlabelled"]) == 12
+    assert len(report.model_dump(mode="json")["unlabelled"]) == 12
     assert "images/s0.npy" in report.text()
     assert "(12)" in report.text()
     assert "and 2 more" in report.text()

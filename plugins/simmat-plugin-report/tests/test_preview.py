@@ -31,15 +31,15 @@ def bands(*wavelengths: float | None) -> list[Channel]:
     ("channels", "expected"),
     [
         ([*RGB, THERMAL], [Panel("true colour", (0, 1, 2)), Panel("thermal", (3,))]),
-        (bands(0.49, 0.56, 0.66, 0.84), [Panel("true colour", (2, 1, 0)), Panel("false colour", (3, 2, 1))]),
+        (bands(0.49, 0.56, 0.66, 0.84), [Panel("false colour", (3, 2, 0))]),
         (bands(0.84, 1.6, 2.2), [Panel("false colour", (2, 1, 0))]),
         (bands(0.66, 0.84), [Panel("b0", (0,)), Panel("b1", (1,))]),
         (bands(*[None] * 12), [Panel("false colour", (0, 1, 2))]),
-        ([*bands(0.49, 0.56, 0.66), THERMAL], [Panel("true colour", (2, 1, 0)), Panel("thermal", (3,))]),
+        ([*bands(0.49, 0.56, 0.66), THERMAL], [Panel("false colour", (2, 1, 0)), Panel("thermal", (3,))]),
     ],
 )
 def test_pictures_follow_the_channels(channels: list[Channel], expected: list[Panel]) -> None:
-    """Bands make true and false colour; what has a scale of its own is shown by itself."""
+    """Bands make false colour; what has a scale of its own is shown by itself."""
     assert list(panels_of(channels)) == expected
 
 

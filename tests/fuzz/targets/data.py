@@ -75,7 +75,7 @@ def _index(place: Place, rng: random.Random) -> Case:
         found = read_index(dataset)
         for sample in found.with_regions(dataset.samples, "all"):
             assert found.table_of([sample]).rows.shape == (1,), "a table of another shape"
-        check_dataset(dataset).to_dict()
+        check_dataset(dataset).model_dump(mode="json")
         found.statistics(found.training_samples())
 
     return Case(read, outputs=_KEPT)

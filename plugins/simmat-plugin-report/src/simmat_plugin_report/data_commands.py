@@ -62,7 +62,7 @@ def check(
     with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MAX_COMPARED))) as bar:
         report = check_dataset(dataset, bar.update, twice=not quick)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.model_dump(mode="json"))
     else:
         say(report.text())
     if write_card:

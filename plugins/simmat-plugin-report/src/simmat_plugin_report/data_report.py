@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -160,10 +160,6 @@ class DataReport(Document):
     def notes(self) -> tuple[str, ...]:
         """Warnings and notes, which the user should check."""
         return tuple(found.text for found in self.findings if found.severity != "error")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as json values."""
-        return {**self.model_dump(mode="json"), "problems": list(self.errors), "notes": list(self.notes)}
 
     def text(self) -> str:
         """Return the report as text of several lines."""

@@ -24,10 +24,6 @@ PER_SHEET = 24
 """Number of images on a sheet."""
 CELL_PX = 240
 """Width of a picture."""
-_VISIBLE = {"red": (0.60, 0.70, 0.665), "green": (0.50, 0.60, 0.56), "blue": (0.42, 0.52, 0.48)}
-_NIR = (0.75, 1.0, 0.85)
-"""Smallest, largest and best wavelength in µm."""
-
 Problems = list[tuple[str, str]]
 """(sample id, message) of images that cannot be shown."""
 
@@ -35,8 +31,8 @@ Problems = list[tuple[str, str]]
 def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
     """Return the pictures of an image with these channels, at most `MAX_PANELS`.
 
-    Colour cameras are shown in true colour; spectral bands in true colour if they have red, green and blue, and in
-    false colour with near infrared as red; every other channel separately. Many channels of one quantity without
+    Colour cameras are shown in true colour, three or more spectral bands in false colour, from the longest wavelength
+    as red to the shortest as blue, and every other channel separately. Many channels of one quantity without
     wavelengths are shown as false colour of the first three.
     """
     panels: list[Panel] = []
@@ -49,28 +45,13 @@ def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
     ]
     if len(bands) > 2:
         rest = [index for index in rest if index not in bands]
-        panels += _of_bands(channels, bands)
+        shown = display_channels([channels[index] for index in bands])
+        panels.append(Panel("false colour", tuple(bands[index] for index in shown)))
     if len(rest) > MAX_PANELS and len({channels[index].quantity for index in rest}) == 1:
         panels.append(Panel("false colour", tuple(rest[:3])))
         rest = []
     panels += [Panel(channels[index].name, (index,)) for index in rest]
     return tuple(panels[:MAX_PANELS])
-
-
-def _of_bands(channels: Sequence[Channel], bands: Sequence[int]) -> Iterator[Panel]:
-    def nearest(low: float, high: float, best: float) -> int | None:
-        found = [index for index in bands if low <= (channels[index].wavelength_um or 0) <= high]
-        return min(found, key=lambda index: abs((channels[index].wavelength_um or 0) - best), default=None)
-
-    red, green, blue = (nearest(*_VISIBLE[name]) for name in ("red", "green", "blue"))
-    nir = nearest(*_NIR)
-    if red is not None and green is not None and blue is not None:
-        yield Panel("true colour", (red, green, blue))
-    if nir is not None and red is not None and green is not None:
-        yield Panel("false colour", (nir, red, green))
-    elif red is None or green is None or blue is None:
-        picked = display_channels([channels[index] for index in bands])
-        yield Panel("false colour", tuple(bands[index] for index in picked))
 
 
 def preview_sheets(
