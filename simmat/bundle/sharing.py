@@ -230,4 +230,4 @@ def _hub_errors(place: str, kind: type[SimMATError]) -> Iterator[None]:
     except SimMATError:
         raise
     except Exception as error:  # an answer that the client does not expect may raise anything
-        raise kind(f"{why_failed(error, place)}; a folder or a .zip needs no hub") from error
+        raise kind(f"{why_failed(error, hub_repository(place)[0])}; a folder or a .zip needs no hub") from error
