@@ -276,7 +276,7 @@ def mutate_zip(content: bytes, rng: random.Random, mutate_member: Mutation = mut
                 entry.external_attr = rng.choice(_ENTRY_KINDS) << 16
             archive.writestr(entry, data)
         if kind == 7:
-            archive.writestr(rng.choice((victim, *_ENTRY_NAMES)), b"x")
+            archive.writestr(zipfile.ZipInfo(rng.choice((victim, *_ENTRY_NAMES))), b"x")
     return target.getvalue()
 
 
