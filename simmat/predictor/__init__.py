@@ -3,8 +3,7 @@
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
 from simmat.predictor.large import LargeImage
-from simmat.predictor.predictor import Predictor
-from simmat.predictor.zero_shot import ZeroShotPredictor
+from simmat.predictor.predictor import Predictor, ZeroShotPredictor
 
 __all__ = [
     "Choice",
