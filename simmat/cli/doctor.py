@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import click
+import psutil  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 
 import simmat
@@ -138,9 +139,8 @@ def _threads() -> Iterator[Row]:
 
 
 def _memory() -> Iterator[Row]:
-    if (meminfo := Path("/proc/meminfo")).exists():
-        total, _, available = (int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines()[:3])
-        yield "machine", f"{_gib(available)} free of {_gib(total)}"
+    memory = psutil.virtual_memory()
+    yield "machine", f"{_gib(memory.available)} free of {_gib(memory.total)}"
     if (limit := memory_limit()) is not None:
         yield "container", f"{_gib(limit)} at most"
     shared = Path("/dev/shm")
