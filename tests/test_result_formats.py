@@ -13,7 +13,7 @@ from simmat.plugins.loader import load_plugins
 
 @pytest.mark.parametrize(
     ("names", "kind", "cause"),
-    [(["overlays"], "objects", "overlay"), (["coco"], "classes", "labels"), ([], "classes", "labels")],
+    [(["overlays"], "objects", "overlay"), (["coco"], "classes", "labels")],
 )
 def test_formats_are_checked_before_any_work(names: list[str], kind: ResultKind, cause: str) -> None:
     """A wrong word must not be found after an hour of prediction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     """
     from simmat.api import predict
 
-    model, files = _model_and_files(paths, given)
+    model, files = (None, paths) if given["modality"] is not None or not paths else (paths[0], paths[1:])
     if source and files:
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
     options = {name: value for name, value in given.items() if value not in (None, ())}
@@ -62,24 +62,6 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
         outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
     if (error := joint_error(outcomes, out)) is not None:
         raise error
-
-
-def _model_and_files(paths: Sequence[Path], given: Mapping[str, Any]) -> tuple[Path | None, Sequence[Path]]:
-    """Return the bundle, which is the first path unless the model is untuned, and the paths of images."""
-    if given["modality"] is not None or not paths:
-        return None, paths
-    if given["foundation"] is not None and not _may_be_bundle(paths[0]):
-        raise ConfigError(
-            f"--modality is missing: {paths[0]} is not a bundle, so {given['foundation']!r} is used untuned and "
-            "needs --modality NAME, the sensor of the files"
-        )
-    return paths[0], paths[1:]
-
-
-def _may_be_bundle(path: Path) -> bool:
-    if path.is_dir():
-        return any((path / name).exists() for name in ("bundle.json", "bundle", "config.toml"))
-    return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
 
 
 @contextmanager

@@ -72,12 +72,10 @@ def choose_formats(names: Sequence[str], kinds: Collection[ResultKind], registry
         kinds: what is looked for in the images.
 
     Raises:
-        ConfigError: no format is named, or one can hold nothing of what is looked for.
+        ConfigError: a format can hold nothing of what is looked for.
         UnknownNameError: no installed package brings a format.
     """
     known = registry.names("result format")
-    if not names:
-        raise ConfigError(f"no format is named; allowed: {', '.join((*known, AUTO))}")
     named = _in_order({registry.result_format(name) for name in names if name != AUTO})
     for one in named:
         if set(kinds).isdisjoint(one.kinds):
