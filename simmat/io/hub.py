@@ -41,16 +41,17 @@ def fetch(file: WeightFile) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    failed: Exception | None = None
     for name in (file.filename, *file.alternatives):
         try:
             return Path(hf_hub_download(file.hub, name))
-        except LocalEntryNotFoundError as error:  # no network, and not in the cache
-            raise _failed(file, name, error) from error
-        except EntryNotFoundError:
-            continue
         except Exception as error:  # the client passes on errors of its http library and of the file system
-            raise _failed(file, name, error) from error
-    raise WeightsError(f"{file.hub} on the Hugging Face Hub has no {_names(file)}. {_by_hand(file)}")
+            failed = failed or error
+            if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
+                failed = error  # no network, or no access: the other names would fail alike
+                break
+    assert failed is not None
+    raise WeightsError(f"cannot fetch {_names(file)}: {why_failed(failed, file.hub)}. {_by_hand(file)}") from failed
 
 
 def _need_client(file: WeightFile) -> None:
@@ -66,10 +67,6 @@ def _need_client(file: WeightFile) -> None:
 
 def _names(file: WeightFile) -> str:
     return " or ".join((file.filename, *file.alternatives))
-
-
-def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
-    return WeightsError(f"cannot fetch {name}: {why_failed(error, file.hub)}. {_by_hand(file)}")
 
 
 def why_failed(error: Exception, repo: str) -> str:
