@@ -108,9 +108,13 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
     Raises:
         ConfigError: unknown keys, invalid values or no region rule; all at once.
     """
+    return make_card(card_fields(root, overrides, defaults or {}), where=str(root))
+
+
+def card_fields(root: Path, overrides: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of a card, unchecked, see `load_card`."""
     path = root / CARD_FILE
-    stored = read_toml(path, "data card") if path.exists() else {}
-    return make_card(merge(merge(defaults or {}, stored), overrides), where=str(root))
+    return merge(merge(defaults, read_toml(path, "data card") if path.exists() else {}), overrides)
 
 
 def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
@@ -126,8 +130,13 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
     """Make a card from plain values, see `load_card`."""
     if "regions" not in values and values.keys() <= DataCard.model_fields.keys():
-        raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
+        raise no_regions(where)
     return parse(DataCard, values, f"{where}: the data card")
+
+
+def no_regions(where: str) -> ConfigError:
+    """Return the error for a data set whose card has no region rule."""
+    return ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
 
 
 def write_card(root: Path, card: DataCard) -> Path:

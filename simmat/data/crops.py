@@ -7,10 +7,8 @@ windows of their blocks, side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from simmat.data.card import DataCard
 from simmat.data.instances import check_equal_size
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems, equal_problems
@@ -24,53 +22,42 @@ _MAX_CROPS = 4
 """Crops on a side of a block."""
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Divides the images of a data set into blocks, and the blocks of val and test into windows.
+def divide_images(
+    samples: Sequence[Sample], adapter: ModalityAdapter, crop: int, label_sizes: Mapping[str, tuple[int, int]]
+) -> list[Sample]:
+    """Return the blocks of some images, in order and row by row.
 
-    Attributes:
-        card: whose `crop` is the side of a window in pixels.
-        sizes: (H, W) of each image that was divided, by the sample's id.
+    Args:
+        crop: side of a window in pixels.
+        label_sizes: (H, W) of the images of a COCO file, by the sample's id.
+
+    Raises:
+        DataError: an image cannot be read, or has another size than its label; lists all that fail.
     """
+    found: list[Sample] = []
+    problems: list[str] = []
+    for sample in samples:
+        try:
+            size_hw = adapter.window_size(sample.files) or load_sample(adapter, sample.files).size_hw
+            if sample.id in label_sizes:
+                check_equal_size(f"COCO annotations of {sample.id}", label_sizes[sample.id], sample.reference, size_hw)
+            elif sample.mask is not None and not sample.has_polygons:
+                check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
+            found += [sample.within(window) for window in plan_blocks(size_hw, crop)]
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(all_problems("images that --crop cannot divide:", equal_problems(problems)))
+    return found
 
-    adapter: ModalityAdapter
-    card: DataCard
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def blocks(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Return the blocks of some images, in order and row by row; raise DataError that lists all that fail."""
-        found: list[Sample] = []
-        problems: list[str] = []
-        for sample in samples:
-            try:
-                size_hw = self.sizes[sample.id] = self._size_of(sample)
-            except DataError as error:
-                problems.append(str(error))
-            else:
-                found += [sample.within(window) for window in plan_blocks(size_hw, self._crop)]
-        if problems:
-            raise DataError(all_problems("images that --crop cannot divide:", equal_problems(problems)))
-        return found
-
-    def parts(self, block: Sample) -> Sequence[Sample]:
-        """Return a block of train as it is, and another one as its windows."""
+def divide_blocks(blocks: Iterable[Sample], crop: int) -> Iterator[Sample]:
+    """Yield blocks of train as they are, and the windows of others."""
+    for block in blocks:
         if block.split == "train" or block.window is None:
-            return (block,)
-        return [block.within(window) for window in windows_of(block.window, self._crop)]
-
-    @property
-    def _crop(self) -> int:
-        assert self.card.crop is not None
-        return self.card.crop
-
-    def _size_of(self, sample: Sample) -> tuple[int, int]:
-        """Return (H, W) of an image, which is decoded only where the sensor cannot say it otherwise."""
-        size_hw = self.adapter.window_size(sample.files)
-        if size_hw is None:
-            size_hw = load_sample(self.adapter, sample.files).size_hw
-        if sample.mask is not None and not sample.has_polygons:
-            check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
-        return size_hw
+            yield block
+        else:
+            yield from (block.within(window) for window in windows_of(block.window, crop))
 
 
 def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:

@@ -6,19 +6,18 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from simmat.data.augment import cut_label
-from simmat.data.card import DataCard, load_card
-from simmat.data.crops import Blocks
+from simmat.data.card import DataCard, card_fields, load_card, make_card, no_regions
+from simmat.data.crops import divide_blocks, divide_images
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
-from simmat.data.samples import SPLITS, Listing, Sample, decide_splits
+from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.reading import require_folder
@@ -244,40 +243,45 @@ def open_dataset(
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
-    implied = {"regions": "instances"} if annotations else {}
-    try:
-        card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
-    except ConfigError:
-        of_polygons = None
-        with suppress(ConfigError):
-            of_polygons = load_card(folder, overrides or {}, defaults={"regions": "instances"} | dict(defaults or {}))
-        if of_polygons is None and (folder / MASKS).is_dir():
-            raise
-        found = _list(folder, adapter, annotations, of_polygons)[0]  # reports a folder that is not a data set first
-        if of_polygons is None or not all(sample.has_polygons for sample in found.samples):
-            raise
-        card = of_polygons
+    fields = card_fields(folder, overrides or {}, defaults or {})
+    card = make_card({"regions": "instances"} | fields, where=str(folder))
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
-    listing, coco = _list(folder, adapter, annotations, card)
+    samples, said_by, coco = _find_samples(folder, adapter, annotations)
+    unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
+    samples = [sample for sample in samples if coco or sample.has_mask]
+    if not samples:
+        raise DataError(
+            f"{folder}: none of the {len(unlabelled)} images has a mask; save one as {MASKS}/{unlabelled[0].id}.png, "
+            f"or name it in {MANIFEST_FILE}"
+        )
+    if "regions" not in fields and coco is None and not all(sample.has_polygons for sample in samples):
+        raise no_regions(str(folder))
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
+    if card.crop is not None:
+        label_sizes = {name: image.size_hw for name, image in coco.images.items()} if coco else {}
+        samples = divide_images(samples, adapter, card.crop, label_sizes)
+    listing = decide_splits(folder, samples, said_by, unlabelled)
+    listed, note = listing.samples, listing.split_note
+    if card.crop is not None:
+        listed = tuple(divide_blocks(listed, card.crop))
     polygons = None
-    if masks := [sample for sample in listing.samples if sample.has_polygons]:
+    if masks := [sample for sample in listed if sample.has_polygons]:
         polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)
+        note = f"{note} {polygons.note}".strip()
     elif (overrides or {}).get("class_attribute") is not None:
         raise ConfigError(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"
         )
-    note = " ".join(filter(None, (listing.split_note, polygons.note if polygons else "")))
     return Dataset(
         folder,
         adapter,
         card,
-        listing.samples,
+        listed,
         note,
         coco,
-        listing.unlabelled,
+        unlabelled,
         polygons,
         by_hash=listing.by_hash,
         new_splits=listing.new_splits,
@@ -312,31 +316,13 @@ def _has_masks(folder: Path) -> bool:
     return (folder / MASKS).is_dir() and any(not path.name.startswith(".") for path in (folder / MASKS).iterdir())
 
 
-def _list(
-    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], card: DataCard | None = None
-) -> tuple[Listing, CocoLabels | None]:
-    """List the samples of a folder and decide their splits: with a crop, blocks of images and their windows."""
-    coco, unlabelled = None, list[Sample]()
+def _find_samples(
+    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]
+) -> tuple[list[Sample], str, CocoLabels | None]:
+    """Return all samples of a folder, what names their splits, and the labels of a COCO file."""
     if annotations:
         samples, coco = read_coco(folder, adapter.sources, annotations)
-        said_by = ", ".join(path.name for path in annotations.values())
-    elif (folder / MANIFEST_FILE).exists():
-        samples, said_by = read_manifest(folder, adapter.sources), MANIFEST_FILE
-    else:
-        samples, said_by = find_samples(folder, adapter.sources), f"the folders of {IMAGES}/"
-    if coco is None:
-        unlabelled = [sample for sample in samples if not sample.has_mask]
-        samples, first = [sample for sample in samples if sample.has_mask], samples[0]
-        if not samples:
-            raise DataError(
-                f"{folder}: none of the {len(unlabelled)} images has a mask; save one as {MASKS}/{first.id}.png, or "
-                f"name it in {MANIFEST_FILE}"
-            )
-    if card is None or card.crop is None:
-        return decide_splits(folder, samples, said_by, unlabelled), coco
-    blocks = Blocks(adapter, card)
-    listing = decide_splits(folder, blocks.blocks(samples), said_by, unlabelled)
-    if coco is not None:
-        for name, size_hw in blocks.sizes.items():
-            check_equal_size(f"{folder}: COCO annotations of {name}", coco.images[name].size_hw, name, size_hw)
-    return replace(listing, samples=tuple(part for block in listing.samples for part in blocks.parts(block))), coco
+        return samples, ", ".join(path.name for path in annotations.values()), coco
+    if (folder / MANIFEST_FILE).exists():
+        return read_manifest(folder, adapter.sources), MANIFEST_FILE, None
+    return find_samples(folder, adapter.sources), f"the folders of {IMAGES}/", None

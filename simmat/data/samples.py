@@ -139,14 +139,12 @@ class Listing:
     Attributes:
         samples: in the order of the manifest, or sorted by id; each has a split.
         split_note: a sentence for the user on where the splits come from.
-        unlabelled: images without a mask, which are not used.
         by_hash: True if a split was chosen by the hash of the ids.
         new_splits: id -> split that `write_splits` should keep when a model is trained.
     """
 
     samples: tuple[Sample, ...]
     split_note: str
-    unlabelled: tuple[Sample, ...] = ()
     by_hash: bool = False
     new_splits: Mapping[str, str] = field(default_factory=dict)
 
@@ -212,7 +210,7 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
         else sample
         for sample in samples
     ]
-    return Listing(tuple(listed), note, tuple(unlabelled), bool(chosen), new)
+    return Listing(tuple(listed), note, bool(chosen), new)
 
 
 def _draw(
