@@ -1,4 +1,4 @@
-"""Text for a terminal: control characters are escaped.
+"""Text for a terminal: control characters are escaped, and what takes long is named.
 
 File names, bundles, plugins and data sets may come from strangers. A character that moves the cursor, changes colours
 or reverses the direction of writing could hide or forge a message.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -41,6 +43,41 @@ def escape_json(text: str) -> str:
 def say(text: object = "", *, err: bool = False) -> None:
     """Print an escaped text and a line feed on standard output or standard error."""
     print(escape(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+SLOW_S = 15.0
+"""Seconds after which `say_if_slow` speaks."""
+_TICK_S = 1.0
+_waiting: dict[object, tuple[float, str]] = {}
+"""What `say_if_slow` is to say, and when."""
+_watcher = threading.Thread()
+"""The thread that says it, one for the process: to start one for each small file would cost a tenth of reading it."""
+
+
+@contextmanager
+def say_if_slow(text: str) -> Iterator[None]:
+    """Print a text on standard error, once, if the body has not ended after `SLOW_S` seconds."""
+    global _watcher
+    if not _watcher.is_alive():  # the first call in this process; a fork has no threads of its parent
+        _waiting.clear()
+        _watcher = threading.Thread(target=_watch, daemon=True)
+        _watcher.start()
+    key = object()
+    _waiting[key] = time.monotonic() + SLOW_S, text
+    try:
+        yield
+    finally:
+        _waiting.pop(key, None)
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(_TICK_S)
+        now = time.monotonic()
+        for key, (due, text) in list(_waiting.items()):
+            if now >= due and key in _waiting:
+                _waiting.pop(key, None)
+                say(text, err=True)
 
 
 class EscapingStream:

@@ -19,6 +19,7 @@ from simmat.errors import ConfigError, DataError, PluginError, SimMATError, Spec
 from simmat.io.images import check_window, window_size
 from simmat.plugin_specs import API_VERSION
 from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
+from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -374,10 +375,12 @@ def load_sample(adapter: ModalityAdapter, files: Files, window: Window | None = 
         PluginError: it raised anything else, or returned another type; the message names sensor, file and class.
     """
     paths = ", ".join(map(str, files.values()))
-    where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {paths}"
+    who = f"modality {adapter.name!r} ({type(adapter).__module__})"
+    where = f"{who} failed on {paths}"
     try:
-        in_parts = window is not None and adapter.window_size(files) is not None
-        image = adapter.load_window(files, window) if window is not None and in_parts else adapter.load(files)
+        with say_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
+            in_parts = window is not None and adapter.window_size(files) is not None
+            image = adapter.load_window(files, window) if window is not None and in_parts else adapter.load(files)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:
