@@ -10,6 +10,7 @@ Hypothesis draws the cases of a block from target, seed and number, and shrinks 
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
 import random
@@ -45,6 +46,8 @@ CLOCK_SECONDS = 120
 """After so long on the clock a case hangs, in C or in a wait, where its own limit of computing time does not reach."""
 _START_SECONDS = 600
 """Time for loading the libraries of all readers."""
+_DRAWN_BYTES = 800
+"""Of random numbers, for a case; more are zeros."""
 
 
 class Result(NamedTuple):
@@ -116,6 +119,24 @@ def _pipes(folder: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if Path(folder, name).is_fifo()]
 
 
+class DrawnRandom(random.Random):
+    """Random numbers from bytes, then zeros: those of hypothesis' own generators are mostly small."""
+
+    def __new__(cls, content: bytes) -> DrawnRandom:
+        return super().__new__(cls)
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+        super().__init__(0)
+
+    def getrandbits(self, k: int, /) -> int:
+        length = -(-k // 8)
+        return int.from_bytes(self._content.read(length).ljust(length, b"\0")) % (1 << k)
+
+    def random(self) -> float:
+        return self.getrandbits(24) / 2**24
+
+
 class _Failed(Exception):
     """A case ended in a way that is not allowed."""
 
@@ -142,9 +163,9 @@ def _work(target_name: str, name: str, seeds: Path, case: Path, pipe: Connection
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(rng=st.randoms(use_true_random=False))
-    def check(rng: random.Random) -> None:
-        outcome = run_case(target, rng, Seeds(seeds), case)
+    @given(content=st.binary(min_size=_DRAWN_BYTES, max_size=_DRAWN_BYTES))
+    def check(content: bytes) -> None:
+        outcome = run_case(target, DrawnRandom(content), Seeds(seeds), case)
         pipe.send((False, outcome.kind))
         if outcome.failed:
             raise (_TooLong if outcome.kind == "time" else _Failed)(f"{outcome.kind}: {outcome.what}")
