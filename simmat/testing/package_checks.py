@@ -140,7 +140,7 @@ def metadata_is_complete(case: PackageCase) -> None:
     stated = map(Requirement, case.distribution.requires or [])
     ranges = [found for found in stated if found.name == PROJECT and "extra ==" not in str(found.marker or "")]
     lowest = [part for found in ranges for part in found.specifier if part.operator in (">=", ">", "~=", "==")]
-    if not case.distribution.metadata["Summary"]:
+    if "Summary" not in case.distribution.metadata:  # newer Pythons raise KeyError
         raise CheckFailed("its metadata lacks a summary", "state a description in pyproject.toml")
     if not lowest or not all(found.specifier.contains(__version__, prereleases=True) for found in ranges):
         major, minor = (int(part) for part in __version__.split(".")[:2])
