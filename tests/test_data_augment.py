@@ -15,7 +15,7 @@ from simmat.data.card import DataCard
 from simmat.data.instances import Label, label_from_mask
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
-from simmat.types import Channel, SensorImage, Window
+from simmat.types import Channel, Georeference, SensorImage, Window
 
 
 class Angles(Planes):
@@ -266,3 +266,10 @@ def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:
         assert (changed.data[0, 0] == 4095).all()
         assert (changed.data[0, 1] == 0).all()
         assert not np.array_equal(changed.data[0, 2:], plane[0, 2:])
+
+
+def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:
+    """A cut tile with the old transform would lie elsewhere."""
+    image, label = scene(0)
+    placed = SensorImage(image.data, image.valid, image.channels, "", Georeference("EPSG:1", (1, 0, 0, 0, 1, 0)))
+    assert still(scale=(2, 2))(placed, label, Planes(), np.random.default_rng(0))[0].georeference is None

@@ -364,3 +364,27 @@ def test_zero_cannot_be_a_region_without_label_values(tmp_path: Path) -> None:
     """A setting without effect would be believed to have one."""
     with pytest.raises(ConfigError, match="label value 0"):
         opened(write(tmp_path, []), zero_means="none")
+
+
+def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
+    """A width of 0 is a converter that never opened the file."""
+    write(tmp_path, [])
+    text = (tmp_path / "annotations.json").read_text().replace('"height": 6', '"height": 0', 1)
+    (tmp_path / "annotations.json").write_text(text)
+    with pytest.raises(DataError, match=r"image 1: .*8x0"):
+        opened(tmp_path)
+
+
+def test_a_number_that_no_machine_number_holds_is_refused(tmp_path: Path) -> None:
+    """json allows whole numbers of any length, and arithmetic on them takes as long."""
+    write(tmp_path, [{"segmentation": [[1, 1, 5, 1, 5, 10**400]]}])
+    with pytest.raises(DataError, match=r"annotations\.json: .*bits"):
+        opened(tmp_path)
+
+
+def test_deep_json_is_refused(tmp_path: Path) -> None:
+    """A recursive look at it would end in a traceback."""
+    write(tmp_path, [])
+    (tmp_path / "annotations.json").write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(DataError, match=r"annotations\.json: .*nested"):
+        opened(tmp_path)

@@ -261,3 +261,12 @@ def test_a_large_tiff_is_never_decoded_as_a_whole(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(TiffImage, "read", lambda self, window: read(self, Window(*window)))  # None fails
     dataset = open_dataset(tmp_path, Raster(), {"regions": "instances", "crop": CROP})
     assert items_of(dataset)[0].targets.any()
+
+
+def test_crops_are_drawn_from_seed_and_position(tmp_path: Path) -> None:
+    """A resumed run must see what the run without a stop saw."""
+    items = items_of(open_planes(scene(tmp_path), crop=CROP))
+    again = items_of(open_planes(tmp_path, crop=CROP))
+    assert all(np.array_equal(items[place].planes, again[place].planes) for place in (5, 2))
+    other = items_of(open_planes(tmp_path, crop=CROP), seed=4)
+    assert not all(np.array_equal(items[place].planes, other[place].planes) for place in range(4))

@@ -201,3 +201,12 @@ def test_labels_beyond_what_counts_are_refused(tmp_path: Path, value: np.generic
     np.save(tmp_path / "m.npy", np.full((4, 4), value))
     with pytest.raises(DataError, match="whole numbers"):
         read_mask(tmp_path / "m.npy")
+
+
+def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
+    """It is a damaged file, not an image too large for the machine."""
+    np.lib.format.open_memmap(tmp_path / "m.npy", "w+", np.uint8, (4, 4)).flush()
+    text = (tmp_path / "m.npy").read_bytes().replace(b"(4, 4), }          ", b"(300000, 300000), }")
+    (tmp_path / "m.npy").write_bytes(text)
+    with pytest.raises(DataError, match=r"m\.npy"):
+        read_mask(tmp_path / "m.npy")

@@ -125,3 +125,14 @@ def test_progress_is_reported_for_every_sample(tmp_path: Path) -> None:
     steps: list[int] = []
     read_index(dataset, steps.append)
     assert sum(steps) == len(dataset.samples)
+
+
+def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> None:
+    """0 / 0 must not reach the zero-shot map."""
+    values = np.full((2, 8, 8), np.nan)
+    values[0, 0], values[1, 1] = np.arange(8), np.arange(8)
+    root = folder_of(tmp_path, 3)
+    for index in range(3):
+        save_image(root / f"images/s{index}.npy", values)
+    dataset = open_planes(root)
+    assert read_index(dataset).statistics(dataset.samples).correlation == ((1.0, 0.0), (0.0, 1.0))
