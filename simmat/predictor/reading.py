@@ -14,6 +14,8 @@ from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
+from simmat.io.images.limits import damaged
+from simmat.io.images.tiff import opened
 from simmat.io.reading import shown_url, url_of
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
@@ -108,9 +110,10 @@ class Inputs:
             DataError: some files cannot be read or do not fit together; the message names all of them.
         """
         backend, names = geo_backend("a mosaic"), self.missing_channels(missing)
-        opened: list[ImageReader] = []
+        readers: list[ImageReader] = []
         problems: list[str] = []
         channels: tuple[Channel, ...] = ()
+        stored = ""
         for tile in tiles:
             try:
                 files = self._files_of(tile, names)
@@ -119,16 +122,22 @@ class Inputs:
                         f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
                     )
                 reader = self._open(files, names, 0)
-                own = reader.read(Window(0, 0, 1, 1)).channels
-                channels = channels or own
-                opened.append(reader)
+                own, types = reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
+                if not readers:
+                    channels, stored = own, types
+                readers.append(reader)
                 if not same_channels(own, channels):
-                    raise DataError(f"{reader.origin}: has other channels than {opened[0].origin}")
+                    raise DataError(f"{reader.origin}: has other channels than {readers[0].origin}")
+                if types and stored and types != stored and any(channel.unit == "count" for channel in own):
+                    raise DataError(
+                        f"{reader.origin}: stores its counts as {types}, {readers[0].origin} as {stored}, which are "
+                        "probably on different scales; save all tiles in one type"
+                    )
             except SimMATError as error:
                 problems.append(str(error))
-        if problems or not opened:
+        if problems or not readers:
             raise DataError(all_problems("a mosaic needs all its tiles:", problems or ["there are none"]))
-        return backend.open_mosaic(opened)
+        return backend.open_mosaic(readers)
 
     def _open(self, files: Mapping[str, Path], missing: frozenset[str], largest: float) -> ImageReader:
         """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
@@ -267,3 +276,13 @@ def range_of(channel: Channel) -> str:
     """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
     low, high = channel.valid_range or (-math.inf, math.inf)
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
+
+
+def _stored_types(files: Mapping[str, Path]) -> str:
+    """Return the types of the numbers in TIFF files, such as "uint8"; "" for other files and URLs."""
+    types = []
+    for path in files.values():
+        if path.suffix.lower() in (".tif", ".tiff") and not url_of(path):
+            with damaged(path, "tiff"), opened(path) as tiff:
+                types.append(str(tiff.pages[0].aspage().dtype))
+    return ", ".join(types)
