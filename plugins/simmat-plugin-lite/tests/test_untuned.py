@@ -77,7 +77,7 @@ def test_a_prediction_imports_no_library_it_does_not_need(tmp_path: Path, tuned:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     code, *imported = done.stdout.splitlines()[-1].split()
     assert code == "0", done.stderr
-    unneeded = {"accelerate", "matplotlib", "pycocotools", "timm", "torchvision", "torch._dynamo"}
+    unneeded = {"accelerate", "matplotlib", "pycocotools", "scipy", "timm", "torchvision", "torch._dynamo"}
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):  # older ones import it themselves
         unneeded.add("sympy")
     assert unneeded & set(imported) == set()
