@@ -138,7 +138,7 @@ def test_a_run_is_not_resumed_with_another_description() -> None:
     """Half a run in decibel and half in counts would be neither."""
     training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry())
     Path("sensor.toml").write_text(SENSOR.replace('"amplitude"', '"power"'), encoding="utf-8")
-    with pytest.raises(ConfigError, match="described by files"):
+    with pytest.raises(ConfigError, match=r"sensor\.toml is not what the run in .* was started with"):
         training.resume(Path("run"), registry())
 
 

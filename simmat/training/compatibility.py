@@ -23,7 +23,6 @@ _SETTINGS = {
     "picks": "channels",
     "sensor_channels": "channels of the files",
     "foundation_sha256": "sha256 of the weights",
-    "described": "sensors described by files",
 }
 """Fields of a spec -> their names in messages."""
 _MAX_BYTES = 2**30
@@ -50,6 +49,10 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None
 
     Equal settings are not enough: plugins may have changed their defaults, and files their content.
     """
+    if now.described != known.described:
+        raise ConfigError(
+            f"{config.modality} is not what the run in {config.out} was started with; restore it, or start a new run"
+        )
     compared = [name for name in ModelSpec.model_fields if name not in MEASURED_FIELDS]
     if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
         compared.remove("foundation")
