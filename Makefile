@@ -48,7 +48,7 @@ lint: install
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
-	"$(BIN)/mypy" $(wildcard plugins/*/src plugins/*/pretraining examples/*/src)
+	"$(BIN)/mypy" $(wildcard plugins/*/src plugins/*/pretraining plugins/*/conversion examples/*/src)
 	"$(BIN)/lint-imports"
 
 test: install

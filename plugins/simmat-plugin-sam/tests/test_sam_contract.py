@@ -21,6 +21,16 @@ class TestTiny(FoundationContract):
         return "sam_vit_tiny"
 
 
+class TestMobileSam(FoundationContract):
+    """With its packaged weights."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        return "mobilesam"
+
+
 class TestLargeSam(FoundationContract):
     """The released models are measured without their weights."""
 

@@ -12,7 +12,7 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling.image_encoder import Attention
 from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam, sam_parts
 from simmat_plugin_sam.prompts import embed_prompts
-from simmat_plugin_sam.specs import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
+from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY, VIT_MODELS
 from torch import nn
 
 from simmat.errors import DataError, SpecError
@@ -75,7 +75,7 @@ def test_the_released_models_have_the_packages_keys_and_shapes(
     assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}
 
 
-@pytest.mark.parametrize("spec", FOUNDATION_MODELS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", VIT_MODELS, ids=lambda spec: spec.name)
 def test_tuning_targets_name_real_layers(spec: FoundationSpec) -> None:
     """A pattern that matches nothing tunes nothing, without a word."""
     with torch.device("meta"):

@@ -14,7 +14,7 @@ from simmat.errors import WeightsError
 from simmat.nn.init import uniform_
 from simmat.nn.tensor_files import read_safetensors, read_torch
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_sam.specs import FOUNDATION_MODELS
+from simmat_plugin_sam.specs import VIT_MODELS
 
 State = dict[str, Tensor]
 
@@ -40,13 +40,13 @@ def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path)
     if _PATCH not in state or state[_PATCH].ndim != 4:
         raise WeightsError(
             f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r} (its first tensors are "
-            f"{', '.join(repr(name) for name in list(state)[:3])}); {_hint(state)}"
+            f"{', '.join(repr(name) for name in list(state)[:3])}); {weights_hint(state)}"
         )
     blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
     found = (state[_PATCH].shape[0], len(blocks))
     if found == (spec.options["dim"], spec.options["depth"]):
         return
-    names = {(other.options["dim"], other.options["depth"]): other.name for other in FOUNDATION_MODELS}
+    names = {(other.options["dim"], other.options["depth"]): other.name for other in VIT_MODELS}
     what = names.get(found, f"an unknown SAM of width {found[0]} and depth {found[1]}")
     advice = f"; use --foundation {names[found]}" if found in names else ""
     raise WeightsError(f"{path}: this is {what}, expected {spec.name}{advice}")
@@ -94,10 +94,9 @@ def random_state(model: nn.Module, seed: int) -> State:
     """
     generator = torch.Generator().manual_seed(seed)
     state: State = {}
-    for prefix, module in model.named_modules():
-        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            full = f"{prefix}.{name}" if prefix else name
-            state[full] = _random_tensor(module, name, tensor, generator)
+    for full, tensor in model.state_dict().items():
+        prefix, _, name = full.rpartition(".")
+        state[full] = _random_tensor(model.get_submodule(prefix), name, tensor, generator)
     return state
 
 
@@ -129,7 +128,8 @@ def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) ->
     return tensor
 
 
-def _hint(state: Mapping[str, Tensor]) -> str:
+def weights_hint(state: Mapping[str, Tensor]) -> str:
+    """Say what weights under other names probably are, and what to give instead."""
     names = list(state)
     if any(name.startswith("vision_encoder.") for name in names):
         return "this looks like the layout of `transformers`; give the .pth that segment-anything publishes"

@@ -147,6 +147,11 @@ class SamDecoder(nn.Module):
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        transformer = mask_decoder.transformer
+        for layer in [*transformer.layers, transformer]:
+            for name, module in list(layer.named_children()):
+                if isinstance(module, DecoderAttention):
+                    setattr(layer, name, TokenAttention(module))
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
@@ -179,15 +184,10 @@ class SamModel(nn.Module):
         self.name = spec.name
         self.image_size = image_size
         self.backbone = SamBackbone(_image_encoder(spec, image_size))
-        self.decoder = SamDecoder(_prompt_encoder(spec, image_size), _mask_decoder(spec))
+        self.decoder = SamDecoder(make_prompt_encoder(spec, image_size), make_mask_decoder(spec))
         blocks = self.backbone.image_encoder.blocks
         for index, block in enumerate(blocks):
             blocks[index] = EncoderBlock(block)
-        transformer = self.decoder.mask_decoder.transformer
-        for layer in [*transformer.layers, transformer]:
-            for name, module in list(layer.named_children()):
-                if isinstance(module, DecoderAttention):
-                    setattr(layer, name, TokenAttention(module))
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute encoder blocks in the backward pass, which saves memory and costs time."""
@@ -216,10 +216,10 @@ def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, se
     return model.eval()
 
 
-def sam_parts(model: SamModel) -> nn.ModuleDict:
-    """Return the model's three parts under the names in segment-anything's checkpoints."""
-    decoder = {"prompt_encoder": model.decoder.prompt_encoder, "mask_decoder": model.decoder.mask_decoder}
-    return nn.ModuleDict({"image_encoder": model.backbone.image_encoder, **decoder})
+def sam_parts(model: nn.Module) -> nn.ModuleDict:
+    """Return the three parts of a `SamModel` or `MobileSamModel` under the names in segment-anything's checkpoints."""
+    names = ("backbone.image_encoder", "decoder.prompt_encoder", "decoder.mask_decoder")
+    return nn.ModuleDict({name.split(".")[1]: model.get_submodule(name) for name in names})
 
 
 def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:
@@ -239,7 +239,8 @@ def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:
     )
 
 
-def _prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
+def make_prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
+    """Make the prompt encoder of a spec for S×S input."""
     grid = image_size // PATCH
     return PromptEncoder(
         embed_dim=spec.options["prompt_dim"],
@@ -249,7 +250,8 @@ def _prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
     )
 
 
-def _mask_decoder(spec: FoundationSpec) -> MaskDecoder:
+def make_mask_decoder(spec: FoundationSpec) -> MaskDecoder:
+    """Make the mask decoder of a spec."""
     options = spec.options
     return MaskDecoder(
         num_multimask_outputs=3,

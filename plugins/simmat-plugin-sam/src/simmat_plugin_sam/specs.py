@@ -6,8 +6,11 @@ These are specs only; the modules are in `simmat_plugin_sam.model`, which import
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from simmat.errors import WeightsError
+from simmat.io.files import read_json
 from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -116,4 +119,83 @@ SAM_VIT_TINY = FoundationSpec(
     },
 )
 
-FOUNDATION_MODELS: tuple[FoundationSpec, ...] = (SAM_VIT_B, SAM_VIT_L, SAM_VIT_H, SAM_VIT_TINY)
+_TINYVIT_BLOCKS = r"backbone[.]image_encoder[.]layers[.][123][.]blocks[.][0-9]+"
+
+MOBILESAM_TARGETS = TuningTargets(
+    lora={
+        _TINYVIT_BLOCKS + r"[.]attn[.]qkv": ((0, 2), 3),
+        _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
+    },
+    grid=(_TINYVIT_BLOCKS + r"[.]attn[.]qkv",),
+    adapters={
+        _TINYVIT_BLOCKS + r"[.]mlp": "",  # its norm is inside
+        r"decoder[.]mask_decoder[.]transformer[.]layers[.][0-9]+[.]mlp": "",
+    },
+    attention=(_TINYVIT_BLOCKS + r"[.]attn", _DECODER_ATTENTION),
+    embed=(_ENCODER + r"patch_embed[.]seq[.]0[.](weight|bias)",),
+    never=(r"decoder[.]prompt_encoder[.].*",),
+)
+"""As `SAM_TARGETS`; TinyViT has no absolute position, and its first stage no attention."""
+
+MOBILESAM_WEIGHTS = Path(__file__).parent / "weights" / "mobilesam.safetensors"
+MOBILESAM_FACTS = MOBILESAM_WEIGHTS.with_suffix(".json")
+
+
+def _packaged_weights() -> WeightFile | None:
+    """Describe the packaged weights; None in a checkout without weights."""
+    if not MOBILESAM_FACTS.is_file():
+        return None
+    facts = read_json(MOBILESAM_FACTS, "facts of the weights", error=WeightsError, hint="install the package again")
+    return WeightFile(
+        filename=MOBILESAM_WEIGHTS.name,
+        sha256=facts["sha256"],
+        size_bytes=facts["size_bytes"],
+        path=MOBILESAM_WEIGHTS,
+        licence="MIT",
+    )
+
+
+def _mobilesam(name: str, description: str, weights: WeightFile | None, licence: str) -> FoundationSpec:
+    return FoundationSpec(
+        name=name,
+        description=description,
+        build="simmat_plugin_sam.mobilesam:build_mobilesam",
+        image_size=1024,
+        size_multiple=32,
+        pixel_mean=PIXEL_MEAN,
+        pixel_std=PIXEL_STD,
+        targets=MOBILESAM_TARGETS,
+        weights=weights,
+        promptable=weights is not None,
+        licence=licence,
+        options={
+            **_PROMPTS,
+            "widths": (64, 128, 160, 320),
+            "depths": (2, 2, 6, 2),
+            "heads": (2, 4, 5, 10),
+            "windows": (7, 7, 14, 7),
+        },
+    )
+
+
+MOBILESAM = _mobilesam(
+    "mobilesam",
+    "MobileSAM's network (10 M parameters), distilled from SAM; weights included",
+    _packaged_weights(),
+    "MIT",
+)
+MOBILESAM_RELEASE = _mobilesam(
+    "mobilesam_release",
+    "MobileSAM with the weights of its authors (10 M parameters)",
+    WeightFile(
+        filename="mobile_sam.pt",
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        size_bytes=40728226,
+        url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        licence="Apache-2.0",
+    ),
+    "Apache-2.0",
+)
+
+VIT_MODELS: tuple[FoundationSpec, ...] = (SAM_VIT_B, SAM_VIT_L, SAM_VIT_H, SAM_VIT_TINY)
+FOUNDATION_MODELS: tuple[FoundationSpec, ...] = (MOBILESAM, *VIT_MODELS, MOBILESAM_RELEASE)

@@ -1,0 +1,316 @@
+"""TinyViT (Wu et al. 2022, arXiv 2207.10666) as the image encoder of MobileSAM (Zhang et al. 2023, arXiv 2306.14289).
+
+Maps are (B, H, W, C) from the second convolution on: channels last for convolutions, tokens for attention. BatchNorm is
+folded into the convolutions, and 1x1 convolutions are linear layers. Parameter names are otherwise MobileSAM's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from simmat.foundation import ImageEmbedding, Memory
+from simmat.nn.prompt_tuning import join_memory
+
+STRIDE = 16
+"""Of the embedding, in pixels of the input."""
+
+
+def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups)
+
+
+def _on_map(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Run a convolution on (B, H, W, C), without a copy."""
+    out: Tensor = conv(x.permute(0, 3, 1, 2))
+    return out.permute(0, 2, 3, 1)
+
+
+def _conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return the GELU of a convolution on (B, H, W, C)."""
+    if not _can_fuse(x):
+        return F.gelu(_on_map(conv, x))
+    x, weight, bias = _in_autocast_dtype(x, conv.weight, cast(Tensor, conv.bias))
+    sizes = (conv.padding, conv.stride, conv.dilation)
+    out = torch.ops.mkldnn._convolution_pointwise(
+        x.permute(0, 3, 1, 2), weight, bias, *sizes, conv.groups, "gelu", [], "none"
+    )
+    return cast(Tensor, out).permute(0, 2, 3, 1)
+
+
+def _linear_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
+    """Return the GELU of a linear layer."""
+    if not _can_fuse(x):
+        return F.gelu(linear(x))
+    x, weight, bias = _in_autocast_dtype(x, linear.weight, linear.bias)
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none"))
+
+
+def _can_fuse(x: Tensor) -> bool:
+    """Return whether oneDNN can run a layer and its GELU in one pass, which saves a third of the time on a CPU.
+
+    These are the operators that torch.compile uses; they have no gradient.
+    """
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not cast(Any, torch.jit).is_tracing()
+        and cast(Any, torch.backends.mkldnn).is_available()
+    )
+
+
+def _in_autocast_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
+
+
+class MBConv(nn.Module):
+    """Residual 1x1, depthwise 3x3 and 1x1 convolution with a GELU after each and after the sum (arXiv 1801.04381)."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Linear(width, expansion * width)
+        self.conv2 = _conv(expansion * width, expansion * width, 3, groups=expansion * width)
+        self.conv3 = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        change: Tensor = self.conv3(_conv_gelu(self.conv2, _linear_gelu(self.conv1, x)))
+        return F.gelu(x + change)
+
+
+class PatchMerging(nn.Module):
+    """1x1, depthwise 3x3 and 1x1 convolution between two stages; the second has the stride."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Linear(inside, outside)
+        self.conv2 = _conv(outside, outside, 3, stride, groups=outside)
+        self.conv3 = nn.Linear(outside, outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inside) -> (B, H / stride, W / stride, outside)."""
+        merged: Tensor = self.conv3(_conv_gelu(self.conv2, _linear_gelu(self.conv1, x)))
+        return merged
+
+
+def distances(window: int) -> Tensor:
+    """Return row distance · window + column distance of the tokens of a window: (window², window²) int64."""
+    with torch.device("cpu"):  # a model built on the meta device gets its values, too
+        along = torch.arange(window)
+    apart = (along[:, None] - along[None, :]).abs()  # (window, window)
+    return (apart[:, None, :, None] * window + apart[None, :, None, :]).reshape(window**2, window**2)
+
+
+class WindowAttention(nn.Module):
+    """Norm and attention over the tokens of a window, with a learned logit for each distance of rows and columns.
+
+    Attributes:
+        attention_biases: (heads, window²), by row distance · window + column distance.
+        width: D, as `simmat.foundation.TunableAttention` wants it.
+        memory: tokens that a tuner appends to keys and values, or None.
+    """
+
+    attention_bias_idxs: Tensor
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.memory: Memory | None = None
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)  # all of q, then k, then v
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
+        self.register_buffer("attention_bias_idxs", distances(window), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each of N windows: (N, window, window, D) -> the same shape."""
+        n, h, w, d = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(n, h * w, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, window², d) each
+        bias = self.attention_biases[:, self.attention_bias_idxs]  # (heads, window², window²)
+        if self.memory is not None:
+            k, v = join_memory(k, v, self.memory, self.qkv)
+            bias = F.pad(bias, (0, k.shape[2] - h * w))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))  # 4-D: fused
+        attended: Tensor = self.proj(out.transpose(1, 2).reshape(n, h, w, d))
+        return attended
+
+
+class Mlp(nn.Module):
+    """Norm, linear layer to `expansion` times the width, GELU, linear layer back."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, expansion * width)
+        self.fc2 = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) -> the same shape."""
+        change: Tensor = self.fc2(_linear_gelu(self.fc1, self.norm(x)))
+        return change
+
+
+class TinyVitBlock(nn.Module):
+    """Residual attention in windows, a depthwise convolution, and a residual MLP.
+
+    The map is padded with zeros at the right and at the bottom; padding takes part in the attention, as in training.
+    """
+
+    def __init__(self, width: int, heads: int, window: int, expansion: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = WindowAttention(width, heads, window)
+        self.local_conv = _conv(width, width, 3, groups=width)
+        self.mlp = Mlp(width, expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, D) -> the same shape."""
+        x = x + self._attended(x).to(x.dtype)
+        x = _on_map(self.local_conv, x)
+        change: Tensor = self.mlp(x)
+        return x + change.to(x.dtype)
+
+    def _attended(self, x: Tensor) -> Tensor:
+        b, h, w, d = x.shape
+        side = self.window
+        padded = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))
+        rows, columns = padded.shape[1] // side, padded.shape[2] // side
+        windows = padded.reshape(b, rows, side, columns, side, d).transpose(2, 3).reshape(-1, side, side, d)
+        joined: Tensor = self.attn(windows).reshape(b, rows, columns, side, side, d).transpose(2, 3)
+        return joined.reshape(b, rows * side, columns * side, d)[:, :h, :w]
+
+
+class Stem(nn.Module):
+    """Two convolutions of stride 2 with a GELU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.seq = nn.ModuleList([_conv(3, width // 2, 3, 2), nn.GELU(), _conv(width // 2, width, 3, 2)])
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The first convolution."""
+        return cast(nn.Conv2d, self.seq[0])
+
+    def forward(self, first: Tensor) -> Tensor:
+        """Run what follows the first convolution: its output (B, D, S/2, S/2) -> (B, S/4, S/4, 2D)."""
+        return _on_map(cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous()))
+
+
+class Stage(nn.Module):
+    """Blocks of one width, and the change to the next width after them; None after the last."""
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalization over the channels at each position of a (B, H, W, C) map."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (B, H, W, C)."""
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, 1e-6)
+
+
+class TinyVit(nn.Module):
+    """TinyViT with the neck of Segment Anything; its output has a stride of 16.
+
+    Args:
+        widths: channels of the four stages.
+        depths: blocks of the four stages.
+        heads: attention heads of the four stages; the first stage has none.
+        windows: side of the windows of the four stages, in tokens.
+        out: channels of the embedding.
+        expansion: of the blocks' hidden layers.
+
+    Attributes:
+        checkpoint_blocks: recompute the blocks in the backward pass instead of keeping activations; saves memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        heads: Sequence[int],
+        windows: Sequence[int],
+        out: int,
+        expansion: int = 4,
+    ) -> None:
+        super().__init__()
+        self.checkpoint_blocks = False
+        self.patch_embed = Stem(widths[0])
+        self.layers = nn.ModuleList()
+        for index, width in enumerate(widths):
+            blocks = [
+                TinyVitBlock(width, heads[index], windows[index], expansion) if index else MBConv(width, expansion)
+                for _ in range(depths[index])
+            ]
+            last = index == len(widths) - 1
+            after = None if last else PatchMerging(width, widths[index + 1], 1 if index == len(widths) - 2 else 2)
+            self.layers.append(Stage(blocks, after))
+        self.neck = nn.ModuleList(
+            [
+                nn.Linear(widths[-1], out, bias=False),
+                LayerNorm2d(out),
+                nn.Conv2d(out, out, 3, padding=1, bias=False),
+                LayerNorm2d(out),
+            ]
+        )
+
+    def forward(self, stem: Tensor) -> Tensor:
+        """Map the first convolution's output (B, D, S/2, S/2) to (B, out, S/16, S/16)."""
+        x = self.patch_embed(stem)
+        for stage in cast(Iterable[Stage], self.layers):
+            for block in stage.blocks:
+                if self.checkpoint_blocks and torch.is_grad_enabled():
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        conv1, norm1, conv2, norm2 = self.neck
+        level: Tensor = norm2(_on_map(cast(nn.Conv2d, conv2), norm1(conv1(x))))
+        return level.permute(0, 3, 1, 2)
+
+
+class TinyVitBackbone(nn.Module):
+    """`TinyVit` in two steps.
+
+    Attributes:
+        image_encoder: the network.
+    """
+
+    def __init__(self, image_encoder: TinyVit) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        """The first of the two convolutions of the stem."""
+        return self.image_encoder.patch_embed.first
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Run the first convolution: (B, 3, S, S) -> (B, D, S/2, S/2)."""
+        features: Tensor = self.first_layer(image.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        """Run the rest: features of `embed` -> one level (B, out, S/16, S/16)."""
+        return ImageEmbedding((self.image_encoder(features),), (STRIDE,))
