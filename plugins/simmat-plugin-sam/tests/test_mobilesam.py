@@ -180,7 +180,7 @@ def test_a_file_of_another_model_is_refused_by_name(tmp_path: Path, mobile_sam: 
     with pytest.raises(WeightsError, match=r"not a MobileSAM checkpoint.*segment-anything"):
         build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
     other.write_bytes(mobile_sam.read_bytes()[:-100_000])
-    with pytest.raises(WeightsError, match=r"mobile_sam.pt is damaged, truncated"):
+    with pytest.raises(WeightsError, match=r"mobile_sam.pt is damaged"):
         build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
     state = published(3)
     del state["image_encoder.layers.1.blocks.0.local_conv.bn.running_var"]
