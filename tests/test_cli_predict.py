@@ -215,7 +215,7 @@ def test_a_bad_table_of_prompts_is_refused(
     [
         ("--point 3,4", "BUNDLE.*--foundation.*--modality"),
         ("--modality gray images/a.png --point 3,4", "--foundation NAME"),
-        ("--foundation lite images/a.png --point 3,4", "images/a.png is .*not a bundle"),
+        ("--foundation lite images/a.png --point 3,4", "--modality is missing: images/a.png.*--modality NAME"),
         ("bundle images/a.png --channels 0 --point 3,4", "--channels.*untuned"),
         ("bundle images/a.png --prompts p.csv --point 3,4", "--prompts .*--point, --negative and --box"),
         ("bundle images/a.png images/night --prompts p.csv", "folder"),

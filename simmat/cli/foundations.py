@@ -52,7 +52,7 @@ def list_foundations(family: str | None, match: str, as_json: bool) -> None:
         return
     keys = ("name", "image_size", "weights", "licence", "description")
     rows = [[str(entry.get(key) or "-") for key in keys] for entry in entries]
-    print_table(("NAME", "INPUT", "WEIGHTS", "LICENCE", "DESCRIPTION"), rows)
+    print_table(("NAME", "INPUT PX", "WEIGHTS", "LICENCE", "DESCRIPTION"), rows)
     print_conflicts(registry, "foundation model", "foundation family")
 
 

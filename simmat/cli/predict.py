@@ -54,6 +54,11 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     """
     from simmat.api import predict
 
+    if given["foundation"] and given["modality"] is None and paths and paths[0].is_file() and paths[0].suffix != ".zip":
+        raise ConfigError(
+            f"--modality is missing: {paths[0]} is no bundle, so {given['foundation']!r} is used untuned and needs "
+            "--modality NAME, the sensor of the files"
+        )
     model, files = (None, paths) if given["modality"] is not None or not paths else (paths[0], paths[1:])
     if source and files:
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
