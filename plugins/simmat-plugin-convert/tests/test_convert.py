@@ -486,3 +486,13 @@ def test_a_labelme_mask_of_too_many_pixels_is_a_problem_of_its_file(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     with pytest.raises(DataError, match="base64"):
         convert(tmp_path / "labelme", tmp_path / "back", Raster(), "masks")
+
+
+def test_splits_that_a_training_wrote_down_come_along(tmp_path: Path) -> None:
+    """Drawn anew, an image that a model was trained on could become a test image."""
+    start = mask_set(tmp_path / "masks")
+    (start / "splits.csv").write_text("id,split\ns0,test\ns1,train\ns2,val\n")
+    convert(start, tmp_path / "coco", Raster(), "coco")
+    samples = open_dataset(tmp_path / "coco", Raster()).samples
+    splits = {sample.id.rpartition("/")[2]: sample.split for sample in samples}
+    assert splits == {"s0": "test", "s1": "train", "s2": "val"}

@@ -207,3 +207,12 @@ def test_a_depth_that_states_a_scale_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 9000, np.uint16), metadata=None, extratags=tag)
     with pytest.raises(DataError, match=r"0.0001 plus 0.*'depth'"):
         load(tmp_path / "a.tif", "depth-mm")
+
+
+def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) -> None:
+    """Read in another unit, the nearest things would lie at 200 m, and all else be missing."""
+    np.save(tmp_path / "a.npy", np.linspace(200, 3000, 4096, dtype=np.float32).reshape(64, 64))
+    with pytest.raises(DataError, match=r"0\.001 to 300 m, got 200 to 3000 m"):
+        load(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64))
+    assert load(tmp_path / "b.npy").valid.sum() == 40

@@ -14,6 +14,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from simmat_plugin_geo.vectors import Layer
 from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.dataset import Dataset, open_dataset
@@ -255,3 +256,14 @@ def test_real_fields_of_a_real_satellite_image(tmp_path: Path) -> None:
     assert not report.errors
     assert {split.name: split.samples for split in report.splits} == {"train": 30, "val": 6, "test": 6}
     assert min(split.regions for split in report.splits) > 50
+
+
+def test_polygons_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold a million polygons, and there are many windows."""
+    dataset = opened(one_raster(tmp_path))
+    calls: list[str] = []
+    read = Layer.read
+    monkeypatch.setattr(Layer, "read", lambda layer, field: calls.append(layer.name) or read(layer, field))
+    for sample in dataset.samples:
+        dataset.label(sample)
+    assert len(calls) == 1

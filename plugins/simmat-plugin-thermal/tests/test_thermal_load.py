@@ -153,3 +153,12 @@ def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: 
     with pytest.raises(DataError, match=r"0.01 plus 0.*'thermal'"):
         load(tmp_path / "a.tif", "thermal-c")
     assert load(tmp_path / "a.tif").channels == (COUNTS,)
+
+
+def test_degrees_with_a_flame_are_not_kelvin(tmp_path: Path) -> None:
+    """A few pixels in range make no temperature of the others."""
+    celsius = np.linspace(15, 40, 4096, dtype=np.float32)
+    celsius[:64] = np.linspace(150, 400, 64)
+    np.save(tmp_path / "a.npy", celsius.reshape(64, 64))
+    with pytest.raises(DataError, match="150 to 2500 K"):
+        load(tmp_path / "a.npy", "thermal-k")

@@ -17,7 +17,7 @@ from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.instances import Instance
-from simmat.data.samples import SPLITS, Sample
+from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, split_of_name, stem_of
@@ -69,7 +69,7 @@ def read_own(source: Source) -> Labels:
     if (source.root / CARD_FILE).is_file():
         stated = load_card(source.root, source.card, defaults={"regions": stated.regions})
     crops = stated.model_copy(update={"crop": None})
-    has_splits = not dataset.by_hash
+    has_splits = not dataset.by_hash or (source.root / SPLITS_FILE).is_file()
     items = [_simmat_item(dataset, sample, has_splits=has_splits) for sample in dataset.samples]
     names = dict(dataset.class_names)
     if len(names) == 1 and set(names.values()) == {NO_CLASS}:
