@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -153,6 +154,15 @@ def test_logits_above_zero_in_the_padding_alone_find_nothing() -> None:
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., 12:, 3:9] = 1
     assert regions_from_logits(logits, Frame((20, 40), 64)) == [[None]]
+
+
+def test_the_window_of_a_mask_is_written_to_json() -> None:
+    """NumPy's integers stop a page of the annotator, and a file of results."""
+    logits = torch.full((1, 1, 16, 16), -1.0)
+    logits[..., 3:9, 4:8] = 1
+    ((found,),) = regions_from_logits(logits, Frame((64, 64), 64))
+    assert found is not None
+    assert json.loads(json.dumps(found.window)) == list(found.window)
 
 
 def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -104,9 +105,13 @@ def regions_from_logits(
 def _reached(weights: FloatArray, positive: BoolArray) -> tuple[slice, slice]:
     """Return the range of pixels in which (n,) positive logits have a weight, and of all logits in these pixels."""
     pixels = np.flatnonzero(weights[:, positive].any(axis=1))
-    reached = slice(pixels[0], pixels[-1] + 1) if len(pixels) else slice(0, 0)
-    low = np.flatnonzero(weights[reached].any(axis=0))
-    return reached, slice(low[0], low[-1] + 1) if len(low) else slice(0, 0)
+    reached = _range_of(pixels)
+    return reached, _range_of(np.flatnonzero(weights[reached].any(axis=0)))
+
+
+def _range_of(indices: npt.NDArray[np.intp]) -> slice:
+    """Return the slice from the first to the last index, of Python's integers; an empty one if there is none."""
+    return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
 
 
 @lru_cache(maxsize=4)
