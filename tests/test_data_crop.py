@@ -15,7 +15,7 @@ from simmat_plugin_report.checks import check_dataset
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.card import DataCard
-from simmat.data.crops import plan_blocks, windows_of
+from simmat.data.crops import crop_windows, plan_blocks
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
@@ -78,7 +78,7 @@ def test_windows_lie_in_their_block_and_apart() -> None:
     """A pixel in two windows would be scored twice."""
     block = Window(32, 16, 70, 90)
     seen = np.zeros((100, 100), np.int64)
-    for window in windows_of(block, CROP):
+    for window in crop_windows(block, CROP):
         assert window.size_hw == (CROP, CROP)
         seen[window.slices] += 1
     assert seen.max() == 1

@@ -138,7 +138,7 @@ def test_what_another_program_writes_while_a_mask_is_noted_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large manifest takes seconds to read; rows that are added meanwhile must not be lost."""
-    path, read = tmp_path / "manifest.csv", manifest.read_rows
+    path, read = tmp_path / "manifest.csv", manifest.read_csv_rows
     path.write_text("id,split,image,mask\na,,images/a.png,\n")
     late = [path.read_text() + "b,,images/b.png,\n"]
 
@@ -149,7 +149,7 @@ def test_what_another_program_writes_while_a_mask_is_noted_stays(
             os.utime(path, ns=(1, 1))
         return found
 
-    monkeypatch.setattr(manifest, "read_rows", slowly)
+    monkeypatch.setattr(manifest, "read_csv_rows", slowly)
     manifest.set_manifest_mask(tmp_path, "a", "masks/a.png")
     assert path.read_text() == "id,split,image,mask\na,,images/a.png,masks/a.png\nb,,images/b.png,\n"
 

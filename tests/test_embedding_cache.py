@@ -21,7 +21,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
-from simmat.predictor.large import LargeImage
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import prompt_windows
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Prompt, SensorImage, Window
@@ -100,7 +100,7 @@ def test_windows_are_dropped_where_memory_is_full(
     loaded: Bundle, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scene has thousands; the one looked at last stays."""
-    monkeypatch.setattr("simmat.predictor.large._CACHE_BYTES", 1)
+    monkeypatch.setattr("simmat.predictor.large_image._CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
     windows = LargeImage(predictor, LoadedImage(image))

@@ -21,7 +21,7 @@ from simmat.inference.formats import choose_formats, write_result
 from simmat.nn import losses
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.testing.find import find_subjects
+from simmat.testing.find_parts import find_checkable
 from simmat.types import Window
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def test_a_layer_a_tuner_and_a_foundation_model_keep_their_rules(
     """The page is copied from; a slip in it is a slip in many."""
     if name == "cnn":
         need_plugins("sam")
-    ((_, _, run_in),) = find_subjects(name, load(name, tmp_path, monkeypatch))
+    ((_, _, run_in),) = find_checkable(name, load(name, tmp_path, monkeypatch))
     results = list(run_in(tmp_path))
     assert len(results) >= 3
     assert [result for result in results if result.status == "failed"] == []

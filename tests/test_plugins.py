@@ -24,7 +24,7 @@ from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composed_modality import ComposedModality
-from simmat.testing.find import find_subjects
+from simmat.testing.find_parts import find_checkable
 
 Install = Callable[..., Path]
 
@@ -370,7 +370,7 @@ def test_a_name_two_packages_claim_is_refused_when_used_naming_both(install: Ins
     with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
         registry.modality("same")
     with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
-        find_subjects("same", registry)
+        find_checkable("same", registry)
     assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
     assert "same" not in registry.names("modality")
     assert registry.modality("z").name == "z"

@@ -17,7 +17,7 @@ from simmat.cli import run
 from simmat.errors import OutputError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.scaffold import KINDS, make_plugin
-from simmat.testing.find import find_subjects
+from simmat.testing.find_parts import find_checkable
 
 
 def test_it_makes_a_package_and_says_what_to_do_next(
@@ -66,7 +66,7 @@ def test_no_check_of_its_sensor_is_skipped(tmp_path: Path, monkeypatch: pytest.M
     made = make_plugin("ultrasound-probe", tmp_path)
     monkeypatch.syspath_prepend(str(made / "src"))
     entry = importlib.metadata.EntryPoint("ultrasound-probe", "simmat_plugin_ultrasound_probe", "simmat")
-    ((_, _, run_in),) = find_subjects("ultrasound-probe", load_plugins([entry], {}))
+    ((_, _, run_in),) = find_checkable("ultrasound-probe", load_plugins([entry], {}))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     results = list(run_in(scratch))
@@ -83,7 +83,7 @@ def test_a_part_of_each_other_kind_passes_its_checks(
     name = f"new-{kind}"
     monkeypatch.syspath_prepend(str(make_plugin(name, tmp_path, kind) / "src"))
     entry = importlib.metadata.EntryPoint(name, f"simmat_plugin_new_{kind}", "simmat")
-    ((_, _, run_in),) = find_subjects(name, load_plugins([entry], {}))
+    ((_, _, run_in),) = find_checkable(name, load_plugins([entry], {}))
     results = list(run_in(tmp_path))
     unkept = {result.check for result in results if result.status != "ok"}
     assert unkept == ({"weights-are-the-ones-described"} if kind == "foundation" else set())  # it is random

@@ -16,7 +16,7 @@ from simmat.cli import run
 from simmat.io.images import write_image
 from simmat.testing import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
 from simmat.testing.checks import rule_of
-from simmat.testing.find import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
+from simmat.testing.find_parts import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
 
 BROKEN_TEST = """
 import pytest
@@ -41,7 +41,7 @@ class TestForgotten(ModalityContract):
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run two checks of a sensor alone: what a front end shows does not depend on how many there are."""
     few = {name: MODALITY_CHECKS[name] for name in ("unit-fits-quantity", "same-file-same-bits")}
-    monkeypatch.setattr("simmat.testing.find.MODALITY_CHECKS", few)
+    monkeypatch.setattr("simmat.testing.find_parts.MODALITY_CHECKS", few)
     return list(few)
 
 
@@ -127,7 +127,7 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build server reads the code, a page the json; neither may trip over a plugin that prints."""
-    monkeypatch.setattr("simmat.testing.find.MODALITY_CHECKS", {"broken": _broken})
+    monkeypatch.setattr("simmat.testing.find_parts.MODALITY_CHECKS", {"broken": _broken})
     assert run(["plugins", "check", "gray", "--json"]) == 1
     captured = capsys.readouterr()
     shown = json.loads(captured.out)
@@ -166,7 +166,7 @@ def test_a_package_brings_all_that_it_gives(
 ) -> None:
     """One command before a release."""
     for kind in ("MODALITY", "FOUNDATION", "PACKAGE", "TRANSFER_LAYER", "TUNER"):
-        monkeypatch.setattr(f"simmat.testing.find.{kind}_CHECKS", {"good": lambda case: None})
+        monkeypatch.setattr(f"simmat.testing.find_parts.{kind}_CHECKS", {"good": lambda case: None})
     assert run(["plugins", "check", "simmat", "--json"]) == 0
     shown = [(subject["kind"], subject["name"]) for subject in json.loads(capsys.readouterr().out)["subjects"]]
     assert shown[0] == ("package", "simmat")

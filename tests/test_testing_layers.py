@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.testing import run_check
-from simmat.testing.find import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
+from simmat.testing.find_parts import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
 from simmat.testing.layer_checks import TransferLayerCase
 
 

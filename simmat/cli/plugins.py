@@ -26,7 +26,7 @@ from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.testing import Result
-    from simmat.testing.find import Subject
+    from simmat.testing.find_parts import Subject
 
 _STATUS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
@@ -104,9 +104,9 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
             raise ConfigError(f"--source {source_name}: {file} is not a file")
     registry = load_registry()
 
-    from simmat.testing.find import find_subjects
+    from simmat.testing.find_parts import find_checkable
 
-    subjects = find_subjects(name, registry, full=full, files=source, image_size=image_size)
+    subjects = find_checkable(name, registry, full=full, files=source, image_size=image_size)
     found = [(subject, _run(subject, quiet=as_json)) for subject in subjects]
     count = {status: sum(r.status == status for _, results in found for r in results) for status in _STATUS}
     if as_json:

@@ -23,7 +23,7 @@ import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import file_digest, file_times
-from simmat.data.index_storage import NO_CLASS, Table, row_type
+from simmat.data.index_storage import NO_CLASS, IndexTable, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
@@ -39,7 +39,7 @@ _MAX_PROCESSES = 16
 
 def read_samples(
     dataset: Dataset, samples: Sequence[Sample], processes: int | None = None
-) -> Iterator[Table | SimMATError]:
+) -> Iterator[IndexTable | SimMATError]:
     """Read samples of a data set with `known_channels`; yield the row of each, in order, or why it cannot be used."""
     read = partial(_read, dataset, samples, lru_cache(maxsize=64)(file_digest))  # windows share a file
     if processes is None:
@@ -60,14 +60,14 @@ def read_samples(
 
 def _read(
     dataset: Dataset, samples: Sequence[Sample], digest_of: Callable[[str], bytes], number: int
-) -> Table | SimMATError:
+) -> IndexTable | SimMATError:
     try:
         return _row_of(dataset, samples[number], digest_of)
     except SimMATError as error:
         return error
 
 
-def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> Table:
+def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> IndexTable:
     """Read one sample and return its row, all but its key, as a table."""
     times, digests = file_times(sample.paths), [list(digest_of(path)) for path in sample.paths]
     image = dataset.image(sample)
@@ -88,7 +88,7 @@ def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes])
     row["joined"] = count_joined(label) if dataset.card.regions == "classes" else 0
     classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
     instances = [(0, number, region.area) for number, region in zip(classes, label.regions, strict=True)]
-    return Table(row, np.asarray(instances, np.int64).reshape(-1, 3))
+    return IndexTable(row, np.asarray(instances, np.int64).reshape(-1, 3))
 
 
 def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:
@@ -104,11 +104,11 @@ def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, flo
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist(), float(system))
 
 
-_read_number: Callable[[int], Table | SimMATError]
+_read_number: Callable[[int], IndexTable | SimMATError]
 """What a worker calls with the number of a sample."""
 
 
-def _start_worker(parent: int, read: Callable[[int], Table | SimMATError]) -> None:
+def _start_worker(parent: int, read: Callable[[int], IndexTable | SimMATError]) -> None:
     """Set up a worker: ignore Ctrl-C, exit with the parent, compute in one thread."""
     global _read_number
     _read_number = read
@@ -125,5 +125,5 @@ def _exit_with(parent: int) -> None:
     os._exit(1)
 
 
-def _read_in_worker(number: int) -> Table | SimMATError:
+def _read_in_worker(number: int) -> IndexTable | SimMATError:
     return _read_number(number)

@@ -57,7 +57,7 @@ def divide_blocks(blocks: Iterable[Sample], crop: int) -> Iterator[Sample]:
         if block.split == "train" or block.window is None:
             yield block
         else:
-            yield from (block.within(window) for window in windows_of(block.window, crop))
+            yield from (block.within(window) for window in crop_windows(block.window, crop))
 
 
 def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
@@ -81,7 +81,7 @@ def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
     ]
 
 
-def windows_of(block: Window, crop: int) -> list[Window]:
+def crop_windows(block: Window, crop: int) -> list[Window]:
     """Return the windows of crop x crop pixels in a block, side by side; a block smaller than a crop is one window.
 
     What is left over belongs to no window, so no pixel is scored twice.

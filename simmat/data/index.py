@@ -16,7 +16,7 @@ import numpy.typing as npt
 from simmat.data.build_index import read_samples
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Contents
-from simmat.data.index_storage import NO_CLASS, Floats, Ints, Table, load_index, row_type, save_index
+from simmat.data.index_storage import NO_CLASS, Floats, IndexTable, Ints, load_index, row_type, save_index
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
@@ -46,7 +46,7 @@ class DataIndex:
     """
 
     dataset: Dataset
-    table: Table = field(repr=False)
+    table: IndexTable = field(repr=False)
     faults: Mapping[str, SimMATError]
 
     @cached_property
@@ -55,7 +55,7 @@ class DataIndex:
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
         return Contents.of(self.dataset, self.table.rows["sha256"][rows], rows >= 0)
 
-    def table_of(self, samples: Iterable[Sample]) -> Table:
+    def table_of(self, samples: Iterable[Sample]) -> IndexTable:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
         return self.table.take(self._rows_of(samples))
 
@@ -195,17 +195,17 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
         old, new = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0).tolist()
         advance(len(old))
         kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
-        tables = [table.take(rows[old]) if len(old) else Table(np.empty(0, kind), np.empty((0, 3), np.int64))]
+        tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 3), np.int64))]
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
         for place, found in zip(new, read_samples(dataset, [dataset.samples[n] for n in new], processes), strict=True):
-            if isinstance(found, Table):
+            if isinstance(found, IndexTable):
                 tables.append(found)
                 places.append(place)
             else:
                 faults[dataset.samples[place].id] = found
             advance(1)
-        table = Table.join(tables)
+        table = IndexTable.join(tables)
         if len(tables) > 1:
             table = table.take(np.argsort(places))
             save_index(dataset, table, channels, np.sort(places))

@@ -73,7 +73,7 @@ def row_type(files: int, channels: int) -> np.dtype[np.void]:
 
 
 @dataclass(frozen=True)
-class Table:
+class IndexTable:
     """The facts about N samples, and the state of their files.
 
     Attributes:
@@ -85,20 +85,20 @@ class Table:
     instances: Ints
 
     @classmethod
-    def join(cls, tables: Sequence[Table]) -> Table:
+    def join(cls, tables: Sequence[IndexTable]) -> IndexTable:
         """Concatenate tables of the same sensor, at least one."""
         starts = np.cumsum([0, *(len(table.rows) for table in tables)])
         instances = np.concatenate([table.instances for table in tables])
         instances[:, 0] += np.repeat(starts[:-1], [len(table.instances) for table in tables])
         return cls(np.concatenate([table.rows for table in tables]), instances)
 
-    def take(self, rows: Ints) -> Table:
+    def take(self, rows: Ints) -> IndexTable:
         """Return a table of some different rows, in the given order."""
         place = np.full(len(self.rows), -1)
         place[rows] = np.arange(len(rows))
         instances = np.column_stack([place[self.instances[:, 0]], self.instances[:, 1:]])
         instances = instances[instances[:, 0] >= 0]
-        return Table(self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")])
+        return IndexTable(self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")])
 
     def instance_counts(self) -> Ints:
         """Return (N,) the number of instances of each sample."""
@@ -111,7 +111,7 @@ class Table:
         return bool(len(self.rows) and inside and (np.abs(self.rows["moments"]) < _MAX_SQUARES).all())
 
 
-def load_index(dataset: Dataset) -> tuple[Table, KnownChannels, Ints] | None:
+def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | None:
     """Return the stored table of a data set, the channels, and (S,) the row of each sample; None without an index.
 
     The row of a sample is -1 if it is not stored, or the size, mtime or ctime of one of its files changed.
@@ -132,7 +132,7 @@ def load_index(dataset: Dataset) -> tuple[Table, KnownChannels, Ints] | None:
     return None
 
 
-def save_index(dataset: Dataset, table: Table, channels: KnownChannels, places: Ints) -> None:
+def save_index(dataset: Dataset, table: IndexTable, channels: KnownChannels, places: Ints) -> None:
     """Write the table of the samples at some places to the first path that is writable, if there is one."""
     table.rows["key"] = _sample_keys(dataset)[places]
     loaded, seen = ([asdict(channel) for channel in group] for group in channels)
@@ -152,7 +152,7 @@ def save_index(dataset: Dataset, table: Table, channels: KnownChannels, places: 
             return
 
 
-def _parsed(dataset: Dataset, content: bytes) -> tuple[Table, KnownChannels]:
+def _parsed(dataset: Dataset, content: bytes) -> tuple[IndexTable, KnownChannels]:
     tensors = load(content)
     channels = TypeAdapter(tuple[Channels, Channels]).validate_python(
         tuple(parse_json(tensors["channels"].tobytes(), constants=True))
@@ -162,7 +162,7 @@ def _parsed(dataset: Dataset, content: bytes) -> tuple[Table, KnownChannels]:
     rows, instances = tensors["rows"], tensors["instances"]
     if rows.dtype != np.uint8 or instances.dtype != np.int64 or instances.shape[1:] != (3,):
         raise ValueError("its tensors are of other types")
-    table = Table(rows.view(kind)[:, 0], instances)
+    table = IndexTable(rows.view(kind)[:, 0], instances)
     if not table.is_sound():
         raise ValueError("its parts do not match")
     return table, channels

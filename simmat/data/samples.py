@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.io.files import write_rows
-from simmat.io.reading import read_rows
+from simmat.io.reading import read_csv_rows
 from simmat.types import Window, ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
@@ -289,7 +289,7 @@ def read_splits(root: Path) -> dict[str, str]:
     path = root / SPLITS_FILE
     if not os.path.lexists(path):
         return {}
-    header, rows = read_rows(path, "table of splits", "id,split", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "table of splits", "id,split", limit=_MAX_BYTES)
     if set(header) != {"id", "split"}:
         raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
     found: dict[str, str] = {}

@@ -186,7 +186,7 @@ def why_no_zero_shot(parts: Parts) -> str:
     return f"the training began with random weights of {parts.foundation.name!r}" if parts.weights is None else ""
 
 
-def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
+def scoring_pipeline(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
     """Return the pipeline for scoring; a protocol that compares masks at the input size squashes the image."""
     return replace(pipeline, aspect="squash") if protocol.grid == "quarter" else pipeline
 
@@ -216,7 +216,7 @@ def evaluate(
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
     _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
-    pipeline = pipeline_for(protocol, predictor.pipeline)
+    pipeline = scoring_pipeline(protocol, predictor.pipeline)
     grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
     predictor.model.eval()
 

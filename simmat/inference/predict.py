@@ -21,7 +21,7 @@ from simmat.inference.run import Run, run_on_dask
 from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
-from simmat.predictor.large import check_options
+from simmat.predictor.large_image import check_options
 from simmat.predictor.windows import SegmentOptions
 
 if TYPE_CHECKING:

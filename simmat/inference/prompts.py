@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
-from simmat.io.reading import read_json, read_rows
+from simmat.io.reading import read_csv_rows, read_json
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def image_name(file: str) -> str:
 
 def _read_csv(path: Path, problems: list[str]) -> _Table:
     columns, hint = "file,object,point,negative,box", '; put a pair in quotes, "10,20"'
-    header, rows = read_rows(path, "prompts file", columns, limit=_MAX_BYTES, hint=hint)
+    header, rows = read_csv_rows(path, "prompts file", columns, limit=_MAX_BYTES, hint=hint)
     names = set(header)
     if not {"file", "object"} <= names <= set(columns.split(",")) or not names & {"point", "box"}:
         raise DataError(

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simmat.dask_executor import check_workers, dask_client
 from simmat.errors import DataError, OutputError, SimMATError
-from simmat.executors import check_workers, dask_client
 from simmat.inference.job import ImageOutcome, ImageTask, Job
 from simmat.inference.prompted import make_segmenter
 from simmat.inference.segmenter import Segmenter

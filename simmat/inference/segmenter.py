@@ -30,7 +30,7 @@ from simmat.inference.records import (
 )
 from simmat.inference.result import ImageResult, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
-from simmat.predictor.large import LargeImage, NothingMeasuredError, Segmentation
+from simmat.predictor.large_image import LargeImage, NothingMeasuredError, Segmentation
 from simmat.predictor.reading import FileImage
 from simmat.predictor.windows import WindowStore
 from simmat.types import OverviewReader, SensorImage, Window

@@ -89,7 +89,7 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 
 
 def write_rows(path: Path | str, rows: Iterable[Sequence[str]]) -> None:
-    """Write a whole CSV file, its header first; see `atomic_write_text` and `read_rows`."""
+    """Write a whole CSV file, its header first; see `atomic_write_text` and `read_csv_rows`."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     atomic_write_text(path, text.getvalue())

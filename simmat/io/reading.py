@@ -160,7 +160,7 @@ def _check_numbers(node: Any, *, finite: bool, depth: int = 0) -> None:
             raise ValueError("a number larger than a double can hold")
 
 
-def read_rows(
+def read_csv_rows(
     path: Path, what: str, columns: str, *, limit: int, hint: str = ""
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.

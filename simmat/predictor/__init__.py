@@ -2,7 +2,7 @@
 
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
-from simmat.predictor.large import LargeImage
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor, ZeroShotPredictor
 
 __all__ = [

@@ -27,7 +27,7 @@ from simmat.predictor.cache import digest_of
 from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import ClassMap, EverythingSettings
-from simmat.predictor.large import LargeImage
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers
 from simmat.predictor.reading import Files, LoadedImage
 from simmat.sensors.adapter import ModalityAdapter, options_of

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         TransferLayerContract,
         TunerContract,
     )
-    from simmat.testing.find import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+    from simmat.testing.find_parts import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
     from simmat.testing.foundation_checks import FoundationCase
     from simmat.testing.modality_case import ModalityCase
     from simmat.testing.modality_checks import name_with_options, with_each_option
@@ -42,7 +42,7 @@ _MODULES = {
         "TransferLayerContract",
         "TunerContract",
     ),
-    "find": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
+    "find_parts": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
     "foundation_checks": ("FoundationCase",),
     "modality_case": ("ModalityCase",),
     "modality_checks": ("name_with_options", "with_each_option"),

@@ -12,7 +12,7 @@ from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing.checks import Check, CheckFailed, NoSamples, run_check
-from simmat.testing.find import (
+from simmat.testing.find_parts import (
     FOUNDATION_CHECKS,
     MODALITY_CHECKS,
     PACKAGE_CHECKS,

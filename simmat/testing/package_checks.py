@@ -36,13 +36,13 @@ class PackageCase:
     @classmethod
     def installed(cls, name: str) -> PackageCase:
         """Return the case of an installed distribution; "simmat" is the built-in parts."""
-        packages = installed_packages()
+        packages = simmat_packages()
         if name not in packages:
             raise unknown_name("package with a plugin", name, packages)
         return packages[name]
 
 
-def installed_packages() -> dict[str, PackageCase]:
+def simmat_packages() -> dict[str, PackageCase]:
     """Return every installed package with a plugin, and SimMAT itself, by distribution name."""
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=PROJECT):
@@ -119,7 +119,7 @@ def references_exist(case: PackageCase) -> None:
 
 def no_name_collides(case: PackageCase) -> None:
     """No other package claims a name that this package gives, or has an entry point of the same name."""
-    others = [other for other in installed_packages().values() if other.name not in (case.name, PROJECT)]
+    others = [other for other in simmat_packages().values() if other.name not in (case.name, PROJECT)]
     for entry in case.entry_points:
         if same := [other.name for other in others if any(e.name == entry.name for e in other.entry_points)]:
             raise CheckFailed(

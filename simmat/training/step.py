@@ -42,7 +42,7 @@ class TrainingStep(nn.Module):
         embedding = self.model.encode(batch.planes, batch.content)
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
-        prompts = first_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
+        prompts = training_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
         prediction = self.model.decode(embedding, prompts)
         losses = [mask_loss(prediction, targets, ignore, self.weights)]
         for number in range(self.corrections):
@@ -57,7 +57,7 @@ class TrainingStep(nn.Module):
         return means | dense_means | {"loss": total + DENSE_WEIGHT * dense}
 
 
-def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
+def training_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
     """Return a click, or a box, for every target: K = B·P prompts."""
     images, prompts = batch.clicks.shape[:2]
     count = images * prompts

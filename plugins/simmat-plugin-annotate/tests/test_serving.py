@@ -18,7 +18,7 @@ from simmat_plugin_annotate.planes import ImageCache, Planes, halve, quantize
 from simmat.bundle import load_bundle
 from simmat.io.images import write_image
 from simmat.predictor import Predictor
-from simmat.predictor.large import LargeImage
+from simmat.predictor.large_image import LargeImage
 from simmat.types import Prompt
 
 SIZE = (40, 56)

@@ -19,7 +19,7 @@ from simmat.data.samples import SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
 from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import write_image
-from simmat.io.reading import read_rows
+from simmat.io.reading import read_csv_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 
@@ -39,7 +39,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> list[Sample]:
         DataError: the file cannot be used; lists all problems with line numbers.
     """
     path = root / MANIFEST_FILE
-    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     files = _find_columns(path, header, sources)
     extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *files}]
     start, names = start_of_paths(root), tuple(source.name for source in files.values())
@@ -78,7 +78,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`."""
     path = root / MANIFEST_FILE
     seen = path.stat().st_mtime_ns if path.exists() else None
-    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:

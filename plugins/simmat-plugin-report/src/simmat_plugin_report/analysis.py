@@ -26,7 +26,7 @@ from simmat.evaluation import (
     Scores,
     evaluate,
     find_protocol,
-    pipeline_for,
+    scoring_pipeline,
     seen_note,
     trained_card,
     unseen_samples,
@@ -191,7 +191,7 @@ def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: 
     protocol = find_protocol(found.protocol)
     by_id = {sample.id: sample for sample in samples}
     chosen = pick_examples(found.scores)
-    examples, views, dense = draw_examples(bundle, pipeline_for(protocol, bundle.pipeline), dataset, by_id, chosen)
+    examples, views, dense = draw_examples(bundle, scoring_pipeline(protocol, bundle.pipeline), dataset, by_id, chosen)
     first = chosen[0][1]
     sample = by_id[first.sample]
     x0, y0 = (sample.window.x0, sample.window.y0) if sample.window is not None else (0, 0)

@@ -75,7 +75,7 @@ _KINDS: tuple[Kind, ...] = ("modality", "foundation model", "transfer layer", "t
 """What can be checked by its name."""
 
 
-def find_subjects(
+def find_checkable(
     name: str,
     registry: Registry,
     *,
@@ -110,7 +110,7 @@ def find_subjects(
     check = partial(_subject, registry=registry, full=full, files=files, image_size=image_size)
     if kinds:
         return [check(kind, name) for kind in kinds]
-    packages = package_checks.installed_packages()
+    packages = package_checks.simmat_packages()
     of_plugin = (case for case in packages.values() if any(entry.name == name for entry in case.entry_points))
     case = packages.get(name) or next(of_plugin, None)
     if case is None:
