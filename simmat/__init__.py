@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from simmat.api import predict as predict
     from simmat.api import train as train
     from simmat.data.dataset import Dataset as Dataset
+    from simmat.networks import MAT as MAT
+    from simmat.networks import build as build
     from simmat.plugins.hooks import hookimpl as hookimpl
     from simmat.predictor import Predictor as Predictor
     from simmat.sensors.adapter import Files as Files
@@ -43,8 +45,17 @@ if TYPE_CHECKING:
     from simmat.types import Window as Window
 
 _NAMES = {
-    "simmat.api": ("evaluate", "list_foundations", "list_modalities", "load", "open_dataset", "predict", "train"),
+    "simmat.api": (
+        "evaluate",
+        "list_foundations",
+        "list_modalities",
+        "load",
+        "open_dataset",
+        "predict",
+        "train",
+    ),
     "simmat.data.dataset": ("Dataset",),
+    "simmat.networks": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("Predictor",),
     "simmat.sensors.adapter": ("Files", "ModalityAdapter", "Source", "WindowedAdapter"),

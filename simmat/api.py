@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +20,14 @@ from simmat.io.reading import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import join_processes, pick_device
-from simmat.plugins.loader import check_modality, load_plugins
+from simmat.plugins.loader import Modality, installed, with_modality
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import parse_channels
 
 if TYPE_CHECKING:
     from simmat.data.dataset import Dataset
     from simmat.inference.job import ImageOutcome, Progress
-
-Modality = str | ModalityAdapter | type[ModalityAdapter]
 
 
 def load(
@@ -64,7 +61,7 @@ def load(
         SpecError: the adapter or class of a sensor is invalid, such as a name with spaces.
         SimMATError: names, files or weights are wrong, or arguments are missing or exclude each other.
     """
-    known, name = _with(registry or _installed(), modality)
+    known, name = with_modality(registry or installed(), modality)
     place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
     if source is not None:
         if (channels, image_size, modality_options) != (None, None, None):
@@ -127,7 +124,7 @@ def train(
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
-    known, name = _with(registry or _installed(), modality)
+    known, name = with_modality(registry or installed(), modality)
     config = load_config(None, {"modality": name, "data": _root(data), "out": Path(out), **settings})
     with ConsoleCallback() if progress else nullcontext(Callback()) as callback:
         run_training(config, known, callback)
@@ -174,7 +171,7 @@ def evaluate(
     from simmat.evaluation import evaluate_bundle, find_protocol
     from simmat.evaluation.report import score_report
 
-    known = registry or _installed()
+    known = registry or installed()
     if not isinstance(model, Predictor):
         model = load(model, modality=modality, device=device, registry=known)
     if model.bundle is None:
@@ -237,7 +234,7 @@ def predict(
     given = parse(PredictOptions, options, "simmat predict")
     for folder in filter(None, (Path(out), given.cache)):
         check_writable(folder)
-    known = registry or _installed()
+    known = registry or installed()
     loading = loading if model is None else {"source": model, **loading}
     processes = join_processes(loading.get("device"))
     if processes.count > 1:
@@ -282,31 +279,18 @@ def open_dataset(
     """
     from simmat.data.dataset import open_dataset as open_dataset_of
 
-    known, name = _with(registry or _installed(), modality)
+    known, name = with_modality(registry or installed(), modality)
     return open_dataset_of(root, known.modality(name or "", modality_options), card)
 
 
 def list_modalities(registry: Registry | None = None) -> tuple[str, ...]:
     """Return the names of the installed sensors, sorted."""
-    return (registry or _installed()).names("modality")
+    return (registry or installed()).names("modality")
 
 
 def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
     """Return the names of the installed foundation models, sorted; without the models of families."""
-    return (registry or _installed()).names("foundation model")
-
-
-@cache
-def _installed() -> Registry:
-    return load_plugins()
-
-
-def _with(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:
-    """Return a registry that knows a sensor, and the sensor's name."""
-    if modality is None or isinstance(modality, str):
-        return registry, modality
-    adapter = check_modality(modality() if isinstance(modality, type) else modality)
-    return registry.with_modality(adapter), adapter.name
+    return (registry or installed()).names("foundation model")
 
 
 def _root(data: str | Path | Dataset) -> Path:

@@ -53,16 +53,18 @@ class SimMAT(nn.Module):
         """Return the network that encodes an image; one that prepares images itself takes it from here."""
         return self
 
-    def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
+    def encode(self, planes: Tensor, content: Tensor | None = None) -> ImageEmbedding:
         """Encode a batch of images.
 
         Args:
             planes: (B, C, S, S) float, normalized; 0 at invalid and padded pixels.
-            content: (B, S, S) bool, False on padding.
+            content: (B, S, S) bool, False on padding; None for images without padding.
 
         Raises:
             PluginError: the transfer layer returned an image of another shape.
         """
+        if content is None:
+            content = torch.ones_like(planes[:, 0], dtype=torch.bool)
         backbone = cast(FoundationModel, self.foundation).backbone
         if self.output == "features":
             return backbone.encode(self.mat(planes, content))

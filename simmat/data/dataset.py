@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard, card_fields, load_card, make_card, no_regions
@@ -98,6 +101,35 @@ class Dataset:
         if folder is None:
             weakref.finalize(dataset, shutil.rmtree, root, ignore_errors=True)
         return dataset
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one sample as arrays, for `torch.utils.data.DataLoader`; images of several sizes need a `collate_fn`.
+
+        Returns:
+            "image": (C, H, W) float32 after the sensor's transform, in the units of `channels()`, 0 where invalid;
+            "valid": (C, H, W) bool; "objects": (H, W) int64, the number of the object at each pixel from 1, 0 for none,
+            -1 without ground truth; "classes": (H, W) int64, likewise with label values; "id": the sample's.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        from simmat.data.targets import class_map, object_map  # loads scipy
+
+        sample = self.samples[index]
+        image = self.image(sample)
+        seen = self.adapter.transform(image)
+        label = self.label(sample, image, seen)
+        maps = {"objects": object_map(label), "classes": class_map(label)}
+        maps = {name: np.where(label.ignore, -1, values) for name, values in maps.items()}
+        return {"image": np.where(seen.valid, seen.data, np.float32(0)), "valid": seen.valid, **maps, "id": sample.id}
+
+    def of_split(self, name: str) -> Dataset:
+        """Return the data set with the samples of "train", "val" or "test" alone; DataError if there are none."""
+        return replace(self, samples=self.split(name), known_channels=self._reference)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test"; raise DataError if there are none."""

@@ -57,6 +57,12 @@ def class_map(label: Label) -> npt.NDArray[np.int64]:
     return np.asarray([0, *values], np.int64)[_numbers_of(label)]
 
 
+def object_map(label: Label) -> npt.NDArray[np.int64]:
+    """Return the (H, W) numbers of the objects from 1, in the order of `label.regions`; 0 outside of objects."""
+    numbers = _numbered(label.regions, [region.area for region in label.regions], label.size_hw)
+    return numbers.astype(np.int64)
+
+
 def outside_objects(label: Label) -> BoolArray:
     """Return (H, W) True where no object is marked."""
     return np.asarray(_numbers_of(label) == 0)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import click
@@ -192,6 +193,24 @@ def _call(hook: pluggy.HookCaller, problems: list[str]) -> list[Any]:
         problems.append(f"{hook.name} must return a list of items, got {_short(answers[0])}")
         return []
     return list(answers[0])
+
+
+Modality = str | ModalityAdapter | type[ModalityAdapter]
+"""A sensor in Python: its name, an adapter, or its class."""
+
+
+@cache
+def installed() -> Registry:
+    """Return the registry of what is installed, loaded once in a process."""
+    return load_plugins()
+
+
+def with_modality(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:
+    """Return a registry that knows a sensor, and the sensor's name."""
+    if modality is None or isinstance(modality, str):
+        return registry, modality
+    adapter = check_modality(modality() if isinstance(modality, type) else modality)
+    return registry.with_modality(adapter), adapter.name
 
 
 def check_modality(adapter: object) -> ModalityAdapter:
