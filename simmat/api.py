@@ -26,8 +26,12 @@ from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.sensors.channel_selection import parse_channels
 
 if TYPE_CHECKING:
+    from simmat.callbacks import Callback
     from simmat.data.dataset import Dataset
+    from simmat.evaluation.report import ScoreReport
+    from simmat.evaluation.scores import Scores
     from simmat.inference.job import ImageOutcome, Progress
+    from simmat.nn.losses import MaskLoss
 
 
 def load(
@@ -96,6 +100,8 @@ def train(
     data: str | Path | Dataset,
     out: str | Path,
     progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    loss: MaskLoss | str | None = None,
     registry: Registry | None = None,
     **settings: Any,
 ) -> Path:
@@ -106,6 +112,8 @@ def train(
         data: folder of the data set, or a data set.
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
+        callbacks: told of every step and validation, see `simmat.training.Callback`; what they raise ends the training.
+        loss: a mask loss in place of SimMAT's, see `simmat.nn.losses.MaskLoss`; the name of one is a setting.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 
@@ -119,15 +127,17 @@ def train(
     from simmat.callbacks import Callback
     from simmat.config import TrainConfig
     from simmat.training import train as run_training
-    from simmat.training.callbacks import ConsoleCallback
+    from simmat.training.callbacks import Callbacks, ConsoleCallback
 
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
     known, name = with_modality(registry or installed(), modality)
+    if isinstance(loss, str):
+        settings, loss = {**settings, "loss": loss}, None
     config = load_config(None, {"modality": name, "data": _root(data), "out": Path(out), **settings})
-    with ConsoleCallback() if progress else nullcontext(Callback()) as callback:
-        run_training(config, known, callback)
+    with ConsoleCallback() if progress else nullcontext(Callback()) as console:
+        run_training(config, known, Callbacks((console, *callbacks)), loss=loss)
     return config.out
 
 
@@ -144,11 +154,11 @@ def evaluate(
     device: str = "auto",
     registry: Registry | None = None,
     **card: Any,
-) -> dict[str, Any]:
-    """Score a bundle, and its untuned foundation model, on a split of a data set.
+) -> ScoreReport:
+    """Score a bundle and its untuned foundation model, or an untuned model alone, on a split of a data set.
 
     Args:
-        model: a bundle: what `load` takes or returned.
+        model: what `load` takes or returned.
         data: folder of the data set, or a data set.
         modality: a sensor of the bundle that is not installed, as `load` takes it.
         split: "train", "val" or "test".
@@ -162,35 +172,42 @@ def evaluate(
         card: fields that override the data card: regions="instances", min_region=30, …
 
     Returns:
-        What `simmat eval --json` prints: "tuned" and "zero_shot" hold the averages, or None.
+        What `simmat eval --json` prints: "tuned" and "zero_shot" hold the averages, or None. `objects` has a row for
+        each object.
 
     Raises:
-        ConfigError: the model has no bundle, or the protocol is unknown, or `semantic` without a dense head.
+        ConfigError: the protocol is unknown, or `semantic` without a dense head.
         DataError: the data set cannot be read, or has no region to score.
     """
+    from simmat.data.dataset import open_dataset as open_dataset_of
+    from simmat.evaluation import evaluate as evaluate_samples
     from simmat.evaluation import evaluate_bundle, find_protocol
     from simmat.evaluation.report import score_report
 
     known = registry or installed()
     if not isinstance(model, Predictor):
         model = load(model, modality=modality, device=device, registry=known)
-    if model.bundle is None:
-        raise ConfigError(
-            "an untuned model has no bundle to score; train one: its scores include those of the untuned model"
-        )
     root, found = _root(data), find_protocol(protocol)
-    tuned, untuned = evaluate_bundle(
-        model.bundle,
-        root,
-        split,
-        overrides=card,
-        zero_shot=zero_shot,
-        registry=known,
-        protocol=found,
-        everything=everything,
-        semantic=semantic,
-    )
-    return score_report(model.bundle, root, split, found, tuned, untuned)
+    tuned: Scores | None
+    untuned: Scores | None
+    if model.bundle is None:
+        dataset = open_dataset_of(root, model.adapter, card)
+        samples = dataset.split(split)
+        tuned = None
+        untuned = evaluate_samples(model, dataset, samples, protocol=found, everything=everything, semantic=semantic)
+    else:
+        tuned, untuned = evaluate_bundle(
+            model.bundle,
+            root,
+            split,
+            overrides=card,
+            zero_shot=zero_shot,
+            registry=known,
+            protocol=found,
+            everything=everything,
+            semantic=semantic,
+        )
+    return score_report(model, root, split, found, tuned, untuned)
 
 
 def predict(

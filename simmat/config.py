@@ -210,7 +210,9 @@ class TrainConfig(Document):
         description="Trained heads: prompts alone, or also a dense head (class map and object centres), which "
         "finds objects without prompts; auto trains it where the data card says that all objects are marked.",
     )
-    loss: Literal["focal", "bce"] = Field("focal", description="Mask loss, added to dice.")
+    loss: Literal["focal", "bce", "custom"] = Field(
+        "focal", description="Mask loss, added to dice; custom is a function given in Python."
+    )
     lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
     backbone_lr_factor: float = Field(
         1.0, gt=0, le=1, description="Learning rate of the backbone, relative to that of transfer layer and decoder."

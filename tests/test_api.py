@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bundles import tiny_bundle
+from installed import need_plugins
 from PIL import Image
 from runs import gray_set, registry
 
 import simmat
 from simmat.bundle import push_bundle
 from simmat.errors import BundleError, ConfigError, SpecError, UnknownNameError
+from simmat.evaluation.report import ScoreReport
+from simmat.foundation import MaskPrediction
+from simmat.nn.resize import upsample_logits
+from simmat.training import Callback, resume
 
 SETTINGS = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
 
@@ -28,8 +35,60 @@ def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
     found = model.predict(points=[(14, 20)])
     assert found.mask.shape == (40, 56)
     scores = simmat.evaluate(model, data, registry=registry())
-    assert scores["tuned"]["objects"] == 2
+    assert scores["tuned"]["objects"] == len(scores.objects) == 2
     assert scores["zero_shot"] is None
+    assert {row["model"] for row in rows_of(scores)} == {"tuned"}
+
+
+def rows_of(scores: ScoreReport) -> list[dict[str, Any]]:
+    """Return the rows of the table of objects, with pandas or without."""
+    table = scores.objects
+    return table if isinstance(table, list) else table.to_dict("records")
+
+
+def test_an_untuned_model_is_scored_alone(tmp_path: Path) -> None:
+    """How far a foundation model comes on a sensor is known before anything is trained."""
+    need_plugins("lite")
+    data = gray_set(tmp_path / "data", train=2, val=1, test=1)
+    known = registry("lite")
+    model = simmat.load(foundation="lite", modality="gray", image_size=64, device="cpu", registry=known)
+    scores = simmat.evaluate(model, data, registry=known)
+    assert scores["tuned"] is None
+    assert scores["bundle"] is None
+    assert (scores["foundation"], scores["zero_shot"]["objects"]) == ("lite", 2)
+    first = rows_of(scores)[0]
+    assert first["model"] == "zero_shot"
+    assert 0 <= first["iou"] <= 1
+
+
+class Watch(Callback):
+    """Remembers the losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        self.losses.append(losses["loss"])
+
+
+def squared_error(prediction: MaskPrediction, targets: torch.Tensor, ignore: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error of the single mask's probability, a number a prompt."""
+    found = upsample_logits(prediction.logits[:, :1], tuple(targets.shape[-2:]))[:, 0].sigmoid()
+    return ((found - targets.float()).square() * ~ignore).mean((1, 2))
+
+
+def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
+    """A researcher changes the loss and follows the run without a plugin."""
+    data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
+    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), "heads": "prompt", **SETTINGS}
+    run = simmat.train(out=tmp_path / "run", steps=2, loss=squared_error, callbacks=[watch], **given)
+    assert len(watch.losses) == 2
+    assert all(0 < loss < 1 for loss in watch.losses)
+    with pytest.raises(ConfigError, match=r"'custom' stands for a function.*resume\(loss"):
+        resume(run, registry())
+    with pytest.raises(ConfigError, match=r"must return a tensor \(2,\), one number a prompt, got \(\)"):
+        simmat.train(out=tmp_path / "two", steps=1, loss=lambda *given: squared_error(*given).mean(), **given)
+    assert simmat.train(out=tmp_path / "three", steps=1, loss="bce", **given).is_dir()
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:

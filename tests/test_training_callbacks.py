@@ -39,7 +39,7 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
 ) -> None:
     """With one warning that names the package; the others go on."""
     own, good, bad = Counts(), Counts(), Counts(2, error)
-    callbacks = Callbacks(own, callbacks_of_plugins(CONFIG, registry_of(lambda **_: [[bad]], lambda **_: [[good]])))
+    callbacks = Callbacks([own], callbacks_of_plugins(CONFIG, registry_of(lambda **_: [[bad]], lambda **_: [[good]])))
     for step in range(1, 5):
         callbacks.stepped(step, {})
     assert (own.steps, good.steps, bad.steps) == (4, 4, 2)
@@ -54,7 +54,7 @@ def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]
     known = registry_of(
         lambda config, registry: 1 / 0, lambda config, registry: [[good]] if config is CONFIG and registry else []
     )
-    Callbacks(Callback(), callbacks_of_plugins(CONFIG, known)).stepped(1, {})
+    Callbacks([Callback()], callbacks_of_plugins(CONFIG, known)).stepped(1, {})
     assert good.steps == 1
     assert "p0 1.0" in capsys.readouterr().err
 
@@ -62,4 +62,4 @@ def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]
 def test_the_callers_own_callback_may_end_the_training() -> None:
     """It is theirs."""
     with pytest.raises(RuntimeError):
-        Callbacks(Counts(1, RuntimeError()), callbacks_of_plugins(CONFIG, registry_of())).stepped(1, {})
+        Callbacks([Counts(1, RuntimeError())], callbacks_of_plugins(CONFIG, registry_of())).stepped(1, {})

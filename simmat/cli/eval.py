@@ -108,6 +108,7 @@ def command(
     from simmat.bundle import load_bundle
     from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, seen_note, why_no_zero_shot
     from simmat.evaluation.report import object_report, score_report
+    from simmat.predictor import Predictor
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     registry = load_registry()
@@ -137,7 +138,7 @@ def command(
         )
     if not processes.is_main:
         return
-    report = score_report(loaded, data, split, protocol, tuned, untuned)
+    report = score_report(Predictor.of_bundle(loaded), data, split, protocol, tuned, untuned)
     if out is not None:
         atomic_write_json(out, {**report, **object_report(tuned, untuned)})
     if as_json:

@@ -27,6 +27,7 @@ from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
+from simmat.predictor.reading import LoadedImage
 from simmat.types import Frame
 
 MAX_CLICKS = 256
@@ -223,6 +224,8 @@ def evaluate(
     def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
         predictor.inputs.check_channels(image)
+        predictor.fit_to(LoadedImage(image))  # an untuned model takes the statistics of each image
+        pipeline = scoring_pipeline(protocol, predictor.pipeline)
         label = dataset.label(sample, image)
         targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
         left_out = tuple((sample.id, index) for index in targets.left_out)

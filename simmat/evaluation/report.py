@@ -1,9 +1,10 @@
-"""Return the scores of a bundle as json values, with settings and cost."""
+"""Return the scores of a model as json values, with settings and cost."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -11,34 +12,61 @@ from typing import Any
 
 import torch
 
-from simmat.bundle import Bundle
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import SIZES, Scores
 from simmat.model import count_parameters
+from simmat.predictor import Predictor
 
 FORMAT = 1
 
 
+class ScoreReport(dict[str, Any]):
+    """Scores as json values, which `simmat eval --json` prints, and those of every object."""
+
+    def __init__(self, values: Mapping[str, Any], tuned: Scores | None, untuned: Scores | None) -> None:
+        super().__init__(values)
+        self._scores = {"tuned": tuned, "zero_shot": untuned}
+
+    @property
+    def objects(self) -> Any:
+        """A row for each object and model, see `ObjectScore`: a pandas DataFrame where pandas is installed, else dicts.
+
+        The column "model" is "tuned" or "zero_shot".
+        """
+        rows = [
+            {"model": name, **asdict(score)}
+            for name, scores in self._scores.items()
+            for score in (() if scores is None else scores.objects)
+        ]
+        try:
+            from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        except ImportError:
+            return rows
+        return DataFrame(rows)
+
+
 def score_report(
-    bundle: Bundle, data: Path, split: str, protocol: Protocol, tuned: Scores, untuned: Scores | None
-) -> dict[str, Any]:
-    """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
+    predictor: Predictor, data: Path, split: str, protocol: Protocol, tuned: Scores | None, untuned: Scores | None
+) -> ScoreReport:
+    """Return the averages of a bundle's scores (`tuned`) and of the zero-shot model's (`untuned`); one may be None.
 
     Only `cost` differs from run to run. "seen" counts the images that the bundle knows, see `SeenImages`, and is None
     for a bundle that does not say. "parameters" is None for an exported model, which has none in torch. Masks
     without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
     no class map, and None where it was not asked for every object.
     """
-    spec, seen = bundle.spec, None if tuned.seen is None else asdict(tuned.seen)
-    trainable, total = count_parameters(bundle.model)
-    device = next(bundle.model.parameters()).device
+    spec, bundle = predictor.spec, predictor.bundle
+    seen = None if tuned is None or tuned.seen is None else asdict(tuned.seen)
+    trainable, total = count_parameters(predictor.model)
+    device = next(predictor.model.parameters()).device
     memory = _peak_memory_bytes(device)
-    summary, zero = tuned.summary(), untuned.summary() if untuned is not None else None
-    if zero is not None:
+    summary, zero = (None if scores is None else scores.summary() for scores in (tuned, untuned))
+    if summary is not None and zero is not None:
         zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})
-    return {
+    names = (tuned or untuned or Scores((), ())).class_names
+    values = {
         "format": FORMAT,
-        "bundle": str(bundle.path),
+        "bundle": None if bundle is None else str(bundle.path),
         "data": str(data),
         "split": split,
         "seen": seen if seen is None else {key: len(seen[key]) for key in ("trained", "validated", "left_out")},
@@ -48,18 +76,19 @@ def score_report(
         "tune": spec.tune,
         "image_size": spec.image_size,
         "protocol": asdict(protocol),
-        "class_names": {str(value): name for value, name in sorted(tuned.class_names.items())},
+        "class_names": {str(value): name for value, name in sorted(names.items())},
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
-        "parameters": None if spec.exported is not None else {"trainable": trainable, "total": total},
+        "parameters": None if bundle is not None and bundle.spec.exported else {"trainable": trainable, "total": total},
         "tuned": summary,
         "zero_shot": zero,
         "cost": {
             "device": str(device),
             "peak_memory_mib": None if memory is None else round(memory / 2**20, 1),
-            "tuned": _times(tuned),
-            "zero_shot": _times(untuned) if untuned is not None else None,
+            "tuned": None if tuned is None else _times(tuned),
+            "zero_shot": None if untuned is None else _times(untuned),
         },
     }
+    return ScoreReport(values, tuned, untuned)
 
 
 def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:

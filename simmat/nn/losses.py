@@ -23,6 +23,9 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 """Loss of each pixel, called as `loss(error, wrong)`: (K, M, H·W) float32 logits, above 0 where the mask is wrong, and
 the probability of the wrong class, their sigmoid; gives (K, M, H·W)."""
 
+MaskLoss = Callable[[MaskPrediction, Tensor, Tensor], Tensor]
+"""Loss of K prompts, called as `loss(prediction, targets, ignore)` with what `mask_loss` takes; gives (K,)."""
+
 FOCAL_ALPHA = 0.25
 """Weight of object pixels in the focal loss, and 1 - alpha of the others (RetinaNet, arXiv 1708.02002; SAM)."""
 FOCAL_GAMMA = 2.0

@@ -60,7 +60,7 @@ class ImageEncoder:
         self.channels = self.inputs.channels
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image_side = image_side or (bundle.spec.image_side if bundle else None)
-        self._fitted = ""  # what `_fit` set, in words
+        self._fitted = ""  # what `fit_to` set, in words
         self._encoding = threading.RLock()
 
     @property
@@ -106,7 +106,7 @@ class ImageEncoder:
             cache: folder that keeps the embedding.
         """
         with self._encoding:
-            self._fit(reader)
+            self.fit_to(reader)
             prepared = self.pipeline(image)
             cached = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
             warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
@@ -114,7 +114,7 @@ class ImageEncoder:
             model = self.model.for_image(image)
             return EncodedImage(model, prepared, self.dense, cached, source=source, warning=warning)
 
-    def _fit(self, reader: ImageReader) -> None:
+    def fit_to(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""
 
 

@@ -49,6 +49,13 @@ class Predictor(ImageEncoder):
         reader = None if self._current is None else self._current.reader
         return reader.image if isinstance(reader, LoadedImage) else None
 
+    @property
+    def spec(self) -> ModelSpec:
+        """Everything that determines the network; ValueError of a network without a bundle."""
+        if self.bundle is None:
+            raise ValueError("this predictor was made of a network alone")
+        return self.bundle.spec
+
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
         loaded = self.bundle.path if self.bundle else "untuned"
@@ -260,13 +267,18 @@ class ZeroShotPredictor(Predictor):
         )
         super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
 
+    @property
+    def spec(self) -> ModelSpec:
+        """Everything that determines the network; channels and zero-shot map follow from each image."""
+        return self._spec
+
     @cached_property
     def digest(self) -> str:
         """A sha256 of the foundation model and the sensor's options; it does not depend on the image."""
         identity = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
         return digest_of(identity, self.model.foundation.state_dict())
 
-    def _fit(self, reader: ImageReader) -> None:
+    def fit_to(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""
         if self._fitted_to() is reader:
             return

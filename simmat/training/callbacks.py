@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 
 class Callbacks(Callback):
-    """The caller's callback, then those of trackers and plugins.
+    """The caller's callbacks, then those of trackers and plugins.
 
     One of the latter that fails is left out with a warning: the training is worth more.
     """
 
-    def __init__(self, own: Callback, of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
-        """Take the caller's callback, and (name for warnings, callback) of trackers and plugins."""
-        self._own, self._of_plugins = own, list(of_plugins)
+    def __init__(self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
+        """Take the caller's callbacks, and (name for warnings, callback) of trackers and plugins."""
+        self._own, self._of_plugins = list(own), list(of_plugins)
         for name in ("preparing", "advanced", "started", "stepped", "validated", "stopped", "finished"):
             setattr(self, name, partial(self._tell, name))
 
     def _tell(self, name: str, *args: Any, **kwargs: Any) -> None:
-        getattr(self._own, name)(*args, **kwargs)
+        for callback in self._own:
+            getattr(callback, name)(*args, **kwargs)
         works = []
         for package, member in self._of_plugins:
             with _warned(package):

@@ -27,7 +27,7 @@ from simmat.evaluation import Processes, find_protocol, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.device import fixed_threads
-from simmat.nn.losses import LOSSES
+from simmat.nn.losses import LOSSES, MaskLoss
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
@@ -62,8 +62,12 @@ class Diverged(ConfigError):
     """The loss or its gradient is not finite; the learning rate is too high."""
 
 
-def train(config: TrainConfig, registry: Registry, callback: Callback | None = None) -> Path:
+def train(
+    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: MaskLoss | None = None
+) -> Path:
     """Run a training from its first step; return the folder of the best bundle by validation.
+
+    A `loss` replaces the mask loss of the config.
 
     Raises:
         SimMATError: a problem with names, data, weights or the output folder.
@@ -71,11 +75,15 @@ def train(config: TrainConfig, registry: Registry, callback: Callback | None = N
     """
     if not config.foundation:
         config = config.model_copy(update={"foundation": registry.default_foundation()})
-    return _Run(config, registry, callback or Callback(), resume=False).run()
+    if loss is not None:
+        config = config.model_copy(update={"loss": "custom"})
+    return _Run(config, registry, callback or Callback(), resume=False, loss=loss).run()
 
 
-def resume(root: Path, registry: Registry, callback: Callback | None = None) -> Path:
+def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: MaskLoss | None = None) -> Path:
     """Resume a run from its last state; return the folder of the best bundle by validation.
+
+    A run with a `loss` of its own needs that again.
 
     The result equals that of an uninterrupted run: to the bit on a CPU with the same number of threads, up to rounding
     elsewhere.
@@ -90,14 +98,22 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None) -> 
     if not folder.config.is_file():
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
     config = load_config(folder.config, {"out": root})
-    return _Run(config, registry, callback or Callback(), resume=True).run()
+    return _Run(config, registry, callback or Callback(), resume=True, loss=loss).run()
 
 
 class _Run:
     """A run, in one of its processes."""
 
-    def __init__(self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool, loss: MaskLoss | None
+    ) -> None:
+        if (config.loss == "custom") != (loss is not None):
+            raise ConfigError(
+                f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
+                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+            )
         self.config = config
+        self.loss = loss or LOSSES[config.loss]
         self.folder = RunFolder(config.out)
         self.resumes = resume
         check_tracker(config.track)
@@ -134,9 +150,7 @@ class _Run:
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
-        step = TrainingStep(
-            self.model, LOSSES[config.loss], box_fraction=config.box_fraction, corrections=config.corrections
-        )
+        step = TrainingStep(self.model, self.loss, box_fraction=config.box_fraction, corrections=config.corrections)
         if state:
             load_tensors(self.model, state.model, str(self.folder.state))
         elif config.init is not None:
@@ -180,7 +194,7 @@ class _Run:
                 stack.enter_context(self.folder.locked())
                 self._write_folder()
                 loggers = stack.enter_context(tracked(self.accelerator, self.config))
-                self.callback = Callbacks(self.callback, [*loggers, *self.of_plugins])
+                self.callback = Callbacks([self.callback], [*loggers, *self.of_plugins])
             return self._run()
 
     def _write_folder(self) -> None:

@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.foundation import MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
-from simmat.nn.losses import LossWeights, mask_loss
+from simmat.nn.losses import LossWeights, MaskLoss, mask_loss
 
 DENSE_WEIGHT = 3.0
 """Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
@@ -25,13 +25,14 @@ class TrainingStep(nn.Module):
     """The network with its losses, so that DistributedDataParallel wraps both in one forward.
 
     Args:
+        loss: weights of SimMAT's own terms, or a function in their place.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(self, model: SimMAT, weights: LossWeights, *, box_fraction: float, corrections: int) -> None:
+    def __init__(self, model: SimMAT, loss: LossWeights | MaskLoss, *, box_fraction: float, corrections: int) -> None:
         super().__init__()
-        self.model, self.weights = model, weights
+        self.model, self.loss = model, loss
         self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -44,17 +45,28 @@ class TrainingStep(nn.Module):
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
         prompts = training_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
         prediction = self.model.decode(embedding, prompts)
-        losses = [mask_loss(prediction, targets, ignore, self.weights)]
+        losses = [self._mask_loss(prediction, targets, ignore)]
         for number in range(self.corrections):
             prompts = corrected_prompts(prompts, prediction, targets, ignore, batch.draws.flatten(0, 1)[:, number])
             prediction = self.model.decode(embedding, prompts)
-            losses.append(mask_loss(prediction, targets, ignore, self.weights))
+            losses.append(self._mask_loss(prediction, targets, ignore))
         means = {name: torch.stack([found[name] for _, found in losses]).mean() for name in losses[0][1]}
         total = torch.stack([per_prompt.mean() for per_prompt, _ in losses]).mean()
         if self.model.dense is None:
             return means | {"loss": total}
         dense, dense_means = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
         return means | dense_means | {"loss": total + DENSE_WEIGHT * dense}
+
+    def _mask_loss(
+        self, prediction: MaskPrediction, targets: Tensor, ignore: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if isinstance(self.loss, LossWeights):
+            return mask_loss(prediction, targets, ignore, self.loss)
+        per_prompt = self.loss(prediction, targets, ignore)
+        if not isinstance(per_prompt, Tensor) or per_prompt.shape != targets.shape[:1]:
+            found = tuple(per_prompt.shape) if isinstance(per_prompt, Tensor) else type(per_prompt).__name__
+            raise ConfigError(f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}")
+        return per_prompt, {"loss": per_prompt.detach().mean()}
 
 
 def training_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
