@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from simmat.predictor import everything
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.everything import EverythingSettings
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 Choice = Literal["single", "best"]
 
@@ -59,6 +62,13 @@ class Prediction:
     def __repr__(self) -> str:
         """Give the size of the mask and its score, not half a million numbers."""
         return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
+
+    def plot(self, prompt: Prompt | None = None) -> PIL.Image.Image:
+        """Return a picture of the image with the mask over it, and a prompt's points and box; a notebook shows it."""
+        from simmat.drawing.display import display_rgb
+        from simmat.drawing.overlay import draw_overlay
+
+        return draw_overlay(display_rgb(self.image), self.mask, prompt)
 
     def whole_mask(self, size_hw: tuple[int, int]) -> BoolArray:
         """Return the mask at the (height, width) of the whole image, False outside of its window."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline, PreparedImage
@@ -61,6 +62,14 @@ class ImageEncoder:
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image_side = image_side or (bundle.spec.image_side if bundle else None)
         self._fitted = ""  # what `fit_to` set, in words
+        self._encoding = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the network and its sensor, without an image."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_encoding", "_current")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._encoding = threading.RLock()
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -266,6 +266,14 @@ class ZeroShotPredictor(Predictor):
             card=DataCard(regions="instances"),
         )
         super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As of `ImageEncoder`; the image that it is fitted to is not in it."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_fitted_to"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._fitted_to = lambda: None
 
     @property
     def spec(self) -> ModelSpec:
