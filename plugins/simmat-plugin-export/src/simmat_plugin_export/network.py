@@ -58,7 +58,7 @@ class ExportedNetwork(SimMAT):
         network._planes = np.where(image.valid, image.data, np.float32(np.nan))
         return network
 
-    def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
+    def encode(self, planes: Tensor, content: Tensor | None = None) -> ImageEmbedding:
         """Encode the image of `for_image`; of what SimMAT prepared, only the place is compared.
 
         Raises:
@@ -70,7 +70,8 @@ class ExportedNetwork(SimMAT):
             )
         manifest = self._exported.manifest
         frame = Frame((self._planes.shape[1], self._planes.shape[2]), manifest.image_size, manifest.aspect)
-        if int(content.sum()) != frame.scaled_hw[0] * frame.scaled_hw[1]:
+        covered = planes[0, 0].numel() if content is None else int(content.sum())
+        if covered != frame.scaled_hw[0] * frame.scaled_hw[1]:
             raise ConfigError(
                 f"{self._exported.folder} fits images into its input by aspect {manifest.aspect!r}, which the export "
                 "has fixed; use the bundle for a protocol that squashes images"
