@@ -47,7 +47,7 @@ def _parsed_nodata(value: Any) -> Any:
     return parse_nodata(value) if isinstance(value, str) else value
 
 
-NodataField = Annotated[float | dict[str, float], BeforeValidator(_parsed_nodata)]
+NodataField = Annotated[float | Annotated[dict[str, float], Field(min_length=1)], BeforeValidator(_parsed_nodata)]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
 
 
