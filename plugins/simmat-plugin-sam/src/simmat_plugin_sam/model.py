@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
@@ -11,11 +13,13 @@ from segment_anything.modeling.image_encoder import Attention as EncoderAttentio
 from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
 from segment_anything.modeling.transformer import Attention as DecoderAttention  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat_plugin_sam.fused import linear_gelu
 from simmat_plugin_sam.grid_attention import grid_attention
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
 
@@ -165,10 +169,39 @@ class SamDecoder(nn.Module):
         positions = dense_positions(self.prompt_encoder, level).expand(image.shape[0], -1, -1, -1)
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(image.shape[0], -1, -1)
         out, attended = decoder.transformer(image, positions, torch.cat([output_tokens, sparse], 1))
-        upscaled = decoder.output_upscaling(attended.transpose(1, 2).reshape(image.shape))  # (K, 32, S/4, S/4)
         weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
-        logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        logits = upscaled_masks(decoder.output_upscaling, attended, weights, image.shape[2:])
         return MaskPrediction(logits.float(), decoder.iou_prediction_head(out[:, 0]).float())
+
+
+def upscaled_masks(upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, grid_hw: Sequence[int]) -> Tensor:
+    """Return the mask logits of K prompts: SAM's upscaling, then the product with the weights of each mask.
+
+    The transposed convolutions are linear layers here, whose pixels are put in order at the end, of the masks alone.
+
+    Args:
+        upscaling: `MaskDecoder.output_upscaling`.
+        tokens: (K, g·g, D) of the image.
+        weights: (K, M, D/8) of the masks.
+        grid_hw: height and width of the tokens' grid.
+
+    Returns:
+        (K, M, 4g, 4g).
+    """
+    first, norm, _, second, _ = cast(Sequence[Any], upscaling)
+    x = F.linear(tokens, *_as_linear(first)).reshape(*tokens.shape[:2], 4, -1)  # 4: rows and columns within a token
+    x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+    x = linear_gelu(x, *_as_linear(second)).reshape(*tokens.shape[:2], 4, 4, -1)  # (K, g·g, 4, 4, D/8)
+    count, masks, (height, width) = len(tokens), weights.shape[1], grid_hw
+    logits = torch.bmm(x.flatten(1, 3), weights.to(x.dtype).transpose(1, 2))  # (K, 16·g·g, M)
+    parts = logits.reshape(count, height, width, 2, 2, 2, 2, masks)
+    return parts.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(count, masks, 4 * height, 4 * width)
+
+
+def _as_linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weight (4·out, in) and bias (4·out,) of a transposed convolution of 2x2 pixels as a linear layer."""
+    weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
+    return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)
 
 
 class SamModel(nn.Module):

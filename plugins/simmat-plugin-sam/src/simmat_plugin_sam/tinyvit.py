@@ -7,7 +7,7 @@ folded into the convolutions, and 1x1 convolutions are linear layers. Parameter 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, Memory
 from simmat.nn.prompt_tuning import join_memory
+from simmat_plugin_sam.fused import conv_gelu, linear, on_map
 
 STRIDE = 16
 """Of the embedding, in pixels of the input."""
@@ -23,52 +24,6 @@ STRIDE = 16
 
 def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups)
-
-
-def _on_map(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Run a convolution on (B, H, W, C), without a copy."""
-    out: Tensor = conv(x.permute(0, 3, 1, 2))
-    return out.permute(0, 2, 3, 1)
-
-
-def _conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return the GELU of a convolution on (B, H, W, C)."""
-    if not _can_fuse(x):
-        return F.gelu(_on_map(conv, x))
-    x, weight, bias = _in_autocast_dtype(x, conv.weight, cast(Tensor, conv.bias))
-    sizes = (conv.padding, conv.stride, conv.dilation)
-    out = torch.ops.mkldnn._convolution_pointwise(
-        x.permute(0, 3, 1, 2), weight, bias, *sizes, conv.groups, "gelu", [], "none"
-    )
-    return cast(Tensor, out).permute(0, 2, 3, 1)
-
-
-def _linear_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
-    """Return the GELU of a linear layer."""
-    if not _can_fuse(x):
-        return F.gelu(linear(x))
-    x, weight, bias = _in_autocast_dtype(x, linear.weight, linear.bias)
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none"))
-
-
-def _can_fuse(x: Tensor) -> bool:
-    """Return whether oneDNN can run a layer and its GELU in one pass, which saves a third of the time on a CPU.
-
-    These are the operators that torch.compile uses; they have no gradient.
-    """
-    return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not cast(Any, torch.jit).is_tracing()
-        and cast(Any, torch.backends.mkldnn).is_available()
-    )
-
-
-def _in_autocast_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
 
 
 class MBConv(nn.Module):
@@ -82,8 +37,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        change: Tensor = self.conv3(_conv_gelu(self.conv2, _linear_gelu(self.conv1, x)))
-        return F.gelu(x + change)
+        return F.gelu(x + linear(self.conv3, conv_gelu(self.conv2, linear(self.conv1, x, gelu=True))))
 
 
 class PatchMerging(nn.Module):
@@ -97,8 +51,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inside) -> (B, H / stride, W / stride, outside)."""
-        merged: Tensor = self.conv3(_conv_gelu(self.conv2, _linear_gelu(self.conv1, x)))
-        return merged
+        return linear(self.conv3, conv_gelu(self.conv2, linear(self.conv1, x, gelu=True)))
 
 
 def distances(window: int) -> Tensor:
@@ -133,15 +86,14 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each of N windows: (N, window, window, D) -> the same shape."""
         n, h, w, d = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(n, h * w, 3, self.heads, d // self.heads)
+        qkv = linear(self.qkv, self.norm(x)).reshape(n, h * w, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, window², d) each
         bias = self.attention_biases[:, self.attention_bias_idxs]  # (heads, window², window²)
         if self.memory is not None:
             k, v = join_memory(k, v, self.memory, self.qkv)
             bias = F.pad(bias, (0, k.shape[2] - h * w))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))  # 4-D: fused
-        attended: Tensor = self.proj(out.transpose(1, 2).reshape(n, h, w, d))
-        return attended
+        return linear(self.proj, out.transpose(1, 2).reshape(n, h, w, d))
 
 
 class Mlp(nn.Module):
@@ -155,8 +107,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) -> the same shape."""
-        change: Tensor = self.fc2(_linear_gelu(self.fc1, self.norm(x)))
-        return change
+        return linear(self.fc2, linear(self.fc1, self.norm(x), gelu=True))
 
 
 class TinyVitBlock(nn.Module):
@@ -175,7 +126,7 @@ class TinyVitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, D) -> the same shape."""
         x = x + self._attended(x).to(x.dtype)
-        x = _on_map(self.local_conv, x)
+        x = on_map(self.local_conv, x)
         change: Tensor = self.mlp(x)
         return x + change.to(x.dtype)
 
@@ -203,7 +154,7 @@ class Stem(nn.Module):
 
     def forward(self, first: Tensor) -> Tensor:
         """Run what follows the first convolution: its output (B, D, S/2, S/2) -> (B, S/4, S/4, 2D)."""
-        return _on_map(cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous()))
+        return on_map(cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous()))
 
 
 class Stage(nn.Module):
@@ -286,7 +237,7 @@ class TinyVit(nn.Module):
             if stage.downsample is not None:
                 x = stage.downsample(x)
         conv1, norm1, conv2, norm2 = self.neck
-        level: Tensor = norm2(_on_map(cast(nn.Conv2d, conv2), norm1(conv1(x))))
+        level: Tensor = norm2(on_map(cast(nn.Conv2d, conv2), norm1(linear(conv1, x))))
         return level.permute(0, 3, 1, 2)
 
 
