@@ -189,13 +189,13 @@ def upscaled_masks(upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, gr
         (K, M, 4g, 4g).
     """
     first, norm, _, second, _ = cast(Sequence[Any], upscaling)
-    x = F.linear(tokens, *_as_linear(first)).reshape(*tokens.shape[:2], 4, -1)  # 4: rows and columns within a token
+    (height, width), masks = grid_hw, weights.shape[1]
+    x = F.linear(tokens, *_as_linear(first)).reshape(-1, height * width, 4, first.out_channels)  # 4: pixels of a token
     x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
-    x = linear_gelu(x, *_as_linear(second)).reshape(*tokens.shape[:2], 4, 4, -1)  # (K, g·g, 4, 4, D/8)
-    count, masks, (height, width) = len(tokens), weights.shape[1], grid_hw
-    logits = torch.bmm(x.flatten(1, 3), weights.to(x.dtype).transpose(1, 2))  # (K, 16·g·g, M)
-    parts = logits.reshape(count, height, width, 2, 2, 2, 2, masks)
-    return parts.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(count, masks, 4 * height, 4 * width)
+    x = linear_gelu(x, *_as_linear(second)).reshape(-1, height * width * 16, second.out_channels)
+    logits = torch.bmm(x, weights.to(x.dtype).transpose(1, 2))  # (K, 16·g·g, M)
+    parts = logits.reshape(-1, height, width, 2, 2, 2, 2, masks)
+    return parts.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, masks, 4 * height, 4 * width)
 
 
 def _as_linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
