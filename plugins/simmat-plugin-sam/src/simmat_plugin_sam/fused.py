@@ -60,10 +60,14 @@ def can_fuse(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not cast(Any, torch.jit).is_tracing()
+        and not is_traced()
         and cast(Any, torch.backends.mkldnn).is_available()
     )
+
+
+def is_traced() -> bool:
+    """Return whether torch records the computation, to compile or export it."""
+    return torch.compiler.is_compiling() or bool(cast(Any, torch.jit).is_tracing())
 
 
 def _in_autocast_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

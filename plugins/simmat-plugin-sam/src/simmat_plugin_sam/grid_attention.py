@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from simmat.foundation import Memory
 from simmat.nn.prompt_tuning import join_memory
+from simmat_plugin_sam.fused import is_traced
 
 _BLOCK = 2**20
 """Logits per block of `_BlockedAttention`; one array of them takes 4 MiB."""
@@ -48,7 +49,7 @@ def grid_attention(
     batch, height, width, _ = x.shape
     tokens = height * width
     parts = qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    blocked = tables is not None and x.device.type in ("cpu", "meta") and not _is_traced()
+    blocked = tables is not None and x.device.type in ("cpu", "meta") and not is_traced()
     if blocked:
         parts = parts.contiguous()
     q, k, v = parts.unbind(0)  # (B, heads, H·W, d) each
@@ -63,11 +64,6 @@ def grid_attention(
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     attended: Tensor = proj(out.transpose(1, 2).reshape(batch, height, width, -1))
     return attended
-
-
-def _is_traced() -> bool:
-    """Return whether torch records the computation, to compile or export it; a loop over blocks would be unrolled."""
-    return torch.compiler.is_compiling() or bool(cast(Any, torch.jit).is_tracing())
 
 
 def position_terms(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
