@@ -101,7 +101,8 @@ def _device(value: str) -> str:
 
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
-OptionValue = bool | int | float | str | list[Any]
+OptionScalar = bool | int | float | str
+OptionValue = OptionScalar | list[OptionScalar]
 Options = dict[str, OptionValue]
 SensorOptions = dict[str, OptionValue | dict[str, OptionValue]]
 Name = Annotated[str, Field(min_length=1)]

@@ -128,6 +128,7 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         ("modality", ""),
         ("channels", ()),
         ("mat_options", {"a": None}),
+        ("mat_options", {"a": [float("nan")]}),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
