@@ -128,12 +128,16 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         ("modality", ""),
         ("channels", ()),
         ("mat_options", {"a": None}),
-        ("mat_options", {"a": [float("nan")]}),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     """A wrong number found in the middle of a run has cost the run."""
     assert message(None, {**NEEDED, field: value}).startswith(f"settings: --{field.replace('_', '-')}")
+
+
+def test_an_option_that_cannot_be_written_is_refused() -> None:
+    """TOML would say NaN, the JSON of a bundle null: the run must not begin."""
+    assert "mat_options.a 1 must be" in message(None, {**NEEDED, "mat_options": {"a": [float("nan")]}})
 
 
 def test_relative_paths_of_a_file_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
