@@ -137,7 +137,7 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None
 
 def test_an_option_that_cannot_be_written_is_refused() -> None:
     """TOML would say NaN, the JSON of a bundle null: the run must not begin."""
-    assert "mat_options.a 1 must be" in message(None, {**NEEDED, "mat_options": {"a": [float("nan")]}})
+    assert "--mat-options.a 1 must be" in message(None, {**NEEDED, "mat_options": {"a": [float("nan")]}})
 
 
 def test_relative_paths_of_a_file_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
