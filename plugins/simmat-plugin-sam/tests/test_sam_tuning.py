@@ -9,8 +9,9 @@ import torch
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention
 from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from segment_anything.modeling.transformer import Attention as DecoderAttention
-from simmat_plugin_sam.model import FusedAttention, SamModel, TokenAttention, build_sam
+from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam
 from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_TINY
+from simmat_plugin_sam.two_way import ImageToTokenAttention, TokenAttention, TokenToImageAttention
 from torch import nn
 
 from simmat.errors import ConfigError
@@ -155,17 +156,38 @@ def test_a_prefix_joins_the_encoder_as_keys_and_values_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("rate", [1, 2])
-def test_what_joins_the_decoder_is_projected_with_its_keys_and_values(rate: int) -> None:
+@pytest.mark.parametrize("kind", [TokenAttention, TokenToImageAttention, ImageToTokenAttention])
+def test_what_joins_the_decoder_is_projected_with_its_keys_and_values(kind: type[TokenAttention], rate: int) -> None:
     """There keys may be narrower than tokens; the package's attention on longer input is the oracle."""
     source = DecoderAttention(8, 2, downsample_rate=rate)
-    ours = TokenAttention(source)
-    q, k, v = (torch.randn(2, n, 8, generator=drawn(n)) for n in (3, 6, 7))
-    v = v[:, :6]
-    assert torch.equal(ours(q, k, v), source(q, k, v))
+    ours = kind(source)
+    q, k, v = (torch.randn(2, n, 8, generator=drawn(seed)) for seed, n in enumerate((3, 6, 6)))
+    torch.testing.assert_close(ours(q, k, v), source(q, k, v))
     keys, values = torch.randn(2, 5, 8, generator=drawn(9))
     ours.memory = PrefixTokens(keys, values)
     longer = torch.cat([k, keys.expand(2, -1, -1)], 1), torch.cat([v, values.expand(2, -1, -1)], 1)
     torch.testing.assert_close(ours(q, k, v), source(q, *longer))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("kind", [TokenToImageAttention, ImageToTokenAttention])
+def test_prompts_of_one_image_share_its_tokens(kind: type[TokenAttention], tuned: bool) -> None:
+    """What is projected once for all must be what every prompt would project, by a layer with LoRA too."""
+    source = DecoderAttention(8, 2, downsample_rate=2)
+    if tuned:
+        source = nn.ModuleDict({"decoder": source})
+        targets = TuningTargets(lora={r"decoder[.][qkv]_proj": ((0,), 1)})
+        source = tune(source, "lora", targets, rank=2, alpha=2.0)["decoder"]
+        for layer in (source.q_proj, source.k_proj, source.v_proj):
+            nn.init.normal_(layer.lora_b, generator=drawn(1))
+    ours = kind(source)
+    image, tokens, moved = (torch.randn(*shape, 8, generator=drawn(3)) for shape in ((1, 5), (3, 2), (3, 2)))
+    each = image.expand(3, -1, -1)
+    given, expected = ((tokens, image, image), (tokens, each, each))
+    if kind is ImageToTokenAttention:
+        given, expected = ((image, tokens, moved), (each, tokens, moved))
+    torch.testing.assert_close(ours(*given), source(*expected))
+    torch.testing.assert_close(ours(*expected), source(*expected))
 
 
 def test_dropout_of_a_prompt_works_in_training_alone() -> None:

@@ -11,7 +11,6 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention  # type: ignore[import-untyped]
 from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
-from segment_anything.modeling.transformer import Attention as DecoderAttention  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +21,7 @@ from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state,
 from simmat_plugin_sam.fused import linear_gelu
 from simmat_plugin_sam.grid_attention import grid_attention
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
+from simmat_plugin_sam.two_way import attend_two_ways, set_token_attention
 
 PATCH = 16
 """Side of SAM's patches in pixels."""
@@ -83,30 +83,6 @@ class EncoderBlock(Block):  # type: ignore[misc]
         return joined
 
 
-class TokenAttention(DecoderAttention):  # type: ignore[misc]
-    """The attention of SAM's mask decoder, with the tokens of a memory added before its projections.
-
-    It has the parameters of the module it replaces, under their names; without a memory it computes the same.
-    """
-
-    def __init__(self, source: DecoderAttention) -> None:
-        rate = source.embedding_dim // source.internal_dim
-        with torch.device("meta"):
-            super().__init__(source.embedding_dim, source.num_heads, downsample_rate=rate)
-        for name, layer in source.named_children():
-            setattr(self, name, layer)
-        self.width: int = source.embedding_dim
-        self.memory: Memory | None = None
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend: (B, Q, D) queries, (B, N, D) keys and values, to (B, Q, D)."""
-        if self.memory is not None:
-            keys, values = (tokens.expand(k.shape[0], -1, -1) for tokens in self.memory())
-            k, v = torch.cat([k, keys.to(k.dtype)], 1), torch.cat([v, values.to(v.dtype)], 1)
-        attended: Tensor = super().forward(q, k, v)
-        return attended
-
-
 class SamBackbone(nn.Module):
     """SAM's image encoder in two steps.
 
@@ -151,11 +127,7 @@ class SamDecoder(nn.Module):
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        transformer = mask_decoder.transformer
-        for layer in [*transformer.layers, transformer]:
-            for name, module in list(layer.named_children()):
-                if isinstance(module, DecoderAttention):
-                    setattr(layer, name, TokenAttention(module))
+        set_token_attention(mask_decoder.transformer)
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
@@ -165,10 +137,15 @@ class SamDecoder(nn.Module):
         (level,) = embedding.levels
         decoder = self.mask_decoder
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-        image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
-        positions = dense_positions(self.prompt_encoder, level).expand(image.shape[0], -1, -1, -1)
-        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(image.shape[0], -1, -1)
-        out, attended = decoder.transformer(image, positions, torch.cat([output_tokens, sparse], 1))
+        if len(level) == 1 and prompts.mask_input is None:
+            image = level + dense[:1]  # the same for all prompts
+        else:
+            image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
+        positions = dense_positions(self.prompt_encoder, level)
+        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([output_tokens.expand(sparse.shape[0], -1, -1), sparse], 1)
+        rows, places = (part.flatten(2).transpose(1, 2) for part in (image, positions))  # (K or 1, N, 256), (1, N, 256)
+        out, attended = attend_two_ways(decoder.transformer, rows, places, tokens, len(output_tokens))
         weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
         logits = upscaled_masks(decoder.output_upscaling, attended, weights, image.shape[2:])
         return MaskPrediction(logits.float(), decoder.iou_prediction_head(out[:, 0]).float())
@@ -193,9 +170,9 @@ def upscaled_masks(upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, gr
     x = F.linear(tokens, *_as_linear(first)).reshape(-1, height * width, 4, first.out_channels)  # 4: pixels of a token
     x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
     x = linear_gelu(x, *_as_linear(second)).reshape(-1, height * width * 16, second.out_channels)
-    logits = torch.bmm(x, weights.to(x.dtype).transpose(1, 2))  # (K, 16·g·g, M)
-    parts = logits.reshape(-1, height, width, 2, 2, 2, 2, masks)
-    return parts.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, masks, 4 * height, 4 * width)
+    logits = torch.bmm(weights.to(x.dtype), x.transpose(1, 2))  # (K, M, 16·g·g)
+    parts = logits.reshape(-1, masks, height, width, 2, 2, 2, 2)
+    return parts.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, masks, 4 * height, 4 * width)
 
 
 def _as_linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
