@@ -15,11 +15,11 @@ from runs import registry
 import simmat
 from simmat.cli import run as run_command
 from simmat.drawing.display import display_rgb
-from simmat.inference.segmenter import picture
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.picture import picture_of
 from simmat.predictor.windows import SegmentOptions, WindowResult, WindowStore
 from simmat.types import Prompt, SensorImage, Window
 
@@ -107,14 +107,15 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.inference.segmenter._PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.picture._PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.picture._PART_PX", 32)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
     untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
     image = untuned.open_image(tmp_path / "scene.npy")
     tracemalloc.start()
-    shown = picture(image)
+    shown = picture_of(image.reader)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     small = SensorImage.from_planes(planes[:, ::4, ::4], image.reader.read(Window(0, 0, 1, 1)).channels, origin="")

@@ -11,8 +11,9 @@ import pytest
 from found_results import classes_result, found_box, objects_result, write_result
 from PIL import Image
 
+from simmat.drawing.found import MAX_SIDE
 from simmat.drawing.overlay import class_colour, object_colour
-from simmat.inference.overlay import MAX_SIDE, draw_result
+from simmat.inference.overlay import draw_result
 
 
 def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path) -> None:

@@ -31,16 +31,11 @@ from simmat.inference.records import (
 from simmat.inference.result import ImageResult, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
 from simmat.predictor.large_image import LargeImage, NothingMeasuredError, Segmentation
-from simmat.predictor.reading import FileImage
+from simmat.predictor.picture import picture_of
 from simmat.predictor.windows import WindowStore
-from simmat.types import OverviewReader, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.drawing.display import PictureArray
     from simmat.predictor import Predictor
-
-_PICTURE_PX = 2048
-"""Longest side of the picture under an overlay, in pixels."""
 
 
 class Segmenter:
@@ -132,7 +127,7 @@ class Segmenter:
             "georeference": image.reader.georeference,
             "class_names": self.predictor.class_names,
             "nodata": found.nodata,
-            "picture": lambda: picture(image),
+            "picture": lambda: picture_of(image.reader),
         }
         if found.objects is not None:
             kept = tuple(one for one in found.objects if self._is_kept(one))
@@ -165,32 +160,6 @@ class Segmenter:
         question = [repr(job.search), list(job.options.missing), image.tile, image.overlap]
         key = json.dumps([self.predictor.digest, files_key(task.files), *question])
         return WindowStore(job.out / f".{task.name}.windows", key)
-
-
-def picture(image: LargeImage) -> PictureArray:
-    """Return an image as a picture (H, W, 3) of at most `_PICTURE_PX` on its longer side; it holds shown bands only."""
-    from simmat.drawing.display import display_channels, show_channels
-
-    reader, (height, width) = image.reader, image.reader.size_hw
-    channels = reader.read(Window(0, 0, 1, 1)).channels
-    shown = display_channels(channels)
-    picks = sorted(set(shown))
-    if isinstance(reader, FileImage):
-        reader = replace(reader, adapter=reader.adapter.reading_only(picks))
-    step = -(-max(height, width) // _PICTURE_PX)
-    if isinstance(reader, OverviewReader):
-        small = reader.read_overview(Window(0, 0, height, width), step)
-        return show_channels(small.select(picks), [picks.index(index) for index in shown])
-    side = max(image.tile // step, 1) * step
-    data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)
-    valid = np.zeros(data.shape, np.bool_)
-    for y in range(0, height, side):
-        for x in range(0, width, side):
-            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
-            where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
-            data[:, *where], valid[:, *where] = part.data[picks, ::step, ::step], part.valid[picks, ::step, ::step]
-    small = SensorImage(data, valid, tuple(channels[index] for index in picks))
-    return show_channels(small, [picks.index(index) for index in shown])
 
 
 def _class_map(image: LargeImage, folder: Path | None = None) -> npt.NDArray[Any]:
