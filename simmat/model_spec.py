@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, create_model
@@ -55,6 +55,11 @@ class DenseSpec(Document):
     def index_of(self) -> dict[int | None, int]:
         """Class of an object -> its index in the class map."""
         return {value: index for index, value in enumerate(self.classes, start=int(self.background))}
+
+    def by_class(self, probabilities: Sequence[float]) -> dict[int, float] | None:
+        """Return label value -> probability, of one for each of `classes`; None where objects have no class."""
+        pairs = zip(self.classes, probabilities, strict=True)
+        return {value: one for value, one in pairs if value is not None} or None
 
 
 class ModelSpec(Document):

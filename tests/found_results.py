@@ -34,7 +34,8 @@ def write_result(result: ImageResult, names: Sequence[str], folder: Path) -> lis
 def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> FoundObject:
     region = region_from_mask(mask, class_id)
     assert region is not None
-    return FoundObject(region, score, (float(region.window[1]), float(region.window[0])), 0.75)
+    classes = None if class_id is None else {class_id: 0.75, class_id + 1: 0.25}
+    return FoundObject(region, score, (float(region.window[1]), float(region.window[0])), classes)
 
 
 def found_box(y0: int, x0: int, y1: int, x1: int, class_id: int | None = None, score: float = 0.5) -> FoundObject:

@@ -16,11 +16,11 @@ from simmat.predictor.everything import (
     click_places,
     grid_points,
     grown,
-    label_values,
     object_parts,
     suppress,
     uncovered,
 )
+from simmat.predictor.found import label_values
 from simmat.types import Frame, Window
 
 
@@ -92,9 +92,8 @@ def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
     chances[0], chances[1], chances[2] = 0.5, 0.2, 0.3
     masks = np.zeros((2, 20, 20), np.bool_)
     masks[0, 4:12, 4:12] = masks[1, 0:2, 0:2] = True
-    index, chance, objectness = classes_of(masks, chances, background=True)
-    assert index.tolist() == [2, 2]
-    assert chance == pytest.approx(0.6)
+    probabilities, objectness = classes_of(masks, chances, background=True)
+    assert probabilities == pytest.approx(np.array([[0.4, 0.6]] * 2))
     assert objectness == pytest.approx(0.5)
     assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
     assert label_values(True, (None,)).tolist() == [0, 1]

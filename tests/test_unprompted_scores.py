@@ -23,7 +23,8 @@ from simmat.evaluation import Processes, evaluate_unprompted
 from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.predictor.everything import ClassMap
+from simmat.predictor.found import ClassMap
+from simmat.predictor.reading import LoadedImage
 from simmat.types import SensorImage, Window
 
 SIZE = 32
@@ -106,11 +107,11 @@ class Scripted:
         self.dense = None if classes is None else DenseSpec(background=True, classes=classes)
 
     def set_image(self, image: SensorImage) -> None:
-        self.key = float(image.data[0, 0, 0])
+        self.image, self.key = LoadedImage(image), float(image.data[0, 0, 0])
 
     def segment_semantic(self) -> ClassMap:
         labels = self.found[self.key]
-        return ClassMap(labels, np.ones(labels.shape, np.float32))
+        return ClassMap(labels, np.ones(labels.shape, np.float32), (), self.image, {})
 
     def segment_everything(self, settings: object = None) -> list[FoundObject]:
         labels, objects = self.found[self.key], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,19 +130,25 @@ class FoundObject:
         score: predicted IoU; where the model has a dense head, times the probability of being an object and
             `class_probability`.
         point_xy: the click that found it, in pixels of the image.
-        class_probability: probability of its class among all classes but the background; None without classes.
+        class_probabilities: label value -> probability, of all classes but the background; None without classes.
     """
 
     instance: Instance
     score: float
     point_xy: tuple[float, float]
-    class_probability: float | None = None
+    class_probabilities: Mapping[int, float] | None = None
+
+    @property
+    def class_probability(self) -> float | None:
+        """Probability of its class; None without classes."""
+        value, known = self.instance.class_id, self.class_probabilities
+        return None if value is None or known is None else known[value]
 
     def shifted(self, y0: int, x0: int) -> FoundObject:
         """Return the object of a window whose first pixel is at row y0 and column x0, in pixels of the image."""
         (top, left, bottom, right), (x, y) = self.instance.window, self.point_xy
         moved = replace(self.instance, window=Window(top + y0, left + x0, bottom + y0, right + x0))
-        return FoundObject(moved, self.score, (x + x0, y + y0), self.class_probability)
+        return replace(self, instance=moved, point_xy=(x + x0, y + y0))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -163,10 +161,8 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> tuple[
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def classes_of(
-    masks: BoolArray, probabilities: Tensor, background: bool
-) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """Return the class of each object by a class map.
+def classes_of(masks: BoolArray, probabilities: Tensor, background: bool) -> tuple[FloatArray, FloatArray]:
+    """Return the classes of each object by a class map.
 
     Args:
         masks: (N, h, w), none of them empty, over the whole S×S input.
@@ -174,14 +170,11 @@ def classes_of(
         background: True if class 0 of the map is background.
 
     Returns:
-        (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
-        of being an object at all.
+        (N, C) probabilities of the classes of objects, and the (N,) probability of being an object at all.
     """
     inside = torch.from_numpy(masks).flatten(1).to(probabilities)  # (N, h·w)
     grid = upsample_logits(probabilities[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
     mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
-    first = int(background)
-    probability, index = mean[:, first:].max(1)
-    objectness = mean[:, first:].sum(1).clamp(1e-6, 1.0)
-    scores = [part.float().cpu().numpy() for part in (probability / objectness, objectness)]
-    return (index + first).cpu().numpy(), scores[0], scores[1]
+    classes = mean[:, int(background) :]
+    objectness = classes.sum(1).clamp(1e-6, 1.0)
+    return (classes / objectness[:, None]).float().cpu().numpy(), objectness.float().cpu().numpy()

@@ -1,7 +1,8 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
-from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
+from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor, ZeroShotPredictor
 
@@ -10,6 +11,7 @@ __all__ = [
     "ClassMap",
     "EncodedImage",
     "EverythingSettings",
+    "FoundObjects",
     "LargeImage",
     "Prediction",
     "Predictor",

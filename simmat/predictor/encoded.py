@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,8 +45,8 @@ class Prediction:
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
-        class_id: class that the object most likely has; None if the model does not distinguish classes.
-        class_probability: probability of that class among all classes but the background.
+        class_probabilities: label value -> probability, of all classes but the background; None if the model does not
+            distinguish classes, or the mask is empty.
     """
 
     mask: BoolArray
@@ -56,8 +56,18 @@ class Prediction:
     image: SensorImage
     window: Window
     warning: str = ""
-    class_id: int | None = None
-    class_probability: float | None = None
+    class_probabilities: Mapping[int, float] | None = None
+
+    @property
+    def class_id(self) -> int | None:
+        """The class that the object most likely has; None without classes."""
+        known = self.class_probabilities
+        return None if known is None else max(known, key=known.__getitem__)
+
+    @property
+    def class_probability(self) -> float | None:
+        """The probability of that class; None without classes."""
+        return None if self.class_probabilities is None else max(self.class_probabilities.values())
 
     def __repr__(self) -> str:
         """Give the size of the mask and its score, not half a million numbers."""
@@ -79,7 +89,7 @@ class Prediction:
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""
         region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
-        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probability)
+        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probabilities)
 
 
 class EncodedImage:
@@ -177,8 +187,8 @@ class EncodedImage:
         if not (np.isfinite(logits).all() and math.isfinite(scores[mask])):
             raise BundleError(f"{self._source} gives NaN or infinity for {image.origin}; its weights are damaged")
         low_res: FloatArray = low[0, 0].cpu().numpy()
-        value, probability = self.class_of(low_res) or (None, None)
-        return Prediction(logits > 0, logits, scores[mask], low_res, image, window, self.warning, value, probability)
+        classes = self.class_probabilities(low_res)
+        return Prediction(logits > 0, logits, scores[mask], low_res, image, window, self.warning, classes)
 
     @threads_for_load()
     @torch.inference_mode()
@@ -209,18 +219,17 @@ class EncodedImage:
 
     @threads_for_load()
     @torch.inference_mode()
-    def class_of(self, low_res: FloatArray) -> tuple[int, float] | None:
-        """Return the class (label value) of a mask and its probability; None without classes of objects, or a pixel.
+    def class_probabilities(self, low_res: FloatArray) -> dict[int, float] | None:
+        """Return the probability of each class of objects for a mask; None without such classes, or a pixel.
 
         Args:
             low_res: (h, w) logits of the mask at the decoder's own size.
         """
         spec = self._classes
-        if spec is None or spec.classes == (None,) or self._dense is None or not (low_res > 0).any():
+        if spec is None or self._dense is None or not (low_res > 0).any():
             return None
-        seen = classes_of(low_res[None] > 0, self._dense.classes[0].softmax(0), spec.background)
-        value = spec.classes[int(seen[0][0]) - int(spec.background)]
-        return None if value is None else (value, float(seen[1][0]))
+        (found,), _ = classes_of(low_res[None] > 0, self._dense.classes[0].softmax(0), spec.background)
+        return spec.by_class(found.tolist())
 
     @threads_for_load()
     @torch.inference_mode()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,19 +140,19 @@ def _with_classes(
     Returns:
         Those that are objects, and their masks.
     """
-    kept, first = [], int(spec.background)
-    for row, (index, probability, objectness) in enumerate(
+    kept = []
+    for row, (of_classes, objectness) in enumerate(
         zip(*classes_of(masks, probabilities, spec.background), strict=True)
     ):
         if objectness < min_objectness:
             continue
-        value = spec.classes[int(index) - first]
-        known = value is not None
+        known = spec.by_class(of_classes.tolist())
+        value = None if known is None else max(known, key=known.__getitem__)
         one = replace(
             found[row],
             instance=replace(found[row].instance, class_id=value),
-            score=found[row].score * float(objectness) * (float(probability) if known else 1.0),
-            class_probability=float(probability) if known else None,
+            score=found[row].score * float(objectness) * (1.0 if known is None or value is None else known[value]),
+            class_probabilities=known,
         )
         kept.append((row, one))
     return [one for _, one in kept], masks[[row for row, _ in kept]]
@@ -319,23 +318,3 @@ def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDA
     crop = region.within(window)
     crop[rows - window.y0, columns - window.x0] = True
     return replace(region, window=window, crop=crop)
-
-
-@dataclass(frozen=True)
-class ClassMap:
-    """The class of every pixel of an image.
-
-    Attributes:
-        labels: (H, W) label values, unsigned integers; 0 where the background is a class and the pixel is of it.
-        probability: (H, W) float32 of that class; 0 where nothing was measured.
-        nodata: label value of pixels where nothing was measured.
-    """
-
-    labels: npt.NDArray[Any]
-    probability: FloatArray
-    nodata: int | None = None
-
-
-def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray[np.int64]:
-    """Return the label value of each index of a class map; objects without a class are 1."""
-    return np.asarray([*([0] if background else []), *(1 if value is None else value for value in classes)], np.int64)

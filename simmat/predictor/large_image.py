@@ -21,7 +21,8 @@ from simmat.errors import ConfigError, DataError
 from simmat.io.files import release_pages
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.everything import ClassMap, EverythingSettings, label_values
+from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.prompts import (
     check_choice,
     check_inside,
@@ -229,6 +230,7 @@ class LargeImage:
         *,
         classes: npt.NDArray[Any] | None = None,
         probability: FloatArray | None = None,
+        probabilities: FloatArray | None = None,
     ) -> Segmentation:
         """Merge the results of all windows, in raster order.
 
@@ -236,6 +238,7 @@ class LargeImage:
             results: of `segment_window`, one for each window.
             classes: (H, W) of `label_type`, filled with the class map.
             probability: (H, W) float32, filled with the probability of each pixel's class.
+            probabilities: (K, H, W) float32, filled with those of all classes.
         """
         size_hw, spec = self.reader.size_hw, self._encoder.dense
         blender, values = None, np.zeros(0, np.int64)
@@ -254,13 +257,15 @@ class LargeImage:
                 continue
             blank = np.zeros((len(values), *window.size_hw), np.float32)  # no class is likely where nothing is measured
             seen = blank if result.probabilities is None else result.probabilities * result.valid
-            for y0, indices, certainty in blender.add(seen):
-                rows = slice(y0, y0 + len(indices))
+            for y0, band in blender.add(seen):
+                rows, certainty = slice(y0, y0 + band.shape[1]), band.max(0)
                 if classes is not None:
-                    classes[rows] = np.where(certainty > 0, values[indices], unmeasured)
+                    classes[rows] = np.where(certainty > 0, values[band.argmax(0)], unmeasured)
                     release_pages(classes)
                 if probability is not None:
                     probability[rows] = certainty
+                if probabilities is not None:
+                    probabilities[:, rows] = band
         if empty == len(self.windows):
             raise NothingMeasuredError(
                 f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment"
@@ -278,7 +283,7 @@ class LargeImage:
         *,
         box: Window | None = None,
         progress: Callable[[int], object] | None = None,
-    ) -> list[FoundObject]:
+    ) -> FoundObjects:
         """Find every object, best first.
 
         Args:
@@ -289,16 +294,25 @@ class LargeImage:
         options = SegmentOptions(settings or EverythingSettings())
         only = None if box is None else self.windows_in(box)
         found = self.merge(self.segment_windows(options, only=only, progress=progress), options).objects or []
-        return found if box is None else [one for one in found if one.instance.window.intersection(box) is not None]
+        if box is not None:
+            found = [one for one in found if one.instance.window.intersection(box) is not None]
+        return FoundObjects(found, self.reader, self._encoder.class_names)
 
-    def segment_semantic(self) -> ClassMap:
-        """Return the class of every pixel."""
+    def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
+        """Return the class of every pixel, see `Predictor.segment_semantic`."""
         options = SegmentOptions(classes=True)
         check_options(self._encoder, options)
-        classes = np.zeros(self.reader.size_hw, self.label_type()[0])
-        probability = np.zeros(self.reader.size_hw, np.float32)
-        found = self.merge(self.segment_windows(options), options, classes=classes, probability=probability)
-        return ClassMap(classes, probability, found.nodata)
+        spec, size_hw = self._encoder.dense, self.reader.size_hw
+        assert spec is not None
+        dtype, nodata = self.label_type()
+        labels, probability = np.zeros(size_hw, dtype), np.zeros(size_hw, np.float32)
+        every = np.zeros((spec.count, *size_hw), np.float32) if probabilities else None
+        results = self.segment_windows(options)
+        self.merge(results, options, classes=labels, probability=probability, probabilities=every)
+        values = tuple(label_values(spec.background, spec.classes).tolist())
+        background = 0 if spec.background else None
+        names = self._encoder.class_names
+        return ClassMap(labels, probability, values, self.reader, names, background, nodata, every)
 
     def predict(self, prompt: Prompt, choice: Choice = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.

@@ -16,7 +16,6 @@ import torch
 
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
-from simmat.data.instances import FoundObject
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import image_moments
 from simmat.foundation import FoundationModel
@@ -26,7 +25,8 @@ from simmat.model_spec import ModelSpec
 from simmat.predictor.cache import digest_of
 from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.everything import ClassMap, EverythingSettings
+from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers
 from simmat.predictor.reading import Files, LoadedImage
@@ -201,16 +201,19 @@ class Predictor(ImageEncoder):
         current = self._require_image()
         return [_whole(found, current.reader) for found in current.predict_prompts(prompts, choice)]
 
-    def segment_semantic(self) -> ClassMap:
+    def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.
+
+        Args:
+            probabilities: give the probability of every class at each pixel, too: 4·K bytes a pixel.
 
         Raises:
             ValueError: no image is set.
             ConfigError: the network has no dense head.
         """
-        return self._require_image().segment_semantic()
+        return self._require_image().segment_semantic(probabilities=probabilities)
 
-    def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
+    def segment_everything(self, settings: EverythingSettings | None = None) -> FoundObjects:
         """Find every object of the current image, best first, each with its class where the network knows classes.
 
         With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into

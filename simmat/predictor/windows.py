@@ -74,11 +74,11 @@ class ClassMapBlender:
         self._count = 0
         self._band = self._empty(0)
 
-    def add(self, probabilities: FloatArray) -> Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.float16]]]:
+    def add(self, probabilities: FloatArray) -> Iterator[tuple[int, FloatArray]]:
         """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches.
 
         Yields:
-            The first row, the (h, W) index of the most likely class, and the (h, W) probability of it.
+            The first row, and the (K, h, W) probabilities of the classes.
         """
         row, column = divmod(self._count, len(self._columns))
         self._count += 1
@@ -89,17 +89,15 @@ class ClassMapBlender:
         if column == len(self._columns) - 1:
             yield self._finish(row, y0, height)
 
-    def _finish(self, row: int, y0: int, height: int) -> tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
+    def _finish(self, row: int, y0: int, height: int) -> tuple[int, FloatArray]:
         last = row == len(self._rows) - 1
         done = height if last else self._rows[row + 1] - y0
         finished = self._band[:, :done]
-        classes = finished.argmax(0)
-        probability = np.take_along_axis(finished, classes[None], 0)[0]
         rest = self._band[:, done:height].copy()
         if not last:
             self._band = self._empty(row + 1)
             self._band[:, : rest.shape[1]] = rest
-        return y0, classes.astype(np.uint8), probability.astype(np.float16)
+        return y0, finished
 
     def _empty(self, row: int) -> FloatArray:
         height = min(self._tile, self._size_hw[0] - self._rows[row])
@@ -196,18 +194,19 @@ class WindowResult:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the result as plain arrays, for a file; probabilities are rounded to 1/255."""
         boxes = np.asarray([one.instance.window for one in self.objects], np.int64).reshape(-1, 4)
-        numbers = [
-            (one.score, *one.point_xy, math.nan if one.class_probability is None else one.class_probability)
-            for one in self.objects
-        ]
+        values = next((tuple(one.class_probabilities) for one in self.objects if one.class_probabilities), ())
         classes = [(one.instance.class_id is not None, one.instance.class_id or 0) for one in self.objects]
         pixels = np.concatenate([one.instance.crop.ravel() for one in self.objects] or [np.zeros(0, np.bool_)])
         arrays: dict[str, npt.NDArray[Any]] = {
             "size": np.asarray(self.valid.shape, np.int64),
             "valid": np.packbits(self.valid),
             "boxes": boxes,
-            "numbers": np.asarray(numbers, np.float64).reshape(-1, 4),
+            "numbers": np.asarray([(one.score, *one.point_xy) for one in self.objects], np.float64).reshape(-1, 3),
             "classes": np.asarray(classes, np.int64).reshape(-1, 2),
+            "class_values": np.asarray(values, np.int64),
+            "class_probabilities": np.asarray(
+                [[(one.class_probabilities or {})[value] for value in values] for one in self.objects], np.float64
+            ).reshape(len(self.objects), len(values)),
             "pixels": np.packbits(pixels),
         }
         if self.probabilities is not None:
@@ -220,13 +219,14 @@ class WindowResult:
         height, width = arrays["size"].tolist()
         sizes = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in arrays["boxes"].tolist()]
         pixels = np.unpackbits(arrays["pixels"], count=sum(sizes)).astype(np.bool_)
-        objects, start = [], 0
-        for corners, size, (score, x, y, probability), (known, value) in zip(
-            arrays["boxes"].tolist(), sizes, arrays["numbers"].tolist(), arrays["classes"].tolist(), strict=True
+        objects, start, values = [], 0, arrays["class_values"].tolist()
+        columns = ("boxes", "numbers", "classes", "class_probabilities")
+        for size, corners, (score, x, y), (known, value), row in zip(
+            sizes, *(arrays[name].tolist() for name in columns), strict=True
         ):
             window = Window(*corners)
             instance = Instance(value if known else None, window, pixels[start : start + size].reshape(window.size_hw))
-            objects.append(FoundObject(instance, score, (x, y), None if math.isnan(probability) else probability))
+            objects.append(FoundObject(instance, score, (x, y), dict(zip(values, row, strict=True)) or None))
             start += size
         valid = np.unpackbits(arrays["valid"], count=height * width).astype(np.bool_).reshape(height, width)
         probabilities = np.float32(1 / 255) * arrays["probabilities"] if "probabilities" in arrays else None

@@ -200,7 +200,7 @@ class ModelService:
                 if self.closing.is_set() or not is_wanted():
                     raise CancelledError
 
-            found = self._found[cache_key] = image.segment_everything(box=view, progress=check_wanted)
+            found = self._found[cache_key] = list(image.segment_everything(box=view, progress=check_wanted))
             while len(self._found) > _MAX_SUGGESTIONS_CACHED:
                 self._found.popitem(last=False)
         known = list(labelled)
