@@ -110,6 +110,7 @@ class EncodedImage:
         classes: DenseSpec | None = None,
         cached: Path | None = None,
         *,
+        embedding: ImageEmbedding | None = None,
         source: str = "the model",
         warning: str = "",
     ) -> None:
@@ -118,6 +119,7 @@ class EncodedImage:
         Args:
             classes: what its dense head distinguishes.
             cached: file of the embedding; None encodes and keeps nothing.
+            embedding: of a batch of this image; None encodes it.
             source: path of the model, for errors.
 
         Raises:
@@ -126,7 +128,7 @@ class EncodedImage:
         self.prepared, self.warning = prepared, warning
         self._model, self._classes, self._source = model, classes, source
         self._device = next(model.parameters()).device
-        found = None if cached is None else read_embedding(cached)
+        found = embedding if cached is None else read_embedding(cached)
         if found is None:
             found = model.encode(prepared.planes[None].to(self._device), prepared.content[None].to(self._device))
             found = found if cached is None else write_embedding(cached, found)

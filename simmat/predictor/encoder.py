@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.drawing.display import display_style
+from simmat.foundation import ImageEmbedding
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import threads_for_load
@@ -33,7 +37,10 @@ class ImageEncoder:
         channels: the C channels of the sensor's images; empty if only a file can tell.
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
+        fits_to_image: whether `fit_to` changes the network.
     """
+
+    fits_to_image: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -118,10 +125,41 @@ class ImageEncoder:
             self.fit_to(reader)
             prepared = self.pipeline(image)
             cached = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
-            warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
-            source = str(self.bundle.path) if self.bundle else "the model"
-            model = self.model.for_image(image)
-            return EncodedImage(model, prepared, self.dense, cached, source=source, warning=warning)
+            return self._encoded(self.model.for_image(image), prepared, cached)
+
+    @threads_for_load()
+    @torch.inference_mode()
+    def encode_batch(self, images: Sequence[SensorImage], readers: Sequence[ImageReader]) -> list[EncodedImage]:
+        """Encode B images in one pass of the network; one by one where the network depends on the image.
+
+        Args:
+            images: the pixels of each, as `encode` takes them.
+            readers: the image that each is of.
+        """
+        if len(images) < 2 or self.fits_to_image or self.model.for_image(images[0]) is not self.model:
+            return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
+        device = next(self.model.parameters()).device
+        prepared = [self.pipeline(image) for image in images]
+        planes = torch.stack([one.planes for one in prepared]).to(device)  # (B, C, S, S)
+        content = torch.stack([one.content for one in prepared]).to(device)  # (B, S, S)
+        batch = self.model.encode(planes, content)
+        return [
+            self._encoded(
+                self.model, one, embedding=replace(batch, levels=tuple(level[row : row + 1] for level in batch.levels))
+            )
+            for row, one in enumerate(prepared)
+        ]
+
+    def _encoded(
+        self,
+        model: SimMAT,
+        prepared: PreparedImage,
+        cached: Path | None = None,
+        embedding: ImageEmbedding | None = None,
+    ) -> EncodedImage:
+        warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
+        source = str(self.bundle.path) if self.bundle else "the model"
+        return EncodedImage(model, prepared, self.dense, cached, embedding=embedding, source=source, warning=warning)
 
     def fit_to(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""

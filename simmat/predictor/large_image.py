@@ -165,12 +165,16 @@ class LargeImage:
         self._encoder.inputs.check_channels(image)
         if not image.valid.any():
             return image, None
-        found = image, self._encoder.encode(image, self.reader, cache)
+        found = self._encoder.encode(image, self.reader, cache)
         if keep:
-            self._encoded[window] = found
-            while len(self._encoded) > 1 and self.cached_bytes > _CACHE_BYTES:
-                del self._encoded[next(iter(self._encoded))]
-        return found
+            self.keep(window, image, found)
+        return image, found
+
+    def keep(self, window: Window, image: SensorImage, encoded: EncodedImage) -> None:
+        """Keep the pixels of a window and its embedding in memory."""
+        self._encoded[window] = image, encoded
+        while len(self._encoded) > 1 and self.cached_bytes > _CACHE_BYTES:
+            del self._encoded[next(iter(self._encoded))]
 
     def segment_window(self, window: Window, options: SegmentOptions) -> WindowResult:
         """Segment one window; raise SimMATError if it cannot be read or has other channels than the model."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +124,50 @@ class Predictor(ImageEncoder):
         """
         folder = None if cache is None else with_home(cache)
         return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
+
+    def open_images(
+        self,
+        images: Iterable[Path | str | Files | SensorImage | npt.NDArray[np.generic]],
+        *,
+        missing: Sequence[str | int] = (),
+        batch_size: int = 1,
+    ) -> Iterator[LargeImage]:
+        """Open images one after the other, encoded in batches, to predict in each, or to find its objects or classes.
+
+        Those that are cut into windows, and all of an untuned or exported model, are encoded one by one. A batch, with
+        its embeddings, is in memory at a time, and the network's activations are those of `batch_size` images.
+
+        Args:
+            images: what `set_image` takes.
+            missing: as for `set_image`.
+            batch_size: images that are encoded together, which is hardly faster on a CPU.
+
+        Raises:
+            ValueError: the batch size is less than 1.
+            SimMATError: as `set_image` raises it.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        left = iter(images)
+        while group := list(itertools.islice(left, batch_size)):
+            opened = [LargeImage(self, self._reader(image, missing)) for image in group]
+            whole = [(one, one.reader.read(one.windows[0])) for one in opened if len(one.windows) == 1]
+            for _, pixels in whole:
+                self.inputs.check_channels(pixels)
+            whole = [(one, pixels) for one, pixels in whole if pixels.valid.any()]
+            encoded = self.encode_batch([pixels for _, pixels in whole], [one.reader for one, _ in whole])
+            for (one, pixels), embedding in zip(whole, encoded, strict=True):
+                one.keep(one.windows[0], pixels, embedding)
+            del whole, encoded
+            while opened:
+                yield opened.pop(0)
+
+    def _reader(
+        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
+    ) -> ImageReader:
+        if isinstance(image, str | Path | Mapping):
+            return self.reader(image, missing=missing)
+        return LoadedImage(self.inputs.load(image, missing))
 
     def open_mosaic(
         self,
@@ -250,6 +294,8 @@ class ZeroShotPredictor(Predictor):
     Channels are normalized by the statistics of each image itself, and shown to the model as three planes by
     `simmat.sensors.normalize.zero_shot_map`.
     """
+
+    fits_to_image: ClassVar[bool] = True
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
         """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
