@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,16 @@ def test_every_answer_is_that_of_torch(bundle: Bundle, folder: Path, size_hw: tu
         assert (labels.labels != classes.labels).mean() < 1e-3
         assert labels.nodata == classes.nodata
     assert exported.digest != predictor.digest
+
+
+def test_an_exported_model_survives_pickle(folder: Path) -> None:
+    """As a bundle's predictor does, for pools of processes; onnxruntime's sessions do not."""
+    model = simmat.load(folder, registry=EXPORT)
+    model.set_image(picture())
+    expected = model.predict([(40, 20)])
+    copy = pickle.loads(pickle.dumps(model))
+    copy.set_image(picture())
+    np.testing.assert_array_equal(copy.predict([(40, 20)]).logits, expected.logits)
 
 
 def test_the_command_predicts_by_what_was_exported(folder: Path, tmp_path: Path) -> None:

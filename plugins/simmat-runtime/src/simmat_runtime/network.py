@@ -41,6 +41,10 @@ class Network:
         self._providers, self._threads = list(providers), threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: where the files are, not what onnxruntime made of them."""
+        return {**self.__dict__, "_sessions": {}}
+
     def session(self, file: str) -> onnxruntime.InferenceSession:
         """Return the session of one file, which is loaded when it is first needed.
 
