@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from simmat.api import open_dataset as open_dataset
     from simmat.api import predict as predict
     from simmat.api import train as train
+    from simmat.callbacks import Callback as Callback
     from simmat.data.dataset import Dataset as Dataset
+    from simmat.foundation import PromptBatch as PromptBatch
     from simmat.networks import MAT as MAT
     from simmat.networks import build as build
     from simmat.plugins.hooks import hookimpl as hookimpl
+    from simmat.predictor import EverythingSettings as EverythingSettings
     from simmat.predictor import Predictor as Predictor
     from simmat.sensors.adapter import Files as Files
     from simmat.sensors.adapter import ModalityAdapter as ModalityAdapter
@@ -54,10 +57,12 @@ _NAMES = {
         "predict",
         "train",
     ),
+    "simmat.callbacks": ("Callback",),
     "simmat.data.dataset": ("Dataset",),
+    "simmat.foundation": ("PromptBatch",),
     "simmat.networks": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),
-    "simmat.predictor": ("Predictor",),
+    "simmat.predictor": ("EverythingSettings", "Predictor"),
     "simmat.sensors.adapter": ("Files", "ModalityAdapter", "Source", "WindowedAdapter"),
     "simmat.sensors.options": ("ModalityOptions",),
     "simmat.sensors.simulated_scene": ("Scene",),

@@ -112,7 +112,7 @@ def train(
         data: folder of the data set, or a data set.
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
-        callbacks: told of every step and validation, see `simmat.training.Callback`; what they raise ends the training.
+        callbacks: told of every step and validation, see `simmat.Callback`; what they raise ends the training.
         loss: a mask loss in place of SimMAT's, see `simmat.nn.losses.MaskLoss`; the name of one is a setting.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
@@ -132,6 +132,8 @@ def train(
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
+    if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
+        raise TypeError(f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}")
     known, name = with_modality(registry or installed(), modality)
     if isinstance(loss, str):
         settings, loss = {**settings, "loss": loss}, None

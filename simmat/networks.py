@@ -64,8 +64,10 @@ class MAT(nn.Module):
             if isinstance(channels, int)
             else channels
         )
-        if not planes:
-            raise ConfigError(f"a transfer layer needs at least one channel, got {channels!r}")
+        if not (planes and isinstance(planes, Sequence) and all(isinstance(one, Channel) for one in planes)):
+            raise ConfigError(
+                f"a transfer layer takes a number of channels, at least 1, or simmat.Channel objects, got {channels!r}"
+            )
         fitted = tuple(channel.with_statistics(0.0, 1.0) for channel in planes)
         self.layer: nn.Module = resolve(spec.build)(
             channels=fitted,

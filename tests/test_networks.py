@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -38,8 +40,9 @@ def test_a_layer_that_needs_a_backbone_does_not_stand_alone() -> None:
     """It replaces the first layer, which is not there."""
     with pytest.raises(ConfigError, match=r"'first-conv'.*simmat.build"):
         simmat.MAT(4, "first-conv")
-    with pytest.raises(ConfigError, match="at least one channel"):
-        simmat.MAT(0)
+    for wrong in (0, 9.0, "thermal", ["red"]):
+        with pytest.raises(ConfigError, match=rf"a number of channels, at least 1.*got {re.escape(repr(wrong))}"):
+            simmat.MAT(wrong)
     with pytest.raises(ConfigError, match="wide"):
         simmat.MAT(4, wide=3)
 
