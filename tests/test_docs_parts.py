@@ -17,5 +17,5 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     assert (tmp_path / "run/bundle").is_dir()
