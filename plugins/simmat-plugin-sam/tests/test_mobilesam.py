@@ -177,16 +177,22 @@ def test_a_file_of_another_model_is_refused_by_name(tmp_path: Path, mobile_sam: 
     """People rename files; a file of another network must not end in a list of 300 tensors."""
     other = tmp_path / "mobile_sam.pt"
     torch.save(sam_parts(build_sam(SAM_VIT_TINY, image_size=256, weights=None, seed=0)).state_dict(), other)
-    with pytest.raises(WeightsError, match=r"not a MobileSAM checkpoint.*segment-anything"):
+    with pytest.raises(WeightsError, match=r"not a MobileSAM checkpoint.*--foundation sam_vit_b"):
         build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
     other.write_bytes(mobile_sam.read_bytes()[:-100_000])
     with pytest.raises(WeightsError, match=r"mobile_sam.pt is damaged"):
         build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
-    state = published(3)
-    del state["image_encoder.layers.1.blocks.0.local_conv.bn.running_var"]
-    torch.save(state, other)
-    with pytest.raises(WeightsError, match=r"layers.1.blocks.0.local_conv.bn"):
-        build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
+    with pytest.raises(WeightsError, match=r"--foundation mobilesam"):
+        build_sam(SAM_VIT_TINY, image_size=256, weights=mobile_sam, seed=0)
+    for change, said in (
+        ({"layers.1.blocks.0.local_conv.bn.running_var": torch.zeros(0)}, "layers.1.blocks.0.local_conv.bn"),
+        ({"patch_embed.seq.0.c.weight": torch.tensor(1.0)}, "patch_embed.seq.0.bn"),
+        ({"layers.2.blocks.0.attn.qkv.weight": torch.zeros(481, 160)}, "layers.2.blocks.0.attn.qkv.weight"),
+        ({"layers.4.attn.qkv.weight": torch.zeros(480, 160)}, "layers.4.attn.qkv.weight"),
+    ):
+        torch.save(published(3) | {f"image_encoder.{name}": tensor for name, tensor in change.items()}, other)
+        with pytest.raises(WeightsError, match=said):
+            build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=other, seed=0)
     state = sam_parts(build_mobilesam(MOBILESAM, image_size=SIDE, weights=None, seed=0)).state_dict()
     del state["image_encoder.layers.2.blocks.5.mlp.fc1.bias"]
     save_file(state, tmp_path / "cut.safetensors")

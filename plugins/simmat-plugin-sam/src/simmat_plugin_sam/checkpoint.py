@@ -39,8 +39,8 @@ def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path)
     """
     if _PATCH not in state or state[_PATCH].ndim != 4:
         raise WeightsError(
-            f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r} (its first tensors are "
-            f"{', '.join(repr(name) for name in list(state)[:3])}); {weights_hint(state)}"
+            f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r}; "
+            + describe_other(state, "the .pth that segment-anything publishes")
         )
     blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
     found = (state[_PATCH].shape[0], len(blocks))
@@ -128,13 +128,24 @@ def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) ->
     return tensor
 
 
-def weights_hint(state: Mapping[str, Tensor]) -> str:
-    """Say what weights under other names probably are, and what to give instead."""
+def describe_other(state: Mapping[str, Tensor], wanted: str) -> str:
+    """Say which tensors weights of another model begin with, what they probably are, and what to do.
+
+    Args:
+        state: the weights.
+        wanted: the file to give instead.
+    """
     names = list(state)
     if any(name.startswith("vision_encoder.") for name in names):
-        return "this looks like the layout of `transformers`; give the .pth that segment-anything publishes"
-    if any("image_encoder.trunk" in name for name in names):
-        return "this looks like SAM 2, which is another model"
-    if any(name.startswith("module.") for name in names):
-        return "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
-    return "give the .pth that segment-anything publishes"
+        hint = f"this looks like the layout of `transformers`; give {wanted}"
+    elif any("image_encoder.trunk" in name for name in names):
+        hint = "this looks like SAM 2, which is another model"
+    elif any(name.startswith("module.") for name in names):
+        hint = "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
+    elif _PATCH in state:
+        hint = "this looks like SAM with a ViT; use --foundation sam_vit_b, sam_vit_l or sam_vit_h"
+    elif any(name.startswith("image_encoder.layers.0.blocks.0.conv1.") for name in names):
+        hint = "this looks like MobileSAM; use --foundation mobilesam"
+    else:
+        hint = f"give {wanted}"
+    return f"its first tensors are {', '.join(repr(name) for name in names[:3])}; {hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from simmat.errors import WeightsError
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_sam.checkpoint import State, fit_state, random_state, read_checkpoint, weights_hint
+from simmat_plugin_sam.checkpoint import State, describe_other, fit_state, random_state, read_checkpoint
 from simmat_plugin_sam.model import SamDecoder, make_mask_decoder, make_prompt_encoder, sam_parts
 from simmat_plugin_sam.tinyvit import TinyVit, TinyVitBackbone, distances
 
 _BATCH_NORM_EPS = 1e-5
 _UNUSED = ("image_encoder.norm_head.", "image_encoder.head.")
 """TinyViT's classifier, which MobileSAM's file still holds."""
+_QKV = re.compile(r"image_encoder[.]layers[.]([0-3])[.]blocks[.][0-9]+[.]attn[.]qkv")
 
 
 class MobileSamModel(nn.Module):
@@ -67,8 +69,8 @@ def build_mobilesam(spec: FoundationSpec, *, image_size: int, weights: Path | No
             state = fold_batch_norm(state, where, heads=spec.options["heads"])
         elif "image_encoder.layers.0.blocks.0.conv1.weight" not in state:
             raise WeightsError(
-                f"{where} is not a MobileSAM checkpoint: it has no tensor of TinyViT's first block (its first tensors "
-                f"are {', '.join(repr(name) for name in list(state)[:3])}); {weights_hint(state)}"
+                f"{where} is not a MobileSAM checkpoint: it has no tensor of TinyViT's first block; "
+                + describe_other(state, "MobileSAM's mobile_sam.pt")
             )
     parts.load_state_dict(fit_state(state, parts, where), assign=True)
     return model.eval()
@@ -93,20 +95,19 @@ def fold_batch_norm(state: Mapping[str, Tensor], where: str, *, heads: tuple[int
         if name.startswith(_UNUSED) or prefix.endswith(".bn"):
             continue
         if leaf == "attention_bias_idxs":
-            window = round(len(tensor) ** 0.5)
-            if window**2 != len(tensor) or not torch.equal(tensor.cpu(), distances(window)):
+            if not torch.equal(tensor.cpu(), distances(round(tensor.numel() ** 0.25))):
                 raise WeightsError(f"{where} does not fit: {name} has other distances than MobileSAM's")
         elif leaf == "weight" and prefix.endswith(".c"):
             conv = prefix.removesuffix(".c")
             norm = [state.get(f"{conv}.bn.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
             if any(part is None or part.shape != tensor.shape[:1] for part in norm):
-                raise WeightsError(f"{where} does not fit: {conv}.bn is missing or not of {len(tensor)} channels")
+                raise WeightsError(f"{where} does not fit: {conv}.bn is missing or has other channels")
             scale, shift, mean, variance = (part.double() for part in norm if part is not None)
             factor = scale / (variance + _BATCH_NORM_EPS).sqrt()
             folded[f"{conv}.weight"] = pointwise_as_linear((tensor.double() * factor[:, None, None, None]).float())
             folded[f"{conv}.bias"] = (shift - mean * factor).float()
-        elif prefix.endswith(".attn.qkv"):
-            folded[name] = by_part(tensor, heads[int(name.split(".")[2])])
+        elif (qkv := _QKV.fullmatch(prefix)) and tensor.ndim and len(tensor) % (3 * heads[int(qkv[1])]) == 0:
+            folded[name] = by_part(tensor, heads[int(qkv[1])])
         else:
             folded[name] = pointwise_as_linear(tensor) if name == "image_encoder.neck.0.weight" else tensor
     return folded
