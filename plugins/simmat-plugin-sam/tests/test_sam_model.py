@@ -93,6 +93,18 @@ def test_tuning_targets_name_real_layers(spec: FoundationSpec) -> None:
         assert sum(any(re.fullmatch(p, name) for p in patterns) for name in names) == hits
 
 
+def test_positions_of_the_grid_follow_the_weights() -> None:
+    """They are computed once; those of a file that is loaded later must replace them."""
+    model, other = tiny(), tiny(seed=1)
+    with torch.inference_mode():
+        before = answer(model, images(1), clicks([0]))
+        model.load_state_dict(other.state_dict())
+        after = answer(model, images(1), clicks([0]))
+        assert torch.equal(after.logits, answer(other, images(1), clicks([0])).logits)
+    assert not torch.equal(after.logits, before.logits)
+    answer(model, images(1), clicks([0])).logits.sum().backward()
+
+
 def test_tiny_is_tiny_and_has_both_kinds_of_attention() -> None:
     """Contracts run on it hundreds of times, and must meet window and global blocks."""
     model = tiny(256)
