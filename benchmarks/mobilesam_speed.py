@@ -160,7 +160,7 @@ def measure(part: str, arm: str, tarball: Path, threads: int) -> tuple[Seconds, 
         work, runs = lora_work(arm, int(part.split()[1])), 1
     else:
         work, runs = (encode_work if part == "encode" else click_work)(arm, tarball, threads), 5
-        work()  # the first call is slow
+    work()  # the first call is slow
     found = [seconds_of(work) for _ in range(runs)]
     return Seconds(*(statistics.median(clock) for clock in zip(*found, strict=True))), peak_mib() / 1024
 
