@@ -141,12 +141,14 @@ def test_the_published_file_computes_what_its_layout_says(mobile_sam: Path, imag
     assert torch.equal(model.decoder.mask_decoder.iou_token.weight, published(3)["mask_decoder.iou_token.weight"])
 
 
-def test_training_computes_what_prediction_does(image: Tensor) -> None:
-    """Without a gradient, oneDNN runs a layer and its GELU in one pass; with one, torch runs both."""
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.1)])
+def test_training_computes_what_prediction_does(image: Tensor, bf16: bool, tolerance: float) -> None:
+    """Without a gradient, oneDNN runs a layer and its GELU in one pass, and torch fuses attention in bf16."""
     model = build_mobilesam(MOBILESAM, image_size=SIDE, weights=None, seed=1)
-    with torch.no_grad():
-        fused = encode(model, image)
-    torch.testing.assert_close(fused, encode(model, image).detach(), rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.no_grad():
+            fused = encode(model, image)
+        torch.testing.assert_close(fused, encode(model, image).detach(), rtol=tolerance, atol=tolerance)
 
 
 def test_recomputed_blocks_have_the_same_gradient(image: Tensor) -> None:

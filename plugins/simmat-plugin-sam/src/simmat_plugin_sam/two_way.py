@@ -56,9 +56,10 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
         """Return the scaled products of projected tokens (K, T, d) and `layer(image)`: (K, heads · T, N)."""
         tokens = self._by_head(tokens) * (self.num_heads / tokens.shape[2]) ** 0.5
         if type(layer) is nn.Linear and len(tokens) == len(image):
-            return tokens @ layer.weight @ image.transpose(1, 2) + (tokens @ layer.bias)[..., None]
-        logits: Tensor = tokens @ layer(image).transpose(1, 2)  # one image for all, or a layer that a tuner changed
-        return logits
+            logits = image @ (tokens @ layer.weight).transpose(1, 2) + (tokens @ layer.bias)[:, None]
+        else:  # one image for all, or a layer that a tuner has changed
+            logits = layer(image) @ tokens.transpose(1, 2)
+        return logits.transpose(1, 2)
 
 
 class TokenToImageAttention(TokenAttention):
