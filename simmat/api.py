@@ -223,6 +223,7 @@ def predict(
 ) -> list[ImageOutcome]:
     """Segment files and folders as `simmat predict` does, and write the results.
 
+    To have the results without files, of arrays too, see `Predictor.open_images`.
     Images that an earlier call has done are skipped; one that fails does not stop the others. Under `accelerate launch`
     the processes share the images, and the main one returns what became of them.
 

@@ -45,6 +45,8 @@ def test_a_batch_gives_what_its_images_give_one_by_one(
         np.testing.assert_allclose(
             one.segment_semantic(probabilities=True).probabilities, classes.probabilities, atol=1e-5
         )
+    with pytest.raises(TypeError, match=r"several images.*got 'a.png', see open_image"):
+        next(model.open_images("a.png"))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         next(model.open_images(images, batch_size=0))
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+import simmat
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.plugins.registry import CallbackHook, Registry
@@ -63,3 +64,13 @@ def test_the_callers_own_callback_may_end_the_training() -> None:
     """It is theirs."""
     with pytest.raises(RuntimeError):
         Callbacks([Counts(1, RuntimeError())], callbacks_of_plugins(CONFIG, registry_of())).stepped(1, {})
+
+
+def test_a_callback_of_another_kind_is_refused_before_the_training() -> None:
+    """It lacks a method that is called after an hour."""
+
+    class Other:
+        def stepped(self, step: int, losses: dict[str, float]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"simmat\.Callback.*Other"):
+        simmat.train(modality="gray", data="nowhere", out="run", callbacks=[Other()])  # type: ignore[list-item]

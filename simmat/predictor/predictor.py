@@ -143,9 +143,12 @@ class Predictor(ImageEncoder):
             batch_size: images that are encoded together, which is hardly faster on a CPU.
 
         Raises:
+            TypeError: one name in place of several images.
             ValueError: the batch size is less than 1.
             SimMATError: as `set_image` raises it.
         """
+        if isinstance(images, str | Mapping):
+            raise TypeError(f"open_images takes several images, such as a list; got {images!r}, see open_image")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         left = iter(images)
