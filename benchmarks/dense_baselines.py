@@ -57,7 +57,7 @@ from simmat.predictor import EncodedImage, EverythingSettings, Predictor
 from simmat.training.callbacks import Callback
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import build_optimizer, learning_rate, set_rates
-from simmat.types import BoolArray, FloatArray, SensorImage
+from simmat.types import BoolArray, FloatArray, ImageReader, SensorImage
 
 BENCH = Path(__file__).with_name("dense.toml")
 ARM = "both heads"
@@ -224,7 +224,7 @@ class WatershedPredictor(Predictor):
     rule = Watershed()
     kept: dict[bytes, WatershedImage]
 
-    def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
+    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a part of one; no file keeps it."""
         self.kept = getattr(self, "kept", {})
         key = image.data.tobytes()
