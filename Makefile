@@ -92,12 +92,13 @@ WHEELS ?= $(VENV)/wheels
 test-wheels: | $(BIN)/python
 	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
 	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. $(patsubst %,./plugins/simmat-%,plugin-annotate plugin-export plugin-geo plugin-lite plugin-report plugin-scenes plugin-thermal runtime)
+		. $(patsubst %,./plugins/simmat-%,plugin-annotate plugin-export plugin-geo plugin-lite plugin-report plugin-sam plugin-scenes plugin-thermal runtime)
 	"$(BIN)/python" -m venv "$(WHEELS)/venv"
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
 		simmat-plugin-annotate simmat-plugin-export simmat-plugin-geo simmat-plugin-scenes simmat-plugin-thermal
 	"$(WHEELS)/venv/bin/python" -c 'from simmat_plugin_annotate.server import STATIC; (STATIC / "index.html").read_bytes()'
 	"$(WHEELS)/venv/bin/python" -c 'from simmat.geo import geo_backend; geo_backend("the wheel of maps")'
+	"$(WHEELS)/venv/bin/python" -c 'import simmat; simmat.build(foundation="mobilesam", modality="thermal", image_size=64)'
 	"$(BIN)/python" -m venv "$(WHEELS)/bare"
 	"$(WHEELS)/bare/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" simmat-runtime
 	$(call smoke,$(WHEELS)/venv/bin,$(WHEELS)/bare/bin)
