@@ -263,7 +263,7 @@ def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     assert find_weights(LARGE, own, tmp_path) == own
 
 
-@pytest.mark.parametrize(("name", "says"), [("none.pth", "none.pth"), (".", "path of a file")])
+@pytest.mark.parametrize(("name", "says"), [("none.pth", "none.pth"), (".", "existing file")])
 def test_a_given_file_that_is_not_a_file_is_refused(tmp_path: Path, name: str, says: str) -> None:
     """A mistyped path must not fall back to the cache."""
     with pytest.raises(WeightsError, match=says):
@@ -282,8 +282,11 @@ def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) ->
     spec = replace(LARGE, weights=file_at("", path=tmp_path / "inside.pth"))
     with pytest.raises(WeightsError, match="install"):
         find_weights(spec)
+    (tmp_path / "inside.pth").write_bytes(BODY[::-1])
+    with pytest.raises(WeightsError, match=r"damaged; install that package again"):
+        fetch(spec.weights)
     (tmp_path / "inside.pth").write_bytes(BODY)
-    assert find_weights(spec) == tmp_path / "inside.pth"
+    assert find_weights(spec) == fetch(spec.weights) == tmp_path / "inside.pth"
 
 
 def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

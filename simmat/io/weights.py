@@ -43,7 +43,7 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
     file = spec.weights
     if checkpoint is not None:
         if file is None or not checkpoint.is_file():
-            why = "has random weights from its seed and takes no file" if file is None else "needs the path of a file"
+            why = "has random weights from its seed and takes no file" if file is None else "needs an existing file"
             raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
         return checkpoint
     if file is None:
@@ -98,9 +98,11 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
             removed). The message names the URL and where to put the file by hand.
     """
     if file.path is not None:
-        if file.path.is_file():
+        if file.path.is_file() and file.sha256 in ("", sha256_of(file.path)):
             return file.path
-        raise WeightsError(f"{file.path} belongs to an installed package and is missing; install that package again")
+        raise WeightsError(
+            f"{file.path} belongs to an installed package and is missing or damaged; install that package again"
+        )
     if file.hub:
         return hub.fetch(file)
     if not file.url:
