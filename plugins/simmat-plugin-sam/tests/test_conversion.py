@@ -120,7 +120,7 @@ def test_another_tarball_is_refused_by_name(tmp_path: Path) -> None:
             member.size = 4
             archive.addfile(member, io.BytesIO(b"onnx"))
     cut.write_bytes(other.read_bytes()[:60])
-    for path, said in ((missing, "is not the tarball"), (cut, "is not the tarball"), (other, "another sha256")):
+    for path, said in ((missing, "not the tarball"), (cut, "is damaged"), (other, "another sha256")):
         done = CliRunner().invoke(main, [str(path)])
         assert done.exit_code == 2
         output = " ".join(done.output.split())
