@@ -38,9 +38,12 @@ def linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     return F.gelu(out) if gelu else out
 
 
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the GELU of a linear layer of this weight (out, in) and bias (out,)."""
-    return _fused(x, weight, bias, gelu=True) if can_fuse(x) else F.gelu(F.linear(x, weight, bias))
+def affine(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Tensor:
+    """Return the output of a linear layer of this weight (out, in) and bias (out,), or the GELU of it."""
+    if can_fuse(x):
+        return _fused(x, weight, bias, gelu=gelu)
+    out = F.linear(x, weight, bias)
+    return F.gelu(out) if gelu else out
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
