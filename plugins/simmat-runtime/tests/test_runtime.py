@@ -88,6 +88,7 @@ def test_suppression_and_growth_are_those_of_simmat() -> None:
         mask[y : y + 6, x : x + 6] = True
     kept = reference.suppress(masks, scores, 0.4)
     assert everything.suppress(masks, scores.tolist(), 0.4) == kept
+    assert everything.suppress(masks[:0], [], 0.4) == []
     regions = [
         Instance(None, Window(2, 2, 5, 6), np.ones((3, 4), np.bool_)),
         Instance(None, Window(9, 9, 12, 12), np.eye(3) > 0),

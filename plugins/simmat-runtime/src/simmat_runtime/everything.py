@@ -234,7 +234,7 @@ def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[
     A mask of which more than 80 % is inside a kept one is also removed.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
-    flat = masks[order].reshape(len(masks), -1).astype(np.float32)
+    flat = masks[order].reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)
     areas = flat.sum(1)
     kept: list[int] = []
     for index in range(len(flat)):
