@@ -58,6 +58,7 @@ def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(bundle: Pat
     a, b, bad = simmat.predict(model, images, formats="labels", classes="1,2", **asked)
     assert {path.name for path in a.written} == {"a_objects.png", "a_classes.png", "a.json"}
     assert all(path.is_file() for path in (*a.written, *b.written))
+    assert json.loads((out / "a.json").read_text())["foundation"] == "tiny"
     assert isinstance(bad.error, DataError)
     assert bad.written == ()
     assert told.images == [a, b, bad]

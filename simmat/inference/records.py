@@ -71,6 +71,7 @@ def image_record(
         "files": {source: shown_url(file) for source, file in files.items()},
         "missing": sorted(predictor.inputs.missing_channels(missing)),
         "bundle": str(predictor.bundle.path) if predictor.bundle else None,
+        "foundation": predictor.bundle.spec.foundation if predictor.bundle else predictor.model.foundation.name,
         "size_hw": list(size_hw),
     }
 
