@@ -18,14 +18,14 @@ def on_map(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return out.permute(0, 2, 3, 1)
 
 
-def conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return the GELU of a convolution on (B, H, W, C)."""
+def depthwise_gelu(conv: nn.Conv2d, x: Tensor, channels: slice = slice(None)) -> Tensor:
+    """Return the GELU of a depthwise convolution on (B, H, W, C); of some of its channels only without gradient."""
     if not can_fuse(x):
         return F.gelu(on_map(conv, x))
-    x, weight, bias = _in_autocast_dtype(x, conv.weight, cast(Tensor, conv.bias))
+    x, weight, bias = _in_autocast_dtype(x, conv.weight[channels], cast(Tensor, conv.bias)[channels])
     sizes = (conv.padding, conv.stride, conv.dilation)
     out = torch.ops.mkldnn._convolution_pointwise(
-        x.permute(0, 3, 1, 2), weight, bias, *sizes, conv.groups, "gelu", [], "none"
+        x.permute(0, 3, 1, 2), weight, bias, *sizes, len(weight), "gelu", [], "none"
     )
     return cast(Tensor, out).permute(0, 2, 3, 1)
 
@@ -38,7 +38,7 @@ def linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     return F.gelu(out) if gelu else out
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """Return the output of a linear layer of this weight (out, in) and bias (out,), or the GELU of it."""
     if can_fuse(x):
         return _fused(x, weight, bias, gelu=gelu)

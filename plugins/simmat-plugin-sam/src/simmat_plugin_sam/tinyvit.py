@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, Memory
 from simmat.nn.prompt_tuning import join_memory
-from simmat_plugin_sam.fused import conv_gelu, linear, on_map
+from simmat_plugin_sam.fused import affine, can_fuse, depthwise_gelu, linear, on_map
 
 STRIDE = 16
 """Of the embedding, in pixels of the input."""
@@ -37,7 +37,19 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        return F.gelu(x + linear(self.conv3, conv_gelu(self.conv2, linear(self.conv1, x, gelu=True))))
+        if can_fuse(x) and type(self.conv1) is type(self.conv3) is nn.Linear:
+            return F.gelu(self._by_channels(x))
+        return F.gelu(x + linear(self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True))))
+
+    def _by_channels(self, x: Tensor) -> Tensor:
+        """Return the sum of input and change, from a few hidden channels at a time: less memory, more in the cache."""
+        out, bias = x, self.conv3.bias
+        for start in range(0, self.conv2.out_channels, 64):
+            part = slice(start, start + 64)
+            hidden = affine(x, self.conv1.weight[part], self.conv1.bias[part], gelu=True)
+            hidden = depthwise_gelu(self.conv2, hidden, part)
+            out = out + affine(hidden, self.conv3.weight[:, part], bias if start == 0 else None)
+        return out
 
 
 class PatchMerging(nn.Module):
@@ -51,7 +63,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inside) -> (B, H / stride, W / stride, outside)."""
-        return linear(self.conv3, conv_gelu(self.conv2, linear(self.conv1, x, gelu=True)))
+        return linear(self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True)))
 
 
 def distances(window: int) -> Tensor:
