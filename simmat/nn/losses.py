@@ -120,8 +120,9 @@ def _compare(logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeigh
         full_size = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
         weight = scored.flatten(1).to(full_size.dtype)  # (K, H·W)
         region = targets.flatten(1).bool()  # (K, H·W)
-        parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): region, rest
-        sizes = parts.sum(1)[:, None]  # (K, 1, 2)
+        rows = torch.stack([weight * region, weight * ~region], dim=1)  # (K, 2, H·W): region, rest
+        parts = rows.transpose(1, 2)  # a product of rows is twice as fast as one of rows and columns
+        sizes = rows.sum(2)[:, None]  # (K, 1, 2)
         sign = 1.0 - 2.0 * region[:, None].to(full_size.dtype)  # (K, 1, H·W)
         error = full_size * sign  # (K, M, H·W), > 0 where the mask is wrong
         wrong = error.sigmoid()  # 1 - probability of the true class
