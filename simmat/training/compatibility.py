@@ -114,7 +114,7 @@ def with_network_of(config: TrainConfig, start: BundleSpec) -> TrainConfig:
     own = {name: getattr(start, name) for name in _NETWORK}
     for name, value in own.items():
         given = getattr(config, name)
-        if given not in (None, {}, value) and not (isinstance(given, dict) and given.items() <= value.items()):
+        if given not in (None, "", {}, value) and not (isinstance(given, dict) and given.items() <= value.items()):
             raise ConfigError(
                 f"--init {config.init} has {name} = {value}, the training {name} = {given}; leave {name} out, or train "
                 "without --init"

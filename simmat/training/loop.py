@@ -73,7 +73,7 @@ def train(
         SimMATError: a problem with names, data, weights or the output folder.
         Interrupted: a signal arrived; the state is saved.
     """
-    if not config.foundation:
+    if not config.foundation and config.init is None:  # the bundle of --init has its own
         config = config.model_copy(update={"foundation": registry.default_foundation()})
     if loss is not None:
         config = config.model_copy(update={"loss": "custom"})
