@@ -207,3 +207,11 @@ def test_a_manifest_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: p
     with (tmp_path / "manifest.csv").open("wb") as stream:
         stream.truncate(2**20 + 1)
     assert re.search("manifest.csv: .* 1 MiB", complaint(tmp_path))
+
+
+def test_pairs_without_labels_need_no_column_of_masks(tmp_path: Path) -> None:
+    """A manifest of images alone is what there is before anybody labels."""
+    write(tmp_path, "id,image\na,images/a.npy\n")
+    assert "'mask'" in complaint(tmp_path)
+    (sample,) = read_manifest(tmp_path, Planes.sources, masks=False)
+    assert not sample.has_mask

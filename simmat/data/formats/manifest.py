@@ -28,19 +28,19 @@ _MAX_BYTES = 2**30
 """Largest manifest, about ten million samples; it is read at once."""
 
 
-def read_manifest(root: Path, sources: Sequence[Source]) -> list[Sample]:
+def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
     """Read the rows of `root/manifest.csv` as samples; those without a mask too, and the split may be "".
 
     Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split` and `zero_means`.
     All others are kept as `Sample.extra`. Paths are relative to `root` with "/" between folders, and have an ending of
-    their source.
+    their source. `masks=False` neither needs nor reads the column `mask`.
 
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
     """
     path = root / MANIFEST_FILE
     header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
-    files = _find_columns(path, header, sources)
+    files = _find_columns(path, header, sources, masks=masks)
     extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *files}]
     start, names = start_of_paths(root), tuple(source.name for source in files.values())
     samples: list[Sample] = []
@@ -50,7 +50,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> list[Sample]:
         if not row["id"]:
             problems.append(f"line {line}: id is empty")
         paths = []
-        for column in (*files, "mask") if row["mask"] else files:
+        for column in (*files, "mask") if masks and row["mask"] else files:
             try:
                 paths.append(find_file(start, row[column], files.get(column)))
             except DataError as problem:
@@ -119,13 +119,13 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
     return start + clean
 
 
-def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> dict[str, Source]:
+def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source], *, masks: bool) -> dict[str, Source]:
     """Return column -> source, after checking the header."""
     problems = [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
     files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files = {"image": sources[0]}
-    for name in ("id", "mask", *files):
+    for name in ("id", *(["mask"] if masks else []), *files):
         if name not in header:
             guess = did_you_mean(name, header, otherwise="")
             problems.append(f"no column {name!r}{guess}; columns: {', '.join(map(repr, header))}")
