@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from simmat.callbacks import Callback, RunPlan
+from simmat.training.callbacks import ConsoleCallback
 from simmat.training.compatibility import changes_noted
 from simmat.training.loop import Diverged, Interrupted, resume, train
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import open_data
+from simmat.training.setup import check_out_outside_data, open_data
 from simmat.training.state import fingerprint_in
 from simmat.training.validation import Untrained, score_untrained
 
 __all__ = [
     "Callback",
+    "ConsoleCallback",
     "Diverged",
     "Interrupted",
     "RunFolder",
     "RunPlan",
     "Untrained",
     "changes_noted",
+    "check_out_outside_data",
     "fingerprint_in",
     "open_data",
     "resume",

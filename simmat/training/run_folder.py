@@ -14,7 +14,7 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, remove_temporary
 from simmat.io.reading import read_log
 
-_LOCK = ".lock"
+_LOCK, _TEACHER = ".lock", "teacher"
 _LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
@@ -30,6 +30,7 @@ class RunFolder:
         bundle: the best bundle by validation.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
+        teacher: the data set of a teacher's masks that the run trains on, if there is one; made before the run.
     """
 
     def __init__(self, root: Path) -> None:
@@ -41,11 +42,13 @@ class RunFolder:
         self.bundle = root / "bundle"
         self.report = root / "report.json"
         self.page = root / "report.html"
+        self.teacher = root / _TEACHER
 
     def create(self) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
 
-        The remains of a run that was killed before it wrote its settings are allowed; `reopen` removes them. Raises
+        The remains of a run that was killed before it wrote its settings are allowed, which `reopen` removes, and
+        `teacher`. Raises
         ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
@@ -111,4 +114,4 @@ class RunFolder:
 def _is_leftover(path: Path) -> bool:
     """Return whether a run makes this file before it writes its settings."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
-    return path.name == _LOCK or TEMPORARY_MARK in path.name or empty_log
+    return path.name in (_LOCK, _TEACHER) or TEMPORARY_MARK in path.name or empty_log
