@@ -1,0 +1,191 @@
+"""Images of the same scenes by the teacher's and the student's sensor, on one pixel grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.config import TrainConfig
+from simmat.data.card import DataCard, load_card
+from simmat.data.formats.coco import annotation_files, read_coco
+from simmat.data.formats.folders import find_samples
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.samples import Sample, decide_splits, write_splits
+from simmat.errors import DataError, all_problems, few_of
+from simmat.io.reading import require_folder
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample, options_of
+from simmat.sensors.options import modality_parts, options_by_sensor
+from simmat.types import SensorImage
+
+SMALLEST_SHARE = 0.0005
+"""Smallest mask of a teacher as a share of the image, where the card names none."""
+WARN_PX, REFUSE_PX = 2.0, 10.0
+"""Median shifts above which `report_alignment` warns, and refuses."""
+_LOW_PASS = 0.1
+"""Standard deviation, in cycles a pixel, of the frequencies by which shifts are found: the finest are noise."""
+
+Files = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images.
+
+    Attributes:
+        samples: the files of both sensors, each with a split.
+        teacher: the teacher's sensor.
+        student: the student's sensor.
+        teacher_sources: name of each source of the teacher's sensor -> its name in the samples.
+        student_sources: likewise for the student's.
+        card: of the student's images with the teacher's masks.
+    """
+
+    samples: tuple[Sample, ...]
+    teacher: ModalityAdapter
+    student: ModalityAdapter
+    teacher_sources: Mapping[str, str]
+    student_sources: Mapping[str, str]
+    card: DataCard
+
+    def teacher_files(self, sample: Sample) -> Files:
+        """Return source -> file of what the teacher sees."""
+        return {own: sample.files[name] for own, name in self.teacher_sources.items()}
+
+    def student_files(self, sample: Sample) -> Files:
+        """Return source -> file of what the student sees."""
+        return {own: sample.files[name] for own, name in self.student_sources.items()}
+
+
+def joined_sensor(config: TrainConfig, teacher: str, registry: Registry) -> tuple[ModalityAdapter, DataCard]:
+    """Return the sensor whose files a sample has, those of the teacher first, and the data card that it is fitted to.
+
+    A sensor that both have counts once.
+    """
+    names = [*modality_parts(teacher), *modality_parts(config.modality)]
+    student = registry.modality(config.modality, config.modality_options)
+    options = options_by_sensor(config.modality_options, [part.name for part in student.sensors()])
+    joined = registry.modality("+".join(dict.fromkeys(names)), options)
+    defaults = {"regions": "instances", "min_region_share": SMALLEST_SHARE}
+    card = load_card(config.data, {"nodata": config.nodata}, defaults=defaults)
+    return fitted_to_card(joined, card.model_dump()), card
+
+
+def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry) -> Pairs:
+    """Find the pairs in a folder; splits that it does not name are drawn and written down as by a training.
+
+    Raises:
+        DataError: files lack a partner, or there are too few for training and validation; lists all problems.
+        ConfigError: names or options of sensors are wrong, or the data card is.
+    """
+    root = config.data
+    require_folder(root, "a folder of pairs has images/SOURCE/ID for each sensor, or a manifest.csv")
+    joined, card = joined_sensor(config, teacher.name, registry)
+    student = registry.modality(config.modality, config.modality_options, channels=config.channels)
+    own = {part.name for part in student.sensors()}
+    options = {name: values for name, values in options_of(joined).items() if name in own}
+    of_labels: dict[str, object] = {
+        "ignore": None,
+        "zero_means": "unlabelled",
+        "class_names": {},
+        "class_attribute": None,
+    }
+    others = {"regions": "instances", "nodata": None, "modality_options": options}
+    notes = {"notes": "Masks that a teacher gave, not checked by anyone."}
+    card = card.model_copy(update={**of_labels, **others, **notes})
+    if annotations := annotation_files(root):
+        samples, said_by = read_coco(root, joined.sources, annotations)[0], "the COCO annotations"
+    elif (root / MANIFEST_FILE).exists():
+        samples, said_by = read_manifest(root, joined.sources, masks=False), MANIFEST_FILE
+    else:
+        samples, said_by = find_samples(root, joined.sources, masks=False), "the folders of images/"
+    listing = decide_splits(root, samples, said_by)
+    if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in listing.samples}]:
+        raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
+    write_splits(root, listing.new_splits)
+    student = fitted_to_card(student, card.model_dump())
+    return Pairs(listing.samples, teacher, student, _sources(teacher, joined), _sources(student, joined), card)
+
+
+def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:
+    """Return the name of each source of a sensor -> its name in a composition."""
+    names = iter(joined.source_names())
+    by_sensor = {part.name: [next(names) for _ in part.sources] for part in joined.sensors()}
+    places = (name for part in sensor.sensors() for name in by_sensor[part.name])
+    return dict(zip(sensor.source_names(), places, strict=True))
+
+
+def check_sizes(pairs: Pairs) -> None:
+    """Raise DataError with all pairs whose images differ in size."""
+    problems = []
+    for sample in pairs.samples:
+        sizes = [
+            sensor.window_size(files) or load_sample(sensor, files).size_hw
+            for sensor, files in (
+                (pairs.teacher, pairs.teacher_files(sample)),
+                (pairs.student, pairs.student_files(sample)),
+            )
+        ]
+        if sizes[0] != sizes[1]:
+            first, second = (f"{width}x{height}" for height, width in sizes)
+            problems.append(f"{sample.id!r}: {first} of {pairs.teacher.name}, {second} of {pairs.student.name}")
+    if problems:
+        title = "pairs of different sizes (width x height); register them onto one pixel grid:"
+        raise DataError(all_problems(title, problems))
+
+
+def report_alignment(pairs: Pairs) -> str:
+    """Return what is known of the shifts of all pairs, with a warning if they are large.
+
+    Raises:
+        DataError: half of the pairs or more are shifted by more than `REFUSE_PX`.
+    """
+    found = {sample.id: float(np.hypot(*shift)) for sample, shift in _shifts(pairs)}
+    shifts = list(found.values())
+    median, most = float(np.median(shifts)), float(np.quantile(shifts, 0.9))
+    text = f"shift of {len(found)} pairs: median {median:.1f} px, 90 % within {most:.1f} px"
+    far = sorted((name for name in found if found[name] > REFUSE_PX), key=lambda name: -found[name])
+    listed = few_of([f"{name} ({found[name]:.0f} px)" for name in far])
+    if median > REFUSE_PX:
+        raise DataError(f"{pairs.samples[0].reference}: {text}; the pairs are not registered: {listed}. Register them")
+    if median > WARN_PX:
+        text += f"\nWarning: more than {WARN_PX:g} px, so masks lie beside what the student sees; register them"
+    if far:  # one in twenty pairs of well registered cameras has too little in common to tell
+        text += f"\nWarning: look at these pairs, which seem to be shifted: {listed}"
+    return text
+
+
+def _shifts(pairs: Pairs) -> Iterator[tuple[Sample, tuple[int, int]]]:
+    for sample in pairs.samples:
+        first = edges(load_sample(pairs.teacher, pairs.teacher_files(sample)))
+        yield sample, shift_between(first, edges(load_sample(pairs.student, pairs.student_files(sample))))
+
+
+def edges(image: SensorImage) -> npt.NDArray[np.float64]:
+    """Return the (H, W) sum of the gradients of all channels, faded out towards the border."""
+    total = np.zeros(image.size_hw)
+    for plane, valid in zip(image.data.astype(np.float64), image.valid, strict=True):
+        if valid.any() and min(plane.shape) > 1:
+            gradient = np.hypot(*np.gradient(np.where(valid, plane, plane[valid].mean())))
+            total += gradient / max(float(gradient.mean()), 1e-12)
+    height, width = total.shape
+    faded: npt.NDArray[np.float64] = (total - total.mean()) * np.hanning(height)[:, None] * np.hanning(width)
+    return faded
+
+
+def shift_between(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> tuple[int, int]:
+    """Return the (dy, dx) in pixels by which `second` must move to lie on `first`, by phase correlation.
+
+    Both are (H, W), such as `edges` returns them: sensors differ in what is bright, not in where things end.
+    """
+    product = np.fft.fft2(first) * np.conj(np.fft.fft2(second))
+    product /= np.abs(product) + 1e-12
+    rows, columns = (np.fft.fftfreq(length) for length in first.shape)
+    product *= np.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _LOW_PASS**2))
+    peak = np.unravel_index(np.argmax(np.fft.ifft2(product).real), first.shape)
+    dy, dx = ((int(at) + length // 2) % length - length // 2 for at, length in zip(peak, first.shape, strict=True))
+    return dy, dx

@@ -1,0 +1,201 @@
+"""A student learns from pairs without labels; what it cannot learn from is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image
+from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
+from simmat_plugin_distill.teacher import write_masks
+
+import simmat
+from simmat.cli import run
+from simmat.config import load_config
+from simmat.data.instances import FoundObject, Instance
+from simmat.plugins.loader import installed
+from simmat.predictor import Predictor
+from simmat.types import Window
+
+COUNT, SIZE_HW = 5, (48, 64)
+TINY = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --prompts-per-image 2 --device cpu --no-pictures"
+TEACHER = "--teacher lite --teacher-image-size 128"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Registered pairs of a colour and a grey camera: what is bright in one is dark in the other."""
+    root = tmp_path / "pairs"
+    for index in range(COUNT):
+        rng = np.random.default_rng(index)
+        rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
+        colour = np.full((*SIZE_HW, 3), 60.0)
+        for column in (16, 46):
+            disc = (rows - rng.integers(16, 32)) ** 2 + (columns - column) ** 2 < rng.integers(7, 11) ** 2
+            colour[disc] = rng.integers(120, 255, 3)
+        noise = rng.normal(0, 2, SIZE_HW)
+        save(root / f"images/rgb/{index}.png", colour + noise[..., None])
+        save(root / f"images/gray/{index}.png", 255 - colour.mean(axis=2) + noise)
+    return root
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def distill(data: Path, out: Path, given: str = f"--modality gray {TEACHER}") -> int:
+    return run([*f"distill {given} {TINY}".split(), "--data", str(data), "--out", str(out)])
+
+
+def test_a_student_learns_from_pairs_without_labels(pairs: Path, tmp_path: Path) -> None:
+    """Its bundle is one like any other, and starts a training."""
+    assert distill(pairs, tmp_path / "run") == 0
+    bundle = simmat.load(tmp_path / "run")
+    assert bundle.spec.modality == "gray"
+    teacher = tmp_path / "run/teacher"
+    dataset = simmat.open_dataset(teacher, "gray")
+    assert len(dataset) == COUNT
+    assert all(dataset.may_have_unmarked(sample) for sample in dataset.samples)
+    more = ["train", "--modality", "gray", "--init", str(tmp_path / "run"), "--data", str(teacher), "--steps", "1"]
+    assert run([*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]) == 0
+
+
+class Teacher:
+    """Finds half of every image, and a part of it."""
+
+    def __init__(self, digest: str = "of a teacher") -> None:
+        self.digest, self.asked = digest, 0
+
+    def open_image(self, files: Mapping[str, Path]) -> Any:
+        self.asked += 1
+        whole, part = (
+            FoundObject(Instance(None, window, np.ones(window.size_hw, np.bool_)), score, (1.0, 1.0))
+            for window, score in ((Window(0, 0, 48, 32), 0.9), (Window(10, 10, 20, 20), 0.8))
+        )
+        return SimpleNamespace(
+            reader=SimpleNamespace(size_hw=SIZE_HW), segment_everything=lambda settings: [whole, part]
+        )
+
+
+def opened(data: Path, modality: str = "gray") -> Pairs:
+    registry = installed()
+    settings = load_config(None, {"modality": modality, "data": data, "out": data.parent / "run"})
+    return open_pairs(settings, registry.modality("rgb"), registry)
+
+
+def taught(pairs: Pairs, out: Path, digest: str = "of a teacher") -> int:
+    """Write the masks; return how many images the teacher was asked for."""
+    teacher = Teacher(digest)
+    write_masks(pairs, cast(Predictor, teacher), out, progress=lambda done: None)
+    return teacher.asked
+
+
+def test_masks_of_a_part_and_its_whole_are_both_kept(pairs: Path, tmp_path: Path) -> None:
+    """In a label image, the part would be a hole in the whole."""
+    taught(opened(pairs), tmp_path / "teacher")
+    dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
+    areas = {tuple(region.area for region in dataset.label(sample).regions) for sample in dataset.samples}
+    assert areas == {(48 * 32, 100)}
+
+
+def test_the_teachers_masks_are_made_once(pairs: Path, tmp_path: Path) -> None:
+    """They take longer than the training; those of another teacher or of a new image are others."""
+    assert taught(opened(pairs), tmp_path / "teacher") == COUNT
+    assert taught(opened(pairs), tmp_path / "teacher") == 0
+    save(pairs / "images/rgb/1.png", np.zeros((*SIZE_HW, 3)))
+    assert taught(opened(pairs), tmp_path / "teacher") == 1
+    assert taught(opened(pairs), tmp_path / "teacher", "of another") == COUNT
+
+
+def test_teacher_and_student_may_have_one_sensor(pairs: Path) -> None:
+    """A large model teaches a small one by photographs alone, in the plain layout."""
+    shutil.rmtree(pairs / "images/gray")
+    found = opened(pairs, "rgb")
+    sample = found.samples[0]
+    assert found.teacher_files(sample) == found.student_files(sample) == {"rgb": pairs / "images/rgb/0.png"}
+
+
+def test_a_student_may_see_what_the_teacher_sees_and_more(pairs: Path) -> None:
+    """A sensor that both have is there once."""
+    sample = (found := opened(pairs, "gray+rgb")).samples[0]
+    files = {name: pairs / f"images/{name}/0.png" for name in ("gray", "rgb")}
+    assert found.student_files(sample) == files
+    assert found.teacher_files(sample) == {"rgb": files["rgb"]}
+
+
+def test_a_manifest_may_name_the_pairs(pairs: Path, tmp_path: Path) -> None:
+    """It needs no column of masks, its splits hold, and its ids may be any text."""
+    splits = ["train", "train", "val", "test", "test"]
+    rows = [f"../{index},{split},images/rgb/{index}.png,images/gray/{index}.png" for index, split in enumerate(splits)]
+    (pairs / "manifest.csv").write_text("\n".join(["id,split,rgb,gray", *rows]))
+    taught(opened(pairs), tmp_path / "teacher")
+    dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
+    assert sorted(sample.split for sample in dataset.samples) == sorted(splits)
+    assert not (tmp_path / "0.json").exists()
+
+
+def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
+    """What is bright for one sensor is dark for the other; their edges lie together."""
+    assert report_alignment(opened(pairs)) == f"shift of {COUNT} pairs: median 0.0 px, 90 % within 0.0 px"
+
+
+def shifted(pairs: Path) -> None:
+    """Shift all grey images by 20 pixels."""
+    for path in (pairs / "images/gray").iterdir():
+        save(path, np.roll(np.asarray(Image.open(path)), (12, 16), axis=(0, 1)))
+
+
+def shrunk(pairs: Path) -> None:
+    """Halve one grey image."""
+    path = pairs / "images/gray/3.png"
+    save(path, np.asarray(Image.open(path))[::2, ::2])
+
+
+def nothing(pairs: Path) -> None:
+    """Leave all as it is."""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "given", "named"),
+    [
+        (lambda pairs: (pairs / "images/gray/2.png").unlink(), TEACHER, ("'2'", "no file of 'gray'")),
+        (shrunk, TEACHER, ("'3'", "64x48 of rgb", "32x24 of gray", "register")),
+        (shifted, f"{TEACHER} --check-alignment", ("median 20.0 px", "not registered", "Register")),
+        (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
+        (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
+        (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
+        (lambda pairs: shutil.rmtree(pairs / "images/gray"), TEACHER, ("no folder images/gray/",)),
+    ],
+    ids=["unpaired", "sizes", "misaligned", "random decoder", "one sensor twice", "unknown teacher", "no sensor"],
+)
+def test_bad_input_is_refused_by_name(
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    given: str,
+    named: tuple[str, ...],
+) -> None:
+    """Nobody waits for a teacher to learn that the data is wrong."""
+    spoil(pairs)
+    assert distill(pairs, tmp_path / "run", f"--modality gray {given}") == 2
+    said = capsys.readouterr().err
+    assert all(part in said for part in named), said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["run", "pairs/images/run"])
+def test_a_run_folder_in_use_is_refused(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """One that holds a run, or lies among the images."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.toml").write_text("")
+    assert distill(pairs, tmp_path / place) == 2
+    assert str(tmp_path / place) in capsys.readouterr().err
