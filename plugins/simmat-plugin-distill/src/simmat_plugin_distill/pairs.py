@@ -154,7 +154,7 @@ def report_alignment(pairs: Pairs) -> str:
         raise DataError(f"{pairs.samples[0].reference}: {text}; the pairs are not registered: {listed}. Register them")
     if median > WARN_PX:
         text += f"\nWarning: more than {WARN_PX:g} px, so masks lie beside what the student sees; register them"
-    if far:  # one in twenty pairs of well registered cameras has too little in common to tell
+    if far:  # 5 of 85 registered pairs of a road have too little in common to tell
         text += f"\nWarning: look at these pairs, which seem to be shifted: {listed}"
     return text
 
