@@ -54,10 +54,10 @@ BUNDLE_SPEC = BundleSpec(
 
 def tiny_bundle(folder: Path, **changes: Any) -> Path:
     """Save a bundle of SPEC with some fields changed, and return its folder."""
-    metrics = changes.pop("metrics", METRICS)
+    metrics, calibration = changes.pop("metrics", METRICS), changes.pop("calibration", None)
     spec = SPEC.model_copy(update=changes)
     model = assemble(spec, find_parts(spec, registry(), None))
-    write_bundle(folder, spec, trained_tensors(model), metrics)
+    write_bundle(folder, spec, trained_tensors(model), metrics, calibration=calibration)
     return folder
 
 

@@ -62,6 +62,7 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
         "clicks": 3,
         "draws": 2,
         "seed": 0,
+        "boxes": False,
     }
     assert report["sizes_px"] == {"small": [0, 1024], "medium": [1024, 9216], "large": [9216, None]}
     tuned = report["tuned"]

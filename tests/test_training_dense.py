@@ -87,6 +87,7 @@ def test_eval_scores_masks_without_prompts(run: Path, capsys: pytest.CaptureFixt
     assert report["class_names"] == {"0": "background", "1": "object"}
     assert set(report["cost"]["tuned"]) == {"encode_ms", "decode_ms", "everything_ms", "semantic_ms"}
     plain = simmat.evaluate(run, run.parent / "set", device="cpu")
+    assert set(report["tuned"].pop("confidence")) > set(plain["tuned"].pop("confidence")) == {"click"}
     blocks = ("everything", "semantic")
     assert {name: value for name, value in report["tuned"].items() if name not in blocks} == plain["tuned"]
     options = ["--data", str(run.parent / "set"), "--everything", "--semantic", "--device", "cpu"]

@@ -103,8 +103,11 @@ class Scripted:
     """Finds what it is told, image by image."""
 
     def __init__(self, found: dict[float, npt.NDArray[np.int64]], classes: tuple[int | None, ...] | None) -> None:
-        self.found, self.bundle, self.key = found, None, 0.0
+        self.found, self.bundle, self.key, self.calibration = found, None, 0.0, None
         self.dense = None if classes is None else DenseSpec(background=True, classes=classes)
+
+    def uncalibrated(self) -> Scripted:
+        return self
 
     def set_image(self, image: SensorImage) -> None:
         self.image, self.key = LoadedImage(image), float(image.data[0, 0, 0])

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
+from simmat.calibration import Calibration
 from simmat.documents import Document, validate
 from simmat.errors import BundleError
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
@@ -120,6 +121,7 @@ class BundleSpec(ModelSpec):
         exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
         trained_on: the images of its training; None if it does not say.
         validated_on: the images by which its step was chosen; None if it does not say.
+        calibration: what its scores are worth; None if that was not measured.
     """
 
     format: Literal[1]
@@ -129,12 +131,14 @@ class BundleSpec(ModelSpec):
     exported: str | None = None
     trained_on: ImageDigests | None = None
     validated_on: ImageDigests | None = None
+    calibration: Calibration | None = None
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions, and a score that is not a number."""
         yield from super().problems()
         for name, images in (("trained_on", self.trained_on), ("validated_on", self.validated_on)):
             yield from (f"{name}: {problem}" for problem in (images.problems() if images else ()))
+        yield from (f"calibration.{problem}" for problem in (self.calibration.problems() if self.calibration else ()))
         scores = self.metrics.get("val") or {}
         score = scores.get("miou_object") if isinstance(scores, dict) else scores
         if score is not None and not is_finite_number(score):
@@ -186,6 +190,7 @@ def write_bundle(
     *,
     trained_on: ImageDigests | None = None,
     validated_on: ImageDigests | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a bundle of `trained_tensors`; after a crash there is the old one or the new one, whole.
 
@@ -199,6 +204,7 @@ def write_bundle(
             "metrics": dict(metrics or {}),
             "trained_on": trained_on and trained_on.model_dump(),
             "validated_on": validated_on and validated_on.model_dump(),
+            "calibration": calibration and calibration.model_dump(),
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
             "versions": {"simmat": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }

@@ -18,6 +18,13 @@ from simmat.terminal import say
 
 _SHOWN_CLICKS = ("1", "3", "5", "8")
 """Numbers of clicks in the table, besides the largest; the file has all."""
+_KINDS = {
+    "click": "clicks",
+    "box": "boxes",
+    "object": "found objects",
+    "class_probability": "classes of objects",
+    "pixel": "classes of pixels",
+}
 _ROWS = {
     "miou_object": "one click: mean over objects",
     "miou_object_interval": "  95 % interval (bootstrap over images)",
@@ -46,6 +53,11 @@ _ROWS = {
     "box.tight": "tight box",
     "box.jittered": "jittered box",
     "random_click": "random click",
+    "confidence.*.ece": "calibration error (ECE) of {}",
+    "confidence.*.ece_uncalibrated": "  before calibration: {}",
+    "confidence.*.aurc": "  area of risk by coverage: {}",
+    "confidence.object.auto_kept": "  kept by --min-score auto",
+    "confidence.object.auto_right": "  of these right",
 }
 """Path of a figure in the scores -> title of its row; * stands for any key, {} for its name."""
 
@@ -186,7 +198,7 @@ def _rows(scores: dict[str, Any], names: dict[int, str]) -> list[tuple[str, str]
         for key, value in _values(scores, path.split(".")):
             if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
                 continue
-            name = class_title(int(key), names) if "class {" in title else key
+            name = class_title(int(key), names) if "class {" in title else _KINDS.get(key, key)
             rows.append((title.format(name), _figure(value)))
     return rows
 

@@ -98,10 +98,14 @@ class ScoredImage:
         singles = tuple(of_prompt[0] for of_prompt in masks)
         return Answer(singles, np.asarray(ious), answer.iou[:, kept].float(), logits[:, :1])
 
-    def single_ious(self, prompts: Sequence[Prompt], targets: Sequence[Target]) -> list[float]:
-        """Return the IoU of the single mask of any number of prompts, see `decode`."""
-        parts = [slice(start, start + self.together) for start in range(0, len(prompts), self.together)]
-        return [iou for part in parts for iou in self.decode(prompts[part], targets[part]).ious[:, 0].tolist()]
+    def single_ious(self, prompts: Sequence[Prompt], targets: Sequence[Target]) -> npt.NDArray[np.float64]:
+        """Return (K, 2) IoU, true and predicted, of the single mask of any number of prompts, see `decode`."""
+        found = [np.zeros((0, 2))]
+        for start in range(0, len(prompts), self.together):
+            part = slice(start, start + self.together)
+            answer = self.decode(prompts[part], targets[part])
+            found.append(np.stack([answer.ious[:, 0], answer.predicted[:, 0].double().cpu().numpy()], axis=1))
+        return np.concatenate(found)
 
     def _now(self) -> float:
         wait_for(self._device)
@@ -120,6 +124,10 @@ def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[O
             curves = _click_curves(image, prompts, targets, answer, protocol.clicks)
             firsts = [replace(score, clicks=curve) for score, curve in zip(firsts, curves, strict=True)]
         scores += firsts
+    if protocol.boxes or protocol.draws:
+        boxes = [_box_prompt(tight_box(target.region)) for target in image.targets.found]
+        found = image.single_ious(boxes, image.targets.found).tolist()
+        scores = [replace(score, box=iou, predicted_box=own) for score, (iou, own) in zip(scores, found, strict=True)]
     return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
 
 
@@ -178,24 +186,22 @@ def _click_curves(
 def _with_draws(
     scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
-    """Score tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
+    """Score jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     targets, draws = image.targets.found, protocol.draws
-    boxes, jittered, clicks = [], [], []
+    jittered, clicks = [], []
     for target in targets:
         box = tight_box(target.region)
-        boxes.append(_box_prompt(box))
         for draw in range(draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
             jittered.append(_box_prompt(jitter_box(box, image.frame.original_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
     repeated = [target for target in targets for _ in range(draws)]
-    tight = image.single_ious(boxes, targets)
     loose, anywhere = (
-        np.reshape(image.single_ious(each, repeated), (-1, draws)).tolist() for each in (jittered, clicks)
+        image.single_ious(each, repeated)[:, 0].reshape(-1, draws).tolist() for each in (jittered, clicks)
     )
     return [
-        replace(score, box=tight[row], jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))
+        replace(score, jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))
         for row, score in enumerate(scores)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from simmat.bundle import Bundle
@@ -22,7 +24,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, count_confusion
+from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
@@ -126,7 +128,7 @@ def validate(
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Score a model by prompts, and with a dense head also without, by at most `MAX_CLICKS` an image.
+    """Score a model by clicks and boxes, and with a dense head also without, by at most `MAX_CLICKS` an image.
 
     Each process gets all scores; `progress` is called with 1 after every pass over a sample of this process.
     """
@@ -135,7 +137,7 @@ def validate(
         predictor,
         dataset,
         samples,
-        protocol=protocol,
+        protocol=replace(protocol, boxes=True),
         everything=dense and not all(dataset.may_have_unmarked(sample) for sample in samples),
         semantic=dense,
         settings=EverythingSettings(max_clicks=MAX_CLICKS),
@@ -253,7 +255,7 @@ def evaluate(
             note=note,
         )
         scores = replace(scores, unprompted=found)
-    return scores
+    return replace(scores, calibration=predictor.calibration)
 
 
 def _of_all(
@@ -316,6 +318,7 @@ def evaluate_unprompted(
         DataError: every image may hold objects that nobody marked.
     """
     _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
+    predictor = predictor.uncalibrated()  # `Scores.calibration` counts what it changes
     dense = predictor.dense
     named = dense is not None and any(value is not None for value in dense.classes)
     classed = dataset.has_classes and named
@@ -326,7 +329,7 @@ def evaluate_unprompted(
     confusions: list[Confusion] = []
     seconds: dict[str, list[float]] = {"everything": [], "semantic": []}
 
-    def score(sample: Sample) -> tuple[str, ImageMatches | None, Confusion | None, float, float] | None:
+    def score(sample: Sample) -> tuple[str, ImageMatches | None, Confusion | None, Any, float, float] | None:
         image = dataset.image(sample)
         label = dataset.label(sample, image)
         unmarked = dataset.may_have_unmarked(sample)
@@ -334,24 +337,35 @@ def evaluate_unprompted(
         if not scored.any():
             return None
         predictor.set_image(image)
-        one, confusion = None, None
+        one, confusion, pixels = None, None, None
         start = perf_counter()
         if everything and not unmarked:
             found = predictor.segment_everything(settings)
             one = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
+            chances = [math.nan if one.class_probability is None else one.class_probability for one in found]
+            one = replace(one, class_probabilities=np.asarray(chances, np.float32))
         middle = perf_counter()
         if semantic:
-            confusion = count_confusion(class_map(label), predictor.segment_semantic().labels, scored, classed=classed)
-        return sample.id, one, confusion, middle - start, perf_counter() - middle
+            truth, seen = class_map(label), predictor.segment_semantic()
+            confusion = count_confusion(truth, seen.labels, scored, classed=classed)
+            if classed or not named:
+                right = (truth == seen.labels) if classed else (truth != 0) == (seen.labels != 0)
+                pixels = pixel_confidence(seen.probability[scored], right[scored])
+        return sample.id, one, confusion, pixels, middle - start, perf_counter() - middle
 
-    for name, one, confusion, everything_s, semantic_s in filter(None, _of_all(score, samples, processes, progress)):
+    certain: dict[str, Any] = {}
+    found = _of_all(score, samples, processes, progress)
+    for name, one, confusion, pixels, everything_s, semantic_s in filter(None, found):
+        if pixels is not None:
+            certain[name] = pixels
         if one is not None:
             matches[name] = one
             seconds["everything"].append(everything_s)
         if confusion is not None:
             confusions.append(confusion)
             seconds["semantic"].append(semantic_s)
-    return Unprompted(matches, confusions, seconds, dense is not None, classed, dataset.has_classes and not named)
+    unknown = dataset.has_classes and not named
+    return Unprompted(matches, confusions, seconds, dense is not None, classed, unknown, certain)
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

@@ -28,8 +28,9 @@ class Protocol:
             network's input, into which the image is squashed.
         alternatives: score the best-predicted and the best of a decoder's alternative masks too.
         clicks: clicks per object; each one after the first is placed on the largest error.
-        draws: random clicks and jittered boxes per object; 0 leaves out tight boxes too.
+        draws: random clicks and jittered boxes per object; 0 leaves out tight boxes too, unless `boxes`.
         seed: seed of the draws.
+        boxes: ask by the tight box of each object too.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Protocol:
     clicks: int = 1
     draws: int = 0
     seed: int = 0
+    boxes: bool = False
 
 
 ONE_CLICK = Protocol("one-click")

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from simmat.calibration import Calibration, Kind
 from simmat.data.instances import Instance
+from simmat.evaluation.calibration import Pairs, confidence_summary
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import Unprompted
 from simmat.types import BoolArray
@@ -129,6 +131,7 @@ class ObjectScore:
         jittered_boxes: the same from jittered boxes, one per draw.
         random_clicks: IoU of the single mask from one click anywhere on the object, one per draw.
         area_ratio: scored pixels of the single mask after the first click, per scored pixel of the region.
+        predicted_box: the model's prediction of `box`.
     """
 
     sample: str
@@ -146,6 +149,7 @@ class ObjectScore:
     jittered_boxes: tuple[float, ...] = ()
     random_clicks: tuple[float, ...] = ()
     area_ratio: float | None = None
+    predicted_box: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,7 @@ class Scores:
         decode_s: seconds per prompt of each decoding.
         unprompted: scores of masks without prompts; None if they were not asked for.
         seen: which of the images the bundle knows; None if it does not say.
+        calibration: that of the bundle, which is in no other score.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -199,16 +204,32 @@ class Scores:
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     unprompted: Unprompted | None = field(default=None, compare=False)
     seen: SeenImages | None = field(default=None, compare=False)
+    calibration: Calibration | None = field(default=None, compare=False)
 
     def by_sample(self) -> dict[str, list[float]]:
         """Return the IoU of each object's single mask, by sample."""
         return _grouped(self.objects, lambda score: score.sample)
 
+    def confidence(self) -> dict[Kind, Pairs]:
+        """Return the scores of the network beside the truth, of each kind of which there are some."""
+        boxes = [
+            (o.sample, o.predicted_box, o.box)
+            for o in self.objects
+            if o.predicted_box is not None and o.box is not None
+        ]
+        rows = {
+            "click": [(o.sample, o.predicted_iou, o.iou) for o in self.objects],
+            "box": boxes,
+            **({} if self.unprompted is None else self.unprompted.confidence()),
+        }
+        return {kind: Pairs.of(found) for kind, found in rows.items() if found}
+
     def summary(self) -> dict[str, Any]:
         """Return the means over objects, over images and over classes (of the means of their objects), and by size.
 
         What the protocol leaves out is missing or None. `miou_object_interval` is the `mean_interval` of the mean over
-        objects. Masks without prompts have blocks of their own, see `Unprompted.summary`.
+        objects. Masks without prompts have blocks of their own, see `Unprompted.summary`; "confidence" has one for
+        each kind of score, see `confidence_summary`.
         """
         by_class = _grouped(self.objects, lambda score: score.class_id)
         known = {key: fmean(ious) for key, ious in by_class.items() if key is not None}
@@ -224,6 +245,7 @@ class Scores:
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
             "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
             **(self.unprompted.summary() if self.unprompted is not None else {}),
+            "confidence": confidence_summary(self.confidence(), self.calibration),
         }
 
 
@@ -236,6 +258,7 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
         "boundary_iou": 0.0 if protocol.grid == "original" else None,
         "clicks": (0.0,) * protocol.clicks if protocol.clicks > 1 else (),
         "box": 0.0 if protocol.draws else None,
+        "predicted_box": 0.0 if protocol.draws else None,
         "jittered_boxes": (0.0,) * protocol.draws,
         "random_clicks": (0.0,) * protocol.draws,
     }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.calibration import RIGHT_IOU, Kind
 from simmat.data.instances import Instance, Label
 from simmat.types import BoolArray, FloatArray
 
@@ -55,6 +56,7 @@ class ImageMatches:
         hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
             match it is not a false alarm where this reaches the threshold.
         uncounted: (T,) bool, true objects that are too small to count.
+        class_probabilities: (F,) of a found object's class; NaN without classes.
     """
 
     scores: FloatArray
@@ -63,6 +65,7 @@ class ImageMatches:
     iou: Ious
     hidden: npt.NDArray[np.float64]
     uncounted: BoolArray
+    class_probabilities: FloatArray | None = None
 
     @classmethod
     def of(cls, found: Sequence[Instance], scores: Sequence[float], label: Label) -> ImageMatches:
@@ -106,6 +109,22 @@ class ImageMatches:
         if len(self.uncounted):
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
         return matched, ~excused
+
+    def confidence(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        """Return (score, IoU) of the found objects that count, and (class probability, 1 or 0) of those with a class.
+
+        The IoU is the largest one with a true object of any class; a class counts where that is 0.5 or more.
+        """
+        if not self.iou.size:
+            return [(float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]], []
+        best, column = self.iou.max(1), self.iou.argmax(1)
+        counts = np.where(best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU)
+        objects = list(zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True))
+        if self.class_probabilities is None:
+            return objects, []
+        rows = np.flatnonzero(counts & (best >= RIGHT_IOU) & np.isfinite(self.class_probabilities))
+        right = (self.found_classes == self.true_classes[column])[rows].astype(float)
+        return objects, list(zip(self.class_probabilities[rows].tolist(), right.tolist(), strict=True))
 
     def mistakes(self) -> dict[str, int]:
         """Count true objects, those missed, found ones that are none (extra), and found ones of a wrong class.
@@ -198,6 +217,18 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
     return {"ap": float(np.mean(known)) if known else None, "ap50": every[0], **panoptic_quality(images)}
 
 
+PIXEL_BINS = 64
+"""Bins of the probabilities of pixels, of which only counts are kept."""
+
+
+def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
+    """Return (n, 3) mean probability, share of right ones and number of N pixels, in bins of the probability."""
+    place = np.minimum((probability * PIXEL_BINS).astype(np.int64), PIXEL_BINS - 1)
+    counts = np.bincount(place, minlength=PIXEL_BINS)
+    sums = [np.bincount(place, values, PIXEL_BINS) / np.maximum(counts, 1) for values in (probability, right)]
+    return np.stack([*sums, counts], axis=1)[counts > 0]
+
+
 Confusion = Counter[tuple[int, int]]
 """(true, found) label value -> pixels."""
 
@@ -239,6 +270,7 @@ class Unprompted:
         dense: True if the clicks that find objects are peaks of the dense head, False if they are a grid.
         classed: whether objects are matched by class.
         unknown: whether the data set has classes and the model knows none.
+        pixels: sample -> `pixel_confidence` of its class map.
     """
 
     matches: Mapping[str, ImageMatches]
@@ -247,6 +279,17 @@ class Unprompted:
     dense: bool
     classed: bool
     unknown: bool
+    pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
+        """Return the scores beside the truth of objects, their classes and pixels, as `Pairs.of` takes them."""
+        found = {name: image.confidence() for name, image in self.matches.items()}
+        classes = [(name, *row) for name, (_, rows) in found.items() for row in rows] if self.classed else []
+        return {
+            "object": [(name, *row) for name, (rows, _) in found.items() for row in rows],
+            "class_probability": classes,
+            "pixel": [(name, *row) for name, rows in self.pixels.items() for row in rows.tolist()],
+        }
 
     def everything(self) -> dict[str, Any]:
         """Return AP, AP50, PQ and F1 of every object, also by class and without classes.

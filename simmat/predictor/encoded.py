@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simmat.calibration import Calibration, calibrated
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.errors import BundleError
@@ -40,7 +41,7 @@ class Prediction:
     Attributes:
         mask: (H, W) bool at the original resolution.
         logits: (H, W) float32; the mask is where they are above 0.
-        score: predicted IoU of the mask.
+        score: predicted IoU of the mask, calibrated where the bundle has a calibration.
         low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
@@ -113,6 +114,7 @@ class EncodedImage:
         embedding: ImageEmbedding | None = None,
         source: str = "the model",
         warning: str = "",
+        calibration: Calibration | None = None,
     ) -> None:
         """Encode an image, or read its embedding from a file.
 
@@ -121,12 +123,13 @@ class EncodedImage:
             cached: file of the embedding; None encodes and keeps nothing.
             embedding: of a batch of this image; None encodes it.
             source: path of the model, for errors.
+            calibration: what scores are worth; applied to all but what `decode` returns.
 
         Raises:
             OutputError: the embedding cannot be written.
         """
         self.prepared, self.warning = prepared, warning
-        self._model, self._classes, self._source = model, classes, source
+        self._model, self._classes, self._source, self._calibration = model, classes, source, calibration
         self._device = next(model.parameters()).device
         found = embedding if cached is None else read_embedding(cached)
         if found is None:
@@ -167,7 +170,14 @@ class EncodedImage:
 
     @threads_for_load()
     def prediction(
-        self, decoded: MaskPrediction, row: int, choice: Choice | int, image: SensorImage, window: Window
+        self,
+        decoded: MaskPrediction,
+        row: int,
+        choice: Choice | int,
+        image: SensorImage,
+        window: Window,
+        *,
+        boxed: bool = False,
     ) -> Prediction:
         """Return one of the masks of `decode` at the resolution of the image.
 
@@ -175,6 +185,7 @@ class EncodedImage:
             row: the prompt.
             choice: as in `Predictor.predict`, or the number of the mask.
             image: the part of the whole image in `window`.
+            boxed: the prompt has a box.
 
         Raises:
             BundleError: the network's output is not finite.
@@ -190,7 +201,8 @@ class EncodedImage:
             raise BundleError(f"{self._source} gives NaN or infinity for {image.origin}; its weights are damaged")
         low_res: FloatArray = low[0, 0].cpu().numpy()
         classes = self.class_probabilities(low_res)
-        return Prediction(logits > 0, logits, scores[mask], low_res, image, window, self.warning, classes)
+        score = calibrated(self._calibration, "box" if boxed else "click", float(scores[mask]))
+        return Prediction(logits > 0, logits, score, low_res, image, window, self.warning, classes)
 
     @threads_for_load()
     @torch.inference_mode()
@@ -237,4 +249,5 @@ class EncodedImage:
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
         """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`."""
-        return everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)
+        found = everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)
+        return [replace(one, score=calibrated(self._calibration, "object", one.score)) for one in found]

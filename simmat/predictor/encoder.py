@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -38,6 +39,7 @@ class ImageEncoder:
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
         fits_to_image: whether `fit_to` changes the network.
+        calibration: what scores are worth; None leaves them as the network gives them.
     """
 
     fits_to_image: ClassVar[bool] = False
@@ -68,6 +70,7 @@ class ImageEncoder:
         self.channels = self.inputs.channels
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image_side = image_side or (bundle.spec.image_side if bundle else None)
+        self.calibration = bundle.spec.calibration if bundle else None
         self._fitted = ""  # what `fit_to` set, in words
         self._encoding = threading.RLock()
 
@@ -78,6 +81,12 @@ class ImageEncoder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._encoding = threading.RLock()
+
+    def uncalibrated(self) -> Self:
+        """Return the same without an image and calibration: its scores are those of the network."""
+        found = copy(self)
+        found.calibration = None
+        return found
 
     @property
     def adapter(self) -> ModalityAdapter:
@@ -159,7 +168,16 @@ class ImageEncoder:
     ) -> EncodedImage:
         warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
         source = str(self.bundle.path) if self.bundle else "the model"
-        return EncodedImage(model, prepared, self.dense, cached, embedding=embedding, source=source, warning=warning)
+        return EncodedImage(
+            model,
+            prepared,
+            self.dense,
+            cached,
+            embedding=embedding,
+            source=source,
+            warning=warning,
+            calibration=self.calibration,
+        )
 
     def fit_to(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""

@@ -47,7 +47,7 @@ class EverythingSettings:
             SAM's 32.
         overlap: IoU of two masks above which the one of lower score goes.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
-        min_score: smallest predicted IoU of a mask.
+        min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
         reach: pixels of the input by which masks grow over what the class map calls an object and no mask covers.

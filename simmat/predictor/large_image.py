@@ -360,7 +360,8 @@ class LargeImage:
         for group in groups_of_one_kind(prompts):
             decoded = encoded.decode([prompts[index] for index in group])
             for row, index in enumerate(group):
-                found[index] = encoded.prediction(decoded, row, choice, image, self.windows[0])
+                boxed = prompts[index].box is not None
+                found[index] = encoded.prediction(decoded, row, choice, image, self.windows[0], boxed=boxed)
         return [found[index] for index in range(len(prompts))]
 
     def _predict(self, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
@@ -387,7 +388,8 @@ class LargeImage:
         image, encoded = self._measured(window)
         decoded = encoded.decode([prompt_in(prompt, window)])
         masks: Iterable[Choice | int] = range(decoded.iou.shape[1]) if choice is None else (choice,)
-        return [encoded.prediction(decoded, 0, mask, image, window) for mask in masks]
+        boxed = prompt.box is not None
+        return [encoded.prediction(decoded, 0, mask, image, window, boxed=boxed) for mask in masks]
 
     def _measured(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         image, encoded = self.encoded(window, cache=self._cache)

@@ -23,7 +23,7 @@ from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Processes, find_protocol, validate
+from simmat.evaluation import Processes, find_protocol, fit_calibration, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.device import fixed_threads
@@ -313,7 +313,8 @@ class _Run:
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
                 tensors = trained_tensors(self.model)
-                write_bundle(self.folder.bundle, self.setup.spec, tensors, metrics, **self.setup.seen)
+                calibration = fit_calibration(scores.confidence())
+                write_bundle(self.folder.bundle, spec, tensors, metrics, calibration=calibration, **self.setup.seen)
         self.callback.validated(self.done, summary, best=better, scores=scores)
 
     def _save(self) -> None:

@@ -28,6 +28,7 @@ from simmat_plugin_export.graphs import Masks, Prepare
 
 import simmat
 from simmat.bundle import Bundle, check_bundle, load_bundle
+from simmat.calibration import Calibration, Curve
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
@@ -49,7 +50,10 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny SAM with LoRA that is not zero, and a dense head."""
     dense = DenseSpec(background=True, classes=(None,))
-    folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", tune="lora", mat="mat-residual", dense=dense)
+    curve = Curve(predicted=(0.0, 0.4, 1.0), true=(0.1, 0.3, 0.9), objects=40, ece=0.2, ece_calibrated=0.1)
+    calibration = Calibration(click=curve, object=curve)
+    parts = {"tune": "lora", "mat": "mat-residual", "dense": dense, "calibration": calibration}
+    folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", **parts)
     loaded = load_bundle(folder, registry())
     generator = torch.Generator().manual_seed(0)
     for name, parameter in loaded.model.named_parameters():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from torch import Tensor
 
 import simmat
 from simmat.bundle import JSON_NAME, Bundle, with_checksum
+from simmat.calibration import Calibration, Kind
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
@@ -317,6 +318,7 @@ class _Parts:
             "levels": len(self.levels),
             "dense": None if dense is None else {"background": dense.background, "classes": list(dense.classes)},
             "class_names": {str(number): name for number, name in predictor.class_names.items()},
+            "calibration": _described_calibration(spec.calibration),
             "files": dict(files),
             "model": {
                 "foundation": spec.foundation,
@@ -335,6 +337,13 @@ class _Parts:
 
 def _tensors(prompts: PromptBatch, given: Sequence[str]) -> list[Tensor]:
     return [getattr(prompts, name) for name in given]
+
+
+def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
+    curves = {kind: calibration.of(kind) for kind in get_args(Kind)} if calibration is not None else {}
+    return {
+        kind: {"predicted": list(curve.predicted), "true": list(curve.true)} for kind, curve in curves.items() if curve
+    }
 
 
 def _described(channel: Channel) -> dict[str, Any]:

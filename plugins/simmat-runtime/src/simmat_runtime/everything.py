@@ -38,7 +38,7 @@ class Settings:
         grid: clicks along the longer side without a dense head; None sets one every 16 pixels of the input, at most 32.
         overlap: IoU of two masks above which the one with the lower score is removed.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
-        min_score: smallest predicted IoU of a mask.
+        min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the image.
         reach: pixels of the input by which masks grow over uncovered pixels that are objects by the class map.
@@ -66,6 +66,8 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
         found = [found[row] for row in kept]
     else:
         found = _find_by_classes(image, sigmoid(dense[1]), softmax(dense[0]), spec, settings)
+    calibrated = image.network.manifest.calibrated
+    found = [replace(one, score=calibrated("object", one.score)) for one in found]
     return sorted(found, key=lambda one: -one.score)
 
 

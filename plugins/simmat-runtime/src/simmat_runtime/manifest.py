@@ -16,6 +16,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
 NAME = "manifest.json"
@@ -30,6 +32,9 @@ _MAX_CLASSES = 2**16
 _MAX_CLASS = 2**32 - 2
 """A class map has at most 32 bits, and its largest value stands for missing pixels."""
 _DIGEST = "sha256"
+
+
+Numbers = tuple[float, ...]
 
 
 class ModelError(ValueError):
@@ -80,6 +85,7 @@ class Manifest:
         mask_size: (h, w) of `Prediction.low_res`.
         dense: classes of the dense head; None without one.
         class_names: label value -> name.
+        calibration: kind of score -> (scores of the network, what they are worth), both rising.
         files: name -> sha256.
         document: the whole json document.
     """
@@ -93,8 +99,13 @@ class Manifest:
     mask_size: tuple[int, int]
     dense: Dense | None
     class_names: Mapping[int, str]
+    calibration: Mapping[str, tuple[Numbers, Numbers]]
     files: Mapping[str, str]
     document: Mapping[str, Any]
+
+    def calibrated(self, kind: str, score: float) -> float:
+        """Return the mean IoU that the score of a "click", "box" or "object" is worth; itself if this is unknown."""
+        return float(np.interp(score, *self.calibration[kind])) if kind in self.calibration else score
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -189,6 +200,10 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
         mask_size=_mask_size(document["mask_size"]),
         dense=None if dense is None else _dense(dense),
         class_names={int(value): str(name) for value, name in _table("class_names", document["class_names"]).items()},
+        calibration={
+            str(kind): (_rising(kind, curve, "predicted"), _rising(kind, curve, "true"))
+            for kind, curve in _table("calibration", document.get("calibration", {})).items()
+        },
         files=_files(_table("files", document["files"])),
         document=document,
     )
@@ -204,6 +219,13 @@ def _dense(document: Mapping[str, Any]) -> Dense:
             for value in _list("dense.classes", document["classes"], _MAX_CLASSES)
         ),
     )
+
+
+def _rising(kind: str, curve: Any, name: str) -> Numbers:
+    values = _list(f"calibration.{kind:.80}.{name}", _table(f"calibration.{kind:.80}", curve)[name], 1000)
+    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in values) or sorted(set(values)) != values:
+        raise _wrong(f"calibration.{kind:.80}.{name}", "rising numbers from 0 to 1", values)
+    return tuple(map(float, values))
 
 
 def _mask_size(value: Any) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class Prediction:
     Attributes:
         mask: (H, W) bool.
         logits: (H, W) float32; the mask is True where they are above 0.
-        score: predicted IoU of the mask.
+        score: predicted IoU of the mask, calibrated where the model has a calibration.
         low_res: (h, w) float32, the same logits at the size of the decoder, for `predict(mask=)`.
         class_id: label value of the object's class; None if the model does not distinguish classes.
         class_probability: probability of that class among the classes of objects.
@@ -206,7 +206,8 @@ class Model:
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
             raise ModelError(f"{self.folder} computes NaN or infinity for this image; export the model again")
         value, probability = image.class_of(low[0, picked]) or (None, None)
-        return Prediction(logits > 0, logits, float(scores[0, picked]), low[0, picked], value, probability)
+        score = self.manifest.calibrated("click" if prompt.box is None else "box", float(scores[0, picked]))
+        return Prediction(logits > 0, logits, score, low[0, picked], value, probability)
 
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
         """Find every object of the current image, best first, with its class if the model distinguishes classes.

@@ -1,0 +1,119 @@
+"""What a bundle knows of its own confidence: maps from a score to what it is worth, measured by validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from simmat.documents import Document, as_tuples
+from simmat.errors import ConfigError
+
+Kind = Literal["click", "box", "object", "class_probability", "pixel"]
+"""What a score is of: a mask of a click or box, an object found without a prompt, its class, the class of a pixel."""
+MAX_WRONG = 0.1
+"""Share of wrong objects that `--min-score auto` accepts by default."""
+RIGHT_IOU = 0.5
+"""IoU with a true object from which a found one is right."""
+
+Numbers = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(as_tuples)]
+
+
+class Curve(Document):
+    """A strictly rising map of 0 to 1 into itself, linear between its knots; it changes no ranking.
+
+    Attributes:
+        predicted: scores of the network, rising from 0 to 1.
+        true: what each is worth, rising.
+        objects: number of objects by which it was fitted.
+        ece: calibration error without it.
+        ece_calibrated: that with it, each image by a map of the other images; None if there is one image.
+    """
+
+    predicted: Numbers
+    true: Numbers
+    objects: int = Field(ge=1)
+    ece: float
+    ece_calibrated: float | None
+
+    def __call__(self, score: float) -> float:
+        """Return what a score is worth; one outside of 0 to 1 is taken as 0 or 1."""
+        return float(np.interp(score, self.predicted, self.true))
+
+    def inverse(self, worth: float) -> float:
+        """Return the score of the network that is worth so much."""
+        return float(np.interp(worth, self.true, self.predicted))
+
+    def problems(self) -> Iterator[str]:
+        """Yield what keeps it from being such a map."""
+        knots = (self.predicted, self.true)
+        if len(self.predicted) != len(self.true) or any((np.diff(values) <= 0).any() for values in knots):
+            yield "predicted and true must be as many numbers, each rising"
+        elif not self.predicted or (self.predicted[0], self.predicted[-1]) != (0, 1):
+            yield "predicted must go from 0 to 1"
+
+
+class Calibration(Document):
+    """The maps of a bundle; one that was not measured is None, and leaves scores as they are.
+
+    Attributes:
+        click: predicted IoU of a mask of clicks -> its mean IoU.
+        box: the same of a box.
+        object: score of an object found without a prompt -> its mean IoU.
+        thresholds: smallest score of an object with which at most 1, 2, 3 … % of the objects are wrong, see
+            `simmat.evaluation.calibration.thresholds`; None where there is none.
+    """
+
+    click: Curve | None = None
+    box: Curve | None = None
+    object: Curve | None = None
+    thresholds: Annotated[tuple[float | None, ...], BeforeValidator(as_tuples)] = ()
+
+    def problems(self) -> Iterator[str]:
+        """Yield the problems of its maps."""
+        for kind in get_args(Kind):
+            curve = self.of(kind)
+            yield from (f"{kind}: {problem}" for problem in (curve.problems() if curve else ()))
+
+    def of(self, kind: Kind) -> Curve | None:
+        """Return the map of a kind of score; None of classes, whose probabilities stay as they are."""
+        found: Curve | None = getattr(self, kind, None)
+        return found
+
+
+def calibrated(calibration: Calibration | None, kind: Kind, score: float) -> float:
+    """Return what a score is worth; itself where this was not measured."""
+    curve = None if calibration is None else calibration.of(kind)
+    return score if curve is None else curve(score)
+
+
+def min_score(calibration: Calibration | None, max_wrong: float, origin: str) -> float:
+    """Return the smallest score of an object with which at most a share of the found ones is wrong.
+
+    Args:
+        calibration: that of the model.
+        max_wrong: the share, rounded down to whole percent.
+        origin: the model, for errors.
+
+    Raises:
+        ConfigError: the model has no calibration of objects, or validation cannot promise so small a share.
+    """
+    table = () if calibration is None else calibration.thresholds
+    if not table:
+        raise ConfigError(
+            f"--min-score auto: {origin} has no calibration of objects, which a training with --heads prompt,dense "
+            "measures on its validation split; give a number, or train so"
+        )
+    percent = min(math.floor(100 * max_wrong + 1e-9), len(table))
+    found = table[percent - 1] if percent > 0 else None
+    if found is None:
+        known = [number for number, score in enumerate(table, start=1) if score is not None]
+        allowed = f"the smallest share it can promise is {known[0] / 100:g}" if known else "it can promise no share"
+        raise ConfigError(
+            f"--max-wrong {max_wrong:g}: too few objects of the validation split of {origin} were right for this; "
+            f"{allowed}. Give --min-score a number, or train on more labels"
+        )
+    return found

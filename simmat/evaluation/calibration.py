@@ -1,0 +1,234 @@
+"""How far scores say the truth, and maps that make them: calibration error, risk by coverage, thresholds.
+
+A score is calibrated if objects with a score of 0.8 have an IoU of 0.8 on average (or 80 % of them are right, for
+classes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from simmat.calibration import MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind
+
+BINS = 15
+"""Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+_FOLDS = 5
+_KNOTS = np.linspace(0, 1, 33)
+_SLOPE = 1e-3
+"""Smallest slope of a map, so that it changes no ranking."""
+_PRIOR = 0.3
+"""Weight of the prior that scores are calibrated already; an object has a weight of at most 1/4."""
+_FEWEST, _ENOUGH, _MAX_KNOTS = 10, 200, 10
+"""Objects that a map needs, and those that an isotonic one needs to beat two parameters; its inner knots."""
+
+Values = npt.NDArray[np.float64]
+Knots = tuple[Values, Values]
+
+
+class Pairs(NamedTuple):
+    """N scores beside the truth.
+
+    Attributes:
+        predicted: (N,) 0 to 1.
+        true: (N,) the IoU, or 1 where a class is right and 0 where not, or the share of right ones.
+        weights: (N,) number of objects or pixels that each stands for.
+        images: (N,) number of the image.
+    """
+
+    predicted: Values
+    true: Values
+    weights: Values
+    images: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
+        """Make pairs of (image, score, truth) or (image, score, truth, weight); scores are cut to 0 to 1."""
+        images, predicted, true, *weights = zip(*rows, strict=True)
+        scores = np.clip(np.asarray(predicted, np.float64), 0, 1)
+        _, numbers = np.unique(np.asarray(images), return_inverse=True)
+        counts = np.asarray(weights[0] if weights else np.ones(len(scores)), np.float64)
+        return cls(scores, np.asarray(true, np.float64), counts, numbers)
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Pairs:
+        """Return some of them."""
+        return Pairs(self.predicted[kept], self.true[kept], self.weights[kept], self.images[kept])
+
+
+def calibration_error(pairs: Pairs) -> float:
+    """Return the mean over `BINS` bins of the difference of mean score and mean truth, weighted by their number."""
+    place = np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
+    differences = np.bincount(place, pairs.weights * (pairs.predicted - pairs.true), BINS)
+    return float(np.abs(differences).sum() / pairs.weights.sum())
+
+
+def reliability(pairs: Pairs) -> tuple[Values, Values, Values]:
+    """Return mean score, mean truth and weight of each of the `BINS` bins that is not empty."""
+    place = np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
+    weights = np.bincount(place, pairs.weights, BINS).astype(np.float64)
+    sums = (np.bincount(place, pairs.weights * values, BINS) for values in (pairs.predicted, pairs.true))
+    predicted, true = (total[weights > 0] / weights[weights > 0] for total in sums)
+    return predicted, true, weights[weights > 0]
+
+
+def risk_coverage(pairs: Pairs) -> tuple[Values, Values]:
+    """Return (N,) shares that are kept, best score first, and the mean of 1 - truth of what is kept."""
+    order = np.argsort(-pairs.predicted, kind="stable")
+    kept = np.cumsum(pairs.weights[order])
+    return kept / kept[-1], np.cumsum((pairs.weights * (1 - pairs.true))[order]) / kept
+
+
+def risk_area(pairs: Pairs) -> float:
+    """Return the area under the risk by coverage (AURC): the smaller, the better the ranking."""
+    coverage, risk = risk_coverage(pairs)
+    return float((risk * np.diff(coverage, prepend=0)).sum())
+
+
+def _platt(pairs: Pairs) -> Knots:
+    """Fit p' = sigmoid(a logit(p) + b), a >= 0, by cross-entropy with a prior for a = 1 and b = 0."""
+    inputs = np.stack([_logit(pairs.predicted), np.ones_like(pairs.predicted)], axis=1)
+    start = np.array([1.0, 0.0])
+
+    def loss(parameters: Values) -> tuple[float, Values]:
+        logits, far = inputs @ parameters, parameters - start
+        total = pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits) + _PRIOR / 2 * far @ far
+        return float(total), inputs.T @ (pairs.weights * (expit(logits) - pairs.true)) + _PRIOR * far
+
+    slope, offset = minimize(loss, start, jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B").x
+    return _KNOTS, expit(slope * _logit(_KNOTS) + offset)
+
+
+def _isotonic(pairs: Pairs) -> Knots:
+    """Join groups of neighbours until their means rise (pool adjacent violators)."""
+    groups: list[Values] = []
+    for rows in np.array_split(np.argsort(pairs.predicted, kind="stable"), _MAX_KNOTS):
+        weights = pairs.weights[rows]
+        group = np.array([weights @ pairs.predicted[rows], weights @ pairs.true[rows], weights.sum()])
+        while groups and (groups[-1][:2] / groups[-1][2] >= group[:2] / group[2]).any():
+            group = group + groups.pop()
+        groups.append(group)
+    predicted, true = np.array(groups).T[:2] / np.array(groups).T[2]
+    low, high = true[0] - predicted[0], true[-1] - predicted[-1]  # kept up to the ends
+    ends = np.clip([min(low, true[0]), max(1 + high, true[-1])], 0, 1)
+    inner = (predicted > 0) & (predicted < 1)
+    return (
+        np.concatenate([[0.0], predicted[inner], [1.0]]),
+        np.concatenate([ends[:1], true[inner], ends[1:]]),
+    )
+
+
+def _logit(chances: Values) -> Values:
+    inside = np.clip(chances, 0.02, 0.98)
+    return np.log(inside / (1 - inside))
+
+
+def _mapped(pairs: Pairs, form: Callable[[Pairs], Knots], fitted_on: Pairs) -> Pairs:
+    return pairs._replace(predicted=np.interp(pairs.predicted, *form(fitted_on)))
+
+
+def _held_out(pairs: Pairs, form: Callable[[Pairs], Knots]) -> Pairs:
+    """Map the scores of each fifth of the images by what is fitted on the others."""
+    _, numbers = np.unique(pairs.images, return_inverse=True)
+    predicted = np.empty_like(pairs.predicted)
+    for fold in range(min(_FOLDS, int(numbers.max()) + 1)):
+        own = numbers % _FOLDS == fold
+        predicted[own] = _mapped(pairs.where(own), form, pairs.where(~own)).predicted
+    return pairs._replace(predicted=predicted)
+
+
+def _best_form(pairs: Pairs) -> tuple[Callable[[Pairs], Knots], Pairs | None]:
+    """Return the form of map with the smallest squared error on held-out images, and what it makes of these."""
+    if len(np.unique(pairs.images)) < 2:
+        return _platt, None
+    forms = (_platt, _isotonic) if len(pairs.predicted) >= _ENOUGH else (_platt,)
+    held_out = [_held_out(pairs, form) for form in forms]
+    best = int(np.argmin([one.weights @ (one.predicted - one.true) ** 2 for one in held_out]))
+    return forms[best], held_out[best]
+
+
+def held_out(pairs: Pairs) -> Pairs:
+    """Return pairs whose scores are calibrated, those of each image by a map of other images."""
+    return _best_form(pairs)[1] or pairs
+
+
+def fit_curve(pairs: Pairs) -> Curve | None:
+    """Return the map of scores to their mean truth; None of fewer than ten objects, or where all scores are equal."""
+    if len(pairs.predicted) < _FEWEST or np.ptp(pairs.predicted) < 1e-6:
+        return None
+    form, unseen = _best_form(pairs)
+    predicted, true = form(pairs)
+    return Curve(
+        predicted=tuple(predicted.round(6).tolist()),
+        true=tuple(((1 - _SLOPE) * true + _SLOPE * predicted).round(9).tolist()),
+        objects=len(pairs.predicted),
+        ece=calibration_error(pairs),
+        ece_calibrated=None if unseen is None else calibration_error(unseen),
+    )
+
+
+def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
+    """Return the smallest score with which at most 1, 2, 3 … 50 % of the objects are wrong; None where there is none.
+
+    It is the infimum of the scores t for which (wrong + 1) / (kept + 1) is at most the share, where wrong and kept
+    count the objects with a score of t or more. That is split conformal risk control (Angelopoulos et al. 2022, arXiv
+    2208.02814) for the loss (wrong - share) of a kept object: of new objects that are exchangeable with these N at most
+    this share is wrong in expectation, up to 1 / N, since this loss is not monotone.
+    """
+    order = np.argsort(-pairs.predicted, kind="stable")
+    scores, wrong = pairs.predicted[order], np.cumsum(pairs.true[order] < RIGHT_IOU)
+    below = np.append(np.nextafter(scores[1:], 1), 0.0)  # above the next score; down to 0 there is none
+    counts_all = np.append(np.diff(scores) < 0, True)  # of equal scores the last one counts all
+    bound = np.where(counts_all, (wrong + 1) / (np.arange(len(scores)) + 2), np.inf)
+    found: list[float | None] = []
+    for percent in range(1, 51):
+        rows = np.flatnonzero(bound <= percent / 100)
+        found.append(float(below[rows[-1]]) if len(rows) else None)
+    return tuple(found)
+
+
+def fit_calibration(confidence: Mapping[Kind, Pairs]) -> Calibration | None:
+    """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is no map."""
+    known = {kind: pairs for kind, pairs in confidence.items() if kind in Calibration.model_fields}
+    curves: dict[str, Any] = {kind: curve for kind, pairs in known.items() if (curve := fit_curve(pairs))}
+    if "object" in curves:
+        curves["thresholds"] = thresholds(calibrated_pairs(curves["object"], confidence["object"]))
+    return Calibration(**curves) if curves else None
+
+
+def calibrated_pairs(curve: Curve, pairs: Pairs) -> Pairs:
+    """Return pairs whose scores a map has calibrated."""
+    return pairs._replace(predicted=np.interp(pairs.predicted, curve.predicted, curve.true))
+
+
+def confidence_summary(confidence: Mapping[Kind, Pairs], calibration: Calibration | None) -> dict[str, Any]:
+    """Return number, calibration error and area of the risk of each kind of score, as json values.
+
+    "ece" is that of calibrated scores; "ece_uncalibrated" is None where there is no map. Of found objects "auto_kept"
+    and "auto_right" are the share that `--min-score auto` keeps, and of these the share that is right; or None.
+    """
+    blocks: dict[str, Any] = {}
+    for kind, pairs in confidence.items():
+        curve = None if calibration is None else calibration.of(kind)
+        before = calibration_error(pairs)
+        blocks[kind] = {
+            "objects": int(pairs.weights.sum()),
+            "ece": before if curve is None else calibration_error(calibrated_pairs(curve, pairs)),
+            "ece_uncalibrated": None if curve is None else before,
+            "aurc": risk_area(pairs),
+        }
+        if kind == "object" and curve is not None and calibration is not None:
+            blocks[kind] |= _kept_by_default(calibrated_pairs(curve, pairs), calibration)
+    return blocks
+
+
+def _kept_by_default(pairs: Pairs, calibration: Calibration) -> dict[str, float | None]:
+    least = calibration.thresholds[round(100 * MAX_WRONG) - 1] if calibration.thresholds else None
+    kept = pairs.predicted >= (math.inf if least is None else least)
+    right = float((pairs.true[kept] >= RIGHT_IOU).mean()) if kept.any() else None
+    return {"auto_kept": None if least is None else float(kept.mean()), "auto_right": right}
