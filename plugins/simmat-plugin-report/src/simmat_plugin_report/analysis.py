@@ -164,6 +164,7 @@ def analysis_of(
 ) -> Analysis:
     """Return an analysis with scores only."""
     unprompted = scores.unprompted.summary() if scores.unprompted is not None else {}
+    certain = scores.unprompted.confidence() if scores.unprompted is not None else {}
     class_iou = unprompted.get("semantic", {}).get("iou_by_class", {})
     return Analysis(
         data=str(data),
@@ -178,6 +179,7 @@ def analysis_of(
         unprompted=unprompted,
         class_iou={int(value): iou for value, iou in class_iou.items()},
         mistakes=scores.unprompted.mistakes() if scores.unprompted is not None else {},
+        confidence={kind: tuple(rows) for kind, rows in certain.items()},
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.bundle import BundleSpec, read_bundle_spec
+from simmat.calibration import Kind
 from simmat.config import TrainConfig, load_config
 from simmat.documents import Document, as_tuples, of_dataclass, parse
 from simmat.errors import BundleError, ConfigError
@@ -85,6 +86,7 @@ class Analysis(Document):
         unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
         mistakes: sample id -> what is wrong with the objects found without clicks, see `ImageMatches.mistakes`.
         class_iou: class -> IoU of the class map; None for a class without a pixel.
+        confidence: kind of score without prompts -> its rows, see `Unprompted.confidence`.
         views: sample id, and title -> picture of the output of the transfer layer; empty if it is not an image.
         dense: the same of the results of the dense head.
         data_report: report on the data; None if the data were not checked.
@@ -104,6 +106,9 @@ class Analysis(Document):
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     class_iou: dict[ClassNumber, float | None] = Field(default_factory=dict)
+    confidence: dict[Kind, Listed[Annotated[tuple[str | float, ...], BeforeValidator(as_tuples)]]] = Field(
+        default_factory=dict
+    )
     mistakes: dict[str, dict[str, int]] = Field(default_factory=dict)
     examples: Listed[ExamplePrediction] = ()
     views: Listed[Pictures] = ()

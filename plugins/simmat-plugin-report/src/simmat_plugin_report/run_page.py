@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from simmat.calibration import calibrated
 from simmat.config import TrainConfig
 from simmat.data.card import class_title
 from simmat.drawing.overlay import POSITIVE, WHITE, class_colour
@@ -15,6 +16,7 @@ from simmat.evaluation import ObjectScore
 from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
 from simmat.types import MAX_SHRUNK, SMALL_SIDE
+from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.data_report import texts_of
 from simmat_plugin_report.documents import Analysis, ChannelAblation, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
@@ -78,7 +80,8 @@ def run_sections(run: RunView) -> Iterator[tuple[str, list[Block]]]:
     yield "Training", [curves({"": run})]
     if found is not None:
         yield "Images, worst first", list(worst_images(found))
-        yield "Predictions", list(_predictions(found))
+        yield "Confidence", list(confidence_blocks(run, found))
+        yield "Predictions", list(_predictions(run, found))
         yield "By size and class", list(_groups(found))
         yield "Masks without clicks", list(_without_clicks(run, found))
         yield "Transfer layer", list(_transfer_layer(run, found))
@@ -110,8 +113,6 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
         said += f" Tuned minus zero-shot, object by object: {signed(difference(objects, zero))} (95 % interval)."
     if found.no_zero_shot:
         said += f" There is no zero-shot score: {found.no_zero_shot}."
-    bias = fmean(score.predicted_iou - score.iou for score in found.scores)
-    said += f" The IoU that the model predicts is {abs(bias):.3f} too {'high' if bias > 0 else 'low'} on average."
     yield said + " Intervals: whole images are drawn with replacement."
     if found.seen:
         yield found.seen
@@ -237,7 +238,7 @@ def _mistakes_text(mistakes: Mapping[str, int] | None) -> str:
     return ", ".join(f"{mistakes[key]} {what}" for key, what in _MISTAKES.items() if what and mistakes.get(key))
 
 
-def _predictions(found: Analysis) -> Iterator[Block]:
+def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
     if not found.examples:
         yield "Pictures are drawn when the training ends; simmat report RUN draws those of the best bundle so far."
         return
@@ -245,7 +246,8 @@ def _predictions(found: Analysis) -> Iterator[Block]:
     for one in found.examples:
         score = one.score
         kind = f", class {class_title(score.class_id, found.class_names)}" if score.class_id is not None else ""
-        words = f"{one.rank}: IoU {score.iou:.3f}, predicted {score.predicted_iou:.3f}. {score.sample}{kind}"
+        own = calibrated(run.spec.calibration, "click", score.predicted_iou)
+        words = f"{one.rank}: IoU {score.iou:.3f}, predicted {own:.3f}. {score.sample}{kind}"
         drawn.append(Figure(one.sensor, f"{words}: sensor image with the click", words))
         drawn.append(Figure(one.error, f"{words}: truth and error", f"{score.area} px; shown: {one.display}"))
     legend = {HIT: "hit", MISS: "missed", FALSE_ALARM: "false alarm", WHITE: "outline of the truth", POSITIVE: "click"}
