@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from simmat.calibration import MAX_WRONG
 from simmat.documents import Document
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
@@ -89,7 +90,12 @@ class PredictOptions(Document):
         "--format",
     )
     classes: Names | None = _option(None, "Keep these classes only, by name or number.", "LIST")
-    min_score: float | None = _option(None, "Smallest score of an object.", ge=0, le=1)
+    min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = _option(
+        None, "Smallest score of an object; auto keeps what --max-wrong allows.", "NUMBER|auto"
+    )
+    max_wrong: float | None = _option(
+        None, f"auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_WRONG}]", gt=0, le=0.5
+    )
     min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
     tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
     overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
@@ -127,6 +133,8 @@ class PredictOptions(Document):
         if self.searches:
             return
         if self.prompts is None:
+        if self.max_wrong is not None and self.min_score != "auto":
+            yield "--max-wrong is for --min-score auto; give both, or leave it out"
             try:
                 self.prompt()
             except ConfigError as error:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simmat.calibration import MAX_WRONG, min_score
 from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
@@ -30,13 +31,22 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
 
 
-def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path) -> Job:
+def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, out: Path, progress: Progress) -> Job:
     """Return the job for a model.
 
     Raises:
         ConfigError: the model cannot find what is wanted, or a class or format is unknown.
     """
-    limits: dict[str, Any] = {"min_score": options.min_score, "min_area": options.min_area}
+    curve = None if predictor.calibration is None else predictor.calibration.of("object")
+    if options.min_score == "auto":
+        origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
+        least = min_score(predictor.calibration, options.max_wrong or MAX_WRONG, origin)
+        options = options.model_copy(update={"min_score": least, "max_wrong": None})
+        progress.note(f"--min-score auto: {least:.3f}")
+    searched = options.min_score
+    if isinstance(searched, float) and curve is not None:  # validation has searched with the default
+        searched = min(curve.inverse(searched), EverythingSettings.min_score)
+    limits: dict[str, Any] = {"min_score": searched, "min_area": options.min_area}
     settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})
     search = SegmentOptions(settings if options.everything else None, options.semantic)
     check_options(predictor, search)
@@ -72,7 +82,7 @@ def predict_files(
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
     tasks = list(_tasks(predictor, files, out, options, progress))
-    job = make_job(options, predictor, registry, out)
+    job = make_job(options, predictor, registry, out, progress)
     for_call = job.formats.for_call(job.kinds)
     _check_names(tasks, job)
     for one in for_call:

@@ -140,7 +140,8 @@ class Segmenter:
             yield ImageResult(**common, objects=None, classes=found.classes, background=background)
 
     def _is_kept(self, found: FoundObject) -> bool:
-        is_sure = found.score >= (self.job.options.min_score or -math.inf)
+        least = self.job.options.min_score  # `make_job` has replaced "auto"
+        is_sure = not isinstance(least, float) or found.score >= least
         return is_sure and (self.job.classes is None or found.instance.class_id in self.job.classes)
 
     def _open(self, task: ImageTask) -> LargeImage:

@@ -1,0 +1,130 @@
+"""Scores that say what they are worth: maps, thresholds, and what a calibrated bundle gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import change_json, tiny_bundle
+from PIL import Image
+from runs import config, gray_set, registry
+
+import simmat
+from simmat import training
+from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.calibration import Calibration, Curve
+from simmat.cli import run
+from simmat.evaluation import Pairs, calibrated_pairs, calibration_error, fit_calibration
+from simmat.model_spec import DenseSpec
+
+DENSE = DenseSpec(background=True, classes=(1, 2))
+
+
+def too_sure(count: int, seed: int) -> Pairs:
+    """IoUs of a network that predicts them 0.15 too high, in images of eight objects."""
+    rng = np.random.default_rng(seed)
+    true = 0.85 * rng.beta(4, 2, count)
+    predicted = np.clip(true + 0.15 + rng.normal(0, 0.08, count), 0, 1)
+    return Pairs.of(zip(np.arange(count) // 8, predicted, true, strict=True))
+
+
+@pytest.mark.parametrize("count", [40, 800])
+def test_a_map_makes_the_error_of_new_objects_a_third_and_keeps_their_order(count: int) -> None:
+    """A score of 0.8 is only of use if such objects have an IoU of 0.8; a list by score must stay the same."""
+    found, new = fit_calibration({"object": too_sure(count, 0)}), too_sure(4000, 1)
+    assert found is not None
+    assert found.object is not None
+    after = calibrated_pairs(found.object, new)
+    assert calibration_error(after) < calibration_error(new) / 3
+    order = np.argsort(new.predicted, kind="stable")
+    assert (np.diff(after.predicted[order]) >= 0).all()
+    assert len(np.unique(after.predicted)) == len(np.unique(new.predicted))
+
+
+def test_of_what_auto_keeps_the_promised_share_is_right() -> None:
+    """The share of wrong objects among new ones, over many validation splits, is the one that was asked for."""
+    shares = []
+    for seed in range(40):
+        found, new = fit_calibration({"object": too_sure(200, seed)}), too_sure(2000, 1000 + seed)
+        assert found is not None
+        assert found.object is not None
+        least = found.thresholds[9]
+        assert least is not None
+        kept = calibrated_pairs(found.object, new).predicted >= least
+        shares.append(float((new.true[kept] < 0.5).mean()))
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.015)
+
+
+CURVE = Curve(predicted=(0.0, 0.5, 1.0), true=(0.0, 0.1, 1.0), objects=40, ece=0.2, ece_calibrated=0.05)
+
+
+def images_in(folder: Path) -> Path:
+    folder.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 200, (40, 56), np.uint8)).save(folder / "a.png")
+    return folder
+
+
+def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
+    """Prompts and found objects speak in the terms that `--min-score` and a person take."""
+    every = Calibration(click=CURVE, box=CURVE, object=CURVE)
+    bundles = [tiny_bundle(tmp_path / str(one is None), dense=DENSE, calibration=one) for one in (None, every)]
+    raw, own = (simmat.load(bundle, registry=registry(), device="cpu") for bundle in bundles)
+    settings = simmat.predictor.EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
+    for one in (raw, own):
+        one.set_image(images_in(tmp_path / f"images {id(one)}") / "a.png")
+    for asked in ({"points": [(20, 20)]}, {"box": (4, 4, 30, 30)}):
+        assert own.predict(**asked).score == pytest.approx(CURVE(raw.predict(**asked).score))
+    before, after = (one.segment_everything(settings) for one in (raw, own))
+    assert [one.score for one in after] == pytest.approx([CURVE(one.score) for one in before])
+    assert before
+
+
+def test_auto_takes_the_threshold_of_the_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It replaces a number that nobody can know; where validation could not give it, the refusal says so."""
+    table = Calibration(object=CURVE, thresholds=(None, 0.9, 0.0))
+    bundle, images = tiny_bundle(tmp_path / "bundle", dense=DENSE, calibration=table), images_in(tmp_path / "images")
+    call = ["predict", str(bundle), str(images), "--everything", "--min-score", "auto", "--format", "labels"]
+    for share, least in (("0.02", "0.900"), ("0.1", "0.000")):
+        assert run([*call, "--max-wrong", share, "--out", str(tmp_path / share), "--device", "cpu"]) == 0
+        assert f"--min-score auto: {least}" in capsys.readouterr().err
+    assert run([*call, "--max-wrong", "0.01", "--out", str(tmp_path / "no")]) == 2
+    assert "0.02" in capsys.readouterr().err
+    change_json(bundle, calibration=None)
+    assert run([*call, "--out", str(tmp_path / "no")]) == 2
+    assert f"--min-score auto: {bundle} has no calibration" in capsys.readouterr().err
+    assert run([*call[:-4], "--max-wrong", "0.1", "--out", str(tmp_path / "no")]) == 2
+    assert "--min-score auto" in capsys.readouterr().err
+
+
+def test_training_calibrates_by_its_validation(tmp_path: Path) -> None:
+    """Who trains gets calibrated scores without asking; nothing is fitted to fewer than ten objects."""
+    data = gray_set(tmp_path / "set", val=12)
+    training.train(config(data, tmp_path / "run", steps=1, pictures=False), registry())
+    found = read_bundle_spec(tmp_path / "run/bundle")
+    assert found.calibration is not None
+    assert found.calibration.click is not None
+    assert found.calibration.click.objects == found.metrics["val"]["objects"] >= 10  # type: ignore[index,call-overload]
+    assert found.calibration.object is None
+    report = simmat.evaluate(
+        simmat.load(tmp_path / "run/bundle", registry=registry(), device="cpu"), data, split="val", zero_shot=False
+    )
+    figures = report["tuned"]["confidence"]["click"]
+    assert figures["ece_uncalibrated"] == pytest.approx(found.calibration.click.ece)
+    assert figures["ece"] < figures["ece_uncalibrated"]
+
+
+def test_a_bundle_without_the_field_is_loaded_as_before(tmp_path: Path) -> None:
+    """Bundles of earlier versions exist."""
+    bundle = tiny_bundle(tmp_path / "bundle")
+    change_json(bundle, lambda document: document.pop("calibration"))
+    assert load_bundle(bundle, registry()).spec.calibration is None
+
+
+def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
+    """It would turn a ranking around."""
+    bundle = tiny_bundle(tmp_path / "bundle", calibration=Calibration(click=CURVE))
+    change_json(bundle, lambda document: document["calibration"]["click"].update(true=[0.0, 0.5, 0.2]))
+    with pytest.raises(simmat.errors.BundleError, match=r"calibration\.click: predicted and true must"):
+        load_bundle(bundle, registry())
