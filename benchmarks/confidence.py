@@ -1,0 +1,59 @@
+"""Measure calibration and `--min-score auto` on a split, for every bundle below a folder.
+
+    python benchmarks/confidence.py runs/confidence [--split test]
+
+For each data set and kind of score: ECE of the network's own and of calibrated scores, means over the bundles with
+their range; and of the objects that `--min-score auto` keeps at 10 %, how many are right. Boxes are scored, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from simmat.bundle import load_bundle
+from simmat.config import load_config
+from simmat.evaluation import ONE_CLICK, evaluate_bundle
+from simmat.plugins.loader import load_plugins
+
+FIGURES = ("ece_uncalibrated", "ece", "auto_kept", "auto_right")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with runs")
+    parser.add_argument("--split", default="test", help="val or test")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[tuple[str, str], list[dict[str, float | None]]] = defaultdict(list)
+    for run in sorted(file.parent.parent for file in options.folder.rglob("bundle/bundle.json")):
+        config = load_config(run / "config.toml", {"out": run})
+        bundle = load_bundle(run / "bundle", load_plugins())
+        scores, _ = evaluate_bundle(
+            bundle,
+            config.data,
+            options.split,
+            overrides=config.card_overrides(),
+            protocol=replace(ONE_CLICK, boxes=True),
+            everything=bundle.spec.dense is not None,
+            semantic=bundle.spec.dense is not None,
+        )
+        for kind, block in scores.summary()["confidence"].items():
+            found[config.data.name, kind].append(block)
+    print(f"{'set':<20} {'score':<18} {'number':>8}  ECE before, after; kept, right (least to most)")
+    for (name, kind), blocks in found.items():
+        texts = []
+        for figure in FIGURES:
+            values = [value for block in blocks if (value := block.get(figure)) is not None]
+            texts.append(f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
+        print(f"{name:<20} {kind:<18} {blocks[0]['objects']:>8}  {'  '.join(texts)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
