@@ -128,3 +128,32 @@ def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
     change_json(bundle, lambda document: document["calibration"]["click"].update(true=[0.0, 0.5, 0.2]))
     with pytest.raises(simmat.errors.BundleError, match=r"calibration\.click: predicted and true must"):
         load_bundle(bundle, registry())
+
+
+def test_the_uncertainty_is_that_of_flipped_and_shifted_views(tmp_path: Path) -> None:
+    """Written beside the mask, in pixels of the image: high where the mask depends on how the image lies."""
+    import tifffile
+
+    bundle, images, out = tiny_bundle(tmp_path / "bundle"), images_in(tmp_path / "images"), tmp_path / "out"
+    call = ["predict", str(bundle), str(images / "a.png"), "--uncertainty", "--out", str(out), "--device", "cpu"]
+    assert run([*call, "--point", "20,12"]) == 0
+    mean, std = tifffile.imread(out / "a_uncertainty.tif", key=slice(0, 2))
+    assert mean.shape == std.shape == (40, 56)
+    assert "a_uncertainty.tif" in json.loads((out / "a.json").read_text())["written"]
+    model = simmat.load(bundle, registry=registry(), device="cpu")
+    model.set_image(images / "a.png")
+    probabilities = []
+    for flip in (lambda plane: plane, np.fliplr, np.flipud):
+        point = np.argwhere(flip(np.pad([[1]], ((12, 27), (20, 35)))))[0][::-1].tolist()
+        model.set_image(flip(np.asarray(Image.open(images / "a.png"))).copy())
+        probabilities.append(flip(1 / (1 + np.exp(-model.predict([point]).logits))))
+    model.set_image(np.asarray(Image.open(images / "a.png"))[1:, 2:].copy())
+    cut = 1 / (1 + np.exp(-model.predict([(18, 11)]).logits))
+    model.set_image(np.asarray(Image.open(images / "a.png"))[:-1, :-2].copy())
+    other = 1 / (1 + np.exp(-model.predict([(20, 12)]).logits))
+    inner = slice(1, -1), slice(2, -2)
+    stack = np.stack([*(one[inner] for one in probabilities), cut[:-1, :-2], other[1:, 2:]])
+    np.testing.assert_allclose(mean[inner], stack.mean(0), atol=1e-5)
+    np.testing.assert_allclose(std[inner], stack.std(0), atol=1e-5)
+    assert std.max() > 0
+    assert run([*call[:4], "--everything", *call[4:]]) == 2

@@ -18,7 +18,7 @@ from simmat.types import Prompt
 if TYPE_CHECKING:
     from simmat.predictor.windows import SegmentOptions
 
-_OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
+_OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png", "_uncertainty.tif")
 """Endings of the files of one prompted object."""
 
 

@@ -80,6 +80,9 @@ class PredictOptions(Document):
     mask: Literal["single", "best"] = _option(
         "single", "The model's single mask, or the alternative with the highest predicted IoU."
     )
+    uncertainty: bool = _option(
+        False, "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five."
+    )
     everything: bool = _option(False, "Find every object, without prompts.")
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
@@ -125,16 +128,18 @@ class PredictOptions(Document):
 
     def problems(self) -> Iterator[str]:
         """Yield what contradicts itself."""
-        for_prompts = ("points", "negative", "box", "prompts", "crs", "cache")
-        for_search = ("classes", "min_score", "min_area", "overlap", "mosaic")
+        for_prompts = ("points", "negative", "box", "prompts", "crs", "uncertainty", "cache")
+        for_search = ("classes", "min_score", "max_wrong", "min_area", "overlap", "mosaic")
         if wrong := [_flag(name) for name in (for_prompts if self.searches else for_search) if getattr(self, name)]:
             way = "which need no prompt" if self.searches else "so add one of them"
             yield f"{', '.join(wrong)}: {'not ' * self.searches}for --everything and --semantic, {way}; or leave it out"
-        if self.searches:
-            return
-        if self.prompts is None:
         if self.max_wrong is not None and self.min_score != "auto":
             yield "--max-wrong is for --min-score auto; give both, or leave it out"
+        if self.searches:
+            return
+        if self.uncertainty and (self.formats is not None or self.is_map_file):
+            yield "--uncertainty: writes a map beside the mask of each object; leave --format out, and give a CSV"
+        if self.prompts is None:
             try:
                 self.prompt()
             except ConfigError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from simmat.drawing.display import display_rgb
 from simmat.drawing.overlay import MASK, class_colour, draw_overlay
+from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
 from simmat.geo import geo_backend, installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, image_warnings
@@ -23,6 +24,7 @@ from simmat.io.files import atomic_write_json, output_errors, staged_files
 from simmat.predictor.large_image import LargeImage, Segmentation
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
+from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class PromptSegmenter(Segmenter):
         image = LargeImage(predictor, reader, tile=options.tile, cache=options.cache)
         in_windows = options.tile is not None or not isinstance(reader, LoadedImage)
         is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
+        if is_large and options.uncertainty:
+            raise ConfigError(
+                f"{reader.origin}: --uncertainty is for images of which each object gets its own mask; this one has "
+                f"{reader.size_hw[1]}x{reader.size_hw[0]} pixels in windows. Cut the part out, or leave it out"
+            )
         write = self._write_together if job.is_grouped or is_large else self._write_each
         return write(task, image, prompts)
 
@@ -82,7 +89,7 @@ class PromptSegmenter(Segmenter):
 
     def _write_each(self, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:
         """Write mask, overlay and json of each object."""
-        job, predictor, reader = self.job, self.predictor, image.reader
+        job, predictor, reader, options = self.job, self.predictor, image.reader, self.job.options
         paths, lines, warning = list[Path](), [], ""
         found = self._predictions(image, tuple(prompts.values()))
         shown = reader.read(Window(0, 0, *reader.size_hw))
@@ -91,7 +98,8 @@ class PromptSegmenter(Segmenter):
             for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
                 warning = warning or prediction.warning
                 one = replace(prediction, mask=prediction.whole_mask(reader.size_hw))
-                paths += [job.out / file for file in self._write_object(task, name, prompt, one, shown, staging)]
+                seen = image.uncertainty(prompt, options.mask, prediction.window) if options.uncertainty else None
+                paths += [job.out / file for file in self._write_object(task, name, prompt, one, shown, staging, seen)]
                 values = _mask_values(one, predictor)
                 named = f"  {values['class_name']} ({values['class_probability']:.0%})" if "class" in values else ""
                 mask = f"{job.out / name}_mask.png"
@@ -106,12 +114,15 @@ class PromptSegmenter(Segmenter):
         prediction: Prediction,
         image: SensorImage,
         folder: Path,
+        uncertainty: Uncertainty | None,
     ) -> list[str]:
         """Write mask, overlay and json of one object of an image to a folder; return the names of the files."""
         job, predictor = self.job, self.predictor
         written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
         if image.georeference is not None and (backend := installed_geo_backend()) is not None:
             written.append(backend.write_mask(prediction.mask, image.georeference, folder / f"{name}_mask").name)
+        if uncertainty is not None:
+            written.append(_write_uncertainty(uncertainty, folder / f"{name}_uncertainty.tif"))
         missing = predictor.inputs.missing_channels(job.options.missing)
         kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
         visible = image.select(kept) if missing else image  # `select` copies all planes
@@ -132,6 +143,16 @@ class PromptSegmenter(Segmenter):
             },
         )
         return written
+
+
+def _write_uncertainty(found: Uncertainty, file: Path) -> str:
+    """Write mean and standard deviation as two float32 pages of a TIFF; return the file's name."""
+    import tifffile
+
+    with output_errors(file.parent), tifffile.TiffWriter(file) as tiff:
+        for plane in (found.mean, found.std):
+            tiff.write(plane, photometric="minisblack", compression="zlib", metadata=None, software=False)
+    return file.name
 
 
 def _mask_values(found: Prediction, predictor: Predictor) -> dict[str, Any]:

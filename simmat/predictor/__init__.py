@@ -5,6 +5,7 @@ from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor.uncertainty import Uncertainty
 
 __all__ = [
     "Choice",
@@ -15,6 +16,7 @@ __all__ = [
     "LargeImage",
     "Prediction",
     "Predictor",
+    "Uncertainty",
     "ZeroShotPredictor",
     "label_values",
 ]

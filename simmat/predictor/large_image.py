@@ -31,6 +31,7 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
+from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
     ClassMapBlender,
     InstanceJoiner,
@@ -363,6 +364,23 @@ class LargeImage:
                 boxed = prompts[index].box is not None
                 found[index] = encoded.prediction(decoded, row, choice, image, self.windows[0], boxed=boxed)
         return [found[index] for index in range(len(prompts))]
+
+    def uncertainty(self, prompt: Prompt, choice: Choice = "single", window: Window | None = None) -> Uncertainty:
+        """Return how much the mask of a prompt differs between five views of its window: flips and small shifts.
+
+        Args:
+            prompt: its mask is left out.
+            window: that of the mask, `Prediction.window`; None finds it first.
+
+        Raises:
+            SimMATError: as `predict` raises it.
+        """
+        window = self.predict(prompt, choice).window if window is None else window
+        image, encoded = self._measured(window)
+        part = uncertainty_in(self._encoder, encoded, image, self.reader, prompt_in(prompt, window), choice)
+        mean, std = (np.full(self.reader.size_hw, np.nan, np.float32) for _ in range(2))
+        mean[window.slices], std[window.slices] = part.mean, part.std
+        return Uncertainty(mean, std)
 
     def _predict(self, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
         """Return the chosen mask, or with None all of them, in a window that is widened as `predict` says."""

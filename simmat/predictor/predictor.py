@@ -28,8 +28,9 @@ from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.prompts import as_numbers
+from simmat.predictor.prompts import as_numbers, check_choice
 from simmat.predictor.reading import Files, LoadedImage
+from simmat.predictor.uncertainty import Uncertainty
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
@@ -231,11 +232,23 @@ class Predictor(ImageEncoder):
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
             ConfigError: a point or the box is outside of the image.
         """
-        coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
-        marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
-        corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
-        prompt = Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
-        return self.predict_prompts([prompt], choice=choice)[0]
+        return self.predict_prompts([_prompt(points, labels, box, mask)], choice=choice)[0]
+
+    def uncertainty(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+        *,
+        choice: Choice = "single",
+    ) -> Uncertainty:
+        """Return how much the mask of a prompt differs between five views of the image: flips and small shifts.
+
+        Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
+        `predict`.
+        """
+        check_choice(choice)
+        return self._require_image().uncertainty(_prompt(points, labels, box, None), choice)
 
     def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
         """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
@@ -278,6 +291,18 @@ class Predictor(ImageEncoder):
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current
+
+
+def _prompt(
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[int] | None,
+    box: Sequence[float] | None,
+    mask: FloatArray | None,
+) -> Prompt:
+    coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
+    marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
+    corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
+    return Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
 
 
 def _whole(found: Prediction, reader: ImageReader) -> Prediction:
