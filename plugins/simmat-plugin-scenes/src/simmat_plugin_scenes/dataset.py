@@ -11,11 +11,11 @@ import numpy as np
 
 from simmat.data.card import DataCard, write_card
 from simmat.data.formats.manifest import MANIFEST_FILE
+from simmat.data.instances import PANOPTIC
 from simmat.errors import ConfigError, OutputError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.simulated_scene import Scene
 from simmat_plugin_scenes.generate import generate_scene
 from simmat_plugin_scenes.world import CLASSES
 
@@ -33,7 +33,7 @@ def simulate_dataset(
     size_hw: tuple[int, int] = SIZE_HW,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write `count` synthetic scenes as a data set: images, 16-bit instance masks, manifest.csv, card.toml.
+    """Write `count` synthetic scenes as a data set: images, 16-bit masks, manifest.csv, card.toml.
 
     Sample i depends on `seed` and i alone, not on `count` or the sensor, so two sensors with the same seed have the
     same scenes. Of each 20 samples 14 are for training, 3 for validation and 3 for testing.
@@ -95,15 +95,10 @@ def _write_sample(
     }
     adapter.save(image, {source: folder / path for source, path in paths.items()})
     mask = f"masks/{name}.png"
-    write_image(folder / mask, scene.instance[None].astype(np.uint16))
+    values = np.where(scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0)
+    write_image(folder / mask, values[None].astype(np.uint16))
     columns = paths if several else {"image": next(iter(paths.values()))}
-    return {"id": name, "split": split_of(index), **columns, "mask": mask, "objects": _objects(scene)}
-
-
-def _objects(scene: Scene) -> str:
-    """Return the class names of instances 1, 2, …, joined by spaces."""
-    first = [np.flatnonzero(scene.instance == number)[0] for number in range(1, int(scene.instance.max()) + 1)]
-    return " ".join(CLASSES[int(scene.class_id.flat[place])] for place in first)
+    return {"id": name, "split": split_of(index), **columns, "mask": mask}
 
 
 def _csv(rows: list[dict[str, str]]) -> str:
@@ -116,9 +111,10 @@ def _csv(rows: list[dict[str, str]]) -> str:
 
 def _card(adapter: ModalityAdapter, seed: int) -> DataCard:
     return DataCard(
-        regions="instances",
+        regions="panoptic",
+        class_names=dict(enumerate(CLASSES[1:], 1)),
         modality_options=options_of(adapter),
         source=f"simmat data simulate --modality {adapter.name} --seed {seed}",
-        notes="Synthetic scenes. Mask: 16-bit instance ids, 0 = background; the manifest's column objects names them.",
+        notes="Synthetic scenes. Mask: 16 bits, class * 1000 + number of the object; 0 is background.",
         licence="CC0-1.0",
     )
