@@ -38,6 +38,7 @@ class Material:
         backscatter_db: radar cross section per area (sigma nought), co-polarised, C band, about 35 degrees.
         backscatter_cross_db: the same, cross-polarised.
         transmits_visible: transmittance of visible light, 0 to 1.
+        infrared_transmittance: that of about 0.85, 1.6 and 2.2 um, as a fraction of `transmits_visible`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Material:
     backscatter_db: float = -12.0
     backscatter_cross_db: float = -19.0
     transmits_visible: float = 0.0
+    infrared_transmittance: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def coloured(self, albedo_rgb: Rgb) -> Material:
         """Return the same material in another visible colour."""

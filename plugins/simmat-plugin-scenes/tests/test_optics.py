@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from simmat_plugin_scenes.generate import outdoors
+from simmat_plugin_scenes.generate import generate_scene, outdoors
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.optics import BANDS, detected, irradiance, radiance
 from simmat_plugin_scenes.render import render
@@ -61,3 +63,15 @@ def test_noise_is_that_of_counted_electrons_and_of_reading_them(exposure: float)
     electrons = seen * 5000
     assert electrons.mean() == pytest.approx(5000 * exposure, abs=1)
     assert electrons.var() == pytest.approx(5000 * exposure + 36, rel=0.03)
+
+
+def test_films_of_water_and_ice_show_in_the_short_wave_infrared_alone() -> None:
+    """Clear to the eye and to near-infrared; water is darker at 2.2 um, ice at 1.6 um."""
+    scene = generate_scene(np.random.default_rng(0), SIZE_HW, "wet-floor")
+    dry = replace(scene, surface=scene.behind)
+    for name, darker, other in (("water", "swir2", "swir1"), ("ice", "swir1", "swir2")):
+        film = scene.class_id == CLASSES.index(name)
+        seen, floor = (radiance(one, tuple(BANDS))[:, film].sum(axis=1) for one in (scene, dry))
+        ratio = dict(zip(BANDS, seen / floor, strict=True))
+        assert all(abs(ratio[band] - 1) < 0.2 for band in ("blue", "green", "red", "nir"))
+        assert ratio[darker] < ratio[other] < 0.85

@@ -15,11 +15,24 @@ from simmat.terminal import say
 @click.command("data simulate")
 @config_options("modality", "modality_options", required=("modality",))
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
+@click.option(
+    "--scenes",
+    type=click.Choice(["everyday", "wet-floor"]),
+    default="everyday",
+    show_default=True,
+    help="Everyday: outdoors, and on a table. Wet floor: water and ice on tiles.",
+)
 @click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="The same seed gives the same files.")
 @click.option("--size", default=(256, 192), show_default=True, type=(int, int), metavar="W H", help="Size in pixels.")
 def command(
-    modality: str, modality_options: dict[str, Any] | None, out: Path, count: int, seed: int, size: tuple[int, int]
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    out: Path,
+    scenes: str,
+    count: int,
+    seed: int,
+    size: tuple[int, int],
 ) -> None:
     """Write synthetic scenes as measured by one sensor, or by several on one pixel grid.
 
@@ -34,5 +47,5 @@ def command(
         def step(done: int) -> None:
             bar.update(done)
 
-        simulate_dataset(adapter, out, count, seed, size_hw=(size[1], size[0]), progress=step)
+        simulate_dataset(adapter, out, count, seed, size_hw=(size[1], size[0]), scenes=scenes, progress=step)
     say(f"wrote {count} samples of {adapter.name} to {out}")

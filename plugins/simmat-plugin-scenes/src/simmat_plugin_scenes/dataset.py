@@ -31,6 +31,7 @@ def simulate_dataset(
     seed: int,
     *,
     size_hw: tuple[int, int] = SIZE_HW,
+    scenes: str = "everyday",
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write `count` synthetic scenes as a data set: images, 16-bit masks, manifest.csv, card.toml.
@@ -44,6 +45,7 @@ def simulate_dataset(
         count: number of samples, at least 3 so that each split has one.
         seed: 0 or more; the same seed gives the same bytes.
         size_hw: (height, width) of each image in pixels.
+        scenes: kind of scenes, a name of `simmat_plugin_scenes.generate.KINDS`.
         progress: called with 1 after each sample.
 
     Returns:
@@ -58,11 +60,11 @@ def simulate_dataset(
     with atomic_folder(target) as folder:
         rows = []
         for index in range(count):
-            rows.append(_write_sample(adapter, folder, index, seed, size_hw))
+            rows.append(_write_sample(adapter, folder, index, seed, size_hw, scenes))
             if progress is not None:
                 progress(1)
         atomic_write_text(folder / MANIFEST_FILE, _csv(rows))
-        write_card(folder, _card(adapter, seed))
+        write_card(folder, _card(adapter, seed, scenes))
     return target
 
 
@@ -82,10 +84,10 @@ def _check(target: Path, count: int, seed: int) -> None:
 
 
 def _write_sample(
-    adapter: ModalityAdapter, folder: Path, index: int, seed: int, size_hw: tuple[int, int]
+    adapter: ModalityAdapter, folder: Path, index: int, seed: int, size_hw: tuple[int, int], scenes: str
 ) -> dict[str, str]:
     """Write one sample's files and return its row of the manifest."""
-    scene = generate_scene(np.random.default_rng([seed, index, 0]), size_hw)
+    scene = generate_scene(np.random.default_rng([seed, index, 0]), size_hw, scenes)
     image = adapter.simulate(scene, np.random.default_rng([seed, index, 1]))
     name = f"s{index:05d}"
     several = len(adapter.sources) > 1
@@ -109,12 +111,12 @@ def _csv(rows: list[dict[str, str]]) -> str:
     return text.getvalue()
 
 
-def _card(adapter: ModalityAdapter, seed: int) -> DataCard:
+def _card(adapter: ModalityAdapter, seed: int, scenes: str) -> DataCard:
     return DataCard(
         regions="panoptic",
         class_names=dict(enumerate(CLASSES[1:], 1)),
         modality_options=options_of(adapter),
-        source=f"simmat data simulate --modality {adapter.name} --seed {seed}",
+        source=f"simmat data simulate --modality {adapter.name} --scenes {scenes} --seed {seed}",
         notes="Synthetic scenes. Mask: 16 bits, class * 1000 + number of the object; 0 is background.",
         licence="CC0-1.0",
     )

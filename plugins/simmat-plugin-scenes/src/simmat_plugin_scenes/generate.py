@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from simmat_plugin_scenes.objects import (
 )
 from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.shapes import box, plane
+from simmat_plugin_scenes.wet_floor import wet_floor
 from simmat_plugin_scenes.world import Climate, Look, Thing, World, colour, coloured
 
 Array = npt.NDArray[np.float64]
@@ -63,15 +64,13 @@ TABLE: tuple[tuple[Make, float], ...] = (
 """Objects on a table, with their relative frequencies."""
 
 
-def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256)) -> Scene:
+def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256), kind: str = "everyday") -> Scene:
     """Draw a scene of 2 to 6 objects, each on at least 0.15 % of the pixels.
-
-    About two thirds are outdoors (people, animals, cars, plants, stones, boxes, panes of glass; sun, cloud or night),
-    the rest a table in a room (cups, bottles, plants, fruit, kettles).
 
     Args:
         rng: the only source of randomness; the same state gives the same scene.
         size_hw: (height, width) in pixels, each at least 32.
+        kind: a name of `KINDS`.
 
     Raises:
         ConfigError: the size is too small.
@@ -79,7 +78,7 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
     if min(size_hw) < MIN_SIDE_PX:
         raise ConfigError(f"a scene needs at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels, got {size_hw[1]}x{size_hw[0]}")
     for _ in range(_TRIES):
-        world = tabletop(rng) if rng.random() < _TABLE_SHARE else outdoors(rng)
+        world = KINDS[kind](rng)
         noise = Noise(rng)
         seen = only_visible(world, size_hw)
         if len(seen.things) >= 2:
@@ -102,6 +101,11 @@ def only_visible(world: World, size_hw: tuple[int, int]) -> World:
         hidden = int(pixels.argmin())
         world = replace(world, things=world.things[:hidden] + world.things[hidden + 1 :])
     return world
+
+
+def everyday(rng: np.random.Generator) -> World:
+    """Draw a place outdoors, or in about a third of the scenes a table in a room."""
+    return tabletop(rng) if rng.random() < _TABLE_SHARE else outdoors(rng)
 
 
 def outdoors(rng: np.random.Generator) -> World:
@@ -239,3 +243,7 @@ def _camera_axes(pitch_down: float, roll: float) -> Array:
 def _unit(vector: npt.ArrayLike) -> tuple[float, float, float]:
     x, y, z = np.asarray(vector, dtype=float) / np.linalg.norm(vector)
     return float(x), float(y), float(z)
+
+
+KINDS: Mapping[str, Callable[[np.random.Generator], World]] = {"everyday": everyday, "wet-floor": wet_floor}
+"""Name of a kind of scenes -> draws a world of it."""

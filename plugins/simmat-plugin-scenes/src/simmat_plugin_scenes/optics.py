@@ -54,6 +54,8 @@ BANDS = {
 }
 """Name -> band; infrared reflectance of a material is its field `NAME_reflectance`."""
 
+INFRARED = ("nir", "swir1", "swir2")
+"""The order of `Material.infrared_transmittance`."""
 _OVERCAST_SUN = 0.3  # a sun weaker than this is behind clouds, or has set
 
 
@@ -70,6 +72,10 @@ def radiance(scene: Scene, names: Sequence[str]) -> Array:
     if not clear.any():
         return front
     back, ambient = _shade(scene, scene.behind, names), irradiance(scene, names)[1]
+    infrared = scene.of_material("infrared_transmittance")  # (3, H, W)
+    for place, name in enumerate(names):
+        if name in INFRARED:
+            back[place] *= infrared[INFRARED.index(name)]
     mirrored = fresnel(scene)[None] * ambient[:, None, None] * 1.5  # (C, H, W)
     return np.where(clear > 0, front + clear * (1 - fresnel(scene)) * back + mirrored, front)
 

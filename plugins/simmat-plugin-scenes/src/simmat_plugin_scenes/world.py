@@ -27,6 +27,8 @@ CLASSES = (
     "kettle",
     "fruit",
     "glass",
+    "water",
+    "ice",
 )
 """Class names; `Scene.class_id` holds indices into them."""
 
