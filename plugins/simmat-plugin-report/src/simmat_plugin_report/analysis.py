@@ -132,6 +132,7 @@ def analyse_bundle(
     total, done = len(samples) * (models + (bundle.spec.dense is not None)), itertools.count(1)
     advance = None if progress is None else lambda _: progress(next(done), total)
     scores, zero_shot = validate(Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance), None
+    model = None
     if not why:
         model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
         untuned = replace(bundle, model=model)
@@ -148,7 +149,7 @@ def analyse_bundle(
         why=why,
         class_names=dataset.class_names or bundle.spec.card.class_names,
     ).model_copy(update={"available": len(every), "seen": seen_note(seen)})
-    return analyse(bundle, dataset, samples, found, ABLATION_PASSES)
+    return analyse(bundle, dataset, samples, found, ABLATION_PASSES, model)
 
 
 def analysis_of(
@@ -183,17 +184,26 @@ def analysis_of(
     )
 
 
-def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: Analysis, passes: int) -> Analysis:
+def analyse(
+    bundle: Bundle,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    found: Analysis,
+    passes: int,
+    untuned: SimMAT | None = None,
+) -> Analysis:
     """Add pictures, importance of channels and a report on the data to the scores of a network.
 
     Args:
         passes: how many images may be encoded with channels withheld, beside `PICTURES`, and with a dense head as many
             again for images that it cuts into windows.
+        untuned: the untuned model, whose predictions are drawn beside.
     """
     protocol = find_protocol(found.protocol)
     by_id = {sample.id: sample for sample in samples}
     chosen = pick_examples(found.scores)
-    examples, views, dense = draw_examples(bundle, scoring_pipeline(protocol, bundle.pipeline), dataset, by_id, chosen)
+    pipeline = scoring_pipeline(protocol, bundle.pipeline)
+    examples, views, dense = draw_examples(bundle, pipeline, dataset, by_id, chosen, untuned)
     first = chosen[0][1]
     sample = by_id[first.sample]
     x0, y0 = (sample.window.x0, sample.window.y0) if sample.window is not None else (0, 0)

@@ -48,6 +48,7 @@ class ExamplePrediction(Document):
         display: description of how the sensor image is displayed.
         sensor: the sensor image with the click.
         error: hits, misses and false alarms.
+        untuned: the same of the untuned model; None where it was not asked.
     """
 
     rank: Rank
@@ -55,6 +56,7 @@ class ExamplePrediction(Document):
     display: str
     sensor: Jpeg
     error: Jpeg
+    untuned: Jpeg | None = None
 
 
 class ChannelAblation(Document):

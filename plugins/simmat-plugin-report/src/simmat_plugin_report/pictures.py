@@ -22,6 +22,7 @@ from simmat.drawing.display import PictureArray, display_channels, display_rgb, 
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.inference import ImageResult, draw_result
+from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, label_values
@@ -58,11 +59,13 @@ def draw_examples(
     dataset: Dataset,
     by_id: Mapping[str, Sample],
     chosen: Sequence[tuple[Rank, ObjectScore]],
+    untuned: SimMAT | None,
 ) -> tuple[tuple[ExamplePrediction, ...], tuple[Pictures, ...], tuple[Pictures, ...]]:
     """Encode the image of each chosen object once, and draw the results of the network.
 
     Args:
         pipeline: the pipeline with which the objects were scored.
+        untuned: the untuned model, whose predictions are drawn beside.
     """
     examples: dict[int, ExamplePrediction] = {}
     views: list[Pictures] = []
@@ -71,9 +74,11 @@ def draw_examples(
         places = [place for place, (_, score) in enumerate(chosen) if score.sample == name]
         image = dataset.image(by_id[name])
         label = dataset.label(by_id[name], image)
-        encoded = EncodedImage(bundle.model, pipeline(image), bundle.spec.dense)
+        prepared = pipeline(image)
+        encoded = EncodedImage(bundle.model, prepared, bundle.spec.dense)
+        before = None if untuned is None else EncodedImage(untuned, prepared)
         for place in places:
-            examples[place] = _example(*chosen[place], image, label, encoded)
+            examples[place] = _example(*chosen[place], image, label, encoded, before)
         if len(views) < PICTURES // 2 and bundle.model.output != "features":
             views.append((name, _view(bundle, image, encoded.prepared)))
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
@@ -85,24 +90,35 @@ def draw_examples(
 
 
 def _example(
-    rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage
+    rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage, before: EncodedImage | None
 ) -> ExamplePrediction:
     truth = label.regions[score.region].mask(label.size_hw)
     x, y = (max(value, 0.0) for value in score.click_xy)  # a click can be left of the centre of the first pixel
-    logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
-    mask: BoolArray = (restore_logits(logits, encoded.prepared.frame)[0, 0] > 0).cpu().numpy()
+    mask = _clicked(encoded, x, y)
     window = _around(truth | mask if mask.sum() < 4 * truth.sum() else truth, image.size_hw)
     (height, width), inside = window.size_hw, window.slices
     xy = (min(max(x - window.x0, 0.0), width - 1.0), min(max(y - window.y0, 0.0), height - 1.0))
     click, picture, size_wh = Prompt.points([xy]), display_rgb(image)[inside], _picture_wh(width, height)
-    error = draw_comparison(picture, truth[inside], mask[inside], click, ignore=label.ignore[inside], size_wh=size_wh)
+
+    def compared(mask: BoolArray) -> bytes:
+        ignore = label.ignore[inside]
+        return _jpeg(draw_comparison(picture, truth[inside], mask[inside], click, ignore=ignore, size_wh=size_wh))
+
     return ExamplePrediction(
         rank=rank,
         score=score,
         display=describe_display(image.channels),
         sensor=_jpeg(draw_overlay(picture, None, click, size_wh=size_wh)),
-        error=_jpeg(error),
+        error=compared(mask),
+        untuned=None if before is None else compared(_clicked(before, x, y)),
     )
+
+
+def _clicked(encoded: EncodedImage, x: float, y: float) -> BoolArray:
+    """Return the (H, W) mask of one click."""
+    logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
+    mask: BoolArray = (restore_logits(logits, encoded.prepared.frame)[0, 0] > 0).cpu().numpy()
+    return mask
 
 
 def describe_display(channels: Sequence[Channel]) -> str:

@@ -242,16 +242,18 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
     if not found.examples:
         yield "Pictures are drawn when the training ends; simmat report RUN draws those of the best bundle so far."
         return
-    drawn = []
-    for one in found.examples:
-        score = one.score
-        kind = f", class {class_title(score.class_id, found.class_names)}" if score.class_id is not None else ""
+    drawn: list[Figure] = []
+    before = {(one.sample, one.region): f"untuned: IoU {one.iou:.3f}" for one in found.zero_shot or ()}
+    for one, score in [(one, one.score) for one in found.examples]:
+        kind = "" if score.class_id is None else f", class {class_title(score.class_id, found.class_names)}"
         own = calibrated(run.spec.calibration, "click", score.predicted_iou)
         words = f"{one.rank}: IoU {score.iou:.3f}, predicted {own:.3f}. {score.sample}{kind}"
         drawn.append(Figure(one.sensor, f"{words}: sensor image with the click", words))
+        if one.untuned is not None:
+            drawn.append(Figure(one.untuned, f"{words}: untuned", before.get((score.sample, score.region), "untuned")))
         drawn.append(Figure(one.error, f"{words}: truth and error", f"{score.area} px; shown: {one.display}"))
     legend = {HIT: "hit", MISS: "missed", FALSE_ALARM: "false alarm", WHITE: "outline of the truth", POSITIVE: "click"}
-    yield Grid(drawn, list(legend.items()))
+    yield Grid(drawn, list(legend.items()), len(drawn) // len(found.examples))
 
 
 def _groups(found: Analysis) -> Iterator[Block]:
