@@ -249,6 +249,9 @@ class FoundationSpec:
             pretrained weights, where the user gives none.
         mat: the transfer layer, with `mat_options`, where the user names none.
         tune: the tuner, where the user names none.
+        parameters: number of weights; 0 where unknown.
+        zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/real-sensors.md, untuned at
+            `image_size`; None where it was not measured.
     """
 
     name: str
@@ -268,6 +271,8 @@ class FoundationSpec:
     mat: str = "mat-residual"
     mat_options: Mapping[str, Any] = field(default_factory=dict)
     tune: str = "lora"
+    parameters: int = 0
+    zero_shot_rgb: float | None = None
     api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:

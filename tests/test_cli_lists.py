@@ -104,6 +104,18 @@ def test_models_are_listed_with_where_their_weights_are(
     assert "random" in rows["tiny"]
 
 
+@pytest.mark.plugins("lite")
+def test_models_are_listed_with_size_and_time_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever waits for each click must know; a random model has no time."""
+    assert run(["foundations", "list", "--time", "--json"]) == 0
+    models = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert models["lite"]["parameters"] == 4_492_362
+    assert models["lite"]["encode_ms"] > models["lite"]["click_ms"] > 0
+    assert "encode_ms" not in models["tiny"]
+    assert run(["foundations", "list"]) == 0
+    assert "4.5 M" in capsys.readouterr().out
+
+
 @pytest.mark.plugins
 def test_a_model_without_a_weight_file_cannot_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
     """Silence would look like success."""

@@ -117,6 +117,7 @@ TINY = FoundationSpec(
     promptable=False,
     licence="Apache-2.0",
     options={"width": 64, "depth": 2, "heads": 2},
+    parameters=238_948,
 )
 
 

@@ -73,4 +73,6 @@ LITE = FoundationSpec(
     learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer.md
     mat_options={"contrast": 0.15},
     tune="full",
+    parameters=4_492_362,
+    zero_shot_rgb=0.451,
 )

@@ -51,7 +51,9 @@ _PROMPTS: Mapping[str, Any] = {
 }
 
 
-def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str, Any]) -> FoundationSpec:
+def _sam(
+    name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str, Any], parameters: int
+) -> FoundationSpec:
     """Return the spec of a released model; `file` is the name of its weights, their sha256 and size in bytes."""
     filename, sha256, size_bytes = file
     return FoundationSpec(
@@ -72,6 +74,7 @@ def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str,
         ),
         licence="Apache-2.0",
         options={**_PROMPTS, **encoder},
+        parameters=parameters,
     )
 
 
@@ -80,18 +83,21 @@ SAM_VIT_B = _sam(
     "ViT-B (94 M parameters)",
     ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 375042383),
     {"dim": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
+    93_735_472,
 )
 SAM_VIT_L = _sam(
     "sam_vit_l",
     "ViT-L (312 M parameters)",
     ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 1249524607),
     {"dim": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
+    312_342_832,
 )
 SAM_VIT_H = _sam(
     "sam_vit_h",
     "ViT-H (641 M parameters)",
     ("sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 2564550879),
     {"dim": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
+    641_090_608,
 )
 SAM_VIT_TINY = FoundationSpec(
     name="sam_vit_tiny",
@@ -117,6 +123,7 @@ SAM_VIT_TINY = FoundationSpec(
         "heads": 2,
         "global_blocks": (1,),
     },
+    parameters=188_428,
 )
 
 _TINYVIT_BLOCKS = r"backbone[.]image_encoder[.]layers[.][123][.]blocks[.][0-9]+"
@@ -175,6 +182,7 @@ def _mobilesam(name: str, description: str, weights: WeightFile | None, licence:
             "heads": (2, 4, 5, 10),
             "windows": (7, 7, 14, 7),
         },
+        parameters=9_803_524,
     )
 
 

@@ -31,5 +31,6 @@ UNET = FoundationSpec(
     learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer.md
     mat="first-conv",
     tune="full",
+    parameters=5_198_449,
 )
 """It names no tuning targets, so LoRA, adapter, prompt, prefix and linear tuning refuse it."""
