@@ -72,7 +72,7 @@ def test_a_failing_command_ends_the_demo_with_its_code(
 @pytest.mark.slow
 def test_the_demo_runs_to_a_page(tmp_path: Path) -> None:
     """From nothing to a page with scores, curves and predictions, by the commands it shows."""
-    need_plugins("thermal")
+    need_plugins("multispectral")
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, str(DEMO), "--out", str(out), "--steps", "2"], capture_output=True, text=True, check=False
@@ -80,8 +80,11 @@ def test_the_demo_runs_to_a_page(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out / "index.html").resolve().as_uri() in done.stdout
     commands = re.findall(r"^\$ (simmat .*)$", done.stdout, flags=re.MULTILINE)
-    assert [command.split()[1] for command in commands] == ["data", "train", "predict", "report"]
-    assert "data:image/jpeg;base64," in (out / "index.html").read_text(encoding="utf-8")
+    assert [command.split()[1] for command in commands] == ["data", "train", *["predict"] * 3, "report"]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64," in page
+    assert "untuned: IoU" in page
+    assert "(water)" in page
     (out / "index.html").unlink()
     again = subprocess.run([sys.executable, str(DEMO), "--out", str(out)], capture_output=True, text=True, check=False)
     assert f"$ simmat train --resume {out / 'run'}" in again.stdout
