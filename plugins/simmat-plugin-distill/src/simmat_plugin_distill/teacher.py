@@ -89,8 +89,11 @@ def write_masks(pairs: Pairs, teacher: Predictor, folder: Path, *, progress: Cal
         progress(1)
     write_card(folder, pairs.card)
     for split, found in images.items():
+        path = folder / "annotations" / f"{split}.json"
         if found:
-            atomic_write_json(folder / "annotations" / f"{split}.json", coco_document(found, {}))
+            atomic_write_json(path, coco_document(found, {}))
+        else:
+            path.unlink(missing_ok=True)  # of an earlier call with other splits
 
 
 def _masks_of(teacher: Predictor, files: Files, path: Path) -> dict[str, Any]:
@@ -119,7 +122,9 @@ def _masks_of(teacher: Predictor, files: Files, path: Path) -> dict[str, Any]:
 
 
 def _link(file: Path, place: Path) -> None:
-    """Link a file; copy it where links are not allowed."""
+    """Link a file, unless it is; copy it where links are not allowed."""
+    if place.is_symlink() and os.readlink(place) == str(file.absolute()):
+        return
     with output_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
