@@ -50,7 +50,7 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
         entries = [{"name": name, "description": description} for name, description in models.items() if match in name]
     else:
         specs = [registry.foundation(name) for name in registry.names("foundation model") if match in name]
-        entries = [_as_dict(spec, registry) | (_times(spec) if timed else {}) for spec in specs]
+        entries = [_as_dict(spec, registry) | (_times(spec, registry) if timed else {}) for spec in specs]
         for name in registry.names("foundation family") if not match else ():
             description, owner = registry.foundation_family(name).description, registry.owner("foundation family", name)
             entries.append({"name": f"{name}/NAME", "description": description, "from": owner})
@@ -86,7 +86,7 @@ def fetch(name: str) -> None:
     say(path)
 
 
-def _times(spec: FoundationSpec) -> dict[str, float]:
+def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
     """Return milliseconds of an encode and of a click, each the least of three; {} without weights."""
     import numpy as np
 
@@ -95,7 +95,7 @@ def _times(spec: FoundationSpec) -> dict[str, float]:
     from simmat.nn.device import wait_for
 
     try:
-        model = load(foundation=spec.name, modality="rgb")
+        model = load(foundation=spec.name, modality="rgb", registry=registry)
     except (WeightsError, ConfigError):  # not here, or random
         return {}
     side, device = spec.image_size, next(model.model.parameters()).device
