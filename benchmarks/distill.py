@@ -1,7 +1,7 @@
 """What training without labels brings: `simmat distill` beside the untuned model and full supervision.
 
     python benchmarks/distill.py DIR [--on thermal polarization nir sar pairs] [--seeds 0 1 2] [--split test]
-        [--student lite] [--teacher mobilesam] [--teacher-image-size 512] [--shared ../shared/data] [-- OPTION...]
+        [--student lite] [--teacher mobilesam] [--teacher-image-size 1024] [--shared ../shared/data] [-- OPTION...]
 
 On simulated scenes of `thermal`, `polarization`, `nir` and `sar`: mIoU of one click by masks that are exact, of the
 untuned student, of one that learned from the teacher's masks of the RGB images, and of one that learned from the masks.
@@ -10,7 +10,7 @@ untuned, by the distilled student, and with ten labelled images from either star
 default: the test split is for the last look. Options after -- are those of `simmat train`, for every training.
 
 What is done is kept in DIR, and a call that was stopped can be repeated. The teacher's masks are made once for all
-seeds. On two CPU cores a simulated sensor takes about an hour and a half with three seeds, and the pairs about two.
+seeds. On two CPU cores a simulated sensor takes about two hours with three seeds, and the pairs about three.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Bench:
         words = ("distill", "--modality", modality, "--data", data, "--seed", first, "--check-alignment")
         runs = [self.run(folder / f"distilled-{first}", *words, *self.teacher, *self.student)]
         masks = runs[0] / "teacher"
-        return runs + [self.train(folder / f"distilled-{seed}", modality, masks, seed) for seed in others]
+        network = ("--mat", "mat-residual", "--tune", "lora")  # as `simmat distill` chooses for the first
+        return runs + [self.train(folder / f"distilled-{seed}", modality, masks, seed, *network) for seed in others]
 
     def scores(self, runs: list[Path], data: Path, *more: str) -> Scores:
         """Score runs, and the untuned model beside each."""
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--student", default="lite")
     parser.add_argument("--teacher", default="mobilesam")
-    parser.add_argument("--teacher-image-size", type=int, default=512)
+    parser.add_argument("--teacher-image-size", type=int, default=1024)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from PIL import Image
+from simmat_plugin_distill.command import from_untuned
 from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
 from simmat_plugin_distill.teacher import write_masks
 
@@ -143,6 +144,22 @@ def test_a_manifest_may_name_the_pairs(pairs: Path, tmp_path: Path) -> None:
 def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
     """What is bright for one sensor is dark for the other; their edges lie together."""
     assert report_alignment(opened(pairs)) == f"shift of {COUNT} pairs: median 0.0 px, 90 % within 0.0 px"
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        ({"foundation": "lite"}, ("mat-residual", "lora")),
+        ({"foundation": "lite", "tune": "full"}, (None, "full")),
+        ({"foundation": "tiny"}, (None, None)),
+    ],
+)
+def test_a_student_starts_as_the_untuned_model(given: dict[str, Any], network: tuple[str | None, str | None]) -> None:
+    """It must not forget what it knows; one with a random decoder knows nothing."""
+    settings = from_untuned(
+        load_config(None, {"modality": "gray", "data": "pairs", "out": "run", **given}), installed()
+    )
+    assert (settings.mat, settings.tune) == network
 
 
 def shifted(pairs: Path) -> None:

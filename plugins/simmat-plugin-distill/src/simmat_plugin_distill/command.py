@@ -11,6 +11,7 @@ import click
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
 from simmat.config import TrainConfig, load_config
+from simmat.plugins.registry import Registry
 from simmat.terminal import say
 
 _OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads")
@@ -48,14 +49,14 @@ def command(
 
     The teacher's masks are made once, and kept as a data set in RUN/teacher: a stopped call can be repeated. Then the
     student trains on them as by `simmat train`, with the same options; the validation score is its agreement with the
-    teacher.
+    teacher. Without --mat and --tune, LoRA tunes it from the answers of the untuned model.
     """
     from simmat import training
     from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
-    settings = load_config(config, given)
     registry = load_registry()
+    settings = from_untuned(load_config(config, given), registry)
     training.check_out_outside_data(settings)
     folder = training.RunFolder(settings.out)
     folder.create()
@@ -77,3 +78,14 @@ def command(
     if any(sample.split == "test" for sample in pairs.samples):
         words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
         say(f"agreement on held-back pairs: {shlex.join(words)}")
+
+
+def from_untuned(settings: TrainConfig, registry: Registry) -> TrainConfig:
+    """Let a student with a trained decoder start as the untuned model, where the user chooses no network.
+
+    It keeps what it knows of objects: tuned as a whole, `lite` forgets it for the teacher's parts.
+    """
+    chosen = settings.mat or settings.tune or settings.init or settings.from_scratch
+    if chosen or not registry.foundation(settings.foundation or registry.default_foundation(), fetch=True).promptable:
+        return settings
+    return settings.model_copy(update={"mat": "mat-residual", "tune": "lora"})
