@@ -6,6 +6,7 @@ These are specs only; the modules are in `simmat_plugin_sam.model`, which import
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +187,14 @@ def _mobilesam(name: str, description: str, weights: WeightFile | None, licence:
     )
 
 
-MOBILESAM = _mobilesam(
-    "mobilesam",
-    "MobileSAM's network (10 M parameters), distilled from SAM; weights included",
-    _packaged_weights(),
-    "MIT",
+MOBILESAM = replace(
+    _mobilesam(
+        "mobilesam",
+        "MobileSAM's network (10 M parameters), distilled from SAM; weights included",
+        _packaged_weights(),
+        "MIT",
+    ),
+    zero_shot_rgb=0.467,
 )
 MOBILESAM_RELEASE = _mobilesam(
     "mobilesam_release",
