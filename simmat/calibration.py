@@ -16,6 +16,8 @@ Kind = Literal["click", "box", "object", "class_probability", "pixel"]
 """What a score is of: a mask of a click or box, an object found without a prompt, its class, the class of a pixel."""
 MAX_WRONG = 0.1
 """Share of wrong objects that `--min-score auto` accepts by default."""
+MAX_PERCENT = 50
+"""Largest share of wrong objects, in percent, of which a bundle knows the threshold."""
 RIGHT_IOU = 0.5
 """IoU with a true object from which a found one is right."""
 
@@ -73,7 +75,11 @@ class Calibration(Document):
     thresholds: Annotated[tuple[float | None, ...], BeforeValidator(as_tuples)] = ()
 
     def problems(self) -> Iterator[str]:
-        """Yield the problems of its maps."""
+        """Yield the problems of its maps and thresholds."""
+        if len(self.thresholds) not in (0, MAX_PERCENT) or any(
+            not 0 <= one <= 1 for one in self.thresholds if one is not None
+        ):
+            yield f"thresholds must be {MAX_PERCENT} scores from 0 to 1, or null"
         for kind in get_args(Kind):
             curve = self.of(kind)
             yield from (f"{kind}: {problem}" for problem in (curve.problems() if curve else ()))
@@ -105,7 +111,7 @@ def min_score(calibration: Calibration | None, max_wrong: float, origin: str) ->
     if not table:
         raise ConfigError(
             f"--min-score auto: {origin} has no calibration of objects, which a training with --heads prompt,dense "
-            "measures on its validation split; give a number, or train so"
+            "measures where its validation split has ten found objects or more; give a number, or train so"
         )
     percent = min(math.floor(100 * max_wrong + 1e-9), len(table))
     found = table[percent - 1] if percent > 0 else None

@@ -17,7 +17,10 @@ from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.calibration import Calibration, Curve
 from simmat.cli import run
 from simmat.evaluation import Pairs, calibrated_pairs, calibration_error, fit_calibration
+from simmat.evaluation.calibration import fit_curve
 from simmat.model_spec import DenseSpec
+from simmat.predictor.encoder import ImageEncoder
+from simmat.types import Prompt
 
 DENSE = DenseSpec(background=True, classes=(1, 2))
 
@@ -81,9 +84,21 @@ def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
     assert before
 
 
+@pytest.mark.parametrize(("first", "second"), [(250, 3), (250, 9), (600, 0)])
+def test_a_map_can_be_fitted_to_any_images_and_scores(first: int, second: int) -> None:
+    """One image may hold nearly all objects, and an IoU head may exceed 1: the bundle must load."""
+    rng = np.random.default_rng(0)
+    predicted = np.minimum(rng.uniform(0.5, 1.4, first + second), 1.0)
+    predicted[0] = 1 - 1e-7
+    images = np.arange(first + second) >= (first if second else first // 2)
+    curve = fit_curve(Pairs.of(zip(images, predicted, predicted * 0.8, strict=True)))
+    assert curve is not None
+    assert not list(curve.problems())
+
+
 def test_auto_takes_the_threshold_of_the_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It replaces a number that nobody can know; where validation could not give it, the refusal says so."""
-    table = Calibration(object=CURVE, thresholds=(None, 0.9, 0.0))
+    table = Calibration(object=CURVE, thresholds=(None, 0.9, *[0.0] * 48))
     bundle, images = tiny_bundle(tmp_path / "bundle", dense=DENSE, calibration=table), images_in(tmp_path / "images")
     call = ["predict", str(bundle), str(images), "--everything", "--min-score", "auto", "--format", "labels"]
     for share, least in (("0.02", "0.900"), ("0.1", "0.000")):
@@ -157,3 +172,15 @@ def test_the_uncertainty_is_that_of_flipped_and_shifted_views(tmp_path: Path) ->
     np.testing.assert_allclose(std[inner], stack.std(0), atol=1e-5)
     assert std.max() > 0
     assert run([*call[:4], "--everything", *call[4:]]) == 2
+
+
+def test_the_views_of_an_image_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many prompts on one image cost no more encodes than one."""
+    encoded: list[object] = []
+    encode = ImageEncoder.encode
+    monkeypatch.setattr(ImageEncoder, "encode", lambda *args: encoded.append(None) or encode(*args))
+    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    image = model.open_image(images_in(tmp_path / "images") / "a.png")
+    for xy in ((20, 12), (25, 20)):
+        image.uncertainty(Prompt.points([xy]))
+    assert len(encoded) == 5

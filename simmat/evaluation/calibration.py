@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from simmat.calibration import MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind
+from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind
 
 BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -24,8 +24,8 @@ _KNOTS = np.linspace(0, 1, 33)
 _SLOPE = 1e-3
 """Smallest slope of a map, so that it changes no ranking."""
 _PRIOR = 0.3
-"""Weight of the prior that scores are calibrated already; an object has a weight of at most 1/4."""
-_FEWEST, _ENOUGH, _MAX_KNOTS = 10, 200, 10
+"""Weight of the prior that scores are calibrated already."""
+_MIN_OBJECTS, _MIN_ISOTONIC, _MAX_KNOTS = 10, 200, 10
 """Objects that a map needs, and those that an isotonic one needs to beat two parameters; its inner knots."""
 
 Values = npt.NDArray[np.float64]
@@ -49,9 +49,9 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
-        """Make pairs of (image, score, truth) or (image, score, truth, weight); scores are cut to 0 to 1."""
+        """Make pairs of (image, score, truth) or (image, score, truth, weight); scores are cut to 0 to 1, NaN is 0."""
         images, predicted, true, *weights = zip(*rows, strict=True)
-        scores = np.clip(np.asarray(predicted, np.float64), 0, 1)
+        scores = np.clip(np.nan_to_num(np.asarray(predicted, np.float64)), 0, 1)
         _, numbers = np.unique(np.asarray(images), return_inverse=True)
         counts = np.asarray(weights[0] if weights else np.ones(len(scores)), np.float64)
         return cls(scores, np.asarray(true, np.float64), counts, numbers)
@@ -107,7 +107,7 @@ def _platt(pairs: Pairs) -> Knots:
 def _isotonic(pairs: Pairs) -> Knots:
     """Join groups of neighbours until their means rise (pool adjacent violators)."""
     groups: list[Values] = []
-    for rows in np.array_split(np.argsort(pairs.predicted, kind="stable"), _MAX_KNOTS):
+    for rows in np.array_split(np.argsort(pairs.predicted, kind="stable"), min(_MAX_KNOTS, len(pairs.predicted))):
         weights = pairs.weights[rows]
         group = np.array([weights @ pairs.predicted[rows], weights @ pairs.true[rows], weights.sum()])
         while groups and (groups[-1][:2] / groups[-1][2] >= group[:2] / group[2]).any():
@@ -116,7 +116,7 @@ def _isotonic(pairs: Pairs) -> Knots:
     predicted, true = np.array(groups).T[:2] / np.array(groups).T[2]
     low, high = true[0] - predicted[0], true[-1] - predicted[-1]  # kept up to the ends
     ends = np.clip([min(low, true[0]), max(1 + high, true[-1])], 0, 1)
-    inner = (predicted > 0) & (predicted < 1)
+    inner = (np.diff(predicted, prepend=0) > 1e-6) & (predicted < 1 - 1e-6)
     return (
         np.concatenate([[0.0], predicted[inner], [1.0]]),
         np.concatenate([ends[:1], true[inner], ends[1:]]),
@@ -146,7 +146,7 @@ def _best_form(pairs: Pairs) -> tuple[Callable[[Pairs], Knots], Pairs | None]:
     """Return the form of map with the smallest squared error on held-out images, and what it makes of these."""
     if len(np.unique(pairs.images)) < 2:
         return _platt, None
-    forms = (_platt, _isotonic) if len(pairs.predicted) >= _ENOUGH else (_platt,)
+    forms = (_platt, _isotonic) if len(pairs.predicted) >= _MIN_ISOTONIC else (_platt,)
     held_out = [_held_out(pairs, form) for form in forms]
     best = int(np.argmin([one.weights @ (one.predicted - one.true) ** 2 for one in held_out]))
     return forms[best], held_out[best]
@@ -159,12 +159,12 @@ def held_out(pairs: Pairs) -> Pairs:
 
 def fit_curve(pairs: Pairs) -> Curve | None:
     """Return the map of scores to their mean truth; None of fewer than ten objects, or where all scores are equal."""
-    if len(pairs.predicted) < _FEWEST or np.ptp(pairs.predicted) < 1e-6:
+    if len(pairs.predicted) < _MIN_OBJECTS or np.ptp(pairs.predicted) < 1e-6:
         return None
     form, unseen = _best_form(pairs)
     predicted, true = form(pairs)
     return Curve(
-        predicted=tuple(predicted.round(6).tolist()),
+        predicted=tuple(predicted.round(9).tolist()),
         true=tuple(((1 - _SLOPE) * true + _SLOPE * predicted).round(9).tolist()),
         objects=len(pairs.predicted),
         ece=calibration_error(pairs),
@@ -177,8 +177,8 @@ def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
 
     It is the infimum of the scores t for which (wrong + 1) / (kept + 1) is at most the share, where wrong and kept
     count the objects with a score of t or more. That is split conformal risk control (Angelopoulos et al. 2022, arXiv
-    2208.02814) for the loss (wrong - share) of a kept object: of new objects that are exchangeable with these N at most
-    this share is wrong in expectation, up to 1 / N, since this loss is not monotone.
+    2208.02814) for the loss (wrong - share) of a kept object. This loss is not monotone, so the share holds for new
+    objects that are exchangeable with these only as far as a higher score means fewer wrong ones.
     """
     order = np.argsort(-pairs.predicted, kind="stable")
     scores, wrong = pairs.predicted[order], np.cumsum(pairs.true[order] < RIGHT_IOU)
@@ -186,7 +186,7 @@ def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
     counts_all = np.append(np.diff(scores) < 0, True)  # of equal scores the last one counts all
     bound = np.where(counts_all, (wrong + 1) / (np.arange(len(scores)) + 2), np.inf)
     found: list[float | None] = []
-    for percent in range(1, 51):
+    for percent in range(1, MAX_PERCENT + 1):
         rows = np.flatnonzero(bound <= percent / 100)
         found.append(float(below[rows[-1]]) if len(rows) else None)
     return tuple(found)

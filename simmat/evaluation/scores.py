@@ -124,14 +124,14 @@ class ObjectScore:
         iou: IoU of the single mask after that click.
         iou_best_predicted: IoU of the alternative mask with the highest predicted IoU.
         iou_oracle: IoU of the best alternative mask.
-        predicted_iou: the model's prediction of `iou`.
+        predicted_iou: the model's prediction of `iou`, before calibration.
         boundary_iou: boundary IoU of the single mask after the first click; None too where no pixel of it is scored.
         clicks: IoU of the single mask after 1, 2, 3 … clicks.
         box: IoU of the single mask from the tight box.
         jittered_boxes: the same from jittered boxes, one per draw.
         random_clicks: IoU of the single mask from one click anywhere on the object, one per draw.
         area_ratio: scored pixels of the single mask after the first click, per scored pixel of the region.
-        predicted_box: the model's prediction of `box`.
+        predicted_box: the model's prediction of `box`, before calibration.
     """
 
     sample: str

@@ -81,7 +81,8 @@ class PredictOptions(Document):
         "single", "The model's single mask, or the alternative with the highest predicted IoU."
     )
     uncertainty: bool = _option(
-        False, "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five."
+        False,
+        "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five images.",
     )
     everything: bool = _option(False, "Find every object, without prompts.")
     semantic: bool = _option(False, "Find the class of every pixel.")

@@ -38,13 +38,14 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
         ConfigError: the model cannot find what is wanted, or a class or format is unknown.
     """
     curve = None if predictor.calibration is None else predictor.calibration.of("object")
-    if options.min_score == "auto":
+    searched = options.min_score
+    if searched == "auto":
+        searched = None  # the threshold was measured with the default search
         origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
         least = min_score(predictor.calibration, options.max_wrong or MAX_WRONG, origin)
         options = options.model_copy(update={"min_score": least, "max_wrong": None})
         progress.note(f"--min-score auto: {least:.3f}")
-    searched = options.min_score
-    if isinstance(searched, float) and curve is not None:  # validation has searched with the default
+    elif searched is not None and curve is not None:  # validation has searched with the default
         searched = min(curve.inverse(searched), EverythingSettings.min_score)
     limits: dict[str, Any] = {"min_score": searched, "min_area": options.min_area}
     settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})

@@ -28,6 +28,8 @@ from simmat.types import BoolArray, FloatArray, Frame, Window
 
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
+PART_SCORE = 0.5
+"""Predicted IoU of an object that is a part of the class map, which no mask of a click covers."""
 COVERED = 0.1
 """Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
@@ -111,7 +113,7 @@ def find_objects(
 def _parts_as_objects(
     parts: BoolArray, objectness: Tensor, distance: Tensor, frame: Frame, settings: EverythingSettings
 ) -> tuple[list[FoundObject], BoolArray]:
-    """Return the large enough of (P, h, w) parts of a class map: as objects of the lowest score, and as parts."""
+    """Return the large enough of (P, h, w) parts of a class map: as objects of `PART_SCORE`, and as parts."""
     inside = torch.from_numpy(parts).to(objectness.device)
     values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
     highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
@@ -121,7 +123,7 @@ def _parts_as_objects(
     for row, (region,) in enumerate(regions_from_logits(values, frame)):
         if region is not None and region.area >= settings.min_area:
             x, y = clicks[row].tolist()
-            found.append(FoundObject(region, settings.min_score, (x, y)))
+            found.append(FoundObject(region, PART_SCORE, (x, y)))
             kept.append(row)
     return found, parts[kept]
 

@@ -122,6 +122,7 @@ class LargeImage:
         self.windows = plan_windows(reader.size_hw, self.tile, self.overlap)
         self.warning = ""
         self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one used last is at the end
+        self._views: tuple[Window | None, dict[str, EncodedImage]] = (None, {})  # of the last window, see `uncertainty`
 
     @property
     def cached_bytes(self) -> int:
@@ -366,7 +367,7 @@ class LargeImage:
         return [found[index] for index in range(len(prompts))]
 
     def uncertainty(self, prompt: Prompt, choice: Choice = "single", window: Window | None = None) -> Uncertainty:
-        """Return how much the mask of a prompt differs between five views of its window: flips and small shifts.
+        """Return how much the mask of a prompt differs between up to five views of its window: flips and small shifts.
 
         Args:
             prompt: its mask is left out.
@@ -377,7 +378,10 @@ class LargeImage:
         """
         window = self.predict(prompt, choice).window if window is None else window
         image, encoded = self._measured(window)
-        part = uncertainty_in(self._encoder, encoded, image, self.reader, prompt_in(prompt, window), choice)
+        if self._views[0] != window:
+            self._views = window, {}
+        own = prompt_in(prompt, window)
+        part = uncertainty_in(self._encoder, encoded, image, self.reader, own, choice, self._views[1])
         mean, std = (np.full(self.reader.size_hw, np.nan, np.float32) for _ in range(2))
         mean[window.slices], std[window.slices] = part.mean, part.std
         return Uncertainty(mean, std)

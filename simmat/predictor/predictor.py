@@ -242,7 +242,7 @@ class Predictor(ImageEncoder):
         *,
         choice: Choice = "single",
     ) -> Uncertainty:
-        """Return how much the mask of a prompt differs between five views of the image: flips and small shifts.
+        """Return how much the mask of a prompt differs between up to five views of the image: flips and small shifts.
 
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.

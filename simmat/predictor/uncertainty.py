@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from simmat.predictor.encoded import Choice, EncodedImage
 from simmat.predictor.encoder import ImageEncoder
@@ -36,6 +37,7 @@ def uncertainty_in(
     reader: ImageReader,
     prompt: Prompt,
     choice: Choice,
+    kept: dict[str, EncodedImage],
 ) -> Uncertainty:
     """Ask each view of an image for the object of a prompt; a mask of the prompt is left out.
 
@@ -44,30 +46,34 @@ def uncertainty_in(
         image: (C, H, W), its pixels.
         reader: the image that they are of.
         prompt: in pixels of `image`.
+        kept: the other views that an earlier prompt on this image has encoded, to which this one adds its own.
     """
     probabilities = []
-    for view, own, axes, window in _views(encoder, image, replace(prompt, mask_input=None)):
-        shown = encoded if view is image else encoder.encode(view, reader)
+    for name, view, own, axes, window in _views(encoder, image, replace(prompt, mask_input=None)):
+        if view is not image and name not in kept:
+            kept[name] = encoder.encode(view, reader)
+        shown = encoded if view is image else kept[name]
         found = shown.prediction(shown.decode([own]), 0, choice, view, window)
         logits = np.full(image.size_hw, np.nan, np.float32)
         logits[window.slices] = np.flip(found.logits, axes)
-        probabilities.append(1 / (1 + np.exp(-logits)))
+        probabilities.append(expit(logits))
     stack = np.stack(probabilities)  # (V, H, W); no pixel is outside of all views
     return Uncertainty(np.nanmean(stack, axis=0), np.nanstd(stack, axis=0))
 
 
 def _views(
     encoder: ImageEncoder, image: SensorImage, prompt: Prompt
-) -> Iterator[tuple[SensorImage, Prompt, tuple[int, ...], Window]]:
-    """Yield each view with its prompt, the flipped axes of (H, W), and its window in the image."""
+) -> Iterator[tuple[str, SensorImage, Prompt, tuple[int, ...], Window]]:
+    """Yield the name of each view, it and its prompt, the flipped axes of (H, W), and its window in the image."""
     height, width = image.size_hw
     whole = Window(0, 0, height, width)
-    yield image, prompt, (), whole
-    yield encoder.adapter.flip(image, "horizontal"), _mirrored(prompt, width, 0), (1,), whole
-    yield encoder.adapter.flip(image, "vertical"), _mirrored(prompt, height, 1), (0,), whole
+    yield "whole", image, prompt, (), whole
+    yield "horizontal", encoder.adapter.flip(image, "horizontal"), _mirrored(prompt, width, 0), (1,), whole
+    yield "vertical", encoder.adapter.flip(image, "vertical"), _mirrored(prompt, height, 1), (0,), whole
     dy, dx = (max(round(side * _SHIFT), 1) for side in image.size_hw)
     on = prompt.point_coords[prompt.point_labels == 1]
-    for window in (Window(dy, dx, height, width), Window(0, 0, height - dy, width - dx)):
+    cuts = {"cut before": Window(dy, dx, height, width), "cut behind": Window(0, 0, height - dy, width - dx)}
+    for name, window in cuts.items():
         low, high = np.array([window.x0, window.y0]), np.array([window.x1, window.y1])
         part = image.cut(window) if window.y0 < window.y1 and window.x0 < window.x1 else None
         if part is None or not part.valid.any() or not ((on >= low) & (on < high)).all():
@@ -77,7 +83,7 @@ def _views(
             box = np.clip(box, np.tile(low, 2), np.tile(high, 2)).astype(np.float32)
             if (box[2:] <= box[:2]).any():
                 continue
-        yield part, prompt_in(replace(prompt, box=box), window), (), window
+        yield name, part, prompt_in(replace(prompt, box=box), window), (), window
 
 
 def _mirrored(prompt: Prompt, side: int, axis: int) -> Prompt:

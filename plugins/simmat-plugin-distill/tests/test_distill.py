@@ -174,6 +174,11 @@ def shrunk(pairs: Path) -> None:
     save(path, np.asarray(Image.open(path))[::2, ::2])
 
 
+def labelled(pairs: Path) -> None:
+    """Write the settings of a training with labels, which the call finds in the working folder."""
+    (pairs.parent / "labelled.toml").write_text('regions = "classes"')
+
+
 def nothing(pairs: Path) -> None:
     """Leave all as it is."""
 
@@ -187,19 +192,33 @@ def nothing(pairs: Path) -> None:
         (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
         (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
         (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
+        (nothing, "--teacher ./no/bundle", ("no/bundle",)),
+        (labelled, f"{TEACHER} --config labelled.toml", ("labelled.toml: regions", "leave it out")),
         (lambda pairs: shutil.rmtree(pairs / "images/gray"), TEACHER, ("no folder images/gray/",)),
     ],
-    ids=["unpaired", "sizes", "misaligned", "random decoder", "one sensor twice", "unknown teacher", "no sensor"],
+    ids=[
+        "unpaired",
+        "sizes",
+        "misaligned",
+        "random decoder",
+        "one sensor twice",
+        "unknown teacher",
+        "no bundle",
+        "labels",
+        "no sensor",
+    ],
 )
 def test_bad_input_is_refused_by_name(
     pairs: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Path], None],
     given: str,
     named: tuple[str, ...],
 ) -> None:
     """Nobody waits for a teacher to learn that the data is wrong."""
+    monkeypatch.chdir(pairs.parent)
     spoil(pairs)
     assert distill(pairs, tmp_path / "run", f"--modality gray {given}") == 2
     said = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
 from simmat.config import TrainConfig, load_config
+from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
 
@@ -55,8 +57,15 @@ def command(
     from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "simmat distill runs in one process; make the masks without accelerate launch, then train with it: "
+            "accelerate launch -m simmat train --data RUN/teacher"
+        )
     registry = load_registry()
     settings = from_untuned(load_config(config, given), registry)
+    if named := [name for name in _OF_LABELS if name in settings.model_fields_set]:
+        raise ConfigError(f"{config}: {', '.join(named)}: the teacher's masks decide it; leave it out")
     training.check_out_outside_data(settings)
     folder = training.RunFolder(settings.out)
     folder.create()
@@ -67,6 +76,8 @@ def command(
         say(report_alignment(pairs), err=True)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
         write_masks(pairs, model, folder.teacher, progress=bar.update)
+    has_test = any(sample.split == "test" for sample in pairs.samples)
+    del model, pairs  # the student needs the memory
     settings = settings.model_copy(update={"data": folder.teacher, "nodata": None})
     try:
         with training.ConsoleCallback() as callback:
@@ -75,7 +86,7 @@ def command(
         say(stopped, err=True)
         click.get_current_context().exit(130)
     say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
-    if any(sample.split == "test" for sample in pairs.samples):
+    if has_test:
         words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
         say(f"agreement on held-back pairs: {shlex.join(words)}")
 

@@ -39,7 +39,7 @@ def load_teacher(
         SimMATError: names, files or weights are wrong.
     """
     is_bundle = teacher not in registry.names("foundation model") and (
-        Path(teacher).exists() or teacher.startswith("hf://")
+        Path(teacher).exists() or teacher.startswith(("hf://", ".", "/", "~")) or teacher.count("/") > 1
     )
     if not is_bundle:
         sensor = modality or "rgb"

@@ -24,6 +24,8 @@ MAX_PROMPTS = 16
 """As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
 """Least probability of being an object for a pixel over which masks grow, and of connected parts of a class map."""
+PART_SCORE = 0.5
+"""Predicted IoU of an object that is a part of the class map, which no mask of a click covers."""
 COVERED = 0.1
 """Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
@@ -170,7 +172,7 @@ def uncovered(
 def _objects_of(
     image: EncodedImage, parts: BoolArray, objectness: FloatArray, distance: FloatArray, settings: Settings
 ) -> tuple[list[FoundObject], BoolArray]:
-    """Return (P, h, w) parts of the class map that are large enough, as objects of the lowest score, and as parts."""
+    """Return (P, h, w) parts of the class map that are large enough, as objects of `PART_SCORE`, and as parts."""
     found, kept = [], []
     for row, part in enumerate(parts):
         mask = image.restore(np.where(part, objectness - OBJECT, np.float32(-OBJECT))[None])[0] > 0
@@ -180,7 +182,7 @@ def _objects_of(
         if (box := _box_of(mask)) is not None:
             crop = mask[box[0] : box[2], box[1] : box[3]].copy()
             if crop.sum() >= settings.min_area:
-                found.append(FoundObject(box, crop, image.frame.original_hw, settings.min_score, (click_x, click_y)))
+                found.append(FoundObject(box, crop, image.frame.original_hw, PART_SCORE, (click_x, click_y)))
                 kept.append(row)
     return found, parts[kept]
 
