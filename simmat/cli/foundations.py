@@ -18,6 +18,7 @@ from simmat.cli.common import (
     print_table,
     progress_bar,
 )
+from simmat.errors import ConfigError, SimMATError
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
@@ -43,6 +44,8 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     RGB MIOU is that of one click per object on photographs, untuned; - where it was not measured. With --time, ENCODE
     is the time for an image and CLICK for a prompt on it, both at INPUT PX, on the GPU if there is one.
     """
+    if family is not None and timed:
+        raise ConfigError(f"--time is for the list without a family; leave {family} out, or --time")
     registry = load_registry()
     entries: list[dict[str, Any]]
     if family is not None:
@@ -91,12 +94,11 @@ def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
     import numpy as np
 
     from simmat import load
-    from simmat.errors import ConfigError, WeightsError
     from simmat.nn.device import wait_for
 
     try:
         model = load(foundation=spec.name, modality="rgb", registry=registry)
-    except (WeightsError, ConfigError):  # not here, or random
+    except SimMATError:  # not here, random, or not for RGB
         return {}
     side, device = spec.image_size, next(model.model.parameters()).device
     image = np.random.default_rng(0).integers(0, 256, (3, side, side)).astype(np.float32)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, unknown_name
 from simmat.sensors.simulated_scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.noise import Noise
@@ -74,7 +74,10 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
 
     Raises:
         ConfigError: the size is too small.
+        UnknownNameError: there is no such kind.
     """
+    if kind not in KINDS:
+        raise unknown_name("kind of scenes", kind, KINDS)
     if min(size_hw) < MIN_SIDE_PX:
         raise ConfigError(f"a scene needs at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels, got {size_hw[1]}x{size_hw[0]}")
     for _ in range(_TRIES):
