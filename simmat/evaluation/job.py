@@ -353,11 +353,11 @@ def evaluate_unprompted(
                 pixels = pixel_confidence(seen.probability[scored], right[scored])
         return sample.id, one, confusion, pixels, middle - start, perf_counter() - middle
 
-    certain: dict[str, Any] = {}
+    pixels_by_sample: dict[str, Any] = {}
     found = _of_all(score, samples, processes, progress)
     for name, one, confusion, pixels, everything_s, semantic_s in filter(None, found):
         if pixels is not None:
-            certain[name] = pixels
+            pixels_by_sample[name] = pixels
         if one is not None:
             matches[name] = one
             seconds["everything"].append(everything_s)
@@ -365,7 +365,7 @@ def evaluate_unprompted(
             confusions.append(confusion)
             seconds["semantic"].append(semantic_s)
     unknown = dataset.has_classes and not named
-    return Unprompted(matches, confusions, seconds, dense is not None, classed, unknown, certain)
+    return Unprompted(matches, confusions, seconds, dense is not None, classed, unknown, pixels_by_sample)
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
