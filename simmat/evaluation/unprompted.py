@@ -222,7 +222,8 @@ PIXEL_BINS = 64
 
 
 def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
-    """Return (n, 3) mean probability, share of right ones and number of N pixels, in bins of the probability."""
+    """Return (n, 3) mean probability, share of right ones and number of N pixels, by bins of it; NaN is 0."""
+    probability = np.nan_to_num(probability)  # of weights that a training has ruined
     place = np.minimum((probability * PIXEL_BINS).astype(np.int64), PIXEL_BINS - 1)
     counts = np.bincount(place, minlength=PIXEL_BINS)
     sums = [np.bincount(place, values, PIXEL_BINS) / np.maximum(counts, 1) for values in (probability, right)]
