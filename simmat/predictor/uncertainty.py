@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit
 
 from simmat.predictor.encoded import Choice, EncodedImage
 from simmat.predictor.encoder import ImageEncoder
@@ -48,6 +47,8 @@ def uncertainty_in(
         prompt: in pixels of `image`.
         kept: the other views that an earlier prompt on this image has encoded, to which this one adds its own.
     """
+    from scipy.special import expit  # slow to import, and masks need none
+
     probabilities = []
     for name, view, own, axes, window in _views(encoder, image, replace(prompt, mask_input=None)):
         if view is not image and name not in kept:
