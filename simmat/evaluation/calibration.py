@@ -61,16 +61,19 @@ class Pairs(NamedTuple):
         return Pairs(self.predicted[kept], self.true[kept], self.weights[kept], self.images[kept])
 
 
+def _bins(pairs: Pairs) -> npt.NDArray[np.int64]:
+    return np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
+
+
 def calibration_error(pairs: Pairs) -> float:
     """Return the mean over `BINS` bins of the difference of mean score and mean truth, weighted by their number."""
-    place = np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
-    differences = np.bincount(place, pairs.weights * (pairs.predicted - pairs.true), BINS)
+    differences = np.bincount(_bins(pairs), pairs.weights * (pairs.predicted - pairs.true), BINS)
     return float(np.abs(differences).sum() / pairs.weights.sum())
 
 
 def reliability(pairs: Pairs) -> tuple[Values, Values, Values]:
     """Return mean score, mean truth and weight of each of the `BINS` bins that is not empty."""
-    place = np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
+    place = _bins(pairs)
     weights = np.bincount(place, pairs.weights, BINS).astype(np.float64)
     sums = (np.bincount(place, pairs.weights * values, BINS) for values in (pairs.predicted, pairs.true))
     predicted, true = (total[weights > 0] / weights[weights > 0] for total in sums)
@@ -116,7 +119,7 @@ def _isotonic(pairs: Pairs) -> Knots:
     predicted, true = np.array(groups).T[:2] / np.array(groups).T[2]
     low, high = true[0] - predicted[0], true[-1] - predicted[-1]  # kept up to the ends
     ends = np.clip([min(low, true[0]), max(1 + high, true[-1])], 0, 1)
-    inner = (np.diff(predicted, prepend=0) > 1e-6) & (predicted < 1 - 1e-6)
+    inner = (np.diff(predicted, prepend=0) > 1e-4) & (predicted < 1 - 1e-4)  # the map is kept in 9 digits
     return (
         np.concatenate([[0.0], predicted[inner], [1.0]]),
         np.concatenate([ends[:1], true[inner], ends[1:]]),
