@@ -372,6 +372,8 @@ def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
     with tab.page.expect_request(lambda request: request.method == "POST") as asked:
         tab.page.click('#train-form button[value="train"]')
     assert asked.value.post_data_json == {"steps": 7, "image_size": 160, "recipe": "default"}
+    # A request that is still open when the tab closes goes to the server, which then trains during the next test.
+    until(lambda: "answered 409" in tab.text(".message.bad"), "the refusal has arrived")
 
 
 def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):

@@ -21,7 +21,13 @@ export function byId(id) {
 export function ask(dialog) {
   dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }));
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", function closed() {
+      if (dialog.open) return; // of the time before: the event comes later than the closing
+      dialog.removeEventListener("close", closed);
+      resolve(dialog.returnValue);
+    });
+  });
 }
 
 export function press(button, pressed) {
