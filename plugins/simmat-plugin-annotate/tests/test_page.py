@@ -439,6 +439,22 @@ def test_done_asks_before_it_writes_an_empty_mask(site, opened):
     until(mask.exists, "the empty mask is written")
 
 
+def test_a_question_asked_again_at_once_gets_its_own_answer(opened):
+    """The event of the closing comes later: it must not answer the next question, nor the next answer the first."""
+    tab, _ = opened("p")
+    script = """async () => {
+        const { ask, byId } = await import("/static/show.js");
+        const dialog = byId("empty");
+        const first = ask(dialog);
+        dialog.close("no");
+        const second = ask(dialog);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        dialog.close("empty");
+        return [await first, await second];
+    }"""
+    assert tab.page.evaluate(script) == ["no", "empty"]
+
+
 def test_page_down_skips_an_image_that_cannot_be_read(site, opened):
     """It is marked in the list; before, the key stuck there."""
     server, _ = site

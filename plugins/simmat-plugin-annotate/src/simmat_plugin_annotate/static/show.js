@@ -19,11 +19,12 @@ export function byId(id) {
 
 /** Open a dialog; returns the value of the button that closes it, "" for Esc. */
 export function ask(dialog) {
+  dialog.dispatchEvent(new Event("close")); // answers a question before this one, whose own event comes after its closing
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", function closed() {
-      if (dialog.open) return; // of the time before: the event comes later than the closing
+      if (dialog.open) return; // that late event
       dialog.removeEventListener("close", closed);
       resolve(dialog.returnValue);
     });
