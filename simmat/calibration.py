@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,14 @@ from simmat.errors import ConfigError
 
 Kind = Literal["click", "box", "object", "class_probability", "pixel"]
 """What a score is of: a mask of a click or box, an object found without a prompt, its class, the class of a pixel."""
+KINDS: Mapping[str, str] = {
+    "click": "clicks",
+    "box": "boxes",
+    "object": "found objects",
+    "class_probability": "classes of objects",
+    "pixel": "classes of pixels",
+}
+"""Kind of score -> its title."""
 MAX_WRONG = 0.1
 """Share of wrong objects that `--min-score auto` accepts by default."""
 MAX_PERCENT = 50

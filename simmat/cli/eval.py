@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from simmat.calibration import KINDS
 from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
 from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.data.card import class_title
@@ -18,13 +19,6 @@ from simmat.terminal import say
 
 _SHOWN_CLICKS = ("1", "3", "5", "8")
 """Numbers of clicks in the table, besides the largest; the file has all."""
-_KINDS = {
-    "click": "clicks",
-    "box": "boxes",
-    "object": "found objects",
-    "class_probability": "classes of objects",
-    "pixel": "classes of pixels",
-}
 _ROWS = {
     "miou_object": "one click: mean over objects",
     "miou_object_interval": "  95 % interval (bootstrap over images)",
@@ -198,7 +192,7 @@ def _rows(scores: dict[str, Any], names: dict[int, str]) -> list[tuple[str, str]
         for key, value in _values(scores, path.split(".")):
             if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
                 continue
-            name = class_title(int(key), names) if "class {" in title else _KINDS.get(key, key)
+            name = class_title(int(key), names) if "class {" in title else KINDS.get(key, key)
             rows.append((title.format(name), _figure(value)))
     return rows
 

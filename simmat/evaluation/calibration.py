@@ -61,23 +61,24 @@ class Pairs(NamedTuple):
         return Pairs(self.predicted[kept], self.true[kept], self.weights[kept], self.images[kept])
 
 
-def _bins(pairs: Pairs) -> npt.NDArray[np.int64]:
-    return np.minimum((pairs.predicted * BINS).astype(np.int64), BINS - 1)
-
-
-def calibration_error(pairs: Pairs) -> float:
-    """Return the mean over `BINS` bins of the difference of mean score and mean truth, weighted by their number."""
-    differences = np.bincount(_bins(pairs), pairs.weights * (pairs.predicted - pairs.true), BINS)
-    return float(np.abs(differences).sum() / pairs.weights.sum())
+def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple[Values, Values, Values]:
+    """Return mean score, mean truth and weight of each of some bins of equal width that is not empty."""
+    place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    total = np.bincount(place, weights, bins)
+    kept = total > 0
+    score, truth = (np.bincount(place, weights * values, bins)[kept] / total[kept] for values in (predicted, true))
+    return score, truth, np.asarray(total[kept], np.float64)
 
 
 def reliability(pairs: Pairs) -> tuple[Values, Values, Values]:
     """Return mean score, mean truth and weight of each of the `BINS` bins that is not empty."""
-    place = _bins(pairs)
-    weights = np.bincount(place, pairs.weights, BINS).astype(np.float64)
-    sums = (np.bincount(place, pairs.weights * values, BINS) for values in (pairs.predicted, pairs.true))
-    predicted, true = (total[weights > 0] / weights[weights > 0] for total in sums)
-    return predicted, true, weights[weights > 0]
+    return binned(BINS, pairs.predicted, pairs.true, pairs.weights)
+
+
+def calibration_error(pairs: Pairs) -> float:
+    """Return the mean over `BINS` bins of the difference of mean score and mean truth, weighted by their number."""
+    predicted, true, weights = reliability(pairs)
+    return float(weights @ np.abs(predicted - true) / weights.sum())
 
 
 def risk_coverage(pairs: Pairs) -> tuple[Values, Values]:

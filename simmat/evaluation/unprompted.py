@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from simmat.calibration import RIGHT_IOU, Kind
 from simmat.data.instances import Instance, Label
+from simmat.evaluation.calibration import binned
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
@@ -223,11 +224,8 @@ PIXEL_BINS = 64
 
 def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
     """Return (n, 3) mean probability, share of right ones and number of N pixels, by bins of it; NaN is 0."""
-    probability = np.nan_to_num(probability)  # of weights that a training has ruined
-    place = np.minimum((probability * PIXEL_BINS).astype(np.int64), PIXEL_BINS - 1)
-    counts = np.bincount(place, minlength=PIXEL_BINS)
-    sums = [np.bincount(place, values, PIXEL_BINS) / np.maximum(counts, 1) for values in (probability, right)]
-    return np.stack([*sums, counts], axis=1)[counts > 0]
+    seen = np.nan_to_num(probability).astype(np.float64)  # of weights that a training has ruined
+    return np.stack(binned(PIXEL_BINS, seen, right.astype(np.float64), np.ones(len(seen))), axis=1)
 
 
 Confusion = Counter[tuple[int, int]]

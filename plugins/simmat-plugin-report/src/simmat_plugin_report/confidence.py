@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from simmat.calibration import Calibration, Kind
+from simmat.calibration import KINDS, Calibration, Kind
 from simmat.evaluation import (
     Pairs,
     Scores,
@@ -20,14 +20,6 @@ from simmat_plugin_report.page import Block, Figure, Table
 from simmat_plugin_report.plots import COLOURS, PALETTE, figure_bytes, new_figure, style_axes
 from simmat_plugin_report.scores import NONE
 
-_TITLES: Mapping[Kind, str] = {
-    "click": "predicted IoU, clicks",
-    "box": "predicted IoU, boxes",
-    "object": "score, objects without clicks",
-    "class_probability": "probability, class of an object",
-    "pixel": "probability, class of a pixel",
-}
-
 
 def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield curves and a table of the calibration of each kind of score."""
@@ -35,12 +27,12 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     confidence = {**Scores(found.scores).confidence(), **rows}
     calibration = run.spec.calibration
     pairs = {kind: (raw, _calibrated(kind, raw, calibration, run.is_own(found))) for kind, raw in confidence.items()}
-    head = ("score", "number", "ECE before", *(["ECE after"] if calibration else []), "area of the risk")
+    head = ("score of", "number", "ECE before", *(["ECE after"] if calibration else []), "area of the risk")
     yield Table(
         head,
         [
             (
-                _TITLES[kind],
+                KINDS[kind],
                 f"{raw.weights.sum():,.0f}",
                 f"{calibration_error(raw):.3f}",
                 *([NONE if after is raw else f"{calibration_error(after):.3f}"] if calibration else []),
@@ -80,7 +72,7 @@ def _curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:
         right.plot(coverage, risk, color=PALETTE[0], lw=1.5)
         left.set(xlim=(0, 1), ylim=(0, 1))
         right.set(xlim=(0, 1), ylim=(0, None))
-        left.set_title(_TITLES[kind], loc="left", fontsize=9, color=COLOURS["text"])
+        left.set_title(KINDS[kind], loc="left", fontsize=9, color=COLOURS["text"])
         right.set_title("risk of the surest", loc="left", fontsize=9, color=COLOURS["text"])
         for part in (left, right):
             style_axes(part)
