@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
 from simmat.documents import Document, as_tuples
@@ -73,6 +74,7 @@ class Calibration(Document):
         click: predicted IoU of a mask of clicks -> its mean IoU.
         box: the same of a box.
         object: score of an object found without a prompt -> its mean IoU.
+        temperature: that of the class probabilities of an object, see `tempered`.
         thresholds: smallest score of an object with which at most 1, 2, 3 … % of the objects are wrong, see
             `simmat.evaluation.calibration.thresholds`; None where there is none.
     """
@@ -80,6 +82,7 @@ class Calibration(Document):
     click: Curve | None = None
     box: Curve | None = None
     object: Curve | None = None
+    temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
     thresholds: Annotated[tuple[float | None, ...], BeforeValidator(as_tuples)] = ()
 
     def problems(self) -> Iterator[str]:
@@ -88,20 +91,40 @@ class Calibration(Document):
             not 0 <= one <= 1 for one in self.thresholds if one is not None
         ):
             yield f"thresholds must be {MAX_PERCENT} scores from 0 to 1, or null"
-        for kind in get_args(Kind):
-            curve = self.of(kind)
-            yield from (f"{kind}: {problem}" for problem in (curve.problems() if curve else ()))
+        for kind, curve in self.curves.items():
+            yield from (f"{kind}: {problem}" for problem in curve.problems())
 
-    def of(self, kind: Kind) -> Curve | None:
-        """Return the map of a kind of score; None of classes, whose probabilities stay as they are."""
-        found: Curve | None = getattr(self, kind, None)
-        return found
+    @property
+    def curves(self) -> dict[Kind, Curve]:
+        """The maps that were measured."""
+        found: dict[Kind, Curve | None] = {"click": self.click, "box": self.box, "object": self.object}
+        return {kind: curve for kind, curve in found.items() if curve is not None}
 
 
 def calibrated(calibration: Calibration | None, kind: Kind, score: float) -> float:
     """Return what a score is worth; itself where this was not measured."""
-    curve = None if calibration is None else calibration.of(kind)
+    curve = None if calibration is None else calibration.curves.get(kind)
     return score if curve is None else curve(score)
+
+
+def tempered(probabilities: npt.NDArray[Any], temperature: float) -> npt.NDArray[Any]:
+    """Return p^(1/T) of (…, K) probabilities of K classes, divided by their sum; the most likely class stays so.
+
+    This is temperature scaling (Guo et al. 2017, arXiv 1706.04599), with log p as the logits.
+    """
+    inside = np.clip(probabilities, 1e-9, 1)
+    powers: npt.NDArray[Any] = (inside / inside.max(-1, keepdims=True)) ** (1 / temperature)
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def calibrated_classes(
+    calibration: Calibration | None, probabilities: Mapping[int, float] | None
+) -> Mapping[int, float] | None:
+    """Return the calibrated probability of each class of an object; as they are where this was not measured."""
+    if probabilities is None or calibration is None or calibration.temperature is None:
+        return probabilities
+    found = tempered(np.array(list(probabilities.values()), np.float64), calibration.temperature)
+    return dict(zip(probabilities, found.tolist(), strict=True))
 
 
 def min_score(calibration: Calibration | None, max_wrong: float, origin: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from runs import config, gray_set, registry
 import simmat
 from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
-from simmat.calibration import Calibration, Curve
+from simmat.calibration import Calibration, Curve, tempered
 from simmat.cli import run
 from simmat.evaluation import Pairs, calibrated_pairs, calibration_error, fit_calibration
 from simmat.evaluation.calibration import fit_curve
@@ -39,7 +41,7 @@ def test_a_map_makes_the_error_of_new_objects_a_third_and_keeps_their_order(coun
     found, new = fit_calibration({"object": too_sure(count, 0)}), too_sure(4000, 1)
     assert found is not None
     assert found.object is not None
-    after = calibrated_pairs(found.object, new)
+    after = calibrated_pairs(found, "object", new)
     assert calibration_error(after) < calibration_error(new) / 3
     order = np.argsort(new.predicted, kind="stable")
     assert (np.diff(after.predicted[order]) >= 0).all()
@@ -55,9 +57,43 @@ def test_of_what_auto_keeps_the_promised_share_is_right() -> None:
         assert found.object is not None
         least = found.thresholds[9]
         assert least is not None
-        kept = calibrated_pairs(found.object, new).predicted >= least
+        kept = calibrated_pairs(found, "object", new).predicted >= least
         shares.append(float((new.true[kept] < 0.5).mean()))
     assert np.mean(shares) == pytest.approx(0.1, abs=0.015)
+
+
+def of_three_classes(count: int, seed: int, sharpness: float) -> Pairs:
+    """Classes drawn from known probabilities p, for which a network says p^sharpness, divided by their sum."""
+    rng = np.random.default_rng(seed)
+    true = rng.dirichlet([0.7, 0.7, 0.7], count)
+    shown = tempered(true, 1 / sharpness)
+    drawn = (rng.random((count, 1)) > true.cumsum(1)[:, :2]).sum(1)
+    return Pairs.of_classes(
+        (number // 8, index, *row) for number, (index, row) in enumerate(zip(drawn, shown, strict=True))
+    )
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 3.0])
+def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(sharpness: float) -> None:
+    """Whether the network is too sure or too timid; the class that it names stays the same."""
+    found, new = (
+        fit_calibration({"class_probability": of_three_classes(300, 0, sharpness)}),
+        of_three_classes(4000, 1, sharpness),
+    )
+    after = calibrated_pairs(found, "class_probability", new)
+    assert calibration_error(after) < calibration_error(new) / 3
+    assert after.probabilities is not None
+    assert new.probabilities is not None
+    assert (after.probabilities.argmax(1) == new.probabilities.argmax(1)).all()
+
+
+def test_ten_right_classes_do_not_make_a_network_certain() -> None:
+    """So few say little, and a class that the network does not know says nothing of the others."""
+    rows = [(number, 0 if number < 10 else -1, 0.8 + number / 1e4, 0.2 - number / 1e4) for number in range(12)]
+    found = fit_calibration({"class_probability": Pairs.of_classes(rows)})
+    assert found is not None
+    assert found.temperature is not None
+    assert tempered(np.array([0.8, 0.2]), found.temperature)[0] == pytest.approx((10 + 4 * 0.8) / 14, abs=0.01)
 
 
 CURVE = Curve(predicted=(0.0, 0.5, 1.0), true=(0.0, 0.1, 1.0), objects=40, ece=0.2, ece_calibrated=0.05)
@@ -71,16 +107,28 @@ def images_in(folder: Path) -> Path:
 
 def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
     """Prompts and found objects speak in the terms that `--min-score` and a person take."""
-    every = Calibration(click=CURVE, box=CURVE, object=CURVE)
+    every = Calibration(click=CURVE, box=CURVE, object=CURVE, temperature=0.1)
     bundles = [tiny_bundle(tmp_path / str(one is None), dense=DENSE, calibration=one) for one in (None, every)]
     raw, own = (simmat.load(bundle, registry=registry(), device="cpu") for bundle in bundles)
+
+    def powers(probabilities: Mapping[int, float]) -> dict[int, Any]:
+        total = sum(one**10 for one in probabilities.values())
+        return {value: pytest.approx(one**10 / total) for value, one in probabilities.items()}
+
     settings = simmat.predictor.EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
     for one in (raw, own):
         one.set_image(images_in(tmp_path / f"images {id(one)}") / "a.png")
     for asked in ({"points": [(20, 20)]}, {"box": (4, 4, 30, 30)}):
-        assert own.predict(**asked).score == pytest.approx(CURVE(raw.predict(**asked).score))
+        ours, theirs = raw.predict(**asked), own.predict(**asked)
+        assert theirs.score == pytest.approx(CURVE(ours.score))
+        assert ours.class_probabilities is not None
+        assert theirs.class_probabilities == powers(ours.class_probabilities)
     before, after = (one.segment_everything(settings) for one in (raw, own))
     assert [one.score for one in after] == pytest.approx([CURVE(one.score) for one in before])
+    for found, other in zip(after, before, strict=True):
+        assert other.class_probabilities is not None
+        assert found.class_probabilities == powers(other.class_probabilities)
+        assert found.instance.class_id == other.instance.class_id
     assert before
 
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind
+from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind, tempered
 
 BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -25,11 +25,15 @@ _SLOPE = 1e-3
 """Smallest slope of a map, so that it changes no ranking."""
 _PRIOR = 0.3
 """Weight of the prior that scores are calibrated already."""
+_BELIEVED = 4
+"""Objects that a temperature takes to be of the classes that the network says, as often as it says."""
 _MIN_OBJECTS, _MIN_ISOTONIC, _MAX_KNOTS = 10, 200, 10
 """Objects that a map needs, and those that an isotonic one needs to beat two parameters; its inner knots."""
 
 Values = npt.NDArray[np.float64]
 Knots = tuple[Values, Values]
+Form = Callable[["Pairs"], Knots | float]
+"""Fits knots of a curve, or a temperature."""
 
 
 class Pairs(NamedTuple):
@@ -40,12 +44,16 @@ class Pairs(NamedTuple):
         true: (N,) the IoU, or 1 where a class is right and 0 where not, or the share of right ones.
         weights: (N,) number of objects or pixels that each stands for.
         images: (N,) number of the image.
+        probabilities: (N, K) of all classes, where the score is that of the likeliest one.
+        classes: (N,) index of the true class in them; -1 if it is none of them.
     """
 
     predicted: Values
     true: Values
     weights: Values
     images: npt.NDArray[np.int64]
+    probabilities: Values | None = None
+    classes: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
@@ -56,9 +64,31 @@ class Pairs(NamedTuple):
         counts = np.asarray(weights[0] if weights else np.ones(len(scores)), np.float64)
         return cls(scores, np.asarray(true, np.float64), counts, numbers)
 
+    @classmethod
+    def of_classes(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
+        """Make pairs of (image, index of the true class, *probabilities of the classes); NaN is 0."""
+        images, classes, *columns = zip(*rows, strict=True)
+        found = np.nan_to_num(np.array(columns, np.float64).T)
+        indices = np.asarray(classes, np.int64)
+        pairs = cls.of(zip(images, found.max(1), found.argmax(1) == indices, strict=True))
+        return pairs._replace(probabilities=found, classes=indices)
+
     def where(self, kept: npt.NDArray[np.bool_]) -> Pairs:
         """Return some of them."""
-        return Pairs(self.predicted[kept], self.true[kept], self.weights[kept], self.images[kept])
+        return Pairs(*(None if values is None else values[kept] for values in self))  # type: ignore[arg-type]
+
+
+Rows = Mapping[Kind, Sequence[Sequence[Any]]]
+"""Kind of score -> rows as `Pairs.of` takes them; of class probabilities, as `Pairs.of_classes` does."""
+
+
+def pairs_of(rows: Rows) -> dict[Kind, Pairs]:
+    """Return the pairs of each kind of score of which there are some."""
+    return {
+        kind: (Pairs.of_classes if kind == "class_probability" else Pairs.of)(found)
+        for kind, found in rows.items()
+        if found
+    }
 
 
 def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple[Values, Values, Values]:
@@ -132,17 +162,38 @@ def _logit(chances: Values) -> Values:
     return np.log(inside / (1 - inside))
 
 
-def _mapped(pairs: Pairs, form: Callable[[Pairs], Knots], fitted_on: Pairs) -> Pairs:
-    return pairs._replace(predicted=np.interp(pairs.predicted, *form(fitted_on)))
+def _temperature(pairs: Pairs) -> float:
+    """Fit one temperature by the log-likelihood of the true classes, and of `_BELIEVED` objects as the network says."""
+    assert pairs.probabilities is not None
+    assert pairs.classes is not None
+    rows = np.flatnonzero(pairs.classes >= 0)
+    probabilities, classes = pairs.probabilities[rows], pairs.classes[rows, None]
+    if not len(rows):
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        logs = np.log(np.maximum(tempered(probabilities, math.exp(log_temperature)), 1e-12))
+        believed = (probabilities * logs).sum() / len(rows)
+        return float(-np.take_along_axis(logs, classes, 1).sum() - _BELIEVED * believed)
+
+    return math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
 
 
-def _held_out(pairs: Pairs, form: Callable[[Pairs], Knots]) -> Pairs:
+def _mapped(pairs: Pairs, fitted: Knots | float) -> Pairs:
+    if not isinstance(fitted, float):
+        return pairs._replace(predicted=np.interp(pairs.predicted, *fitted))
+    assert pairs.probabilities is not None
+    found = tempered(pairs.probabilities, fitted)
+    return pairs._replace(predicted=found.max(1), probabilities=found)
+
+
+def _held_out(pairs: Pairs, form: Form) -> Pairs:
     """Map the scores of each fifth of the images by what is fitted on the others."""
     _, numbers = np.unique(pairs.images, return_inverse=True)
     predicted = np.empty_like(pairs.predicted)
     for fold in range(min(_FOLDS, int(numbers.max()) + 1)):
         own = numbers % _FOLDS == fold
-        predicted[own] = _mapped(pairs.where(own), form, pairs.where(~own)).predicted
+        predicted[own] = _mapped(pairs.where(own), form(pairs.where(~own))).predicted
     return pairs._replace(predicted=predicted)
 
 
@@ -157,13 +208,26 @@ def _best_form(pairs: Pairs) -> tuple[Callable[[Pairs], Knots], Pairs | None]:
 
 
 def held_out(pairs: Pairs) -> Pairs:
-    """Return pairs whose scores are calibrated, those of each image by a map of other images."""
+    """Return pairs whose scores are calibrated, those of each image by a map, or a temperature, of other images."""
+    if pairs.probabilities is not None:
+        return _held_out(pairs, _temperature) if len(np.unique(pairs.images)) > 1 else pairs
     return _best_form(pairs)[1] or pairs
+
+
+def _suffices(pairs: Pairs) -> bool:
+    """Return whether there are ten objects or more, and their scores differ."""
+    return len(pairs.predicted) >= _MIN_OBJECTS and float(np.ptp(pairs.predicted)) >= 1e-6
+
+
+def fit_temperature(pairs: Pairs) -> float | None:
+    """Return the temperature of class probabilities; None of fewer than ten objects of classes that are known."""
+    assert pairs.classes is not None
+    return _temperature(pairs) if _suffices(pairs.where(pairs.classes >= 0)) else None
 
 
 def fit_curve(pairs: Pairs) -> Curve | None:
     """Return the map of scores to their mean truth; None of fewer than ten objects, or where all scores are equal."""
-    if len(pairs.predicted) < _MIN_OBJECTS or np.ptp(pairs.predicted) < 1e-6:
+    if not _suffices(pairs):
         return None
     form, unseen = _best_form(pairs)
     predicted, true = form(pairs)
@@ -197,37 +261,46 @@ def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
 
 
 def fit_calibration(confidence: Mapping[Kind, Pairs]) -> Calibration | None:
-    """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is no map."""
+    """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is none."""
     known = {kind: pairs for kind, pairs in confidence.items() if kind in Calibration.model_fields}
     curves: dict[str, Any] = {kind: curve for kind, pairs in known.items() if (curve := fit_curve(pairs))}
-    if "object" in curves:
-        curves["thresholds"] = thresholds(calibrated_pairs(curves["object"], confidence["object"]))
-    return Calibration(**curves) if curves else None
+    if classes := confidence.get("class_probability"):
+        curves["temperature"] = fit_temperature(classes)
+    found = Calibration(**curves)
+    if found.object is not None:
+        pairs = calibrated_pairs(found, "object", confidence["object"])
+        found = found.model_copy(update={"thresholds": thresholds(pairs)})
+    return None if found == Calibration() else found
 
 
-def calibrated_pairs(curve: Curve, pairs: Pairs) -> Pairs:
-    """Return pairs whose scores a map has calibrated."""
-    return pairs._replace(predicted=np.interp(pairs.predicted, curve.predicted, curve.true))
+def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: Pairs) -> Pairs:
+    """Return pairs whose scores are calibrated; the same ones where this kind of score was not measured."""
+    if calibration is None:
+        return pairs
+    if kind == "class_probability":
+        return pairs if calibration.temperature is None else _mapped(pairs, calibration.temperature)
+    curve = calibration.curves.get(kind)
+    return pairs if curve is None else _mapped(pairs, (np.array(curve.predicted), np.array(curve.true)))
 
 
 def confidence_summary(confidence: Mapping[Kind, Pairs], calibration: Calibration | None) -> dict[str, Any]:
     """Return number, calibration error and area of the risk of each kind of score, as json values.
 
-    "ece" is that of calibrated scores; "ece_uncalibrated" is None where there is no map. Of found objects "auto_kept"
-    and "auto_right" are the share that `--min-score auto` keeps, and of these the share that is right; or None.
+    "ece" is that of calibrated scores; "ece_uncalibrated" is None where nothing is calibrated. Of found objects
+    "auto_kept" and "auto_right" are the share that `--min-score auto` keeps, and of these the share that is right; or
+    None.
     """
     blocks: dict[str, Any] = {}
     for kind, pairs in confidence.items():
-        curve = None if calibration is None else calibration.of(kind)
-        before = calibration_error(pairs)
+        after = calibrated_pairs(calibration, kind, pairs)
         blocks[kind] = {
             "objects": int(pairs.weights.sum()),
-            "ece": before if curve is None else calibration_error(calibrated_pairs(curve, pairs)),
-            "ece_uncalibrated": None if curve is None else before,
+            "ece": calibration_error(after),
+            "ece_uncalibrated": None if after is pairs else calibration_error(pairs),
             "aurc": risk_area(pairs),
         }
-        if kind == "object" and curve is not None and calibration is not None:
-            blocks[kind] |= _kept_by_default(calibrated_pairs(curve, pairs), calibration)
+        if kind == "object" and after is not pairs and calibration is not None:
+            blocks[kind] |= _kept_by_default(after, calibration)
     return blocks
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -11,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 
 from simmat.bundle import Bundle
@@ -342,8 +340,7 @@ def evaluate_unprompted(
         if everything and not unmarked:
             found = predictor.segment_everything(settings)
             one = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
-            chances = [math.nan if one.class_probability is None else one.class_probability for one in found]
-            one = replace(one, class_probabilities=np.asarray(chances, np.float32))
+            one = replace(one, class_probabilities=[region.class_probabilities for region in found])
         middle = perf_counter()
         if semantic:
             truth, seen = class_map(label), predictor.segment_semantic()

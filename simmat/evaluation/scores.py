@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind
 from simmat.data.instances import Instance
-from simmat.evaluation.calibration import Pairs, confidence_summary
+from simmat.evaluation.calibration import Pairs, confidence_summary, pairs_of
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import Unprompted
 from simmat.types import BoolArray
@@ -217,12 +217,13 @@ class Scores:
             for o in self.objects
             if o.predicted_box is not None and o.box is not None
         ]
-        rows = {
-            "click": [(o.sample, o.predicted_iou, o.iou) for o in self.objects],
-            "box": boxes,
-            **({} if self.unprompted is None else self.unprompted.confidence()),
-        }
-        return {kind: Pairs.of(found) for kind, found in rows.items() if found}
+        return pairs_of(
+            {
+                "click": [(o.sample, o.predicted_iou, o.iou) for o in self.objects],
+                "box": boxes,
+                **({} if self.unprompted is None else self.unprompted.confidence()),
+            }
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the means over objects, over images and over classes (of the means of their objects), and by size.

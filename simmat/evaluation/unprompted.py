@@ -57,7 +57,7 @@ class ImageMatches:
         hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
             match it is not a false alarm where this reaches the threshold.
         uncounted: (T,) bool, true objects that are too small to count.
-        class_probabilities: (F,) of a found object's class; NaN without classes.
+        class_probabilities: class -> probability, of each found object; None without classes.
     """
 
     scores: FloatArray
@@ -66,7 +66,7 @@ class ImageMatches:
     iou: Ious
     hidden: npt.NDArray[np.float64]
     uncounted: BoolArray
-    class_probabilities: FloatArray | None = None
+    class_probabilities: Sequence[Mapping[int, float] | None] | None = None
 
     @classmethod
     def of(cls, found: Sequence[Instance], scores: Sequence[float], label: Label) -> ImageMatches:
@@ -111,21 +111,23 @@ class ImageMatches:
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
         return matched, ~excused
 
-    def confidence(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        """Return (score, IoU) of the found objects that count, and (class probability, 1 or 0) of those with a class.
+    def confidence(self) -> tuple[list[tuple[float, float]], list[tuple[float, ...]]]:
+        """Return rows of the found objects that count: (score, IoU), and (index of the true class, *probabilities).
 
-        The IoU is the largest one with a true object of any class; a class counts where that is 0.5 or more.
+        The IoU is the largest one with a true object of any class; a class counts where that is 0.5 or more. The index
+        is that in the probabilities of the classes; -1 of a class that the model does not know.
         """
         if not self.iou.size:
             return [(float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]], []
         best, column = self.iou.max(1), self.iou.argmax(1)
         counts = np.where(best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU)
         objects = list(zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True))
-        if self.class_probabilities is None:
-            return objects, []
-        rows = np.flatnonzero(counts & (best >= RIGHT_IOU) & np.isfinite(self.class_probabilities))
-        right = (self.found_classes == self.true_classes[column])[rows].astype(float)
-        return objects, list(zip(self.class_probabilities[rows].tolist(), right.tolist(), strict=True))
+        classes: list[tuple[float, ...]] = []
+        for row, known in enumerate(self.class_probabilities or ()):
+            if known and counts[row] and best[row] >= RIGHT_IOU:
+                true = int(self.true_classes[column[row]])
+                classes.append((list(known).index(true) if true in known else -1, *known.values()))
+        return objects, classes
 
     def mistakes(self) -> dict[str, int]:
         """Count true objects, those missed, found ones that are none (extra), and found ones of a wrong class.
@@ -281,7 +283,7 @@ class Unprompted:
     pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
-        """Return the scores beside the truth of objects, their classes and pixels, as `Pairs.of` takes them."""
+        """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
         found = {name: image.confidence() for name, image in self.matches.items()}
         classes = [(name, *row) for name, (_, rows) in found.items() for row in rows] if self.classed else []
         return {

@@ -37,7 +37,7 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
     Raises:
         ConfigError: the model cannot find what is wanted, or a class or format is unknown.
     """
-    curve = None if predictor.calibration is None else predictor.calibration.of("object")
+    curve = None if predictor.calibration is None else predictor.calibration.object
     searched = options.min_score
     if searched == "auto":
         searched = None  # the threshold was measured with the default search

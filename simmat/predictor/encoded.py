@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simmat.calibration import Calibration, calibrated
+from simmat.calibration import Calibration, calibrated, calibrated_classes
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.errors import BundleError
@@ -46,8 +46,8 @@ class Prediction:
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
-        class_probabilities: label value -> probability, of all classes but the background; None if the model does not
-            distinguish classes, or the mask is empty.
+        class_probabilities: label value -> probability, of all classes but the background, calibrated as `score` is;
+            None if the model does not distinguish classes, or the mask is empty.
     """
 
     mask: BoolArray
@@ -233,7 +233,7 @@ class EncodedImage:
 
     @threads_for_load()
     @torch.inference_mode()
-    def class_probabilities(self, low_res: FloatArray) -> dict[int, float] | None:
+    def class_probabilities(self, low_res: FloatArray) -> Mapping[int, float] | None:
         """Return the probability of each class of objects for a mask; None without such classes, or a pixel.
 
         Args:
@@ -243,11 +243,18 @@ class EncodedImage:
         if spec is None or self._dense is None or not (low_res > 0).any():
             return None
         (found,), _ = classes_of(low_res[None] > 0, self._dense.classes[0].softmax(0), spec.background)
-        return spec.by_class(found.tolist())
+        return calibrated_classes(self._calibration, spec.by_class(found.tolist()))
 
     @threads_for_load()
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
         """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`."""
         found = everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)
-        return [replace(one, score=calibrated(self._calibration, "object", one.score)) for one in found]
+        return [
+            replace(
+                one,
+                score=calibrated(self._calibration, "object", one.score),
+                class_probabilities=calibrated_classes(self._calibration, one.class_probabilities),
+            )
+            for one in found
+        ]

@@ -49,9 +49,9 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny SAM with LoRA that is not zero, and a dense head."""
-    dense = DenseSpec(background=True, classes=(None,))
+    dense = DenseSpec(background=True, classes=(3, 5))
     curve = Curve(predicted=(0.0, 0.4, 1.0), true=(0.1, 0.3, 0.9), objects=40, ece=0.2, ece_calibrated=0.1)
-    calibration = Calibration(click=curve, object=curve)
+    calibration = Calibration(click=curve, object=curve, temperature=0.2)
     parts = {"tune": "lora", "mat": "mat-residual", "dense": dense, "calibration": calibration}
     folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", **parts)
     loaded = load_bundle(folder, registry())
@@ -113,11 +113,13 @@ def test_every_answer_is_that_of_torch(bundle: Bundle, folder: Path, size_hw: tu
     for prediction, found, labels in answers:
         np.testing.assert_allclose(prediction.logits, expected.logits, atol=1e-3)
         assert prediction.score == pytest.approx(expected.score, abs=1e-3)
+        assert prediction.class_probability == pytest.approx(expected.class_probability, abs=1e-3)
         assert len(found) == len(ours) > 0
         assert np.allclose([one.score for one in found], [one.score for one in ours], atol=1e-3)
         for one, other in zip(found, ours, strict=True):
             mask = one.mask if isinstance(one, simmat_runtime.FoundObject) else one.instance.mask(size_hw)
             assert (mask != other.instance.mask(size_hw)).mean() < 1e-3
+            assert one.class_probability == pytest.approx(other.class_probability, abs=1e-3)
         assert (labels.labels != classes.labels).mean() < 1e-3
         assert labels.nodata == classes.nodata
     assert exported.digest != predictor.digest

@@ -170,6 +170,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
         ({"dense": {"background": True, "classes": []}}, "classes"),
         ({"dense": {"background": True, "classes": [2**40]}}, "classes"),
         ({"dense": []}, "dense"),
+        ({"dense": {"background": True, "classes": [1], "temperature": 0}}, "temperature"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:

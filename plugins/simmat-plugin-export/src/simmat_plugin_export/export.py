@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from torch import Tensor
 
 import simmat
 from simmat.bundle import JSON_NAME, Bundle, with_checksum
-from simmat.calibration import Calibration, Kind
+from simmat.calibration import Calibration
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
@@ -304,6 +304,7 @@ class _Parts:
     def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
         """Return the manifest, as json values."""
         spec, dense = self._spec, self._spec.dense
+        temperature = (spec.calibration.temperature if spec.calibration else None) or 1.0
         predictor = Predictor.of_bundle(self._bundle)
         largest = predictor.largest_whole
         return {
@@ -316,7 +317,9 @@ class _Parts:
             "window": predictor.tile_of((largest + 1, largest + 1)),
             "mask_size": list(self._answer.logits.shape[-2:]),
             "levels": len(self.levels),
-            "dense": None if dense is None else {"background": dense.background, "classes": list(dense.classes)},
+            "dense": None
+            if dense is None
+            else {"background": dense.background, "classes": list(dense.classes), "temperature": temperature},
             "class_names": {str(number): name for number, name in predictor.class_names.items()},
             "calibration": _described_calibration(spec.calibration),
             "files": dict(files),
@@ -340,10 +343,8 @@ def _tensors(prompts: PromptBatch, given: Sequence[str]) -> list[Tensor]:
 
 
 def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
-    curves = {kind: calibration.of(kind) for kind in get_args(Kind)} if calibration is not None else {}
-    return {
-        kind: {"predicted": list(curve.predicted), "true": list(curve.true)} for kind, curve in curves.items() if curve
-    }
+    curves = calibration.curves if calibration is not None else {}
+    return {kind: {"predicted": list(curve.predicted), "true": list(curve.true)} for kind, curve in curves.items()}
 
 
 def _described(channel: Channel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from simmat.evaluation import (
     calibrated_pairs,
     calibration_error,
     held_out,
+    pairs_of,
     reliability,
     risk_area,
     risk_coverage,
@@ -23,8 +24,7 @@ from simmat_plugin_report.scores import NONE
 
 def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield curves and a table of the calibration of each kind of score."""
-    rows = {kind: Pairs.of(rows) for kind, rows in found.confidence.items() if rows}
-    confidence = {**Scores(found.scores).confidence(), **rows}
+    confidence = {**Scores(found.scores).confidence(), **pairs_of(found.confidence)}
     calibration = run.spec.calibration
     pairs = {kind: (raw, _calibrated(kind, raw, calibration, run.is_own(found))) for kind, raw in confidence.items()}
     head = ("score of", "number", "ECE before", *(["ECE after"] if calibration else []), "area of the risk")
@@ -54,8 +54,8 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
 
 def _calibrated(kind: Kind, raw: Pairs, calibration: Calibration | None, is_own: bool) -> Pairs:
     """Return calibrated scores; on the images that calibrate the bundle, each image by the others."""
-    curve = None if calibration is None else calibration.of(kind)
-    return raw if curve is None else held_out(raw) if is_own else calibrated_pairs(curve, raw)
+    after = calibrated_pairs(calibration, kind, raw)
+    return held_out(raw) if is_own and after is not raw else after
 
 
 def _curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:

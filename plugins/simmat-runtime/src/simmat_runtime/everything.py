@@ -259,14 +259,17 @@ def _classified(
     grid = resized(probabilities, (masks.shape[1], masks.shape[2])).reshape(len(probabilities), -1)
     inside = masks.reshape(len(masks), -1).astype(np.float32)
     mean = inside @ grid.T / inside.sum(1, keepdims=True)  # (N, K)
-    index, best = mean[:, first:].argmax(1), mean[:, first:].max(1)
     objectness = mean[:, first:].sum(1).clip(1e-6, 1)
+    chances = mean[:, first:] / objectness[:, None]  # (N, C)
+    calibrated = spec.calibrated(chances).max(1)
     result, kept = [], []
-    for row, (one, place, chance, certain) in enumerate(zip(found, index, best / objectness, objectness, strict=True)):
+    for row, (one, place, chance, certain) in enumerate(
+        zip(found, chances.argmax(1), chances.max(1), objectness, strict=True)
+    ):
         value = spec.classes[place]
         score = one.score * float(certain) * (1.0 if value is None else float(chance))
         if certain >= least:
-            probability = None if value is None else float(chance)
+            probability = None if value is None else float(calibrated[row])
             result.append(replace(one, score=score, class_id=value, class_probability=probability))
             kept.append(row)
     return result, masks[kept]

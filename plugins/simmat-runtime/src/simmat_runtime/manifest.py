@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from simmat_runtime.arrays import FloatArray
+
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
 NAME = "manifest.json"
@@ -65,10 +67,18 @@ class Dense:
     Attributes:
         background: True if index 0 of the class map is background.
         classes: label value of each class of objects; None for objects without a class.
+        temperature: by which the class probabilities of an object are calibrated.
     """
 
     background: bool
     classes: tuple[int | None, ...]
+    temperature: float = 1.0
+
+    def calibrated(self, probabilities: FloatArray) -> FloatArray:
+        """Return p^(1/T) of the probabilities (N, C) of classes of objects, divided by their sum."""
+        inside = np.clip(probabilities, 1e-9, 1).astype(np.float64)
+        powers = (inside / inside.max(-1, keepdims=True)) ** (1 / self.temperature)
+        return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
 
 
 @dataclass(frozen=True)
@@ -212,12 +222,16 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
 def _dense(document: Mapping[str, Any]) -> Dense:
     if not isinstance(document["background"], bool):
         raise _wrong("dense.background", "true or false", document["background"])
+    temperature = document.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
+        raise _wrong("dense.temperature", "a number from 0.01 to 100", temperature)
     return Dense(
         document["background"],
         tuple(
             None if value is None else _whole("dense.classes", value, 0, _MAX_CLASS)
             for value in _list("dense.classes", document["classes"], _MAX_CLASSES)
         ),
+        float(temperature),
     )
 
 

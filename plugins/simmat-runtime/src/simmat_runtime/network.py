@@ -166,4 +166,4 @@ class EncodedImage:
         first = int(spec.background)
         mean = resized(softmax(dense[0]), (low.shape[0], low.shape[1]))[:, inside].mean(1)[first:]
         value = spec.classes[int(mean.argmax())]
-        return None if value is None else (value, float(mean.max() / mean.sum().clip(1e-6, 1)))
+        return None if value is None else (value, float(spec.calibrated(mean / mean.sum().clip(1e-6, 1)).max()))
