@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,12 @@ import numpy as np
 
 from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
-from simmat.errors import SimMATError
+from simmat.errors import ConfigError, SimMATError
 from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import Edited, ImageLabels
 from simmat_plugin_annotate.masks import encode_mask
-from simmat_plugin_annotate.models import Model, ModelService
+from simmat_plugin_annotate.models import CancelledError, Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
@@ -31,6 +32,8 @@ from simmat_plugin_annotate.training import Training
 
 MAPS = ("gray", "inferno", "turbo", "twilight")
 Result = TypeVar("Result")
+SEARCH_S = 5.0
+"""Seconds after which `Annotator.least_sure` answers with what is known."""
 
 
 class Annotator:
@@ -72,6 +75,7 @@ class Annotator:
         if predictions is not None:
             self._take_predictions(Predictions.read(predictions, self.folder.images))
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
+        self._search: asyncio.Task[None] | None = None
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
         self.load: Callable[[Path], Model] | None = None
 
@@ -120,9 +124,55 @@ class Annotator:
         thread = self.service.slow_thread if slow else self.service.thread
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
+    async def least_sure(self, opened: str) -> dict[str, Any]:
+        """Return the unlabelled image in which the model expects most wrong objects, of those searched so far.
+
+        The first call starts the search, which goes on until all are searched.
+
+        Args:
+            opened: key of the image that is not meant.
+
+        Raises:
+            ConfigError: the model finds objects by a grid of clicks, which takes long.
+        """
+        model = self.service.model
+        if model.predictor.dense is None:
+            raise ConfigError(
+                f"{model.name} has no dense head, which finds all objects of an image: train one in this page, with "
+                "every object marked, or start with --bundle RUN of simmat train --heads prompt,dense"
+            )
+        if self._search is None or self._search.done():
+            self._search = asyncio.create_task(self._search_unlabelled())
+        await asyncio.wait([self._search], timeout=SEARCH_S)
+        if self._search.done():
+            self._search.result()  # raises what ended it
+        known = await self.on_files(lambda: {key: self.service.expected_wrong(key) for key in self._unlabelled()})
+        wrong = {key: count for key, count in known.items() if count is not None and key != opened}
+        best = max(wrong, key=wrong.__getitem__, default=None)
+        return {
+            "key": best,
+            "wrong": None if best is None else round(wrong[best], 3),
+            "searched": sum(count is not None for count in known.values()),
+            "images": len(known),
+        }
+
+    def _unlabelled(self) -> list[str]:
+        folder = self.folder
+        return [key for key in folder.images if not folder.is_labelled(key) and key not in folder.problems]
+
+    async def _search_unlabelled(self) -> None:
+        keys = self._unlabelled()
+        random.shuffle(keys)  # neighbours are often alike, and the first ones are looked at first
+        with suppress(CancelledError):  # the server stops
+            for key in keys:
+                if not self.folder.is_labelled(key):
+                    await self.on_model(partial(self.service.count_wrong, key), slow=True)
+
     def close(self) -> None:
         """End the threads, after running writes have finished."""
         self.service.closing.set()
+        if self._search is not None:
+            self._search.cancel()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
         for thread in (self.service.thread, self.service.slow_thread):

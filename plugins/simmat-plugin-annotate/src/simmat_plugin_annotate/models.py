@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, SimMATError
 from simmat.types import Prompt, Window
 from simmat_plugin_annotate.masks import encode_mask, is_known
 from simmat_plugin_annotate.planes import Planes
@@ -83,7 +83,7 @@ class ModelService:
 
     Attributes:
         thread: runs `encode`, `predict` and `take`.
-        slow_thread: runs `encode_ahead` and `suggestions`.
+        slow_thread: runs `encode_ahead`, `suggestions` and `count_wrong`.
         closing: set when the server stops.
         open: tab -> key of the image that it shows.
     """
@@ -109,6 +109,7 @@ class ModelService:
         self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest of the planes
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
+        self._wrong: dict[tuple[str, str], float] = {}
 
     def take(self, model: Model) -> None:
         """Replace the model."""
@@ -212,6 +213,40 @@ class ModelService:
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
         return {"objects": objects, "imported": False}
+
+    def expected_wrong(self, key: str) -> float | None:
+        """Return what `count_wrong` found for the present model and image; None if it has not, 0 of a missing file."""
+        with suppress(SimMATError):
+            return self._wrong.get((self.model.digest, self._planes(key).digest))
+        return 0.0
+
+    def count_wrong(self, key: str) -> None:
+        """Count how many of the objects that the model finds in an image it expects to be wrong, in mask or class.
+
+        An image that cannot be read, or has more windows than suggestions are given for, counts 0.
+
+        Raises:
+            CancelledError: the server stops.
+        """
+        from simmat.predictor import LargeImage
+
+        if self.expected_wrong(key) is not None:
+            return
+        model, planes = self.model, self._planes(key)
+
+        def check(done: int) -> None:
+            if self.closing.is_set():
+                raise CancelledError
+
+        check(0)
+        wrong = 0.0
+        with suppress(SimMATError):  # opening it says why
+            image = LargeImage(model.predictor, planes)
+            if len(image.windows) <= MAX_SUGGESTED:
+                for one in image.segment_everything(progress=check):
+                    chance = one.class_probability
+                    wrong += 1 - one.score * (1.0 if chance is None else chance)
+        self._wrong[model.digest, planes.digest] = wrong
 
     def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""

@@ -83,6 +83,23 @@ export async function openUnlabelled() {
   else await open(key);
 }
 
+/** Open the image without labels in which the model expects most wrong objects. */
+export async function openUnsure() {
+  const asked = app.image.key;
+  await attempt(async () => {
+    const { key, wrong, searched, images } = await get(`/api/unsure?open=${asked}`);
+    if (app.image.key !== asked) return;
+    const looking = searched < images
+      ? ` ${searched} of ${images} images without labels are searched so far; the search goes on.` : "";
+    if (key === null) {
+      messages.note(looking ? `Nothing found yet.${looking}` : "Nothing unlabelled is left.", false, "next");
+      return;
+    }
+    await open(key);
+    messages.note(`The model expects ${wrong.toFixed(1)} of the objects that it finds here to be wrong.${looking}`, false, "next");
+  }, "Looking for the image that the model is least sure of …");
+}
+
 export async function setDone() {
   const { labels, draft } = app;
   const done = !labels.done;

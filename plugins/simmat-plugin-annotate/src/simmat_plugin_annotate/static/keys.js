@@ -5,7 +5,7 @@ import {
   accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
 } from "./drawing.js";
 import { attempt } from "./events.js";
-import { openUnlabelled, setDone, turn } from "./images.js";
+import { openUnlabelled, openUnsure, setDone, turn } from "./images.js";
 import { panel, stage, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
@@ -36,7 +36,7 @@ const KEYS = {
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => clickMiddle(1), m: () => clickMiddle(0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
-  PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, d: setDone,
+  PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
   f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
@@ -91,7 +91,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const BUTTONS = {
-  previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, done: setDone,
+  previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, unsure: openUnsure, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
   "tool-polygon": () => setTool("polygon"), "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
