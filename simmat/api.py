@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from simmat.evaluation.report import ScoreReport
     from simmat.evaluation.scores import Scores
     from simmat.inference.job import ImageOutcome, Progress
-    from simmat.nn.losses import MaskLoss
+    from simmat.nn.losses import Loss
 
 
 def load(
@@ -101,7 +101,7 @@ def train(
     out: str | Path,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    loss: MaskLoss | str | None = None,
+    loss: Loss | str | None = None,
     registry: Registry | None = None,
     **settings: Any,
 ) -> Path:
@@ -113,7 +113,8 @@ def train(
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
         callbacks: told of every step and validation, see `simmat.Callback`; what they raise ends the training.
-        loss: a mask loss in place of SimMAT's, see `simmat.nn.losses.MaskLoss`; the name of one is a setting.
+        loss: a loss in place of SimMAT's, see `MaskLoss` and `EmbeddingTargets` in `simmat.nn.losses`; the name of one
+            is a setting.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 

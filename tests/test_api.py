@@ -17,9 +17,10 @@ import simmat
 from simmat.bundle import push_bundle
 from simmat.errors import BundleError, ConfigError, SpecError, UnknownNameError
 from simmat.evaluation.report import ScoreReport
-from simmat.foundation import MaskPrediction
+from simmat.foundation import ImageEmbedding, MaskPrediction
+from simmat.nn.losses import SAM2_LOSS, EmbeddingTargets, LossWeights
 from simmat.nn.resize import upsample_logits
-from simmat.training import Callback, resume
+from simmat.training import Callback, RunFolder, resume
 
 SETTINGS = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
 
@@ -89,6 +90,31 @@ def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must return a tensor \(2,\), one number a prompt, got \(\)"):
         simmat.train(out=tmp_path / "two", steps=1, loss=lambda *given: squared_error(*given).mean(), **given)
     assert simmat.train(out=tmp_path / "three", steps=1, loss="bce", **given).is_dir()
+
+
+class Still(EmbeddingTargets):
+    """Asks for embeddings of zero."""
+
+    def __init__(self, masks: LossWeights | None) -> None:
+        self.masks = masks
+
+    def of(self, sample_id: str) -> torch.Tensor:
+        return torch.zeros(1)
+
+    def loss(self, embedding: ImageEmbedding, targets: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
+        return 100 + embedding.levels[0].square().mean((1, 2, 3)) + targets[:, 0]
+
+
+@pytest.mark.parametrize("masks", [None, SAM2_LOSS])
+def test_embeddings_may_have_targets(tmp_path: Path, masks: LossWeights | None) -> None:
+    """A teacher's embeddings are learned alone, or with masks."""
+    data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
+    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), "heads": "prompt", **SETTINGS}
+    run = simmat.train(out=tmp_path / "run", steps=1, loss=Still(masks), callbacks=[watch], **given)
+    (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
+    assert ("mask" in step) == (masks is not None)
+    assert 100 < step["embedding"] <= watch.losses[0]
+    assert (step["embedding"] == watch.losses[0]) == (masks is None)
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:

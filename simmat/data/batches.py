@@ -45,6 +45,7 @@ class Batch(NamedTuple):
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
         classes: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
         distance: (B, S, S) float32, likewise.
+        embedding: (B, N) of `EmbeddingTargets.of`; (B, 0) without them.
     """
 
     planes: Tensor
@@ -57,6 +58,7 @@ class Batch(NamedTuple):
     step_draw: Tensor
     classes: Tensor
     distance: Tensor
+    embedding: Tensor = torch.empty(0)
 
 
 _LABEL_BYTES = 2**27
@@ -77,6 +79,7 @@ class TrainingItems(TorchDataset[Batch]):
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         dense: what a dense head is trained to tell apart; None without one.
+        embedding_of: sample id -> (N,), see `EmbeddingTargets.of`; None without.
         image_bytes: how much memory images that were read may take in this process.
     """
 
@@ -89,6 +92,7 @@ class TrainingItems(TorchDataset[Batch]):
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
     dense: DenseSpec | None = None
+    embedding_of: Callable[[str], Tensor] | None = None
     image_bytes: int = 0
     _labels: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
     _images: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
@@ -124,6 +128,7 @@ class TrainingItems(TorchDataset[Batch]):
             step_draw=torch.tensor(_step_draw(position // self.batch_size, self.seed), dtype=torch.float32),
             classes=classes,
             distance=distance,
+            embedding=torch.empty(0) if self.embedding_of is None else self.embedding_of(sample.id),
         )
 
     def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Label]:

@@ -8,6 +8,7 @@ every mask is trained on the true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from simmat.foundation import MaskPrediction
+from simmat.foundation import ImageEmbedding, MaskPrediction
 from simmat.nn.resize import upsample_logits
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +35,30 @@ LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
 MAX_ELEMENTS = 2**23
 """Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
+
+
+class EmbeddingTargets(ABC):
+    """A loss that also compares the embeddings of training images with those of a teacher.
+
+    These are of whole images, so a training with them changes no geometry: no flips, rotations or scales.
+
+    Attributes:
+        masks: the loss of masks, which is added; None decodes no prompts.
+    """
+
+    masks: LossWeights | None
+
+    @abstractmethod
+    def of(self, sample_id: str) -> Tensor:
+        """Return the (N,) target of a sample; loading processes call this."""
+
+    @abstractmethod
+    def loss(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
+        """Return the (B,) losses of B images by (B, N) targets; `content` is (B, S, S) bool, False in the padding."""
+
+
+Loss = MaskLoss | EmbeddingTargets
+"""What `simmat.train` takes in place of its own loss."""
 
 
 def focal(error: Tensor, wrong: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from simmat.evaluation import Processes, find_protocol, fit_calibration, validat
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.device import fixed_threads
-from simmat.nn.losses import LOSSES, MaskLoss
+from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
@@ -63,11 +63,11 @@ class Diverged(ConfigError):
 
 
 def train(
-    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: MaskLoss | None = None
+    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None
 ) -> Path:
     """Run a training from its first step; return the folder of the best bundle by validation.
 
-    A `loss` replaces the mask loss of the config.
+    A `loss` replaces that of the config.
 
     Raises:
         SimMATError: a problem with names, data, weights or the output folder.
@@ -80,7 +80,7 @@ def train(
     return _Run(config, registry, callback or Callback(), resume=False, loss=loss).run()
 
 
-def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: MaskLoss | None = None) -> Path:
+def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None) -> Path:
     """Resume a run from its last state; return the folder of the best bundle by validation.
 
     A run with a `loss` of its own needs that again.
@@ -105,7 +105,7 @@ class _Run:
     """A run, in one of its processes."""
 
     def __init__(
-        self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool, loss: MaskLoss | None
+        self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool, loss: Loss | None
     ) -> None:
         if (config.loss == "custom") != (loss is not None):
             raise ConfigError(
@@ -179,7 +179,8 @@ class _Run:
 
     def _items(self) -> tuple[TrainingItems, int]:
         """Return the training items, and how many processes load them."""
-        items, left = self.setup.items(), (self.setup.steps - self.done) * self.config.batch_size
+        embeddings = self.loss if isinstance(self.loss, EmbeddingTargets) else None
+        items, left = self.setup.items(embeddings), (self.setup.steps - self.done) * self.config.batch_size
         workers = loading_processes(self.config, self.accelerator, items, left)
         share = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
         return replace(items, image_bytes=share), workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from simmat.io.files import recover_folder
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
+from simmat.nn.losses import EmbeddingTargets
 from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
@@ -96,10 +97,12 @@ class Setup:
         given = self.config.warmup_steps
         return given if given is not None else min(self.steps // 20, 100)
 
-    def items(self) -> TrainingItems:
+    def items(self, embeddings: EmbeddingTargets | None = None) -> TrainingItems:
         """Return the run's stream of training items."""
         config = self.config
         augmentation = Augmentation(rotate=config.rotate, paste=config.paste) if config.augment else Augmentation.none()
+        if embeddings is not None:  # which are of the whole image
+            augmentation = replace(augmentation, flip=False, rotate=False, scale=(1, 1), paste=0)
         return TrainingItems(
             dataset=self.dataset,
             samples=self.train,
@@ -110,6 +113,7 @@ class Setup:
             batch_size=config.batch_size,
             seed=config.seed,
             dense=self.spec.dense,
+            embedding_of=None if embeddings is None else embeddings.of,
         )
 
     @cached_property

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from simmat.data.batches import Batch
 from simmat.errors import ConfigError
-from simmat.foundation import MaskPrediction, PromptBatch
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
-from simmat.nn.losses import LossWeights, MaskLoss, mask_loss
+from simmat.nn.losses import EmbeddingTargets, Loss, LossWeights, mask_loss
 
 DENSE_WEIGHT = 3.0
 """Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
@@ -25,22 +25,33 @@ class TrainingStep(nn.Module):
     """The network with its losses, so that DistributedDataParallel wraps both in one forward.
 
     Args:
-        loss: weights of SimMAT's own terms, or a function in their place.
+        loss: weights of SimMAT's own terms, a function in their place, or targets of embeddings.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(self, model: SimMAT, loss: LossWeights | MaskLoss, *, box_fraction: float, corrections: int) -> None:
+    def __init__(self, model: SimMAT, loss: LossWeights | Loss, *, box_fraction: float, corrections: int) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model = model
+        self.embeddings = loss if isinstance(loss, EmbeddingTargets) else None
+        self.loss = loss.masks if isinstance(loss, EmbeddingTargets) else loss
         self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `mask_loss`.
 
+        With targets of embeddings, "embedding" is the mean of their loss over the images.
+
         All items of a step are prompted with clicks, or all with boxes.
         """
         embedding = self.model.encode(batch.planes, batch.content)
+        if self.embeddings is None:
+            return self._of_prompts(embedding, batch)
+        matched = self.embeddings.loss(embedding, batch.embedding, batch.content).mean()
+        means = {} if self.loss is None else self._of_prompts(embedding, batch)
+        return means | {"loss": matched + means.get("loss", 0.0), "embedding": matched.detach()}
+
+    def _of_prompts(self, embedding: ImageEmbedding, batch: Batch) -> dict[str, Tensor]:
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
         prompts = training_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
@@ -62,6 +73,7 @@ class TrainingStep(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if isinstance(self.loss, LossWeights):
             return mask_loss(prediction, targets, ignore, self.loss)
+        assert self.loss is not None
         per_prompt = self.loss(prediction, targets, ignore)
         if not isinstance(per_prompt, Tensor) or per_prompt.shape != targets.shape[:1]:
             found = tuple(per_prompt.shape) if isinstance(per_prompt, Tensor) else type(per_prompt).__name__
