@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from simmat_plugin_distill.command import from_untuned
+from simmat_plugin_distill.matching import TeacherEmbeddings
 from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
 from simmat_plugin_distill.teacher import write_masks
 
@@ -19,8 +21,11 @@ import simmat
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.data.instances import FoundObject, Instance
+from simmat.foundation import ImageEmbedding
+from simmat.io.reading import read_log
+from simmat.nn.losses import PAPER_LOSS, LossWeights
 from simmat.plugins.loader import installed
-from simmat.predictor import Predictor
+from simmat.predictor import EverythingSettings, Predictor
 from simmat.types import Window
 
 COUNT, SIZE_HW = 5, (48, 64)
@@ -67,11 +72,72 @@ def test_a_student_learns_from_pairs_without_labels(pairs: Path, tmp_path: Path)
     assert run([*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]) == 0
 
 
+def test_embeddings_of_the_same_model_are_matched(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept, no prompt is decoded, and the training can be resumed without the teacher."""
+    monkeypatch.setattr("simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0))
+    given = "--foundation lite --image-size 64 --steps 1 --batch-size 2 --device cpu --no-pictures"
+    out = tmp_path / "run"
+    words = f"distill --modality gray --teacher lite {given} --data {pairs} --out {out}"
+    assert run(words.split()) == 0
+    assert len(list((out / "teacher/embeddings").iterdir())) == COUNT
+    steps = [one for one in read_log(out / "metrics.jsonl") if one["kind"] == "train"]
+    assert steps[0]["loss"] == steps[0]["embedding"] > 0
+    assert "mask" not in steps[0]
+    assert run(["train", "--resume", str(out)]) == 2  # it would go on without them
+    assert run(["distill", "--resume", str(out)]) == 0
+
+
+def compared(own: torch.Tensor, shift: float = 0.0, masks: LossWeights | None = None, folder: Path = Path()) -> float:
+    """Return the loss of a level of 16 x 16 positions of stride 4, `own` beside a teacher's; a quarter is padding."""
+    wanted = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    content = torch.ones(1, 64, 64, dtype=torch.bool)
+    content[..., 48:] = False
+    targets = TeacherEmbeddings(folder, masks, shift)
+    return float(targets.loss(ImageEmbedding((wanted + own,), (4.0,)), wanted.flatten(1).half(), content))
+
+
+def test_embeddings_are_compared_by_the_teachers_variance() -> None:
+    """So every level counts alike, and the padding does not."""
+    teacher = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    padding = torch.zeros(1, 3, 16, 16)
+    padding[..., 12:] = 100
+    mean = teacher[..., :12].mean((2, 3), keepdim=True)
+    assert compared(padding) == pytest.approx(0, abs=1e-5)
+    assert compared(mean - teacher) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("shift", "loss"), [(0.0, 2.0), (4 / 64, 0.0)])
+def test_a_shift_of_a_pair_is_tolerated(shift: float, loss: float) -> None:
+    """A pair that is a position off is compared where it fits."""
+    teacher = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    moved = teacher.roll((1, -1), (2, 3)) - teacher
+    assert compared(moved, shift) == pytest.approx(loss, abs=0.4 if loss else 1e-5)
+
+
+def test_what_is_matched_is_known_after_a_stop(tmp_path: Path) -> None:
+    """A resumed training has the same loss."""
+    kept = TeacherEmbeddings(tmp_path / "embeddings", PAPER_LOSS, 0.25)
+    assert TeacherEmbeddings.saved(kept.folder) is None
+    kept.save()
+    assert TeacherEmbeddings.saved(kept.folder) == kept
+
+
+def test_borders_of_masks_may_be_ignored(pairs: Path, tmp_path: Path) -> None:
+    """Where pairs are a pixel off, a student would learn the border at the wrong place."""
+    write_masks(opened(pairs), cast(Predictor, Teacher()), tmp_path, progress=lambda done: None, tolerance=1)
+    dataset = simmat.open_dataset(tmp_path, "gray")
+    label = dataset.label(dataset.samples[0])
+    assert label.ignore[:, 31:33].all()
+    assert label.ignore.sum() == 2 * 48 + 12**2 - 8**2
+    assert not label.ignore[0, :31].any()
+    assert max(region.area for region in label.regions) == 48 * 31 - (12**2 - 8**2)
+
+
 class Teacher:
     """Finds half of every image, and a part of it."""
 
     def __init__(self, digest: str = "of a teacher") -> None:
-        self.digest, self.asked = digest, 0
+        self.digest, self.asked, self.pipeline = digest, 0, SimpleNamespace(size=64)
 
     def open_image(self, files: Mapping[str, Path]) -> Any:
         self.asked += 1
@@ -149,17 +215,17 @@ def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "network"),
     [
-        ({"foundation": "lite"}, ("mat-residual", "lora")),
-        ({"foundation": "lite", "tune": "full"}, (None, "full")),
-        ({"foundation": "tiny"}, (None, None)),
+        ({"foundation": "lite"}, ("mat-residual", "lora", {"where": "backbone"})),
+        ({"foundation": "lite", "tune": "full"}, (None, "full", {})),
+        ({"foundation": "tiny"}, (None, None, {})),
     ],
 )
-def test_a_student_starts_as_the_untuned_model(given: dict[str, Any], network: tuple[str | None, str | None]) -> None:
+def test_a_student_starts_as_the_untuned_model(given: dict[str, Any], network: tuple[Any, ...]) -> None:
     """It must not forget what it knows; one with a random decoder knows nothing."""
     settings = from_untuned(
-        load_config(None, {"modality": "gray", "data": "pairs", "out": "run", **given}), installed()
+        load_config(None, {"modality": "gray", "data": "pairs", "out": "run", **given}), installed(), decoder=True
     )
-    assert (settings.mat, settings.tune) == network
+    assert (settings.mat, settings.tune, settings.tune_options) == network
 
 
 def shifted(pairs: Path) -> None:
@@ -193,6 +259,9 @@ def nothing(pairs: Path) -> None:
         (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
         (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
         (nothing, "--teacher ./no/bundle", ("no/bundle",)),
+        (nothing, "", ("--teacher is missing",)),
+        (nothing, f"{TEACHER} --match embeddings", ("--match embeddings", "128 px", "64 px", "--match masks")),
+        (nothing, f"{TEACHER} --resume run", ("--resume takes no other option", "--teacher")),
         (labelled, f"{TEACHER} --config labelled.toml", ("labelled.toml: regions", "leave it out")),
         (lambda pairs: shutil.rmtree(pairs / "images/gray"), TEACHER, ("no folder images/gray/",)),
     ],
@@ -204,6 +273,9 @@ def nothing(pairs: Path) -> None:
         "one sensor twice",
         "unknown teacher",
         "no bundle",
+        "no teacher",
+        "other shape",
+        "resumed with options",
         "labels",
         "no sensor",
     ],

@@ -1,27 +1,34 @@
-"""`simmat distill`: train on the masks that a teacher gives another sensor's images of the same scenes."""
+"""`simmat distill`: train on the masks and embeddings that a teacher gives for images of the same scenes."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
-from simmat.config import TrainConfig, load_config
+from simmat.config import TrainConfig, load_config, option_name
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
 
+if TYPE_CHECKING:
+    from simmat.predictor import Predictor
+    from simmat_plugin_distill.matching import TeacherEmbeddings
+
 _OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads")
 """Settings of a training that the teacher's masks decide."""
+_OF_GEOMETRY = ("rotate", "paste", "crop")
+"""Settings of a training that embeddings of whole images do not allow."""
 
 
 @click.command("distill")
-@click.option("--teacher", required=True, metavar="NAME|BUNDLE", help="Untuned foundation model, or a bundle.")
+@click.option("--teacher", metavar="NAME|BUNDLE", help="Untuned foundation model, or a bundle.")
 @click.option(
     "--teacher-modality", metavar="TEXT", help="Sensor that the teacher sees; a bundle has its own.  [default: rgb]"
 )
@@ -29,33 +36,42 @@ _OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads")
     "--teacher-image-size",
     type=click.IntRange(1),
     metavar="INT",
-    help="Side of the teacher's input in pixels; by default the model's own.",
+    help="Side of the teacher's input in pixels; by default the student's where they are the same model, else the "
+    "model's own.",
+)
+@click.option(
+    "--match",
+    type=click.Choice(["auto", "masks", "embeddings", "both"]),
+    default="auto",
+    help="What the student learns: auto takes embeddings where an untuned teacher is the student's own foundation "
+    "model, else masks.",
+)
+@click.option(
+    "--tolerance",
+    type=click.IntRange(0, 16),
+    default=0,
+    metavar="INT",
+    help="Pixels by which the images of a pair may be shifted: so much is ignored at the borders of masks, and "
+    "embeddings are compared at the best of small shifts.  [default: 0]",
 )
 @click.option(
     "--check-alignment", is_flag=True, help="Estimate how far the two images of each pair are shifted, and warn."
 )
+@click.option("--resume", type=PATH, metavar="RUN", help="Resume the training of a run; takes no other option.")
 @config_options(*(name for name in TrainConfig.model_fields if name not in _OF_LABELS))
 @click.option("--config", type=PATH, help="TOML file with the settings of the training.")
-def command(
-    teacher: str,
-    teacher_modality: str | None,
-    teacher_image_size: int | None,
-    check_alignment: bool,
-    config: Path | None,
-    **given: Any,
-) -> None:
+def command(resume: Path | None, teacher: str | None, config: Path | None, **given: Any) -> None:
     """Train a sensor's model without labels, by a teacher that sees another sensor's images of the same scenes.
 
     The folder of --data holds registered pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb
     and thermal of a manifest.csv. No masks are needed. Where teacher and student have the same sensor, it holds images.
 
-    The teacher's masks are made once, and kept as a data set in RUN/teacher: a stopped call can be repeated. Then the
-    student trains on them as by `simmat train`, with the same options; the validation score is its agreement with the
-    teacher. Without --mat and --tune, LoRA tunes it from the answers of the untuned model.
+    The teacher's masks and embeddings are made once, and kept as a data set in RUN/teacher: a stopped call can be
+    repeated. Then the student trains as by `simmat train`, with the same options; the validation score is its agreement
+    with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder stays as it is.
     """
     from simmat import training
-    from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
-    from simmat_plugin_distill.teacher import load_teacher, write_masks
+    from simmat_plugin_distill.matching import EMBEDDINGS, TeacherEmbeddings
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -63,40 +79,116 @@ def command(
             "accelerate launch -m simmat train --data RUN/teacher"
         )
     registry = load_registry()
-    settings = from_untuned(load_config(config, given), registry)
-    if named := [name for name in _OF_LABELS if name in settings.model_fields_set]:
-        raise ConfigError(f"{config}: {', '.join(named)}: the teacher's masks decide it; leave it out")
+    settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
+    if resume is not None:
+        named = {"teacher": teacher, "config": config, **settings}
+        if extra := [option_name(name) for name, value in named.items() if value is not None]:
+            raise ConfigError(f"--resume takes no other option, got {', '.join(extra)}; leave it out")
+        folder = training.RunFolder(resume)
+        loss = TeacherEmbeddings.saved(folder.teacher / EMBEDDINGS)
+        run = partial(training.resume, resume, registry, loss=loss)
+    elif teacher is None:
+        raise ConfigError("--teacher is missing: give an untuned foundation model, or a bundle")
+    else:
+        start = load_config(config, settings)
+        if wrong := [name for name in _OF_LABELS if name in start.model_fields_set]:
+            raise ConfigError(f"{config}: {', '.join(wrong)}: the teacher's masks decide it; leave it out")
+        folder = training.RunFolder(start.out)
+        loss = taught(start, registry, teacher, **{name: given[name] for name in given.keys() - settings.keys()})
+        start = from_untuned(start, registry, decoder=loss is None or loss.masks is not None)
+        start = start.model_copy(update={"data": folder.teacher, "nodata": None})
+        run = partial(training.train, start, registry, loss=loss)
+    try:
+        with training.ConsoleCallback() as callback:
+            bundle = run(callback=callback)
+    except training.Interrupted as stopped:
+        say(str(stopped).replace("simmat train --resume", "simmat distill --resume"), err=True)
+        click.get_current_context().exit(130)
+    say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
+    if (folder.teacher / "annotations" / "test.json").exists():
+        words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
+        say(f"agreement on held-back pairs: {shlex.join(words)}")
+
+
+def taught(
+    settings: TrainConfig,
+    registry: Registry,
+    teacher: str,
+    *,
+    teacher_modality: str | None,
+    teacher_image_size: int | None,
+    match: str,
+    tolerance: int,
+    check_alignment: bool,
+) -> TeacherEmbeddings | None:
+    """Let the teacher find what the student learns; return the loss of embeddings, if they are matched.
+
+    The arguments are the options of the command.
+    """
+    from simmat import training
+    from simmat.nn.losses import LOSSES, SAM2_LOSS
+    from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings
+    from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
+    from simmat_plugin_distill.teacher import load_teacher, write_masks
+
     training.check_out_outside_data(settings)
     folder = training.RunFolder(settings.out)
     folder.create()
+    if teacher == (settings.foundation or registry.default_foundation()) and settings.init is None:
+        teacher_image_size = teacher_image_size or settings.image_size
     model = load_teacher(teacher, teacher_modality, teacher_image_size, settings, registry)
     pairs = open_pairs(settings, model.adapter, registry)
     check_sizes(pairs)
     if check_alignment:
         say(report_alignment(pairs), err=True)
+    match = what_to_match(match, teacher, model, settings, registry)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
-        write_masks(pairs, model, folder.teacher, progress=bar.update)
-    has_test = any(sample.split == "test" for sample in pairs.samples)
-    del model, pairs  # the student needs the memory
-    settings = settings.model_copy(update={"data": folder.teacher, "nodata": None})
-    try:
-        with training.ConsoleCallback() as callback:
-            bundle = training.train(settings, registry, callback)
-    except training.Interrupted as stopped:
-        say(stopped, err=True)
-        click.get_current_context().exit(130)
-    say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
-    if has_test:
-        words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
-        say(f"agreement on held-back pairs: {shlex.join(words)}")
+        longest = write_masks(
+            pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
+        )
+    if match == "masks":
+        (folder.teacher / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
+        return None
+    masks = LOSSES.get(settings.loss, SAM2_LOSS) if match == "both" else None
+    loss = TeacherEmbeddings(folder.teacher / EMBEDDINGS, masks, tolerance / longest)
+    loss.save()
+    return loss
 
 
-def from_untuned(settings: TrainConfig, registry: Registry) -> TrainConfig:
+def what_to_match(match: str, teacher: str, model: Predictor, settings: TrainConfig, registry: Registry) -> str:
+    """Resolve "auto", and check that embeddings can be compared.
+
+    Raises:
+        ConfigError: they cannot, or a setting moves the student's images.
+    """
+    from simmat_plugin_distill.matching import shapes_differ, student_of
+
+    own = student_of(settings, registry)[0].name
+    if match == "masks" or (match == "auto" and (teacher != own or model.bundle is not None)):
+        return "masks"
+    problem = shapes_differ(model, settings, registry)
+    if moved := [name for name in _OF_GEOMETRY if getattr(settings, name)]:
+        problem = f"embeddings are those of whole images, and {', '.join(map(option_name, moved))} changes them"
+    if match == "auto":
+        return "masks" if problem else "embeddings"
+    if problem:
+        raise ConfigError(f"--match {match}: {problem}; use --match masks, or leave out what differs")
+    return match
+
+
+def from_untuned(settings: TrainConfig, registry: Registry, *, decoder: bool) -> TrainConfig:
     """Let a student with a trained decoder start as the untuned model, where the user chooses no network.
 
-    It keeps what it knows of objects: tuned as a whole, `lite` forgets it for the teacher's parts.
+    Its decoder, which knows what an object is, stays as it is: tuned as a whole, `lite` forgets it for the teacher's
+    parts. Embeddings alone do not reach it, so the tuner is then the foundation model's own.
+
+    Args:
+        decoder: the loss reaches the decoder.
     """
-    chosen = settings.mat or settings.tune or settings.init or settings.from_scratch
-    if chosen or not registry.foundation(settings.foundation or registry.default_foundation(), fetch=True).promptable:
+    if settings.mat or settings.tune or settings.init or settings.from_scratch:
         return settings
-    return settings.model_copy(update={"mat": "mat-residual", "tune": "lora"})
+    spec = registry.foundation(settings.foundation or registry.default_foundation(), fetch=True)
+    if not spec.promptable:
+        return settings
+    lora = {"tune": "lora", "tune_options": {"where": "backbone", **settings.tune_options}}
+    return settings.model_copy(update={"mat": "mat-residual", **(lora if decoder else {"tune": spec.tune})})

@@ -1,4 +1,4 @@
-"""The teacher's masks, made once and kept as a data set of the student's images."""
+"""The teacher's masks and embeddings, made once and kept as a data set of the student's images."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch.nn import functional as F
+
 import simmat
 from simmat.config import TrainConfig
 from simmat.data.card import write_card
+from simmat.data.formats.coco import draw_segmentation
+from simmat.data.instances import region_from_mask
 from simmat.data.samples import SPLITS
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json, output_errors
 from simmat.io.reading import read_json
 from simmat.plugins.registry import Registry
-from simmat.predictor import EverythingSettings, Predictor
+from simmat.predictor import EverythingSettings, LargeImage, Predictor
 from simmat.sensors.adapter import options_of
+from simmat.types import BoolArray
+from simmat_plugin_distill.matching import EMBEDDINGS, write_embedding
 from simmat_plugin_distill.pairs import Files, Pairs, joined_sensor
 
 SEARCH = EverythingSettings(grid=16, stability=0.8, overlap=0.7)
@@ -66,11 +74,27 @@ def load_teacher(
     return predictor
 
 
-def write_masks(pairs: Pairs, teacher: Predictor, folder: Path, *, progress: Callable[[int], object]) -> None:
+def write_masks(
+    pairs: Pairs,
+    teacher: Predictor,
+    folder: Path,
+    *,
+    progress: Callable[[int], object],
+    embeddings: bool = False,
+    tolerance: int = 0,
+) -> int:
     """Write the student's images, as links, and the teacher's masks as a data set with COCO annotations.
 
-    Masks may overlap: parts and wholes. The masks of an image that an earlier call has made stay, if teacher and files
-    are the same. `progress` is called with 1 after each image.
+    Masks may overlap: parts and wholes. What an earlier call has made of an image stays, if teacher and files are the
+    same.
+
+    Args:
+        progress: called with 1 after each image.
+        embeddings: keep the teacher's embeddings, too, in `embeddings/`.
+        tolerance: pixels around the borders of masks that are ignored.
+
+    Returns:
+        The longest side of the images in pixels.
 
     Raises:
         DataError: an image cannot be read.
@@ -83,42 +107,97 @@ def write_masks(pairs: Pairs, teacher: Predictor, folder: Path, *, progress: Cal
         files = pairs.student_files(sample)
         for source, file in files.items():
             _link(file, folder / "images" / source / f"{name}{file.suffix}")
-        record = _masks_of(teacher, pairs.teacher_files(sample), folder / "found" / f"{name}.json")
+        kept = folder / EMBEDDINGS / f"{name}.safetensors"
+        record = _found_in(teacher, pairs.teacher_files(sample), folder / "found" / f"{name}.json", kept, embeddings)
         height, width = record["size_hw"]
         images[sample.split].append((f"{name}{files[reference].suffix}", (height, width), record["objects"]))
         progress(1)
     write_card(folder, pairs.card)
+    longest = max(max(size_hw) for found in images.values() for _, size_hw, _ in found)
     for split, found in images.items():
         path = folder / "annotations" / f"{split}.json"
         if found:
-            atomic_write_json(path, coco_document(found, {}))
+            document = coco_document(found, {})
+            if tolerance:
+                _ignore_borders(document, tolerance)
+            atomic_write_json(path, document)
         else:
             path.unlink(missing_ok=True)  # of an earlier call with other splits
+    return longest
 
 
-def _masks_of(teacher: Predictor, files: Files, path: Path) -> dict[str, Any]:
-    """Return the teacher's masks of an image, from a file if that is of the same teacher and image."""
-    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files.values()]
-    request = hashlib.sha256(repr((teacher.digest, SEARCH, seen)).encode()).hexdigest()
+def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
+    """Return the teacher's masks of an image, from a file if that is of the same teacher and image; keep its embedding.
+
+    Args:
+        path: of the masks.
+        kept: of the embedding, if it is wanted.
+    """
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files.values()]
+    asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen)
+    request = hashlib.sha256(repr(asked).encode()).hexdigest()
+    record: dict[str, Any] = {}
     if path.is_file():
-        record: dict[str, Any] = read_json(path, "masks of a teacher", limit=_MAX_BYTES)
-        if record.get("request") == request:
-            return record
+        record = read_json(path, "masks of a teacher", limit=_MAX_BYTES)
+    if record.get("request") != request:
+        record = {}
+        kept.unlink(missing_ok=True)
+    if record and (kept.is_file() or not embeddings):
+        return record
     image = teacher.open_image(files)
     size_hw = image.reader.size_hw
+    if embeddings:
+        image = LargeImage(teacher, image.reader, tile=max(size_hw))  # one window
+        _, encoded = image.encoded(image.windows[0])
+        if encoded is None:
+            raise DataError(f"{image.reader.origin}: no pixel holds a measurement; remove this pair")
+        write_embedding(kept, encoded.embedding)
+    if record:
+        return record
     objects = [
         {
             "class": None,
-            "score": round(float(found.score), 6),
-            "box_xyxy": list(found.instance.box_xyxy),
-            "area": found.instance.area,
-            "segmentation": run_lengths(found.instance, size_hw),
+            "score": round(float(one.score), 6),
+            "box_xyxy": list(one.instance.box_xyxy),
+            "area": one.instance.area,
+            "segmentation": run_lengths(one.instance, size_hw),
         }
-        for found in image.segment_everything(SEARCH)
+        for one in image.segment_everything(SEARCH)
     ]
     record = {"request": request, "size_hw": list(size_hw), "objects": objects}
     atomic_write_json(path, record)
     return record
+
+
+def _ignore_borders(document: dict[str, Any], reach: int) -> None:
+    """Add what is nearer than `reach` pixels to the border of a mask as a crowd of its image, which is ignored."""
+    bands: dict[int, BoolArray] = {}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    for annotation in document["annotations"]:
+        number = annotation["image_id"]
+        mask = draw_segmentation(annotation["segmentation"], sizes[number])
+        bands[number] = bands.get(number, np.zeros(sizes[number], np.bool_)) | _border(mask, reach)
+    for number, band in bands.items():
+        if (region := region_from_mask(band, None)) is not None:
+            y0, x0, y1, x1 = region.window
+            document["annotations"].append(
+                {
+                    "id": len(document["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": document["categories"][0]["id"],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": region.area,
+                    "iscrowd": 1,
+                    "segmentation": run_lengths(region, sizes[number]),
+                }
+            )
+
+
+def _border(mask: BoolArray, reach: int) -> BoolArray:
+    """Return (H, W) True on the pixels within `reach` of a pixel of the other kind; the image's edge is no border."""
+    values = torch.from_numpy(np.stack([mask, ~mask])[None]).float()  # (1, 2, H, W)
+    near: BoolArray = (F.max_pool2d(values, 2 * reach + 1, 1, reach)[0] > 0).all(0).numpy()
+    return near
 
 
 def _link(file: Path, place: Path) -> None:

@@ -1,0 +1,134 @@
+"""The teacher's embeddings as targets of the student's, where the two have the same shape."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.bundle import read_bundle_spec
+from simmat.config import TrainConfig
+from simmat.errors import DataError
+from simmat.foundation import FoundationModel, ImageEmbedding
+from simmat.io.files import atomic_write_bytes, atomic_write_json
+from simmat.io.reading import read_json
+from simmat.model import embedding_layout
+from simmat.nn.losses import LOSSES, EmbeddingTargets, LossWeights
+from simmat.nn.tensor_files import read_safetensors
+from simmat.plugin_specs import FoundationSpec, build_foundation
+from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
+
+LEVEL = "level{}"
+EMBEDDINGS = "embeddings"
+"""Folder of the teacher's embeddings, beside its masks."""
+MATCHING = "matching.json"
+"""What a resumed run needs to know, beside the embeddings."""
+
+
+def write_embedding(path: Path, embedding: ImageEmbedding) -> None:
+    """Write the embedding of one image in fp16, level by level."""
+    levels = {LEVEL.format(index): level[0].half().cpu().contiguous() for index, level in enumerate(embedding.levels)}
+    atomic_write_bytes(path, save(levels))
+
+
+@dataclass(frozen=True)
+class TeacherEmbeddings(EmbeddingTargets):
+    """Mean squared error of each level, as a share of the variance of the teacher's: 1 for a constant.
+
+    Attributes:
+        folder: has NAME.safetensors of each sample.
+        masks: the loss of masks, which is added; None without.
+        shift: how far the images of a pair may be shifted, as a share of their longer side. Of the shifts by whole
+            positions of a level, that with the smallest error counts.
+    """
+
+    folder: Path
+    masks: LossWeights | None
+    shift: float = 0.0
+
+    def save(self) -> None:
+        """Write beside the folder what a resumed run needs to know."""
+        masks = next((name for name, weights in LOSSES.items() if weights == self.masks), None)
+        atomic_write_json(self.folder.parent / MATCHING, {"masks": masks, "shift": self.shift})
+
+    @classmethod
+    def saved(cls, folder: Path) -> TeacherEmbeddings | None:
+        """Return what `save` wrote; None if it wrote nothing."""
+        if not (path := folder.parent / MATCHING).is_file():
+            return None
+        known = read_json(path, "how embeddings are matched")
+        return cls(folder, LOSSES[known["masks"]] if known["masks"] else None, float(known["shift"]))
+
+    def of(self, sample_id: str) -> Tensor:
+        """Return (N,) float16, all levels of the teacher's embedding."""
+        name = sample_id.partition("/")[2]  # ids of `write_masks` are SPLIT/NAME
+        levels = read_safetensors(self.folder / f"{name}.safetensors", error=DataError)
+        return torch.cat([levels[LEVEL.format(index)].flatten() for index in range(len(levels))])
+
+    def loss(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
+        """Return the (B,) means over the levels."""
+        parts = torch.split(targets, [level[0].numel() for level in embedding.levels], dim=1)
+        errors = []
+        for level, part, stride in zip(embedding.levels, parts, embedding.strides, strict=True):
+            inside = F.interpolate(content[:, None].float(), level.shape[2:], mode="area") > 0.5  # (B, 1, h, w)
+            wanted = part.reshape(level.shape).to(level.device, torch.float32)
+            errors.append(
+                relative_error(level.float(), wanted, inside, math.ceil(self.shift * content.shape[1] / stride))
+            )
+        return torch.stack(errors).mean(0)
+
+
+def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int, str]:
+    """Return the student's foundation model, the side of its input, and how an image is fitted into it."""
+    if config.init is not None:
+        start = read_bundle_spec(config.init)
+        return registry.foundation(start.foundation, fetch=True), start.image_size, start.aspect
+    spec = registry.foundation(config.foundation or registry.default_foundation(), fetch=True)
+    return spec, config.image_size or spec.image_size, config.aspect
+
+
+def shapes_differ(teacher: Predictor, config: TrainConfig, registry: Registry) -> str:
+    """Return in which way the student's embeddings cannot be compared with the teacher's; "" if they can."""
+    spec, size, aspect = student_of(config, registry)
+    seen = teacher.pipeline
+    if (seen.size, seen.aspect) != (size, aspect):
+        return f"the teacher's input is of {seen.size} px ({seen.aspect}), the student's of {size} px ({aspect})"
+    models = teacher.model.foundation, build_foundation(spec, image_size=size, weights=None, seed=0)
+    theirs, own = (
+        [tuple(level.shape[1:]) for level in embedding_layout(cast(FoundationModel, model), size).levels]
+        for model in models
+    )
+    return "" if theirs == own else f"the teacher's embeddings are {theirs}, the student's {own}"
+
+
+def relative_error(level: Tensor, wanted: Tensor, inside: Tensor, reach: int) -> Tensor:
+    """Return the squared error as a share of the target's variance, the least over shifts.
+
+    Args:
+        level: (B, D, h, w).
+        wanted: (B, D, h, w).
+        inside: (B, 1, h, w) bool, False in the padding.
+        reach: largest shift along each axis; so many positions at each border are left out.
+
+    Returns:
+        (B,).
+    """
+    height, width = level.shape[2] - 2 * reach, level.shape[3] - 2 * reach
+    seen = inside[:, :, reach : reach + height, reach : reach + width]
+    own = level[:, :, reach : reach + height, reach : reach + width]
+    errors = [
+        ((own - wanted[:, :, dy : dy + height, dx : dx + width]) ** 2 * seen).sum((1, 2, 3))
+        for dy, dx in itertools.product(range(2 * reach + 1), repeat=2)
+    ]
+    size = inside.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (wanted * inside).sum((2, 3), keepdim=True) / size  # (B, D, 1, 1)
+    variance = ((wanted - mean) ** 2 * inside).sum((1, 2, 3)) * seen.sum((1, 2, 3)) / size[:, 0, 0, 0]
+    return torch.stack(errors).amin(0) / variance.clamp(min=1e-6)
