@@ -1,4 +1,4 @@
-"""The nine hooks of plugins; each returns values.
+"""The hooks of plugins; each returns values.
 
 A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
 It must not import torch at import time.
@@ -17,6 +17,7 @@ from simmat.plugin_specs import (
     GeoBackendSpec,
     ModelFormat,
     ResultFormat,
+    StackFormat,
     TransferLayerSpec,
     TunerSpec,
 )
@@ -88,6 +89,11 @@ def simmat_model_formats() -> Iterable[ModelFormat]:  # type: ignore[empty-body]
 @hookspec
 def simmat_result_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-body]
     """Return the file formats of results that a plugin can write."""
+
+
+@hookspec
+def simmat_stack_formats() -> Iterable[StackFormat]:  # type: ignore[empty-body]
+    """Return the file formats of videos and volumes that a plugin reads frame by frame."""
 
 
 @hookspec

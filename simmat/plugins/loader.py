@@ -22,6 +22,7 @@ import click
 import pluggy
 
 from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
+from simmat.io.images import stacks
 from simmat.plugin_specs import (
     SENSOR_OF_API_3,
     FoundationFamily,
@@ -29,6 +30,7 @@ from simmat.plugin_specs import (
     GeoBackendSpec,
     ModelFormat,
     ResultFormat,
+    StackFormat,
     TransferLayerSpec,
     TunerSpec,
     api_problem,
@@ -53,6 +55,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_tuners": ("tuner", TunerSpec),
     "simmat_model_formats": ("model format", ModelFormat),
     "simmat_result_formats": ("result format", ResultFormat),
+    "simmat_stack_formats": ("stack format", StackFormat),
     "simmat_geo_backends": ("geo backend", GeoBackendSpec),
     "simmat_commands": ("command", click.Command),
     "simmat_callbacks": ("callbacks", CallbackHook),
@@ -203,6 +206,9 @@ Modality = str | ModalityAdapter | type[ModalityAdapter]
 def installed() -> Registry:
     """Return the registry of what is installed, loaded once in a process."""
     return load_plugins()
+
+
+stacks.plugin_formats = lambda: installed().stack_formats()  # `io` reads them and knows no plugins
 
 
 def with_modality(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:

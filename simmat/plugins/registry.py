@@ -15,6 +15,7 @@ from simmat.plugin_specs import (
     GeoBackendSpec,
     ModelFormat,
     ResultFormat,
+    StackFormat,
     TransferLayerSpec,
     TunerSpec,
 )
@@ -36,6 +37,7 @@ Kind = Literal[
     "tuner",
     "model format",
     "result format",
+    "stack format",
     "geo backend",
     "command",
     "callbacks",
@@ -91,7 +93,7 @@ class CallbackHook:
 
 Item: TypeAlias = (
     "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | ResultFormat"
-    " | GeoBackendSpec | click.Command | CallbackHook"
+    " | StackFormat | GeoBackendSpec | click.Command | CallbackHook"
 )
 
 
@@ -209,6 +211,10 @@ class Registry:
     def result_format(self, name: str) -> ResultFormat:
         """Return a file format of results."""
         return cast(ResultFormat, self.get("result format", name))
+
+    def stack_formats(self) -> list[StackFormat]:
+        """Return the file formats of videos and volumes."""
+        return [cast(StackFormat, self.get("stack format", name)) for name in self.names("stack format")]
 
     def geo_backend(self, name: str) -> GeoBackendSpec:
         """Return what reads maps."""

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Vali
 from simmat.documents import Document, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.images import ImageFile, not_nodata, read_image
+from simmat.io.images.stacks import stack_endings
 from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter, common_size
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, SensorImage, Window
 
@@ -167,8 +168,8 @@ class SourceRule(Document):
             ending = pattern.removeprefix("*")
             if ending == pattern or any(mark in ending for mark in '*?[]/\\"'):
                 raise ValueError("must be * and an ending, such as *.tif or *_nir.png")
-            if not ending.lower().endswith(_ENDINGS):
-                raise ValueError(f"must end in one of {' '.join(_ENDINGS)}")
+            if not ending.lower().endswith(allowed := (*_ENDINGS, *stack_endings())):
+                raise ValueError(f"must end in one of {' '.join(allowed)}")
         return patterns
 
     @property

@@ -2,6 +2,7 @@
 
 from simmat.io.images.limits import check_size, check_window
 from simmat.io.images.planes import image_size, read_image, window_size, write_image
+from simmat.io.images.stacks import Stack, frame_of
 from simmat.io.images.values import (
     ImageFile,
     Unit,
@@ -19,10 +20,12 @@ from simmat.io.images.values import (
 
 __all__ = [
     "ImageFile",
+    "Stack",
     "Unit",
     "check_size",
     "check_window",
     "describe_bits",
+    "frame_of",
     "full_scale",
     "image_size",
     "largest_count",

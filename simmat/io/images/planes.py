@@ -12,6 +12,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.images.limits import check_size, check_window, damaged
+from simmat.io.images.stacks import frame_of, frame_size, read_frame
 from simmat.io.images.values import Colour, ImageFile, checked
 from simmat.io.reading import require_file
 from simmat.types import Window
@@ -36,7 +37,8 @@ def read_image(path: Path | str, nodata: float | None = None, window: Window | N
     Other formats are decoded as a whole.
 
     Args:
-        path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
+        path: a PNG, JPEG, TIFF or npy file, whose ending must agree with its content; or a frame of a file, see
+            `simmat.io.images.stacks`.
         nodata: the stored number that the user calls nodata, see `ModalityAdapter.nodata`.
         window: the part to read; None for the whole image.
 
@@ -45,7 +47,7 @@ def read_image(path: Path | str, nodata: float | None = None, window: Window | N
             file: the window is), or ambiguous; or the window reaches beyond it.
     """
     file = Path(path)
-    found = checked(_read(file, _format_of(file, _IMAGES), labels=False, window=window))
+    found = checked(_read(file, labels=False, window=window))
     return found if nodata is None else replace(found, nodata=(*found.nodata, nodata))
 
 
@@ -59,6 +61,8 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
         DataError: as `read_image`, for what the head of the file shows.
     """
     file = Path(path)
+    if (frame := frame_of(file)) is not None:
+        return frame_size(frame)
     kind = _format_of(file, _LABELS if labels else _IMAGES)
     with damaged(file, kind):
         if kind == "tiff":
@@ -76,20 +80,22 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
 def window_size(path: Path | str) -> tuple[int, int] | None:
     """Return the `image_size` of a TIFF or npy file; None for other formats, which are only decoded whole."""
     file = Path(path)
-    return image_size(file) if _format_of(file, _IMAGES) in ("tiff", "npy") else None
+    frame = frame_of(file)
+    kind = _format_of(file, _IMAGES) if frame is None else frame.file.suffix.lower()
+    return image_size(file) if kind in ("tiff", "npy", ".tif", ".tiff", ".npy") else None
 
 
 def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
     """Read a label image: the stored numbers of one plane; of a palette image its indices.
 
     Args:
-        path: a PNG, TIFF, npy or BMP file; its ending must agree with its content.
+        path: a PNG, TIFF, npy or BMP file, whose ending must agree with its content; or a frame of a file.
 
     Raises:
         DataError: as `read_image`; or the format or its compression changes values.
     """
     file = Path(path)
-    return checked(_read(file, _format_of(file, _LABELS), labels=True, window=window), bits=64)
+    return checked(_read(file, labels=True, window=window), bits=64)
 
 
 def write_image(
@@ -163,7 +169,10 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     return kind
 
 
-def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) -> ImageFile:
+def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFile:
+    if (frame := frame_of(path)) is not None:
+        return read_frame(frame, labels=labels, window=window)
+    kind = _format_of(path, _LABELS if labels else _IMAGES)
     with damaged(path, kind):
         if kind == "npy":
             return _read_npy(path, itemsize=8 if labels else 4, window=window)

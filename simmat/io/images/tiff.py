@@ -39,7 +39,7 @@ _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmsta
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
 
-def open_tiff(path: Path, *, labels: bool = False) -> TiffImage:
+def open_tiff(path: Path, *, labels: bool = False, pages: tuple[int, ...] | None = None) -> TiffImage:
     """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
 
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
@@ -48,12 +48,12 @@ def open_tiff(path: Path, *, labels: bool = False) -> TiffImage:
     Raises:
         DataError: as `TiffImage`.
     """
-    return _remembered(path, labels, file_state(path))
+    return _remembered(path, labels, pages, file_state(path))
 
 
 @lru_cache(maxsize=4)  # the files of one sample
-def _remembered(path: Path, labels: bool, _state: tuple[int, ...]) -> TiffImage:
-    return TiffImage(path, labels=labels)
+def _remembered(path: Path, labels: bool, pages: tuple[int, ...] | None, _state: tuple[int, ...]) -> TiffImage:
+    return TiffImage(path, labels=labels, pages=pages)
 
 
 class TiffImage:
@@ -63,24 +63,25 @@ class TiffImage:
 
     Args:
         labels: True for a label image: one page, lossless; of a palette image the indices.
+        pages: numbers of those of one frame, of a file of frames.
 
     Raises:
         DataError: no readable page, pages that differ, or numbers that are not plain intensities (palette,
             white-is-zero, YCbCr, CMYK).
     """
 
-    def __init__(self, path: Path, *, labels: bool = False) -> None:
+    def __init__(self, path: Path, *, labels: bool = False, pages: tuple[int, ...] | None = None) -> None:
         self.path = path
         self._itemsize = 8 if labels else 4
         with opened(path) as tiff:  # tags are read on their first use, so all are used here
-            self._pages = _main_pages(path, tiff, labels=labels)
+            self._pages = _main_pages(path, tiff, labels=labels, picked=pages)
             self._order = tiff.byteorder
             self._decoders = [page.decode for page in self._pages]
             self._tables = [
                 {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
                 for page in self._pages
             ]
-            self._head = _described(path, self._pages)
+            self._head = _described(path, self._pages, str(tiff.pages[0].aspage().description or ""))
         self.size_hw = (int(self._pages[0].imagelength), int(self._pages[0].imagewidth))
         self._strips: dict[tuple[int, int], Any] = {}  # decoded ones, for the other windows of the same rows
 
@@ -147,7 +148,7 @@ def _touched(page: Any, window: Window) -> Iterator[int]:
                 yield (sample * rows + row) * columns + column
 
 
-def _described(path: Path, pages: Sequence[Any]) -> ImageFile:
+def _described(path: Path, pages: Sequence[Any], of_file: str) -> ImageFile:
     """Return an image of P planes without pixels, with what the pages say of it."""
     count = len(pages) * pages[0].samplesperpixel
     colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if count == 1 else "planes"
@@ -156,7 +157,7 @@ def _described(path: Path, pages: Sequence[Any]) -> ImageFile:
         "tiff",
         colour,
         path,
-        description=str(pages[0].description or ""),
+        description=str(pages[0].description or of_file),
         nodata=_nodata(path, pages[0]),
         scales=_scales(pages),
         alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
@@ -204,9 +205,9 @@ def opened(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def _main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
+def _main_pages(path: Path, tiff: Any, *, labels: bool, picked: tuple[int, ...] | None) -> list[Any]:
     """Return the pages of the image without those marked as reduced copies, after checking that they agree."""
-    every = _pages_of(path, tiff)
+    every = _pages_of(path, tiff) if picked is None else [tiff.pages[number].aspage() for number in picked]
     pages = [page for page in every if not page.subfiletype & _REDUCED]
     if not pages:
         raise DataError(f"{path}: holds no full-size page")
@@ -214,7 +215,8 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
     for page in pages:
         if page.compression == 1:
             page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
-    if found := next((what for what, is_so in _unsupported(every, pages, tiff, labels=labels).items() if is_so), None):
+    faults = _unsupported(every, pages, None if picked else tiff, labels=labels)
+    if found := next((what for what, is_so in faults.items() if is_so), None):
         raise DataError(
             f"{path}: {found}; store one {'mask, without loss' if labels else 'image of planes, MINISBLACK or RGB'}, "
             "as TIFF or PNG"
@@ -223,7 +225,10 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool = False) -> list[Any]:
 
 
 def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, labels: bool) -> dict[str, bool]:
-    """Return what a TIFF may hold that is not one image of plain numbers -> whether this one does."""
+    """Return what a TIFF may hold that is not one image of plain numbers -> whether this one does.
+
+    `tiff` is None for a frame of a file of frames.
+    """
     first, count = pages[0], len(pages)
     kinds = sorted({f"{page.shape} {page.dtype}" for page in pages})
     colours = {getattr(page.photometric, "name", str(page.photometric)) for page in pages}
@@ -237,7 +242,7 @@ def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, label
         f"its {count} pages differ ({', '.join(kinds)})": len(kinds) > 1 or len(colours) > 1,
         f"{count} pages of {first.samplesperpixel} samples are several images": count > 1 and first.samplesperpixel > 1,
         f"axes {first.axes}": first.axes not in ("YX", "YXS", "SYX"),
-        "a stack that lists only its first page (ImageJ)": count == 1 and tiff.series[0].size != np.prod(first.shape),
+        "a stack that lists only its first page (ImageJ)": count == 1 and tiff and tiff.series[0].size != first.size,
         f"{count} pages; a mask has one": labels and count > 1,
         f"compressed as {scheme}, which changes label values": labels and scheme not in _LOSSLESS,
         f"the tag Orientation {orientation}, but images are read as they are stored": labels and orientation != 1,

@@ -1,0 +1,251 @@
+"""Frames of files that hold many: TIFF, npy (T, C, H, W), and the videos and volumes that plugins read.
+
+A frame has a path as if its file were a folder: `scan.tif/0012`, of a volume along an axis `scan.nii.gz/z/0012`. So it
+is given, stored and read as any image file. One frame is read at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.io.images.limits import check_size, check_window, damaged
+from simmat.io.images.tiff import TiffImage, open_tiff, opened
+from simmat.io.images.values import ImageFile
+from simmat.plugin_specs import StackFormat, resolve
+from simmat.types import Window
+
+AXES = ("x", "y", "z")
+"""Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
+_OF_PLUGIN = (".nii", ".nii.gz", ".dcm", ".mp4", ".avi", ".mkv", ".mov")
+_BUILTIN = (
+    StackFormat("tiff", "one page, or the planes of one time, a frame", (".tif", ".tiff"), f"{__name__}:TiffStack"),
+    StackFormat("npy", "an array (T, C, H, W), of masks (T, H, W)", (".npy",), f"{__name__}:NpyStack"),
+)
+_MM = {"mm": 1.0, "cm": 10.0, "micron": 1e-3, "um": 1e-3, "µm": 1e-3, "\\u00B5m": 1e-3, "nm": 1e-6}
+
+plugin_formats: Callable[[], Sequence[StackFormat]] = tuple
+"""Returns the formats of the installed plugins; `simmat.plugins.loader` sets it."""
+
+
+class Stack(Protocol):
+    """An open file of frames; it is used in one thread of one process.
+
+    Attributes:
+        size_hw: (H, W) of every frame in pixels.
+        spacing_mm: from frame to frame, row to row and column to column; None where the file does not say.
+        affine: (4, 4) from the voxel (x, y, z, 1) of a volume to mm towards right, front and top; None likewise.
+    """
+
+    size_hw: tuple[int, int]
+    spacing_mm: tuple[float, float, float] | None
+    affine: npt.NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+
+    def read(self, index: int, labels: bool) -> ImageFile:
+        """Read the planes (P, H, W) of one frame; `labels` asks for the stored numbers, as of a mask."""
+
+
+class FrameAddress(NamedTuple):
+    """What the path of a frame says; `axis` is "" for files that are no volume."""
+
+    file: Path
+    axis: str
+    number: int
+
+
+def frame_of(path: Path) -> FrameAddress | None:
+    """Return the file, axis and number of the path of a frame; None for any other path."""
+    if not (path.name.isascii() and path.name.isdigit()):
+        return None
+    axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
+    file = path.parent.parent if axis else path.parent
+    return FrameAddress(file, axis, int(path.name)) if (file.exists() if axis else file.is_file()) else None
+
+
+def stack_format(path: Path) -> StackFormat | None:
+    """Return the format of a file or folder of frames by its ending, for a folder by those in it; None without one."""
+    formats, name = [*_BUILTIN, *plugin_formats()], path.name.lower()
+    if not path.is_dir():
+        return next((one for one in formats if name.endswith(one.endings)), None)
+    names = [name.lower() for name in os.listdir(path)]
+    return next((one for one in formats if one.is_folder and any(name.endswith(one.endings) for name in names)), None)
+
+
+def stack_endings() -> tuple[str, ...]:
+    """Return the endings of files that always are frames: those of plugins, and those that a plugin might read."""
+    return tuple(dict.fromkeys((*(ending for one in plugin_formats() for ending in one.endings), *_OF_PLUGIN)))
+
+
+def frame_paths(file: Path, axis: str) -> list[Path]:
+    """Return the paths of the frames of a file, in order; `axis` is that of volumes.
+
+    Raises:
+        DataError: the file is damaged, or nothing installed reads it.
+    """
+    kind = stack_format(file)
+    along = axis if kind is not None and kind.has_axes else ""
+    count = len(open_stack(file, along))
+    width = max(len(str(count - 1)), 4)
+    return [file / along / f"{number:0{width}}" for number in range(count)]
+
+
+def open_stack(file: Path, axis: str = "") -> Stack:
+    """Open a file of frames; the last few stay open, until they change.
+
+    Raises:
+        DataError: the file is missing or damaged, its frames differ, or nothing installed reads it.
+    """
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    state = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return _opened(file, axis, state, os.getpid(), threading.get_ident())  # an open file has one position
+
+
+@lru_cache(maxsize=8)
+def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thread: int) -> Stack:
+    kind = stack_format(file)
+    if kind is None:
+        raise DataError(
+            f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos with "
+            "simmat-plugin-volume: pip install simmat-plugin-volume"
+        )
+    if bool(axis) != kind.has_axes:
+        where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
+        raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
+    with damaged(file, kind.name):
+        return cast(Stack, resolve(kind.open)(file, axis))
+
+
+def read_frame(frame: FrameAddress, *, labels: bool = False, window: Window | None = None) -> ImageFile:
+    """Read a frame, or the part of it in a window; see `read_image` and `read_labels`."""
+    stack = _stack_with(frame)
+    path = frame.file / frame.axis / str(frame.number)
+    with damaged(path, "a frame"):
+        check_size(path, *stack.size_hw)
+        if isinstance(stack, TiffStack | NpyStack):
+            found = stack.read(frame.number, labels, window)
+        else:
+            found = stack.read(frame.number, labels)
+            if window is not None:
+                check_window(path, window, stack.size_hw)
+                found = replace(found, planes=found.planes[:, *window.slices])
+    return replace(found, path=path)
+
+
+def frame_size(frame: FrameAddress) -> tuple[int, int]:
+    """Return the (height, width) of a frame."""
+    return _stack_with(frame).size_hw
+
+
+def _stack_with(frame: FrameAddress) -> Stack:
+    stack = open_stack(frame.file, frame.axis)
+    if frame.number >= len(stack):
+        raise DataError(f"{frame.file}: has the frames 0 to {len(stack) - 1}, no frame {frame.number}")
+    return stack
+
+
+class TiffStack:
+    """A TIFF whose pages are frames, or with the axis C in its description (ImageJ, tifffile) planes of frames."""
+
+    affine = None
+
+    def __init__(self, path: Path, axis: str = "") -> None:
+        self.path = path
+        with opened(path) as tiff:
+            pages = []
+            kinds: dict[str, int] = {}
+            for number in range(len(tiff.pages)):  # one at a time: the tags of all take memory
+                page = tiff.pages[number].aspage()
+                if not page.subfiletype & 1:  # a reduced copy
+                    pages.append(number)
+                    kinds.setdefault(f"{page.shape} {page.dtype}", number)
+            if len(kinds) > 1:
+                found = ", ".join(f"page {number} is {kind}" for kind, number in kinds.items())
+                raise DataError(f"{path}: its pages differ: {found}; all frames must have one size and type")
+            series = tiff.series[0]
+            page = tiff.pages[pages[0]].aspage()
+            self.size_hw = int(page.imagelength), int(page.imagewidth)
+            self.spacing_mm = _imagej_spacing(tiff, page)
+        planes = series.shape[series.axes.index("C")] if "CYX" in series.axes else 1
+        leading = [n for name, n in zip(series.axes, series.shape, strict=True) if name not in "CYXS" and n > 1]
+        incomplete = len(pages) == 1 and math.prod(series.shape) > math.prod(page.shape)
+        if len(leading) > 1 or len(pages) % planes or incomplete:
+            raise DataError(
+                f"{path}: which page is which frame is not known from its axes {series.axes} {series.shape}; save one "
+                "axis of frames (tifffile: metadata={'axes': 'TCYX'}), and all pages (not ImageJ's files above 4 GiB)"
+            )
+        self._frames = [tuple(pages[first : first + planes]) for first in range(0, len(pages), planes)]
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._frames)
+
+    def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
+        """Read one frame, or a window of it."""
+        open_one = TiffImage if window is None else open_tiff
+        return open_one(self.path, labels=labels, pages=self._frames[index]).read(window)
+
+
+def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
+    """Return the spacing that ImageJ writes: between slices in its description, of pixels in the resolution."""
+    stated = tiff.imagej_metadata or {}
+    tags, unit = page.tags, _MM.get(str(stated.get("unit", "")))
+    if unit is None or not stated.get("spacing") or not {"XResolution", "YResolution"} <= {tag.name for tag in tags}:
+        return None
+    rows, columns = (tags[name].value[1] / tags[name].value[0] for name in ("YResolution", "XResolution"))
+    return unit * abs(float(stated["spacing"])), unit * rows, unit * columns
+
+
+class NpyStack:
+    """An npy array of frames (T, C, H, W), of masks (T, H, W); each is read from the file when it is asked for."""
+
+    spacing_mm = affine = None
+
+    def __init__(self, path: Path, axis: str = "") -> None:
+        self.path = path
+        shape = self._map().shape
+        if len(shape) not in (3, 4) or 0 in shape:
+            raise DataError(f"{path}: an array of frames must be (T, C, H, W), of masks (T, H, W), got shape {shape}")
+        if len(shape) == 4 and shape[1] > 64 and shape[3] <= 16:
+            raise DataError(
+                f"{path}: an array of frames is (T, C, H, W), but shape {shape} looks like (T, H, W, C); save "
+                "array.transpose(0, 3, 1, 2)"
+            )
+        self._count, self.size_hw = int(shape[0]), (int(shape[-2]), int(shape[-1]))
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self._count
+
+    def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
+        """Read one frame, or a window of it."""
+        array = self._map()
+        if array.ndim == 3 and not labels:
+            raise DataError(
+                f"{self.path}: an array of frames must be (T, C, H, W), got shape {array.shape}; for one plane save "
+                "array[:, None]"
+            )
+        planes = array[index] if array.ndim == 4 else array[index][None]  # (P, H, W)
+        window = Window(0, 0, *self.size_hw) if window is None else window
+        check_window(self.path, window, self.size_hw)
+        check_size(self.path, *window.size_hw, len(planes), itemsize=planes.itemsize)
+        part = np.array(planes[:, *window.slices])
+        return ImageFile(part, "npy", "gray" if len(part) == 1 else "planes", self.path)
+
+    def _map(self) -> npt.NDArray[Any]:
+        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
