@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from simmat.api import train as train
     from simmat.callbacks import Callback as Callback
     from simmat.data.dataset import Dataset as Dataset
+    from simmat.data.sequence import Sequence as Sequence
     from simmat.foundation import PromptBatch as PromptBatch
     from simmat.networks import MAT as MAT
     from simmat.networks import build as build
@@ -59,6 +60,7 @@ _NAMES = {
     ),
     "simmat.callbacks": ("Callback",),
     "simmat.data.dataset": ("Dataset",),
+    "simmat.data.sequence": ("Sequence",),
     "simmat.foundation": ("PromptBatch",),
     "simmat.networks": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),

@@ -235,7 +235,7 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
         moved = Window(y0 - window.y0, x0 - window.x0, y1 - window.y0, x1 - window.x0)
         return replace(region, window=moved)
     piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
-    return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]))
+    return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]), region.object_id)
 
 
 def _flip_label(label: Label, axis: Axis) -> Label:
@@ -245,7 +245,7 @@ def _flip_label(label: Label, axis: Axis) -> Label:
     def flipped(region: Instance) -> Instance:
         y0, x0, y1, x1 = region.window
         moved = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
-        return Instance(region.class_id, Window(*moved), np.ascontiguousarray(region.crop[step]))
+        return replace(region, window=Window(*moved), crop=np.ascontiguousarray(region.crop[step]))
 
     ignore = np.ascontiguousarray(label.ignore[step]) if label.ignore.any() else label.ignore
     return _changed(label, label.size_hw, flipped, ignore)
@@ -258,9 +258,8 @@ def _rotate_label(label: Label, quarter_turns: int) -> Label:
 
         def turned(region: Instance, width: int = width) -> Instance:
             y0, x0, y1, x1 = region.window
-            return Instance(
-                region.class_id, Window(width - x1, y0, width - x0, y1), np.ascontiguousarray(np.rot90(region.crop))
-            )
+            moved = Window(width - x1, y0, width - x0, y1)
+            return replace(region, window=moved, crop=np.ascontiguousarray(np.rot90(region.crop)))
 
         label = _changed(label, (width, height), turned, np.ascontiguousarray(np.rot90(label.ignore)))
     return label

@@ -22,7 +22,7 @@ from multiprocessing import get_all_start_methods, get_context
 import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import file_digest, file_times
+from simmat.data.fingerprint import file_digest, file_times, files_of
 from simmat.data.index_storage import NO_CLASS, IndexTable, row_type
 from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
@@ -41,7 +41,8 @@ def read_samples(
     dataset: Dataset, samples: Sequence[Sample], processes: int | None = None
 ) -> Iterator[IndexTable | SimMATError]:
     """Read samples of a data set with `known_channels`; yield the row of each, in order, or why it cannot be used."""
-    read = partial(_read, dataset, samples, lru_cache(maxsize=64)(file_digest))  # windows share a file
+    digest_of = lru_cache(maxsize=64)(file_digest)  # windows and frames share a file
+    read = partial(_read, dataset, samples, lambda path: digest_of(files_of(path)))
     if processes is None:
         processes = min(usable_cpus(), len(samples) // _MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
     if processes <= 1 or "fork" not in get_all_start_methods():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, field_validator
@@ -46,6 +46,7 @@ class DataCard(Document):
             no region, but there may be objects that nobody marked.
         class_names: label value -> name.
         class_attribute: attribute that names the class of a polygon; None if polygons have no class.
+        stack_axis: axis of a volume that its slices lie along, see `simmat.io.images.stacks`.
         crop: side in pixels of the windows that images are cut into, see `simmat.data.crops`; None for whole images.
         intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
             original image; the centre of the top-left pixel is (0, 0).
@@ -64,6 +65,7 @@ class DataCard(Document):
     zero_means: ZeroMeans = "background"
     class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
     class_attribute: str | None = Field(default=None, min_length=1)
+    stack_axis: Literal["x", "y", "z"] = "z"
     crop: int | None = Field(default=None, ge=MIN_CROP, le=MAX_CROP)
     intrinsics: dict[str, float] | None = None
     modality_options: dict[str, Any] = Field(default_factory=dict)

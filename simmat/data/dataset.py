@@ -18,6 +18,7 @@ from simmat.data.card import DataCard, card_fields, load_card, make_card, no_reg
 from simmat.data.crops import divide_blocks, divide_images
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
+from simmat.data.formats.frames import FRAMES
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Sample, decide_splits
@@ -111,8 +112,9 @@ class Dataset:
 
         Returns:
             "image": (C, H, W) float32 after the sensor's transform, in the units of `channels()`, 0 where invalid;
-            "valid": (C, H, W) bool; "objects": (H, W) int64, the number of the object at each pixel from 1, 0 for none,
-            -1 without ground truth; "classes": (H, W) int64, likewise with label values; "id": the sample's.
+            "valid": (C, H, W) bool; "objects": (H, W) int64, the number of the object at each pixel from 1 (its label
+            value in a sequence, where a track has one), 0 for none, -1 without ground truth; "classes": (H, W) int64,
+            likewise with label values; "id": the sample's.
 
         Raises:
             DataError: a file cannot be read.
@@ -123,7 +125,10 @@ class Dataset:
         image = self.image(sample)
         seen = self.adapter.transform(image)
         label = self.label(sample, image, seen)
-        maps = {"objects": object_map(label), "classes": class_map(label)}
+        objects = object_map(label)
+        if sample.sequence and all(region.object_id is not None for region in label.regions):
+            objects = np.array([0, *(region.object_id for region in label.regions)], np.int64)[objects]
+        maps = {"objects": objects, "classes": class_map(label)}
         maps = {name: np.where(label.ignore, -1, values) for name, values in maps.items()}
         return {"image": np.where(seen.valid, seen.data, np.float32(0)), "valid": seen.valid, **maps, "id": sample.id}
 
@@ -140,6 +145,7 @@ class Dataset:
             counts = ((split, sum(sample.split == split for sample in self.samples)) for split in SPLITS)
             have = ", ".join(f"{count} {split}" for split, count in counts if count)
             parts = "blocks of a smaller --crop" if self.card.crop else "images, or --crop N for large ones,"
+            parts = "sequences, which no split cuts," if self.sequences else parts
             raise DataError(
                 f"{self.root}: the {name} split is empty; the data set has {have}. At least 3 labelled {parts} make "
                 "train, val and test; or name the split of each image in manifest.csv"
@@ -203,6 +209,15 @@ class Dataset:
         named = self.polygons is not None and self.polygons.has_classes
         return self.coco is not None or named or self.card.regions != "instances"
 
+    @cached_property
+    def sequences(self) -> Mapping[str, tuple[Sample, ...]]:
+        """The frames of each sequence in order, those without a mask too."""
+        found: dict[str, list[Sample]] = {}
+        for sample in (*self.samples, *self.unlabelled):
+            if sample.sequence:
+                found.setdefault(sample.sequence, []).append(sample)
+        return {name: tuple(sorted(frames, key=lambda one: one.frame)) for name, frames in found.items()}
+
     def channels(self) -> tuple[Channel, ...]:
         """Return the C channels of the first training image, transformed."""
         return self._reference[1]
@@ -259,7 +274,7 @@ def open_dataset(
     *,
     defaults: Mapping[str, object] | None = None,
 ) -> Dataset:
-    """Open a folder as a data set: `manifest.csv`, COCO json, or `images/` and `masks/` alone.
+    """Open a folder as a data set: `manifest.csv`, COCO json, or `images/` (or `frames/`) and `masks/` alone.
 
     Args:
         adapter: the sensor; its sources are the files of a sample.
@@ -278,7 +293,7 @@ def open_dataset(
     fields = card_fields(folder, overrides or {}, defaults or {})
     card = make_card({"regions": "instances"} | fields, where=str(folder))
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
-    samples, said_by, coco = _find_samples(folder, adapter, annotations)
+    samples, said_by, coco = _find_samples(folder, adapter, annotations, card.stack_axis)
     unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
     samples = [sample for sample in samples if coco or sample.has_mask]
     if not samples:
@@ -339,7 +354,7 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
         adapter = fitted_to_card(adapter, card.model_dump())
-        if not (samples := unlabelled_samples(folder, adapter.sources)):
+        if not (samples := unlabelled_samples(folder, adapter.sources, card.stack_axis)):
             raise
     return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")
 
@@ -349,7 +364,7 @@ def _has_masks(folder: Path) -> bool:
 
 
 def _find_samples(
-    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]
+    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], axis: str
 ) -> tuple[list[Sample], str, CocoLabels | None]:
     """Return all samples of a folder, what names their splits, and the labels of a COCO file."""
     if annotations:
@@ -357,4 +372,5 @@ def _find_samples(
         return samples, ", ".join(path.name for path in annotations.values()), coco
     if (folder / MANIFEST_FILE).exists():
         return read_manifest(folder, adapter.sources), MANIFEST_FILE, None
-    return find_samples(folder, adapter.sources), f"the folders of {IMAGES}/", None
+    of = FRAMES if (folder / FRAMES).is_dir() else IMAGES
+    return find_samples(folder, adapter.sources, axis=axis), f"the folders of {of}/", None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample, start_of_paths
 from simmat.errors import DataError, all_problems, few_of
+from simmat.io.images import frame_of
 from simmat.io.reading import require_file
 
 _MAX_NAMED = 3
@@ -26,8 +27,13 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def files_of(path: str) -> tuple[Path, ...]:
-    """Return the files that belong to one name: of a shapefile the .shp and what lies beside it, else the file."""
+    """Return the files that belong to one name: of a shapefile the .shp and what lies beside it, of a frame its file.
+
+    A frame of a folder, such as a DICOM series, has all files of the folder.
+    """
     main = Path(path)
+    if (frame := frame_of(main)) is not None:
+        return (frame.file,) if frame.file.is_file() else tuple(sorted(filter(Path.is_file, frame.file.iterdir())))
     if main.suffix.lower() != ".shp":
         return (main,)
     endings = (".dbf", ".shx", ".prj", ".cpg")  # what decides what it says
@@ -38,14 +44,15 @@ def files_of(path: str) -> tuple[Path, ...]:
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     """Return (F, 3) size, mtime and ctime in ns of F files, without opening them; -1 for a missing file.
 
-    A shapefile and the files beside it have the sum of the sizes and the latest times. Programs can set the mtime, but
-    not the ctime.
+    A shapefile and the files beside it, and a folder of frames, have the sum of the sizes and the latest times.
+    Programs can set the mtime, but not the ctime.
     """
 
     def numbers() -> Iterator[int]:
         for path in paths:
             try:
-                found = [os.stat(file) for file in (files_of(path) if path.lower().endswith(".shp") else (path,))]
+                several = path[-1:].isdigit() or path.lower().endswith(".shp")  # a frame or a shapefile
+                found = [os.stat(file) for file in (files_of(path) if several else (path,))]
             except (OSError, ValueError):
                 yield from (-1, -1, -1)
             else:
@@ -56,17 +63,17 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(numbers(), np.int64).reshape(-1, 3)
 
 
-def file_digest(path: str) -> bytes:
-    """Return the sha256 of a file, of a shapefile with the files beside it; raise DataError if it cannot be read."""
+def file_digest(files: tuple[Path, ...]) -> bytes:
+    """Return the sha256 of the `files_of` a name; raise DataError if they cannot be read."""
     digest = hashlib.sha256()
     try:
-        for file in files_of(path):
+        for file in files:
             require_file(file, "image or mask", hint="restore it, or remove its sample")
             with file.open("rb") as stream:
                 while block := stream.read(2**20):
                     digest.update(block)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
+        raise DataError(f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
     return digest.digest()
 
 
@@ -86,22 +93,23 @@ class Contents:
         """Make the contents; files without a `known` (S,) digest are read. DataError lists all problems."""
         problems: list[str] = []
 
-        def read(path: str) -> list[int]:
+        def read(files: tuple[Path, ...]) -> list[int]:
             try:
-                return list(file_digest(path))
+                return list(file_digest(files))
             except DataError as error:
                 problems.append(str(error))
                 return [0] * 32
 
         unknown = np.flatnonzero(~known).tolist()
-        paths = list(dict.fromkeys(path for row in unknown for path in dataset.samples[row].paths))
+        names = {path: files_of(path) for row in unknown for path in dataset.samples[row].paths}
+        every = list(dict.fromkeys(names.values()))  # frames share a file
         with ThreadPoolExecutor(4) as pool:
-            found = dict(zip(paths, pool.map(read, paths), strict=True))
+            found = dict(zip(every, pool.map(read, every), strict=True))
         if problems:
             raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", sorted(problems)))
         digests = digests.copy()
         for row in unknown:
-            digests[row] = [found[path] for path in dataset.samples[row].paths]
+            digests[row] = [found[names[path]] for path in dataset.samples[row].paths]
         return cls(dataset, digests)
 
     @cached_property

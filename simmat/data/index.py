@@ -209,7 +209,26 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
         if len(tables) > 1:
             table = table.take(np.argsort(places))
             save_index(dataset, table, channels, np.sort(places))
-        return DataIndex(dataset, table, faults)
+        if unequal := _unequal_frames(dataset, table, faults):
+            used = (sample.id for sample in dataset.samples if sample.id not in faults)
+            table = table.take(np.flatnonzero([name not in unequal for name in used]))
+        return DataIndex(dataset, table, {**faults, **unequal})
+
+
+def _unequal_frames(dataset: Dataset, table: IndexTable, faults: Mapping[str, SimMATError]) -> dict[str, SimMATError]:
+    """Return sample id -> error of each frame whose size is not that of the first one of its sequence."""
+    first: dict[str, tuple[int, int, Sample]] = {}
+    found: dict[str, SimMATError] = {}
+    used = (sample for sample in dataset.samples if sample.id not in faults)
+    for sample, (height, width) in zip(used, table.rows[["height", "width"]].tolist(), strict=True):
+        own = (height, width, sample)
+        if sample.sequence and sample.window is None and first.setdefault(sample.sequence, own)[:2] != own[:2]:
+            rows, columns, other = first[sample.sequence]
+            found[sample.id] = DataError(
+                f"{sample.reference}: is {width}x{height} (width x height), but {other.reference.name} of the same "
+                f"sequence is {columns}x{rows}; all frames of a sequence have one size: make two sequences of them"
+            )
+    return found
 
 
 def contents_of(dataset: Dataset) -> Contents:

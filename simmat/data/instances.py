@@ -12,6 +12,7 @@ import numpy.typing as npt
 from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
+from simmat.io.images import frame_of
 from simmat.io.images.planes import read_labels
 from simmat.types import BoolArray, RegionRule, Window, ZeroMeans
 
@@ -31,7 +32,7 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
 
     Args:
         path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the labels), or an (H, W)
-            .npy of integers, booleans or whole floats.
+            .npy of integers, booleans or whole floats; or a frame of a file of masks.
 
     Returns:
         (H, W) int64; 1-bit images give 0 and 1.
@@ -41,7 +42,7 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
             TIFF in which 0 is white.
     """
     suffix = path.suffix.lower()
-    if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS):
+    if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS) and frame_of(path) is None:
         raise DataError(f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {ALLOWED_MASKS}")
     planes = read_labels(path, window).planes
     if len(planes) != 1:
@@ -88,11 +89,13 @@ class Instance:
         class_id: label value or COCO category; None if the labels are instance ids.
         window: the pixels of the image around it; not empty.
         crop: (y1 - y0, x1 - x0) bool, the region within its window.
+        object_id: label value, which is the same in all frames of a sequence; None for pieces of a class, or of COCO.
     """
 
     class_id: int | None
     window: Window
     crop: BoolArray
+    object_id: int | None = None
 
     @property
     def area(self) -> int:
@@ -196,7 +199,7 @@ def label_from_mask(
         if card.regions == "components":
             found += components(crop, value, window[:2])
         else:
-            found.append(Instance(_class_of(value, card.regions, origin), window, crop))
+            found.append(Instance(_class_of(value, card.regions, origin), window, crop, value))
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
@@ -222,7 +225,9 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
     return Label(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
 
 
-def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:
+def region_from_mask(
+    mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0), object_id: int | None = None
+) -> Instance | None:
     """Return the True pixels of an (h, w) mask, which starts at `offset_yx`, as a region; None if there are none."""
     rows, columns = np.asarray(mask.any(axis=1)), np.asarray(mask.any(axis=0))
     if not rows.any():
@@ -230,7 +235,8 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
     y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
     x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
     dy, dx = offset_yx
-    return Instance(class_id, Window(y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
+    window = Window(y0 + dy, x0 + dx, y1 + dy, x1 + dx)
+    return Instance(class_id, window, np.ascontiguousarray(mask[y0:y1, x0:x1]), object_id)
 
 
 def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
@@ -246,7 +252,9 @@ def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
     """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
     y0, x0, y1, x1 = region.window
     hidden = ignore[y0:y1, x0:x1]
-    return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
+    if not hidden.any():
+        return region
+    return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0), region.object_id)
 
 
 def visible_regions(label: Label) -> tuple[Instance, ...]:

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.io.files import write_rows
 from simmat.io.reading import read_csv_rows
 from simmat.types import Window, ZeroMeans
+
+Item = TypeVar("Item")
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
 """File endings of label images."""
@@ -72,6 +74,8 @@ class Sample(NamedTuple):
         zero_means: meaning of label value 0 in this sample, if its row overrides the data card.
         window: the part of the image that the sample is; None for all of it. A train sample with a window is a block,
             of which each step takes another crop.
+        sequence: the sequence that the image is a frame of; "" for none.
+        frame: its place there: frames are in rising order.
     """
 
     id: str
@@ -81,6 +85,8 @@ class Sample(NamedTuple):
     extra: Mapping[str, str] = _NO_EXTRA
     zero_means: ZeroMeans | None = None
     window: Window | None = None
+    sequence: str = ""
+    frame: int = 0
 
     @classmethod
     def of(cls, id: str, split: str, files: Mapping[str, Path], mask: Path | None) -> Sample:
@@ -149,10 +155,10 @@ class Listing:
     new_splits: Mapping[str, str] = field(default_factory=dict)
 
 
-def evenly_spaced(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
-    """Return at most `count` samples, spread evenly."""
-    count = min(count, len(samples))
-    return tuple(samples[index * len(samples) // count] for index in range(count))
+def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """Return at most `count` samples, or other items, spread evenly."""
+    count = min(count, len(items))
+    return tuple(items[index * len(items) // count] for index in range(count))
 
 
 def id_digest(text: str) -> bytes:
@@ -164,7 +170,8 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
     """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
     Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val,
-    15 % of train become val. Samples with the same reference file stay together. See `_draw` for how they are drawn.
+    15 % of train become val. Samples with the same reference file stay together, and the frames of a sequence. See
+    `_draw` for how they are drawn.
 
     Args:
         samples: labelled images or blocks of images, all with a split or all without.
@@ -198,8 +205,10 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
         counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
         note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
         what = "blocks" if any(sample.window for sample in samples) else "images"
+        what = "sequences" if any(sample.sequence for sample in samples) else what
         note += f" by the hash of the ids, {counts} of {len(groups)} {what}."
-        here = {_as_written(id) for sample in (*samples, *unlabelled) for id in (sample.id, sample.image_id)}
+        every = (*samples, *unlabelled)
+        here = {_as_written(id) for one in every for id in (one.id, one.image_id, one.sequence)}
         if strangers := [id for id in written if id not in here]:
             note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
         if new:
@@ -223,7 +232,7 @@ def _draw(
     with the next label: what is written stays, and later images fill val and test up to 15 % each.
 
     Args:
-        groups: reference file, or block of it -> ids, of which the first in alphabetical order is hashed.
+        groups: reference file, block of it or sequence -> ids, of which the first in alphabetical order is hashed.
         written: id -> split, see `read_splits`.
         parts: the splits to draw, beside train.
     """
@@ -251,27 +260,31 @@ def _draw(
 
 
 _Place = tuple[str, Window | None]
-"""A reference file and the part of it."""
+"""A reference file and the part of it; or a sequence."""
 
 
 def _place(sample: Sample) -> _Place:
-    return sample.paths[0], sample.window
+    return (f"sequence {sample.sequence}", None) if sample.sequence else (sample.paths[0], sample.window)
 
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
-    """Describe the reference files that are in two splits."""
+    """Describe the reference files and the sequences that are in two splits."""
     first: dict[str, Sample] = {}
     for sample in samples:
-        other = first.setdefault(sample.paths[0], sample)
+        file = _place(sample)[0]
+        other = first.setdefault(file, sample)
         if other.split != sample.split:
-            yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
+            name = file if sample.sequence else sample.reference.name
+            yield f"{name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
 def _groups(samples: Sequence[Sample]) -> dict[_Place, list[str]]:
-    """Return reference file, or block of it -> ids."""
+    """Return reference file, or block of it -> ids; of a sequence its name."""
     found: dict[_Place, list[str]] = {}
     for sample in samples:
-        found.setdefault(_place(sample), []).append(sample.id)
+        ids = found.setdefault(_place(sample), [])
+        if not (sample.sequence and ids):
+            ids.append(sample.sequence or sample.id)
     return found
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.calibration import MAX_WRONG, min_score
-from simmat.data.formats.folders import IMAGES, files_by_stem
+from simmat.data.formats.folders import IMAGES, files_by_stem, unlabelled_samples
+from simmat.data.formats.frames import FRAMES, frame_name
 from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.inference.formats import AUTO, ChosenFormats, choose_formats, write_for_call
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress
@@ -19,6 +20,7 @@ from simmat.inference.prompted import make_segmenter
 from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.records import check_own_for_call, read_record, replaceable_files
 from simmat.inference.run import Run, run_on_dask
+from simmat.io.images.stacks import frame_paths, stack_endings, stack_format
 from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
@@ -153,10 +155,19 @@ def _named_files(
 
     The files of `out` are results, not images.
     """
-    extensions = predictor.adapter.sources[0].extensions
+    extensions, axis = predictor.adapter.sources[0].extensions, predictor.inputs.card.stack_axis
     for path in paths:
+        if stack_format(path) is not None and (path.is_dir() or path.name.lower().endswith(stack_endings())):
+            name = frame_name(path, stack_endings())
+            yield from ((f"{name}__{frame.name}", frame) for frame in frame_paths(path, axis))
+            continue
         if not path.is_dir():
             yield stem_of(path), path
+            continue
+        if (path / FRAMES).is_dir():
+            progress.note(f"note: {path} is a data set; the frames of {path / FRAMES} are segmented")
+            frames = unlabelled_samples(path, predictor.adapter.sources, axis)
+            yield from ((sample.id.replace("/", "__"), sample.reference) for sample in frames)
             continue
         if (path / IMAGES).is_dir():
             path = path / IMAGES

@@ -21,6 +21,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.fingerprint import Contents
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
+from simmat.data.formats.frames import FRAMES
 from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample
@@ -236,7 +237,7 @@ def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
 
 def check_out_outside_data(config: TrainConfig) -> None:
     """Check that a run's folder is not among the images, masks or annotations of its data set."""
-    for name in (IMAGES, MASKS, ANNOTATIONS):
+    for name in (IMAGES, FRAMES, MASKS, ANNOTATIONS):
         if config.out.is_relative_to(config.data / name):
             raise ConfigError(
                 f"--out {config.out} is in {name}/ of the data set and would be read as part of it; choose a folder "

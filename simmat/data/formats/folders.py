@@ -1,4 +1,4 @@
-"""Find samples in folders: `images/` and `masks/` hold files of the same names."""
+"""Find samples in folders: `images/`, or `frames/` of sequences, and `masks/` hold files of the same names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
+from simmat.data.formats.frames import (
+    FRAMES,
+    as_sequences,
+    frame_name,
+    is_stack,
+    natural_key,
+    numbers_in,
+    place_problem,
+    sequence_frames,
+    without_split,
+)
 from simmat.data.samples import (
     JPEG_EXTENSIONS,
     MASK_EXTENSIONS,
@@ -18,6 +29,7 @@ from simmat.data.samples import (
     split_meant,
 )
 from simmat.errors import DataError, all_problems, equal_problems
+from simmat.io.images.stacks import stack_endings, stack_format
 from simmat.sensors.adapter import Source
 
 IMAGES = "images"
@@ -26,7 +38,7 @@ MASKS = "masks"
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
-def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
+def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, axis: str = "z") -> list[Sample]:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
 
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
@@ -34,10 +46,16 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
     split, which is "" otherwise. Other folders are part of the id. Hidden files and files with other endings are
     skipped; endings are case-insensitive. `masks=False` is for a folder whose masks are yet to be made.
 
+    With `frames/` in place of `images/`, each folder in it is a sequence, and each file of many frames; the id of a
+    frame is SEQUENCE/NAME. A file of masks has the same number of frames. `axis` is that of the slices of volumes.
+
     Raises:
         DataError: the folders cannot be used; lists all problems.
     """
-    missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
+    images = FRAMES if (root / FRAMES).is_dir() else IMAGES
+    if images == FRAMES and (root / IMAGES).is_dir():
+        raise DataError(f"{root}: found both {IMAGES}/ and {FRAMES}/; move sequences and images into two data sets")
+    missing = [f"no folder {name}/" for name in (images, MASKS) if not (root / name).is_dir()]
     if missing and masks:
         raise DataError(
             all_problems(
@@ -47,18 +65,27 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
                 missing,
             )
         )
-    if not (root / IMAGES).is_dir():
+    if not (root / images).is_dir():
         raise DataError(f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv")
-    scan = _Scan(root, tuple(sources))
+    scan = _Scan(root, tuple(sources), images, axis)
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
+    if images == FRAMES:
+        samples = as_sequences(samples)
+        if not scan.problems:
+            scan.problems += [text for one in samples if not one.frame and (text := place_problem(one.paths))]
     if problems := [*scan.problems, *scan.mask_problems()]:
         title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
         raise DataError(all_problems(title, equal_problems(problems)))
-    return sorted(samples, key=lambda sample: sample.id)
+    return samples if images == FRAMES else sorted(samples, key=lambda sample: sample.id)
 
 
-def unlabelled_samples(root: Path, sources: Sequence[Source]) -> tuple[Sample, ...]:
-    """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id."""
+def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -> tuple[Sample, ...]:
+    """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id.
+
+    Those of `frames/` are in the order of their sequences.
+    """
+    if (root / FRAMES).is_dir():
+        return tuple(find_samples(root, sources, masks=False, axis=axis))
     start = root / IMAGES if (root / IMAGES).is_dir() else root
     folders = [start / source.name for source in sources]
     if len(sources) == 1 and not folders[0].is_dir():
@@ -111,19 +138,20 @@ def _raise(error: OSError) -> NoReturn:
 class _Scan:
     """Scans the folders of a data set, and collects problems."""
 
-    def __init__(self, root: Path, sources: tuple[Source, ...]) -> None:
-        self.root, self.sources = root, sources
+    def __init__(self, root: Path, sources: tuple[Source, ...], images: str, axis: str) -> None:
+        self.root, self.sources, self.images, self.axis = root, sources, images, axis
         self.problems: list[str] = []
+        self.mask_stacks: dict[str, list[Path]] = {}
         endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS  # JPEG is refused where it is read
         self.masks = self._files(root / MASKS, endings, "masks")
         self.used: Counter[str] = Counter()
 
     def splits(self) -> list[tuple[str, Path]]:
         """Return (split, folder) of the folders to search; the split is "" if folders do not set it."""
-        images = self.root / IMAGES
+        images = self.root / self.images
         names, loose = _entries(images)
         self.problems += [
-            f"images/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
+            f"{self.images}/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
             for name in names
             if (meant := split_meant(name)) is not None  # as a part of ids, it would mix the splits
         ]
@@ -133,7 +161,7 @@ class _Scan:
         others = [name for name in names if name not in named and split_meant(name) is None]
         if others or loose:
             self.problems.append(
-                f"images/ holds {', '.join((others + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
+                f"{self.images}/ holds {', '.join((others + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
                 "move everything into the folders of the splits"
             )
         return [(split, images / split) for split in named]
@@ -146,6 +174,8 @@ class _Scan:
         if not stems:
             endings = ", ".join(self.sources[0].extensions)
             self.problems.append(f"{self._name(folder)}/ holds no image ({endings})")
+        if self.images == FRAMES:
+            self._pair_masks(split, stems)
         samples = []
         for stem in stems:
             name = f"{split}/{stem}" if split else stem
@@ -158,12 +188,37 @@ class _Scan:
             samples.append(Sample(name, split, names, files))
         return samples
 
+    def _pair_masks(self, split: str, stems: Sequence[str]) -> None:
+        """Pair frames with masks of other names: of a file by their order, of a folder by the numbers in the names."""
+        sequences: dict[str, list[str]] = {}
+        for stem in sorted(stems, key=natural_key):
+            sequences.setdefault(stem.rpartition("/")[0], []).append(stem)
+        start = f"{split}/" if split else ""
+        by_number: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for stem, mask in self.masks.items():
+            sequence, _, name = stem.removeprefix(start).rpartition("/")
+            by_number.setdefault((sequence, numbers_in(name)), []).append(mask)
+        for sequence, frames in sequences.items():
+            for name in {sequence, start + sequence} & self.mask_stacks.keys():
+                masks = list(map(str, self.mask_stacks.pop(name)))
+                if len(frames) != len(masks):
+                    self.problems.append(
+                        f"{self._name(masks[0])}: one of {len(masks)} masks, but sequence {sequence!r} has "
+                        f"{len(frames)} frames; a file of masks has one for each frame, in their order"
+                    )
+                self.masks |= {start + stem: mask for stem, mask in zip(frames, masks, strict=False)}
+            for stem in frames:
+                numbered = by_number.get((sequence, numbers_in(stem.rpartition("/")[2])), ())
+                if len(numbered) == 1 and stem not in self.masks:
+                    self.masks.setdefault(start + stem, numbered[0])
+
     def mask_problems(self) -> Iterator[str]:
         """Describe masks without an image and masks of two images."""
         for path, count in self.used.items():
             if count > 1:
                 yield f"{self._name(path)}: the mask of two images; move masks into masks/train/ and so on"
-        for path in sorted(set(self.masks.values()) - self.used.keys()):
+        left = [str(masks[0]) for masks in self.mask_stacks.values()]
+        for path in sorted((set(self.masks.values()) - self.used.keys()).union(left)):
             yield f"{self._name(path)}: a mask without an image"
 
     def _images(self, folder: Path, source: Source) -> dict[str, str]:
@@ -183,13 +238,51 @@ class _Scan:
 
     def _files(self, folder: Path, extensions: Iterable[str], kind: str) -> dict[str, str]:
         """Return stem -> file below a folder, which may be missing."""
-        found = files_by_stem(folder, extensions) if folder.is_dir() else {}
+        if self.images == FRAMES:
+            found = self._frames(folder, tuple(extensions), kind)
+        else:
+            found = files_by_stem(folder, extensions) if folder.is_dir() else {}
         self.problems += [
             f"two {kind} with the same name: {', '.join(map(self._name, paths))}"
             for paths in found.values()
             if len(paths) > 1
         ]
         return {stem: str(paths[0]) for stem, paths in found.items()}
+
+    def _frames(self, folder: Path, extensions: tuple[str, ...], kind: str) -> dict[str, list[Path]]:
+        """Return stem -> frames of the sequences below a folder; masks that are frames of a file are kept apart."""
+        found: dict[str, list[Path]] = {}
+        places: dict[str, set[Path]] = {}
+        every = files_by_stem(folder, (*extensions, *stack_endings())) if folder.is_dir() else {}
+        for stem, paths in every.items():
+            inside = stem.rpartition("/")[0]
+            for path in paths:
+                stacked = is_stack(path, inside if kind == "images" else without_split(inside))
+                if stacked and not ((form := stack_format(path)) and form.is_folder):
+                    places.setdefault(stem, set()).add(path)
+                elif stacked or kind == "images":
+                    places.setdefault(inside, set()).add(path.parent)
+                else:
+                    found.setdefault(stem, []).append(path)
+        for name, files in places.items():
+            if not name or len(files) > 1:
+                listed = ", ".join(map(self._name, sorted(files)))
+                self.problems.append(
+                    f"two sequences with the same name: {listed}"
+                    if name
+                    else f"{listed}/ holds single images; put the frames of each sequence into a folder in it"
+                )
+                continue
+            try:
+                frames = sequence_frames(files.pop(), extensions, self.axis)
+            except DataError as error:
+                self.problems.append(str(error))
+                continue
+            if kind == "masks":
+                self.mask_stacks[name] = frames
+            for frame in frames if kind == "images" else ():
+                found.setdefault(f"{name}/{frame_name(frame, extensions)}", []).append(frame)
+        return found
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()

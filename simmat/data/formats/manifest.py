@@ -18,12 +18,13 @@ from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
 from simmat.io.files import atomic_folder, write_rows
-from simmat.io.images import write_image
+from simmat.io.images import frame_of, write_image
 from simmat.io.reading import read_csv_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
+_SEQUENCE = ("sequence", "frame")
 _MAX_BYTES = 2**30
 """Largest manifest, about ten million samples; it is read at once."""
 
@@ -31,8 +32,9 @@ _MAX_BYTES = 2**30
 def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
     """Read the rows of `root/manifest.csv` as samples; those without a mask too, and the split may be "".
 
-    Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split` and `zero_means`.
-    All others are kept as `Sample.extra`. Paths are relative to `root` with "/" between folders, and have an ending of
+    Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split`, `zero_means`, and
+    `sequence` with `frame`, a whole number that orders the frames of a sequence. All others are kept as `Sample.extra`.
+    Paths are relative to `root` with "/" between folders, and have an ending of
     their source. `masks=False` neither needs nor reads the column `mask`.
 
     Raises:
@@ -41,7 +43,7 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
     path = root / MANIFEST_FILE
     header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
     files = _find_columns(path, header, sources, masks=masks)
-    extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *files}]
+    extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}]
     start, names = start_of_paths(root), tuple(source.name for source in files.values())
     samples: list[Sample] = []
     problems: list[str] = []
@@ -61,9 +63,16 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
                 problems.append(f"line {line}: unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
         zero_means = cast(ZeroMeans | None, row.get("zero_means") or None)
         others = {name: row[name] for name in extra}
-        samples.append(Sample(row["id"], row.get("split", ""), names, tuple(paths), others, zero_means))
+        sequence, frame = (row.get(column, "") for column in _SEQUENCE)
+        if sequence and not (frame.isascii() and frame.isdigit()):
+            problems.append(f"line {line}: frame {frame!r} must be a whole number, the place in sequence {sequence!r}")
+            sequence = ""
+        place = (sequence, int(frame)) if sequence else ("", 0)
+        samples.append(Sample(row["id"], row.get("split", ""), names, tuple(paths), others, zero_means, None, *place))
     twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
     problems += [f"id {name!r} is in more than one row" for name in twice]
+    places = Counter((sample.sequence, sample.frame) for sample in samples if sample.sequence)
+    problems += [f"frame {n} of sequence {name!r} is in {rows} rows" for (name, n), rows in places.items() if rows > 1]
     without = [sample.id for sample in samples if not sample.split]
     if 0 < len(without) < len(samples):
         problems.append(f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all")
@@ -105,6 +114,8 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
     try:
         mode = os.stat(start + clean).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
+        if "\0" not in clean and frame_of(Path(start + clean)) is not None:
+            return start + clean
         hint = "; use / between folders, not \\" if "\\" in text else ""
         raise DataError(f"{text!r}: no such file{hint}") from None
     except OSError as error:
@@ -132,6 +143,8 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source], 
     if "split" not in header and (near := nearest("split", header, cutoff=0.8)):
         # Without an error, the splits would silently be chosen by hash.
         problems.append(f"unknown column {near!r}; did you mean 'split'?")
+    if len(set(_SEQUENCE) & set(header)) == 1:
+        problems.append("columns 'sequence' and 'frame' belong together: frame orders the frames of a sequence")
     if problems:
         raise DataError(all_problems(f"{path}: the header is invalid:", problems))
     return files

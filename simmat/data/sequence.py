@@ -1,0 +1,116 @@
+"""A sequence of frames, read one at a time: a video, a time series, the slices of a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as AbstractSequence
+from pathlib import Path
+from typing import Any, overload
+
+from simmat.data.formats.frames import frame_name, place_problem, sequence_frames
+from simmat.errors import DataError
+from simmat.io.images.stacks import frame_of, open_stack
+from simmat.plugins.loader import Modality, installed, with_modality
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.sensors.normalize import describe
+from simmat.types import Channel, SensorImage, same_channels
+
+
+class Sequence(AbstractSequence[SensorImage]):
+    """The frames of one sequence in order; a frame is read when it is asked for, and none is kept.
+
+    Attributes:
+        adapter: the sensor.
+        files: for each frame source name -> file, a file of frames as a folder: `scan.tif/0012`.
+        names: name of each frame: of its file without the ending, or its number in a file of frames.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | Mapping[str, str | Path],
+        modality: Modality,
+        *,
+        modality_options: Mapping[str, Any] | None = None,
+        channels: AbstractSequence[str | int] | None = None,
+        axis: str = "z",
+        registry: Registry | None = None,
+    ) -> None:
+        """Find the frames.
+
+        Args:
+            path: folder of the frames, whose order is that of the numbers in their names; or a multi-page TIFF, an npy
+                array (T, C, H, W), with simmat-plugin-volume a NIfTI file, a folder of DICOM slices, or a video. For a
+                sensor with several sources {source: path}.
+            modality: the sensor: a name, an adapter, or its class.
+            modality_options: options of the sensor: {"unit": "cK"}.
+            channels: names, 0-based indices or wavelengths of the channels to use; None for all.
+            axis: axis of a volume that the slices lie along: "x", "y" or "z".
+            registry: what is installed; None loads the plugins.
+
+        Raises:
+            DataError: there are no frames, their order is not known, or sources have different numbers of them.
+        """
+        known, name = with_modality(registry or installed(), modality)
+        adapter = known.modality(name or "", modality_options, channels=channels)
+        given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
+        if set(given) != set(adapter.source_names()):
+            raise DataError(f"modality {adapter.name!r} needs the frames of {', '.join(adapter.source_names())}: {{…}}")
+        found = {one.name: sequence_frames(Path(given[one.name]), one.extensions, axis) for one in adapter.sources}
+        if len({len(frames) for frames in found.values()}) > 1:
+            counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
+            raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")
+        if problem := place_problem(frames[0] for frames in found.values()):
+            raise DataError(problem)
+        self._set(adapter, [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)])
+
+    @classmethod
+    def of_frames(cls, adapter: ModalityAdapter, files: AbstractSequence[Mapping[str, Path]]) -> Sequence:
+        """Return the sequence of the files of frames, in order, such as `Sample.files`; at least one frame."""
+        made = cls.__new__(cls)
+        made._set(adapter, files)
+        return made
+
+    def _set(self, adapter: ModalityAdapter, files: AbstractSequence[Mapping[str, Path]]) -> None:
+        self.adapter, self.files = adapter, tuple(files)
+        reference = adapter.sources[0]
+        self.names = tuple(frame_name(own[reference.name], reference.extensions) for own in self.files)
+        self._first: tuple[tuple[int, int], tuple[Channel, ...], str] | None = None
+
+    def __repr__(self) -> str:
+        """Name the first file and the number of frames."""
+        return f"<Sequence of {len(self)} frames of {self.adapter.name}: {', '.join(self.names[:1])} …>"
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> SensorImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence: ...
+    def __getitem__(self, index: int | slice) -> SensorImage | Sequence:
+        """Read a frame (C, H, W); return a slice as a sequence.
+
+        Raises:
+            DataError: it cannot be read, or has another size or other channels than the frame that was read first.
+        """
+        if isinstance(index, slice):
+            return Sequence.of_frames(self.adapter, self.files[index])
+        image = load_sample(self.adapter, self.files[index])
+        size_hw, channels, origin = self._first = self._first or (image.size_hw, image.channels, image.origin)
+        if image.size_hw != size_hw or not same_channels(image.channels, channels):
+            kinds = (image.size_hw, image.channels), (size_hw, channels)
+            one, other = (f"{width}x{height} of {describe(of)}" for (height, width), of in kinds)
+            raise DataError(f"{image.origin}: is {one}, but {origin} of the same sequence is {other}; make two of them")
+        return image
+
+    def __iter__(self) -> Iterator[SensorImage]:
+        """Read the frames one after the other."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Millimetres from frame to frame, row to row and column to column; None where the file does not say."""
+        frame = frame_of(next(iter(self.files[0].values()))) if self.files else None
+        return None if frame is None else open_stack(frame.file, frame.axis).spacing_mm
