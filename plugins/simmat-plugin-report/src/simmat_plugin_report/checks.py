@@ -83,6 +83,7 @@ class _Tally:
         table = index.table_of(used)
         rows = table.rows
         self.samples, self.read = len(samples), len(used)
+        self.sequences = len({sample.sequence for sample in samples} - {""})
         regions = table.instance_counts().tolist()
         self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
         self.areas = table.instances[:, 2].tolist()
@@ -125,6 +126,7 @@ class _Tally:
         return SplitReport(
             name=self.title,
             samples=self.samples,
+            sequences=self.sequences,
             without_region=tuple(self.without_region) if self.name else (),
             regions=len(self.areas),
             dropped=self.dropped,

@@ -102,12 +102,13 @@ def stats(
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
     with progress_bar("reading", " images", total=len(samples)) as bar:
         images, found, faults = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
+    sequences = len({sample.sequence for sample in samples} - {""})
     if as_json:
-        print_json(
-            {"root": str(dataset.root), "images": images, "channels": [asdict(one) for one in found], "faults": faults}
-        )
+        counts = {"images": images, "sequences": sequences}
+        print_json({"root": str(dataset.root), **counts, "channels": [asdict(one) for one in found], "faults": faults})
     else:
-        say("\n\n".join([f"{dataset.root}: {images} images", *("\n".join(stats_lines(one)) for one in found)]))
+        of = f"frames of {sequences} sequence{'s' * (sequences != 1)}" if sequences else "images"
+        say("\n\n".join([f"{dataset.root}: {images} {of}", *("\n".join(stats_lines(one)) for one in found)]))
     for one in found:
         if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
             say(
@@ -146,15 +147,15 @@ def preview(
 ) -> None:
     """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
 
-    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
+    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set; of sequences,
+    each row is a strip of frames of one.
     """
-    from simmat.data.samples import evenly_spaced
-    from simmat_plugin_report.preview import PER_SHEET, preview_sheets
+    from simmat_plugin_report.preview import PER_SHEET, preview_sheets, shown_samples
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
     dataset, samples = _images(data, modality, modality_options, channels, split, card)
-    shown = evenly_spaced(samples, count)
+    shown = shown_samples(samples, count)
     several = len(shown) > PER_SHEET
     problems: list[tuple[str, str]] = []
     with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:

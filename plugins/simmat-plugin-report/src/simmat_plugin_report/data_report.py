@@ -59,6 +59,7 @@ class SplitReport(Document):
 
     Attributes:
         name: "train", "val" or "test"; "images" where there are no labels.
+        sequences: number of sequences that the samples are frames of.
         without_region: ids of samples without a region, which training and scoring skip.
         dropped: regions smaller than the card allows.
         area_px: smallest, median and largest area of a region in pixels; None without regions.
@@ -70,6 +71,7 @@ class SplitReport(Document):
 
     name: str
     samples: int
+    sequences: int = 0
     without_region: Listed[str]
     regions: int
     dropped: int
@@ -82,7 +84,8 @@ class SplitReport(Document):
     def lines(self, names: Mapping[int, str]) -> Iterator[str]:
         """Yield lines of text, with names of classes."""
         area = "" if self.area_px is None else " of {0} to {2} px (median {1})".format(*self.area_px)
-        yield f"{self.name}: {self.samples} samples, {self.regions} regions{area}"
+        frames = f"{self.samples} frames of {self.sequences} sequence{'s' * (self.sequences != 1)}"
+        yield f"{self.name}: {frames if self.sequences else f'{self.samples} samples'}, {self.regions} regions{area}"
         sizes = ", ".join(f"{width}x{height} ({count})" for height, width, count in self.sizes_hw[:4])
         more = f" and {len(self.sizes_hw) - 4} more" if len(self.sizes_hw) > 4 else ""
         yield f"  sizes (width x height): {sizes}{more}"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from simmat.data.dataset import Dataset
-from simmat.data.samples import Sample
+from simmat.data.samples import Sample, evenly_spaced
 from simmat.drawing.display import display_channels, display_style
 from simmat.errors import DataError, SimMATError
 from simmat.sensors.normalize import rgb_indices
@@ -26,6 +26,21 @@ CELL_PX = 240
 """Width of a picture."""
 Problems = list[tuple[str, str]]
 """(sample id, message) of images that cannot be shown."""
+
+
+_STRIP = 6
+"""Frames of a sequence on a sheet."""
+
+
+def shown_samples(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """Return at most `count` samples, spread evenly; of sequences `_STRIP` frames each, in their order."""
+    if not any(sample.sequence for sample in samples):
+        return evenly_spaced(samples, count)
+    sequences: dict[str, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.frame):
+        sequences.setdefault(sample.sequence, []).append(sample)
+    names = evenly_spaced(sorted(sequences), -(-count // _STRIP))
+    return tuple(frame for name in names for frame in evenly_spaced(sequences[name], _STRIP))[:count]
 
 
 def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,13 @@ class Item:
     is_middle: bool = False
 
 
+def _track_numbers(item: Item) -> list[int]:
+    """Return the numbers that colour the regions: in a sequence their ids, so that a track keeps its colour."""
+    regions = item.label.regions if item.label is not None else ()
+    ids = [region.object_id for region in regions] if item.sample.sequence else []
+    return [index if id is None else id for index, id in enumerate(ids or [None] * len(regions))]
+
+
 class Sheet:
     """Draws images of a data set in rows, each with its colour bars and labels."""
 
@@ -94,7 +102,8 @@ class Sheet:
         width = max(len(self._panels), 1) * (self._cell[0] + GAP) - GAP
         columns = min(max((_SHEET_PX + 2 * GAP) // (width + 2 * GAP), 1), len(self._items))
         height = LINE + self._cell[1] + 2 * LINE
-        rows = -(-len(self._items) // columns)
+        places = self._places(columns)
+        rows = places[-1][0] + 1
         full = max(2 * MARGIN + columns * (width + 2 * GAP) - 2 * GAP, 420)
         head = MARGIN + LINE + GAP
         legend = self._legend(full)
@@ -103,12 +112,20 @@ class Sheet:
         pen = ImageDraw.Draw(sheet)
         face = font(17, bold=True)
         pen.text((MARGIN, MARGIN), shorten(title, face, full - 2 * MARGIN), font=face, fill=TEXT)
-        for number, item in enumerate(self._items):
-            row, column = divmod(number, columns)
+        for (row, column), item in zip(places, self._items, strict=True):
             self._block(sheet, pen, item, MARGIN + column * (width + 2 * GAP), head + row * (height + GAP), width)
         if legend:
             sheet.paste(legend, (MARGIN, sheet.height - foot - MARGIN // 2))
         return sheet
+
+    def _places(self, columns: int) -> list[tuple[int, int]]:
+        """Return row and column of each item; a sequence starts a new row."""
+        places = [(0, 0)]
+        for before, item in pairwise(self._items):
+            row, column = places[-1]
+            is_next = before.sample.sequence != item.sample.sequence or column + 1 == columns
+            places.append((row + 1, 0) if is_next else (row, column + 1))
+        return places
 
     def _block(self, sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, width: int) -> None:
         face, small = font(13, bold=True), font(12)
@@ -116,7 +133,10 @@ class Sheet:
         count = len(item.label.regions) if item.label else 0
         objects = f"{count} region{'s' * (count != 1)}" if item.label is not None and not item.is_middle else ""
         size += ", middle" * item.is_middle
-        note = " · ".join(filter(None, (item.sample.split, size, objects)))
+        about = (
+            (item.sample.split, size) if not item.sample.sequence else ()
+        )  # the same in a strip, where names are long
+        note = " · ".join(filter(None, (*about, objects)))
         room = width - int(small.getlength(note)) - GAP
         name = shorten(item.sample.id, face, room if room > 60 else width)
         pen.text((left, top + 4), name, font=face, fill=TEXT)
@@ -145,7 +165,7 @@ class Sheet:
             colours = (
                 [self._classes.get(region.class_id or 0, BACKGROUND) for region in regions]
                 if self._classes
-                else [object_colour(index) for index in range(len(regions))]
+                else [object_colour(number) for number in _track_numbers(item)]
             )
             picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
