@@ -1,0 +1,88 @@
+"""Videos through PyAV: 8-bit colours, and grey of any depth as it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.io.images import ImageFile
+from simmat_plugin_volume.libraries import library
+
+_DEMUXERS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
+_EVEN = 0.9
+"""Least part of equal steps in a video of even times."""
+_NEAR = 16
+"""Frames to decode without use, rather than to look for a key frame."""
+
+
+def _lost(times: npt.NDArray[np.int64]) -> int:
+    """Return how many frames of a Matroska file of even times are lost; it does not say how many there are."""
+    if len(times) < 3:
+        return 0
+    steps = np.diff(times)
+    usual = np.median(steps)
+    even = np.abs(steps - usual) <= max(0.1 * usual, 1)
+    return int(np.round(steps[~even] / usual - 1).clip(0).sum()) if even.mean() >= _EVEN else 0
+
+
+class VideoStack:
+    """The frames of the first video of a file; reading on is fastest, going back decodes from a key frame."""
+
+    spacing_mm = affine = None
+
+    def __init__(self, path: Path, axis: str) -> None:
+        self.path = path
+        # By name, so that a file cannot be a list of other files and addresses.
+        demuxer = _DEMUXERS.get(path.suffix.lower(), "mov")
+        self._file: Any = library("av", "video").open(str(path), format=demuxer)
+        if not self._file.streams.video:
+            raise DataError(f"{path}: holds no video")
+        self._stream = self._file.streams.video[0]
+        packets = [(one.pts, one.is_discard) for one in self._file.demux(self._stream) if one.size]
+        times = [time for time, is_discarded in packets if not is_discarded]
+        if not times or None in times or len(set(times)) < len(times):
+            raise DataError(
+                f"{path}: the order of its frames is not known, as they have no times, or two have the same; convert "
+                "it: ffmpeg -i IN -c:v ffv1 OUT.mkv"
+            )
+        self._times = np.sort(np.array(times, np.int64))
+        claimed = self._stream.frames if demuxer != "matroska" else len(packets) + _lost(self._times)
+        if claimed > len(packets):
+            raise DataError(
+                f"{path}: has {len(packets)} frames of {claimed}; it is cut short or damaged. If it is whole, give its "
+                "frames even times: ffmpeg -i IN -fps_mode cfr -c:v ffv1 OUT.mkv"
+            )
+        self.size_hw = int(self._stream.height), int(self._stream.width)
+        self._frames: Iterator[Any] = iter(())
+        self._next = len(times)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._times)
+
+    def read(self, index: int, labels: bool) -> ImageFile:
+        """Read one frame."""
+        if labels:
+            raise DataError(f"{self.path}: a video is no mask, its colours are not label numbers; save masks as TIFF")
+        if not self._next <= index < self._next + _NEAR:
+            self._file.seek(int(self._times[index]), stream=self._stream, backward=True)
+            self._frames = iter(self._file.decode(self._stream))
+        frame = next((one for one in self._frames if one.pts == self._times[index]), None)
+        self._next = index + 1 if frame is not None else len(self._times)
+        if frame is None or (frame.height, frame.width) != self.size_hw:
+            what = "cannot be decoded" if frame is None else f"is {frame.width}x{frame.height}, not as the first one"
+            raise DataError(f"{self.path}: damaged, frame {index} {what}")
+        name, bits = frame.format.name, max(part.bits for part in frame.format.components)
+        if name.startswith("gray"):
+            return ImageFile(frame.to_ndarray()[None], "video", "gray", self.path)
+        if bits > 8:
+            raise DataError(
+                f"{self.path}: colours of {bits} bits would be cut to 8; convert it to 8 bits, or to grey of 16: "
+                "ffmpeg -i IN -pix_fmt gray16le -c:v ffv1 OUT.mkv"
+            )
+        return ImageFile(np.moveaxis(frame.to_ndarray(format="rgb24"), 2, 0), "video", "rgb", self.path)

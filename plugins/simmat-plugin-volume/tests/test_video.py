@@ -1,0 +1,82 @@
+"""Frames of videos have the stored numbers, in any order of reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import simmat
+from simmat.errors import DataError
+from simmat.io.images import read_image
+
+av = pytest.importorskip("av")
+
+GREY = (np.arange(40)[:, None, None] * 1500 + np.arange(48 * 64).reshape(48, 64)).astype(np.uint16)  # (T, H, W)
+
+
+def save(path: Path, frames: np.ndarray, form: str, codec: str) -> None:
+    """Write a video; `form` is the layout of the given arrays and of the stored pixels."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = form
+        for frame in frames:
+            made = av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.ndim == 3 else form)
+            file.mux(stream.encode(made))
+        file.mux(stream.encode())
+
+
+def test_grey_of_16_bits_is_read_as_stored(tmp_path: Path) -> None:
+    """A radiometric thermal video keeps its numbers, forwards, backwards and in leaps."""
+    save(tmp_path / "a.mkv", GREY, "gray16le", "ffv1")
+    frames = simmat.Sequence(tmp_path / "a.mkv", "gray")
+    assert len(frames) == 40
+    for index in [*range(40), 3, 39, 0, 38, 2]:
+        np.testing.assert_array_equal(frames[index].data[0], GREY[index])
+
+
+def test_colours_are_read_from_between_key_frames(tmp_path: Path) -> None:
+    """A frame that is looked up is the one that playing the video shows."""
+    colours = np.stack([GREY >> 8, GREY >> 9, GREY >> 10], axis=-1).astype(np.uint8)
+    save(tmp_path / "a.mp4", colours, "yuv420p", "mpeg4")
+    frames = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    played = [image.data for image in frames]
+    for index in (30, 29, 12, 0):
+        np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mp4", "rgb")[index].data, played[index])
+
+
+def test_a_cut_video_is_refused(tmp_path: Path) -> None:
+    """By name; its last frames would be missing."""
+    save(tmp_path / "a.mp4", GREY.astype(np.uint8)[..., None].repeat(3, -1), "yuv420p", "mpeg4")
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"a\.mp4"):
+        list(simmat.Sequence(tmp_path / "a.mp4", "rgb"))
+
+
+def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
+    """A frame that cannot be decoded is not another one."""
+    noise = np.random.default_rng(0).integers(0, 2**16, GREY.shape).astype(np.uint16)  # frames of 6 KB
+    save(tmp_path / "a.mkv", noise, "gray16le", "ffv1")
+    content = bytearray((tmp_path / "a.mkv").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    (tmp_path / "a.mkv").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.mkv: has \d+ frames of 40"):
+        list(simmat.Sequence(tmp_path / "a.mkv", "gray"))
+
+
+def test_a_playlist_by_another_name_is_not_followed(tmp_path: Path) -> None:
+    """It would open other files and addresses."""
+    (tmp_path / "a.mp4").write_text("#EXTM3U\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(DataError, match="damaged"):
+        simmat.Sequence(tmp_path / "a.mp4", "rgb")
+
+
+def test_deep_colours_are_not_cut_to_eight_bits(tmp_path: Path) -> None:
+    """A plane keeps its bits or is refused."""
+    save(tmp_path / "a.mkv", np.zeros((3, 48, 64, 3), np.uint8), "yuv420p10le", "ffv1")
+    with pytest.raises(DataError, match="10 bits"):
+        read_image(tmp_path / "a.mkv/0")

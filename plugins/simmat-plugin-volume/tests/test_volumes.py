@@ -1,0 +1,144 @@
+"""Slices of NIfTI files and DICOM series have the values, the order and the spacing that the files state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import simmat
+from simmat.data.dataset import open_dataset
+from simmat.errors import DataError
+from simmat.sensors.builtin import Gray
+
+nibabel = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+
+VOLUME = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)  # (X, Y, Z)
+SPACING = (0.8, 0.9, 3.0)
+
+
+def save_nifti(path: Path, values: np.ndarray, spacing: tuple[float, ...] = SPACING) -> None:
+    """Write a volume (X, Y, Z)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing, 1.0])), path)
+
+
+def save_dicom(folder: Path, *, places: list[float] | None = None, **tags: object) -> None:
+    """Write the slices of `VOLUME`, stored with an intercept of -1024, in files whose names are not in their order."""
+    folder.mkdir(parents=True)
+    series = pydicom.uid.generate_uid()
+    for number, place in enumerate(places or [SPACING[2] * index for index in range(VOLUME.shape[2])]):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        one.SOPClassUID, one.SOPInstanceUID = pydicom.uid.CTImageStorage, pydicom.uid.generate_uid()
+        one.SeriesInstanceUID, one.Modality = series, "CT"
+        plane = (VOLUME[:, :, number].T + 1024).astype(np.uint16)
+        one.Rows, one.Columns = plane.shape
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
+        one.PixelSpacing, one.ImageOrientationPatient = [SPACING[1], SPACING[0]], [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [0, 0, place]
+        one.RescaleSlope, one.RescaleIntercept = 1, -1024
+        for name, value in tags.items():
+            setattr(one, name, value)
+        one.PixelData = plane.tobytes()
+        one.save_as(folder / f"{(7 * number) % 10}.dcm", enforce_file_format=True)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "series"])
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_slices_along_any_axis(tmp_path: Path, name: str, axis: str) -> None:
+    """Rows and columns are the other two axes, the later one down; so for an image and for its mask."""
+    save_dicom(tmp_path / name) if name == "series" else save_nifti(tmp_path / name, VOLUME)
+    slices = simmat.Sequence(tmp_path / name, "gray", axis=axis)
+    along = "xyz".index(axis)
+    expected = [np.take(VOLUME, index, along).T for index in range(VOLUME.shape[along])]
+    np.testing.assert_array_equal([image.data[0] for image in slices], expected)
+    np.testing.assert_array_equal(slices[2].data[0], expected[2])  # back from the end
+    across = [SPACING[number] for number in (2, 1, 0) if number != along]
+    assert slices.spacing == pytest.approx((SPACING[along], *across))
+
+
+def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
+    """Stored integers of a CT are Hounsfield units only then."""
+    image = nibabel.Nifti1Image(VOLUME, np.eye(4))
+    image.header.set_slope_inter(2, -10)
+    nibabel.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(simmat.Sequence(tmp_path / "a.nii", "gray")[3].data[0], 2.0 * VOLUME[:, :, 3].T - 10)
+
+
+def test_a_volume_is_a_sequence_of_a_data_set(tmp_path: Path) -> None:
+    """With its mask as a volume, along the axis of the card; a split never cuts it."""
+    labels = (VOLUME > 0).astype(np.uint8) * 3
+    for name in "abc":
+        save_nifti(tmp_path / f"frames/{name}.nii.gz", VOLUME)
+        save_nifti(tmp_path / f"masks/{name}.nii.gz", labels)
+    dataset = open_dataset(tmp_path, Gray(), {"regions": "classes", "stack_axis": "y"})
+    assert {name: len(frames) for name, frames in dataset.sequences.items()} == dict.fromkeys("abc", 6)
+    item = dataset[2]
+    assert item["id"] == "a/0002"
+    np.testing.assert_array_equal(item["image"][0], VOLUME[:, 2].T)
+    np.testing.assert_array_equal(item["objects"], labels[:, 2].T)
+    assert len({sample.split for sample in dataset.sequences["a"]}) == 1
+
+
+def test_a_mask_of_other_voxels_is_refused(tmp_path: Path) -> None:
+    """One that another program has turned has the same size, and other objects at each pixel."""
+    save_nifti(tmp_path / "frames/a.nii", VOLUME)
+    save_nifti(tmp_path / "masks/a.nii", np.abs(VOLUME), (-0.8, 0.9, 3.0))
+    with pytest.raises(DataError, match=r"masks/a\.nii.*affines differ"):
+        open_dataset(tmp_path, Gray(), {"regions": "classes"})
+
+
+def test_a_dicom_series_and_a_nifti_mask_share_a_grid(tmp_path: Path) -> None:
+    """DICOM counts towards the left and back, NIfTI towards the right and front."""
+    save_dicom(tmp_path / "frames/a")
+    save_nifti(tmp_path / "masks/a.nii", np.abs(VOLUME), (-0.8, -0.9, 3.0))
+    dataset = open_dataset(tmp_path, Gray(), {"regions": "classes"})
+    np.testing.assert_array_equal(dataset.image(dataset.samples[1]).data[0], VOLUME[:, :, 1].T)
+
+
+@pytest.mark.parametrize(
+    ("places", "tags", "says"),
+    [
+        ([0, 3, 6, 12, 15, 18, 21], {}, "6 mm apart, other slices 3 mm"),
+        ([0, 3, 6, 6, 9, 12, 15], {}, "0 mm apart"),
+        (None, {"ImagePositionPatient": None}, "order of its slices is not known"),
+        (None, {"NumberOfFrames": 2}, "one slice of one plane"),
+    ],
+)
+def test_a_series_without_an_even_order_is_refused(
+    tmp_path: Path, places: list[float] | None, tags: dict[str, object], says: str
+) -> None:
+    """A missing slice, two of one place, no place at all, several slices a file."""
+    save_dicom(tmp_path / "a", places=places, **tags)
+    with pytest.raises(DataError, match=says):
+        simmat.Sequence(tmp_path / "a", "gray")
+
+
+def test_two_series_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """Their slices would be mixed by their places."""
+    save_dicom(tmp_path / "a")
+    save_dicom(tmp_path / "b")
+    (tmp_path / "b/1.dcm").rename(tmp_path / "a/9.dcm")
+    with pytest.raises(DataError, match="one series"):
+        simmat.Sequence(tmp_path / "a", "gray")
+
+
+def test_a_time_series_of_volumes_is_refused(tmp_path: Path) -> None:
+    """Which of its two orders is meant is not known."""
+    save_nifti(tmp_path / "a.nii", np.zeros((4, 4, 4, 2), np.int16))
+    with pytest.raises(DataError, match=r"\(X, Y, Z\).*\(4, 4, 4, 2\)"):
+        simmat.Sequence(tmp_path / "a.nii", "gray")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a/1.dcm"])
+def test_damaged_volumes_are_refused(tmp_path: Path, name: str) -> None:
+    """By name, without a traceback."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / name).write_bytes(b"not a volume")
+    with pytest.raises(DataError, match="damaged"):
+        simmat.Sequence(tmp_path / name.partition("/")[0], "gray")
