@@ -20,7 +20,7 @@ from simmat.inference.prompted import make_segmenter
 from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.records import check_own_for_call, read_record, replaceable_files
 from simmat.inference.run import Run, run_on_dask
-from simmat.io.images.stacks import frame_paths, stack_endings, stack_format
+from simmat.io.images.stacks import frame_of, frame_paths, stack_endings, stack_format
 from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
@@ -162,7 +162,9 @@ def _named_files(
             yield from ((f"{name}__{frame.name}", frame) for frame in frame_paths(path, axis))
             continue
         if not path.is_dir():
-            yield stem_of(path), path
+            of_frame = frame_of(path)
+            name = stem_of(path) if of_frame is None else f"{frame_name(of_frame.file, stack_endings())}__{path.name}"
+            yield name, path
             continue
         if (path / FRAMES).is_dir():
             progress.note(f"note: {path} is a data set; the frames of {path / FRAMES} are segmented")

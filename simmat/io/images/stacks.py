@@ -167,18 +167,17 @@ class TiffStack:
     def __init__(self, path: Path, axis: str = "") -> None:
         self.path = path
         with opened(path) as tiff:
-            pages = []
-            kinds: dict[str, int] = {}
+            pages: list[int] = []
+            kinds: dict[str, tuple[int, Any]] = {}
             for number in range(len(tiff.pages)):  # one at a time: the tags of all take memory
                 page = tiff.pages[number].aspage()
                 if not page.subfiletype & 1:  # a reduced copy
-                    pages.append(number)
-                    kinds.setdefault(f"{page.shape} {page.dtype}", number)
-            if len(kinds) > 1:
-                found = ", ".join(f"page {number} is {kind}" for kind, number in kinds.items())
+                    pages.append(int(page.offset))
+                    kinds.setdefault(f"{page.shape} {page.dtype}", (number, page))
+            if len(kinds) != 1:
+                found = ", ".join(f"page {number} is {kind}" for kind, (number, _) in kinds.items())
                 raise DataError(f"{path}: its pages differ: {found}; all frames must have one size and type")
-            series = tiff.series[0]
-            page = tiff.pages[pages[0]].aspage()
+            (((_, page),), series) = (kinds.values(), tiff.series[0])
             self.size_hw = int(page.imagelength), int(page.imagewidth)
             self.spacing_mm = _imagej_spacing(tiff, page)
         planes = series.shape[series.axes.index("C")] if "CYX" in series.axes else 1
@@ -198,7 +197,7 @@ class TiffStack:
     def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
         """Read one frame, or a window of it."""
         open_one = TiffImage if window is None else open_tiff
-        return open_one(self.path, labels=labels, pages=self._frames[index]).read(window)
+        return open_one(self.path, labels=labels, offsets=self._frames[index]).read(window)
 
 
 def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:

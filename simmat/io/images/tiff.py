@@ -39,7 +39,7 @@ _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmsta
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
 
-def open_tiff(path: Path, *, labels: bool = False, pages: tuple[int, ...] | None = None) -> TiffImage:
+def open_tiff(path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()) -> TiffImage:
     """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
 
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
@@ -48,12 +48,12 @@ def open_tiff(path: Path, *, labels: bool = False, pages: tuple[int, ...] | None
     Raises:
         DataError: as `TiffImage`.
     """
-    return _remembered(path, labels, pages, file_state(path))
+    return _remembered(path, labels, offsets, file_state(path))
 
 
 @lru_cache(maxsize=4)  # the files of one sample
-def _remembered(path: Path, labels: bool, pages: tuple[int, ...] | None, _state: tuple[int, ...]) -> TiffImage:
-    return TiffImage(path, labels=labels, pages=pages)
+def _remembered(path: Path, labels: bool, offsets: tuple[int, ...], _state: tuple[int, ...]) -> TiffImage:
+    return TiffImage(path, labels=labels, offsets=offsets)
 
 
 class TiffImage:
@@ -63,18 +63,18 @@ class TiffImage:
 
     Args:
         labels: True for a label image: one page, lossless; of a palette image the indices.
-        pages: numbers of those of one frame, of a file of frames.
+        offsets: where the pages of one frame start in a file of frames; by default all pages are one image.
 
     Raises:
         DataError: no readable page, pages that differ, or numbers that are not plain intensities (palette,
             white-is-zero, YCbCr, CMYK).
     """
 
-    def __init__(self, path: Path, *, labels: bool = False, pages: tuple[int, ...] | None = None) -> None:
+    def __init__(self, path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()) -> None:
         self.path = path
         self._itemsize = 8 if labels else 4
         with opened(path) as tiff:  # tags are read on their first use, so all are used here
-            self._pages = _main_pages(path, tiff, labels=labels, picked=pages)
+            self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
             self._order = tiff.byteorder
             self._decoders = [page.decode for page in self._pages]
             self._tables = [
@@ -205,9 +205,9 @@ def opened(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def _main_pages(path: Path, tiff: Any, *, labels: bool, picked: tuple[int, ...] | None) -> list[Any]:
+def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]) -> list[Any]:
     """Return the pages of the image without those marked as reduced copies, after checking that they agree."""
-    every = _pages_of(path, tiff) if picked is None else [tiff.pages[number].aspage() for number in picked]
+    every = [_page_at(tiff, offset) for offset in offsets] or _pages_of(path, tiff)
     pages = [page for page in every if not page.subfiletype & _REDUCED]
     if not pages:
         raise DataError(f"{path}: holds no full-size page")
@@ -215,7 +215,7 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool, picked: tuple[int, ...] 
     for page in pages:
         if page.compression == 1:
             page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
-    faults = _unsupported(every, pages, None if picked else tiff, labels=labels)
+    faults = _unsupported(every, pages, None if offsets else tiff, labels=labels)
     if found := next((what for what, is_so in faults.items() if is_so), None):
         raise DataError(
             f"{path}: {found}; store one {'mask, without loss' if labels else 'image of planes, MINISBLACK or RGB'}, "
@@ -255,6 +255,14 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
     if not 1 <= count <= MAX_PLANES:
         raise DataError(f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read")
     return [tiff.pages[number].aspage() for number in range(count)]
+
+
+def _page_at(tiff: Any, offset: int) -> Any:
+    """Return a page without a walk over those before it, each of which says where the next one starts."""
+    from tifffile import TiffPage
+
+    tiff.filehandle.seek(offset)
+    return TiffPage(tiff, index=0)
 
 
 def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
