@@ -112,3 +112,18 @@ def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
     assert run(command) == 2
     assert "--ignore -1" in capsys.readouterr().out
     assert run([*command, "--ignore", "-1"]) == 0
+
+
+def test_sequences_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hundred frames of one video are not a hundred images."""
+    for name in "abc":
+        for number in range(4):
+            (tmp_path / f"frames/{name}").mkdir(parents=True, exist_ok=True)
+            values = np.full((8, 8), 10 * number + ord(name), np.uint8)
+            values[:4] += 5
+            Image.fromarray(values).save(tmp_path / f"frames/{name}/{number}.png")
+            save_mask(tmp_path / f"masks/{name}/{number}.png", values == values.max())
+    assert run(["data", "check", str(tmp_path), *RASTER, "--regions", "instances", "--quick"]) == 0
+    assert "train: 4 frames of 1 sequence, 4 regions" in capsys.readouterr().out
+    assert run(["data", "stats", str(tmp_path), *RASTER, "--regions", "instances"]) == 0
+    assert "12 frames of 3 sequences" in capsys.readouterr().out

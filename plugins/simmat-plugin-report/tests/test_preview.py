@@ -10,7 +10,7 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 from PIL import Image
 from simmat_plugin_report import preview
 from simmat_plugin_report.preview import panels_of, preview_sheets
-from simmat_plugin_report.sheet import Panel
+from simmat_plugin_report.sheet import Panel, Sheet, track_numbers
 
 from simmat.cli import run
 from simmat.data.dataset import open_dataset, open_images
@@ -174,3 +174,20 @@ def test_a_sheet_whose_images_are_all_damaged_says_so_in_its_cells(
     assert sheets[0].size == sheets[1].size
     cell = np.asarray(sheets[damaged])[80:180, 30:240]
     assert (cell.max(axis=2) > 200).any(axis=0).mean() > 0.4  # lines of text, not a column of letters
+
+
+def test_a_sequence_is_a_strip_and_a_track_keeps_its_colour(tmp_path: Path) -> None:
+    """What one looks for is whether an object is the same one in the next frame."""
+    for name in "ab":
+        for number in range(20):
+            save_image(tmp_path / f"frames/{name}/{number}.npy", np.full((1, 40, 40), 280 + number))
+            mask = 3 * one_square(40)
+            mask[20:23, 20:23] = 1 if number < 4 else 0  # the first object leaves
+            save_mask(tmp_path / f"masks/{name}/{number}.png", mask)
+    dataset = open_planes(tmp_path)
+    shown = preview.shown_samples(dataset.samples, 12)
+    assert [sample.id for sample in shown[::3]] == ["a/0", "a/10", "b/0", "b/10"]
+    items = [preview._read(dataset, sample, labels=True) for sample in shown]
+    sheet = Sheet(dataset, items, [Panel("p0", (0,))], preview.CELL_PX, same_scale=True)
+    assert [row for row, _ in sheet._places(8)] == [0] * 6 + [1] * 6
+    assert [track_numbers(item) for item in items[:3]] == [[1, 3], [1, 3], [3]]

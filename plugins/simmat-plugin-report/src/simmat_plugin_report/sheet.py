@@ -65,7 +65,7 @@ class Item:
     is_middle: bool = False
 
 
-def _track_numbers(item: Item) -> list[int]:
+def track_numbers(item: Item) -> list[int]:
     """Return the numbers that colour the regions: in a sequence their ids, so that a track keeps its colour."""
     regions = item.label.regions if item.label is not None else ()
     ids = [region.object_id for region in regions] if item.sample.sequence else []
@@ -165,7 +165,7 @@ class Sheet:
             colours = (
                 [self._classes.get(region.class_id or 0, BACKGROUND) for region in regions]
                 if self._classes
-                else [object_colour(number) for number in _track_numbers(item)]
+                else [object_colour(number) for number in track_numbers(item)]
             )
             picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
