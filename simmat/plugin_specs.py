@@ -164,29 +164,6 @@ class GeoBackendSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class StackFormat:
-    """A file format that holds many frames of one size, as data.
-
-    Attributes:
-        name: lower case letters, digits and hyphens.
-        description: one line.
-        endings: of its files, in lower case with the dot.
-        open: "package.module:function"; called as `function(path, axis)`, returns a `simmat.io.images.Stack`. `axis` is
-            "" unless `has_axes`.
-        has_axes: True for a volume, which is cut into slices along "x", "y" or "z".
-        is_folder: True where a folder of such files is one stack.
-    """
-
-    name: str
-    description: str
-    endings: tuple[str, ...]
-    open: str
-    has_axes: bool = False
-    is_folder: bool = False
-    api_version: int = API_VERSION
-
-
-@dataclass(frozen=True, slots=True)
 class TuningTargets:
     """Where tuners find a model's layers: regular expressions that match whole module names.
 

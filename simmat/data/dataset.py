@@ -290,6 +290,10 @@ def open_dataset(
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
+    if annotations and (folder / FRAMES).is_dir():
+        raise DataError(
+            f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
+        )
     fields = card_fields(folder, overrides or {}, defaults or {})
     card = make_card({"regions": "instances"} | fields, where=str(folder))
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from simmat.io.images.stacks import StackFormat
 from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
     ModelFormat,
     ResultFormat,
-    StackFormat,
     TransferLayerSpec,
     TunerSpec,
 )

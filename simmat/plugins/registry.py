@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from simmat.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown_name
+from simmat.io.images.stacks import StackFormat
 from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
     ModelFormat,
     ResultFormat,
-    StackFormat,
     TransferLayerSpec,
     TunerSpec,
 )

@@ -10,7 +10,8 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -22,11 +23,35 @@ from simmat.errors import DataError
 from simmat.io.images.limits import check_size, check_window, damaged
 from simmat.io.images.tiff import TiffImage, open_tiff, opened
 from simmat.io.images.values import ImageFile
-from simmat.plugin_specs import StackFormat, resolve
+from simmat.plugin_specs import API_VERSION, resolve
 from simmat.types import Window
 
 AXES = ("x", "y", "z")
 """Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackFormat:
+    """A file format that holds many frames of one size, as data.
+
+    Attributes:
+        endings: of its files, in lower case with the dot.
+        open: "package.module:function"; called as `function(path, axis)`, returns a `Stack`.
+        has_axes: True for a volume, whose slices lie along `axis` "x", "y" or "z"; "" for others.
+        is_folder: True where a folder of such files is one stack.
+    """
+
+    name: str
+    description: str
+    endings: tuple[str, ...]
+    open: str
+    has_axes: bool = False
+    is_folder: bool = False
+    api_version: int = API_VERSION
+
+
+MAX_FRAMES = 2**20
+"""Most frames of a file, each of which has a path."""
 _OF_PLUGIN = (".nii", ".nii.gz", ".dcm", ".mp4", ".avi", ".mkv", ".mov")
 _BUILTIN = (
     StackFormat("tiff", "one page, or the planes of one time, a frame", (".tif", ".tiff"), f"{__name__}:TiffStack"),
@@ -80,7 +105,9 @@ def stack_format(path: Path) -> StackFormat | None:
     formats, name = [*_BUILTIN, *plugin_formats()], path.name.lower()
     if not path.is_dir():
         return next((one for one in formats if name.endswith(one.endings)), None)
-    names = [name.lower() for name in os.listdir(path)]
+    names: list[str] = []
+    with suppress(OSError):  # who lists the folder says what is wrong with it
+        names = [name.lower() for name in os.listdir(path)]
     return next((one for one in formats if one.is_folder and any(name.endswith(one.endings) for name in names)), None)
 
 
@@ -128,7 +155,10 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
     with damaged(file, kind.name):
-        return cast(Stack, resolve(kind.open)(file, axis))
+        found = cast(Stack, resolve(kind.open)(file, axis))
+        if not 0 < len(found) <= MAX_FRAMES:
+            raise DataError(f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged")
+    return found
 
 
 def read_frame(frame: FrameAddress, *, labels: bool = False, window: Window | None = None) -> ImageFile:

@@ -19,6 +19,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest, set_manif
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, with_home
+from simmat.io.images import frame_of
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
@@ -368,11 +369,15 @@ class LabelFolder:
         found = (
             read_manifest(self.root, self.adapter.sources)
             if self._has_manifest
-            else find_samples(self.root, self.adapter.sources, masks=False)
+            else find_samples(self.root, self.adapter.sources, masks=False, axis=self._card.stack_axis)
         )
         if not found:
             raise DataError(f"{self.root}: no image in {IMAGES}/")
-        return sorted(found, key=lambda sample: sample.id)
+        if stacked := next((one.mask for one in found if one.mask and frame_of(one.mask)), None):
+            raise DataError(
+                f"{stacked}: one of many masks in a file; to edit them, save each as {MASKS}/SEQUENCE/FRAME.png"
+            )
+        return sorted(found, key=lambda sample: (sample.sequence, sample.frame, sample.id))
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
         masks = self.root / MASKS

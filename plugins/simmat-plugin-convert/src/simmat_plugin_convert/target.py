@@ -11,6 +11,7 @@ from typing import Literal
 
 from simmat.data.card import DataCard, write_card
 from simmat.errors import DataError
+from simmat.io.reading import require_file
 from simmat.types import RegionRule
 from simmat_plugin_convert.labels import (
     NO_CLASS,
@@ -75,6 +76,7 @@ class Target:
         return first
 
     def _put(self, file: Path, to: Path) -> None:
+        require_file(file, "image", hint="frames of a file are not copied: --images none, or save each as a file")
         beside = file.with_name(file.name + _SIDECAR)
         to.parent.mkdir(parents=True, exist_ok=True)
         for one, there in ((file, to), (beside, to.with_name(to.name + _SIDECAR))):

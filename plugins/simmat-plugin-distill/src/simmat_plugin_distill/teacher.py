@@ -23,7 +23,7 @@ from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json, output_errors
-from simmat.io.reading import read_json
+from simmat.io.reading import read_json, require_file
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, LargeImage, Predictor
 from simmat.sensors.adapter import options_of
@@ -206,6 +206,7 @@ def _border(mask: BoolArray, reach: int) -> BoolArray:
 
 def _link(file: Path, place: Path) -> None:
     """Link a file, unless it is; copy it where links are not allowed."""
+    require_file(file, "image", hint="frames of a file are not linked: save each as a file")
     if place.is_symlink() and os.readlink(place) == str(file.absolute()):
         return
     with output_errors(place):

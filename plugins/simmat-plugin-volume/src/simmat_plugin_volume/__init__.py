@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simmat import hookimpl
-from simmat.plugin_specs import StackFormat
+from simmat.io.images.stacks import StackFormat
 
 
 @hookimpl
