@@ -169,6 +169,11 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
     ),
     "single images": (as_folders, lambda root: save(root / "frames/one.png", FRAMES[0]), ("single images",)),
     "images beside frames": (as_folders, lambda root: (root / "images").mkdir(), ("images/", "frames/")),
+    "annotations of unknown sequences": (
+        as_folders,
+        lambda root: ((root / "masks").rename(root / "old"), (root / "annotations.json").write_text("{}")),
+        ("COCO", "sequence"),
+    ),
     "a mask without a frame": (
         as_folders,
         lambda root: save(root / "masks/walk/object_012.png", masks()[0]),

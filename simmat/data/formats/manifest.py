@@ -64,7 +64,7 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
         zero_means = cast(ZeroMeans | None, row.get("zero_means") or None)
         others = {name: row[name] for name in extra}
         sequence, frame = (row.get(column, "") for column in _SEQUENCE)
-        if sequence and not (frame.isascii() and frame.isdigit()):
+        if sequence and not (frame.isascii() and frame.isdigit() and len(frame) < 19):
             problems.append(f"line {line}: frame {frame!r} must be a whole number, the place in sequence {sequence!r}")
             sequence = ""
         place = (sequence, int(frame)) if sequence else ("", 0)

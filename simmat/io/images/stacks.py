@@ -93,7 +93,7 @@ class FrameAddress(NamedTuple):
 
 def frame_of(path: Path) -> FrameAddress | None:
     """Return the file, axis and number of the path of a frame; None for any other path."""
-    if not (path.name.isascii() and path.name.isdigit()):
+    if not (path.name.isascii() and path.name.isdigit() and len(path.name) < 10):
         return None
     axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
     file = path.parent.parent if axis else path.parent
