@@ -24,6 +24,7 @@ PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 EXTRAS_simmat-plugin-annotate := [dev]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
+EXTRAS_simmat-plugin-volume := [all]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
 CORE_ALL := -e '.[dev,docs,hub,wandb]'
