@@ -141,6 +141,11 @@ class TrainConfig(Document):
     init: AbsolutePath | None = Field(
         None, description="Run or bundle whose weights the training starts from, of the same sensor and network."
     )
+    new_sensor: bool = Field(
+        False,
+        description="Train a new transfer layer and dense head alone, on the tuned weights of --init, which may be of "
+        "another sensor.",
+    )
     from_scratch: bool = Field(False, description="Use random foundation weights instead of pretrained ones.")
 
     channels: Channels | None = Field(
@@ -262,6 +267,8 @@ class TrainConfig(Document):
                     f"{first} = {getattr(self, first)} and {second} = {getattr(self, second)} exclude each other; "
                     "give one"
                 )
+        if self.new_sensor and self.init is None:
+            yield "new_sensor takes its weights from a bundle; give --init"
         if self.batch_size % self.grad_accumulation:
             yield f"batch_size = {self.batch_size} must be a multiple of grad_accumulation = {self.grad_accumulation}"
         for name in _PARTS_OF_AUGMENT if not self.augment else ():
@@ -314,8 +321,13 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     Raises:
         ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
     """
+    in_file = read_settings(Path(path)) if path is not None else {}
+    return merged(in_file, overrides, path and f"settings ({path}, command line)")
+
+
+def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
+    """Merge settings as `load_config` does; `context` names their source in errors."""
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    in_file = _read_file(Path(path)) if path is not None else {}
     replaced = {key for pair in _EXCLUDE_EACH_OTHER if any(given.get(key) for key in pair) for key in pair}
     without_augment = given.get("protocol") == "simmat-compat" and "augment" not in in_file
     if given.get("augment", not without_augment) is False:
@@ -326,7 +338,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
             in_file.pop(table, None)  # the file's options are those of the replaced part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}
-    return TrainConfig.model_validate({**in_file, **given}, context=path and f"settings ({path}, command line)")
+    return TrainConfig.model_validate({**in_file, **given}, context=context)
 
 
 def dump_toml(config: TrainConfig) -> str:
@@ -335,8 +347,13 @@ def dump_toml(config: TrainConfig) -> str:
     return tomli_w.dumps({key: value for key, value in values.items() if value != {}})
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    values, folder = read_toml(path, "config file"), path.absolute().parent
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what a settings file has, with absolute paths; ConfigError if it cannot be read."""
+    return with_paths(read_toml(path, "config file"), path.absolute().parent)
+
+
+def with_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make paths absolute, which are relative to the folder of their file."""
     for key in ("data", "out", "checkpoint", "init"):
         if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
             values[key] = str(folder / value)

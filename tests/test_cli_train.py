@@ -25,7 +25,7 @@ def test_a_bundle_of_step_0_is_warned_of(
     """It is a bundle as any other, and a newcomer only wonders later why it finds nothing."""
 
     def trained(settings: Any, registry: Any, callback: ConsoleCallback) -> Path:
-        plan: Any = SimpleNamespace(data=tmp_path, splits=frozenset())
+        plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
         callback.plan, callback.best, callback.best_step = plan, 0.5, kept
         return tmp_path / "run/bundle"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simmat import training
 from simmat.training.accelerator import make_accelerator
-from simmat.training.loop import Diverged
+from simmat.training.run import Diverged
 from simmat.training.state import load_state
 
 

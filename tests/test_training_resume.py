@@ -76,7 +76,7 @@ def test_another_number_of_threads_changes_rounding_alone(data: Path, tmp_path: 
 def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:
     """The kill points at the second bundle only mean something where there is a second bundle."""
     best = [float("-inf")]
-    for record in training.loop.RunFolder(whole).records():
+    for record in training.RunFolder(whole).records():
         if record["kind"] == "val" and record["miou_object"] > best[-1]:
             best.append(record["miou_object"])
     assert len(best) > 2

@@ -7,7 +7,8 @@ unfreezes named modules in place. The transfer layer trains under every tuner.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -172,6 +173,18 @@ def set_train_mode(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if name not in trains:
             module.training = False
+
+
+@contextmanager
+def without_training(model: nn.Module) -> Iterator[None]:
+    """Let no parameter of a model require gradients while the block runs."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _training_modules(model: nn.Module) -> set[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from simmat.callbacks import Callback, RunPlan
 from simmat.training.callbacks import ConsoleCallback
 from simmat.training.compatibility import changes_noted
-from simmat.training.loop import Diverged, Interrupted, resume, train
+from simmat.training.loop import Interrupted, resume, train, train_sensors
+from simmat.training.run import Diverged
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import check_out_outside_data, open_data
 from simmat.training.state import fingerprint_in
@@ -26,4 +27,5 @@ __all__ = [
     "resume",
     "score_untrained",
     "train",
+    "train_sensors",
 ]

@@ -71,12 +71,16 @@ def _warned(package: str) -> Iterator[None]:
 class ConsoleCallback(Callback):
     """Show a run on stderr: its plan, then a progress bar with loss, mIoU, speed and remaining time.
 
+    Args:
+        name: shown before the bar.
+
     Attributes:
         plan: the run's plan; None until it starts, and in processes other than the main one.
         best: the validation mIoU of the best bundle so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "train") -> None:
+        self.name = name
         self.plan: RunPlan | None = None
         self.best = float("nan")
         self.best_step = -1
@@ -124,7 +128,7 @@ class ConsoleCallback(Callback):
         self._bar = tqdm(
             total=plan.steps,
             initial=plan.first_step,
-            desc="train",
+            desc=escape(self.name),
             unit="step",
             file=sys.stderr,
             mininterval=0.5,

@@ -111,7 +111,8 @@ def with_network_of(config: TrainConfig, start: BundleSpec) -> TrainConfig:
         raise ConfigError(
             f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
         )
-    own = {name: getattr(start, name) for name in _NETWORK}
+    chosen = ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
+    own = {name: getattr(start, name) for name in _NETWORK if name not in chosen}
     for name, value in own.items():
         given = getattr(config, name)
         if given not in (None, "", {}, value) and not (isinstance(given, dict) and given.items() <= value.items()):
@@ -128,11 +129,12 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
     Raises:
         ConfigError: they do not.
     """
-    for name in _OF_WEIGHTS:
+    for name in ("foundation_sha256",) if config.new_sensor else _OF_WEIGHTS:
         if getattr(start, name) != getattr(spec, name):
             raise ConfigError(
                 f"--init {config.init} was trained with another {name.replace('_', ' ')}; use data of the same sensor "
-                "and the same foundation weights, or train without --init"
+                "and the same foundation weights, give --new-sensor for a transfer layer of another sensor, or train "
+                "without --init"
             )
 
 
@@ -141,9 +143,15 @@ def measured_by(start: BundleSpec) -> dict[str, Any]:
     return {name: getattr(start, name) for name in ("channels", "statistics", "zero_shot")}
 
 
-def load_start(model: SimMAT, path: Path) -> None:
-    """Put the weights of a bundle into a network; a dense head of other classes starts anew."""
+def load_start(model: SimMAT, path: Path, *, new_sensor: bool = False) -> None:
+    """Put the weights of a bundle into a network; a dense head of other classes starts anew.
+
+    A `new_sensor` takes its foundation model alone.
+    """
     own, (_, given) = trained_tensors(model), read_bundle(path)
+    if new_sensor:
+        tuned = {name: tensor for name, tensor in given.items() if name.startswith("foundation.")}
+        given = {name: tensor for name, tensor in own.items() if not name.startswith("foundation.")} | tuned
     heads = [{name: tensor for name, tensor in part.items() if name.startswith("dense.")} for part in (own, given)]
     shapes = [{name: tensor.shape for name, tensor in head.items()} for head in heads]
     if shapes[0] != shapes[1]:

@@ -1,65 +1,38 @@
-"""The training loop; accelerate does launching, device placement, precision and gradient accumulation."""
+"""Train and resume: the training loop; in a round each run takes a step, and a training of one sensor is one run."""
 
 from __future__ import annotations
 
-import math
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from statistics import fmean
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bundle
-from simmat.callbacks import Callback, RunPlan
-from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
-from simmat.data.samples import write_splits
+from simmat.callbacks import Callback
+from simmat.config import TrainConfig, load_config
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Processes, find_protocol, fit_calibration, validate
-from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
-from simmat.model import SimMAT, assemble, count_parameters, with_layout
-from simmat.nn.device import fixed_threads
-from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
-from simmat.nn.tuners import pretrained_backbone, set_train_mode
+from simmat.io.files import atomic_folder, atomic_write_text, recover_folder
+from simmat.nn.device import fixed_threads, launched_processes
+from simmat.nn.losses import Loss
 from simmat.plugins.registry import Registry
-from simmat.predictor import Predictor
-from simmat.training.accelerator import loading_processes, make_accelerator, memory_for_images, share_buffers
-from simmat.training.callbacks import Callbacks, callbacks_of_plugins, check_tracker, tracked
-from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
+from simmat.sensor_tables import dump_sensors, load_sensors
+from simmat.training.run import Run
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import check_out_outside_data, prepare
-from simmat.training.state import (
-    Best,
-    RunNotes,
-    RunState,
-    load_optimizer_tensors,
-    load_state,
-    optimizer_tensors,
-    save_state,
-)
-from simmat.training.step import (
-    TrainingStep,
-    build_optimizer,
-    learning_rate,
-    set_rates,
-)
+from simmat.training.setup import joined
 from simmat.training.validation import choosing_score
+
+_STATES = ".states"
+"""Folder of the states of several runs."""
 
 
 class Interrupted(SimMATError):
     """The run was stopped by a signal; its state is saved."""
-
-
-class Diverged(ConfigError):
-    """The loss or its gradient is not finite; the learning rate is too high."""
 
 
 def train(
@@ -73,11 +46,66 @@ def train(
         SimMATError: a problem with names, data, weights or the output folder.
         Interrupted: a signal arrived; the state is saved.
     """
-    if not config.foundation and config.init is None:  # the bundle of --init has its own
-        config = config.model_copy(update={"foundation": registry.default_foundation()})
     if loss is not None:
         config = config.model_copy(update={"loss": "custom"})
-    return _Run(config, registry, callback or Callback(), resume=False, loss=loss).run()
+    run = Run(_with_foundation(config, registry), registry, callback or Callback(), resume=False, loss=loss)
+    _Rounds([run], config.out).run()
+    return run.folder.bundle
+
+
+def train_sensors(
+    sensors: Mapping[str, TrainConfig],
+    registry: Registry,
+    callbacks: Mapping[str, Callback] | None = None,
+    *,
+    resume: bool = False,
+) -> Path:
+    """Train one foundation model for several sensors, each with a transfer layer and dense head of its own.
+
+    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. All bundles are
+    those of the round with the best mean of the validation scores.
+
+    Args:
+        sensors: name -> settings as `load_sensors` returns them, with `out` = the training's folder / name.
+        callbacks: name -> what is told of the run of a sensor.
+        resume: go on from the last state of all.
+
+    Returns:
+        The folder of the training.
+
+    Raises:
+        SimMATError: as `train`.
+    """
+    if launched_processes() > 1:
+        raise ConfigError("several sensors are trained in one process; start `simmat train` without a launcher")
+    whole = RunFolder(next(iter(sensors.values())).out.parent)
+    if not resume:
+        whole.create()
+    states, runs = recover_folder(whole.root / _STATES), list[Run]()
+    for name, config in sensors.items():
+        own = RunFolder(config.out).config
+        if resume and own.is_file():
+            config = load_config(own, {"out": config.out})
+        runs.append(
+            Run(
+                _with_foundation(config, registry),
+                registry,
+                (callbacks or {}).get(name) or Callback(),
+                resume=resume,
+                state=states / f"{name}.safetensors",
+                beside=runs[0] if runs else None,
+            )
+        )
+    with whole.locked():
+        atomic_write_text(whole.config, dump_sensors(sensors))
+        _Rounds(runs, whole.root, states).run()
+    return whole.root
+
+
+def _with_foundation(config: TrainConfig, registry: Registry) -> TrainConfig:
+    if config.foundation or config.init is not None:  # the bundle of --init has its own
+        return config
+    return config.model_copy(update={"foundation": registry.default_foundation()})
 
 
 def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None) -> Path:
@@ -97,287 +125,105 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None, *, 
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
+    if sensors := load_sensors(folder.config, {"out": root}):
+        return train_sensors(sensors, registry, dict.fromkeys(sensors, callback or Callback()), resume=True)
+    if (root.absolute().parent / _STATES / f"{root.name}.safetensors").exists():
+        raise ConfigError(f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}")
     config = load_config(folder.config, {"out": root})
-    return _Run(config, registry, callback or Callback(), resume=True, loss=loss).run()
+    run = Run(config, registry, callback or Callback(), resume=True, loss=loss)
+    _Rounds([run], root).run()
+    return run.folder.bundle
 
 
-class _Run:
-    """A run, in one of its processes."""
+class _Rounds:
+    """Runs that take their steps in turn; a training of one sensor is one run.
 
-    def __init__(
-        self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool, loss: Loss | None
-    ) -> None:
-        if (config.loss == "custom") != (loss is not None):
-            raise ConfigError(
-                f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
-                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
-            )
-        self.config = config
-        self.loss = loss or LOSSES[config.loss]
-        self.folder = RunFolder(config.out)
-        self.resumes = resume
-        check_tracker(config.track)
-        self.accelerator = make_accelerator(config)
-        self.callback = callback if self.accelerator.is_main_process else Callback()
-        # A run killed before its first save has a config but no state: it starts from step 0.
-        state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
-        if not resume:
-            check_out_outside_data(config)
-        if not resume and self.accelerator.is_main_process:
-            self.folder.create()
-        if state:
-            check_settings(config, state.notes.settings)
-        self.setup = prepare(config, registry, self.callback, known=state.notes.spec if state else None)
-        self.config = config = self.setup.config
-        if state:
-            check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
-            check_network(config, state.notes.spec, self.setup.spec)
-        self.model = assemble(self.setup.spec, self.setup.parts)
-        self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
-        if config.gradient_checkpointing:
-            _checkpoint_gradients(self.model, config.foundation)
-        self.done, self.has_state = (state.notes.step if state else 0), state is not None
-        recover_folder(self.folder.bundle)
-        # Without its best bundle a resumed run validates what it has, which becomes the best.
-        self.best = state.notes.best if state and self.folder.bundle.exists() else None
-        if self.best and self.accelerator.is_main_process:
-            check_bundle(self.folder.bundle)
+    Args:
+        runs: of as many steps each.
+        out: folder of the whole training.
+        states: folder of the states of several runs, which is replaced as a whole.
+    """
+
+    def __init__(self, runs: Sequence[Run], out: Path, states: Path | None = None) -> None:
+        self.runs, self.out, self.states = runs, out, states
+        self.steps = runs[0].setup.steps
+        self.val_every = max(run.setup.val_every for run in runs)
+        self.seen = reduce(joined, (run.setup.seen for run in runs))  # the shared weights have seen the images of all
         self.stop = False
-        self._prepare(state)
-        accelerator = self.accelerator
-        self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
-        self.of_plugins = callbacks_of_plugins(config, registry) if self.processes.is_main else []
 
-    def _prepare(self, state: RunState | None) -> None:
-        config = self.config
-        step = TrainingStep(self.model, self.loss, box_fraction=config.box_fraction, corrections=config.corrections)
-        if state:
-            load_tensors(self.model, state.model, str(self.folder.state))
-        elif config.init is not None:
-            load_start(self.model, config.init)
-        optimizer = build_optimizer(
-            step,
-            weight_decay=config.weight_decay,
-            backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
-            backbone_factor=config.backbone_lr_factor,
-        )
-        parts = config.grad_accumulation
-        items, workers = self._items()
-        loader = DataLoader(
-            items,
-            batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
-            collate_fn=collate,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        )
-        self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
-        if state:  # after accelerate, which would move AdamW's step counts to the device
-            module = self.accelerator.unwrap_model(self.step)
-            load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
-            if self.accelerator.scaler and state.notes.scaler:  # a run may move to a device that scales nothing
-                self.accelerator.scaler.load_state_dict(state.notes.scaler)
+    @property
+    def done(self) -> int:
+        """Rounds that are done."""
+        return self.runs[-1].done
 
-    def _items(self) -> tuple[TrainingItems, int]:
-        """Return the training items, and how many processes load them."""
-        embeddings = self.loss if isinstance(self.loss, EmbeddingTargets) else None
-        items, left = self.setup.items(embeddings), (self.setup.steps - self.done) * self.config.batch_size
-        workers = loading_processes(self.config, self.accelerator, items, left)
-        share = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
-        return replace(items, image_bytes=share), workers
-
-    def _peak(self) -> float:
-        return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
-
-    def run(self) -> Path:
+    def run(self) -> None:
+        """Train to the last step; raise Interrupted after a signal."""
         with ExitStack() as stack:
             stack.enter_context(fixed_threads())
-            if self.accelerator.is_main_process:
-                stack.enter_context(self.folder.locked())
-                self._write_folder()
-                loggers = stack.enter_context(tracked(self.accelerator, self.config))
-                self.callback = Callbacks([self.callback], [*loggers, *self.of_plugins])
-            return self._run()
+            for run in self.runs:
+                stack.enter_context(run.opened())
+                run.callback.started(run.plan())
+            stack.enter_context(_signals(self))
+            self._train()
 
-    def _write_folder(self) -> None:
-        if not self.resumes:
-            self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
-        self.folder.reopen(self.done if self.has_state else -1)
-        atomic_write_text(self.folder.config, dump_toml(self.config))
-        atomic_write_json(self.folder.contents, self.setup.contents.notes())
-        if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
-            self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
-
-    def _run(self) -> Path:
-        self.callback.started(self._plan())
-        with _signals(self):
-            if not self.best:
-                self._validate()
+    def _train(self) -> None:
+        if not all(run.best for run in self.runs):
+            self._validate()
+            self._save()
+        batches = [iter(run.loader) for run in self.runs]
+        while self.done < self.steps:
+            for run, own in zip(self.runs, batches, strict=True):
+                run.take_step(own)
+            last = self.done == self.steps
+            stop = self._agreed_stop()
+            if last or stop or self.done % self.val_every == 0:
+                if last or self.done % self.val_every == 0:
+                    self._validate()
                 self._save()
-            batches = iter(self.loader)
-            while self.done < self.setup.steps:
-                self._one_step(batches)
-                last = self.done == self.setup.steps
-                stop = self._agreed_stop()
-                if last or stop or self.done % self.setup.val_every == 0:
-                    if last or self.done % self.setup.val_every == 0:
-                        self._validate()
-                    self._save()
-                if stop and not last:
-                    self.callback.stopped()
-                    raise Interrupted(
-                        f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
-                        f"Resume with `simmat train --resume {self.config.out}`"
-                    )
-            self.accelerator.wait_for_everyone()  # the others need not wait for callbacks
-            self.callback.finished(self.folder.bundle)
-        return self.folder.bundle
-
-    def _one_step(self, batches: Iterator[Batch]) -> None:
-        config = self.config
-        rate = learning_rate(
-            self.done,
-            peak=self._peak(),
-            steps=self.setup.steps,
-            warmup=self.setup.warmup,
-            schedule=config.schedule,
-            epoch=self.done * config.batch_size // len(self.setup.train),
-        )
-        set_rates(self.optimizer, rate)
-        set_train_mode(self.model)
-        # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
-        parts = (config.seed, self.done, self.accelerator.process_index)
-        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
-        totals: dict[str, float] = {}
-        for _ in range(config.grad_accumulation):
-            with self.accelerator.accumulate(self.step):
-                losses = self.step(next(batches))
-                self.accelerator.backward(losses["loss"])
-                if self.accelerator.sync_gradients:
-                    self._clip(losses["loss"].detach())
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            for name, value in self._shared(losses).items():
-                totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
-        self.done += 1
-        if not np.isfinite(totals["loss"]):
-            raise self._diverged(f"the loss became {totals['loss']}", self.done)
-        self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
-        self.callback.stepped(self.done, {**totals, "lr": rate})
-
-    def _clip(self, loss: Tensor) -> None:
-        """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
-        norm = float(self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf))
-        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
-            what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
-            raise self._diverged(f"the {what}", self.done + 1)
-
-    def _diverged(self, what: str, step: int) -> Diverged:
-        precision = self.config.precision
-        return Diverged(
-            f"{what} at step {step}; lower --lr (now {self._peak():g})"
-            + ("" if precision == "fp32" else f" or use --precision fp32 (now {precision})")
-        )
-
-    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        names = sorted(losses)
-        values = torch.stack([losses[name].detach().float() for name in names])
-        return dict(zip(names, cast(Tensor, self.accelerator.reduce(values, "mean")).tolist(), strict=True))
-
-    def _agreed_stop(self) -> bool:
-        if self.accelerator.num_processes == 1:
-            return self.stop
-        flag = torch.tensor(float(self.stop), device=self.accelerator.device)
-        return bool(cast(Tensor, self.accelerator.reduce(flag, "sum")) > 0)
+            if stop and not last:
+                for run in self.runs:
+                    run.callback.stopped()
+                raise Interrupted(
+                    f"stopped after step {self.done} of {self.steps}; the state is saved. "
+                    f"Resume with `simmat train --resume {self.out}`"
+                )
+        for run in self.runs:
+            run.accelerator.wait_for_everyone()  # the others need not wait for callbacks
+            run.callback.finished(run.folder.bundle)
 
     def _validate(self) -> None:
-        accelerator = self.accelerator
-        share_buffers(self.model, accelerator)
-        processes = self.processes
-        self.callback.preparing("validation", self.setup.val_passes * len(processes.share(self.setup.val)))
-        setup, spec = self.setup, self.setup.spec
-        scores = validate(
-            Predictor(self.model, setup.pipeline, dense=spec.dense, image_side=spec.image_side),
-            setup.dataset,
-            setup.val,
-            find_protocol(self.config.protocol),
-            processes=processes,
-            progress=self.callback.advanced,
-        )
-        summary = scores.summary()
-        score = choosing_score(summary)
-        if scores.unprompted is not None:
-            summary["score"] = score
-        better = self.best is None or score > self.best.chosen_by
-        self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
-        if better:
-            self.best = Best(miou=summary["miou_object"], step=self.done, score=summary.get("score"))
-            if self.accelerator.is_main_process:
-                metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
-                tensors = trained_tensors(self.model)
-                calibration = fit_calibration(scores.confidence())
-                write_bundle(self.folder.bundle, spec, tensors, metrics, calibration=calibration, **self.setup.seen)
-        self.callback.validated(self.done, summary, best=better, scores=scores)
+        scores = [run.validate() for run in self.runs]
+        joint = fmean(choosing_score(found.summary()) for found in scores) if len(scores) > 1 else None
+        for run, found in zip(self.runs, scores, strict=True):
+            run.keep(found, self.seen, joint)
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            notes = RunNotes(
-                step=self.done,
-                settings=settings_of(self.config),
-                spec=self.setup.spec,
-                fingerprint=self.setup.fingerprint,
-                best=self.best,
-                scaler=dict(self.accelerator.scaler.state_dict()) if self.accelerator.scaler else None,
-            )
-            optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
-            save_state(self.folder.state, RunState(trained_tensors(self.model), optimizer, notes))
-        self.accelerator.wait_for_everyone()
+        if self.states is None:
+            self.runs[0].save(self.runs[0].folder.state)
+            return
+        with atomic_folder(self.states) as folder:
+            for run in self.runs:
+                run.save(folder / run.folder.state.name)
 
-    def _log(self, record: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            self.folder.log(record)
-
-    def _plan(self) -> RunPlan:
-        trainable, total = count_parameters(self.model)
-        return RunPlan(
-            config=self.config,
-            data=self.setup.dataset.root,
-            splits=frozenset(sample.split for sample in self.setup.dataset.samples),
-            val=tuple(sample.id for sample in self.setup.val),
-            train_samples=len(self.setup.train),
-            steps=self.setup.steps,
-            first_step=self.done,
-            val_every=self.setup.val_every,
-            trainable=trainable,
-            total=total,
-            device=str(self.accelerator.device),
-            processes=self.accelerator.num_processes,
-            best_miou=self.best.miou if self.best else None,
-            best_step=self.best.step if self.best else None,
-            notes=self.setup.notes,
-        )
-
-
-def _checkpoint_gradients(model: SimMAT, name: str) -> None:
-    turn_on = getattr(model.foundation, "gradient_checkpointing", None)
-    if turn_on is None:
-        raise ConfigError(
-            f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
-            "or save memory with --batch-size, --grad-accumulation or --image-size"
-        )
-    turn_on()
+    def _agreed_stop(self) -> bool:
+        accelerator = self.runs[0].accelerator
+        if accelerator.num_processes == 1:
+            return self.stop
+        flag = torch.tensor(float(self.stop), device=accelerator.device)
+        return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
 
 
 @contextmanager
-def _signals(run: _Run) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the run after the current step; a second one stops it at once."""
+def _signals(rounds: _Rounds) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the training after the current round; a second one stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, _frame: object) -> None:
-        if run.stop:
+        if rounds.stop:
             signal.default_int_handler(number, None)
-        run.stop = True
+        rounds.stop = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

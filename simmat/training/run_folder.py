@@ -20,7 +20,7 @@ _LOCK_TIMEOUT_S = 0.3
 
 
 class RunFolder:
-    """The folder given as `--out`, and the paths in it.
+    """The folder given as `--out`, and the paths in it; `state` may lie elsewhere.
 
     Attributes:
         config: the resolved config, TOML.
@@ -33,11 +33,11 @@ class RunFolder:
         teacher: the data set of a teacher's masks that the run trains on, if there is one; made before the run.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, state: Path | None = None) -> None:
         self.root = root
         self.config = root / "config.toml"
         self.metrics = root / "metrics.jsonl"
-        self.state = root / "last.safetensors"
+        self.state = state or root / "last.safetensors"
         self.contents = root / "data.json"
         self.bundle = root / "bundle"
         self.report = root / "report.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -126,13 +126,20 @@ class Setup:
         }
         if self.start is None:
             return seen
-        pairs = {name: (own, getattr(self.start, name)) for name, own in seen.items()}
-        return {name: own and earlier and own.joined(earlier) for name, (own, earlier) in pairs.items()}
+        return joined(seen, {name: getattr(self.start, name) for name in seen})
 
     @property
     def fingerprint(self) -> str:
         """The digest of the data, compared on resume."""
         return self.contents.fingerprint
+
+
+def joined(
+    seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]
+) -> dict[str, ImageDigests | None]:
+    """Return the images of both, see `Setup.seen`; None where one is not known."""
+    pairs = {name: (own, other[name]) for name, own in seen.items()}
+    return {name: own and another and own.joined(another) for name, (own, another) in pairs.items()}
 
 
 _SLOW_FOR_RANDOM = 1e-4
@@ -199,7 +206,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     measured = (
         known.model_dump(include=set(MEASURED_FIELDS)) if known else _measured_fields(config, foundation, index, train)
     )
-    if start is not None:
+    if start is not None and not config.new_sensor:
         measured |= measured_by(start)
     spec = ModelSpec(**configured, **measured)
     if start is not None:

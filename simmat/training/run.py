@@ -1,0 +1,344 @@
+"""The run of a sensor; accelerate does launching, device placement, precision and gradient accumulation."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from simmat.bundle import ImageDigests, check_bundle, load_tensors, trained_tensors, write_bundle
+from simmat.callbacks import Callback, RunPlan
+from simmat.config import TrainConfig, dump_toml
+from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
+from simmat.data.samples import write_splits
+from simmat.errors import ConfigError
+from simmat.evaluation import Processes, Scores, find_protocol, fit_calibration, validate
+from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
+from simmat.model import SimMAT, assemble, count_parameters, with_layout
+from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
+from simmat.nn.tuners import pretrained_backbone, set_train_mode, trainable_state, without_training
+from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
+from simmat.training.accelerator import loading_processes, make_accelerator, memory_for_images, share_buffers
+from simmat.training.callbacks import Callbacks, callbacks_of_plugins, check_tracker, tracked
+from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
+from simmat.training.run_folder import RunFolder
+from simmat.training.setup import check_out_outside_data, prepare
+from simmat.training.state import (
+    Best,
+    RunNotes,
+    RunState,
+    load_optimizer_tensors,
+    load_state,
+    optimizer_tensors,
+    save_state,
+)
+from simmat.training.step import (
+    TrainingStep,
+    build_optimizer,
+    learning_rate,
+    set_rates,
+)
+from simmat.training.validation import choosing_score
+
+
+class Diverged(ConfigError):
+    """The loss or its gradient is not finite; the learning rate is too high."""
+
+
+class Run:
+    """The run of a sensor, in one of its processes.
+
+    Args:
+        state: where its state is; by default in its folder.
+        beside: a run of another sensor, whose foundation model and optimiser moments it shares.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        registry: Registry,
+        callback: Callback,
+        *,
+        resume: bool,
+        loss: Loss | None = None,
+        state: Path | None = None,
+        beside: Run | None = None,
+    ) -> None:
+        if (config.loss == "custom") != (loss is not None):
+            raise ConfigError(
+                f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
+                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+            )
+        self.config = config
+        self.loss = loss or LOSSES[config.loss]
+        self.folder = RunFolder(config.out, state)
+        self.resumes = resume
+        check_tracker(config.track)
+        self.accelerator = make_accelerator(config)
+        self.callback = callback if self.accelerator.is_main_process else Callback()
+        # A run killed before its first save has a config but no state: it starts from step 0.
+        known = load_state(self.folder.state) if resume and self.folder.state.exists() else None
+        if not resume:
+            check_out_outside_data(config)
+        if not resume and self.accelerator.is_main_process:
+            self.folder.create()
+        if known:
+            check_settings(config, known.notes.settings)
+        self.setup = prepare(config, registry, self.callback, known=known.notes.spec if known else None)
+        self.config = config = self.setup.config
+        if known:
+            check_data(self.folder, known.notes.fingerprint, self.setup.dataset, self.setup.contents)
+            check_network(config, known.notes.spec, self.setup.spec)
+        self.model = assemble(self.setup.spec, self.setup.parts)
+        self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
+        if beside is not None:
+            _share_foundation(self.model, beside.model, config)
+        if config.gradient_checkpointing:
+            _checkpoint_gradients(self.model, config.foundation)
+        self.done, self.has_state = (known.notes.step if known else 0), known is not None
+        recover_folder(self.folder.bundle)
+        # Without its best bundle a resumed run validates what it has, which becomes the best.
+        self.best = known.notes.best if known and self.folder.bundle.exists() else None
+        if self.best and self.accelerator.is_main_process:
+            check_bundle(self.folder.bundle)
+        if known:
+            load_tensors(self.model, known.model, str(self.folder.state))
+        elif config.init is not None:
+            load_start(self.model, config.init, new_sensor=config.new_sensor)
+        with self._kept():
+            self._prepare(known)
+        if beside is not None:
+            moments = beside.optimizer.optimizer.state
+            for parameter in filter(attrgetter("requires_grad"), self.model.foundation.parameters()):
+                self.optimizer.optimizer.state[parameter] = moments[parameter]  # AdamW changes them in place
+        accelerator = self.accelerator
+        self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        self.of_plugins = callbacks_of_plugins(config, registry) if self.processes.is_main else []
+
+    def _prepare(self, state: RunState | None) -> None:
+        config = self.config
+        step = TrainingStep(self.model, self.loss, box_fraction=config.box_fraction, corrections=config.corrections)
+        optimizer = build_optimizer(
+            step,
+            weight_decay=config.weight_decay,
+            backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
+            backbone_factor=config.backbone_lr_factor,
+        )
+        parts = config.grad_accumulation
+        items, workers = self._items()
+        loader = DataLoader(
+            items,
+            batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
+            collate_fn=collate,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+        self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
+        if state:  # after accelerate, which would move AdamW's step counts to the device
+            module = self.accelerator.unwrap_model(self.step)
+            load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
+            if self.accelerator.scaler and state.notes.scaler:  # a run may move to a device that scales nothing
+                self.accelerator.scaler.load_state_dict(state.notes.scaler)
+
+    def _items(self) -> tuple[TrainingItems, int]:
+        """Return the training items, and how many processes load them."""
+        embeddings = self.loss if isinstance(self.loss, EmbeddingTargets) else None
+        items, left = self.setup.items(embeddings), (self.setup.steps - self.done) * self.config.batch_size
+        workers = loading_processes(self.config, self.accelerator, items, left)
+        share = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
+        return replace(items, image_bytes=share), workers
+
+    def _peak(self) -> float:
+        return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """Return a context in which the tuned weights do not train where a new sensor gets the transfer layer alone."""
+        return without_training(self.model.foundation) if self.config.new_sensor else nullcontext()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the run's folder, write what it begins with, and start trackers and callbacks."""
+        if not self.accelerator.is_main_process:
+            yield
+            return
+        with self.folder.locked():
+            self._write_folder()
+            with tracked(self.accelerator, self.config) as loggers:
+                self.callback = Callbacks([self.callback], [*loggers, *self.of_plugins])
+                yield
+
+    def _write_folder(self) -> None:
+        if not self.resumes:
+            self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
+        self.folder.reopen(self.done if self.has_state else -1)
+        atomic_write_text(self.folder.config, dump_toml(self.config))
+        atomic_write_json(self.folder.contents, self.setup.contents.notes())
+        if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
+            self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
+
+    def take_step(self, batches: Iterator[Batch]) -> None:
+        """Take an optimiser step."""
+        with self._kept():
+            self._one_step(batches)
+
+    def _one_step(self, batches: Iterator[Batch]) -> None:
+        config = self.config
+        rate = learning_rate(
+            self.done,
+            peak=self._peak(),
+            steps=self.setup.steps,
+            warmup=self.setup.warmup,
+            schedule=config.schedule,
+            epoch=self.done * config.batch_size // len(self.setup.train),
+        )
+        set_rates(self.optimizer, rate)
+        set_train_mode(self.model)
+        # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
+        parts = (config.seed, self.done, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+        totals: dict[str, float] = {}
+        for _ in range(config.grad_accumulation):
+            with self.accelerator.accumulate(self.step):
+                losses = self.step(next(batches))
+                self.accelerator.backward(losses["loss"])
+                if self.accelerator.sync_gradients:
+                    self._clip(losses["loss"].detach())
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, value in self._shared(losses).items():
+                totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
+        self.done += 1
+        if not np.isfinite(totals["loss"]):
+            raise self._diverged(f"the loss became {totals['loss']}", self.done)
+        self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
+        self.callback.stepped(self.done, {**totals, "lr": rate})
+
+    def _clip(self, loss: Tensor) -> None:
+        """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
+        norm = float(self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf))
+        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
+            what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
+            raise self._diverged(f"the {what}", self.done + 1)
+
+    def _diverged(self, what: str, step: int) -> Diverged:
+        precision = self.config.precision
+        return Diverged(
+            f"{what} at step {step}; lower --lr (now {self._peak():g})"
+            + ("" if precision == "fp32" else f" or use --precision fp32 (now {precision})")
+        )
+
+    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        names = sorted(losses)
+        values = torch.stack([losses[name].detach().float() for name in names])
+        return dict(zip(names, cast(Tensor, self.accelerator.reduce(values, "mean")).tolist(), strict=True))
+
+    def validate(self) -> Scores:
+        """Score the network on the validation split."""
+        accelerator = self.accelerator
+        share_buffers(self.model, accelerator)
+        processes = self.processes
+        self.callback.preparing("validation", self.setup.val_passes * len(processes.share(self.setup.val)))
+        setup, spec = self.setup, self.setup.spec
+        return validate(
+            Predictor(self.model, setup.pipeline, dense=spec.dense, image_side=spec.image_side),
+            setup.dataset,
+            setup.val,
+            find_protocol(self.config.protocol),
+            processes=processes,
+            progress=self.callback.advanced,
+        )
+
+    def keep(self, scores: Scores, seen: Mapping[str, ImageDigests | None], joint: float | None = None) -> None:
+        """Log a validation, and write the bundle if it is the best.
+
+        Args:
+            scores: of the validation.
+            seen: the images that its weights have seen, as `Setup.seen` has them.
+            joint: the score of several sensors, which chooses in place of its own.
+        """
+        spec, summary = self.setup.spec, scores.summary()
+        score = choosing_score(summary) if joint is None else joint
+        if joint is not None or scores.unprompted is not None:
+            summary["score"] = score
+        better = self.best is None or score > self.best.chosen_by
+        self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
+        if better:
+            self.best = Best(miou=summary["miou_object"], step=self.done, score=summary.get("score"))
+            if self.accelerator.is_main_process:
+                metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
+                tensors = trained_tensors(self.model)
+                calibration = fit_calibration(scores.confidence())
+                write_bundle(self.folder.bundle, spec, tensors, metrics, calibration=calibration, **seen)
+        self.callback.validated(self.done, summary, best=better, scores=scores)
+
+    def save(self, path: Path) -> None:
+        """Write the state of the run."""
+        if self.accelerator.is_main_process:
+            notes = RunNotes(
+                step=self.done,
+                settings=settings_of(self.config),
+                spec=self.setup.spec,
+                fingerprint=self.setup.fingerprint,
+                best=self.best,
+                scaler=dict(self.accelerator.scaler.state_dict()) if self.accelerator.scaler else None,
+            )
+            optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
+            save_state(path, RunState(trained_tensors(self.model), optimizer, notes))
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.log(record)
+
+    def plan(self) -> RunPlan:
+        """Return what is known before the first step."""
+        with self._kept():
+            trainable, total = count_parameters(self.model)
+        return RunPlan(
+            config=self.config,
+            data=self.setup.dataset.root,
+            splits=frozenset(sample.split for sample in self.setup.dataset.samples),
+            val=tuple(sample.id for sample in self.setup.val),
+            train_samples=len(self.setup.train),
+            steps=self.setup.steps,
+            first_step=self.done,
+            val_every=self.setup.val_every,
+            trainable=trainable,
+            total=total,
+            device=str(self.accelerator.device),
+            processes=self.accelerator.num_processes,
+            best_miou=self.best.miou if self.best else None,
+            best_step=self.best.step if self.best else None,
+            notes=self.setup.notes,
+        )
+
+
+def _checkpoint_gradients(model: SimMAT, name: str) -> None:
+    turn_on = getattr(model.foundation, "gradient_checkpointing", None)
+    if turn_on is None:
+        raise ConfigError(
+            f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
+            "or save memory with --batch-size, --grad-accumulation or --image-size"
+        )
+    turn_on()
+
+
+def _share_foundation(model: SimMAT, other: SimMAT, config: TrainConfig) -> None:
+    """Give a network the foundation model of another one, of which the same parameters train."""
+    if trainable_state(model.foundation).keys() != trainable_state(other.foundation).keys():
+        raise ConfigError(
+            f"sensor {config.out.name!r}: behind its transfer layer other weights of the foundation model train than "
+            "for the first sensor; give all sensors the same `mat`"
+        )
+    model.foundation = other.foundation

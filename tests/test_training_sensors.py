@@ -1,0 +1,110 @@
+"""A training on several sensors, which share a tuned foundation model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from PIL import Image
+from runs import StopAt, config, files_of, gray_set, registry
+
+from simmat import training
+from simmat.bundle import read_bundle
+from simmat.config import dump_toml
+from simmat.errors import ConfigError
+from simmat.sensor_tables import dump_sensors, load_sensors
+
+
+def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
+    """Write a file of two sensors, or those that are given."""
+    given = [
+        {"name": "day", "modality": "gray", "data": "day"},
+        {"name": "colour", "modality": "rgb", "data": "colour"},
+    ]
+    shared = {
+        "out": str(out), "foundation": "tiny", "tune": "lora", "heads": "prompt", "image_size": 64, "steps": 3,
+        "val_every": 2, "batch_size": 2, "prompts_per_image": 2, "lr": 1e-3, "device": "cpu",
+    }  # fmt: skip
+    (root / "sensors.toml").write_text(tomli_w.dumps({**shared, "data": list(tables or given)}))
+    return root / "sensors.toml"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gray and a colour camera, and a training on both."""
+    root = tmp_path_factory.mktemp("sensors")
+    gray_set(root / "day")
+    for image in (gray_set(root / "colour") / "images").iterdir():
+        gray = np.asarray(Image.open(image))
+        Image.fromarray(np.stack([gray, 255 - gray, gray // 2], axis=-1)).save(image)
+    training.train_sensors(load_sensors(_settings(root, root / "run")), registry())
+    return root
+
+
+def test_sensors_share_what_is_tuned_and_nothing_else(whole: Path) -> None:
+    """So one training serves them all, and each bundle is complete on its own."""
+    (spec, day), (other, colour) = (read_bundle(whole / "run" / name) for name in ("day", "colour"))
+    assert spec.trained_on == other.trained_on  # what is shared has seen the images of both
+    shared = {name for name in day if name.startswith("foundation.")}
+    assert shared == {name for name in colour if name.startswith("foundation.")}
+    assert all(torch.equal(day[name], colour[name]) for name in shared)
+    assert {name for name in day if name not in shared}
+    log = [training.RunFolder(whole / "run" / name).records() for name in ("day", "colour")]
+    scores = [[record["score"] for record in records if record["kind"] == "val"] for records in log]
+    assert scores[0] == scores[1]
+
+
+def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    """All states are of one round: weights of one sensor with those of another round would be another training."""
+    sensors = load_sensors(_settings(whole, tmp_path / "run"))
+    with pytest.raises(training.Interrupted):
+        training.train_sensors(sensors, registry(), {"day": StopAt(1)})
+    with pytest.raises(ConfigError, match="resume all"):
+        training.resume(tmp_path / "run/day", registry())
+    training.resume(tmp_path / "run", registry())
+    for name in ("day", "colour"):
+        assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
+    assert files_of(tmp_path / "run/.states") == files_of(whole / "run/.states")
+
+
+def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
+    """A resumed training reads it."""
+    sensors = load_sensors(_settings(whole, whole / "other"))
+    (whole / "dumped.toml").write_text(dump_sensors(sensors))
+    assert load_sensors(whole / "dumped.toml") == sensors
+
+
+def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Path) -> None:
+    """The tuned weights stay those that serve the other sensors."""
+    settings = config(
+        whole / "colour", tmp_path / "run", modality="rgb", init=whole / "run/day", new_sensor=True, tune=None, steps=2
+    )
+    training.train(settings, registry())
+    (_, day), (spec, new) = read_bundle(whole / "run/day"), read_bundle(tmp_path / "run")
+    (_, state) = read_bundle(tmp_path / "run"), training.RunFolder(tmp_path / "run").state
+    assert spec.tune == "lora"
+    assert all(torch.equal(new[name], day[name]) for name in day if name.startswith("foundation."))
+    moved = training.state.load_state(state)
+    assert {name.split(".")[1] for name in moved.optimizer} == {"mat"}
+    assert "new_sensor = true" in dump_toml(settings)
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ([{"modality": "gray", "data": "day"}, {"modality": "gray", "data": "colour"}], "'gray' is given twice"),
+        (
+            [{"name": "a", "modality": "gray", "data": "day"}, {"name": "b", "modality": "gray", "data": "day"}],
+            "'b' and 'a' are one sensor given twice",
+        ),
+        ([{"modality": "gray", "data": "day", "image_size": 32}], "image_size is not a setting of one sensor"),
+        ([{"name": "../a", "modality": "gray", "data": "day"}], r"got '\.\./a'"),
+    ],
+)
+def test_wrong_tables_are_refused(tables: list[dict[str, str]], named: str, tmp_path: Path) -> None:
+    """A sensor given twice would count twice in every step."""
+    with pytest.raises(ConfigError, match=named):
+        load_sensors(_settings(tmp_path, tmp_path / "run", *tables))
