@@ -72,7 +72,7 @@ class ConsoleCallback(Callback):
     """Show a run on stderr: its plan, then a progress bar with loss, mIoU, speed and remaining time.
 
     Args:
-        name: shown before the bar.
+        name: shown before the bar; that of a sensor also before what is said of its run.
 
     Attributes:
         plan: the run's plan; None until it starts, and in processes other than the main one.
@@ -115,6 +115,7 @@ class ConsoleCallback(Callback):
         self.plan = plan
         if plan.best_miou is not None and plan.best_step is not None:
             self.best, self.best_step = plan.best_miou, plan.best_step
+        of_sensor = "" if self.name == "train" else f"{self.name}: "
         share = 100 * plan.trainable / max(plan.total, 1)
         for line in (
             *plan.notes,
@@ -122,7 +123,7 @@ class ConsoleCallback(Callback):
             f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
             f"on {plan.device}" + (f", in {plan.processes} processes" if plan.processes > 1 else ""),
         ):
-            tqdm.write(escape(line), file=sys.stderr)
+            tqdm.write(escape(of_sensor + line), file=sys.stderr)
         if plan.first_step:
             tqdm.write(escape(f"resuming after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
         self._bar = tqdm(

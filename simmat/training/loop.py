@@ -168,6 +168,8 @@ class _Rounds:
 
     def _train(self) -> None:
         if not all(run.best for run in self.runs):
+            for run in self.runs:
+                run.best = None  # all bundles are of one round
             self._validate()
             self._save()
         batches = [iter(run.loader) for run in self.runs]
