@@ -92,6 +92,15 @@ def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Pat
     assert "new_sensor = true" in dump_toml(settings)
 
 
+def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, tmp_path: Path) -> None:
+    """One bundle would hold weights that its network does not have."""
+    sensors = load_sensors(_settings(whole, tmp_path / "run"), {"tune": "full"})
+    sensors["colour"] = sensors["colour"].model_copy(update={"mat": "channel-attention"})
+    with pytest.raises(ConfigError, match="'colour'.*same `mat`"):
+        training.train_sensors(sensors, registry())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("tables", "named"),
     [
