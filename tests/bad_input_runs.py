@@ -124,6 +124,14 @@ CASES = {
     "config: no toml": Case(
         "c.toml", "line 1", spoil=write("c.toml", "modality = gray\n"), run="train --config c.toml"
     ),
+    "sensors: one given twice": Case(
+        "data 2", "'gray'", "twice", "name", run="train --config c.toml --out run",
+        spoil=write("c.toml", '[[data]]\nmodality = "gray"\ndata = "data"\n' * 2),
+    ),
+    "sensors: one data set twice": Case(
+        "'a'", "'b'", "twice", "data", run="train --config c.toml --out run",
+        spoil=write("c.toml", "".join(f'[[data]]\nname = "{n}"\nmodality = "gray"\ndata = "data"\n' for n in "ab")),
+    ),
     "out: empty path": Case("--out", ".", run="train … --out ''"),
     "out: not empty": Case("--out", "remove", spoil=folder("out", "notes.txt")),
     "out: a run": Case("--out run", "train --resume run", run="train … --out run"),

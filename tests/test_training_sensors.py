@@ -16,6 +16,8 @@ from simmat.bundle import read_bundle
 from simmat.config import dump_toml
 from simmat.errors import ConfigError
 from simmat.sensor_tables import dump_sensors, load_sensors
+from simmat.training.run import Run
+from simmat.training.state import load_state
 
 
 def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
@@ -70,6 +72,27 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
     assert files_of(tmp_path / "run/.states") == files_of(whole / "run/.states")
 
 
+def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundles are of step 2 by then, and all states of step 0."""
+    real, saved = Run.save, list[Path]()
+
+    def save(run: Run, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        real(run, path)
+
+    monkeypatch.setattr(Run, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_sensors(load_sensors(_settings(whole, tmp_path / "run")), registry())
+    assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0
+    training.resume(tmp_path / "run", registry())
+    for name in ("day", "colour"):
+        assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
+
+
 def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
     """A resumed training reads it."""
     sensors = load_sensors(_settings(whole, whole / "other"))
@@ -84,10 +107,9 @@ def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Pat
     )
     training.train(settings, registry())
     (_, day), (spec, new) = read_bundle(whole / "run/day"), read_bundle(tmp_path / "run")
-    (_, state) = read_bundle(tmp_path / "run"), training.RunFolder(tmp_path / "run").state
     assert spec.tune == "lora"
     assert all(torch.equal(new[name], day[name]) for name in day if name.startswith("foundation."))
-    moved = training.state.load_state(state)
+    moved = load_state(training.RunFolder(tmp_path / "run").state)
     assert {name.split(".")[1] for name in moved.optimizer} == {"mat"}
     assert "new_sensor = true" in dump_toml(settings)
 
@@ -96,7 +118,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
     """One bundle would hold weights that its network does not have."""
     sensors = load_sensors(_settings(whole, tmp_path / "run"), {"tune": "full"})
     sensors["colour"] = sensors["colour"].model_copy(update={"mat": "channel-attention"})
-    with pytest.raises(ConfigError, match="'colour'.*same `mat`"):
+    with pytest.raises(ConfigError, match=r"'colour'.*same `mat`"):
         training.train_sensors(sensors, registry())
     assert not (tmp_path / "run").exists()
 
