@@ -14,6 +14,9 @@ from simmat.types import RGB_QUANTITY, Channel, FloatArray, SensorImage, same_ch
 CLIP = 5.0
 """Normalized values of channels other than RGB are clipped to ±CLIP standard deviations."""
 
+LEAST_VARIANCE = 0.01
+"""Variance of a principal component, relative to the first, below which it is mostly noise and not scaled further up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -114,21 +117,32 @@ def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
 def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
     """Return the (3, C) linear map from C fitted channels to the input of an RGB model, without training.
 
-    RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean of the
-    normalized channels, scaled to unit variance by their covariance.
+    RGB channels go to themselves and one channel is repeated. Several give their first three principal components, each
+    scaled to unit variance; two give the first component twice. Where no channels are correlated, each plane is their mean.
     """
     count = len(channels)
     if rgb := rgb_indices(channels):
         weights = np.zeros((3, count), dtype=np.float32)
         weights[np.arange(3), list(rgb)] = 1
         return weights
-    row = np.full(count, 1 / count)
-    if count > 1:
-        # A channel that states its std is normalized by it, not by that of the training split.
-        spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
-        covariance = spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread
-        row = row / np.sqrt(max(float(row @ covariance @ row), 1e-4))
-    return np.repeat(row[None], 3, axis=0).astype(np.float32)
+    if count == 1:
+        return np.ones((3, 1), dtype=np.float32)
+    # A channel that states its std is normalized by it, not by that of the training split.
+    spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
+    covariance = spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread
+    if np.array_equal(covariance, np.diag(np.diag(covariance))):
+        row = np.full(count, 1 / count)
+        return np.repeat((row / np.sqrt(max(float(row @ covariance @ row), 1e-4)))[None], 3, axis=0).astype(np.float32)
+    variances, vectors = np.linalg.eigh(covariance)  # the largest last
+    components = [_signed(vectors[:, -1 - place if place < count else -1]) for place in range(3)]
+    scales = [max(variances[-1 - place if place < count else -1], LEAST_VARIANCE * variances[-1]) for place in range(3)]
+    return (np.stack(components) / np.sqrt(scales)[:, None]).astype(np.float32)
+
+
+def _signed(component: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a component whose first large weight is positive; its sign is arbitrary."""
+    large = np.abs(component) > 0.9 * np.abs(component).max()
+    return component * np.sign(component[np.argmax(large)])
 
 
 def describe(channels: Sequence[Channel]) -> str:
