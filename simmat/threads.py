@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""How processes that load data are started: forked where that is safe, since they then inherit what they read."""
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how OpenMP's threads wait: the standard's, GNU's, and Intel's and LLVM's."""
@@ -37,6 +39,18 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     files = [*_cgroup_files(root, "memory.max"), *_cgroup_files(root, "memory.limit_in_bytes")]
     limits = (int(text) for text in files if text.strip().isdigit())
     return min((limit for limit in limits if limit < 1 << 60), default=None)  # version 1 says 2**63 for no limit
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process has had so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
 
 
 def _cgroup_files(root: Path, *names: str) -> Iterator[str]:

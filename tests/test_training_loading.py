@@ -19,18 +19,19 @@ from simmat.training.accelerator import loading_processes
 Usage = namedtuple("Usage", "free")
 
 
-def test_a_run_is_the_same_with_any_number_of_processes(tmp_path: Path) -> None:
-    """Their number is chosen by the machine, which must not choose the result."""
+def test_a_run_is_the_same_with_any_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither their number nor how the system starts them (macOS and Windows do not fork) may choose the result."""
     data = gray_set(tmp_path / "set")
-    losses, weights = [], []
-    for workers in (0, 2):
-        out = tmp_path / f"run{workers}"
+    results = []
+    for workers, method in ((0, "fork"), (2, "fork"), (2, "spawn")):
+        monkeypatch.setattr("simmat.training.loop.START_METHOD", method)
+        monkeypatch.setattr("simmat.data.build_index.START_METHOD", method)
+        out = tmp_path / f"{method}{workers}"
         settings = config(data, out, steps=3, val_every=3, val_images=1, workers=workers, pictures=False)
         bundle = training.train(settings, registry())
-        losses.append([record["loss"] for record in RunFolder(out).records() if record["kind"] == "train"])
-        weights.append((bundle / "weights.safetensors").read_bytes())
-    assert losses[0] == losses[1]
-    assert weights[0] == weights[1]
+        losses = [record["loss"] for record in RunFolder(out).records() if record["kind"] == "train"]
+        results.append((losses, (bundle / "weights.safetensors").read_bytes()))
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_processes_are_as_many_as_pay_off(
 ) -> None:
     """On a GPU no step should wait; on a CPU, for little data or without room they would only cost."""
     module = "simmat.training.accelerator"
-    monkeypatch.setattr(f"{module}.sys.platform", "linux")
+    monkeypatch.setattr(f"{module}.START_METHOD", "fork")
     monkeypatch.setattr(f"{module}.usable_cpus", lambda: cores)
     monkeypatch.setattr(f"{module}.torch.get_num_threads", lambda: cores)
     monkeypatch.setattr(f"{module}.shutil.disk_usage", lambda _: Usage(free))
@@ -72,5 +73,5 @@ def test_processes_are_as_many_as_pay_off(
 
     assert chosen() == expected
     assert chosen(workers=3) == 3
-    monkeypatch.setattr(f"{module}.sys.platform", "darwin")
+    monkeypatch.setattr(f"{module}.START_METHOD", "spawn")
     assert chosen() == 0

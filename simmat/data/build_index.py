@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from simmat.data.instances import Label, count_joined, visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
 from simmat.geo import read_georeference
-from simmat.threads import usable_cpus
+from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import SensorImage
 
 _CHUNK = 8
@@ -45,7 +45,7 @@ def read_samples(
     read = partial(_read, dataset, samples, lambda path: digest_of(files_of(path)))
     if processes is None:
         processes = min(usable_cpus(), len(samples) // _MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
-    if processes <= 1 or "fork" not in get_all_start_methods():
+    if processes <= 1 or START_METHOD != "fork":
         yield from map(read, range(len(samples)))
         return
     # What the workers read is inherited by fork, so a sensor need not be picklable.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import SIZES, Scores
 from simmat.model import count_parameters
 from simmat.predictor import Predictor
+from simmat.threads import peak_memory_bytes
 
 FORMAT = 1
 
@@ -102,16 +102,9 @@ def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     }
 
 
-def _peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the peak memory so far: torch's on a CUDA device, else the process's; None if it is unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak memory so far: torch's on a CUDA device, else the process's."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
 
 
 def _times(scores: Scores) -> dict[str, float]:

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -259,13 +260,12 @@ def _remove(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    import psutil  # type: ignore[import-untyped]  # what remains of a killed process alone needs it
+
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+        return bool(psutil.pid_exists(pid))  # os.kill(pid, 0) would interrupt the process on Windows
+    except OverflowError:
         return False
-    except PermissionError:  # of another user
-        pass
-    return True
 
 
 def check_writable(folder: Path | str) -> None:
@@ -356,14 +356,14 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
     Otherwise an array that is processed band by band ends up in memory as a whole. Other arrays are not changed.
     """
     mapping = getattr(array, "_mmap", None)
-    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+    if isinstance(mapping, mmap.mmap) and sys.platform != "win32":
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def sync(path: Path) -> None:
     """Flush a file or folder to disk; does nothing where the system cannot sync a folder."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # as fsync needs it there
     except PermissionError:
         if path.is_dir():
             return

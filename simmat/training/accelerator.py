@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import sys
 from contextlib import suppress
 
+import psutil  # type: ignore[import-untyped]
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -17,7 +16,7 @@ from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.errors import ConfigError
 from simmat.nn.device import launched_processes, own_settings, pick_device
-from simmat.threads import memory_limit, usable_cpus
+from simmat.threads import START_METHOD, memory_limit, usable_cpus
 
 _MAX_WORKERS = 8
 _MIN_ITEMS_PER_WORKER = 32
@@ -76,7 +75,7 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
     """
     if config.workers is not None:
         return config.workers
-    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+    if START_METHOD != "fork" or multiprocessing.current_process().daemon:
         return 0
     processes: int = accelerator.num_processes
     cores = usable_cpus() // processes
@@ -93,7 +92,5 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
 
 def memory_for_images() -> int:
     """Return how many bytes of images a run may keep to read them once: an eighth of the machine's or container's."""
-    limits = [memory_limit()]
-    with suppress(ValueError, OSError):  # names that not every system has
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min((limit for limit in limits if limit is not None), default=0) // 8
+    limit, installed = memory_limit(), int(psutil.virtual_memory().total)
+    return min(installed, limit or installed) // 8

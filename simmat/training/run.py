@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +28,7 @@ from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
 from simmat.nn.tuners import pretrained_backbone, set_train_mode, trainable_state, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
+from simmat.threads import START_METHOD
 from simmat.training.accelerator import loading_processes, make_accelerator, memory_for_images, share_buffers
 from simmat.training.callbacks import Callbacks, callbacks_of_plugins, check_tracker, tracked
 from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
@@ -142,7 +142,7 @@ class Run:
             batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
             collate_fn=collate,
             num_workers=workers,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            multiprocessing_context=START_METHOD if workers else None,
         )
         self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
         if state:  # after accelerate, which would move AdamW's step counts to the device

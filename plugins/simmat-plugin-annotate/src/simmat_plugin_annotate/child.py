@@ -7,8 +7,11 @@ import runpy
 import signal
 import threading
 import time
+from contextlib import suppress
 
-_GRACE_S = 10.0
+import psutil  # type: ignore[import-untyped]
+
+_GRACE_S = 8.0
 """Seconds that the command may take to end after the request."""
 _NICE = 5
 """Lower priority of the command, so that clicks in the page do not wait for a training."""
@@ -25,9 +28,12 @@ def main() -> None:
 def _end_with_parent() -> None:
     while os.read(0, 4096):
         pass
-    os.killpg(0, signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # not os.kill, which on Windows ends the process at once
     time.sleep(_GRACE_S)
-    os.killpg(0, signal.SIGKILL)
+    for started in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            started.kill()
+    os._exit(1)
 
 
 if __name__ == "__main__":

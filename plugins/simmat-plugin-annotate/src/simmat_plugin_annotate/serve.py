@@ -141,5 +141,5 @@ def _open(address: str, page: Path) -> None:
     with suppress(webbrowser.Error, OSError):
         page.unlink(missing_ok=True)
         page.touch(mode=0o600)
-        page.write_text(text)
+        page.write_text(text, encoding="utf-8")
         webbrowser.open(page.as_uri())

@@ -122,9 +122,7 @@ class Training:
     async def stop(self) -> None:
         """Stop the run; its saved files stay."""
         self._stopped = True
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+        self._ask_to_end()
         if self._task is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._task), 10)
@@ -135,7 +133,12 @@ class Training:
             await self.stop()
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.kill()
+
+    def _ask_to_end(self) -> None:
+        """Close the stdin of the command, if one runs, which then ends, see `child`."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     async def _follow(self, steps: int | None, model: Model, more: Sequence[str]) -> None:
         assert self.run is not None
@@ -215,8 +218,7 @@ class Training:
                 start_new_session=True,
             )
         if self._stopped:  # `stop` was called while the process started
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+            self._ask_to_end()
         waiting = asyncio.create_task(self._process.wait())
         while not waiting.done():
             await asyncio.wait([waiting], timeout=_EVERY_S)

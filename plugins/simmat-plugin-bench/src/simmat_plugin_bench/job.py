@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shutil
 import signal
 import sys
@@ -32,6 +31,7 @@ from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.terminal import escaped_streams, say
+from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
 from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, read_cell_file
@@ -199,12 +199,11 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
 
 
 def _circumstances(device: str) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     on_gpu = torch.cuda.is_available() and device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name() if on_gpu else device,
         "threads": torch.get_num_threads(),
-        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+        "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         "versions": {
             "simmat": simmat.__version__,
@@ -229,7 +228,7 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # not os.kill, which on Windows ends the process at once
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -130,7 +130,8 @@ class Runner:
         self.stopped = True
         try:
             for one in self._running:
-                one.process.terminate()
+                if one.process.stdin is not None:
+                    one.process.stdin.close()  # not `terminate`, which on Windows lets nothing be saved
             end = time.monotonic() + GRACE_SECONDS
             while self._running and time.monotonic() < end:
                 self._collect()
