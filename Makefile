@@ -2,7 +2,7 @@
 # Choose another with `make VENV=/path test`, another Python with `make PYTHON=python3.12 install`.
 
 VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 JOBS ?= 2
 DEMO_OUT ?= demo-out
 # The environments of test-lowest, made anew each time.
@@ -12,7 +12,7 @@ LOWEST_PYTHON ?= python3.11
 NEWEST ?= .venv-newest
 
 # The first Python that is new enough and can make virtual environments.
-PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14 python; do \
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
@@ -32,7 +32,7 @@ CORE_ALL := -e '.[dev,docs,hub,wandb]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest test-wheels smoke smoke-newest fuzz kill demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest release bump smoke smoke-newest fuzz kill demo docs clean
 
 install: $(STAMP)
 
@@ -45,11 +45,14 @@ $(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) | $(BIN)/pytho
 		$(call editable,$(PACKAGES))
 	@touch "$@"
 
+TYPED := $(wildcard plugins/*/src plugins/*/pretraining plugins/*/conversion examples/*/src)
+# mypy once more, as on Windows: it finds what of Python's library exists on POSIX alone.
 lint: install
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
-	"$(BIN)/mypy" $(wildcard plugins/*/src plugins/*/pretraining plugins/*/conversion examples/*/src)
+	"$(BIN)/mypy" $(TYPED)
+	"$(BIN)/mypy" --platform win32 --cache-dir .mypy_cache/win32 simmat $(TYPED)
 	"$(BIN)/lint-imports"
 
 test: install
@@ -88,21 +91,25 @@ smoke-newest: | $(BIN)/python
 test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
 
-# As a user has it: built wheels alone, in an environment of their own, and three names to install.
-WHEELS ?= $(VENV)/wheels
-test-wheels: | $(BIN)/python
-	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
-	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. $(patsubst %,./plugins/simmat-%,plugin-annotate plugin-export plugin-geo plugin-lite plugin-report plugin-sam plugin-scenes plugin-thermal runtime)
-	"$(BIN)/python" -m venv "$(WHEELS)/venv"
-	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
-		simmat-plugin-annotate simmat-plugin-export simmat-plugin-geo simmat-plugin-scenes simmat-plugin-thermal
-	"$(WHEELS)/venv/bin/python" -c 'from simmat_plugin_annotate.server import STATIC; (STATIC / "index.html").read_bytes()'
-	"$(WHEELS)/venv/bin/python" -c 'from simmat.geo import geo_backend; geo_backend("the wheel of maps")'
-	"$(WHEELS)/venv/bin/python" -c 'import simmat; simmat.build(foundation="mobilesam", modality="thermal", image_size=64)'
-	"$(BIN)/python" -m venv "$(WHEELS)/bare"
-	"$(WHEELS)/bare/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" simmat-runtime
-	$(call smoke,$(WHEELS)/venv/bin,$(WHEELS)/bare/bin)
+# All packages as they are published, in RELEASE/dist: sdists, the wheels built from them, checked, and tried in empty
+# environments of the Pythons in TRY, of which those that are not here are skipped.
+RELEASE ?= $(VENV)/release
+TRY ?= 3.11 3.12 3.13
+URL ?=
+release: | $(BIN)/python
+	rm -rf "$(RELEASE)"
+	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet \
+		check-wheel-contents packaging "readme_renderer[md]" "setuptools>=77.0.1" tomli-w twine uv "validate-pyproject[all]"
+	"$(BIN)/python" .ci/release.py build "$(RELEASE)" $(if $(URL),--url "$(URL)")
+	"$(BIN)/validate-pyproject" "$(RELEASE)"/source/*/pyproject.toml
+	"$(BIN)/twine" check --strict "$(RELEASE)"/dist/*
+	"$(BIN)/check-wheel-contents" "$(RELEASE)"/dist/*.whl
+	$(if $(TRY),"$(BIN)/python" .ci/try_wheels.py "$(RELEASE)/dist" $(TRY))
+
+# The version of all packages, and the range in which they need each other: `make bump VERSION=0.2.0`.
+bump: | $(BIN)/python
+	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet packaging tomli-w
+	"$(BIN)/python" .ci/release.py bump "$(VERSION)"
 
 smoke: install
 	$(call smoke,$(BIN),$(BIN))

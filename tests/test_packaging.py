@@ -1,15 +1,19 @@
-"""Packages: a wheel holds the files of the repository, and nothing that an earlier build left."""
+"""Packages: what is published of them, and wheels that hold what the repository does, without leftovers."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from virtual_envs import run_in
+
+import simmat
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [
@@ -22,6 +26,44 @@ def test_every_package_is_built_without_leftovers(folder: Path) -> None:
     """A module deleted by `git pull` would be installed again from build/, and a plugin with it."""
     tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert tool["distutils"]["aliases"] == {"bdist_wheel": "clean --all bdist_wheel"}
+
+
+@pytest.fixture(scope="module")
+def release() -> ModuleType:
+    """The script that builds what is published."""
+    spec = importlib.util.spec_from_file_location("release", ROOT / ".ci/release.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda folder: folder.name)
+def test_all_packages_have_the_version_of_the_core(folder: Path, release: ModuleType) -> None:
+    """A plugin that needs another range cannot be installed beside the others."""
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    assert text == release.bumped(text, simmat.__version__)
+    assert text != release.bumped(text, "7.8.9")
+
+
+def test_published_packages_have_the_metadata_of_the_core_and_links_that_lead_somewhere(
+    release: ModuleType, tmp_path: Path
+) -> None:
+    """An index shows a readme without the repository: a relative link or picture is broken there."""
+    address = "https://git.example/simmat"
+    done: set[str] = set()
+    for folder in release.packages():
+        release.stage(folder, tmp_path / folder.name, address)  # raises for a link to a file that is not there
+        project = tomllib.loads((tmp_path / folder.name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert project["urls"]["Changelog"] == f"{address}/blob/v{simmat.__version__}/CHANGELOG.md"
+        assert project["authors"] == [{"name": "SimMAT developers"}]
+        assert "Typing :: Typed" in project["classifiers"]
+        assert release.LINK.search((tmp_path / folder.name / "README.md").read_text(encoding="utf-8")) is None
+        needed = {need.split(">")[0] for need in project["dependencies"] if need.startswith("simmat")}
+        assert needed <= done  # each is built after those that it needs
+        done.add(project["name"])
+    assert len(done) == 1 + len(list(ROOT.glob("plugins/*/pyproject.toml")))
 
 
 @pytest.mark.slow

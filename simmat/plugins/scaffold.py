@@ -28,8 +28,8 @@ KINDS: Mapping[str, tuple[Kind, str]] = {
     "command": ("command", "Command"),
 }
 """What a new package may bring, as `--kind` names it -> its kind in the registry, and the end of its class's name."""
-_DEPENDENCIES = {"sensor": '"numpy>=1.26", ', "foundation": '"simmat-plugin-sam>=0.1,<0.2", '}
-"""What a new package needs beside SimMAT."""
+_DEPENDENCIES = {"sensor": '"numpy>=1.26", ', "foundation": '"simmat-plugin-sam{range}", '}
+"""What a new package needs beside SimMAT; "{range}" is that of SimMAT's versions."""
 _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
@@ -63,15 +63,16 @@ def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already; choose another name or --path, or remove it first")
     major, minor = (int(part) for part in __version__.split(".")[:2])
+    versions = f">={major}.{minor},<{major}.{minor + 1}"
     what, ending = KINDS[kind]
     values = {
         "kind": "sensor" if kind == "sensor" else what,
-        "dependencies": _DEPENDENCIES.get(kind, ""),
+        "dependencies": _DEPENDENCIES.get(kind, "").format(range=versions),
         "name": name,
         "package": package,
         "module": package.replace("-", "_"),
         "class": "".join(part.capitalize() for part in name.split("-")) + ending,
-        "simmat": f"simmat>={major}.{minor},<{major}.{minor + 1}",
+        "simmat": f"simmat{versions}",
     }
     with atomic_folder(target) as folder:
         for part in ("package", kind):
