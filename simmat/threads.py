@@ -95,7 +95,7 @@ class CpuLoad:
 
     def _now(self) -> tuple[float, float]:
         """Return the time, and the seconds in which cores were idle or worked for this process."""
-        import psutil  # type: ignore[import-untyped]  # prediction alone needs it
+        import psutil  # prediction alone needs it
 
         cores = psutil.cpu_times(percpu=True)
         if hasattr(os, "sched_getaffinity"):

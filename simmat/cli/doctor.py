@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import click
-import psutil  # type: ignore[import-untyped]
+import psutil
 from packaging.requirements import Requirement
 
 import simmat

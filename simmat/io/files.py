@@ -260,7 +260,7 @@ def _remove(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    import psutil  # type: ignore[import-untyped]  # what remains of a killed process alone needs it
+    import psutil  # what remains of a killed process alone needs it
 
     try:
         return bool(psutil.pid_exists(pid))  # os.kill(pid, 0) would interrupt the process on Windows

@@ -6,7 +6,7 @@ import multiprocessing
 import shutil
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _GRACE_S = 8.0
 """Seconds that the command may take to end after the request."""
