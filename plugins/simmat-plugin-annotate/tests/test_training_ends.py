@@ -61,6 +61,24 @@ def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     assert ended(pid)
 
 
+def test_stop_ends_the_command_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By closing its stdin, as no signal lets it save on every system."""
+    (tmp_path / "waits.py").write_text("import os, sys; print('up', flush=True); sys.exit(7 + len(os.read(0, 1)))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("simmat_plugin_annotate.training.child", SimpleNamespace(__name__="waits"))
+    one, log = training(tmp_path), tmp_path / "log.txt"
+    one.run = tmp_path / "runs/annotate-001"
+
+    async def runs() -> int:
+        running = asyncio.create_task(one._simmat([], log))
+        while not (log.exists() and log.read_text()):
+            await asyncio.sleep(0.01)
+        await one.stop()
+        return await asyncio.wait_for(running, 60)
+
+    assert asyncio.run(runs()) == 7
+
+
 def test_models_are_compared_on_images_that_neither_was_trained_on() -> None:
     """A model from elsewhere may have seen some of the validation images; `simmat eval` leaves those out."""
     from simmat_plugin_annotate.training import _compared
