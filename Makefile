@@ -45,14 +45,13 @@ $(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) | $(BIN)/pytho
 		$(call editable,$(PACKAGES))
 	@touch "$@"
 
-TYPED := $(wildcard plugins/*/src plugins/*/pretraining plugins/*/conversion examples/*/src)
-# mypy once more, as on Windows: it finds what of Python's library exists on POSIX alone.
+# The core, and the plugins that start processes, once more as on Windows: what of Python's library is for POSIX alone.
 lint: install
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
-	"$(BIN)/mypy" $(TYPED)
-	"$(BIN)/mypy" --platform win32 --cache-dir .mypy_cache/win32 simmat $(TYPED)
+	"$(BIN)/mypy" $(wildcard plugins/*/src plugins/*/pretraining plugins/*/conversion examples/*/src)
+	"$(BIN)/mypy" --platform win32 --cache-dir .mypy_cache/win32 simmat $(patsubst %,plugins/simmat-plugin-%/src,annotate bench)
 	"$(BIN)/lint-imports"
 
 test: install
