@@ -37,7 +37,7 @@ class MAT(nn.Module):
         kind: name of a transfer layer whose output is an image.
         seed: of its random weights; torch's global state is not changed.
         registry: what is installed; None loads the plugins.
-        options: of the layer: width=32, contrast=0.15.
+        options: of the layer: width=32, contrast=0.33.
 
     Raises:
         ConfigError: the layer needs the first layer of a backbone (use `build`), or an option is unknown.
@@ -150,7 +150,7 @@ def build(
         sensor_channels=sensor.channels,
         channels=fitted,
         statistics=found,
-        zero_shot=tuple(map(tuple, zero_shot_map(fitted, found).tolist())),
+        zero_shot=tuple(map(tuple, zero_shot_map(fitted, found, spec.pixel_std).tolist())),
         foundation=spec.name,
         seed=seed,
         image_size=size,

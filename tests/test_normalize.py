@@ -44,6 +44,28 @@ def test_one_channel_is_shown_as_it_is_normalized() -> None:
     )
 
 
+def test_what_only_the_difference_of_two_bands_shows_is_shown() -> None:
+    """A plant is dark in red and bright in near-infrared; the mean of both is that of soil."""
+    rng = np.random.default_rng(0)
+    brightness = rng.normal(0, 1, 4000)
+    plant = np.arange(4000) < 400
+    values = np.stack([brightness - 0.5 * plant, brightness + 0.5 * plant]).astype(np.float32)
+    values += rng.normal(0, 0.05, values.shape).astype(np.float32)
+    planes = shown(values, [Channel(name, "reflectance", "1") for name in ("red", "nir")])
+    gap = np.abs(planes[:, plant].mean(1) - planes[:, ~plant].mean(1))
+    assert gap[0] < 0.3
+    assert gap[1] > 2
+    assert np.array_equal(planes[0], planes[2])
+
+
+def test_the_planes_have_the_contrast_of_photographs() -> None:
+    """A model that divides by 127.5 knows pictures of half the deviation of those that SAM knows."""
+    channel = Channel("a", "counts", "count", mean=0.0, std=1.0)
+    statistics = Moments.of_pixels(np.zeros((1, 9), np.float32), np.ones((1, 9), np.bool_)).statistics()
+    assert zero_shot_map([channel], statistics, (58.395, 57.12, 57.375)) == pytest.approx(np.ones((3, 1)))
+    assert zero_shot_map([channel], statistics, (127.5,) * 3)[:, 0] == pytest.approx([0.458, 0.448, 0.45], abs=1e-3)
+
+
 def test_of_two_colour_cameras_the_reference_is_the_one_an_rgb_model_is_shown() -> None:
     """Masks and clicks lie on the reference's grid."""
     cameras = [Channel(f"{camera}{colour}", "srgb", "count") for camera in ("", "right.") for colour in COLOURS]

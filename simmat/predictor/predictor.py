@@ -376,7 +376,7 @@ class ZeroShotPredictor(Predictor):
             pixel_mean=self._parts.foundation.pixel_mean,
             pixel_std=self._parts.foundation.pixel_std,
         )
-        rows = tuple(map(tuple, zero_shot_map(channels, statistics).tolist()))
+        rows = tuple(map(tuple, zero_shot_map(channels, statistics, self._parts.foundation.pixel_std).tolist()))
         spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
         device = next(self.model.parameters()).device
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))

@@ -15,7 +15,9 @@ CLIP = 5.0
 """Normalized values of channels other than RGB are clipped to ±CLIP standard deviations."""
 
 LEAST_VARIANCE = 0.01
-"""Variance of a principal component, relative to the first, below which it is mostly noise and not scaled further up."""
+"""Least variance of a principal component, relative to the first, that is scaled to 1; less is mostly noise."""
+PHOTO_STD = (58.395, 57.12, 57.375)
+"""Standard deviation of red, green and blue in photographs, 0..255 (ImageNet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,17 @@ def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
     return replace(image, data=scaled.astype(np.float32), channels=tuple(channels))
 
 
-def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
+def zero_shot_map(
+    channels: Sequence[Channel], statistics: Statistics, pixel_std: Sequence[float] = PHOTO_STD
+) -> npt.NDArray[np.float32]:
     """Return the (3, C) linear map from C fitted channels to the input of an RGB model, without training.
 
-    RGB channels go to themselves and one channel is repeated. Several give their first three principal components, each
-    scaled to unit variance; two give the first component twice. Where no channels are correlated, each plane is their mean.
+    RGB channels go to themselves. One channel is repeated. Several give their first three principal components, scaled
+    to equal variance; two give the first component twice. Where no channels are correlated, each plane is their mean.
+    The planes have the contrast of photographs as the model sees them.
+
+    Args:
+        pixel_std: the foundation model's R, G, B std, 0..255.
     """
     count = len(channels)
     if rgb := rgb_indices(channels):
@@ -126,23 +134,29 @@ def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.ND
         weights[np.arange(3), list(rgb)] = 1
         return weights
     if count == 1:
-        return np.ones((3, 1), dtype=np.float32)
-    # A channel that states its std is normalized by it, not by that of the training split.
-    spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
-    covariance = spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread
-    if np.array_equal(covariance, np.diag(np.diag(covariance))):
+        rows = np.ones((3, 1))
+    else:
+        # A channel that states its std is normalized by it, not by that of the training split.
+        spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
+        rows = _components(spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread)
+    contrast = np.asarray(PHOTO_STD) / np.asarray(pixel_std, dtype=np.float64)  # (3,)
+    return (contrast[:, None] * rows).astype(np.float32)
+
+
+def _components(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (3, C) principal components of C >= 2 channels, of unit variance; their mean where none are correlated."""
+    count = len(covariance)
+    if not (covariance - np.diag(np.diag(covariance))).any():
         row = np.full(count, 1 / count)
-        return np.repeat((row / np.sqrt(max(float(row @ covariance @ row), 1e-4)))[None], 3, axis=0).astype(np.float32)
-    variances, vectors = np.linalg.eigh(covariance)  # the largest last
-    components = [_signed(vectors[:, -1 - place if place < count else -1]) for place in range(3)]
-    scales = [max(variances[-1 - place if place < count else -1], LEAST_VARIANCE * variances[-1]) for place in range(3)]
-    return (np.stack(components) / np.sqrt(scales)[:, None]).astype(np.float32)
-
-
-def _signed(component: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a component whose first large weight is positive; its sign is arbitrary."""
-    large = np.abs(component) > 0.9 * np.abs(component).max()
-    return component * np.sign(component[np.argmax(large)])
+        return np.repeat((row / np.sqrt(max(float(row @ covariance @ row), 1e-4)))[None], 3, axis=0)
+    variances, vectors = np.linalg.eigh(covariance)  # ascending
+    chosen = [-1, -2, -3 if count > 2 else -1]
+    rows = vectors.T[chosen] / np.sqrt(np.maximum(variances[chosen], LEAST_VARIANCE * variances[-1]))[:, None]
+    # The sign of a component is arbitrary: its first large weight is positive.
+    large = np.abs(rows) > 0.9 * np.abs(rows).max(axis=1, keepdims=True)
+    first = np.take_along_axis(rows, large.argmax(axis=1)[:, None], axis=1)  # (3, 1)
+    found: npt.NDArray[np.float64] = rows * np.sign(first)
+    return found
 
 
 def describe(channels: Sequence[Channel]) -> str:

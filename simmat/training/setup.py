@@ -314,7 +314,7 @@ def _measured_fields(
         "image_side": int(np.median(index.image_sides(train))),
         "channels": channels,
         "statistics": statistics,
-        "zero_shot": zero_shot_map(channels, statistics).tolist(),
+        "zero_shot": zero_shot_map(channels, statistics, foundation.pixel_std).tolist(),
     }
 
 
