@@ -310,7 +310,9 @@ def test_a_training_ends_with_the_command_that_scores_it(
 
     def train(settings: object, registry: object, callback: Callback) -> Path:
         assert isinstance(callback, ConsoleCallback)
-        callback.plan = cast(Any, SimpleNamespace(data=data, splits=splits))
+        callback.plan = cast(
+            Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
+        )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         return tmp_path / "run/bundle"
 
