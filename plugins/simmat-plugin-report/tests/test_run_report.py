@@ -259,7 +259,7 @@ def test_names_from_strangers_stay_text(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (lambda report: report.update(format=1), "format"),
+        (lambda report: report.update(format=2), "format must be 3, got 2; remove it"),
         (lambda report: report["analysis"]["examples"][0].update(sensor="!"), "sensor"),
         (lambda report: report.pop("steps"), "steps"),
         (lambda report: report["analysis"].update(data_report={}), "splits"),

@@ -133,7 +133,7 @@ class RunReport(Document):
         analysis: analysis of that bundle on the validation split.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     steps: int
     seconds: float
     trainable: int
@@ -150,12 +150,16 @@ def read_report(folder: RunFolder) -> RunReport | None:
     """Read `report.json` of a run; None if there is none.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: the file is damaged, or of an earlier version.
         DataError: the file cannot be read.
     """
     if not folder.report.exists():
         return None
-    return parse(RunReport, read_json(folder.report, "report of a run", limit=_MAX_BYTES), str(folder.report))
+    values = read_json(folder.report, "report of a run", limit=_MAX_BYTES)
+    try:
+        return parse(RunReport, values, str(folder.report))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; remove it, and simmat report scores the bundle again") from error
 
 
 @dataclass(frozen=True)
