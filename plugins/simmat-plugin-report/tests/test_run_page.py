@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
+from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.data_report import DataReport, SplitReport
 from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_page import advice, settings_blocks, summary_of, worst_images
 
+from simmat.calibration import Calibration
 from simmat.evaluation import ObjectScore
 from simmat.training import RunFolder
 
@@ -121,6 +124,19 @@ def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
         ("a", "", "", "1", "0.900"),
         ("empty", "", "", "0", "–"),
     ]
+
+
+def test_the_page_says_how_often_a_class_is_right_before_and_after_calibration() -> None:
+    """Of ten that the network calls 60 % sure all are right, as `report.json` keeps them."""
+    run = view(kept=2, done=60)
+    rows = tuple((name, 0, 0.6, 0.4) for name in "abcdefghij")
+    values = run.analysis.model_dump(mode="json") | {"data": "other", "confidence": {"class_probability": rows}}
+    found = Analysis.model_validate(json.loads(json.dumps(values)))
+    spec = run.spec.model_copy(update={"calibration": Calibration(temperature=0.1)})
+    table = next(iter(confidence_blocks(replace(run, spec=spec), found)))
+    assert isinstance(table, Table)
+    after = 1 - 0.6**10 / (0.6**10 + 0.4**10)
+    assert table.rows[1] == ("classes of objects", "10", "0.400", f"{after:.3f}", "0.000")
 
 
 def test_the_page_says_what_would_help() -> None:
