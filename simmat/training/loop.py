@@ -187,7 +187,7 @@ class _Rounds:
                     run.callback.stopped()
                 raise Interrupted(
                     f"stopped after step {self.done} of {self.steps}; the state is saved. "
-                    f"Resume with `simmat train --resume {self.out}`"
+                    f"Resume with `{RunFolder(self.out).resume_command}`"
                 )
         for run in self.runs:
             run.accelerator.wait_for_everyone()  # the others need not wait for callbacks

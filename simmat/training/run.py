@@ -78,7 +78,8 @@ class Run:
         if (config.loss == "custom") != (loss is not None):
             raise ConfigError(
                 f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
-                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python, or for the embeddings of a "
+                "teacher, with which `simmat distill --resume` goes on; it cannot be named otherwise"
             )
         self.config = config
         self.loss = loss or LOSSES[config.loss]

@@ -56,7 +56,7 @@ class RunFolder:
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
-            hint = f"resume it with `simmat train --resume {self.root}`" if self.config.exists() else "choose another"
+            hint = f"resume it with `{self.resume_command}`" if self.config.exists() else "choose another"
             raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
         check_writable(self.root)
 
@@ -78,6 +78,11 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run; a training may need what its teacher gave."""
+        return f"simmat {'distill' if self.teacher.exists() else 'train'} --resume {self.root}"
 
     @property
     def running(self) -> bool:

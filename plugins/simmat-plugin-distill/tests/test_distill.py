@@ -72,7 +72,9 @@ def test_a_student_learns_from_pairs_without_labels(pairs: Path, tmp_path: Path)
     assert run([*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]) == 0
 
 
-def test_embeddings_of_the_same_model_are_matched(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_of_the_same_model_are_matched(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They are kept, no prompt is decoded, and the training can be resumed without the teacher."""
     monkeypatch.setattr("simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0))
     given = "--foundation lite --image-size 64 --steps 1 --batch-size 2 --device cpu --no-pictures"
@@ -83,7 +85,11 @@ def test_embeddings_of_the_same_model_are_matched(pairs: Path, tmp_path: Path, m
     steps = [one for one in read_log(out / "metrics.jsonl") if one["kind"] == "train"]
     assert steps[0]["loss"] == steps[0]["embedding"] > 0
     assert "mask" not in steps[0]
-    assert run(["train", "--resume", str(out)]) == 2  # it would go on without them
+    for call in (words, f"train --resume {out}"):  # this would go on without them
+        assert run(call.split()) == 2
+        assert "simmat distill --resume" in capsys.readouterr().err
+    assert run(["distill", "--resume", str(out), "--tolerance", "1"]) == 2
+    assert "got --tolerance" in capsys.readouterr().err
     assert run(["distill", "--resume", str(out)]) == 0
 
 

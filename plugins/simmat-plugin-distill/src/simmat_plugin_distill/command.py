@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
@@ -81,8 +82,9 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
     registry = load_registry()
     settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
     if resume is not None:
-        named = {"teacher": teacher, "config": config, **settings}
-        if extra := [option_name(name) for name, value in named.items() if value is not None]:
+        context = click.get_current_context()
+        named = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if extra := [option_name(name) for name in named if name != "resume"]:
             raise ConfigError(f"--resume takes no other option, got {', '.join(extra)}; leave it out")
         folder = training.RunFolder(resume)
         loss = TeacherEmbeddings.saved(folder.teacher / EMBEDDINGS)
@@ -102,7 +104,7 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
         with training.ConsoleCallback() as callback:
             bundle = run(callback=callback)
     except training.Interrupted as stopped:
-        say(str(stopped).replace("simmat train --resume", "simmat distill --resume"), err=True)
+        say(stopped, err=True)
         click.get_current_context().exit(130)
     say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
     if (folder.teacher / "annotations" / "test.json").exists():
