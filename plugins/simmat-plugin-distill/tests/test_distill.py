@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from simmat_plugin_distill.command import from_untuned
-from simmat_plugin_distill.matching import TeacherEmbeddings
+from simmat_plugin_distill.matching import TeacherEmbeddings, relative_error
 from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
 from simmat_plugin_distill.teacher import write_masks
 
@@ -23,7 +23,7 @@ from simmat.config import load_config
 from simmat.data.instances import FoundObject, Instance
 from simmat.foundation import ImageEmbedding
 from simmat.io.reading import read_log
-from simmat.nn.losses import PAPER_LOSS, LossWeights
+from simmat.nn.losses import PAPER_LOSS
 from simmat.plugins.loader import installed
 from simmat.predictor import EverythingSettings, Predictor
 from simmat.types import Window
@@ -93,31 +93,35 @@ def test_embeddings_of_the_same_model_are_matched(
     assert run(["distill", "--resume", str(out)]) == 0
 
 
-def compared(own: torch.Tensor, shift: float = 0.0, masks: LossWeights | None = None, folder: Path = Path()) -> float:
-    """Return the loss of a level of 16 x 16 positions of stride 4, `own` beside a teacher's; a quarter is padding."""
-    wanted = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    content = torch.ones(1, 64, 64, dtype=torch.bool)
-    content[..., 48:] = False
-    targets = TeacherEmbeddings(folder, masks, shift)
-    return float(targets.loss(ImageEmbedding((wanted + own,), (4.0,)), wanted.flatten(1).half(), content))
+SCENE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+"""A level of 16 x 16 positions of stride 4, of which a teacher sees the left three quarters; the rest is padding."""
+
+
+def compared(own: torch.Tensor, shift: float = 0.0) -> float:
+    """Return the loss of a level beside that of the teacher."""
+    wanted, content = SCENE.clone(), torch.ones(1, 64, 64, dtype=torch.bool)
+    wanted[..., 12:], content[..., 48:] = 0, False
+    targets = TeacherEmbeddings(Path(), None, shift)
+    return float(targets.loss(ImageEmbedding((own,), (4.0,)), wanted.flatten(1).half(), content))
 
 
 def test_embeddings_are_compared_by_the_teachers_variance() -> None:
     """So every level counts alike, and the padding does not."""
-    teacher = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    padding = torch.zeros(1, 3, 16, 16)
-    padding[..., 12:] = 100
-    mean = teacher[..., :12].mean((2, 3), keepdim=True)
-    assert compared(padding) == pytest.approx(0, abs=1e-5)
-    assert compared(mean - teacher) == pytest.approx(1, abs=0.01)
+    assert compared(SCENE) == pytest.approx(0, abs=1e-5)
+    mean = SCENE[..., :12].mean((2, 3), keepdim=True)
+    assert compared(mean.expand_as(SCENE)) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(("shift", "loss"), [(0.0, 2.0), (4 / 64, 0.0)])
 def test_a_shift_of_a_pair_is_tolerated(shift: float, loss: float) -> None:
-    """A pair that is a position off is compared where it fits."""
-    teacher = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    moved = teacher.roll((1, -1), (2, 3)) - teacher
-    assert compared(moved, shift) == pytest.approx(loss, abs=0.4 if loss else 1e-5)
+    """A pair that is a position off is compared where it fits, and not with the teacher's padding."""
+    assert compared(SCENE.roll((1, -1), (2, 3)), shift) == pytest.approx(loss, abs=0.4 if loss else 1e-5)
+
+
+def test_the_shift_on_a_level_of_few_positions_leaves_some_to_compare() -> None:
+    """With none left, the loss would be 0, whatever the student sees."""
+    level, inside = SCENE[..., :2, :2], torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    assert relative_error(-level, level, inside, reach=1) > 1
 
 
 def test_what_is_matched_is_known_after_a_stop(tmp_path: Path) -> None:

@@ -116,19 +116,28 @@ def relative_error(level: Tensor, wanted: Tensor, inside: Tensor, reach: int) ->
         level: (B, D, h, w).
         wanted: (B, D, h, w).
         inside: (B, 1, h, w) bool, False in the padding.
-        reach: largest shift along each axis; so many positions at each border are left out.
+        reach: largest shift along each axis, at most as much as leaves a position; so many positions at each border,
+            and beside the padding, are left out.
 
     Returns:
         (B,).
     """
+    reach = min(reach, (min(level.shape[2:]) - 1) // 2)
     height, width = level.shape[2] - 2 * reach, level.shape[3] - 2 * reach
-    seen = inside[:, :, reach : reach + height, reach : reach + width]
     own = level[:, :, reach : reach + height, reach : reach + width]
-    errors = [
-        ((own - wanted[:, :, dy : dy + height, dx : dx + width]) ** 2 * seen).sum((1, 2, 3))
-        for dy, dx in itertools.product(range(2 * reach + 1), repeat=2)
-    ]
+    seen = 1 - F.max_pool2d(1 - inside.float(), 2 * reach + 1, stride=1)  # (B, 1, height, width)
+    shifts = list(itertools.product(range(2 * reach + 1), repeat=2))
+
+    def moved(dy: int, dx: int) -> Tensor:
+        return wanted[:, :, dy : dy + height, dx : dx + width]
+
+    def error(target: Tensor) -> Tensor:
+        return ((own - target) ** 2 * seen).sum((1, 2, 3))
+
+    with torch.no_grad():  # the backward pass needs one shift of each image, not all
+        best = torch.stack([error(moved(*shift)) for shift in shifts]).argmin(0).tolist()
+    fitting = torch.stack([moved(*shifts[number])[image] for image, number in enumerate(best)])
     size = inside.sum((2, 3), keepdim=True).clamp(min=1)
     mean = (wanted * inside).sum((2, 3), keepdim=True) / size  # (B, D, 1, 1)
     variance = ((wanted - mean) ** 2 * inside).sum((1, 2, 3)) * seen.sum((1, 2, 3)) / size[:, 0, 0, 0]
-    return torch.stack(errors).amin(0) / variance.clamp(min=1e-6)
+    return error(fitting) / variance.clamp(min=1e-6)
