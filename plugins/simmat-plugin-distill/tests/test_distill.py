@@ -255,6 +255,11 @@ def labelled(pairs: Path) -> None:
     (pairs.parent / "labelled.toml").write_text('regions = "classes"')
 
 
+def cropped(pairs: Path) -> None:
+    """Let the card cut images into windows."""
+    (pairs / "card.toml").write_text("crop = 32")
+
+
 def nothing(pairs: Path) -> None:
     """Leave all as it is."""
 
@@ -271,6 +276,7 @@ def nothing(pairs: Path) -> None:
         (nothing, "--teacher ./no/bundle", ("no/bundle",)),
         (nothing, "", ("--teacher is missing",)),
         (nothing, f"{TEACHER} --match embeddings", ("--match embeddings", "128 px", "64 px", "--match masks")),
+        (cropped, f"{TEACHER} --match embeddings", ("--match embeddings", "whole images", "crop changes them")),
         (nothing, f"{TEACHER} --resume run", ("--resume takes no other option", "--teacher")),
         (labelled, f"{TEACHER} --config labelled.toml", ("labelled.toml: regions", "leave it out")),
         (lambda pairs: shutil.rmtree(pairs / "images/gray"), TEACHER, ("no folder images/gray/",)),
@@ -285,6 +291,7 @@ def nothing(pairs: Path) -> None:
         "no bundle",
         "no teacher",
         "other shape",
+        "crops",
         "resumed with options",
         "labels",
         "no sensor",

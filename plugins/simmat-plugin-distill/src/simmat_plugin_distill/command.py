@@ -129,21 +129,23 @@ def taught(
     """
     from simmat import training
     from simmat.nn.losses import LOSSES, SAM2_LOSS
-    from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings
+    from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings, student_of
     from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
     training.check_out_outside_data(settings)
     folder = training.RunFolder(settings.out)
     folder.create()
-    if teacher == (settings.foundation or registry.default_foundation()) and settings.init is None:
-        teacher_image_size = teacher_image_size or settings.image_size
+    own, size = student_of(settings, registry)
+    if teacher == own.name:
+        teacher_image_size = teacher_image_size or size
     model = load_teacher(teacher, teacher_modality, teacher_image_size, settings, registry)
     pairs = open_pairs(settings, model.adapter, registry)
     check_sizes(pairs)
     if check_alignment:
         say(report_alignment(pairs), err=True)
-    match = what_to_match(match, teacher, model, settings, registry)
+    untuned = model.bundle is None and teacher == own.name
+    match = what_to_match(match, untuned, model, settings.model_copy(update={"crop": pairs.card.crop}), registry)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
         longest = write_masks(
             pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
@@ -157,21 +159,26 @@ def taught(
     return loss
 
 
-def what_to_match(match: str, teacher: str, model: Predictor, settings: TrainConfig, registry: Registry) -> str:
+def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainConfig, registry: Registry) -> str:
     """Resolve "auto", and check that embeddings can be compared.
+
+    Args:
+        untuned: the teacher is the student's own foundation model, untuned.
+        settings: those of the student; of `crop` also what the data card says.
 
     Raises:
         ConfigError: they cannot, or a setting moves the student's images.
     """
-    from simmat_plugin_distill.matching import shapes_differ, student_of
+    from simmat_plugin_distill.matching import shapes_differ
 
-    own = student_of(settings, registry)[0].name
-    if match == "masks" or (match == "auto" and (teacher != own or model.bundle is not None)):
+    if match == "masks" or (match == "auto" and not untuned):
         return "masks"
     problem = shapes_differ(model, settings, registry)
     if moved := [name for name in _OF_GEOMETRY if getattr(settings, name)]:
-        problem = f"embeddings are those of whole images, and {', '.join(map(option_name, moved))} changes them"
+        problem = f"embeddings are those of whole images, and {', '.join(moved)} changes them"
     if match == "auto":
+        if problem:
+            say(f"note: masks are learned, not embeddings: {problem}", err=True)
         return "masks" if problem else "embeddings"
     if problem:
         raise ConfigError(f"--match {match}: {problem}; use --match masks, or leave out what differs")

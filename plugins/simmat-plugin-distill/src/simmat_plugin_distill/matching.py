@@ -86,21 +86,21 @@ class TeacherEmbeddings(EmbeddingTargets):
         return torch.stack(errors).mean(0)
 
 
-def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int, str]:
-    """Return the student's foundation model, the side of its input, and how an image is fitted into it."""
+def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int]:
+    """Return the student's foundation model, and the side of its input."""
     if config.init is not None:
         start = read_bundle_spec(config.init)
-        return registry.foundation(start.foundation, fetch=True), start.image_size, start.aspect
+        return registry.foundation(start.foundation, fetch=True), start.image_size
     spec = registry.foundation(config.foundation or registry.default_foundation(), fetch=True)
-    return spec, config.image_size or spec.image_size, config.aspect
+    return spec, config.image_size or spec.image_size
 
 
 def shapes_differ(teacher: Predictor, config: TrainConfig, registry: Registry) -> str:
     """Return in which way the student's embeddings cannot be compared with the teacher's; "" if they can."""
-    spec, size, aspect = student_of(config, registry)
+    spec, size = student_of(config, registry)
     seen = teacher.pipeline
-    if (seen.size, seen.aspect) != (size, aspect):
-        return f"the teacher's input is of {seen.size} px ({seen.aspect}), the student's of {size} px ({aspect})"
+    if (seen.size, seen.aspect) != (size, config.aspect):
+        return f"the teacher's input is of {seen.size} px ({seen.aspect}), the student's of {size} px ({config.aspect})"
     models = teacher.model.foundation, build_foundation(spec, image_size=size, weights=None, seed=0)
     theirs, own = (
         [tuple(level.shape[1:]) for level in embedding_layout(cast(FoundationModel, model), size).levels]

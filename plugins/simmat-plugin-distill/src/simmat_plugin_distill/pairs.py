@@ -71,7 +71,7 @@ def joined_sensor(config: TrainConfig, teacher: str, registry: Registry) -> tupl
     options = options_by_sensor(config.modality_options, [part.name for part in student.sensors()])
     joined = registry.modality("+".join(dict.fromkeys(names)), options)
     defaults = {"regions": "instances", "min_region_share": SMALLEST_SHARE}
-    card = load_card(config.data, {"nodata": config.nodata}, defaults=defaults)
+    card = load_card(config.data, config.card_overrides(), defaults=defaults)
     return fitted_to_card(joined, card.model_dump()), card
 
 
