@@ -143,6 +143,15 @@ def test_borders_of_masks_may_be_ignored(pairs: Path, tmp_path: Path) -> None:
     assert max(region.area for region in label.regions) == 48 * 31 - (12**2 - 8**2)
 
 
+def test_a_shift_is_tolerated_in_the_smallest_image(pairs: Path, tmp_path: Path) -> None:
+    """Where images differ in size, a pixel of that is the largest share."""
+    for sensor in ("rgb", "gray"):
+        path = pairs / f"images/{sensor}/1.png"
+        save(path, np.asarray(Image.open(path)).repeat(2, 0).repeat(2, 1))
+    side = write_masks(opened(pairs), cast(Predictor, Teacher()), tmp_path, progress=lambda done: None)
+    assert side == max(SIZE_HW)
+
+
 class Teacher:
     """Finds half of every image, and a part of it."""
 
@@ -151,12 +160,15 @@ class Teacher:
 
     def open_image(self, files: Mapping[str, Path]) -> Any:
         self.asked += 1
+        if self.digest == "stopped":
+            raise KeyboardInterrupt
+        size_hw = Image.open(files["rgb"]).size[::-1]
         whole, part = (
             FoundObject(Instance(None, window, np.ones(window.size_hw, np.bool_)), score, (1.0, 1.0))
             for window, score in ((Window(0, 0, 48, 32), 0.9), (Window(10, 10, 20, 20), 0.8))
         )
         return SimpleNamespace(
-            reader=SimpleNamespace(size_hw=SIZE_HW), segment_everything=lambda settings: [whole, part]
+            reader=SimpleNamespace(size_hw=size_hw), segment_everything=lambda settings: [whole, part]
         )
 
 

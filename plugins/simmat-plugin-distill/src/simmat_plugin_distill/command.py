@@ -147,14 +147,14 @@ def taught(
     untuned = model.bundle is None and teacher == own.name
     match = what_to_match(match, untuned, model, settings.model_copy(update={"crop": pairs.card.crop}), registry)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
-        longest = write_masks(
+        side = write_masks(
             pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
         )
     if match == "masks":
         (folder.teacher / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
         return None
     masks = LOSSES.get(settings.loss, SAM2_LOSS) if match == "both" else None
-    loss = TeacherEmbeddings(folder.teacher / EMBEDDINGS, masks, tolerance / longest)
+    loss = TeacherEmbeddings(folder.teacher / EMBEDDINGS, masks, tolerance / side)
     loss.save()
     return loss
 

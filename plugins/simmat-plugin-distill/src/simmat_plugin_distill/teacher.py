@@ -98,7 +98,7 @@ def write_masks(
         tolerance: pixels around the borders of masks that are ignored.
 
     Returns:
-        The longest side of the images in pixels.
+        The longer side of the smallest image in pixels.
 
     Raises:
         DataError: an image cannot be read.
@@ -117,7 +117,6 @@ def write_masks(
         images[sample.split].append((f"{name}{files[reference].suffix}", (height, width), record["objects"]))
         progress(1)
     write_card(folder, pairs.card)
-    longest = max(max(size_hw) for found in images.values() for _, size_hw, _ in found)
     for split, found in images.items():
         path = folder / "annotations" / f"{split}.json"
         if found:
@@ -127,7 +126,7 @@ def write_masks(
             atomic_write_json(path, document)
         else:
             path.unlink(missing_ok=True)  # of an earlier call with other splits
-    return longest
+    return min(max(size_hw) for found in images.values() for _, size_hw, _ in found)
 
 
 def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
