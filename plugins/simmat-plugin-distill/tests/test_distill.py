@@ -200,6 +200,9 @@ def test_the_teachers_masks_are_made_once(pairs: Path, tmp_path: Path) -> None:
     save(pairs / "images/rgb/1.png", np.zeros((*SIZE_HW, 3)))
     assert taught(opened(pairs), tmp_path / "teacher") == 1
     assert taught(opened(pairs), tmp_path / "teacher", "of another") == COUNT
+    with pytest.raises(KeyboardInterrupt):
+        taught(opened(pairs), tmp_path / "teacher", "stopped")
+    assert taught(opened(pairs), tmp_path / "teacher", "of another") == 1  # its embedding may be of the other one
 
 
 def test_teacher_and_student_may_have_one_sensor(pairs: Path) -> None:

@@ -144,7 +144,8 @@ def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddin
         record = read_json(path, "masks of a teacher", limit=_MAX_BYTES)
     if record.get("request") != request:
         record = {}
-        kept.unlink(missing_ok=True)
+        for old in (path, kept):  # both, as an embedding is written before its masks
+            old.unlink(missing_ok=True)
     if record and (kept.is_file() or not embeddings):
         return record
     image = teacher.open_image(files)
