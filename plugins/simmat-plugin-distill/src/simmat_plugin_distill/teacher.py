@@ -50,10 +50,9 @@ def load_teacher(
         ConfigError: the teacher's decoder is random, or a bundle is given another sensor or size.
         SimMATError: names, files or weights are wrong.
     """
-    is_bundle = teacher not in registry.names("foundation model") and (
-        Path(teacher).exists() or teacher.startswith(("hf://", ".", "/", "~")) or teacher.count("/") > 1
-    )
-    if not is_bundle:
+    of_family = teacher.partition("/")[0] in registry.names("foundation family")
+    is_path = Path(teacher).exists() or teacher.startswith(("hf://", ".", "/", "~")) or teacher.count("/") > 1
+    if of_family or teacher in registry.names("foundation model") or not is_path:
         sensor = modality or "rgb"
         joined, _ = joined_sensor(config, sensor, registry)
         own = {part.name for part in registry.modality(sensor).sensors()}
