@@ -20,6 +20,7 @@ from simmat.io.reading import require_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample, options_of
 from simmat.sensors.options import modality_parts, options_by_sensor
+from simmat.terminal import say
 from simmat.types import SensorImage
 
 SMALLEST_SHARE = 0.0005
@@ -106,7 +107,8 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
     listing = decide_splits(root, samples, said_by)
     if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in listing.samples}]:
         raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
-    write_splits(root, listing.new_splits)
+    if warning := write_splits(root, listing.new_splits):
+        say(warning, err=True)
     student = fitted_to_card(student, card.model_dump())
     return Pairs(listing.samples, teacher, student, _sources(teacher, joined), _sources(student, joined), card)
 
