@@ -144,8 +144,8 @@ def taught(
     check_sizes(pairs)
     if check_alignment:
         say(report_alignment(pairs), err=True)
-    untuned = model.bundle is None and teacher == own.name
-    match = what_to_match(match, untuned, model, settings.model_copy(update={"crop": pairs.card.crop}), registry)
+    settings = settings.model_copy(update={"crop": pairs.card.crop})
+    match = what_to_match(match, teacher == own.name, model, settings, registry)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
         side = write_masks(
             pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
+from scipy import ndimage
 
 import simmat
 from simmat.config import TrainConfig
@@ -179,7 +178,8 @@ def _ignore_borders(document: dict[str, Any], reach: int) -> None:
     for annotation in document["annotations"]:
         number = annotation["image_id"]
         mask = draw_segmentation(annotation["segmentation"], sizes[number])
-        bands[number] = bands.get(number, np.zeros(sizes[number], np.bool_)) | _border(mask, reach)
+        near = ndimage.maximum_filter(mask, 2 * reach + 1) != ndimage.minimum_filter(mask, 2 * reach + 1)
+        bands[number] = bands.get(number, np.zeros(sizes[number], np.bool_)) | near
     for number, band in bands.items():
         if (region := region_from_mask(band, None)) is not None:
             y0, x0, y1, x1 = region.window
@@ -194,13 +194,6 @@ def _ignore_borders(document: dict[str, Any], reach: int) -> None:
                     "segmentation": run_lengths(region, sizes[number]),
                 }
             )
-
-
-def _border(mask: BoolArray, reach: int) -> BoolArray:
-    """Return (H, W) True on the pixels within `reach` of a pixel of the other kind; the image's edge is no border."""
-    values = torch.from_numpy(np.stack([mask, ~mask])[None]).float()  # (1, 2, H, W)
-    near: BoolArray = (F.max_pool2d(values, 2 * reach + 1, 1, reach)[0] > 0).all(0).numpy()
-    return near
 
 
 def _link(file: Path, place: Path) -> None:
