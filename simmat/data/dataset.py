@@ -126,8 +126,9 @@ class Dataset:
         seen = self.adapter.transform(image)
         label = self.label(sample, image, seen)
         objects = object_map(label)
-        if sample.sequence and all(region.object_id is not None for region in label.regions):
-            objects = np.array([0, *(region.object_id for region in label.regions)], np.int64)[objects]
+        ids = [region.object_id or 0 for region in label.regions]
+        if sample.sequence and all(number > 0 for number in ids):  # 0 and -1 mean others
+            objects = np.array([0, *ids], np.int64)[objects]
         maps = {"objects": objects, "classes": class_map(label)}
         maps = {name: np.where(label.ignore, -1, values) for name, values in maps.items()}
         return {"image": np.where(seen.valid, seen.data, np.float32(0)), "valid": seen.valid, **maps, "id": sample.id}
