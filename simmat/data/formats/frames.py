@@ -54,8 +54,9 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
     """
     if (kind := stack_format(path)) is not None and (path.is_dir() or not kind.is_folder):
         return frame_paths(path, axis)
-    if path.is_file():
-        raise DataError(f"{path}: one image, not a sequence; give the folder of the frames, or a TIFF, npy or video")
+    if not path.is_dir():
+        what = "one image, not a sequence" if path.is_file() else "no such folder or file"
+        raise DataError(f"{path}: {what}; give the folder of the frames, or a TIFF, npy or video")
     found = [file for file in path.iterdir() if file.name.lower().endswith(tuple(extensions)) and file.name[0] != "."]
     if not found:
         raise DataError(f"{path}: holds no frame ({', '.join(extensions)})")
