@@ -255,6 +255,25 @@ def test_dates_are_an_order_without_gaps(tmp_path: Path) -> None:
     assert simmat.Sequence(tmp_path, "gray").names == ("2024-01-05", "2024-02-09", "2024-11-30")
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+@pytest.mark.parametrize("axes", ["TCYX", "CTYX"])
+def test_pages_are_planes_of_frames_as_the_axes_say(tmp_path: Path, name: str, axes: str) -> None:
+    """Microscopes write all times of a channel, then those of the next; OME-TIFF says so in its own words."""
+    frames = np.stack([FRAMES, FRAMES + 1], axis=1)  # (T, 2, H, W)
+    stored = frames if axes == "TCYX" else frames.swapaxes(0, 1)
+    about = {"axes": axes} | ({"PhysicalSizeZ": 3, "PhysicalSizeY": 2, "PhysicalSizeX": 1} if "ome" in name else {})
+    tifffile.imwrite(tmp_path / name, stored, photometric="minisblack", metadata=about)
+    read = simmat.Sequence(tmp_path / name, "raster")
+    np.testing.assert_array_equal([image.data for image in read], frames)
+    assert read.spacing == (pytest.approx((3e-3, 2e-3, 1e-3)) if "ome" in name else None)
+
+
+def test_a_path_that_is_missing_is_refused(tmp_path: Path) -> None:
+    """As any input."""
+    with pytest.raises(DataError, match="no such folder"):
+        simmat.Sequence(tmp_path / "walk", "gray")
+
+
 def test_a_sequence_reads_a_frame_when_it_is_asked_for(tmp_path: Path) -> None:
     """Two thousand frames must not be in memory for one."""
     read: list[str] = []

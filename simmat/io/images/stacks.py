@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ class StackFormat:
 
 MAX_FRAMES = 2**20
 """Most frames of a file, each of which has a path."""
-_OF_PLUGIN = (".nii", ".nii.gz", ".dcm", ".mp4", ".avi", ".mkv", ".mov")
+_OF_PLUGIN = (".nii", ".nii.gz", ".dcm", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 _BUILTIN = (
     StackFormat("tiff", "one page, or the planes of one time, a frame", (".tif", ".tiff"), f"{__name__}:TiffStack"),
     StackFormat("npy", "an array (T, C, H, W), of masks (T, H, W)", (".npy",), f"{__name__}:NpyStack"),
@@ -207,18 +208,15 @@ class TiffStack:
             if len(kinds) != 1:
                 found = ", ".join(f"page {number} is {kind}" for kind, (number, _) in kinds.items())
                 raise DataError(f"{path}: its pages differ: {found}; all frames must have one size and type")
-            (((_, page),), series) = (kinds.values(), tiff.series[0])
+            ((_, page),) = kinds.values()
             self.size_hw = int(page.imagelength), int(page.imagewidth)
-            self.spacing_mm = _imagej_spacing(tiff, page)
-        planes = series.shape[series.axes.index("C")] if "CYX" in series.axes else 1
-        leading = [n for name, n in zip(series.axes, series.shape, strict=True) if name not in "CYXS" and n > 1]
-        incomplete = len(pages) == 1 and math.prod(series.shape) > math.prod(page.shape)
-        if len(leading) > 1 or len(pages) % planes or incomplete:
-            raise DataError(
-                f"{path}: which page is which frame is not known from its axes {series.axes} {series.shape}; save one "
-                "axis of frames (tifffile: metadata={'axes': 'TCYX'}), and all pages (not ImageJ's files above 4 GiB)"
-            )
-        self._frames = [tuple(pages[first : first + planes]) for first in range(0, len(pages), planes)]
+            if (text := str(tiff.pages[0].aspage().description)).rstrip().endswith("OME>"):
+                axes, self.spacing_mm = _ome_axes(text, page.samplesperpixel)
+            else:
+                named = zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)
+                axes = {name: count for name, count in named if name not in "YXS"}
+                self.spacing_mm = _imagej_spacing(tiff, page)
+        self._frames = _frames_of(path, pages, axes)  # (T, P) where the pages of each frame start
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -227,7 +225,32 @@ class TiffStack:
     def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
         """Read one frame, or a window of it."""
         open_one = TiffImage if window is None else open_tiff
-        return open_one(self.path, labels=labels, offsets=self._frames[index]).read(window)
+        return open_one(self.path, labels=labels, offsets=tuple(self._frames[index].tolist())).read(window)
+
+
+def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Return (T, P) the pages of each frame, of series whose pages have axes of these lengths, the last one fastest."""
+    count = math.prod(axes.values())
+    lengths = [length for name, length in axes.items() if name != "C"] + [len(pages) // count]
+    if len(pages) % count or sum(length > 1 for length in lengths) > 1:
+        raise DataError(
+            f"{path}: which of its {len(pages)} pages is which frame is not known from its axes {dict(axes)}; save one "
+            "axis of frames (tifffile: metadata={'axes': 'TCYX'}), and all pages in one file (not ImageJ's above 4 GiB)"
+        )
+    order = np.reshape(np.asarray(pages, np.int64), (-1, *axes.values()))
+    if "C" in axes:
+        order = np.moveaxis(order, 1 + list(axes).index("C"), -1)
+    return order.reshape(-1, axes.get("C", 1))
+
+
+def _ome_axes(text: str, samples: int) -> tuple[dict[str, int], tuple[float, float, float] | None]:
+    """Return the axes of the pages that OME-XML states, and the spacing; tifffile would open other files it names."""
+    found = next(item for item in ElementTree.fromstring(text).iter() if item.tag.endswith("Pixels")).attrib
+    axes = {name: int(found[f"Size{name}"]) for name in reversed(found["DimensionOrder"]) if name not in "XY"}
+    axes["C"] //= samples
+    steps = [(found.get(f"PhysicalSize{name}"), found.get(f"PhysicalSize{name}Unit", "µm")) for name in "ZYX"]
+    mm = [float(step) * _MM[unit] for step, unit in steps if step and unit in _MM]
+    return axes, (mm[0], mm[1], mm[2]) if len(mm) == 3 else None
 
 
 def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
