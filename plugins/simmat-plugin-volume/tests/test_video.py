@@ -68,6 +68,26 @@ def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
         list(simmat.Sequence(tmp_path / "a.mkv", "gray"))
 
 
+def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
+    """Players hide damage behind pixels of other frames; measurements are not made up. The next key frame is read."""
+    noise = np.random.default_rng(0).integers(0, 2**8, (48, 64, 3)).astype(np.uint8)
+    moving = np.stack([np.roll(noise, step, axis=1) for step in range(40)])
+    save(tmp_path / "a.mp4", moving, "yuv420p", "mpeg4")
+    frames = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        packets = [(one.pos, one.size, one.is_keyframe) for one in file.demux(video=0) if one.size]
+    last = frames[39].data
+    damaged = next(number for number, (*_, is_key) in enumerate(packets) if number and not is_key)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    start = packets[damaged][0] + packets[damaged][1] // 2
+    content[start : start + 200] = bytes(200)
+    (tmp_path / "a.mp4").write_bytes(content)
+    again = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    with pytest.raises(DataError, match=f"a.mp4/{damaged}: damaged"):
+        _ = again[damaged]
+    np.testing.assert_array_equal(again[39].data, last)
+
+
 def test_a_playlist_by_another_name_is_not_followed(tmp_path: Path) -> None:
     """It would open other files and addresses."""
     (tmp_path / "a.mp4").write_text("#EXTM3U\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n")

@@ -43,6 +43,7 @@ class VideoStack:
         if not self._file.streams.video:
             raise DataError(f"{path}: holds no video")
         self._stream = self._file.streams.video[0]
+        self._stream.codec_context.options = {"err_detect": "explode"}  # rather than to paint over what is damaged
         packets = [(one.pts, one.is_discard) for one in self._file.demux(self._stream) if one.size]
         times = [time for time, is_discarded in packets if not is_discarded]
         if not times or None in times or len(set(times)) < len(times):
@@ -72,11 +73,16 @@ class VideoStack:
         if not self._next <= index < self._next + _NEAR:
             self._file.seek(int(self._times[index]), stream=self._stream, backward=True)
             self._frames = iter(self._file.decode(self._stream))
+        self._next = len(self._times)  # where decoding fails
         frame = next((one for one in self._frames if one.pts == self._times[index]), None)
-        self._next = index + 1 if frame is not None else len(self._times)
-        if frame is None or (frame.height, frame.width) != self.size_hw:
-            what = "cannot be decoded" if frame is None else f"is {frame.width}x{frame.height}, not as the first one"
-            raise DataError(f"{self.path}: damaged, frame {index} {what}")
+        if frame is None:
+            raise DataError(
+                f"{self.path}: frame {index} cannot be found by its time; the file is damaged, or needs to be "
+                "converted: ffmpeg -i IN -c:v ffv1 OUT.mkv"
+            )
+        self._next = index + 1
+        if (frame.height, frame.width) != self.size_hw:
+            raise DataError(f"{self.path}: frame {index} is {frame.width}x{frame.height}, not as the first one")
         name, bits = frame.format.name, max(part.bits for part in frame.format.components)
         if name.startswith("gray"):
             return ImageFile(frame.to_ndarray()[None], "video", "gray", self.path)
