@@ -10,12 +10,13 @@ import pytest
 import simmat
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
+from simmat.io.images.stacks import open_stack
 from simmat.sensors.builtin import Gray
 
 nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")
 
-VOLUME = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)  # (X, Y, Z)
+VOLUME = np.random.default_rng(0).integers(-1000, 1000, (9, 10, 7)).astype(np.int16)  # (X, Y, Z)
 SPACING = (0.8, 0.9, 3.0)
 
 
@@ -70,6 +71,49 @@ def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(simmat.Sequence(tmp_path / "a.nii", "gray")[3].data[0], 2.0 * VOLUME[:, :, 3].T - 10)
 
 
+def test_padding_of_dicom_is_no_measurement(tmp_path: Path) -> None:
+    """Each slice has its own scale, as in PET, and the padding of signed pixels may be written unsigned."""
+    stored = VOLUME.astype(np.float64) + 1024
+    padding = int(stored[1, 1, 1])
+    save_dicom(tmp_path / "a", PixelPaddingValue=padding, RescaleSlope=0.1)
+    first = tmp_path / "a/0.dcm"
+    one = pydicom.dcmread(first)
+    one.RescaleSlope, one.PixelRepresentation = 0.2, 1
+    one.PixelData = np.full(VOLUME.shape[1::-1], -2000, np.int16).tobytes()
+    one.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    one.save_as(first)
+    expected = np.where(stored == padding, np.nan, stored * 0.1 - 1024).astype(np.float32)
+    expected[:, :, 0] = np.nan
+    for axis, cut in (("z", expected[:, :, 1]), ("x", expected[1])):
+        image = simmat.Sequence(tmp_path / "a", "gray", axis=axis)[1]
+        np.testing.assert_array_equal(np.where(image.valid, image.data, np.nan)[0], cut.T)
+
+
+def test_a_volume_of_one_time_is_read(tmp_path: Path) -> None:
+    """Some programs write a fourth axis of length one."""
+    save_nifti(tmp_path / "a.nii", VOLUME[..., None])
+    np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.nii", "gray")[2].data[0], VOLUME[:, :, 2].T)
+
+
+def test_a_tilted_series_has_an_oblique_affine(tmp_path: Path) -> None:
+    """Slices of a tilted gantry are shifted along their rows, as in the NIfTI file that is made of them."""
+    save_dicom(tmp_path / "a")
+    for file in (tmp_path / "a").iterdir():
+        one = pydicom.dcmread(file)
+        one.ImagePositionPatient = [0, one.ImagePositionPatient[2] / 3, one.ImagePositionPatient[2]]
+        one.save_as(file)
+    stack = open_stack(tmp_path / "a", "z")
+    assert stack.spacing_mm == pytest.approx((3, 0.9, 0.8))
+    np.testing.assert_allclose(stack.affine[:3, 2], [0, -1, 3])
+
+
+def test_a_slice_by_itself_is_no_series(tmp_path: Path) -> None:
+    """Its folder is."""
+    save_dicom(tmp_path / "a")
+    with pytest.raises(DataError, match="give their folder"):
+        simmat.Sequence(tmp_path / "a/0.dcm", "gray")
+
+
 def test_a_volume_is_a_sequence_of_a_data_set(tmp_path: Path) -> None:
     """With its mask as a volume, along the axis of the card; a split never cuts it."""
     labels = (VOLUME > 0).astype(np.uint8) * 3
@@ -77,7 +121,7 @@ def test_a_volume_is_a_sequence_of_a_data_set(tmp_path: Path) -> None:
         save_nifti(tmp_path / f"frames/{name}.nii.gz", VOLUME)
         save_nifti(tmp_path / f"masks/{name}.nii.gz", labels)
     dataset = open_dataset(tmp_path, Gray(), {"regions": "classes", "stack_axis": "y"})
-    assert {name: len(frames) for name, frames in dataset.sequences.items()} == dict.fromkeys("abc", 6)
+    assert {name: len(frames) for name, frames in dataset.sequences.items()} == dict.fromkeys("abc", 10)
     item = dataset[2]
     assert item["id"] == "a/0002"
     np.testing.assert_array_equal(item["image"][0], VOLUME[:, 2].T)
@@ -108,6 +152,7 @@ def test_a_dicom_series_and_a_nifti_mask_share_a_grid(tmp_path: Path) -> None:
         ([0, 3, 6, 6, 9, 12, 15], {}, "0 mm apart"),
         (None, {"ImagePositionPatient": None}, "order of its slices is not known"),
         (None, {"NumberOfFrames": 2}, "one slice of one plane"),
+        (None, {"PhotometricInterpretation": "PALETTE COLOR"}, "one slice of one plane"),
     ],
 )
 def test_a_series_without_an_even_order_is_refused(

@@ -52,7 +52,7 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
     Raises:
         DataError: there are none, or their order is not known.
     """
-    if (kind := stack_format(path)) is not None and (path.is_dir() or not kind.is_folder):
+    if stack_format(path) is not None:
         return frame_paths(path, axis)
     if not path.is_dir():
         what = "one image, not a sequence" if path.is_file() else "no such folder or file"

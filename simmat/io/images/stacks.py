@@ -152,6 +152,8 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
             f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos with "
             "simmat-plugin-volume: pip install simmat-plugin-volume"
         )
+    if kind.is_folder and not file.is_dir():
+        raise DataError(f"{file}: one of the files of a {kind.name} series; give their folder")
     if bool(axis) != kind.has_axes:
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images import ImageFile
 from simmat_plugin_volume.libraries import library
+from simmat_plugin_volume.volume import Volume
 
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 
 
-class NiftiStack:
-    """The slices of a volume along an axis of its voxel array; a slice along z is (Y, X), y (Z, X), x (Z, Y)."""
+class NiftiStack(Volume):
+    """The slices of a file along an axis of its voxel array."""
 
     def __init__(self, path: Path, axis: str) -> None:
-        self.path, self._axis = path, "xyz".index(axis)
         self._image = library("nibabel", "nifti").load(path, keep_file_open=True)  # so that a .nii.gz goes on
         shape, kind = tuple(map(int, self._image.shape)), self._image.get_data_dtype()
-        if len(shape) != 3 or 0 in shape or kind.kind not in "iuf":
+        if len(shape) < 3 or set(shape[3:]) - {1} or 0 in shape or kind.kind not in "iuf":
             raise DataError(
                 f"{path}: must be a volume (X, Y, Z) of real numbers, got shape {shape} of {kind}; save each volume of "
                 "a time series, and each plane, in a file of its own"
             )
-        columns, rows = (number for number in range(3) if number != self._axis)
-        self._count, self.size_hw = shape[self._axis], (shape[rows], shape[columns])
+        super().__init__(path, axis, shape[:3])
         header = self._image.header
-        known = header["sform_code"] or header["qform_code"]
-        self.affine = np.asarray(self._image.affine, np.float64) if known else None
-        zooms, unit = header.get_zooms(), _MM[header.get_xyzt_units()[0]]
-        spacing = tuple(abs(float(zooms[number])) * unit for number in (self._axis, rows, columns))
-        self.spacing_mm = (spacing[0], spacing[1], spacing[2]) if all(spacing) else None
+        if header["sform_code"] or header["qform_code"]:
+            self.affine = np.asarray(self._image.affine, np.float64)
+        unit = _MM[header.get_xyzt_units()[0]]
+        if all(zooms := [abs(float(zoom)) * unit for zoom in header.get_zooms()[:3]]):
+            self.set_spacing(zooms)
 
-    def __len__(self) -> int:
-        """Return the number of slices."""
-        return self._count
-
-    def read(self, index: int, labels: bool) -> ImageFile:
-        """Read one slice."""
-        place: list[slice | int] = [slice(None)] * 3
-        place[self._axis] = index
-        plane = np.asarray(self._image.dataobj[tuple(place)]).T  # (H, W)
-        return ImageFile(np.ascontiguousarray(plane)[None], "nifti", "gray", self.path)
+    def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
+        """Read (Y, X), scaled."""
+        later = (0,) * (len(self._image.shape) - 3)
+        return np.asarray(self._image.dataobj[(slice(None), slice(None), index, *later)]).T
