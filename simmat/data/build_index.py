@@ -87,9 +87,9 @@ def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes])
     row["dropped"], row["ignored"] = label.dropped, np.count_nonzero(label.ignore)
     row["hidden"] = len(label.regions) - len(visible_regions(label))
     row["joined"] = count_joined(label) if dataset.card.regions == "classes" else 0
-    classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
-    instances = [(0, number, region.area) for number, region in zip(classes, label.regions, strict=True)]
-    return IndexTable(row, np.asarray(instances, np.int64).reshape(-1, 3))
+    facts = [(0, region.class_id, region.area, region.object_id) for region in label.regions]
+    instances = [[NO_CLASS if number is None else number for number in of_region] for of_region in facts]
+    return IndexTable(row, np.asarray(instances, np.int64).reshape(-1, 4))
 
 
 def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:

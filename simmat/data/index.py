@@ -94,6 +94,14 @@ class DataIndex:
         found = np.unique(self.table_of(samples).instances[:, 1]).tolist()
         return tuple(None if value == NO_CLASS else value for value in found)
 
+    def sequence_objects(self, samples: Sequence[Sample]) -> dict[str, int]:
+        """Return sequence -> how many objects its frames have, one that keeps its id counted once; 0 without ids."""
+        found: dict[str, set[int]] = {sample.sequence: set() for sample in samples if sample.sequence}
+        for row, _, _, number in self.table_of(samples).instances.tolist():
+            if samples[row].sequence and number != NO_CLASS:
+                found[samples[row].sequence].add(number)
+        return {name: len(ids) for name, ids in found.items()}
+
     def image_sides(self, samples: Sequence[Sample]) -> Ints:
         """Return the longer side in pixels of each image, or of the crops that are taken of it: (N,)."""
         rows = self.table.rows[self._rows_of(samples)]
@@ -195,7 +203,7 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
         old, new = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0).tolist()
         advance(len(old))
         kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
-        tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 3), np.int64))]
+        tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))]
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
         for place, found in zip(new, read_samples(dataset, [dataset.samples[n] for n in new], processes), strict=True):

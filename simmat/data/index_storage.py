@@ -33,11 +33,11 @@ from simmat.sensors.channel_selection import channels_by_source
 from simmat.types import Channel
 from simmat.version import __version__
 
-FORMAT = 6
+FORMAT = 7
 FOLDER = ".simmat"
 """Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
-"""Class of an instance without a class."""
+"""Class of an instance without a class, and its id where it has none."""
 _MAX_SQUARES = 1e90
 """Larger than any sum of squares of float32 values."""
 _MAX_FILES = 8
@@ -78,7 +78,7 @@ class IndexTable:
 
     Attributes:
         rows: (N,) see `row_type`.
-        instances: (M, 3) row of the sample, class or `NO_CLASS`, area in pixels; ordered by row.
+        instances: (M, 4) row of the sample, class or `NO_CLASS`, area in pixels, id or `NO_CLASS`; ordered by row.
     """
 
     rows: npt.NDArray[np.void]
@@ -160,7 +160,7 @@ def _parsed(dataset: Dataset, content: bytes) -> tuple[IndexTable, KnownChannels
     channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
     kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
     rows, instances = tensors["rows"], tensors["instances"]
-    if rows.dtype != np.uint8 or instances.dtype != np.int64 or instances.shape[1:] != (3,):
+    if rows.dtype != np.uint8 or instances.dtype != np.int64 or instances.shape[1:] != (4,):
         raise ValueError("its tensors are of other types")
     table = IndexTable(rows.view(kind)[:, 0], instances)
     if not table.is_sound():

@@ -122,8 +122,12 @@ def test_sequences_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str
             values = np.full((8, 8), 10 * number + ord(name), np.uint8)
             values[:4] += 5
             Image.fromarray(values).save(tmp_path / f"frames/{name}/{number}.png")
-            save_mask(tmp_path / f"masks/{name}/{number}.png", values == values.max())
+            mask = 3 * (values == values.max()).astype(np.uint8)
+            mask[7] = number // 2 + 4  # another object after two frames
+            save_mask(tmp_path / f"masks/{name}/{number}.png", mask)
     assert run(["data", "check", str(tmp_path), *RASTER, "--regions", "instances", "--quick"]) == 0
-    assert "train: 4 frames of 1 sequence, 4 regions" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "train: 4 frames of 1 sequence, 8 regions" in text
+    assert "3 in 4 frames" in text
     assert run(["data", "stats", str(tmp_path), *RASTER, "--regions", "instances"]) == 0
     assert "12 frames of 3 sequences" in capsys.readouterr().out

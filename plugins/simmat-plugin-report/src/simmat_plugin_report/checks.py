@@ -83,7 +83,8 @@ class _Tally:
         table = index.table_of(used)
         rows = table.rows
         self.samples, self.read = len(samples), len(used)
-        self.sequences = len({sample.sequence for sample in samples} - {""})
+        frames, objects = Counter(sample.sequence for sample in samples), index.sequence_objects(used)
+        self.sequences = tuple((name, frames[name], objects.get(name, 0)) for name in frames if name)
         regions = table.instance_counts().tolist()
         self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
         self.areas = table.instances[:, 2].tolist()

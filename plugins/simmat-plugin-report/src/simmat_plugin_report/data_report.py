@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from simmat.data.card import class_title
 from simmat.documents import Document, as_tuples
 from simmat.drawing.display import DisplayStyle, display_style
-from simmat.errors import equal_problems
+from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
 
 Severity = Literal["error", "warning", "note"]
@@ -59,7 +59,8 @@ class SplitReport(Document):
 
     Attributes:
         name: "train", "val" or "test"; "images" where there are no labels.
-        sequences: number of sequences that the samples are frames of.
+        sequences: (name, number of frames, of objects) of each sequence that the samples are frames of. An object with
+            the same id in all frames is one; 0 where labels have no ids.
         without_region: ids of samples without a region, which training and scoring skip.
         dropped: regions smaller than the card allows.
         area_px: smallest, median and largest area of a region in pixels; None without regions.
@@ -71,7 +72,7 @@ class SplitReport(Document):
 
     name: str
     samples: int
-    sequences: int = 0
+    sequences: Listed[tuple[str, int, int]] = ()
     without_region: Listed[str]
     regions: int
     dropped: int
@@ -84,8 +85,11 @@ class SplitReport(Document):
     def lines(self, names: Mapping[int, str]) -> Iterator[str]:
         """Yield lines of text, with names of classes."""
         area = "" if self.area_px is None else " of {0} to {2} px (median {1})".format(*self.area_px)
-        frames = f"{self.samples} frames of {self.sequences} sequence{'s' * (self.sequences != 1)}"
-        yield f"{self.name}: {frames if self.sequences else f'{self.samples} samples'}, {self.regions} regions{area}"
+        count = len(self.sequences)
+        what = f"frames of {count} sequence{'s' * (count != 1)}" if count else "samples"
+        yield f"{self.name}: {self.samples} {what}, {self.regions} regions{area}"
+        if tracked := [f"{name} {objects} in {frames} frames" for name, frames, objects in self.sequences if objects]:
+            yield f"  objects: {few_of(tracked, 4)}"
         sizes = ", ".join(f"{width}x{height} ({count})" for height, width, count in self.sizes_hw[:4])
         more = f" and {len(self.sizes_hw) - 4} more" if len(self.sizes_hw) > 4 else ""
         yield f"  sizes (width x height): {sizes}{more}"

@@ -133,9 +133,7 @@ class Sheet:
         count = len(item.label.regions) if item.label else 0
         objects = f"{count} region{'s' * (count != 1)}" if item.label is not None and not item.is_middle else ""
         size += ", middle" * item.is_middle
-        about = (
-            (item.sample.split, size) if not item.sample.sequence else ()
-        )  # the same in a strip, where names are long
+        about = () if item.sample.sequence else (item.sample.split, size)  # the same in a strip, where names are long
         note = " · ".join(filter(None, (*about, objects)))
         room = width - int(small.getlength(note)) - GAP
         name = shorten(item.sample.id, face, room if room > 60 else width)
