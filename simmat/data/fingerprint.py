@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,17 @@ def files_of(path: str) -> tuple[Path, ...]:
     """
     main = Path(path)
     if (frame := frame_of(main)) is not None:
-        return (frame.file,) if frame.file.is_file() else tuple(sorted(filter(Path.is_file, frame.file.iterdir())))
+        return (frame.file,) if frame.file.is_file() else _files_in(frame.file, frame.file.stat().st_mtime_ns)
     if main.suffix.lower() != ".shp":
         return (main,)
     endings = (".dbf", ".shx", ".prj", ".cpg")  # what decides what it says
     beside = (main.with_suffix(ending) for known in endings for ending in (known, known.upper()))
     return (main, *(file for file in beside if file.exists()))
+
+
+@lru_cache(maxsize=8)  # each frame of a folder asks for all files
+def _files_in(folder: Path, _changed_ns: int) -> tuple[Path, ...]:
+    return tuple(sorted(filter(Path.is_file, folder.iterdir())))
 
 
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
@@ -48,11 +53,15 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     Programs can set the mtime, but not the ctime.
     """
 
+    @lru_cache(maxsize=8)
+    def states(files: tuple[Path, ...]) -> list[os.stat_result]:
+        return [os.stat(file) for file in files]
+
     def numbers() -> Iterator[int]:
         for path in paths:
             try:
                 several = path[-1:].isdigit() or path.lower().endswith(".shp")  # a frame or a shapefile
-                found = [os.stat(file) for file in (files_of(path) if several else (path,))]
+                found = states(files_of(path)) if several else [os.stat(path)]
             except (OSError, ValueError):
                 yield from (-1, -1, -1)
             else:

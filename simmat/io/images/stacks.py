@@ -168,7 +168,7 @@ def read_frame(frame: FrameAddress, *, labels: bool = False, window: Window | No
     """Read a frame, or the part of it in a window; see `read_image` and `read_labels`."""
     stack = _stack_with(frame)
     path = frame.file / frame.axis / str(frame.number)
-    with damaged(path, "a frame"):
+    with damaged(path, "image"):
         check_size(path, *stack.size_hw)
         if isinstance(stack, TiffStack | NpyStack):
             found = stack.read(frame.number, labels, window)
