@@ -195,6 +195,11 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
         lambda root: save(root / "frames/walk.npy", FRAMES[None, None]),
         ("(T, C, H, W)",),
     ),
+    "Python objects": (
+        as_npy,
+        lambda root: np.save(root / "frames/walk.npy", np.array([{}]), allow_pickle=True),
+        ("walk.npy", "Python objects"),
+    ),
     "channels last": (
         as_npy,
         lambda root: save(root / "frames/walk.npy", np.zeros((3, 70, 80, 4), np.uint8)),
@@ -223,6 +228,7 @@ def test_bad_sequences_are_refused_by_name(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError) as error:
         opened(tmp_path)
     assert all(text in str(error.value) for text in says), str(error.value)
+    assert str(error.value).count("\n  - ") <= 1  # and nothing that only follows from it
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
     scan = _Scan(root, tuple(sources), images, axis)
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     if images == FRAMES:
+        if faults := scan.sequence_problems:  # they make masks without images, too
+            raise DataError(faults[0] if len(faults) == 1 else all_problems(f"{root}: invalid sequences:", faults))
         samples = as_sequences(samples)
         if not scan.problems:
             scan.problems += [text for one in samples if not one.frame and (text := place_problem(one.paths))]
@@ -141,6 +143,7 @@ class _Scan:
     def __init__(self, root: Path, sources: tuple[Source, ...], images: str, axis: str) -> None:
         self.root, self.sources, self.images, self.axis = root, sources, images, axis
         self.problems: list[str] = []
+        self.sequence_problems: list[str] = []
         self.mask_stacks: dict[str, list[Path]] = {}
         endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS  # JPEG is refused where it is read
         self.masks = self._files(root / MASKS, endings, "masks")
@@ -266,17 +269,17 @@ class _Scan:
                     found.setdefault(stem, []).append(path)
         for name, files in places.items():
             if not name or len(files) > 1:
-                listed = ", ".join(map(self._name, sorted(files)))
-                self.problems.append(
+                listed = ", ".join(map(str, sorted(files)))
+                self.sequence_problems.append(
                     f"two sequences with the same name: {listed}"
                     if name
-                    else f"{listed}/ holds single images; put the frames of each sequence into a folder in it"
+                    else f"{listed}: holds single images; put the frames of each sequence into a folder in it"
                 )
                 continue
             try:
                 frames = sequence_frames(files.pop(), extensions, self.axis)
             except DataError as error:
-                self.problems.append(str(error))
+                self.sequence_problems.append(str(error))
                 continue
             if kind == "masks":
                 self.mask_stacks[name] = frames

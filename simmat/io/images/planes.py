@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.images.limits import check_size, check_window, damaged
-from simmat.io.images.stacks import frame_of, frame_size, read_frame
+from simmat.io.images.stacks import frame_of, frame_size, map_npy, read_frame
 from simmat.io.images.values import Colour, ImageFile, checked
 from simmat.io.reading import require_file
 from simmat.types import Window
@@ -201,15 +201,7 @@ def _read_npy(path: Path, *, itemsize: int, window: Window | None = None) -> Ima
 
 def _map_npy(path: Path) -> npt.NDArray[Any]:
     """Map an array (H, W) or (P, H, W) as (P, H, W); three axes always have this order, whatever their sizes."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a map of a cut file raises before memory is taken
-    except ValueError as error:
-        if "Python objects" in str(error):
-            raise DataError(
-                f"{path}: holds Python objects, which could run code and are not loaded; save numbers: "
-                "np.save(path, array.astype('float32'))"
-            ) from error
-        raise
+    array = map_npy(path)
     if array.ndim not in (2, 3):
         raise DataError(f"{path}: an array must be (H, W) or (P, H, W), got shape {array.shape}")
     if array.ndim == 3 and array.shape[0] > 64 and array.shape[2] <= 16:
@@ -217,7 +209,7 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
             f"{path}: an array of three axes is read as (planes, height, width), but shape {array.shape} looks like "
             "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
         )
-    return np.asarray(array[None]) if array.ndim == 2 else np.asarray(array)  # (P, H, W)
+    return np.asarray(array[None]) if array.ndim == 2 else array  # (P, H, W)
 
 
 def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:

@@ -272,7 +272,7 @@ class NpyStack:
 
     def __init__(self, path: Path, axis: str = "") -> None:
         self.path = path
-        shape = self._map().shape
+        shape = map_npy(self.path).shape
         if len(shape) not in (3, 4) or 0 in shape:
             raise DataError(f"{path}: an array of frames must be (T, C, H, W), of masks (T, H, W), got shape {shape}")
         if len(shape) == 4 and shape[1] > 64 and shape[3] <= 16:
@@ -288,7 +288,7 @@ class NpyStack:
 
     def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
         """Read one frame, or a window of it."""
-        array = self._map()
+        array = map_npy(self.path)
         if array.ndim == 3 and not labels:
             raise DataError(
                 f"{self.path}: an array of frames must be (T, C, H, W), got shape {array.shape}; for one plane save "
@@ -301,5 +301,15 @@ class NpyStack:
         part = np.array(planes[:, *window.slices])
         return ImageFile(part, "npy", "gray" if len(part) == 1 else "planes", self.path)
 
-    def _map(self) -> npt.NDArray[Any]:
-        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+
+def map_npy(path: Path) -> npt.NDArray[Any]:
+    """Map an npy file to memory; DataError where it holds Python objects."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # of a cut file it raises at once
+    except ValueError as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path}: holds Python objects, which could run code and are not loaded; save numbers: "
+                "np.save(path, array.astype('float32'))"
+            ) from error
+        raise
