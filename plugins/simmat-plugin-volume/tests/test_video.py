@@ -47,6 +47,13 @@ def test_colours_are_read_from_between_key_frames(tmp_path: Path) -> None:
         np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mp4", "rgb")[index].data, played[index])
 
 
+def test_colours_keep_their_order(tmp_path: Path) -> None:
+    """However the codec stores them: here blue first, without loss."""
+    colours = np.stack([GREY >> 8, GREY >> 2, GREY], axis=-1).astype(np.uint8)
+    save(tmp_path / "a.mkv", colours, "bgr0", "ffv1")
+    np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mkv", "rgb")[3].data, np.moveaxis(colours[3], 2, 0))
+
+
 def test_a_cut_video_is_refused(tmp_path: Path) -> None:
     """By name; its last frames would be missing."""
     save(tmp_path / "a.mp4", GREY.astype(np.uint8)[..., None].repeat(3, -1), "yuv420p", "mpeg4")

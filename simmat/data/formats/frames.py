@@ -14,8 +14,6 @@ from simmat.io.images.stacks import frame_of, frame_paths, open_stack, stack_end
 
 FRAMES = "frames"
 """The folder of sequences: each is a folder of images in it, or a file."""
-
-
 _SAME_MM = 0.01
 """Most difference of two affines of one grid; some formats round positions."""
 

@@ -25,7 +25,7 @@ class ImageFile:
 
     Attributes:
         planes: (P, H, W) in the file's own dtype (bool, integers to 32 bits, floats), native byte order.
-        format: "png", "jpeg", "tiff", "npy" or "bmp".
+        format: "png", "jpeg", "tiff", "npy", "bmp", or of a frame "volume" or "video".
         colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha), or "planes" (the
             file does not say).
         path: the file.

@@ -37,7 +37,7 @@ class Volume(ABC):
     def read(self, index: int, labels: bool) -> ImageFile:
         """Read one slice."""
         found = self.plane(index, labels) if self._axes[0] == 2 else self._cut(index, labels)
-        return ImageFile(np.ascontiguousarray(found)[None], self.path.suffix, "gray", self.path)
+        return ImageFile(np.ascontiguousarray(found)[None], "volume", "gray", self.path)
 
     def _cut(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Return a slice along y (Z, X) or x (Z, Y); the last block of them is kept, never the volume."""
