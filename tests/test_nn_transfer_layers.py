@@ -15,6 +15,7 @@ from simmat.nn.channel_attention import build_channel_attention, wavelength_code
 from simmat.nn.mat import build_linear
 from simmat.plugin_specs import TransferLayerSpec, resolve
 from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.sensors.normalize import Statistics, zero_shot_map
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
@@ -132,6 +133,24 @@ def test_channel_attention_starts_as_the_zero_shot_model(count: int) -> None:
     torch.testing.assert_close(
         features(layer("channel-attention", count), planes(count)), FIRST(shown(planes(count))), atol=1e-5, rtol=1e-4
     )
+
+
+def test_channel_attention_starts_with_opposed_channels_as_bright_as_others() -> None:
+    """The first component of two such channels is their difference, whose weights sum to zero."""
+    channels = [Channel(name, "counts", "count", mean=0.0, std=1.0) for name in "ab"]
+    gains = []
+    for correlation in (0.8, -0.8):
+        seen = Statistics((0.0, 0.0), (1.0, 1.0), ((1.0, correlation), (correlation, 1.0)), (9, 9))
+        zero_shot = torch.from_numpy(zero_shot_map(channels, seen))
+        built = build_channel_attention(
+            channels=channels,
+            zero_shot=zero_shot,
+            backbone=Backbone(),
+            generator=torch.Generator(),
+            **SPECS["channel-attention"].options,
+        )
+        gains.append(built.gain)
+    assert gains == pytest.approx([1 / 0.9**0.5] * 2)
 
 
 def test_a_missing_band_counts_for_nothing() -> None:

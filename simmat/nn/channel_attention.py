@@ -61,7 +61,7 @@ class ChannelAttention(nn.Module):
 
     Each channel's features are scaled and shifted according to its code, then summed with attention weights per
     position and head. The weights start equal, so step 0 is the first layer on the mean of the present channels, scaled
-    like the zero-shot map.
+    like the first plane of the zero-shot map.
 
     Args:
         codes: codes of C channels.
@@ -153,7 +153,7 @@ def build_channel_attention(
 
     Args:
         channels: C channels.
-        zero_shot: (3, C); the mean of its rows' sums is the gain.
+        zero_shot: (3, C); the sum of the first row is the gain, without signs: those of a principal component differ.
         backbone: the backbone whose first layer is copied.
         embedding: "wavelength", "identity" (a learned code for each channel), or "auto": the wavelength where only one
             channel has it, else a learned code, because equal codes cannot be told apart.
@@ -185,6 +185,6 @@ def build_channel_attention(
         None if embedding == "identity" or channel.wavelength_um in shared else channel.wavelength_um
         for channel in channels
     ]
-    gain = float(zero_shot.sum(1).mean())
+    gain = float(zero_shot[0].abs().sum())
     codes = ChannelCodes(wavelengths, generator)
     return ChannelAttention(layer, codes, gain=gain, heads=heads, drop=drop, generator=generator)
