@@ -125,7 +125,7 @@ class ConsoleCallback(Callback):
         ):
             tqdm.write(escape(of_sensor + line), file=sys.stderr)
         if plan.first_step:
-            tqdm.write(escape(f"resuming after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
+            tqdm.write(escape(f"{of_sensor}resuming after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
         self._bar = tqdm(
             total=plan.steps,
             initial=plan.first_step,

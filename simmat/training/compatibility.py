@@ -83,8 +83,8 @@ def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]
     changed = [f"{name} = {_shown(now)}, was {_shown(old)}" for name, (now, old) in pairs.items() if now != old]
     if changed:
         raise ConfigError(
-            f"{config.out / 'config.toml'} is not what this run was started with: {'; '.join(changed)}; restore it and "
-            "the files that it names, or start a new run. On resume only "
+            f"the settings of the run in {config.out} are not those it was started with: {'; '.join(changed)}; restore "
+            "config.toml and the files that it names, or start a new run. On resume only "
             f"{', '.join(sorted(FREE_ON_RESUME))} and the paths of files may change"
         )
 

@@ -82,10 +82,12 @@ def train_sensors(
     if not resume:
         whole.create()
     states, runs = recover_folder(whole.root / _STATES), list[Run]()
+    if (kept := {state.stem for state in states.glob("*.safetensors")}) and kept != sensors.keys():
+        raise ConfigError(
+            f"{whole.config} has the sensors {', '.join(sensors)}, but this training was started with "
+            f"{', '.join(sorted(kept))} ({states}); restore it, or start a new training"
+        )
     for name, config in sensors.items():
-        own = RunFolder(config.out).config
-        if resume and own.is_file():
-            config = load_config(own, {"out": config.out})
         runs.append(
             Run(
                 _with_foundation(config, registry),
@@ -97,7 +99,7 @@ def train_sensors(
             )
         )
     with whole.locked():
-        atomic_write_text(whole.config, dump_sensors(sensors))
+        atomic_write_text(whole.config, dump_sensors(dict(zip(sensors, (run.config for run in runs), strict=True))))
         _Rounds(runs, whole.root, states).run()
     return whole.root
 
@@ -162,7 +164,7 @@ class _Rounds:
             stack.enter_context(fixed_threads())
             for run in self.runs:
                 stack.enter_context(run.opened())
-                run.callback.started(run.plan())
+                run.callback.started(run.plan(self.val_every))
             stack.enter_context(_signals(self))
             self._train()
 

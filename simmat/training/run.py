@@ -302,8 +302,8 @@ class Run:
         if self.accelerator.is_main_process:
             self.folder.log(record)
 
-    def plan(self) -> RunPlan:
-        """Return what is known before the first step."""
+    def plan(self, val_every: int) -> RunPlan:
+        """Return what is known before the first step; `val_every` is that of the training."""
         with self._kept():
             trainable, total = count_parameters(self.model)
         return RunPlan(
@@ -314,7 +314,7 @@ class Run:
             train_samples=len(self.setup.train),
             steps=self.setup.steps,
             first_step=self.done,
-            val_every=self.setup.val_every,
+            val_every=val_every,
             trainable=trainable,
             total=total,
             device=str(self.accelerator.device),
