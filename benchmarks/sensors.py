@@ -63,8 +63,11 @@ class Bench:
 def parameters(runs: Sequence[Path]) -> int:
     """Return how many parameters were trained for some sensors, those of a shared foundation model counted once."""
     own = [read_bundle(run)[1] for run in runs]
-    return sum(tensor.numel() for tensors in own for name, tensor in tensors.items() if name.startswith("mat.")) + sum(
-        tensor.numel() for name, tensor in own[0].items() if not name.startswith("mat.")
+    return sum(
+        tensor.numel()
+        for number, tensors in enumerate(own)
+        for name, tensor in tensors.items()
+        if number == 0 or not name.startswith("foundation.")
     )
 
 

@@ -41,6 +41,8 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
     for key in ("init", "new_sensor", "epochs"):
         if given.get(key) or shared.get(key):
             problems.append(f"{key} is for one sensor; leave it out" + (", give steps" if key == "epochs" else ""))
+    if (given.get("track") or shared.get("track")) in ("wandb", "mlflow"):
+        problems.append("track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard")
     if (out := given.pop("out", None) or shared.pop("out", None)) is None:
         problems.append("out is missing; give --out")
     places = dict[tuple[Any, ...], str]()
@@ -49,10 +51,8 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             problems.append(f"data {number} must be a table with the settings of a sensor, got {table!r}")
             continue
         name = table.pop("name", table.get("modality", shared.get("modality")))
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w+.-]*", name):
-            problems.append(
-                f"data {number}: name must be letters, digits, and any of -_.+ behind the first, got {name!r}"
-            )
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w+-]*", name):
+            problems.append(f"data {number}: name must be letters and digits, with _, + and - between, got {name!r}")
         elif name in found:
             problems.append(f"data {number}: sensor {name!r} is given twice; give each a `name` of its own")
         elif unknown := sorted(set(table) - set(OF_SENSOR)):
@@ -62,9 +62,10 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
         elif not problems:
             values = {"steps": 500, **shared, **with_paths(table, Path(path or "").absolute().parent)}
             found[name] = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")
-            place = (found[name].data, found[name].modality, found[name].channels)
+            own = found[name]
+            place = own.data.resolve(), own.modality, str(own.modality_options), own.channels
             if (other := places.setdefault(place, name)) != name:
-                problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {place[0]}")
+                problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {own.data}")
     if problems:
         raise ConfigError(listed(f"settings ({path})", problems))
     return found
