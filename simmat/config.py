@@ -322,6 +322,11 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
         ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
     """
     in_file = read_settings(Path(path)) if path is not None else {}
+    if isinstance(in_file.get("data"), list):
+        raise ConfigError(
+            f"{path} has a [[data]] table for each of several sensors, which `simmat train` alone takes; give the file "
+            "or run of one sensor"
+        )
     return merged(in_file, overrides, path and f"settings ({path}, command line)")
 
 

@@ -13,8 +13,8 @@ from runs import StopAt, config, files_of, gray_set, registry
 
 from simmat import training
 from simmat.bundle import read_bundle
-from simmat.config import dump_toml
-from simmat.errors import ConfigError
+from simmat.config import dump_toml, load_config
+from simmat.errors import BundleError, ConfigError
 from simmat.sensor_tables import dump_sensors, load_sensors
 from simmat.training.run import Run
 from simmat.training.state import load_state
@@ -66,6 +66,11 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
         training.train_sensors(sensors, registry(), {"day": StopAt(1)})
     with pytest.raises(ConfigError, match="resume all"):
         training.resume(tmp_path / "run/day", registry())
+    settings = (tmp_path / "run/config.toml").read_text()
+    (tmp_path / "run/config.toml").write_text(settings.replace('name = "day"', 'name = "night"'))
+    with pytest.raises(ConfigError, match=r"sensors night, colour, .* started with colour, day"):
+        training.resume(tmp_path / "run", registry())
+    (tmp_path / "run/config.toml").write_text(settings)
     training.resume(tmp_path / "run", registry())
     for name in ("day", "colour"):
         assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
@@ -98,6 +103,14 @@ def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
     sensors = load_sensors(_settings(whole, whole / "other"))
     (whole / "dumped.toml").write_text(dump_sensors(sensors))
     assert load_sensors(whole / "dumped.toml") == sensors
+
+
+def test_the_runs_of_sensors_have_bundles_and_the_training_has_none(whole: Path) -> None:
+    """A command that takes one run names those that there are."""
+    with pytest.raises(BundleError, match=r"run/colour, .*run/day"):
+        read_bundle(whole / "run")
+    with pytest.raises(ConfigError, match=r"\[\[data\]\].*run of one sensor"):
+        load_config(whole / "run/config.toml")
 
 
 def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Path) -> None:
@@ -133,6 +146,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
         ),
         ([{"modality": "gray", "data": "day", "image_size": 32}], "image_size is not a setting of one sensor"),
         ([{"name": "../a", "modality": "gray", "data": "day"}], r"got '\.\./a'"),
+        ([{"name": "config.toml", "modality": "gray", "data": "day"}], r"got 'config\.toml'"),
     ],
 )
 def test_wrong_tables_are_refused(tables: list[dict[str, str]], named: str, tmp_path: Path) -> None:

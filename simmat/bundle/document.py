@@ -163,6 +163,8 @@ def read_spec(folder: Path) -> BundleSpec:
     recover_folder(folder)
     file = folder / JSON_NAME
     if not file.exists():
+        if runs := [str(found.parent) for found in sorted(folder.glob("*/bundle"))]:
+            raise BundleError(f"{folder} is no bundle, but has runs, each with one; use one of {', '.join(runs)}")
         raise BundleError(f"{missing(folder, 'bundle')}; a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
     content = read_bytes(file, "bundle", limit=SIZE_LIMITS[JSON_NAME], error=BundleError)
     try:
