@@ -3,10 +3,10 @@
     python benchmarks/untuned_pictures.py benchmarks/transfer.toml [--foundation lite] [--image-size 256]
         [--on nir-crops sar-ships] [--images 12] [--contrasts 1 0.46 0.3]
 
-A picture is the mean of an image's normalized channels, as in the zero-shot map, or its first three principal
-components, each scaled to unit variance, times a contrast. Photographs as a model sees them have a standard deviation
-of about 57 / pixel_std: 1 for SAM, 0.46 for `lite`. Prints mIoU of one click on each object of images of the splits
-train and val, to which nothing is fitted, and the mean IoU that the model predicts.
+A picture is the mean of an image's normalized channels or, as in the zero-shot map, their first three principal
+components, scaled to unit variance, times a contrast. Photographs as a model sees them have a standard deviation of
+about 57 / pixel_std: 1 for SAM, 0.46 for `lite`. Prints mIoU of one click on each object of images of the splits train
+and val, to which nothing is fitted, and the mean IoU that the model predicts.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from simmat.data.dataset import open_dataset
+from simmat.data.statistics import Moments
 from simmat.evaluation import evaluate
 from simmat.io.weights import find_weights
 from simmat.model import Parts
@@ -29,26 +29,10 @@ from simmat.nn.mat import ZeroShotMap
 from simmat.plugins.loader import installed
 from simmat.predictor import ZeroShotPredictor
 from simmat.sensors.channel_selection import parse_channels
+from simmat.sensors.normalize import zero_shot_map
 from simmat.types import ImageReader, Window
 
-Matrix = npt.NDArray[np.float64]
-
-
-def mean_of_channels(covariance: Matrix) -> Matrix:
-    """Return (3, C): the mean of the channels, scaled to unit variance, three times."""
-    row = np.full(len(covariance), 1 / len(covariance))
-    return np.repeat((row / np.sqrt(max(row @ covariance @ row, 1e-4)))[None], 3, axis=0)
-
-
-def principal_components(covariance: Matrix) -> Matrix:
-    """Return (3, C): the first three principal components, scaled to unit variance; of two channels the first twice."""
-    variances, vectors = np.linalg.eigh(covariance)
-    vectors = vectors * np.where(vectors.sum(0) < 0, -1, 1) / np.sqrt(np.maximum(variances, 1e-4))
-    rows = vectors.T[::-1]
-    return np.stack([rows[number if number < len(rows) else 0] for number in range(3)])
-
-
-MAPS = {"mean": mean_of_channels, "components": principal_components}
+MAPS = ("mean", "components")
 
 
 class Shown(ZeroShotPredictor):
@@ -60,10 +44,14 @@ class Shown(ZeroShotPredictor):
         """Normalize by the statistics of this image, and set the map."""
         super().fit_to(reader)
         prepared = self.pipeline(reader.read(Window(0, 0, *reader.size_hw)))
-        pixels = prepared.planes[:, prepared.content].double()  # (C, P)
-        covariance = torch.cov(pixels).reshape(len(pixels), len(pixels)).numpy()
+        pixels = prepared.planes[:, prepared.content].numpy()  # (C, P)
         name, contrast = self.chosen
-        self.model.mat = ZeroShotMap(torch.from_numpy(MAPS[name](covariance) * contrast).float())
+        if name == "mean":
+            rows = np.full((3, len(pixels)), 1 / len(pixels)) / max(float(pixels.mean(0).std()), 0.01)
+        else:
+            normalized = [channel.with_statistics(0, 1) for channel in self.pipeline.channels]
+            rows = zero_shot_map(normalized, Moments.of_pixels(pixels, np.isfinite(pixels)).statistics())
+        self.model.mat = ZeroShotMap(torch.from_numpy(rows * contrast).float())
 
 
 def main() -> None:
@@ -90,10 +78,9 @@ def main() -> None:
         dataset = open_dataset(given.file.parent / data["data"], adapter, card)
         samples = [*dataset.split("val"), *dataset.split("train")][: given.images]
         predictor = Shown(parts, dataset.adapter, given.image_size or model.image_size, torch.device("cpu"))
-        maps = list(MAPS) if len(dataset.channels()) > 1 else ["mean"]
-        for predictor.chosen in product(maps, given.contrasts):
+        for name, contrast in product(MAPS if len(dataset.channels()) > 1 else MAPS[:1], given.contrasts):
+            predictor.chosen = name, contrast
             objects = evaluate(predictor, dataset, samples).objects
-            name, contrast = predictor.chosen
             miou, predicted = fmean(one.iou for one in objects), fmean(one.predicted_iou for one in objects)
             line = f"{data['name']:<20} {name:<10} {contrast:>8g} {len(objects):>7} {miou:>6.3f} {predicted:>9.3f}"
             print(line, flush=True)
