@@ -47,14 +47,14 @@ def version() -> str:
     return VERSION_FILE.read_text(encoding="utf-8").split('"')[-2]
 
 
-def packages() -> list[Path]:
-    """Return the folders of the core and its plugins, each after those that it needs."""
+def packages() -> dict[str, Path]:
+    """Return name -> folder of the core and its plugins, each after those that it needs."""
     projects = {}
     for file in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         projects[project["name"]] = file.parent, {Requirement(need).name for need in project["dependencies"]}
     needs = {name: needed & projects.keys() for name, (_, needed) in projects.items()}
-    return [projects[name][0] for name in TopologicalSorter(needs).static_order()]
+    return {name: projects[name][0] for name in TopologicalSorter(needs).static_order()}
 
 
 def project_urls(address: str) -> dict[str, str]:
@@ -126,12 +126,12 @@ def build(out: Path, address: str | None) -> int:
             print(f"note: {address} is a placeholder: fill in [project.urls] in pyproject.toml, or give --url")
     address = address.rstrip("/")
     dist, found = out.resolve() / "dist", []
-    for number, folder in enumerate(order := packages(), 1):
-        copy = out.resolve() / "source" / tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
-        print(f"{number} of {len(order)}: {copy.name} {version()}", flush=True)
+    for number, (name, folder) in enumerate((order := packages()).items(), 1):
+        print(f"{number} of {len(order)}: {name} {version()}", flush=True)
+        copy = out.resolve() / "source" / name
         stage(folder, copy, address)
         subprocess.run([*UV_BUILD, "--out-dir", dist, copy], check=True)
-        (wheel,) = dist.glob(f"{copy.name.replace('-', '_')}-*.whl")
+        (wheel,) = dist.glob(f"{name.replace('-', '_')}-*.whl")
         found += faults(wheel, core, address)
     print("\n".join(found) or f"{len(order)} sdists and wheels in {dist}: metadata complete")
     return 1 if found else 0
@@ -142,6 +142,13 @@ def bumped(text: str, new: str) -> str:
     major, minor = map(int, new.split(".")[:2])
     text = re.sub(r'(?m)^version = ".*"$', f'version = "{new}"', text)
     return RANGE.sub(rf"\1>={major}.{minor},<{major}.{minor + 1}", text)
+
+
+def release_number(text: str) -> str:
+    """Return a version, which is three numbers: a range such as >=0.2,<0.3 leaves out 0.2.0rc1."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", text):
+        raise argparse.ArgumentTypeError(f"must be three numbers such as 0.2.0, got {text!r}")
+    return text
 
 
 def bump(new: str) -> int:
@@ -161,7 +168,7 @@ def main() -> int:
     builds = commands.add_parser("build")
     builds.add_argument("out", type=Path)
     builds.add_argument("--url")
-    commands.add_parser("bump").add_argument("version")
+    commands.add_parser("bump").add_argument("version", type=release_number)
     given = parser.parse_args()
     return bump(given.version) if given.command == "bump" else build(given.out, given.url)
 

@@ -53,16 +53,17 @@ def test_published_packages_have_the_metadata_of_the_core_and_links_that_lead_so
     """An index shows a readme without the repository: a relative link or picture is broken there."""
     address = "https://git.example/simmat"
     done: set[str] = set()
-    for folder in release.packages():
-        release.stage(folder, tmp_path / folder.name, address)  # raises for a link to a file that is not there
-        project = tomllib.loads((tmp_path / folder.name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, folder in release.packages().items():
+        copy = tmp_path / name
+        release.stage(folder, copy, address)  # raises for a link to a file that is not there
+        project = tomllib.loads((copy / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         assert project["urls"]["Changelog"] == f"{address}/blob/v{simmat.__version__}/CHANGELOG.md"
         assert project["authors"] == [{"name": "SimMAT developers"}]
         assert "Typing :: Typed" in project["classifiers"]
-        assert release.LINK.search((tmp_path / folder.name / "README.md").read_text(encoding="utf-8")) is None
+        assert release.LINK.search((copy / "README.md").read_text(encoding="utf-8")) is None
         needed = {need.split(">")[0] for need in project["dependencies"] if need.startswith("simmat")}
         assert needed <= done  # each is built after those that it needs
-        done.add(project["name"])
+        done.add(name)
     assert len(done) == 1 + len(list(ROOT.glob("plugins/*/pyproject.toml")))
 
 
