@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from bundles import tiny_bundle
 from PIL import Image
 from runs import StopAt, config, files_of, gray_set, registry
 
@@ -125,6 +126,17 @@ def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Pat
     moved = load_state(training.RunFolder(tmp_path / "run").state)
     assert {name.split(".")[1] for name in moved.optimizer} == {"mat"}
     assert "new_sensor = true" in dump_toml(settings)
+
+
+def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(whole: Path, tmp_path: Path) -> None:
+    """It would not be served by the foundation model of the others."""
+    settings = config(
+        whole / "colour", tmp_path / "run", modality="rgb", init=tiny_bundle(tmp_path / "full", tune="full"),
+        new_sensor=True, tune=None, mat="channel-attention",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="leave --mat out"):
+        training.train(settings, registry())
+    assert not (tmp_path / "run").exists()
 
 
 def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, tmp_path: Path) -> None:

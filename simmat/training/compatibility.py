@@ -146,12 +146,16 @@ def measured_by(start: BundleSpec) -> dict[str, Any]:
 def load_start(model: SimMAT, path: Path, *, new_sensor: bool = False) -> None:
     """Put the weights of a bundle into a network; a dense head of other classes starts anew.
 
-    A `new_sensor` takes its foundation model alone.
+    A `new_sensor` takes its foundation model alone; ConfigError if its transfer layer replaces a part of that.
     """
     own, (_, given) = trained_tensors(model), read_bundle(path)
     if new_sensor:
-        tuned = {name: tensor for name, tensor in given.items() if name.startswith("foundation.")}
-        given = {name: tensor for name, tensor in own.items() if not name.startswith("foundation.")} | tuned
+        given = own | {name: tensor for name, tensor in given.items() if name.startswith("foundation.")}
+        if given.keys() != own.keys():
+            raise ConfigError(
+                f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "
+                "--mat out, so that the new sensor gets one of the same kind"
+            )
     heads = [{name: tensor for name, tensor in part.items() if name.startswith("dense.")} for part in (own, given)]
     shapes = [{name: tensor.shape for name, tensor in head.items()} for head in heads]
     if shapes[0] != shapes[1]:
