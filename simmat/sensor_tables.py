@@ -43,8 +43,9 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             problems.append(f"{key} is for one sensor; leave it out" + (", give steps" if key == "epochs" else ""))
     if (given.get("track") or shared.get("track")) in ("wandb", "mlflow"):
         problems.append("track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard")
-    if (out := given.pop("out", None) or shared.pop("out", None)) is None:
-        problems.append("out is missing; give --out")
+    out = given.pop("out", None) or shared.pop("out", None)
+    if not isinstance(out, str | Path):
+        problems.append("out is missing; give --out" if out is None else f"out must be a path, got {out!r}")
     places = dict[tuple[Any, ...], str]()
     for number, table in enumerate(tables, start=1):
         if not isinstance(table, dict):
@@ -52,7 +53,9 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             continue
         name = table.pop("name", table.get("modality", shared.get("modality")))
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w+-]*", name):
-            problems.append(f"data {number}: name must be letters and digits, with _, + and - between, got {name!r}")
+            problems.append(
+                f"data {number}: name (else modality) must be letters and digits, with _, + and - between, got {name!r}"
+            )
         elif name in found:
             problems.append(f"data {number}: sensor {name!r} is given twice; give each a `name` of its own")
         elif unknown := sorted(set(table) - set(OF_SENSOR)):
@@ -63,7 +66,7 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             values = {"steps": 500, **shared, **with_paths(table, Path(path or "").absolute().parent)}
             found[name] = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")
             own = found[name]
-            place = own.data.resolve(), own.modality, str(own.modality_options), own.channels
+            place = own.data, own.modality, str(own.modality_options), own.channels
             if (other := places.setdefault(place, name)) != name:
                 problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {own.data}")
     if problems:

@@ -132,6 +132,10 @@ CASES = {
         "'a'", "'b'", "twice", "data", run="train --config c.toml --out run",
         spoil=write("c.toml", "".join(f'[[data]]\nname = "{n}"\nmodality = "gray"\ndata = "data"\n' for n in "ab")),
     ),
+    "sensors: out is a number": Case(
+        "out", "path", "5", run="train --config c.toml",
+        spoil=write("c.toml", 'out = 5\n[[data]]\nmodality = "gray"\ndata = "data"\n'),
+    ),
     "out: empty path": Case("--out", ".", run="train … --out ''"),
     "out: not empty": Case("--out", "remove", spoil=folder("out", "notes.txt")),
     "out: a run": Case("--out run", "train --resume run", run="train … --out run"),

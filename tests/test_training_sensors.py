@@ -14,6 +14,7 @@ from runs import StopAt, config, files_of, gray_set, registry
 
 from simmat import training
 from simmat.bundle import read_bundle
+from simmat.cli import run
 from simmat.config import dump_toml, load_config
 from simmat.errors import BundleError, ConfigError
 from simmat.sensor_tables import dump_sensors, load_sensors
@@ -29,7 +30,7 @@ def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
     ]
     shared = {
         "out": str(out), "foundation": "tiny", "tune": "lora", "heads": "prompt", "image_size": 64, "steps": 3,
-        "val_every": 2, "batch_size": 2, "prompts_per_image": 2, "lr": 1e-3, "device": "cpu",
+        "val_every": 2, "batch_size": 2, "prompts_per_image": 2, "lr": 1e-3, "device": "cpu", "pictures": False,
     }  # fmt: skip
     (root / "sensors.toml").write_text(tomli_w.dumps({**shared, "data": list(tables or given)}))
     return root / "sensors.toml"
@@ -43,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for image in (gray_set(root / "colour") / "images").iterdir():
         gray = np.asarray(Image.open(image))
         Image.fromarray(np.stack([gray, 255 - gray, gray // 2], axis=-1)).save(image)
-    training.train_sensors(load_sensors(_settings(root, root / "run")), registry())
+    assert run(["train", "--config", str(_settings(root, root / "run"))]) == 0
     return root
 
 
@@ -72,7 +73,7 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
     with pytest.raises(ConfigError, match=r"sensors night, colour, .* started with colour, day"):
         training.resume(tmp_path / "run", registry())
     (tmp_path / "run/config.toml").write_text(settings)
-    training.resume(tmp_path / "run", registry())
+    assert run(["train", "--resume", str(tmp_path / "run")]) == 0
     for name in ("day", "colour"):
         assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
     assert files_of(tmp_path / "run/.states") == files_of(whole / "run/.states")
