@@ -56,6 +56,10 @@ def test_sensors_share_what_is_tuned_and_nothing_else(whole: Path) -> None:
     assert shared == {name for name in colour if name.startswith("foundation.")}
     assert all(torch.equal(day[name], colour[name]) for name in shared)
     assert {name for name in day if name not in shared}
+    moments = [load_state(whole / f"run/.states/{name}.safetensors").optimizer for name in ("day", "colour")]
+    shared = {name for name in moments[0] if name.split(".")[1] == "foundation"}
+    assert shared
+    assert all(torch.equal(moments[0][name], moments[1][name]) for name in shared)
     log = [training.RunFolder(whole / "run" / name).records() for name in ("day", "colour")]
     scores = [[record["score"] for record in records if record["kind"] == "val"] for records in log]
     assert scores[0] == scores[1]

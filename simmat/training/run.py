@@ -117,7 +117,7 @@ class Run:
             load_tensors(self.model, known.model, str(self.folder.state))
         elif config.init is not None:
             load_start(self.model, config.init, new_sensor=config.new_sensor)
-        with self._kept():
+        with self._frozen():
             self._prepare(known)
         if beside is not None:
             moments = beside.optimizer.optimizer.state
@@ -163,7 +163,7 @@ class Run:
     def _peak(self) -> float:
         return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
 
-    def _kept(self) -> AbstractContextManager[None]:
+    def _frozen(self) -> AbstractContextManager[None]:
         """Return a context in which the tuned weights do not train where a new sensor gets the transfer layer alone."""
         return without_training(self.model.foundation) if self.config.new_sensor else nullcontext()
 
@@ -190,7 +190,7 @@ class Run:
 
     def take_step(self, batches: Iterator[Batch]) -> None:
         """Take an optimiser step."""
-        with self._kept():
+        with self._frozen():
             self._one_step(batches)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
@@ -304,7 +304,7 @@ class Run:
 
     def plan(self, val_every: int) -> RunPlan:
         """Return what is known before the first step; `val_every` is that of the training."""
-        with self._kept():
+        with self._frozen():
             trainable, total = count_parameters(self.model)
         return RunPlan(
             config=self.config,
