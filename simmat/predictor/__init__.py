@@ -4,8 +4,9 @@ from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor.predictor import Predictor
 from simmat.predictor.uncertainty import Uncertainty
+from simmat.predictor.zero_shot import ZeroShotPredictor
 
 __all__ = [
     "Choice",

@@ -1,0 +1,111 @@
+"""An untuned foundation model on any sensor, normalized by the statistics of each image itself."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+
+from simmat.data.card import DataCard
+from simmat.data.pipeline import Pipeline
+from simmat.data.statistics import image_moments
+from simmat.foundation import FoundationModel
+from simmat.model import Parts, assemble, assemble_transfer
+from simmat.model_spec import ModelSpec
+from simmat.predictor.cache import digest_of
+from simmat.predictor.predictor import Predictor
+from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
+from simmat.types import ImageReader, SensorImage, Window
+
+_SAMPLES = 4
+"""Windows along each side that show what the values of a large image are like."""
+
+
+class ZeroShotPredictor(Predictor):
+    """An untuned foundation model on any sensor, without a bundle.
+
+    Channels are normalized by the statistics of each image itself, and shown to the model as three planes by
+    `simmat.sensors.normalize.zero_shot_map`.
+    """
+
+    fits_to_image: ClassVar[bool] = True
+
+    def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
+        """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
+        self._parts = parts
+        self._fitted_to: Callable[[], object] = lambda: None
+        self._spec = ModelSpec(
+            modality=adapter.name,
+            sensor_channels=adapter.channels,
+            channels=(),
+            statistics=Statistics((), (), (), ()),
+            zero_shot=((0.0,),) * 3,
+            foundation=parts.foundation.name,
+            seed=0,
+            image_size=image_size,
+            mat=parts.transfer.name,
+            tune=parts.tuner.name,
+            card=DataCard(regions="instances"),
+        )
+        super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As of `ImageEncoder`; the image that it is fitted to is not in it."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_fitted_to"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._fitted_to = lambda: None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Everything that determines the network; channels and zero-shot map follow from each image."""
+        return self._spec
+
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of the foundation model and the sensor's options; it does not depend on the image."""
+        identity = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
+        return digest_of(identity, self.model.foundation.state_dict())
+
+    def fit_to(self, reader: ImageReader) -> None:
+        """Normalize by the statistics of this image from now on."""
+        if self._fitted_to() is reader:
+            return
+        seen = self.adapter.transform(self._typical_pixels(reader))
+        statistics = image_moments(seen).statistics()
+        std = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
+        channels = fit_channels(
+            seen.channels,
+            replace(statistics, std=std),
+            pixel_mean=self._parts.foundation.pixel_mean,
+            pixel_std=self._parts.foundation.pixel_std,
+        )
+        rows = tuple(map(tuple, zero_shot_map(channels, statistics, self._parts.foundation.pixel_std).tolist()))
+        spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
+        device = next(self.model.parameters()).device
+        built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
+        self.model.mat = built.to(device).eval()
+        self.pipeline = replace(self.pipeline, channels=channels)
+        self._fitted, self._fitted_to = repr((channels, rows)), weakref.ref(reader)
+
+    def _typical_pixels(self, reader: ImageReader) -> SensorImage:
+        """Return an image, or of one that is cut into windows pixels from all over it, side by side."""
+        height, width = reader.size_hw
+        if self.tile_of(reader.size_hw) >= max(height, width):
+            return reader.read(Window(0, 0, height, width))
+        side = min(self.pipeline.size, height, width)
+        starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]
+        parts = []
+        for y, x in itertools.product(*starts):
+            part = reader.read(Window(y, x, y + side, x + side))
+            parts.append((part.data[:, ::2, ::2].copy(), part.valid[:, ::2, ::2].copy()))
+        data, valid = (np.concatenate(planes, axis=2) for planes in zip(*parts, strict=True))
+        return SensorImage(data, valid, part.channels, reader.origin)
