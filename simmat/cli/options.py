@@ -71,15 +71,16 @@ def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command
     elif core is Path:
         settings["type"] = PATH
     elif metavar := extra.get("metavar"):
-        lists = get_origin(core) is tuple and get_origin(_core(get_args(core)[0])) is tuple
-        settings |= {"type": click.STRING, "metavar": metavar, "multiple": lists}
+        one = _core(get_args(core)[0]) if get_origin(core) is tuple else core
+        repeated = one is not core and (one is Path or get_origin(one) is tuple or bool(extra.get("repeat")))
+        settings |= {"type": PATH if one is Path else click.STRING, "metavar": metavar, "multiple": repeated}
     elif get_origin(core) is Literal:
         settings["type"] = click.Choice(list(get_args(core)))
     elif core in (int, float):
         settings |= {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
     else:
         settings |= {"metavar": "LIST" if get_origin(core) is tuple else "TEXT", "callback": _parser(info)}
-    return click.option(flag, field, **settings)
+    return click.option(*flag.split(), field, **settings)
 
 
 def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | None], Any]:

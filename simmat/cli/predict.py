@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
 
-    --everything finds all objects and --semantic the class of every pixel, without a prompt. Large images are cut into
-    windows. Finished images are skipped, so a stopped call can be repeated; a file that cannot be read does not stop
-    the others.
+    --everything finds all objects and --semantic the class of every pixel, without a prompt; --reference IMAGE
+    --reference-mask MASK finds what a labelled image shows. Large images are cut into windows. Finished images are
+    skipped, so a stopped call can be repeated; a file that cannot be read does not stop the others.
 
     FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
     files are the tiles of one map, and the results are named "mosaic".

@@ -77,7 +77,9 @@ class Job:
 
     def request(self, task: ImageTask, model: str) -> str:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""
-        options = self.options.model_copy(update={"cache": None, "executor": "", "prompts": None})
+        options = self.options.model_copy(
+            update={"cache": None, "executor": "", "prompts": None, "reference": (), "reference_mask": ()}
+        )
         prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
         asked = {"": self.options.prompts} if self.options.prompts is not None and self.options.is_map_file else {}
         files = [files_key(task.files), files_key(asked)]

@@ -22,11 +22,12 @@ MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
 
 
 def _split(value: Any) -> Any:
-    """Return the names in a list with commas; a number is the name of a class, too."""
+    """Return the names in one or more lists with commas; a number is the name of a class, too."""
     if isinstance(value, str):
         return tuple(filter(None, map(str.strip, value.split(","))))
     if isinstance(value, list | tuple):
-        return tuple(str(one) if isinstance(one, int) else one for one in value)
+        every = (_split(one) if isinstance(one, str) else (str(one) if isinstance(one, int) else one,) for one in value)
+        return tuple(one for part in every for one in part)
     return value
 
 
@@ -42,14 +43,17 @@ Point = Annotated[tuple[float, float], _numbers(POINT)]
 Box = Annotated[tuple[float, float, float, float], _numbers(BOX)]
 
 
-def _option(default: Any, description: str, metavar: str = "", flag: str = "", **limits: Any) -> Any:
+def _option(
+    default: Any, description: str, metavar: str = "", flag: str = "", *, repeat: bool = False, **limits: Any
+) -> Any:
     """Return a field with what the command line needs of it."""
-    return Field(default, description=description, json_schema_extra={"metavar": metavar, "flag": flag}, **limits)
+    extra = {"metavar": metavar, "flag": flag, "repeat": repeat}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 def _flag(name: str) -> str:
     extra = PredictOptions.model_fields[name].json_schema_extra
-    return (isinstance(extra, dict) and str(extra["flag"])) or "--" + name.replace("_", "-")
+    return (isinstance(extra, dict) and str(extra["flag"]).partition(" ")[0]) or "--" + name.replace("_", "-")
 
 
 class PredictOptions(Document):
@@ -85,6 +89,12 @@ class PredictOptions(Document):
         "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five images.",
     )
     everything: bool = _option(False, "Find every object, without prompts.")
+    reference: tuple[Path, ...] = _option(
+        (), "Image that shows what to find, instead of every object; repeatable.", "FILE"
+    )
+    reference_mask: tuple[Path, ...] = _option(
+        (), "Its mask, of label values with 0 for background; one for each --reference, in their order.", "FILE"
+    )
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
         None,
@@ -93,7 +103,13 @@ class PredictOptions(Document):
         "LIST",
         "--format",
     )
-    classes: Names | None = _option(None, "Keep these classes only, by name or number.", "LIST")
+    classes: Names | None = _option(
+        None,
+        "Keep these classes only, by name or number; with --reference values of its mask. Repeatable.",
+        "LIST",
+        "--classes --class",
+        repeat=True,
+    )
     min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = _option(
         None, "Smallest score of an object; auto keeps what --max-wrong allows.", "NUMBER|auto"
     )
@@ -116,7 +132,7 @@ class PredictOptions(Document):
     @property
     def searches(self) -> bool:
         """True if objects or classes are found without prompts."""
-        return self.everything or self.semantic
+        return self.everything or self.semantic or bool(self.reference or self.reference_mask)
 
     @property
     def is_map_file(self) -> bool:
@@ -133,9 +149,19 @@ class PredictOptions(Document):
         for_search = ("classes", "min_score", "max_wrong", "min_area", "overlap", "mosaic")
         if wrong := [_flag(name) for name in (for_prompts if self.searches else for_search) if getattr(self, name)]:
             way = "which need no prompt" if self.searches else "so add one of them"
-            yield f"{', '.join(wrong)}: {'not ' * self.searches}for --everything and --semantic, {way}; or leave it out"
+            searches = f"{'not ' * self.searches}for --everything, --semantic and --reference"
+            yield f"{', '.join(wrong)}: {searches}, {way}; or leave it out"
         if self.max_wrong is not None and self.min_score != "auto":
             yield "--max-wrong is for --min-score auto; give both, or leave it out"
+        if len(self.reference) != len(self.reference_mask):
+            yield (
+                f"{len(self.reference)} --reference and {len(self.reference_mask)} --reference-mask: give each image "
+                "that shows what to find, and after it its mask"
+            )
+        if self.reference and self.semantic:
+            yield "--reference finds objects; leave --semantic out, or use a separate call"
+        if self.reference and self.min_score == "auto":
+            yield "--min-score auto is measured without a --reference; give a number, or leave it out"
         if self.searches:
             return
         if self.uncertainty and (self.formats is not None or self.is_map_file):

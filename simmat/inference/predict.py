@@ -47,11 +47,18 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
         least = min_score(predictor.calibration, options.max_wrong or MAX_WRONG, origin)
         options = options.model_copy(update={"min_score": least, "max_wrong": None})
         progress.note(f"--min-score auto: {least:.3f}")
-    elif searched is not None and curve is not None:  # validation has searched with the default
+    elif (
+        searched is not None and curve is not None and not options.reference
+    ):  # validation has searched with the default
         searched = min(curve.inverse(searched), EverythingSettings.min_score)
+    like = None
+    if options.reference:
+        shown = list(zip(options.reference, options.reference_mask, strict=True))
+        like = predictor.reference(shown, classes=options.classes or (), missing=options.missing)
+        options = options.model_copy(update={"everything": True, "classes": None})
     limits: dict[str, Any] = {"min_score": searched, "min_area": options.min_area}
     settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})
-    search = SegmentOptions(settings if options.everything else None, options.semantic)
+    search = SegmentOptions(settings if options.everything else None, options.semantic, like)
     check_options(predictor, search)
     kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
     kinds += ["classes"] if options.semantic else []

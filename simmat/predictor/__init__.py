@@ -5,6 +5,7 @@ from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor
+from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
@@ -17,6 +18,7 @@ __all__ = [
     "LargeImage",
     "Prediction",
     "Predictor",
+    "Reference",
     "Uncertainty",
     "ZeroShotPredictor",
     "label_values",

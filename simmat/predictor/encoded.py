@@ -26,6 +26,7 @@ from simmat.nn.resize import restore_logits
 from simmat.predictor import everything
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.reference import Reference
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -247,9 +248,17 @@ class EncodedImage:
 
     @threads_for_load()
     @torch.inference_mode()
-    def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
-        """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`."""
-        found = everything.find_objects(self.prepared.frame, self.decode_clicks, self._dense, self._classes, settings)
+    def find_objects(self, settings: EverythingSettings, like: Reference | None = None) -> list[FoundObject]:
+        """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`.
+
+        Args:
+            settings: how objects are found.
+            like: what to look for, in place of what the model's dense head knows; scores are then not calibrated.
+        """
+        frame, decode = self.prepared.frame, self.decode_clicks
+        if like is not None:
+            return everything.find_objects(frame, decode, like(self.embedding), like.spec, settings)
+        found = everything.find_objects(frame, decode, self._dense, self._classes, settings)
         return [
             replace(
                 one,

@@ -31,6 +31,7 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
+from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
     ClassMapBlender,
@@ -185,7 +186,7 @@ class LargeImage:
         if encoded is None:
             return WindowResult(valid)
         self.warning = self.warning or encoded.warning
-        found = () if options.objects is None else encoded.find_objects(options.objects)
+        found = () if options.objects is None else encoded.find_objects(options.objects, options.like)
         objects = tuple(one.shifted(window.y0, window.x0) for one in found)
         return WindowResult(valid, objects, encoded.class_map() if options.classes else None)
 
@@ -287,6 +288,7 @@ class LargeImage:
         self,
         settings: EverythingSettings | None = None,
         *,
+        like: Reference | None = None,
         box: Window | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> FoundObjects:
@@ -294,10 +296,11 @@ class LargeImage:
 
         Args:
             settings: how objects are found.
+            like: find what a reference shows only, see `Predictor.reference`.
             box: part of the image to search; only the windows that it touches are segmented.
             progress: see `segment_windows`.
         """
-        options = SegmentOptions(settings or EverythingSettings())
+        options = SegmentOptions(settings or EverythingSettings(), like=like)
         only = None if box is None else self.windows_in(box)
         found = self.merge(self.segment_windows(options, only=only, progress=progress), options).objects or []
         if box is not None:

@@ -20,6 +20,7 @@ from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers, check_choice
 from simmat.predictor.reading import Files, LoadedImage
+from simmat.predictor.reference import LabelMask, Reference, make_reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
@@ -258,7 +259,9 @@ class Predictor(ImageEncoder):
         """
         return self._require_image().segment_semantic(probabilities=probabilities)
 
-    def segment_everything(self, settings: EverythingSettings | None = None) -> FoundObjects:
+    def segment_everything(
+        self, settings: EverythingSettings | None = None, *, like: Reference | None = None
+    ) -> FoundObjects:
         """Find every object of the current image, best first, each with its class where the network knows classes.
 
         With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
@@ -266,11 +269,35 @@ class Predictor(ImageEncoder):
 
         Args:
             settings: how objects are found; by default as `EverythingSettings` says.
+            like: find what a reference shows only, see `reference`.
 
         Raises:
             ValueError: no image is set.
         """
-        return self._require_image().segment_everything(settings)
+        return self._require_image().segment_everything(settings, like=like)
+
+    def reference(
+        self,
+        images: Sequence[tuple[Path | str | Files | SensorImage | npt.NDArray[np.generic], Path | str | LabelMask]],
+        *,
+        classes: Sequence[str | int] = (),
+        missing: Sequence[str | int] = (),
+    ) -> Reference:
+        """Return what to look for in other images: the objects that masks of some images mark. Nothing is trained.
+
+        Args:
+            images: one to a few images, as `set_image` takes them, each with its mask: a file of labels, or (H, W)
+                integers or bool. 0 is beside all objects; a mask marks every object of its image.
+            classes: label values of a mask to look for, by name or number, each a class; what has another value is
+                background. By default everything that is marked, with the meaning that values have for the model.
+            missing: as for `set_image`.
+
+        Raises:
+            ConfigError: a class is unknown.
+            DataError: a mask cannot be read, has another size than its image, or marks no object or everything.
+            SimMATError: as `set_image` raises it.
+        """
+        return make_reference(self, [(self._reader(image, missing), mask) for image, mask in images], classes)
 
     def _require_image(self) -> LargeImage:
         if self._current is None:

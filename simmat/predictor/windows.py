@@ -24,6 +24,7 @@ import numpy.typing as npt
 from simmat.data.instances import FoundObject, Instance
 from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.reference import Reference
 from simmat.types import BoolArray, FloatArray, Window
 
 _AGREEMENT = 0.7
@@ -171,10 +172,12 @@ class SegmentOptions:
     Attributes:
         objects: how every object is found; None finds none.
         classes: find the class of every pixel.
+        like: what to look for; None finds every object.
     """
 
     objects: EverythingSettings | None = None
     classes: bool = False
+    like: Reference | None = None
 
 
 @dataclass(frozen=True)
