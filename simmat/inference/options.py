@@ -47,8 +47,12 @@ def _option(
     default: Any, description: str, metavar: str = "", flag: str = "", *, repeat: bool = False, **limits: Any
 ) -> Any:
     """Return a field with what the command line needs of it."""
-    extra = {"metavar": metavar, "flag": flag, "repeat": repeat}
-    return Field(default, description=description, json_schema_extra=extra, **limits)
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={"metavar": metavar, "flag": flag, "repeat": repeat},
+        **limits,
+    )
 
 
 def _flag(name: str) -> str:

@@ -53,12 +53,12 @@ def joined_levels(embedding: ImageEmbedding, finest_stride: int = FINEST_STRIDE)
     """
     strides = embedding.strides
     grid = next((level for level, stride in enumerate(strides) if stride >= finest_stride), len(strides) - 1)
-    size_hw = embedding.levels[grid].shape[-2:]
+    height, width = embedding.levels[grid].shape[-2:]
     levels = (level.float() for level in embedding.levels)
     scaled = (
-        F.adaptive_avg_pool2d(level, size_hw)
+        F.adaptive_avg_pool2d(level, (height, width))
         if number < grid
-        else F.interpolate(level, size_hw, mode="bilinear", align_corners=False)
+        else F.interpolate(level, (height, width), mode="bilinear", align_corners=False)
         for number, level in enumerate(levels)
     )
     return torch.cat([F.normalize(level[0], dim=0) for level in scaled])
@@ -109,7 +109,7 @@ class ReferenceSums:
             prepared: the network's input.
         """
         features = joined_levels(embedding).cpu().double()
-        size_hw = features.shape[-2:]
+        size_hw = (features.shape[1], features.shape[2])
         classes, distance = dense_targets(_in_pieces(label), prepared.frame, self.spec.index_of, 0)
         for part in (prepared.planes.numpy(), classes, distance):
             self._seen.update(np.ascontiguousarray(part).tobytes())
@@ -185,9 +185,10 @@ def make_reference(
 
 def _read_label(mask: Path | str | LabelMask, image: ImageReader, card: DataCard) -> tuple[str, Label]:
     """Return the name of a mask, for errors, and what it marks."""
-    is_file = isinstance(mask, str | Path)
-    values = read_mask(Path(mask)) if is_file else np.asarray(mask).astype(np.int64)
-    name = str(mask) if is_file else f"the mask of {image.origin}"
+    if isinstance(mask, str | Path):
+        name, values = str(mask), read_mask(Path(mask))
+    else:
+        name, values = f"the mask of {image.origin}", np.asarray(mask).astype(np.int64)
     check_equal_size(name, values.shape, image.origin, image.size_hw)
     return name, label_from_mask(values, card, origin=name)
 
