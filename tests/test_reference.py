@@ -42,9 +42,10 @@ def _scene(seed: int, warm: Corners, cold: Corners) -> tuple[SensorImage, npt.ND
 
 
 def _squares(prompts: PromptBatch) -> Tensor:
-    """Answer each click with a square around it."""
+    """Answer each click, or box, with a square around its middle."""
     steps = torch.arange(SIDE)
-    x, y = (prompts.point_coords[:, 0, axis, None] for axis in (0, 1))  # (K, 1)
+    centres = prompts.point_coords[:, 0] if prompts.boxes is None else prompts.boxes.unflatten(1, (2, 2)).mean(1) - 0.5
+    x, y = (centres[:, axis, None] for axis in (0, 1))  # (K, 1)
     reach = OBJECT / 2
     return (((steps - y).abs() < reach)[:, :, None] & ((steps - x).abs() < reach)[:, None])[:, None]
 

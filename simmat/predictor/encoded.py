@@ -26,7 +26,7 @@ from simmat.nn.resize import restore_logits
 from simmat.predictor import everything
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.reference import Reference
+from simmat.predictor.reference import Reference, find_like
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -255,10 +255,10 @@ class EncodedImage:
             settings: how objects are found.
             like: what to look for, in place of what the model's dense head knows; scores are then not calibrated.
         """
-        frame, decode = self.prepared.frame, self.decode_clicks
+        frame = self.prepared.frame
         if like is not None:
-            return everything.find_objects(frame, decode, like(self.embedding), like.spec, settings)
-        found = everything.find_objects(frame, decode, self._dense, self._classes, settings)
+            return find_like(like, self.embedding, frame, self.decode, settings)
+        found = everything.find_objects(frame, self.decode_clicks, self._dense, self._classes, settings)
         return [
             replace(
                 one,

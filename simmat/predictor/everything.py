@@ -96,11 +96,11 @@ def find_objects(
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
     found, low = masks_of_clicks(clicks, decode, frame, settings, stable=False)
     if found:
-        found, low = _with_classes(found, low, probabilities, spec, settings.objectness)
+        found, low = with_classes(found, low, probabilities, spec, settings.objectness)
     missed = parts[uncovered(parts, classes, low, [spec.classes.index(one.instance.class_id) for one in found])]
     if len(missed):
         more, missed = _parts_as_objects(missed, objects.sum(0), distance, frame, settings)
-        found += _with_classes(more, missed, probabilities, spec, 0.0)[0]
+        found += with_classes(more, missed, probabilities, spec, 0.0)[0]
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.reach:
         inside = restore_logits(1 - probabilities[None, :1], frame)[0, 0] > OBJECT
@@ -128,7 +128,7 @@ def _parts_as_objects(
     return found, parts[kept]
 
 
-def _with_classes(
+def with_classes(
     found: Sequence[FoundObject], masks: BoolArray, probabilities: Tensor, spec: DenseSpec, min_objectness: float
 ) -> tuple[list[FoundObject], BoolArray]:
     """Give objects their class, where there are classes, and a score that counts both.

@@ -1,16 +1,16 @@
-"""Look for what a few labelled images show, without training: a linear dense head in closed form.
+"""Find in an image what a few labelled images show, without training.
 
-Each position of the embedding of a labelled image lies on an object of a class, or beside all of them. A linear
-discriminant of the two (Fisher 1936) and a linear regression of the distance to the border give the maps that a
-trained dense head gives, from which `simmat.predictor.everything` clicks. A cosine with the mean feature of the
-objects (PerSAM, arXiv 2305.03048) or with the nearest positions (Matcher, arXiv 2305.13310) also compares what all
-positions of an image have in common; a discriminant leaves that out.
+A linear discriminant (Fisher 1936) of the embedding tells positions on objects from the others. Each connected part
+that it marks is a click and a box for the prompt decoder, and of the answers the mask that agrees best with the part
+stays. A discriminant leaves out what all positions of an image have in common, which a cosine with the mean feature of
+the objects (PerSAM, arXiv 2305.03048) or with the nearest positions (Matcher, arXiv 2305.13310) does not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,27 +23,30 @@ from torch.nn import functional as F
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
-from simmat.data.instances import Label, check_equal_size, components, label_from_mask, read_mask
-from simmat.data.pipeline import PreparedImage
+from simmat.data.clicks import center_click
+from simmat.data.instances import FoundObject, Label, check_equal_size, label_from_mask, read_mask
+from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.data.targets import dense_targets
 from simmat.errors import DataError, unknown_name
-from simmat.foundation import ImageEmbedding
+from simmat.foundation import MAX_PROMPTS, ImageEmbedding, MaskPrediction
 from simmat.model_spec import DenseSpec
-from simmat.nn.dense_head import DenseAnswer
-from simmat.types import FloatArray, ImageReader
+from simmat.nn.resize import upsample_logits
+from simmat.predictor.everything import OBJECT, PART_SCORE, EverythingSettings, object_parts, suppress, with_classes
+from simmat.types import FloatArray, Frame, ImageReader, Prompt
 
 if TYPE_CHECKING:
     from simmat.predictor.encoder import ImageEncoder
 
 LabelMask = npt.NDArray[np.integer[Any] | np.bool_]
 """(H, W) label values; 0 is the background."""
+_NOWHERE: FloatArray = np.zeros((0, 2), np.float32)
 
 FINEST_STRIDE = 4
 """Smallest stride, in pixels of the input, of the positions that are compared."""
-RIDGE = 1.0
+RIDGE = 0.3
 """Share of the mean variance of the features that is added to each, as few positions are on objects."""
-_LEAST = 1e-4
-"""Smallest distance and smallest share of a map."""
+_AGREEMENT = 0.5
+"""Smallest IoU of a mask with the part that it is the answer for; below, the part itself is the object."""
 
 
 def joined_levels(embedding: ImageEmbedding, finest_stride: int = FINEST_STRIDE) -> Tensor:
@@ -70,8 +73,8 @@ class Reference:
 
     Attributes:
         spec: classes of the objects; index 0 of a class map is the background.
-        weights: (1 + K + 1, D) float32 of background, K classes and distance.
-        offsets: (1 + K + 1,) float32.
+        weights: (K, D) float32 of each class.
+        offsets: (K,) float32; positions of a class are more likely than background where its value is above 0.
         digest: sha256 of the images and masks, by which finished images are known.
     """
 
@@ -84,12 +87,70 @@ class Reference:
         """Give classes and digest, not thousands of numbers."""
         return f"<Reference of {self.spec.classes}, {self.digest}>"
 
-    def __call__(self, embedding: ImageEmbedding) -> DenseAnswer:
-        """Return the maps of one image."""
+    def class_map(self, embedding: ImageEmbedding, frame: Frame) -> Tensor:
+        """Return the probabilities (1 + K, h, w) of background and classes over the whole input.
+
+        Images differ in contrast, so what has less than half of the highest value of an image is background, too.
+        """
         features = joined_levels(embedding)
         weights, offsets = (torch.from_numpy(part).to(features.device) for part in (self.weights, self.offsets))
-        maps = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
-        return DenseAnswer(maps[None, :-1], maps[None, -1:].clamp(_LEAST, 1 - _LEAST).logit())
+        logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
+        height, width = (math.ceil(side * logits.shape[-1] / frame.size) for side in frame.scaled_hw)
+        highest = logits[:, :height, :width].flatten(1).amax(1).clamp(min=0)  # (K,)
+        logits = logits - highest[:, None, None] / 2
+        logits[:, height:] = logits[:, :, width:] = -torch.inf  # padding
+        return torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)
+
+
+def find_like(
+    reference: Reference,
+    embedding: ImageEmbedding,
+    frame: Frame,
+    decode: Callable[[Sequence[Prompt]], MaskPrediction],
+    settings: EverythingSettings,
+) -> list[FoundObject]:
+    """Find the objects of an image that a reference shows, best first, in pixels of the original image.
+
+    Args:
+        reference: what to look for.
+        embedding: of a batch of this image.
+        frame: position of the image in the input.
+        decode: answers prompts of one kind, in pixels of the image.
+        settings: its `overlap` and `min_area` count.
+    """
+    probabilities = reference.class_map(embedding, frame)
+    parts, _ = object_parts(probabilities[1:], 1)
+    inside = torch.from_numpy(parts).to(probabilities.device)  # (P, h, w)
+    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]
+    found: list[FoundObject] = []
+    masks: list[Tensor] = []
+    for start in range(0, len(parts), MAX_PROMPTS):
+        group = likely[start : start + MAX_PROMPTS]
+        rows = [(row, region) for row, (region,) in enumerate(regions_from_logits(group, frame)) if region is not None]
+        if not rows:
+            continue
+        regions = [region for _, region in rows]
+        clicks = [center_click(region) for region in regions]
+        boxes = [Prompt(_NOWHERE, np.zeros(0, np.int64), np.asarray(one.box_xyxy, np.float32)) for one in regions]
+        answers = [decode([Prompt.points([xy]) for xy in clicks]), decode(boxes)]
+        logits = torch.cat([answer.logits.float() for answer in answers], dim=1)  # (n, M, h, w)
+        scores = torch.cat([answer.iou.float() for answer in answers], dim=1).clamp(0, 1)
+        part = upsample_logits(group[[row for row, _ in rows]], (logits.shape[2], logits.shape[3]))  # (n, 1, h, w)
+        shared, union = ((logits > 0) & (part > 0)).flatten(2).sum(2), ((logits > 0) | (part > 0)).flatten(2).sum(2)
+        agreement, best = (shared / union.clamp(min=1)).max(1)
+        picked = torch.arange(len(rows))
+        taken = torch.where((agreement >= _AGREEMENT)[:, None, None, None], logits[picked, best][:, None], part)
+        score = torch.where(agreement >= _AGREEMENT, scores[picked, best], PART_SCORE).tolist()
+        for row, (region,) in enumerate(regions_from_logits(taken, frame)):
+            if region is not None and region.area >= settings.min_area:
+                found.append(FoundObject(region, score[row], clicks[row]))
+                masks.append(taken[row, 0] > 0)
+    if not found:
+        return []
+    low = torch.stack(masks).cpu().numpy()
+    found, low = with_classes(found, low, probabilities, reference.spec, 0.0)
+    kept = suppress(low, [one.score for one in found], settings.overlap)
+    return [found[row] for row in kept]
 
 
 class ReferenceSums:
@@ -105,49 +166,28 @@ class ReferenceSums:
 
         Args:
             embedding: of a batch of this image.
-            label: its objects, in pixels of the image; those of other classes have no truth.
+            label: its objects, all of these classes, in pixels of the image.
             prepared: the network's input.
         """
         features = joined_levels(embedding).cpu().double()
-        size_hw = (features.shape[1], features.shape[2])
-        classes, distance = dense_targets(_in_pieces(label), prepared.frame, self.spec.index_of, 0)
-        for part in (prepared.planes.numpy(), classes, distance):
+        classes, _ = dense_targets(label, prepared.frame, self.spec.index_of, 0)
+        for part in (prepared.planes.numpy(), classes):
             self._seen.update(np.ascontiguousarray(part).tobytes())
         planes = torch.stack([torch.from_numpy(classes == index) for index in range(self.spec.count)]).double()
-        share = F.adaptive_avg_pool2d(planes, size_hw).flatten(1)  # (1 + K, N)
-        far = share * F.adaptive_avg_pool2d(torch.from_numpy(distance).double()[None], size_hw).flatten(1)
+        share = F.adaptive_avg_pool2d(planes, (features.shape[1], features.shape[2])).flatten(1)  # (1 + K, N)
         x = features.flatten(1).T  # (N, D)
-        squares = torch.stack([(x * one[:, None]).T @ x for one in share])  # (1 + K, D, D)
-        new = (share.sum(1), share @ x, squares, far.sum(1), far @ x)
+        new = (share.sum(1), share @ x, (x * share.sum(0)[:, None]).T @ x)
         self._sums = tuple(a + b for a, b in zip(self._sums, new, strict=True)) if self._sums else new
 
     def reference(self) -> Reference:
         """Return the reference; each class and the background must have been seen."""
-        count, *sums = self._sums
-        mean, square, far, far_x = (part / count.view(-1, *[1] * (part.ndim - 1)) for part in sums)
-        within = (square - mean[:, :, None] * mean[:, None]).mean(0)  # (D, D)
-        weights = _divided(mean, within)  # (1 + K, D)
-        prior = torch.cat([count.new_tensor([0.5]), count[1:] / count[1:].sum() / 2])  # (1 + K,)
-        centre, distance = prior @ mean, prior @ far
-        spread = torch.einsum("k,kde->de", prior, square) - centre[:, None] * centre
-        slope = _divided((prior @ far_x - distance * centre)[None], spread)  # (1, D)
-        offsets = torch.cat([-(weights * mean).sum(1) / 2, distance - slope @ centre])
-        maps = torch.cat([weights, slope])
-        return Reference(self.spec, maps.float().numpy(), offsets.float().numpy(), self._seen.hexdigest())
-
-
-def _divided(vectors: Tensor, covariance: Tensor) -> Tensor:
-    """Return (K, D) vectors times the inverse of a (D, D) covariance with `RIDGE`."""
-    ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=covariance.dtype)
-    found: Tensor = torch.linalg.solve(covariance + ridge, vectors.T).T
-    return found
-
-
-def _in_pieces(label: Label) -> Label:
-    """Return a label whose regions are connected pieces, each with a middle of its own."""
-    every = (*label.regions, *label.small)
-    pieces = (piece for one in every for piece in components(one.crop, one.class_id, one.window[:2]))
-    return replace(label, regions=tuple(pieces), small=())
+        count, total, square = self._sums  # (1 + K,), (1 + K, D), (D, D)
+        mean = total / count[:, None]
+        within = (square - total.T @ mean) / count.sum()
+        ridge = RIDGE * within.diagonal().mean().clamp(min=1e-12) * torch.eye(len(within), dtype=within.dtype)
+        weights = torch.linalg.solve(within + ridge, (mean[1:] - mean[:1]).T).T  # (K, D)
+        offsets = -(weights * (mean[1:] + mean[:1])).sum(1) / 2
+        return Reference(self.spec, weights.float().numpy(), offsets.float().numpy(), self._seen.hexdigest())
 
 
 def make_reference(
