@@ -54,7 +54,7 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
     like = None
     if options.reference:
         shown = list(zip(options.reference, options.reference_mask, strict=True))
-        like = predictor.reference(shown, classes=options.classes or (), missing=options.missing)
+        like = predictor.reference(shown, classes=options.classes or (), missing=options.missing, tile=options.tile)
         options = options.model_copy(update={"everything": True, "classes": None})
     limits: dict[str, Any] = {"min_score": searched, "min_area": options.min_area}
     settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})

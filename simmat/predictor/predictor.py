@@ -282,6 +282,7 @@ class Predictor(ImageEncoder):
         *,
         classes: Sequence[str | int] = (),
         missing: Sequence[str | int] = (),
+        tile: int | None = None,
     ) -> Reference:
         """Return what to look for in other images: the objects that masks of some images mark. Nothing is trained.
 
@@ -291,13 +292,14 @@ class Predictor(ImageEncoder):
             classes: label values of a mask to look for, by name or number, each a class; what has another value is
                 background. By default everything that is marked, with the meaning that values have for the model.
             missing: as for `set_image`.
+            tile: as for `open_image`, and the same as for the images to search.
 
         Raises:
             ConfigError: a class is unknown.
             DataError: a mask cannot be read, has another size than its image, or marks no object or everything.
             SimMATError: as `set_image` raises it.
         """
-        return make_reference(self, [(self._reader(image, missing), mask) for image, mask in images], classes)
+        return make_reference(self, [(self._reader(image, missing), mask) for image, mask in images], classes, tile)
 
     def _require_image(self) -> LargeImage:
         if self._current is None:

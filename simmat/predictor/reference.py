@@ -191,7 +191,10 @@ class ReferenceSums:
 
 
 def make_reference(
-    encoder: ImageEncoder, images: Sequence[tuple[ImageReader, Path | str | LabelMask]], classes: Sequence[str | int]
+    encoder: ImageEncoder,
+    images: Sequence[tuple[ImageReader, Path | str | LabelMask]],
+    classes: Sequence[str | int] = (),
+    tile: int | None = None,
 ) -> Reference:
     """Return what to look for, see `Predictor.reference`; of images that are cut, windows with objects are used."""
     from simmat.predictor.large_image import LargeImage
@@ -213,7 +216,7 @@ def make_reference(
         if (sum(one.area for one in regions) + label.ignore.sum()) >= label.ignore.size:
             raise DataError(f"{name}: marks every pixel; a reference needs background beside its objects")
         label = replace(label, regions=regions, small=())
-        image = LargeImage(encoder, reader)
+        image = LargeImage(encoder, reader, tile=tile)
         for window in image.windows:
             part = cut_label(label, window, 0)
             pixels, encoded = image.encoded(window, keep=False) if part.regions else (None, None)

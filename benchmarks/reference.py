@@ -1,0 +1,100 @@
+"""What one labelled image finds in others without training, beside one click on each object.
+
+    python benchmarks/reference.py benchmarks/transfer.toml [--foundation lite] [--image-size 256]
+        [--on nir-crops sar-ships] [--images 5] [--references 2]
+
+An untuned model looks at images of the training split, as a whole. Each of the first ones is the reference for all
+others. Prints, by class and averaged over references: mIoU of the true objects, each with at most one found object (0
+without one), IoU of all pixels, F1 of objects at an IoU of 0.5; and mIoU of one click on the middle of each object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from simmat.data.clicks import center_click
+from simmat.data.dataset import open_dataset
+from simmat.data.instances import Instance, Label
+from simmat.data.targets import class_map
+from simmat.evaluation.unprompted import ious
+from simmat.io.weights import find_weights
+from simmat.model import Parts
+from simmat.plugins.loader import installed
+from simmat.predictor import LargeImage, ZeroShotPredictor
+from simmat.predictor.reading import LoadedImage
+from simmat.sensors.channel_selection import parse_channels
+from simmat.types import Prompt
+
+WHOLE = 10_000
+"""Side of a window that no image exceeds."""
+
+
+def scores(found: list[Instance], true: list[Instance], label: Label) -> tuple[float, float, float]:
+    """Return mIoU of the true objects, IoU of all pixels, and F1 at an IoU of 0.5."""
+    table = ious(found, true, label.ignore)
+    matched = table[linear_sum_assignment(table, maximize=True)]
+    empty = np.zeros(label.size_hw, np.bool_)
+    pixels = [np.any([empty, *(one.mask(label.size_hw) for one in group)], axis=0) for group in (found, true)]
+    union = (pixels[0] & pixels[1]).sum() / (pixels[0] | pixels[1]).sum()
+    return matched.sum() / len(true), union, 2 * (matched >= 0.5).sum() / (len(found) + len(true))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="file of `simmat bench`, whose data sets are measured")
+    parser.add_argument("--foundation", default="lite")
+    parser.add_argument("--image-size", type=int, help="side of the input; by default the model's own")
+    parser.add_argument("--on", nargs="+", help="names of data sets; by default all")
+    parser.add_argument("--images", type=int, default=5, help="images of each set, evenly from its training split")
+    parser.add_argument("--references", type=int, default=2, help="how many of them are references, one at a time")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    known = installed()
+    model = known.foundation(given.foundation, fetch=True)
+    parts = Parts(model, known.transfer_layer("zeroshot"), known.tuner("frozen"), find_weights(model, None))
+    print(f"{'set':<20} {'one click':>9} {'found':>6} {'pixels':>6} {'F1':>6}")
+    for data in tomllib.loads(given.file.read_text())["data"]:
+        if given.on and data["name"] not in given.on:
+            continue
+        channels = data.get("channels")
+        adapter = known.modality(data["modality"], channels=None if channels is None else parse_channels(channels))
+        card = {key: data[key] for key in ("regions", "min_region", "nodata") if key in data}
+        dataset = open_dataset(given.file.parent / data["data"], adapter, card)
+        samples = dataset.split("train")
+        predictor = ZeroShotPredictor(parts, dataset.adapter, given.image_size or model.image_size, torch.device("cpu"))
+        images: list[tuple[LargeImage, Label]] = []
+        clicked: list[float] = []
+        for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
+            image = dataset.image(sample)
+            label = dataset.label(sample, image)
+            images.append((LargeImage(predictor, LoadedImage(image), tile=WHOLE), label))
+            answers = images[-1][0].predict_prompts([Prompt.points([center_click(one)]) for one in label.regions])
+            found = [answer.found_object((0, 0)) for answer in answers]
+            for one, true in zip(found, label.regions, strict=True):
+                clicked.append(0.0 if one is None else float(ious([one.instance], [true], label.ignore)[0, 0]))
+        rows = []
+        for image, label in images[: given.references]:
+            values = sorted({one.class_id for one in label.regions if one.class_id is not None})
+            shown = [(image.reader.image, class_map(label))]  # type: ignore[attr-defined]
+            reference = predictor.reference(shown, classes=values, tile=WHOLE)
+            for other, truth in images:
+                if other is image:
+                    continue
+                objects = [one.instance for one in other.segment_everything(like=reference)]
+                for value in values or [None]:
+                    true = [one for one in truth.regions if one.class_id == value]
+                    if true:
+                        rows.append(scores([one for one in objects if one.class_id == value], true, truth))
+        figures = " ".join(f"{value:>6.3f}" for value in np.mean(rows, axis=0))
+        print(f"{data['name']:<20} {np.mean(clicked):>9.3f} {figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
