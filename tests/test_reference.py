@@ -18,7 +18,9 @@ from scripted_model import Scripted
 from torch import Tensor
 
 from simmat.cli import run
+from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
+from simmat.errors import DataError, SimMATError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.predictor import EverythingSettings, Predictor, Reference
@@ -99,6 +101,17 @@ def test_images_that_are_cut_show_and_find_the_same(model: Predictor) -> None:
     assert _clicked(model, scene, model.reference([(scene, mask)]), corners) == {(None, at) for at in corners}
 
 
+def test_a_class_that_no_mask_marks_is_refused(model: Predictor) -> None:
+    """It is a class of the model, but nothing shows how it looks."""
+    model.inputs.card = DataCard(regions="classes", class_names={1: "warm", 2: "cold"})
+    scene = _scene(0, [(5, 5)], [])
+    assert model.reference([scene], classes=["warm"]).spec.classes == (1,)
+    with pytest.raises(DataError, match="'cold'"):
+        model.reference([scene], classes=["warm", "cold"])
+    with pytest.raises(SimMATError, match=r"'hot'.*warm"):
+        model.reference([scene], classes=["hot"])
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A bundle, images in a folder, and masks."""
@@ -144,7 +157,7 @@ def test_a_folder_is_searched_and_resumed(place: Path, capsys: pytest.CaptureFix
     ("options", "named"),
     [
         (["--reference-mask", "empty.png"], ["empty.png", "no object"]),
-        (["--reference-mask", "full.png"], ["full.png", "background"]),
+        (["--reference-mask", "full.png"], ["background"]),
         (["--reference-mask", "small.png"], ["small.png", "8x8", "56x40"]),
         (["--reference-mask", "a.png", "--class", "2"], ["'2'", "Available: 1"]),
         (["--reference-mask", "a.png", "--class", "1", "--class", "ship"], ["'ship'"]),

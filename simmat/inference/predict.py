@@ -53,6 +53,11 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
         searched = min(curve.inverse(searched), EverythingSettings.min_score)
     like = None
     if options.reference:
+        if len(predictor.adapter.sources) > 1:
+            raise ConfigError(
+                f"--reference is one file, but modality {predictor.adapter.name!r} has several; in Python, "
+                "Predictor.reference takes {source: file}"
+            )
         shown = list(zip(options.reference, options.reference_mask, strict=True))
         like = predictor.reference(shown, classes=options.classes or (), missing=options.missing, tile=options.tile)
         options = options.model_copy(update={"everything": True, "classes": None})

@@ -138,7 +138,7 @@ def find_like(
         part = upsample_logits(group[[row for row, _ in rows]], (logits.shape[2], logits.shape[3]))  # (n, 1, h, w)
         shared, union = ((logits > 0) & (part > 0)).flatten(2).sum(2), ((logits > 0) | (part > 0)).flatten(2).sum(2)
         agreement, best = (shared / union.clamp(min=1)).max(1)
-        picked = torch.arange(len(rows))
+        picked = torch.arange(len(rows), device=logits.device)
         taken = torch.where((agreement >= _AGREEMENT)[:, None, None, None], logits[picked, best][:, None], part)
         score = torch.where(agreement >= _AGREEMENT, scores[picked, best], PART_SCORE).tolist()
         for row, (region,) in enumerate(regions_from_logits(taken, frame)):
@@ -180,7 +180,16 @@ class ReferenceSums:
         self._sums = tuple(a + b for a, b in zip(self._sums, new, strict=True)) if self._sums else new
 
     def reference(self) -> Reference:
-        """Return the reference; each class and the background must have been seen."""
+        """Return the reference.
+
+        Raises:
+            DataError: a class, or the background, has not been seen.
+        """
+        if not self._sums or not bool(self._sums[0].all()):
+            raise DataError(
+                "the references show too little: each class needs objects that the network's input resolves, where "
+                "something is measured, and background beside them"
+            )
         count, total, square = self._sums  # (1 + K,), (1 + K, D), (D, D)
         mean = total / count[:, None]
         within = (square - total.T @ mean) / count.sum()
@@ -209,12 +218,8 @@ def make_reference(
     for (reader, _), (name, label) in zip(images, labels, strict=True):
         regions = tuple(one for one in (*label.regions, *label.small) if one.class_id in values)
         if not regions:
-            of_classes = f" of the classes {', '.join(map(str, values))}" if classes else ""
-            raise DataError(
-                f"{name}: marks no object{of_classes}, so it does not show what to look for in other images"
-            )
-        if (sum(one.area for one in regions) + label.ignore.sum()) >= label.ignore.size:
-            raise DataError(f"{name}: marks every pixel; a reference needs background beside its objects")
+            of_classes = f" of class {', '.join(map(str, classes))}" if classes else ""
+            raise DataError(f"{name}: marks no object{of_classes}, so it does not show what to look for")
         label = replace(label, regions=regions, small=())
         image = LargeImage(encoder, reader, tile=tile)
         for window in image.windows:
@@ -245,4 +250,6 @@ def _chosen(classes: Sequence[str | int], present: set[int | None], names: Mappi
         if one not in known:
             hint = f"The masks have the values {', '.join(map(str, sorted(values)))}."
             raise unknown_name("class", one, by_name, hint=hint)
+    if absent := [one for one in map(str, classes) if known[one] not in present]:
+        raise DataError(f"no reference mask marks an object of class {', '.join(map(repr, absent))}; leave it out")
     return list(dict.fromkeys(known[str(one)] for one in classes))
