@@ -31,7 +31,7 @@ from simmat.errors import DataError, unknown_name
 from simmat.foundation import MAX_PROMPTS, ImageEmbedding, MaskPrediction
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import upsample_logits
-from simmat.predictor.everything import OBJECT, PART_SCORE, EverythingSettings, object_parts, suppress, with_classes
+from simmat.predictor.everything import OBJECT, EverythingSettings, object_parts, suppress, with_classes
 from simmat.types import FloatArray, Frame, ImageReader, Prompt
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 LabelMask = npt.NDArray[np.integer[Any] | np.bool_]
 """(H, W) label values; 0 is the background."""
-_NOWHERE: FloatArray = np.zeros((0, 2), np.float32)
+_NOWHERE, _NO_LABEL = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
 
 FINEST_STRIDE = 4
 """Smallest stride, in pixels of the input, of the positions that are compared."""
 RIDGE = 0.3
 """Share of the mean variance of the features that is added to each, as few positions are on objects."""
-_AGREEMENT = 0.5
-"""Smallest IoU of a mask with the part that it is the answer for; below, the part itself is the object."""
+_SEED = 0.5
+"""Share of the highest value of a class in an image that a part must reach, as images differ in contrast."""
 
 
 def joined_levels(embedding: ImageEmbedding, finest_stride: int = FINEST_STRIDE) -> Tensor:
@@ -87,19 +87,14 @@ class Reference:
         """Give classes and digest, not thousands of numbers."""
         return f"<Reference of {self.spec.classes}, {self.digest}>"
 
-    def class_map(self, embedding: ImageEmbedding, frame: Frame) -> Tensor:
-        """Return the probabilities (1 + K, h, w) of background and classes over the whole input.
-
-        Images differ in contrast, so what has less than half of the highest value of an image is background, too.
-        """
+    def logits(self, embedding: ImageEmbedding, frame: Frame) -> Tensor:
+        """Return how likely each class is, (K, h, w) over the whole input: above 0 more than background."""
         features = joined_levels(embedding)
         weights, offsets = (torch.from_numpy(part).to(features.device) for part in (self.weights, self.offsets))
         logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
         height, width = (math.ceil(side * logits.shape[-1] / frame.size) for side in frame.scaled_hw)
-        highest = logits[:, :height, :width].flatten(1).amax(1).clamp(min=0)  # (K,)
-        logits = logits - highest[:, None, None] / 2
         logits[:, height:] = logits[:, :, width:] = -torch.inf  # padding
-        return torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)
+        return logits
 
 
 def find_like(
@@ -118,9 +113,12 @@ def find_like(
         decode: answers prompts of one kind, in pixels of the image.
         settings: its `overlap` and `min_area` count.
     """
-    probabilities = reference.class_map(embedding, frame)
-    parts, _ = object_parts(probabilities[1:], 1)
-    inside = torch.from_numpy(parts).to(probabilities.device)  # (P, h, w)
+    logits = reference.logits(embedding, frame)
+    probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)  # (1 + K, h, w)
+    parts, classes = object_parts(probabilities[1:], 1)
+    seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()
+    parts = parts[(parts & seeds[classes]).any((1, 2))]  # (P, h, w)
+    inside = torch.from_numpy(parts).to(probabilities.device)
     likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]
     found: list[FoundObject] = []
     masks: list[Tensor] = []
@@ -129,22 +127,19 @@ def find_like(
         rows = [(row, region) for row, (region,) in enumerate(regions_from_logits(group, frame)) if region is not None]
         if not rows:
             continue
-        regions = [region for _, region in rows]
-        clicks = [center_click(region) for region in regions]
-        boxes = [Prompt(_NOWHERE, np.zeros(0, np.int64), np.asarray(one.box_xyxy, np.float32)) for one in regions]
+        clicks = [center_click(region) for _, region in rows]
+        boxes = [Prompt(_NOWHERE, _NO_LABEL, np.asarray(region.box_xyxy, np.float32)) for _, region in rows]
         answers = [decode([Prompt.points([xy]) for xy in clicks]), decode(boxes)]
-        logits = torch.cat([answer.logits.float() for answer in answers], dim=1)  # (n, M, h, w)
-        scores = torch.cat([answer.iou.float() for answer in answers], dim=1).clamp(0, 1)
-        part = upsample_logits(group[[row for row, _ in rows]], (logits.shape[2], logits.shape[3]))  # (n, 1, h, w)
-        shared, union = ((logits > 0) & (part > 0)).flatten(2).sum(2), ((logits > 0) | (part > 0)).flatten(2).sum(2)
-        agreement, best = (shared / union.clamp(min=1)).max(1)
-        picked = torch.arange(len(rows), device=logits.device)
-        taken = torch.where((agreement >= _AGREEMENT)[:, None, None, None], logits[picked, best][:, None], part)
-        score = torch.where(agreement >= _AGREEMENT, scores[picked, best], PART_SCORE).tolist()
-        for row, (region,) in enumerate(regions_from_logits(taken, frame)):
+        answer = torch.cat([one.logits.float() for one in answers], dim=1)  # (n, M, h, w)
+        part = upsample_logits(group[[row for row, _ in rows]], (answer.shape[2], answer.shape[3]))  # (n, 1, h, w)
+        shared, union = ((answer > 0) & (part > 0)).flatten(2).sum(2), ((answer > 0) | (part > 0)).flatten(2).sum(2)
+        best = (torch.arange(len(rows), device=answer.device), (shared / union.clamp(min=1)).argmax(1))
+        scores = torch.cat([one.iou.float() for one in answers], dim=1)[best].clamp(0, 1).tolist()
+        chosen = answer[best][:, None]  # (n, 1, h, w)
+        for row, (region,) in enumerate(regions_from_logits(chosen, frame)):
             if region is not None and region.area >= settings.min_area:
-                found.append(FoundObject(region, score[row], clicks[row]))
-                masks.append(taken[row, 0] > 0)
+                found.append(FoundObject(region, scores[row], clicks[row]))
+                masks.append(chosen[row, 0] > 0)
     if not found:
         return []
     low = torch.stack(masks).cpu().numpy()
