@@ -20,7 +20,8 @@ from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers, check_choice
 from simmat.predictor.reading import Files, LoadedImage
-from simmat.predictor.reference import LabelMask, Reference, make_reference
+from simmat.predictor.reference import Reference
+from simmat.predictor.reference_images import LabelMask, make_reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
