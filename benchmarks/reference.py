@@ -1,11 +1,12 @@
 """What one labelled image finds in others without training, beside one click on each object.
 
     python benchmarks/reference.py benchmarks/transfer.toml [--foundation lite] [--image-size 256]
-        [--on nir-crops sar-ships] [--images 5] [--references 2]
+        [--on nir-crops sar-ships] [--images 5] [--references 2] [--tile 256]
 
-An untuned model looks at images of the training split, as a whole. Each of the first ones is the reference for all
-others. Prints, by class and averaged over references: mIoU of the true objects, each with at most one found object (0
-without one), IoU of all pixels, F1 of objects at an IoU of 0.5; and mIoU of one click on the middle of each object.
+An untuned model looks at images of the training split, as a whole or in windows. Each of the first ones is the
+reference for all others. Prints, by class and averaged over references: mIoU of the true objects, each with at most one
+found object (0 without one), IoU of all pixels, F1 of objects at an IoU of 0.5; and mIoU of one click on the middle of
+each object.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ from simmat.predictor.reading import LoadedImage
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
-WHOLE = 10_000
-"""Side of a window that no image exceeds."""
-
 
 def scores(found: list[Instance], true: list[Instance], label: Label) -> tuple[float, float, float]:
     """Return mIoU of the true objects, IoU of all pixels, and F1 at an IoU of 0.5."""
@@ -54,6 +52,7 @@ def main() -> None:
     parser.add_argument("--on", nargs="+", help="names of data sets; by default all")
     parser.add_argument("--images", type=int, default=5, help="images of each set, evenly from its training split")
     parser.add_argument("--references", type=int, default=2, help="how many of them are references, one at a time")
+    parser.add_argument("--tile", type=int, default=10_000, help="side of windows in pixels; by default whole images")
     given = parser.parse_args()
     torch.set_num_threads(1)
     known = installed()
@@ -74,7 +73,7 @@ def main() -> None:
         for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
             image = dataset.image(sample)
             label = dataset.label(sample, image)
-            images.append((LargeImage(predictor, LoadedImage(image), tile=WHOLE), label))
+            images.append((LargeImage(predictor, LoadedImage(image), tile=given.tile), label))
             answers = images[-1][0].predict_prompts([Prompt.points([center_click(one)]) for one in label.regions])
             found = [answer.found_object((0, 0)) for answer in answers]
             for one, true in zip(found, label.regions, strict=True):
@@ -83,7 +82,7 @@ def main() -> None:
         for image, label in images[: given.references]:
             values = sorted({one.class_id for one in label.regions if one.class_id is not None})
             shown = [(image.reader.image, class_map(label))]  # type: ignore[attr-defined]
-            reference = predictor.reference(shown, classes=values, tile=WHOLE)
+            reference = predictor.reference(shown, classes=values, tile=given.tile)
             for other, truth in images:
                 if other is image:
                     continue
