@@ -1,12 +1,12 @@
 """What one labelled image finds in others without training, beside one click on each object.
 
     python benchmarks/reference.py benchmarks/transfer.toml [--foundation lite] [--image-size 256]
-        [--on nir-crops sar-ships] [--images 5] [--references 2] [--tile 256]
+        [--on nir-crops sar-ships] [--images 5] [--references 2] [--shots 3] [--tile 256]
 
-An untuned model looks at images of the training split, as a whole or in windows. Each of the first ones is the
-reference for all others. Prints, by class and averaged over references: mIoU of the true objects, each with at most one
-found object (0 without one), IoU of all pixels, F1 of objects at an IoU of 0.5; and mIoU of one click on the middle of
-each object.
+An untuned model looks at images of the training split, as a whole or in windows. Each of the first ones, or of the
+first groups of `--shots` in a row, is the reference for all others. Prints, by class and averaged over references: mIoU
+of the true objects, each with at most one found object (0 without one), IoU of all pixels, F1 of objects at an IoU of
+0.5; and mIoU of one click on the middle of each object.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, help="side of the input; by default the model's own")
     parser.add_argument("--on", nargs="+", help="names of data sets; by default all")
     parser.add_argument("--images", type=int, default=5, help="images of each set, evenly from its training split")
-    parser.add_argument("--references", type=int, default=2, help="how many of them are references, one at a time")
+    parser.add_argument("--references", type=int, default=2, help="references that are tried, one after the other")
+    parser.add_argument("--shots", type=int, default=1, help="images of a reference")
     parser.add_argument("--tile", type=int, default=10_000, help="side of windows in pixels; by default whole images")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,13 +80,12 @@ def main() -> None:
             for one, true in zip(found, label.regions, strict=True):
                 clicked.append(0.0 if one is None else float(ious([one.instance], [true], label.ignore)[0, 0]))
         rows = []
-        for image, label in images[: given.references]:
-            values = sorted({one.class_id for one in label.regions if one.class_id is not None})
-            shown = [(image.reader.image, class_map(label))]  # type: ignore[attr-defined]
+        for start in range(given.references):
+            group = images[start : start + given.shots]
+            values = sorted({one.class_id for _, label in group for one in label.regions if one.class_id is not None})
+            shown = [(image.reader.image, class_map(label)) for image, label in group]  # type: ignore[attr-defined]
             reference = predictor.reference(shown, classes=values, tile=given.tile)
-            for other, truth in images:
-                if other is image:
-                    continue
+            for other, truth in images[:start] + images[start + given.shots :]:
                 objects = [one.instance for one in other.segment_everything(like=reference)]
                 for value in values or [None]:
                     true = [one for one in truth.regions if one.class_id == value]
