@@ -21,7 +21,7 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
 
-FORMATS = ("coco", "labelme", "cvat", "yolo")
+FORMATS = ("coco", "labelme", "cvat", "yolo", "label-studio")
 SIZE = (24, 32)
 
 
@@ -144,7 +144,7 @@ CROWD = {"segmentation": [[25, 0, 32, 0, 32, 9, 25, 9]], "iscrowd": 1}
 HIDING = {"segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "iscrowd": 1}
 
 
-@pytest.mark.parametrize("kind", ["labelme", "cvat"])
+@pytest.mark.parametrize("kind", ["labelme", "cvat", "label-studio"])
 def test_areas_to_ignore_come_back(tmp_path: Path, kind: str) -> None:
     """Nobody looked there; as background, right answers would count as wrong."""
     start = coco_set(tmp_path / "coco", [*OVERLAPPING[:1], CROWD])
@@ -448,7 +448,7 @@ def turned_set(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("kind", ["labelme", "cvat", "yolo"])
+@pytest.mark.parametrize("kind", ["labelme", "cvat", "yolo", "label-studio"])
 def test_images_that_exif_turns_are_refused_both_ways(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

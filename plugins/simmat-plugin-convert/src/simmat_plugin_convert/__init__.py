@@ -1,4 +1,4 @@
-"""Labels from and to COCO, LabelMe, YOLO, CVAT and mask folders: `simmat data convert`."""
+"""Labels from and to COCO, LabelMe, YOLO, CVAT, Label Studio and mask folders: `simmat data convert`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simmat.types import RegionRule
     from simmat_plugin_convert.target import Images
 
-FORMATS = ("masks", "coco", "labelme", "yolo", "cvat")
+FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
 
 
 @click.command("data convert")
@@ -40,7 +40,10 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat")
 @click.option(
     "--polygons",
     is_flag=True,
-    help="Write outlines, which can be edited by hand, instead of masks: for COCO, LabelMe and CVAT.",
+    help="Write outlines, which can be edited by hand, instead of masks: for COCO, LabelMe, CVAT and Label Studio.",
+)
+@click.option(
+    "--boxes", is_flag=True, help="Read boxes as filled rectangles; otherwise they are no masks and are left out."
 )
 @click.option("--lossy", is_flag=True, help="Convert even if the format cannot store everything.")
 def command(
@@ -53,6 +56,7 @@ def command(
     images: Images,
     to_regions: RegionRule | None,
     polygons: bool,
+    boxes: bool,
     lossy: bool,
     **card: Any,
 ) -> None:
@@ -79,6 +83,7 @@ def command(
             images=images,
             regions=to_regions,
             polygons=polygons,
+            boxes=boxes,
             lossy=lossy,
             progress=advance,
         )

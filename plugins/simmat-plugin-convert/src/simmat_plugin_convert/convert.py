@@ -16,7 +16,7 @@ from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.target import Images, Target
 from simmat_plugin_convert.writers import WRITERS
 
-TURNED = ("labelme", "cvat", "yolo")
+TURNED = ("labelme", "cvat", "yolo", "label-studio")
 """Formats of tools that rotate images by their EXIF orientation."""
 
 
@@ -46,6 +46,7 @@ def convert(
     images: Images = "copy",
     regions: RegionRule | None = None,
     polygons: bool = False,
+    boxes: bool = False,
     lossy: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Conversion:
@@ -53,11 +54,12 @@ def convert(
 
     Args:
         adapter: the sensor of the images.
-        to: "masks", "coco", "labelme", "yolo" or "cvat".
+        to: "masks", "coco", "labelme", "yolo", "cvat" or "label-studio".
         kind: the format to read; None finds it from the files.
         images: copy image files, link them, or write labels only.
         regions: meaning of a value in new masks; None takes a rule that keeps objects and classes.
         polygons: write outlines if a format has both outlines and masks.
+        boxes: read boxes as filled rectangles.
         lossy: convert even if the new format cannot store everything.
 
     Raises:
@@ -70,7 +72,7 @@ def convert(
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise OutputError(f"--out {out} is inside {data}, whose files are read; choose a folder outside of it")
     losses = Losses()
-    found, labels = read_labels(Source(data, adapter, card or {}, losses), kind)
+    found, labels = read_labels(Source(data, adapter, card or {}, losses, boxes), kind)
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
     check_file_names(labels)

@@ -141,6 +141,7 @@ class Source:
         adapter: the sensor, for the sizes of images.
         card: options of the card from the command line.
         losses: counts what cannot be read as a mask.
+        boxes: read boxes as filled rectangles.
         problems: problems of files, raised together at the end.
         seen: names of the classes of shapes.
     """
@@ -149,6 +150,7 @@ class Source:
     adapter: ModalityAdapter
     card: Mapping[str, object]
     losses: Losses
+    boxes: bool = False
     problems: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
@@ -157,7 +159,14 @@ class Source:
         return load_card(self.root, self.card, defaults={"regions": "instances"})
 
     def done(
-        self, items: Sequence[Item], numbers: ClassNumbers, card: DataCard, what: str, *, has_splits: bool
+        self,
+        items: Sequence[Item],
+        numbers: ClassNumbers,
+        card: DataCard,
+        what: str,
+        *,
+        has_splits: bool,
+        skipped: int = 0,
     ) -> Labels:
         """Return the labels, or raise the problems that were found."""
         if self.problems:
@@ -166,7 +175,7 @@ class Source:
             raise DataError(f"{self.root}: {what} name no image")
         for name in sorted(self.seen - {IGNORE}):
             numbers.number(name)
-        return Labels(self.root, items, numbers.names, card, has_splits)
+        return Labels(self.root, items, numbers.names, card, has_splits, skipped)
 
 
 def polygon_region(
@@ -265,6 +274,12 @@ def named_class(instance: Instance, names: Mapping[int, str]) -> str:
     if instance.class_id is None:
         return NO_CLASS
     return names.get(instance.class_id) or str(instance.class_id)
+
+
+def with_ignore(drawn: ImageLabels) -> Sequence[Instance]:
+    """Return the objects, followed by the ignored area if there is one."""
+    area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
+    return drawn.objects if area is None else (*drawn.objects, area)
 
 
 def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:

@@ -21,6 +21,7 @@ from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, split_of_name, stem_of
+from simmat_plugin_convert.label_studio import EXPORTS, TASKS_FILE, read_label_studio, task_files
 from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLabels, Item, Labels, Source, one_line
 from simmat_plugin_convert.shapes import Shapes, whole_number
 
@@ -49,6 +50,8 @@ def format_of(root: Path) -> str:
         found.append("cvat")
     if any((root / name).is_file() for name in YOLO_FILES):
         found.append("yolo")
+    if task_files(root):
+        found.append("label-studio")
     if not found and _labelme_files(root):
         found.append("labelme")
     if len(found) == 1:
@@ -57,7 +60,8 @@ def format_of(root: Path) -> str:
         raise DataError(f"{root}: contains labels of {' and '.join(found)}; choose one with --from")
     raise DataError(
         f"{root}: no labels found: none of masks/ or manifest.csv (masks), annotations.json or annotations/ (coco), "
-        f"json files with shapes (labelme), data.yaml (yolo), {CVAT_FILE} (cvat)"
+        f"json files with shapes (labelme), data.yaml (yolo), {CVAT_FILE} (cvat), {TASKS_FILE} or {EXPORTS} "
+        "(label-studio)"
     )
 
 
@@ -280,6 +284,7 @@ READERS: Mapping[str, Callable[[Source], Labels]] = {
     "labelme": read_labelme,
     "yolo": read_yolo,
     "cvat": read_cvat,
+    "label-studio": read_label_studio,
 }
 
 

@@ -1,10 +1,11 @@
-"""Convert shapes of LabelMe, CVAT and YOLO to masks: polygons, PNG in base64, run lengths."""
+"""Convert shapes of LabelMe, CVAT, YOLO and Label Studio to masks: polygons, boxes, PNG in base64, run lengths."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from simmat.data.instances import Instance, region_from_mask
 from simmat.errors import DataError
 from simmat.io.reading import read_bytes
 from simmat.types import BoolArray, is_finite_number
+from simmat_plugin_convert.brush import decode_brush
 from simmat_plugin_convert.image_files import check_upright, size_of
 from simmat_plugin_convert.labels import (
     IGNORE,
@@ -29,7 +31,8 @@ from simmat_plugin_convert.labels import (
     polygon_region,
 )
 
-_NO_MASK = "shapes are boxes, points or lines, not masks, and are left out"
+_NO_MASK = "shapes are points, lines or ellipses, not masks, and are left out"
+_BOX = "shapes are boxes, not masks, and are left out; --boxes fills them"
 _Key = tuple[str, object]
 """Class and number of an object in its file."""
 _PlacedMask = tuple[tuple[int, int], BoolArray]
@@ -87,6 +90,9 @@ class Shapes:
             corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
             self._note((label, number))
             self._masks[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
+        elif kind == "rectangle" and len(points) == 2:
+            (x0, y0), (x1, y1) = points
+            self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where)
         else:
             self._source.losses.add(_NO_MASK, where)
 
@@ -94,7 +100,7 @@ class Shapes:
         """Add a shape of CVAT."""
         where = f"{self._where}: {shape.tag} {number}"
         label = (shape.get("label") or "").strip()
-        if shape.tag not in ("polygon", "mask"):
+        if shape.tag not in ("polygon", "mask", "box"):
             if shape.tag not in ("tag", "attribute"):
                 self._source.losses.add(_NO_MASK, where)
         elif not label:
@@ -107,6 +113,14 @@ class Shapes:
                 return
             group = shape.get("group_id")
             self._add((label, ("group", group) if group and group != "0" else number), values)
+        elif shape.tag == "box":
+            try:
+                x0, y0, x1, y1 = (float(shape.get(name, "")) for name in ("xtl", "ytl", "xbr", "ybr"))
+                turn = float(shape.get("rotation", "0"))
+            except ValueError:
+                self._source.problems.append(f"{where}: xtl, ytl, xbr, ybr and rotation must be numbers")
+                return
+            self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where, turn, ((x0 + x1) / 2, (y0 + y1) / 2))
         else:
             attributes, size_hw = dict(shape.attrib), self.size_hw
             self._note((label, number))
@@ -139,12 +153,46 @@ class Shapes:
                     f"{where}: class {kind} has no name in data.yaml; it names {sorted(names)}"
                 )
             elif len(values) == 4:
-                self._source.losses.add(_NO_MASK, where)
+                x, y, w, h = (value * side for value, side in zip(values, (width, height) * 2, strict=True))
+                self._box((names[kind], number), (x - w / 2, y - h / 2, w, h), where)
             else:
                 scaled = [value * (height if place % 2 else width) for place, value in enumerate(values)]
-                # restore corners on pixel edges, which fractions do not give exactly
-                rounded = [float(round(v)) if abs(v - round(v)) < 1e-3 else v for v in scaled]
-                self._add((names[kind], number), rounded)
+                self._add((names[kind], number), _exact(scaled))
+
+    def label_studio(self, number: int, kind: str, value: Mapping[str, Any], label: str) -> None:
+        """Add a region of Label Studio with this class."""
+        where, kind = f"{self._where}: region {number}", kind.removesuffix("labels")
+        height, width = size_hw = self.size_hw
+        try:
+            if kind == "brush":
+                code = value.get("rle")
+                self._note((label, number))
+                self._masks[label, number] = lambda: ((0, 0), decode_brush(code, size_hw, where))
+            elif kind == "polygon":
+                points = np.asarray(value["points"], np.float64).reshape(-1, 2) * [width / 100, height / 100]
+                self._add((label, number), _exact(points.ravel().tolist()))
+            elif kind == "rectangle":
+                x, y, w, h = (float(value[name]) for name in ("x", "y", "width", "height"))
+                x, y, w, h = x * width / 100, y * height / 100, w * width / 100, h * height / 100
+                self._box((label, number), (x, y, w, h), where, float(value.get("rotation", 0)), (x, y))
+            elif kind and {"x", "points"} & value.keys():  # not the class of another region, nor of the image
+                self._source.losses.add(_NO_MASK, where)
+        except (KeyError, OverflowError, TypeError, ValueError):
+            self._source.problems.append(f"{where}: a {kind} needs its numbers, got {one_line(value)}")
+
+    def _box(
+        self,
+        key: _Key,
+        box_xywh: tuple[float, float, float, float],
+        where: str,
+        degrees: float = 0.0,
+        pivot_xy: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """Add a box, turned clockwise around a point, as a polygon, or count it as lost."""
+        if not self._source.boxes:
+            self._source.losses.add(_BOX, where)
+            return
+        self._add(key, _exact(turned_box(box_xywh, degrees, pivot_xy).ravel().tolist()))
 
     def _add(self, key: _Key, polygon: list[float]) -> None:
         if key not in self._polygons:
@@ -186,6 +234,20 @@ class Shapes:
         if region is None:
             self._source.losses.add("masks are empty and are left out", where)
         return region
+
+
+def turned_box(box_xywh: tuple[float, float, float, float], degrees: float, pivot_xy: tuple[float, float]) -> Any:
+    """Return the corners (4, 2) of a box, x and y in pixels, turned clockwise around a point."""
+    x, y, width, height = box_xywh
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    turn = np.asarray([[cosine, sine], [-sine, cosine]])  # of rows of x and y, which grows downwards
+    corners = np.asarray([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    return (corners - pivot_xy) @ turn + pivot_xy
+
+
+def _exact(values: Sequence[float]) -> list[float]:
+    """Return coordinates with those restored that lie on pixel edges, which fractions do not give exactly."""
+    return [float(round(value)) if abs(value - round(value)) < 1e-3 else value for value in values]
 
 
 def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:

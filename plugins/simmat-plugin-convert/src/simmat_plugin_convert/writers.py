@@ -6,7 +6,7 @@ import base64
 import io
 import posixpath
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.instances import region_from_mask
 from simmat.errors import DataError
 from simmat.inference import run_lengths
 from simmat.io.files import atomic_write_json, atomic_write_text
-from simmat_plugin_convert.labels import IGNORE, ImageLabels, Item, named_class
+from simmat_plugin_convert.label_studio import write_label_studio
+from simmat_plugin_convert.labels import IGNORE, Item, named_class, with_ignore
 from simmat_plugin_convert.mask_images import write_masks
 from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons
 from simmat_plugin_convert.readers import LABELME_LABELS
@@ -67,7 +68,7 @@ def write_labelme(target: Target) -> None:
     for item, drawn in target.all():
         place = target.place(item, "", every=False)
         shapes: list[dict[str, Any]] = []
-        for number, instance in enumerate(_with_ignore(drawn)):
+        for number, instance in enumerate(with_ignore(drawn)):
             name = IGNORE if number == len(drawn.objects) else named_class(instance, target.names)
             shape: dict[str, Any] = {"label": name, "group_id": None, "description": "", "flags": {}}
             if target.polygons and name != IGNORE:
@@ -124,7 +125,7 @@ def write_cvat(target: Target) -> None:
             image.set("name", place.removeprefix(f"{item.split}/"))
             image.set("subset", item.split)
         has_ignore |= drawn.ignore is not None
-        for order, instance in enumerate(_with_ignore(drawn)):
+        for order, instance in enumerate(with_ignore(drawn)):
             name = IGNORE if order == len(drawn.objects) else named_class(instance, target.names)
             shape = {"label": name, "source": "file", "occluded": "0", "z_order": str(order)}
             if target.polygons and name != IGNORE:
@@ -179,12 +180,6 @@ def write_yolo(target: Target) -> None:
     target.write_card("instances")
 
 
-def _with_ignore(drawn: ImageLabels) -> Sequence[Instance]:
-    """Return the objects, followed by the ignored area if there is one."""
-    area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
-    return drawn.objects if area is None else (*drawn.objects, area)
-
-
 def _runs(crop: Any) -> list[int]:
     """Return the run lengths of an (h, w) mask row by row, starting with background."""
     flat = np.concatenate([[False], crop.ravel(), [False]])
@@ -199,4 +194,5 @@ WRITERS: Mapping[str, Callable[[Target], None]] = {
     "labelme": write_labelme,
     "yolo": write_yolo,
     "cvat": write_cvat,
+    "label-studio": write_label_studio,
 }
