@@ -1,6 +1,6 @@
 """Segment images, and write what was found in them."""
 
-from simmat.inference.coco import coco_document, object_records, run_lengths
+from simmat.inference.coco import coco_document, object_records, path_in_folder, run_lengths
 from simmat.inference.job import ImageOutcome, Progress
 from simmat.inference.options import PredictOptions
 from simmat.inference.overlay import draw_result
@@ -18,5 +18,6 @@ __all__ = [
     "label_bands",
     "label_type",
     "object_records",
+    "path_in_folder",
     "run_lengths",
 ]

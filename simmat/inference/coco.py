@@ -101,7 +101,7 @@ def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Map
     for name, record in images:
         if math.prod(record["size_hw"]) < MAX_PIXELS:
             image = name if record.get("mosaic") else next(iter(record["files"].values()), name)
-            found.append((_path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
+            found.append((path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
     atomic_write_json(file, {"info": INFO, **coco_document(found, class_names)})
     return len(found)
 
@@ -115,7 +115,7 @@ def check_size(image: ImageReader) -> None:
         )
 
 
-def _path_in_folder(file: Path, output: str) -> str:
+def path_in_folder(file: Path, output: str) -> str:
     """Return the path of an image in the folder that was segmented, "a/b.png" for the output "a__b"; else its name."""
     for depth in range(1, len(file.parts)):
         path = Path(*file.parts[-depth:])
