@@ -1,0 +1,81 @@
+"""The command `simmat labelstudio`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simmat.cli.common import PATH, load_registry
+from simmat.cli.options import config_options, foundation_options
+from simmat.errors import ConfigError
+from simmat.terminal import say
+
+LOCAL = ("localhost", "127.0.0.1")
+
+
+@click.command("labelstudio", short_help="Serve a model to Label Studio.")
+@click.argument("bundle", required=False, type=PATH, metavar="[BUNDLE]")
+@click.option("--data", required=True, type=PATH, metavar="DIR", help="Folder of the images, or a data set.")
+@config_options("modality", "modality_options", "channels")
+@foundation_options
+@config_options("image_size")
+@click.option("--semantic", is_flag=True, help="Pre-annotate with the class of every pixel in place of objects.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True, metavar="INT", help="Port.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name or address by which Label Studio and browsers reach this server.  [repeatable]",
+)
+@click.option(
+    "--label-studio",
+    multiple=True,
+    default=tuple(f"http://{name}:8080" for name in LOCAL),
+    show_default=True,
+    metavar="URL",
+    help="Address of Label Studio in the browser; only its pages may read the images.  [repeatable]",
+)
+@config_options("device")
+def command(
+    bundle: Path | None,
+    data: Path,
+    semantic: bool,
+    port: int,
+    host: str,
+    allow_host: tuple[str, ...],
+    label_studio: tuple[str, ...],
+    device: str | None,
+    **model: Any,
+) -> None:
+    """Serve BUNDLE to Label Studio as an ML backend, and show it the images of DIR as pictures.
+
+    A click or a box in Label Studio is answered with a mask of the sensor's own file in DIR, with all its channels; a
+    task names the file by its field `sample`. Without a prompt, all objects are found. The page / lists what to give to
+    Label Studio: tasks, labelling configuration and the address of the model.
+
+    Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.
+    """
+    import uvicorn
+
+    from simmat.api import load
+    from simmat.data.dataset import open_images
+    from simmat_plugin_labelstudio.backend import Backend
+    from simmat_plugin_labelstudio.server import make_app
+
+    hosts = [*allow_host, *(LOCAL if host in LOCAL else [host])]
+    if host in ("0.0.0.0", "::") and not allow_host:
+        raise ConfigError(f"--host {host} listens on every address; say by which NAME it is reached: --allow-host NAME")
+    given = {name: value for name, value in model.items() if value is not None}
+    predictor = load(bundle, device=device or "auto", registry=load_registry(), **given)
+    if semantic and predictor.dense is None:
+        raise ConfigError("--semantic needs a model with a dense head; train one with --heads prompt,dense")
+    images = open_images(data, predictor.adapter)
+    address = f"http://{hosts[0]}:{port}"
+    name = str(model["foundation"]) if bundle is None else bundle.resolve().name
+    backend = Backend(predictor, name, images, address, semantic=semantic)
+    say(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
+    app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

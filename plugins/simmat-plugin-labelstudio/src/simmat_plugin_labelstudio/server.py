@@ -1,0 +1,79 @@
+"""The addresses of the server."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from simmat.errors import ConfigError, SimMATError
+from simmat.io.reading import parse_json
+from simmat.terminal import say
+from simmat_plugin_labelstudio.backend import Backend, UnknownSampleError
+
+PAGE = """<!doctype html><title>SimMAT for Label Studio</title>
+<h1>SimMAT for Label Studio</h1>
+<p>Model {version}, {count} images. In a project of Label Studio:
+<ol><li>Settings, Labeling Interface, Code: paste the <a href="/label-config.xml">labelling configuration</a>
+<li>Import: the <a href="/tasks.json" download>tasks</a>
+<li>Settings, Model: connect {address}, with interactive preannotations
+</ol>"""
+
+
+def make_app(backend: Backend, hosts: Sequence[str], origins: Sequence[str]) -> Starlette:
+    """Return the app.
+
+    Args:
+        hosts: names by which it is reached; others are refused, so that no web page reaches it by a name of its own.
+        origins: addresses whose pages may read the images.
+    """
+
+    def json(answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+                raise ConfigError("the body must be json, with Content-Type: application/json")
+            try:
+                body = parse_json(await request.body())
+            except ValueError as error:
+                raise ConfigError(f"the body is not valid json: {error}") from None
+            return JSONResponse(await run_in_threadpool(answer, body))
+
+        return endpoint
+
+    def index(request: Request) -> Response:
+        values = {"version": backend.version, "count": len(backend.samples), "address": backend.address}
+        return HTMLResponse(PAGE.format(**{name: html.escape(str(value)) for name, value in values.items()}))
+
+    def picture(request: Request) -> Response:
+        return Response(backend.picture(request.path_params["sample"]), media_type="image/png")
+
+    def failed(request: Request, error: Exception) -> Response:
+        say(f"warning: {error}", err=True)  # Label Studio shows the status alone
+        return JSONResponse({"detail": str(error)}, 404 if isinstance(error, UnknownSampleError) else 400)
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/health", lambda _: JSONResponse({"status": "UP", "model_class": "SimMAT"})),
+            Route("/setup", json(backend.setup), methods=["POST"]),
+            Route("/predict", json(backend.predict), methods=["POST"]),
+            Route("/webhook", json(lambda _: {}), methods=["POST"]),  # nothing is trained
+            Route("/tasks.json", lambda _: JSONResponse(backend.tasks())),
+            Route("/label-config.xml", lambda _: Response(backend.label_config(), media_type="text/plain")),
+            Route("/images/{sample:path}.png", picture),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(CORSMiddleware, allow_origins=list(origins)),
+        ],
+        exception_handlers={SimMATError: failed},
+    )
