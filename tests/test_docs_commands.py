@@ -34,6 +34,6 @@ def _unknown(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=[f"{page.parent.name}/{page.name}" for page in PAGES])
 def test_a_page_names_only_what_exists(page: Path) -> None:
     """A command that was renamed leaves the reader with an error."""
-    need_plugins("aims", "annotate", "bench", "convert", "distill", "export", "report", "scenes")
+    need_plugins("aims", "annotate", "bench", "convert", "distill", "export", "labelstudio", "report", "scenes")
     wrong = {line: bad for line in COMMAND.findall(page.read_text(encoding="utf-8")) if (bad := _unknown(line))}
     assert wrong == {}
