@@ -158,13 +158,14 @@ def served(
 ) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
     from simmat_plugin_annotate.serve import configuration, listen
+    from simmat_plugin_annotate.server import make_app
     from simmat_plugin_annotate.state import locked_folder
 
     with listen("127.0.0.1", 0) as listener, locked_folder(root):
         annotator = make_annotator(
             root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
         )
-        server = uvicorn.Server(configuration(annotator, listener, TOKEN))
+        server = uvicorn.Server(configuration(make_app(annotator), listener, TOKEN))
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

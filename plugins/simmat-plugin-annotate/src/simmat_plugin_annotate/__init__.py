@@ -1,4 +1,4 @@
-"""`simmat annotate`: label sensor images in the browser."""
+"""`simmat annotate` labels sensor images in the browser, `simmat serve` serves a model over HTTP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import click
 
 from simmat.plugins.hooks import hookimpl
 from simmat_plugin_annotate.command import command
+from simmat_plugin_annotate.serve_command import command as serve_command
 
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
-    """Return `annotate`."""
-    return [command]
+    """Return `annotate` and `serve`."""
+    return [command, serve_command]

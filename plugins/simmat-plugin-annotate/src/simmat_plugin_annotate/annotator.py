@@ -67,7 +67,7 @@ class Annotator:
         self.folder = LabelFolder(root, adapter, overrides)
         first = model(self.folder)
         self.folder.recover()
-        self.service = ModelService(first, self.folder.planes, self.class_names, self.folder.home / "embeddings")
+        self.service = ModelService(first, self.folder.planes, self.class_names)
         self.training = Training(
             self.folder.root, lambda: train(self.folder, self.service.model), self._training_changed, self._adopt
         )
@@ -119,11 +119,6 @@ class Annotator:
         """Run work that reads or writes files."""
         return await asyncio.get_running_loop().run_in_executor(self.files, work)
 
-    async def on_model(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
-        """Run work that uses the network; `slow` if it takes seconds."""
-        thread = self.service.slow_thread if slow else self.service.thread
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-
     async def least_sure(self, opened: str) -> dict[str, Any]:
         """Return the unlabelled image in which the model expects most wrong objects, of those searched so far.
 
@@ -166,7 +161,7 @@ class Annotator:
         with suppress(CancelledError):  # the server stops
             for key in keys:
                 if not self.folder.is_labelled(key):
-                    await self.on_model(partial(self.service.count_wrong, key), slow=True)
+                    await self.service.run(partial(self.service.count_wrong, key), slow=True)
 
     def close(self) -> None:
         """End the threads, after running writes have finished."""
@@ -175,16 +170,15 @@ class Annotator:
             self._search.cancel()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
-        for thread in (self.service.thread, self.service.slow_thread):
-            thread.shutdown(wait=False, cancel_futures=True)
+        self.service.close()
 
     def _training_changed(self) -> None:
         self.publish("training", self.training.document(log=False))
 
     async def _adopt(self, bundle: Path) -> None:
         assert self.load is not None
-        model = await self.on_model(partial(self.load, bundle))
-        await self.on_model(partial(self.service.take, model))
+        model = await self.service.run(partial(self.load, bundle))
+        await self.service.run(partial(self.service.take, model))
         name = bundle.relative_to(self.folder.root).as_posix()
         await self.on_files(partial(self.folder.keep_bundle, name))
         self.publish("model", model.document())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry
+from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options
 from simmat.errors import ConfigError
 from simmat.terminal import say
@@ -22,6 +22,23 @@ TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
 """Environment variable with the token, for scripts; the default is a random token at each start."""
 
 
+def network_options(command: Command) -> Command:
+    """Add --port, --host and --allow-host."""
+    port = click.option(
+        "--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]"
+    )
+    host = click.option(
+        "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+    )
+    allowed = click.option(
+        "--allow-host",
+        multiple=True,
+        metavar="NAME",
+        help="Name or address by which clients reach the server, with :PORT if the port differs.  [repeatable]",
+    )
+    return port(host(allowed(command)))
+
+
 @click.command("annotate", short_help="Label images in the browser.")
 @click.argument("folder", type=PATH, metavar="DIR")
 @config_options("modality", "modality_options", "channels")
@@ -33,14 +50,7 @@ TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
     help="Objects to correct: a COCO file, or the OUT of simmat predict.",
 )
 @config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
-@click.option("--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]")
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
-@click.option(
-    "--allow-host",
-    multiple=True,
-    metavar="NAME",
-    help="Name or address by which browsers reach the server, with :PORT if the port differs.  [repeatable]",
-)
+@network_options
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
 @config_options("device")
 def command(

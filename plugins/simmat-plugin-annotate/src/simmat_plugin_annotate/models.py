@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,10 +23,13 @@ from simmat_plugin_annotate.planes import Planes
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject, Instance
-    from simmat.predictor import LargeImage, Predictor
+    from simmat.predictor import ClassMap, LargeImage, Predictor
 
+Result = TypeVar("Result")
 _MAX_SUGGESTIONS_CACHED = 12
 """Number of images or views whose suggestions stay in memory."""
+_EMBEDDINGS = "embeddings"
+"""Folder of the embeddings, beside the tiles of the planes."""
 _MAX_CACHED_BYTES = 2**29
 """Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
 MAX_SUGGESTED = 64
@@ -89,13 +93,13 @@ class ModelService:
     """
 
     def __init__(
-        self, model: Model, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]], cache: Path
+        self, model: Model, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]]
     ) -> None:
         """Start the threads.
 
         Args:
             planes: key of an image -> its planes.
-            class_names: returns id -> name of the folder's classes.
+            class_names: returns id -> name of the classes that answers may have.
         """
         import torch
 
@@ -105,7 +109,7 @@ class ModelService:
         self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects", initializer=all_threads)
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
-        self._planes, self._class_names, self._cache = planes, class_names, cache
+        self._planes, self._class_names = planes, class_names
         self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest of the planes
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
@@ -116,6 +120,10 @@ class ModelService:
         self.model = model
         self._images.clear()
         self._found.clear()
+
+    async def run(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
+        """Run work that uses the network in one of the threads; `slow` if it takes seconds."""
+        return await asyncio.get_running_loop().run_in_executor(self.slow_thread if slow else self.thread, work)
 
     def is_ready(self, key: str) -> bool:
         """Return whether an image is encoded."""
@@ -131,9 +139,9 @@ class ModelService:
             self._ready.add((self.model.digest, planes.digest))
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
 
-    def encode_ahead(self, key: str, tab: str) -> None:
-        """Encode an image that a tab may show next, and store its embedding on disk."""
-        if tab in self.open and not self.closing.is_set():
+    def encode_ahead(self, key: str, tab: str | None = None) -> None:
+        """Encode an image that a tab may show next, unless it is closed by now, and store its embedding on disk."""
+        if (tab is None or tab in self.open) and not self.closing.is_set():
             self._slow_image(self._planes(key), self.model)
 
     def predict(
@@ -190,12 +198,7 @@ class ModelService:
         cache_key = model.digest, planes.digest, view
         found = self._found.get(cache_key)
         if found is None:
-            count = len(image.windows if view is None else image.windows_in(view))
-            if count > MAX_SUGGESTED:
-                raise ConfigError(
-                    f"suggestions for {count} windows would take very long, at most {MAX_SUGGESTED} are allowed; "
-                    "zoom in: only the part in view is searched"
-                )
+            _check_count(len(image.windows if view is None else image.windows_in(view)))
 
             def check_wanted(done: int) -> None:
                 if self.closing.is_set() or not is_wanted():
@@ -213,6 +216,22 @@ class ModelService:
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
         return {"objects": objects, "imported": False}
+
+    def class_map(self, key: str) -> ClassMap:
+        """Return the class of every pixel of an image.
+
+        Raises:
+            SimMATError: the image cannot be read, has too many windows, or the model has no dense head.
+        """
+        image = self._slow_image(self._planes(key), self.model)
+        _check_count(len(image.windows))
+        return image.segment_semantic()
+
+    def close(self) -> None:
+        """End the threads, without what waits for them."""
+        self.closing.set()
+        for thread in (self.thread, self.slow_thread):
+            thread.shutdown(wait=False, cancel_futures=True)
 
     def expected_wrong(self, key: str) -> float | None:
         """Return what `count_wrong` found for the present model and image; None if it has not, 0 of a missing file."""
@@ -252,7 +271,7 @@ class ModelService:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
         from simmat.predictor import LargeImage
 
-        image = LargeImage(model.predictor, planes, cache=self._cache)
+        image = LargeImage(model.predictor, planes, cache=planes.home / _EMBEDDINGS)
         image.encode()
         return image
 
@@ -261,7 +280,8 @@ class ModelService:
         from simmat.predictor import LargeImage
 
         planes = self._planes(key)
-        image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
+        image = self._images.pop(planes.digest, None)
+        image = image or LargeImage(self.model.predictor, planes, cache=planes.home / _EMBEDDINGS)
         self._images[planes.digest] = image
         while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
             digest, _ = self._images.popitem(last=False)
@@ -288,6 +308,15 @@ class ModelService:
         if name is None:
             return class_id if class_id in names else None
         return next((number for number, known in names.items() if known == name), None)
+
+
+def _check_count(windows: int) -> None:
+    """Raise ConfigError for more windows than are searched at once."""
+    if windows > MAX_SUGGESTED:
+        raise ConfigError(
+            f"to search {windows} windows would take very long, at most {MAX_SUGGESTED} are allowed; zoom in, or give "
+            "a box: only that part is searched"
+        )
 
 
 @contextmanager

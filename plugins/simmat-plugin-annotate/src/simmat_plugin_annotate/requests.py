@@ -152,6 +152,15 @@ def numbers(request: Request, name: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def box_of(request: Request) -> tuple[int, int, int, int] | None:
+    """Parse the query field `box`: (x0, y0, x1, y1); None if it is missing."""
+    if not (sides := numbers(request, "box")):
+        return None
+    if not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
+        raise ConfigError("box must be x0,y0,x1,y1")
+    return sides[0], sides[1], sides[2], sides[3]
+
+
 async def body_of(request: Request, model: type[Body]) -> Body:
     """Parse the body of a request; a large one in a thread, so that it does not delay other requests."""
     content = await request.body()

@@ -1,4 +1,4 @@
-"""Admit only requests with the token, from the page of this server, and of limited size."""
+"""Admit only requests with the token, from pages of this server, and of limited size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 8 * 2**20
-"""Most bytes of a request."""
+"""Most bytes of a json request."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -30,7 +30,10 @@ HEADERS = {
 
 
 class TooLargeError(Exception):
-    """A body is larger than `MAX_BODY`."""
+    """A body has more bytes than its kind may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a request may have at most {limit} bytes")
 
 
 class Guard:
@@ -41,13 +44,15 @@ class Guard:
     rebinding).
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int, hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, port: int, hosts: Iterable[str], upload: int = 0) -> None:
         """Guard an app.
 
         Args:
             hosts: names and addresses that Host may contain; without a port they have `port`.
+            upload: most bytes of a request with files; 0 refuses files.
         """
         self._app, self._token = app, token
+        self._limits = {"application/json": MAX_BODY} | ({"multipart/form-data": upload} if upload else {})
         self._hosts = {with_port(host, port).lower() for host in hosts}
         self.cookie = f"simmat_annotate_{port}"  # cookies of one host are shared by all its ports
 
@@ -59,14 +64,14 @@ class Guard:
         if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        received = 0
+        received, limit = 0, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
 
         async def limited_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY:
-                raise TooLargeError
+            if received > limit:
+                raise TooLargeError(limit)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -84,17 +89,22 @@ class Guard:
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._in_query(scope):
             # A page removes the token from the address: after a redirect the browser would not send the new cookie.
-            text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT annotate</title>'
+            text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT</title>'
             response = HTMLResponse(text, headers={"cache-control": "no-store"})
             response.set_cookie(self.cookie, self._token, httponly=True, samesite="strict")
             return response
         if refused is None and not self._has_token(headers):
-            refused = 401, "token", "open the address that `simmat annotate` printed; it contains the token"
+            printed = "open the address that `simmat annotate` or `simmat serve` printed"
+            refused = (
+                401,
+                "token",
+                f"{printed}; it contains the token, which scripts send as Authorization: Bearer TOKEN",
+            )
         if refused is None:
             return None
         status, code, message = refused
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-            text = f"<!doctype html><title>SimMAT annotate</title><h1>No access</h1><p>{html.escape(message)}."
+            text = f"<!doctype html><title>SimMAT</title><h1>No access</h1><p>{html.escape(message)}."
             return HTMLResponse(text, status, {"connection": "close"})
         return JSONResponse(error_document(code, message), status, {"connection": "close"})
 
@@ -111,12 +121,11 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "method", f"{scope['method'][:20]} is not allowed; use GET or POST"
         if scope["method"] == "POST":
-            kinds = headers.getlist("content-type")
-            if len(kinds) != 1 or kinds[0].split(";")[0].strip().lower() != "application/json":
-                return 415, "type", "the body must be json, with Content-Type: application/json"
+            if (limit := self._limits.get(_kind(headers))) is None:
+                return 415, "type", f"the body must have Content-Type: {' or '.join(self._limits)}"
             lengths = headers.getlist("content-length")
-            if not all(length.isascii() and length.isdigit() and int(length[:20]) <= MAX_BODY for length in lengths):
-                return 413, "size", f"a request may have at most {MAX_BODY} bytes"
+            if not all(length.isascii() and length.isdigit() and int(length[:20]) <= limit for length in lengths):
+                return 413, "size", str(TooLargeError(limit))
         return None
 
     def _is_own(self, origin: str) -> bool:
@@ -143,6 +152,12 @@ class Guard:
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(errors="replace"), self._token.encode())
+
+
+def _kind(headers: Headers) -> str:
+    """Return the type of a body; "" if it is missing or stated twice."""
+    kinds = headers.getlist("content-type")
+    return kinds[0].split(";")[0].strip().lower() if len(kinds) == 1 else ""
 
 
 def with_port(host: str, port: int) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simmat.errors import ConfigError
@@ -24,6 +25,8 @@ LOCAL = ("127.0.0.1", "localhost")
 ALL_ADDRESSES = ("0.0.0.0", "::")
 """Addresses that mean all addresses of a machine."""
 FIRST_PORT = 8765
+MAX_CLIENTS = 256
+"""Most connections at once."""
 _FIRST_REQUEST_TIMEOUT_S = 30
 """Seconds that a new connection may take to send its first request."""
 
@@ -75,17 +78,24 @@ class Protocol(H11Protocol):
 
 
 def configuration(
-    annotator: Annotator, listener: socket.socket, token: str, hosts: Sequence[str] = LOCAL
+    app: ASGIApp,
+    listener: socket.socket,
+    token: str,
+    hosts: Sequence[str] = LOCAL,
+    *,
+    upload: int = 0,
+    clients: int = MAX_CLIENTS,
 ) -> uvicorn.Config:
-    """Return the configuration of the server.
+    """Return the configuration of a server.
 
     Args:
         listener: the socket from `listen`.
         hosts: names and addresses that Host may contain.
+        upload: most bytes of a request with files.
+        clients: most connections at once; others are answered with 503.
     """
-    app = Guard(make_app(annotator), token=token, port=int(listener.getsockname()[1]), hosts=hosts)
     return uvicorn.Config(
-        app,
+        Guard(app, token=token, port=int(listener.getsockname()[1]), hosts=hosts, upload=upload),
         http=Protocol,
         log_level="warning",
         access_log=False,
@@ -95,10 +105,28 @@ def configuration(
         ws="none",
         lifespan="on",
         h11_max_incomplete_event_size=16 * 1024,
-        limit_concurrency=256,
+        limit_concurrency=clients,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
+
+
+def server_of(
+    app: ASGIApp, listener: socket.socket, *, host: str, allowed: Sequence[str], token: str | None, **limits: int
+) -> tuple[uvicorn.Server, str]:
+    """Return the server of an app, and its address with the token.
+
+    Args:
+        listener: the socket from `listen`.
+        allowed: other names by which clients reach the server, with a port if it differs.
+        token: the token that requests need; None makes a random one.
+        limits: as `configuration` takes them.
+    """
+    token = token or secrets.token_urlsafe(32)
+    own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
+    first = next(iter([*own, *allowed, LOCAL[0]]))
+    address = f"http://{with_port(first, int(listener.getsockname()[1]))}/?token={token}"
+    return uvicorn.Server(configuration(app, listener, token, [*LOCAL, *own, *allowed], **limits)), address
 
 
 def serve(
@@ -111,18 +139,8 @@ def serve(
     allowed: Sequence[str] = (),
     token: str | None = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM.
-
-    Args:
-        listener: the socket from `listen`.
-        allowed: other names by which browsers reach the server, with a port if it differs.
-        token: the token that requests need; None makes a random one.
-    """
-    token = token or secrets.token_urlsafe(32)
-    own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
-    first = next(iter([*own, *allowed, LOCAL[0]]))
-    address = f"http://{with_port(first, int(listener.getsockname()[1]))}/?token={token}"
-    server = uvicorn.Server(configuration(annotator, listener, token, [*LOCAL, *own, *allowed]))
+    """Serve the page until Ctrl-C or SIGTERM; arguments as of `server_of`."""
+    server, address = server_of(make_app(annotator), listener, host=host, allowed=allowed, token=token)
     say(address)
     page = annotator.folder.home / "open.html"
     if browser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft
 from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
-from simmat_plugin_annotate.models import CancelledError
+from simmat_plugin_annotate.models import CancelledError, ModelService, Result
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
     AddEdit,
@@ -38,10 +38,11 @@ from simmat_plugin_annotate.requests import (
     TrainBody,
     VersionBody,
     body_of,
+    box_of,
     number,
     numbers,
 )
-from simmat_plugin_annotate.security import MAX_BODY, TooLargeError, error_document
+from simmat_plugin_annotate.security import TooLargeError, error_document
 from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
@@ -101,7 +102,7 @@ def make_app(annotator: Annotator) -> Starlette:
     ]
     paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
     files = Mount("/static", StaticFiles(directory=STATIC))
-    return Starlette(routes=[*paths, files], lifespan=lifespan, exception_handlers=dict.fromkeys(_ERRORS, _error))
+    return Starlette(routes=[*paths, files], lifespan=lifespan, exception_handlers=error_handlers())
 
 
 class Routes:
@@ -116,16 +117,16 @@ class Routes:
 
     async def session(self, request: Request) -> Response:
         """Return the state of the session: sensor, classes, model."""
-        return await _json(await self.annotator.on_files(self.annotator.session_document))
+        return await json_of(await self.annotator.on_files(self.annotator.session_document))
 
     async def images(self, request: Request) -> Response:
         """Return the list of images."""
-        return await _json({"images": await self.annotator.on_files(self.annotator.images_document)})
+        return await json_of({"images": await self.annotator.on_files(self.annotator.images_document)})
 
     async def image(self, request: Request) -> Response:
         """Return an image with its objects."""
         key = self._key(request)
-        return await _json(await self.annotator.on_files(partial(self.annotator.image_document, key)))
+        return await json_of(await self.annotator.on_files(partial(self.annotator.image_document, key)))
 
     async def unsure(self, request: Request) -> Response:
         """Return the image that the model is least sure of."""
@@ -161,38 +162,28 @@ class Routes:
         """Encode an image that a tab shows, or with `ahead` may show next."""
         key, body = self._key(request), await body_of(request, EncodeBody)
         if body.ahead:
-            await self.annotator.on_model(partial(self.service.encode_ahead, key, body.tab), slow=True)
+            await self.service.run(partial(self.service.encode_ahead, key, body.tab), slow=True)
             return Json({"ready": False})
         if body.tab:
             self.service.open[body.tab] = key
-        return Json(await self.annotator.on_model(partial(self.service.encode, key, body.tab)))
+        return Json(await self.service.run(partial(self.service.encode, key, body.tab)))
 
     async def predict(self, request: Request) -> Response:
         """Return the masks for a prompt."""
         key, body = self._key(request), await body_of(request, PredictBody)
         # Written in the thread that predicts: a click waits for every change of threads on a busy machine.
-        return await self.annotator.on_model(lambda: Json(self.service.predict(key, body.points, body.box)))
+        return await self.service.run(lambda: Json(self.service.predict(key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
         """Return the found objects that are not labelled yet; for a large image those in a box."""
-        key, sides = self._key(request), numbers(request, "box")
-        if sides and not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
-            raise ConfigError("box must be x0,y0,x1,y1")
+        key, box = self._key(request), box_of(request)
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
+        known = list(labels.objects.values())
         if not request.query_params.get("model"):
-            known = list(labels.objects.values())
             imported = await self.annotator.on_files(partial(self.annotator.imported, key, known))
             if imported is not None:
-                return await _json(imported)
-        left = threading.Event()
-        box = (sides[0], sides[1], sides[2], sides[3]) if sides else None
-        ask = partial(self.service.suggestions, key, list(labels.objects.values()), box, lambda: not left.is_set())
-        answer = asyncio.ensure_future(self.annotator.on_model(ask, slow=True))
-        while not answer.done():
-            await asyncio.wait([answer], timeout=0.3)
-            if await request.is_disconnected():
-                left.set()
-        return await _json(answer.result())
+                return await json_of(imported)
+        return await json_of(await search(request, self.service, partial(self.service.suggestions, key, known, box)))
 
     async def edits(self, request: Request) -> Response:
         """Edit objects."""
@@ -292,13 +283,24 @@ class Routes:
         except StaleError:
             state = await self.annotator.on_files(partial(self.annotator.image_document, key))
             text = "another tab or program changed these labels; check the present ones"
-            return await _json({**error_document("stale", text), "state": state}, status_code=409)
+            return await json_of({**error_document("stale", text), "state": state}, status_code=409)
         told = {"key": key, "objects": count}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
-        return await _json(document)
+        return await json_of(document)
 
 
-async def _json(document: Any, **more: Any) -> Response:
+async def search(request: Request, service: ModelService, work: Callable[[Callable[[], bool]], Result]) -> Result:
+    """Return what slow work finds, which is given a function that says whether the client still waits for it."""
+    left = threading.Event()
+    answer = asyncio.ensure_future(service.run(partial(work, lambda: not left.is_set()), slow=True))
+    while not answer.done():
+        await asyncio.wait([answer], timeout=0.3)
+        if await request.is_disconnected():
+            left.set()
+    return answer.result()
+
+
+async def json_of(document: Any, **more: Any) -> Response:
     """Return a document as json, written in a thread because it may be large."""
     return await asyncio.to_thread(partial(Json, document, **more))
 
@@ -325,20 +327,31 @@ _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     BusyError: (409, "busy", "a training is already running; stop it first"),
     RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
     CancelledError: (409, "cancelled", "the request was cancelled"),
-    TooLargeError: (413, "size", f"a request may have at most {MAX_BODY} bytes"),
+    TooLargeError: (413, "size", ""),
     ConfigError: (422, "invalid", ""),
     SimMATError: (422, "data", ""),
     OutputError: (507, "output", ""),
     HTTPException: (404, "not_found", "there is nothing at this address"),
-    Exception: (500, "internal", "an error in the annotator; see its terminal"),
+    Exception: (500, "internal", "an error in the server; see its terminal"),
 }
 """Error class -> status, code and message; "" means the error's own message. Others reveal nothing of the server."""
 
 
-async def _error(request: Request, error: Exception) -> Response:
-    status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        status, code, message = 405, "method", "use GET or POST"
-    message, *more = (message or str(error)).splitlines()
-    problems = [line.strip().removeprefix("- ") for line in more]
-    return Json(error_document(code, message, problems), status_code=status)
+def error_handlers(shown: Callable[[str], str] = str) -> Mapping[Any, Callable[..., Awaitable[Response]]]:
+    """Return error class -> what answers it.
+
+    Args:
+        shown: returns what a client may read of a message.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            status, code, message = 405, "method", "use GET or POST"
+        elif isinstance(error, HTTPException) and error.status_code == 400:
+            status, code, message = 400, "form", str(error.detail)
+        message, *more = shown(message or str(error)).splitlines()
+        problems = [line.strip().removeprefix("- ") for line in more]
+        return Json(error_document(code, message, problems), status_code=status)
+
+    return dict.fromkeys(_ERRORS, answer)

@@ -1,0 +1,137 @@
+"""The images that clients of `simmat serve` have sent: their files as they are, in a temporary folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from simmat.errors import DataError
+from simmat.io.files import output_errors
+from simmat.predictor import Predictor
+from simmat.types import Window
+from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
+
+_CHUNK = 2**20
+_NAME = 100
+"""Most characters of a file's name."""
+
+
+class Uploads:
+    """The images that clients have sent; those used longest ago are dropped."""
+
+    def __init__(self, predictor: Predictor, home: Path, *, max_pixels: int, max_bytes: int) -> None:
+        """Keep images in a folder.
+
+        Args:
+            home: an empty folder.
+            max_pixels: of an image.
+            max_bytes: on disk, of the files and embeddings of all images.
+        """
+        self._predictor, self._home = predictor, home
+        self._max_pixels, self._max_bytes = max_pixels, max_bytes
+        self._memory = ImageCache()
+        self._images: OrderedDict[str, tuple[Planes, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Planes:
+        """Return the planes of an image; raise UnknownError if there is none, or none any more.
+
+        It is now the one used last; of the others, those used longest ago are dropped while all take too much disk.
+        """
+        dropped = []
+        with self._lock:
+            if key not in self._images:
+                raise UnknownError("there is no image with this id, or none any more; send its files again")
+            planes, _ = self._images.pop(key)
+            self._images[key] = planes, _bytes_in(planes.home)
+            while len(self._images) > 1 and sum(size for _, size in self._images.values()) > self._max_bytes:
+                dropped.append(self._images.popitem(last=False)[1][0].home)
+        for folder in dropped:
+            shutil.rmtree(folder, ignore_errors=True)
+        return planes
+
+    def add(self, files: Mapping[str, tuple[str, BinaryIO]]) -> str:
+        """Store an image, unless it is there already, and return its key: a digest of its files.
+
+        Args:
+            files: source -> name and content of its file.
+
+        Raises:
+            DataError: the sources are not those of the sensor, an image has too many pixels, or cannot be read.
+            BundleError: the image has other channels than the model.
+            OutputError: the files cannot be written.
+        """
+        sources = self._predictor.adapter.source_names()
+        if set(files) != set(sources):
+            got = ", ".join(repr(name[:50]) for name in files) or "none"
+            raise DataError(f"the form must hold a file for each of {', '.join(map(repr, sources))}, got {got}")
+        with output_errors(self._home):
+            folder = Path(tempfile.mkdtemp(dir=self._home))
+        try:
+            with output_errors(self._home):
+                paths, key = _written(files, folder)
+            if not (known := key in self._images):
+                planes = Planes(self._predictor.adapter, paths, self._memory, folder)
+                self._check(planes)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with self._lock:
+            if known or key in self._images:  # another client may have sent it meanwhile
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                self._images[key] = planes, 0
+        return key
+
+    def _check(self, planes: Planes) -> None:
+        height, width = planes.size_hw
+        if height * width > self._max_pixels:
+            raise DataError(
+                f"{planes.origin}: has {width}x{height} pixels, at most {self._max_pixels} are taken; cut it into "
+                "tiles, or start the server with a larger --max-megapixels"
+            )
+        self._predictor.inputs.check_channels(planes.read(Window(0, 0, 1, 1)))
+
+    def without_paths(self, text: str) -> str:
+        """Return a text in which no file is named by its place on this machine."""
+        text = re.sub(rf"{re.escape(str(self._home))}[\\/][^\\/]+[\\/]\d+[\\/]", "", text)
+        bundle = self._predictor.bundle
+        return text if bundle is None else text.replace(str(bundle.path), bundle.path.name)
+
+
+def _bytes_in(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a temporary file that has its name by now
+            size += path.stat().st_size
+    return size
+
+
+def _written(files: Mapping[str, tuple[str, BinaryIO]], folder: Path) -> tuple[dict[str, Path], str]:
+    """Write the files, each into a folder of its own; return source -> path, and the digest of all."""
+    paths, whole = {}, hashlib.sha256()
+    for number, (source, (name, stream)) in enumerate(sorted(files.items())):
+        path = folder / str(number) / safe_name(name)
+        path.parent.mkdir()
+        own = hashlib.sha256()
+        with path.open("xb") as target:
+            while chunk := stream.read(_CHUNK):
+                own.update(chunk)
+                target.write(chunk)
+        whole.update(repr((source, path.name, own.hexdigest())).encode())
+        paths[source] = path
+    return paths, whole.hexdigest()[:32]
+
+
+def safe_name(name: str) -> str:
+    """Return the last part of a file's name as a client wrote it, of letters, digits and `._-`; its ending is kept."""
+    last = re.split(r"[\\/]", name)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", last)[-_NAME:].lstrip(".") or "image"

@@ -1,0 +1,255 @@
+"""`simmat serve` gives what the predictor gives, keeps a sensor's values, and nothing else of the machine."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from annotate_server import TOKEN, gray_images
+from annotate_server import Client as Raw
+from bundles import GRAY, tiny_bundle
+from runs import registry
+
+from simmat.api import load
+from simmat.io.images import write_image
+from simmat.predictor import Predictor
+from simmat.sensors.normalize import Statistics
+from simmat.types import Channel, Window
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
+
+from serve_client import Client, ServerError
+
+SIZE = (40, 56)
+
+
+@contextmanager
+def door(
+    predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
+) -> Iterator[str]:
+    """Serve a model in a thread while the block runs; yield its address."""
+    from simmat_plugin_annotate.door import make_door
+    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.serve import listen, server_of
+    from simmat_plugin_annotate.uploads import Uploads
+
+    home.mkdir()
+    uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
+    with listen("127.0.0.1", 0) as listener:
+        app = make_door(Model.of(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
+        server, address = server_of(app, listener, host="127.0.0.1", allowed=(), token=TOKEN, upload=upload)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
+        thread.start()
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_images(tmp_path_factory.mktemp("door") / "set", count=4)
+
+
+@pytest.fixture(scope="module")
+def predictor(dense_bundle: Path) -> Predictor:
+    return load(dense_bundle, device="cpu", registry=registry())
+
+
+@pytest.fixture(scope="module")
+def address(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with door(predictor, tmp_path_factory.mktemp("home") / "uploads") as found:
+        yield found
+
+
+def raw(address: str) -> Raw:
+    return Raw(int(address.partition("127.0.0.1:")[2].partition("/")[0]))
+
+
+def test_many_clients_get_the_answers_of_the_predictor(address: str, predictor: Predictor, root: Path) -> None:
+    """Clicks, objects and classes, each of the image that the client sent."""
+    wanted = {}
+    for file in sorted((root / "images").glob("*.png")):
+        image = predictor.open_image(file, cache=root.parent / "cache")
+        found = image.segment_everything()
+        classes = image.segment_semantic()
+        predictor.set_image(file, cache=root.parent / "cache")
+        wanted[file] = predictor.predict(points=[(16.0, 12.0)]), found, classes
+
+    def ask(file: Path) -> tuple[Path, Any, Any, Any]:
+        client = Client(address)
+        client.set_image(file)
+        return file, client.predict([(16, 12)]), client.everything(), client.classes()
+
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(ask, [*wanted, *wanted]))
+    assert len(answers) == 8
+    for file, masks, objects, classes in answers:
+        single, found, class_map = wanted[file]
+        np.testing.assert_array_equal(masks[0]["mask"], single.mask)
+        assert masks[0]["score"] == pytest.approx(min(max(single.score, 0), 1), abs=1e-4)
+        assert [one["area"] for one in objects] == [one.instance.area for one in found]
+        for one in classes:
+            np.testing.assert_array_equal(one["mask"], class_map.labels == one["class"])
+
+
+def test_the_same_files_are_encoded_once(address: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that keep no state send an image again with every question."""
+    from simmat_plugin_annotate.planes import Planes
+
+    first, second = Client(address), Client(address)
+    first.set_image(root / "images/s0.png")
+    monkeypatch.setattr(Planes, "__post_init__", lambda self: pytest.fail("it is read again"))
+    second.set_image(root / "images/s0.png")
+    assert first._image == second._image
+
+
+def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(root: Path, tmp_path: Path) -> None:
+    """What the model sees is what the sensor wrote, not a picture of it."""
+    from simmat_plugin_annotate.uploads import Uploads
+
+    planes = np.random.default_rng(0).integers(0, 65536, (2, *SIZE)).astype(np.uint16)
+    write_image(tmp_path / "b.tif", planes)
+    files = {"gray": root / "images/s0.png", "raster": tmp_path / "b.tif"}
+    channels = (GRAY, *(Channel(f"band{number}", "counts", "count") for number in (0, 1)))
+    bundle = tiny_bundle(
+        tmp_path / "bundle",
+        modality="gray+raster",
+        sensor_channels=channels,
+        channels=tuple(channel.with_statistics(60.0, 20.0) for channel in channels),
+        statistics=Statistics(
+            (60.0,) * 3, (20.0,) * 3, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (1000,) * 3
+        ),
+        zero_shot=((1.0, 0.0, 0.0),) * 3,
+    )
+    model = load(bundle, device="cpu", registry=registry())
+    with door(model, tmp_path / "home") as address:
+        client = Client(address)
+        client.set_image(files)
+        uploads = Uploads(model, tmp_path / "home", max_pixels=10**6, max_bytes=10**9)
+        kept = uploads.find(uploads.add({name: (file.name, file.open("rb")) for name, file in files.items()}))
+        np.testing.assert_array_equal(kept.read(Window(0, 0, *SIZE)).data[1:], planes)
+        assert client.predict(box=[5, 5, 30, 30])[0]["mask"].shape == SIZE
+
+
+def test_an_answer_is_of_the_form_that_openapi_states(address: str, root: Path) -> None:
+    """Clients in other languages are generated from it."""
+    from simmat_plugin_annotate import door as forms
+
+    client, plain = Client(address), raw(address)
+    client.set_image(root / "images/s0.png")
+    stated = plain.get("/openapi.json")
+    assert stated["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    image = f"/images/{client._image}"
+    answers = {
+        forms.ModelDocument: plain.get("/model"),
+        forms.PredictAnswer: plain.done(f"{image}/predict", {"box": [2, 2, 30, 30]}),
+        forms.EverythingAnswer: plain.get(f"{image}/everything?box=0,0,20,20"),
+        forms.ClassesAnswer: plain.get(f"{image}/classes"),
+    }
+    for form, answer in answers.items():
+        assert form.__name__ in stated["components"]["schemas"]
+        form.model_validate(answer, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("../../s0.png", b"no picture", "s0.png: "),
+        ("a.vrt", b"<VRTDataset/>", "a.vrt: "),
+        ("a.tif", b'<VRTDataset rasterXSize="4" rasterYSize="4"/>', "a.tif: "),
+        ("C:\\windows\\win.ini", b"x", "win.ini: "),
+        ("", b"x", ""),
+    ],
+)
+def test_a_file_that_is_no_image_is_refused_without_a_path(
+    address: str, root: Path, name: str, content: bytes, said: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its name reaches no other file, and the answer tells nothing of the machine."""
+    body = b'--x\r\nContent-Disposition: form-data; name="gray"; filename="%s"\r\n\r\n%s\r\n--x--\r\n'
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
+    status, _, answer = raw(address).raw("POST", "/images", body % (name.encode(), content), headers)
+    assert status == 422
+    assert said.encode() in answer
+    assert str(tmp_path_factory.getbasetemp()).encode() not in answer
+    assert [path for path in root.parent.rglob("*") if path.suffix in (".ini", ".vrt")] == []
+
+
+def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> None:
+    """Bytes before they are read, pixels, and the disk: what was dropped is sent again by the client."""
+    write_image(tmp_path / "large.png", np.zeros((1, 60, 60), np.uint8))
+    first, second = root / "images/s0.png", root / "images/s1.png"
+    room = first.stat().st_size + second.stat().st_size - 1
+    with door(predictor, tmp_path / "home", pixels=3000, upload=5000, kept=room) as address:
+        client = Client(address)
+        with pytest.raises(ServerError, match="60x60 pixels, at most 3000"):
+            client.set_image(tmp_path / "large.png")
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
+        status, _, answer = raw(address).raw("POST", "/images", b"x" * 5001, headers)
+        assert (status, b"at most 5000 bytes" in answer) == (413, True)
+        client.set_image(first)
+        mask = client.predict([(16, 12)])[0]["mask"]
+        Client(address).set_image(second)
+        assert len(list((tmp_path / "home").iterdir())) == 1
+        np.testing.assert_array_equal(client.predict([(16, 12)])[0]["mask"], mask)
+
+
+def test_without_the_token_nothing_is_answered(address: str) -> None:
+    """Not even what the model is."""
+    for path in ("/model", "/openapi.json", "/images/0/classes"):
+        assert raw(address).raw("GET", path, headers={})[0] == 401
+
+
+def test_wrong_requests_say_what_is_wrong(address: str, root: Path) -> None:
+    """A programmer reads the answer, not the log."""
+    client, plain = Client(address), raw(address)
+    client.set_image(root / "images/s0.png")
+    image = f"/images/{client._image}"
+    for body, said in (({"points": [[1, 2, 3]]}, "points"), ({}, "prompt"), ({"points": [[900, 2, 1]]}, "900")):
+        status, document = plain.post(f"{image}/predict", body)
+        assert status == 422
+        assert said in str(document), document
+    assert plain.post("/images/../../etc/predict", {"points": [[1, 1, 1]]})[0] == 404
+    two = b'--x\r\nContent-Disposition: form-data; name="gray"; filename="a.png"\r\n\r\n1\r\n' * 2 + b"--x--\r\n"
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
+    status, _, answer = plain.raw("POST", "/images", two, headers)
+    assert (status, b"Too many files" in answer) == (400, True), answer
+    with pytest.raises(ServerError, match="'gray'"):
+        client.set_image({"thermal": root / "images/s0.png"})
+
+
+def test_the_command_serves_with_its_limits(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pixels bound what is decoded at all; of the clients' images nothing is left."""
+    from simmat_plugin_annotate.serve_command import command
+    from simmat_plugin_annotate.uploads import Uploads
+
+    from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
+
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_SERVE_TOKEN", TOKEN)
+    monkeypatch.setenv(LIMIT_VARIABLE, "2")
+    homes: list[Path] = []
+    make = Uploads.__init__
+
+    def kept(self: Uploads, model: Predictor, home: Path, **given: int) -> None:
+        homes.append(home)
+        make(self, model, home, **given)
+
+    monkeypatch.setattr(Uploads, "__init__", kept)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: homes[0].rmdir() or homes[0].mkdir())
+    assert command.main([str(bundle), "--max-megapixels", "1", "--device", "cpu"], standalone_mode=False) == 0
+    assert f"/?token={TOKEN}" in capsys.readouterr().out
+    assert decoded_limit() == 16 * 10**6
+    assert not homes[0].exists()
