@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.bundle import load_bundle
 from simmat.bundle.files import JSON_NAME
+from simmat.bundle.gallery import SCHEME, from_gallery
 from simmat.bundle.sharing import HUB, download
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError, did_you_mean
@@ -49,8 +50,8 @@ def load(
     """Load a tuned model, or an untuned foundation model for a sensor.
 
     Args:
-        source: the folder of a run, a bundle, a zip of one, hf://ORG/NAME, or the folder of an exported model; None for
-            an untuned model.
+        source: the folder of a run, a bundle, a zip of one, hf://ORG/NAME, gallery:NAME of the gallery that the
+            environment variable SIMMAT_GALLERY names, or the folder of an exported model; None for an untuned model.
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
@@ -329,9 +330,11 @@ def _root(data: str | Path | Dataset) -> Path:
 
 
 def _local(source: str | Path) -> Path:
-    """Return the path of a bundle; one on the hub is fetched into the client's cache."""
+    """Return the path of a bundle; one on the hub or of a gallery is fetched into a cache."""
     if str(source).startswith(HUB):
         return download(str(source))[JSON_NAME].parent
+    if str(source).startswith(SCHEME):
+        return from_gallery(str(source))
     path = Path(source).expanduser()
     if not path.exists():
         raise BundleError(missing(path, "run, bundle or zip"))

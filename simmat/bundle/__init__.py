@@ -7,6 +7,7 @@ json names their file by sha256, or the seed if they are random.
 
 from simmat.bundle.document import BundleSpec, ImageDigests, check_bundle, read_bundle_spec, with_checksum, write_bundle
 from simmat.bundle.files import JSON_NAME, load_tensors, trained_tensors
+from simmat.bundle.gallery import Gallery, index_folder, open_gallery
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle, read_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
 
@@ -14,11 +15,14 @@ __all__ = [
     "JSON_NAME",
     "Bundle",
     "BundleSpec",
+    "Gallery",
     "ImageDigests",
     "check_bundle",
     "check_sensor_channels",
+    "index_folder",
     "load_bundle",
     "load_tensors",
+    "open_gallery",
     "pull_bundle",
     "push_bundle",
     "read_bundle",

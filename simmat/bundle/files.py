@@ -47,6 +47,8 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
     if path.parts[:1] == ("hf:",):  # Path makes one slash of two
         place = f"hf://{path.relative_to('hf:').as_posix()}"
         raise BundleError(f"{place} is on the hub; fetch it first: simmat bundle pull {place}")
+    if str(path).startswith("gallery:"):
+        raise BundleError(f"{path} is in a gallery; fetch it first: simmat bundle pull {path}")
     if path.name == JSON_NAME:
         yield path.parent
     elif not path.is_file():

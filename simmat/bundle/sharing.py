@@ -20,6 +20,7 @@ from simmat.bundle.files import (
     named_as,
     write_zip,
 )
+from simmat.bundle.gallery import SCHEME, from_gallery
 from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 from simmat.io.files import atomic_folder
@@ -104,7 +105,7 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
     """Fetch a bundle into a folder, which is made only if the bundle is whole.
 
     Args:
-        source: a folder, a .zip, or hf://ORG/NAME, optionally with @REVISION.
+        source: a folder, a .zip, gallery:NAME, or hf://ORG/NAME, optionally with @REVISION.
         out: the folder; None takes the source's name, in the current folder.
 
     Raises:
@@ -112,6 +113,7 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
         ConfigError: the source or `out` is not valid, or the hub's client is not installed.
         OutputError: something exists already, or it cannot be written.
     """
+    source = str(from_gallery(source)) if source.startswith(SCHEME) else source
     place = _checked(source)
     target = out or Path(_name(source, place))
     if target.suffix.lower() == ZIP_SUFFIX:

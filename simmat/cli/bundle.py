@@ -112,7 +112,55 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
 @click.option("--out", type=PATH, help="Folder to make.  [default: the source's name, in the current folder]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def pull(source: str, out: Path | None, force: bool) -> None:
-    """Fetch a bundle into a folder, and check it. SOURCE is a folder, a .zip or hf://ORG/NAME[@REVISION]."""
+    """Fetch a bundle into a folder, and check it.
+
+    SOURCE is a folder, a .zip, hf://ORG/NAME[@REVISION], or gallery:NAME, see `simmat bundle list`.
+    """
     from simmat.bundle import pull_bundle
 
     say(pull_bundle(source, out, force=force))
+
+
+@command.command("list")
+@click.option(
+    "--gallery",
+    required=True,
+    envvar="SIMMAT_GALLERY",
+    show_envvar=True,
+    metavar="URL|DIR",
+    help="Address or folder of the gallery.",
+)
+@json_option
+def list_gallery(gallery: str, as_json: bool) -> None:
+    """List the bundles of a gallery. With SIMMAT_GALLERY set, their names work as gallery:NAME in place of a BUNDLE."""
+    from simmat.bundle import open_gallery
+
+    found = open_gallery(gallery).bundles
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    rows = [
+        (
+            one.name,
+            one.sensor,
+            one.foundation,
+            f"{one.size / 1e6:.1f} MB",
+            f"{one.scores['miou_object']:.3f}" if "miou_object" in one.scores else "-",
+            one.licence or "not stated",
+            f"{one.data or 'not stated'}; classes: {', '.join(one.classes.values()) or 'none'}",
+        )
+        for one in found
+    ]
+    print_table(("NAME", "SENSOR", "FOUNDATION", "SIZE", "VAL MIOU", "LICENCE", "DATA"), rows)
+
+
+@command.command("index")
+@click.argument("folder", type=PATH, metavar="DIR")
+def index(folder: Path) -> None:
+    """Make a gallery of DIR: write index.json for its bundles NAME.zip, with pictures NAME.jpg or NAME.png.
+
+    A web server that shows DIR, such as `python -m http.server`, serves the gallery.
+    """
+    from simmat.bundle import index_folder
+
+    say(f"{folder / 'index.json'}: {len(index_folder(folder).bundles)} bundles")

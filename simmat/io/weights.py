@@ -85,13 +85,20 @@ def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
         )
 
 
-def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(
+    file: WeightFile,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    instead: str = "give its path with --checkpoint PATH",
+) -> Path:
     """Download a weight file into the cache, unless it is there already, and return its path.
 
     A file with another sha256 is downloaded again; an interrupted download is resumed.
 
     Args:
         cache: folder, by default `cache_folder()`.
+        instead: what else the user can do with a file downloaded by hand.
 
     Raises:
         WeightsError: no network, no such file, disk full, no permission, or a wrong sha256 (the download is then
@@ -109,15 +116,30 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
         raise WeightsError(f"no URL is known for {file.filename}; give the file with --checkpoint PATH")
     folder = cache_folder() if cache is None else cache
     target = folder / file.filename
+    by_hand = f"To do it by hand, download {file.url} and put it at {target}, or {instead}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{file.filename}.lock"):
             if target.is_file() and sha256_of(target) == file.sha256:
                 return target
-            _download(file, target, progress or (lambda done, total: None))
+            _download(file, target, progress or (lambda done, total: None), by_hand)
     except OSError as error:
-        raise WeightsError(f"cannot store {target}: {error.strerror or error}. {_by_hand(file, target)}") from error
+        raise WeightsError(f"cannot store {target}: {error.strerror or error}. {by_hand}") from error
     return target
+
+
+def fetch_bytes(url: str, limit: int) -> bytes:
+    """Return what an address answers; raise WeightsError if it does not, or sends more than `limit` bytes."""
+    try:
+        with _of_network(urllib.request.urlopen, _request(url), None, _TIMEOUT_S) as response:
+            content: bytes = _of_network(response.read, limit + 1)
+    except urllib.error.HTTPError as error:
+        raise WeightsError(f"{url} answers {error.code} {error.reason}; check the address") from error
+    except (urllib.error.URLError, HTTPException) as error:
+        raise WeightsError(f"cannot read {url}: {getattr(error, 'reason', error)}; check the network") from error
+    if len(content) > limit:
+        raise WeightsError(f"{url} sends more than {limit} bytes; check the address")
+    return content
 
 
 def sha256_of(path: Path) -> str:
@@ -132,7 +154,7 @@ def _remedy(file: WeightFile, name: str) -> str:
     return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to download it again"
 
 
-def _download(file: WeightFile, target: Path, progress: Progress) -> None:
+def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) -> None:
     """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
     part = target.with_name(f"{target.name}.part")
     part.touch()
@@ -142,28 +164,27 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
         try:
             complete = _download_rest(file, part, have, progress)
         except urllib.error.HTTPError as error:
-            raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
+            raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
         except (urllib.error.URLError, HTTPException) as error:
             cause = str(getattr(error, "reason", error)) or type(error).__name__
         tries = 0 if part.stat().st_size > have else tries + 1
     if not complete:
         kept = f"{part.stat().st_size} bytes are kept, and the next try resumes there"
-        raise WeightsError(f"cannot download {file.url}: {cause}; {kept}. {_by_hand(file, target)}")
+        raise WeightsError(f"cannot download {file.url}: {cause}; {kept}. {by_hand}")
     digest = sha256_of(part)
     if digest != file.sha256:
         part.unlink()
         raise WeightsError(
             f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; the download was "
-            f"removed. Try again; if this repeats, a proxy may change the file. {_by_hand(file, target)}"
+            f"removed. Try again; if this repeats, a proxy may change the file. {by_hand}"
         )
     part.replace(target)
 
 
 def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) -> bool:
     """Append the missing bytes to the .part file, which has some; return whether it is complete."""
-    headers = {"User-Agent": "simmat"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = _request(file.url, **({"Range": f"bytes={have}-"} if have else {}))
     try:
-        request = urllib.request.Request(file.url, headers=headers)
         response: HTTPResponse = _of_network(urllib.request.urlopen, request, None, _TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # no bytes left
@@ -189,6 +210,10 @@ def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) 
     return not total or got == total
 
 
+def _request(url: str, **headers: str) -> urllib.request.Request:
+    return urllib.request.Request(url, headers={"User-Agent": "simmat", **headers})
+
+
 def _of_network(function: Callable[..., Any], *args: object) -> Any:
     """Call a function; its OSError becomes a URLError, to tell it from one of the disk."""
     try:
@@ -197,7 +222,3 @@ def _of_network(function: Callable[..., Any], *args: object) -> Any:
         raise
     except OSError as error:
         raise urllib.error.URLError(error) from error
-
-
-def _by_hand(file: WeightFile, target: Path) -> str:
-    return f"To do it by hand, download {file.url} and put it at {target}, or give its path with --checkpoint PATH"

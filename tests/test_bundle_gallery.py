@@ -1,0 +1,104 @@
+"""A gallery: bundles that others find by name, fetched once and checked."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotate_server import gray_images
+from bundles import tiny_bundle
+
+from simmat.bundle import push_bundle
+from simmat.cli import run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gallery of one bundle, and an empty cache."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "gallery/gray-squares.zip"), licence="cc-by-4.0")
+    (tmp_path / "gallery/gray-squares.png").write_bytes(b"a picture")
+    assert run(["bundle", "index", str(tmp_path / "gallery")]) == 0
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A web server that shows the folder."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def predict(root: Path, out: Path) -> int:
+    return run(["predict", "gallery:gray-squares", str(root / "images/s0.png"), "--point", "16,12", "--out", str(out)])
+
+
+def test_a_listed_bundle_is_fetched_once_and_used(
+    server: http.server.ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Later also without network."""
+    address = f"http://127.0.0.1:{server.server_port}"
+    assert run(["bundle", "list", "--gallery", address, "--json"]) == 0
+    said = capsys.readouterr().out
+    (entry,) = json.loads(said[said.index("[") :])
+    assert (entry["name"], entry["sensor"], entry["licence"]) == ("gray-squares", "gray", "cc-by-4.0")
+    assert (entry["scores"]["miou_object"], entry["data"], entry["picture"]) == (0.512, "made up", "gray-squares.png")
+    monkeypatch.setenv("SIMMAT_GALLERY", f"{address}/index.json")
+    root = gray_images(tmp_path / "set", count=1)
+    assert predict(root, tmp_path / "out") == 0, capsys.readouterr().err
+    server.shutdown()
+    server.server_close()
+    assert predict(root, tmp_path / "again") == 0, capsys.readouterr().err
+    assert (tmp_path / "again/s0_mask.png").read_bytes() == (tmp_path / "out/s0_mask.png").read_bytes()
+
+
+def test_another_file_than_the_index_names_is_refused(
+    server: http.server.ThreadingHTTPServer,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a folder and from a server, by its digest; one that was replaced is fetched again by a new index."""
+    for place in (str(folder), f"http://127.0.0.1:{server.server_port}"):
+        monkeypatch.setenv("SIMMAT_GALLERY", place)
+        content = (folder / "gray-squares.zip").read_bytes()
+        (folder / "gray-squares.zip").write_bytes(content[:-1] + b"x")
+        assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled")]) == 2
+        assert "gray-squares.zip" in capsys.readouterr().err
+        (folder / "gray-squares.zip").write_bytes(content)
+    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled")]) == 0
+    assert run(["bundle", "pull", "gallery:gray-square"]) == 2
+    assert "gray-squares" in capsys.readouterr().err
+
+
+def test_an_index_names_no_file_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a stranger's."""
+    index = json.loads((folder / "index.json").read_text())
+    index["bundles"][0]["file"] = "../gray-squares.zip"
+    (folder / "index.json").write_text(json.dumps(index))
+    assert run(["bundle", "list", "--gallery", str(folder)]) == 2
+    assert "bundles" in capsys.readouterr().err
+
+
+def test_without_a_gallery_the_error_says_how_to_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No address is built in."""
+    monkeypatch.delenv("SIMMAT_GALLERY", raising=False)
+    assert run(["predict", "gallery:a", str(tmp_path), "--point", "1,1", "--out", str(tmp_path / "out")]) == 2
+    assert "SIMMAT_GALLERY" in capsys.readouterr().err
