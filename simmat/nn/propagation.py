@@ -18,8 +18,8 @@ TEMPERATURE = 0.1
 """Of the softmax over the most similar positions."""
 NEIGHBOURS = 5
 """Most similar positions that vote, over all frames."""
-_BLOCK_ROWS = 8
-"""Rows of the grid that are compared at once, which bounds memory."""
+_BLOCK = 16
+"""Side of the blocks of positions that are compared at once, which bounds memory."""
 _OUTSIDE = -2.0
 """Similarity of a position outside of the grid, below any cosine."""
 
@@ -39,38 +39,48 @@ def matching_features(embedding: ImageEmbedding, finest_stride: int = 4) -> Tens
 
 
 def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor], radius: int) -> Tensor:
-    """Return the soft labels (L, h, w) of a frame: the mean of those of the most similar positions of other frames.
+    """Return the soft labels (K, h, w) of a frame: the mean of those of the most similar positions of other frames.
 
     Args:
         query: (D, h, w) features of unit length.
         features: N frames of the same size.
-        labels: (L, h, w) soft labels of each.
+        labels: (K, h, w) of each, how much of an object lies where; the rest is background.
         radius: farthest position that is compared, in positions along each axis.
     """
     _, height, width = query.shape
-    count, side, padded = labels[0].shape[0], 2 * radius + 1, width + 2 * radius
-    around = (radius, radius, radius, radius)
-    known = [F.pad(one, around) for one in features]
-    given = [F.pad(one, around) for one in labels]
-    inside = F.pad(torch.ones_like(query[0]), around)
-    window = torch.arange(side, device=query.device)
-    columns = torch.arange(width, device=query.device)[:, None] + window  # (w, k)
-    found = torch.empty_like(labels[0])
-    for top in range(0, height, _BLOCK_ROWS):
-        bottom = min(top + _BLOCK_ROWS, height)
-        rows = torch.arange(bottom - top, device=query.device)[:, None] + window  # (n, k)
-        places = (rows[:, None, :, None] * padded + columns[None, :, None, :]).flatten(2).flatten(0, 1)  # (n·w, k·k)
-        block = slice(top, bottom + 2 * radius)
-        asked = query[:, top:bottom].flatten(1).T  # (n·w, D)
-        outside = inside[block].flatten()[places] == 0
-        similarity = torch.cat(
-            [(asked @ one[:, block].flatten(1)).gather(1, places).masked_fill(outside, _OUTSIDE) for one in known],
-            dim=1,
-        )  # (n·w, N·k·k)
-        best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
-        weight = (best / TEMPERATURE).softmax(1)
-        frame, place = chosen // side**2, places.gather(1, chosen % side**2)
-        votes = torch.stack([one[:, block].flatten(1) for one in given])  # (N, L, cells)
-        values = votes[frame, :, place]  # (n·w, K, L)
-        found[:, top:bottom] = (values * weight[..., None]).sum(1).T.reshape(count, bottom - top, width)
+    side, reach = 2 * radius + 1, _BLOCK + 2 * radius
+    window, inside = torch.arange(side, device=query.device), torch.ones_like(query[:1])
+    rows = torch.arange(_BLOCK, device=query.device)[:, None] + window  # (B, k)
+    places = (rows[:, None, :, None] * reach + rows[None, :, None, :]).flatten(2).flatten(0, 1)  # (B·B, k·k)
+    found = torch.zeros_like(labels[0])
+    for top in range(0, height, _BLOCK):
+        for left in range(0, width, _BLOCK):
+            corner = top - radius, left - radius
+            votes = torch.stack([_part(one, corner, reach).flatten(1) for one in labels])  # (N, K, cells)
+            if not votes.any():
+                continue
+            asked = _part(query, (top, left), _BLOCK).flatten(1).T  # (B·B, D)
+            outside = _part(inside, corner, reach).flatten()[places] == 0
+            similarity = torch.cat(
+                [
+                    (asked @ _part(one, corner, reach).flatten(1)).gather(1, places).masked_fill(outside, _OUTSIDE)
+                    for one in features
+                ],
+                dim=1,
+            )  # (B·B, N·k·k)
+            best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
+            weight = (best / TEMPERATURE).softmax(1)
+            values = votes[chosen // side**2, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
+            block = (values * weight[..., None]).sum(1).T.unflatten(1, (_BLOCK, _BLOCK))
+            own = found[:, top : top + _BLOCK, left : left + _BLOCK]
+            own += block[:, : own.shape[1], : own.shape[2]]
     return found
+
+
+def _part(planes: Tensor, corner: tuple[int, int], side: int) -> Tensor:
+    """Return the (…, side, side) part of planes from a row and column on, 0 outside of them."""
+    top, left = corner
+    part = planes[..., max(top, 0) : top + side, max(left, 0) : left + side]
+    above, before = max(-top, 0), max(-left, 0)
+    below, behind = side - above - part.shape[-2], side - before - part.shape[-1]
+    return F.pad(part, (before, behind, above, below)) if above or before or below or behind else part

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from simmat.data.clicks import center_click, tight_box
+from simmat.data.clicks import tight_box
+from simmat.data.instances import LabelArray, check_equal_size
 from simmat.errors import DataError
-from simmat.nn.propagation import matching_features, propagate
-from simmat.nn.resize import resize_planes, restore_logits
-from simmat.predictor.encoded import EncodedImage
+from simmat.nn.propagation import propagate
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.reading import LoadedImage
-from simmat.types import BoolArray, Frame, Prompt, SensorImage
+from simmat.predictor.frame_encoder import FrameEncoder
+from simmat.predictor.frame_grid import GridWindow
+from simmat.types import BoolArray
 
 RECENT = 3
 """Frames before the present one whose labels are propagated, besides those with given masks."""
+LOST = 2
+"""Frames, at most, in which lost objects were last seen, whose labels are propagated, too."""
 REACH = 1 / 10
-"""Farthest that an object is looked for from its place in another frame, as a share of the input's side."""
+"""Farthest that an object is looked for from its place in another frame, as a share of a window's side."""
+SEEN = 0.5
+"""Label of a cell from which an object is in a frame."""
 TRUST = 0.9
 """IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
 AGREEMENT = 0.5
 """Least IoU of the decoder's mask with the propagated one."""
-_MASK_LOGIT = 8.0
-"""Logit of a certain pixel in a mask prompt."""
+_ONE = 255
+"""A label of 1 as it is stored."""
 
 Masks = Mapping[int, BoolArray]
+"""Object id -> (H, W) bool."""
+_Key = tuple[str, int]
+"""Labels of a frame, and its number: "f" as found, "b" propagated back from the next frame with masks, "g" given."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class FollowedFrame:
     Attributes:
         index: number of the frame.
         masks: object id -> (H, W) bool; False everywhere where the object is not found.
-        scores: object id -> 0 to 1, how surely its mask is the same object: the mean propagated label inside of it.
+        scores: object id -> 0 to 1, how surely its mask is the same object: the mean propagated label inside of it; 1
+            where it is given, 0 where nothing is found.
     """
 
     index: int
@@ -50,204 +57,306 @@ class FollowedFrame:
     scores: dict[int, float]
 
 
-def follow(
-    encoder: ImageEncoder,
-    frames: Sequence[Any],
-    masks: Mapping[int, Masks],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[FollowedFrame]:
-    """Find the objects of some frames in all others, and yield frame by frame: forward first, then backward.
+class Follower:
+    """Finds the objects of some frames in all others.
 
-    Labels are propagated by the similarity of the network's features to those of the frames with given masks and of
-    the last few frames. Where the decoder gives the given mask of an object when asked, it refines the propagated one.
-    Between two frames with given masks both ways are averaged. Nothing is trained, and memory does not grow with the
-    number of frames, but for the labels of the gap between two frames with masks.
-
-    Args:
-        encoder: a predictor.
-        frames: T frames, each as `Predictor.set_image` takes it, such as a `simmat.Sequence`.
-        masks: frame number -> object id -> (H, W) bool mask. A frame has all objects that are visible in it.
-        progress: called with the number of frames done and to do.
-
-    Raises:
-        DataError: there is no mask, a frame number is unknown, or a mask is empty or not of the frame's size.
-    """
-    keys = sorted(masks)
-    _check(frames, masks)
-    follower = _Follower(encoder, frames, masks)
-    total = len(frames)
-    plan: list[tuple[int, ...]] = [(key, following) for key, following in zip(keys, [*keys[1:], total], strict=True)]
-    for done, found in enumerate(follower.all(plan, keys[0]), start=1):
-        if progress is not None:
-            progress(done, total)
-        yield found
-
-
-def _check(frames: Sequence[Any], masks: Mapping[int, Masks]) -> None:
-    if not any(masks.values()):
-        raise DataError("there is no object to follow; give the masks of at least one frame")
-    if unknown := [key for key in masks if not 0 <= key < len(frames)]:
-        raise DataError(
-            f"masks are given for frame {unknown[0]}, but the {len(frames)} frames are 0 to {len(frames) - 1}"
-        )
-    for key, of_frame in masks.items():
-        for number, mask in of_frame.items():
-            if mask.dtype != np.bool_ or mask.ndim != 2:
-                raise DataError(f"frame {key}, object {number}: a mask is (H, W) bool, got {mask.dtype} {mask.shape}")
-            if not mask.any():
-                raise DataError(f"frame {key}, object {number}: the mask is empty; leave the object out of this frame")
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A frame with its labels.
+    Labels are propagated by the similarity of the network's features to those of the nearest frames with given masks,
+    of the last few frames, and of those in which a lost object was last seen. Where the decoder gives the given mask of
+    an object when asked, it refines the propagated one. Between two frames with given masks both ways are blended.
+    Nothing is trained.
 
     Attributes:
-        features: (D, h, w), see `matching_features`.
-        labels: (1 + K, h, w): background, then the objects.
+        ids: the objects, sorted.
     """
 
-    features: Tensor
-    labels: Tensor
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        frames: Sequence[Any],
+        masks: Mapping[int, Masks],
+        *,
+        tile: int | None = None,
+        done: Container[int] = (),
+        stored: MutableMapping[str, bytes] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Check the masks, and encode the first frame that has some.
 
+        Args:
+            encoder: a predictor.
+            frames: as in `Predictor.follow`.
+            masks: frame number -> object id -> (H, W) bool mask, all False where the object is not in that frame. An
+                object that a frame does not name is propagated there, too.
+            tile: as in `Predictor.follow`.
+            done: frames of an earlier call, which are not found again.
+            stored: keeps labels that later frames need, those of an earlier call, too; None keeps them in memory.
+            progress: as in `Predictor.follow`.
 
-class _Follower:
-    """The network, the objects and the frames with given masks."""
-
-    def __init__(self, encoder: ImageEncoder, frames: Sequence[Any], masks: Mapping[int, Masks]) -> None:
-        self.encoder, self.frames, self.masks = encoder, frames, masks
+        Raises:
+            DataError: as `Predictor.follow` raises it.
+        """
+        areas = [int(mask.sum()) for of_frame in masks.values() for mask in of_frame.values() if mask.any()]
+        if not areas:
+            raise DataError("there is no object to follow; give the mask of one in at least one frame")
+        if unknown := [key for key in masks if not 0 <= key < len(frames)]:
+            raise DataError(
+                f"masks are given for frame {unknown[0]}, but the {len(frames)} frames are 0 to {len(frames) - 1}"
+            )
+        self._masks, self._keys, self._count, self._done = masks, sorted(masks), len(frames), done
+        self._stored: MutableMapping[str, bytes] = {} if stored is None else stored
+        self._encoder = FrameEncoder(encoder, frames, self._keys[0], min(areas), tile)
+        self._grid = self._encoder.grid
+        for key, of_frame in masks.items():
+            for mask in of_frame.values():
+                check_equal_size(f"mask of frame {key}", mask.shape, f"frame {key}", self._grid.frame_hw)
         self.ids = sorted({number for of_frame in masks.values() for number in of_frame})
-        self.first: LoadedImage | None = None
-        self.mask_hw: tuple[int, ...] | None = None
-        self.trusted: dict[int, int] = {}
-        """Object id -> output of the decoder that gave its mask."""
-        self.given: dict[int, _Seen] = {}
-        for key in sorted(masks):
-            image, encoded = self.encoded(key)
-            if wrong := [one.shape for one in masks[key].values() if one.shape != image.size_hw]:
-                raise DataError(
-                    f"frame {key} is {image.size_hw} pixels, but a mask of it {wrong[0]}; give its own masks"
-                )
-            own = np.stack([masks[key].get(number, np.zeros(image.size_hw, np.bool_)) for number in self.ids])
-            features = matching_features(encoded.embedding)
-            labels = with_background(labels_of(own, encoded.prepared.frame, features.shape[-2:]))
-            self.given[key] = _Seen(features, labels)
-            for place, number in enumerate(self.ids):
-                if number not in self.trusted and own[place].any():
-                    answers = self.decode(encoded, own[place], labels[1 + place])
-                    ious = [iou(answer, own[place]) for answer in answers]
-                    if max(ious) >= TRUST:
-                        self.trusted[number] = int(np.argmax(ious))
+        self._reach = max(round(REACH * self._encoder.side), 1)
+        self._trusted: dict[int, tuple[bool, int] | None] = {}
+        self._seen: dict[int, int] = {}  # object id -> last frame with it
+        self._progress = progress or (lambda done, total: None)
+        back = sum(later - key - 1 for key, later in zip(self._keys, self._keys[1:], strict=False))
+        self._steps, self._total = 0, len(frames) + back
 
-    def encoded(self, index: int) -> tuple[SensorImage, EncodedImage]:
-        """Load and encode a frame, normalized as the first one that was loaded."""
-        image = self.encoder.inputs.load(self.frames[index], ())
-        self.first = self.first or LoadedImage(image)
-        return image, self.encoder.encode(image, self.first)
+    def __iter__(self) -> Iterator[FollowedFrame]:
+        """Find and yield the frames that are not done: from the first one with masks forward, then from it backward."""
+        for before, key, following in zip([None, *self._keys], self._keys, [*self._keys[1:], None], strict=False):
+            yield from self._given_frame(key, before)
+            end = self._count if following is None else following
+            if following is not None:
+                self._propagate_back(key, following)
+            yield from self._pass(range(key + 1, end), key, following)
+        first = self._keys[0]
+        self._seen = {}
+        yield from self._pass(range(first - 1, -1, -1), first, None)
 
-    def all(self, plan: Sequence[tuple[int, ...]], first: int) -> Iterator[FollowedFrame]:
-        """Yield every frame."""
-        for key, following in plan:
-            yield self.as_given(key)
-            last = key + len(range(key, following)) - 1
-            behind = self.backward(key, following) if following in self.given else {}
-            seen = self.given[key]
-            recent = deque([seen], maxlen=RECENT)
-            for index in range(key + 1, last + 1):
-                other = None
-                if behind:
-                    share = (index - key) / (following - key)
-                    other = (behind.pop(index), share)
-                found, now = self.step(index, recent, other)
-                recent.append(now)
-                yield found
-        recent = deque([self.given[first]], maxlen=RECENT)
-        for index in range(first - 1, -1, -1):
-            found, now = self.step(index, recent)
-            recent.append(now)
+    def _anchor(self, key: int) -> _Key:
+        """Return the labels of a frame with masks: the given ones where nothing is propagated to it."""
+        return ("g" if key == self._keys[0] or self._names_all(key) else "f"), key
+
+    def _names_all(self, key: int) -> bool:
+        return len(self._masks[key]) == len(self.ids)
+
+    def _given_frame(self, key: int, before: int | None) -> Iterator[FollowedFrame]:
+        """Keep the labels of a frame with masks, and yield it; objects that it does not name are propagated.
+
+        Args:
+            key: the frame.
+            before: the one with masks before it.
+        """
+        given, labels = self._masks[key], self._given_labels(key)
+        found = FollowedFrame(key, {}, {})
+        if key in self._done:
+            labels = labels if (kept := self._load(("f", key))) is None else kept
+        elif before is not None and not self._names_all(key):
+            found, propagated = self._step(key, self._context("f", key, before, [self._anchor(before)]))
+            named = torch.tensor([number in given for number in self.ids])[:, None, None]
+            labels = torch.where(named, labels, propagated)
+        self._keep(("f", key), labels)
+        self._advance()
+        if key not in self._done:
+            none = np.zeros(self._grid.frame_hw, np.bool_)
+            masks = {number: given.get(number, found.masks.get(number, none)) for number in self.ids}
+            scores = {
+                number: float(masks[number].any()) if number in given else found.scores.get(number, 0.0)
+                for number in self.ids
+            }
+            yield FollowedFrame(key, masks, scores)
+
+    def _pass(self, indices: range, key: int, following: int | None) -> Iterator[FollowedFrame]:
+        """Find the frames after or before one with given masks, up to the next one."""
+        anchors, named = [self._anchor(key)], set(() if following is None else self._masks[following])
+        if following is not None and self._names_all(following):
+            anchors.append(("g", following))
+        shares = torch.zeros(len(self.ids), 1, 1)
+        known = {number for one in self._keys if one <= key for number in self._masks[one]}
+        for index in indices:
+            if index in self._done:
+                if (labels := self._load(("f", index))) is not None:
+                    self._remember(index, labels)
+                self._advance()
+                continue
+            other = None
+            if following is not None and (behind := self._load(("b", index))) is not None:
+                share = (index - key) / (following - key)
+                for place, number in enumerate(self.ids):
+                    shares[place] = (share if number in known else 1.0) * (number in named)
+                other = behind, shares
+            found, labels = self._step(index, self._context("f", index, key, anchors), other)
+            self._keep(("f", index), labels)
+            self._stored.pop(_name(("b", index)), None)
+            self._advance()
             yield found
 
-    def as_given(self, key: int) -> FollowedFrame:
-        """Return a frame whose masks are given."""
-        size_hw = next(iter(self.masks[key].values())).shape if self.masks[key] else self.encoded(key)[0].size_hw
-        masks = {number: self.masks[key].get(number, np.zeros(size_hw, np.bool_)) for number in self.ids}
-        return FollowedFrame(key, masks, dict.fromkeys(self.ids, 1.0))
-
-    def backward(self, key: int, following: int) -> dict[int, Tensor]:
-        """Return the labels of the frames between two with given masks, propagated from the later one, in 16 bits."""
-        recent, found = deque([self.given[following]], maxlen=RECENT), {}
+    def _propagate_back(self, key: int, following: int) -> None:
+        """Propagate from a frame with given masks back to another one, as far as frames are not done."""
+        first = next((index for index in range(key + 1, following) if index not in self._done), following)
         for index in range(following - 1, key, -1):
-            _, now = self.step(index, recent)
-            recent.append(now)
-            found[index] = now.labels.half()
+            if index >= first and _name(("b", index)) not in self._stored:
+                _, labels = self._step(index, self._context("b", index, following, [("g", following)]))
+                self._keep(("b", index), labels)
+            self._advance()
+
+    def _context(self, kind: str, index: int, key: int, anchors: Sequence[_Key]) -> list[_Key]:
+        """Return the labels that are propagated to a frame, one of each other frame; drop those that are not needed.
+
+        Args:
+            kind: of the labels.
+            index: of the frame.
+            key: frame with masks from which the objects are followed.
+            anchors: labels of frames with masks.
+        """
+        step = 1 if index > key else -1
+        recent = range(index - step, key, -step)[:RECENT]
+        near = {*recent, *(number for _, number in anchors)}
+        lost = sorted(set(self._seen.values()) - near, key=lambda number: abs(number - index))[:LOST]
+        wanted = [*anchors, *((kind, number) for number in recent), *(("f", one) for one in lost if kind == "f")]
+        if kind == "f":
+            names = set(map(_name, wanted))
+            for name in [name for name in self._stored if name.startswith(kind) and name not in names]:
+                del self._stored[name]
+        found = [one for one in wanted if one[0] == "g" or _name(one) in self._stored]
+        self._encoder.keep(index, {number for _, number in found})
         return found
 
-    def step(
-        self, index: int, recent: Sequence[_Seen], other: tuple[Tensor, float] | None = None
-    ) -> tuple[FollowedFrame, _Seen]:
+    def _step(
+        self, index: int, context: Sequence[_Key], other: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[FollowedFrame, Tensor]:
         """Find the objects in a frame.
 
         Args:
-            recent: the frames before it.
-            other: labels of this frame from the other side, and their share.
+            index: of the frame.
+            context: labels that are propagated.
+            other: (K, h, w) labels of this frame from the other side, and the (K, 1, 1) share of them.
         """
-        _, encoded = self.encoded(index)
-        features, frame = matching_features(encoded.embedding), encoded.prepared.frame
-        known = [*(one for one in self.given.values() if all(one is not near for near in recent)), *recent]
-        radius = max(round(REACH * features.shape[-1]), 1)
-        labels = propagate(features, [one.features for one in known], [one.labels for one in known], radius)
-        if other is not None:
-            labels = (1 - other[1]) * labels + other[1] * other[0].float()
-        chosen = restore_logits(labels[None], frame)[0].argmax(0).cpu().numpy()  # (H, W)
-        masks, scores = dict[int, BoolArray](), dict[int, float]()
-        for place, number in enumerate(self.ids, start=1):
-            mask: BoolArray = chosen == place
-            if mask.any() and number in self.trusted:
-                answer = self.decode(encoded, mask, labels[place])[self.trusted[number]]
-                if iou(answer, mask) >= AGREEMENT:
-                    mask = answer
-                    own = labels_of(mask[None], frame, features.shape[-2:])[0]
-                    labels[place] = (labels[place] + own.to(labels)) / 2
-            masks[number] = mask
-            inside = labels_of(mask[None], frame, features.shape[-2:])[0].to(labels)
-            scores[number] = float((inside * labels[place]).sum() / inside.sum().clamp(min=1e-6)) if mask.any() else 0.0
-        return FollowedFrame(index, masks, scores), _Seen(features, with_background(labels[1:]))
-
-    def decode(self, encoded: EncodedImage, mask: BoolArray, label: Tensor) -> list[BoolArray]:
-        """Return the decoder's masks of an object: those for a click with a mask, then those for a box with a mask.
-
-        Args:
-            mask: (H, W) bool, where it may be, not empty.
-            label: (h, w), how likely it is where.
-        """
-        none, on = np.zeros((0, 2), np.float32), np.ones(1, np.int64)
-        prompts = [
-            Prompt(np.array([center_click(mask)], np.float32), on),
-            Prompt(none, on[:0], tight_box(mask)),
+        known = [
+            self._given_labels(number) if which == "g" else self._load((which, number)) for which, number in context
         ]
-        if self.mask_hw is None:
-            self.mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
-        logits = F.interpolate(label[None, None].float(), self.mask_hw, mode="bilinear", align_corners=False)
-        given = (2 * logits - 1) * _MASK_LOGIT
-        answers = [encoded.decode([prompt], mask_input=given).logits.float() for prompt in prompts]
-        found = restore_logits(torch.cat(answers, dim=1), encoded.prepared.frame)[0] > 0  # (2·M, H, W)
-        return list(found.cpu().numpy())
+        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
+        of_frames = [one for one in known if one is not None]
+        windows = self._grid.near(torch.stack([labels if other is None else other[0], *of_frames]).amax(0), self._reach)
+        for window in windows:
+            features = [self._encoder.features(number, window) for _, number in context]
+            parts = [one[:, *window.cells.slices].to(self._encoder.device) for one in of_frames]
+            found = propagate(self._encoder.features(index, window), features, parts, self._reach)
+            labels[:, *window.core.slices] = found[:, *window.core_in_window.slices].cpu()
+        if other is not None:
+            labels = (1 - other[1]) * labels + other[1] * other[0]
+        chosen = np.zeros(self._grid.frame_hw, np.int32)
+        for place, strongest in self._grid.strongest(labels, windows):
+            chosen[place.slices] = strongest.numpy()
+        masks = {number: np.asarray(chosen == place) for place, number in enumerate(self.ids, start=1)}
+        for number, mask in self._refined(index, masks, labels, windows).items():
+            masks[number], place = mask, self.ids.index(number)
+            labels[place] = (labels[place] + self._grid.labels(mask)) / 2
+        scores = {number: self._score(masks[number], labels[place]) for place, number in enumerate(self.ids)}
+        return FollowedFrame(index, masks, scores), labels
+
+    def _score(self, mask: BoolArray, label: Tensor) -> float:
+        inside = self._grid.labels(mask)
+        return float((inside * label).sum() / inside.sum()) if mask.any() else 0.0
+
+    def _refined(self, index: int, masks: Masks, labels: Tensor, windows: Sequence[GridWindow]) -> dict[int, BoolArray]:
+        """Return the decoder's masks of the objects for which it is trusted, where they agree with (H, W) masks."""
+        asked: dict[tuple[GridWindow, bool], list[tuple[int, int]]] = {}
+        for number, mask in masks.items():
+            if mask.any() and (trusted := self._trust(number)) and (window := _window_of(mask, windows)):
+                asked.setdefault((window, trusted[0]), []).append((number, trusted[1]))
+        found = {}
+        for (window, boxed), objects in asked.items():
+            own = [masks[number] for number, _ in objects]
+            likely = [labels[self.ids.index(number)] for number, _ in objects]
+            answers = self._encoder.decode(index, window, own, likely, boxed=boxed)
+            for (number, output), mask, several in zip(objects, own, answers, strict=True):
+                if iou(several[output], mask) >= AGREEMENT:
+                    found[number] = several[output]
+        return found
+
+    def _trust(self, number: int) -> tuple[bool, int] | None:
+        """Return whether with a box, and in which output, the decoder gives the given mask; None if it does not."""
+        if number not in self._trusted:
+            key = next(key for key in self._keys if number in self._masks[key] and self._masks[key][number].any())
+            mask, best = self._masks[key][number], TRUST
+            label = self._grid.labels(mask)
+            self._trusted[number] = None
+            if window := _window_of(mask, self._grid.near(label[None], 0)):
+                for boxed in (False, True):
+                    for output, answer in enumerate(self._encoder.decode(key, window, [mask], [label], boxed=boxed)[0]):
+                        if (likeness := iou(answer, mask)) >= best:
+                            best, self._trusted[number] = likeness, (boxed, output)
+        return self._trusted[number]
+
+    def _given_labels(self, key: int) -> Tensor:
+        """Return the (K, h, w) labels of the given masks of a frame."""
+        none = torch.zeros(self._grid.size_hw)
+        given = self._masks[key]
+        return torch.stack([self._grid.labels(given[one]) if one in given else none for one in self.ids])
+
+    def _keep(self, one: _Key, labels: Tensor) -> None:
+        """Keep (K, h, w) labels, in 8 bits; a run that is resumed has the same ones."""
+        self._stored[_name(one)] = zlib.compress((labels * _ONE).round().byte().numpy().tobytes(), 1)
+        if one[0] == "f":
+            self._remember(one[1], labels)
+
+    def _load(self, one: _Key) -> Tensor | None:
+        if one[0] == "g":
+            return self._given_labels(one[1])
+        if (stored := self._stored.get(_name(one))) is None:
+            return None
+        values = np.frombuffer(zlib.decompress(stored), np.uint8).reshape(len(self.ids), *self._grid.size_hw)
+        return torch.from_numpy(values.astype(np.float32)) / _ONE
+
+    def _remember(self, index: int, labels: Tensor) -> None:
+        """Note which objects are in a frame."""
+        for number, strongest in zip(self.ids, labels.flatten(1).amax(1).tolist(), strict=True):
+            if strongest >= SEEN:
+                self._seen[number] = index
+
+    def _advance(self) -> None:
+        self._steps += 1
+        self._progress(self._steps, self._total)
 
 
-def labels_of(masks: BoolArray, frame: Frame, grid_hw: Sequence[int]) -> Tensor:
-    """Return (K, h, w): the share of each position of the grid that (K, H, W) masks cover."""
-    planes = torch.from_numpy(masks.astype(np.float32))
-    covered = resize_planes(planes, torch.ones(planes.shape, dtype=torch.bool), frame)  # (K, S, S)
-    height, width = grid_hw
-    return F.adaptive_avg_pool2d(covered[None], (height, width))[0]
+def given_masks(masks: Mapping[int, LabelArray | Masks]) -> dict[int, dict[int, BoolArray]]:
+    """Return object id -> mask for each frame; a label image says that the objects that it lacks are not there.
 
-
-def with_background(labels: Tensor) -> Tensor:
-    """Return (1 + K, h, w): what is left of 1, then the objects (K, h, w)."""
-    return torch.cat([(1 - labels.sum(0, keepdim=True)).clamp(min=0), labels])
+    Raises:
+        DataError: a mask is not (H, W) bool, or a label image not (H, W) whole numbers from 0.
+    """
+    for key, given in masks.items():
+        for one in [given] if isinstance(given, np.ndarray) else given.values():
+            kinds = "iu" if isinstance(given, np.ndarray) else "b"
+            if one.ndim != 2 or one.dtype.kind not in kinds or (one.size and one.min() < 0):
+                raise DataError(
+                    f"frame {key}: masks are (H, W) whole numbers from 0, the id of the object of each pixel, or "
+                    f"{{id: (H, W) bool}}; got {one.dtype} of shape {one.shape}"
+                )
+    ids = {
+        number
+        for given in masks.values()
+        for number in (np.unique(given).tolist() if isinstance(given, np.ndarray) else given)
+    }
+    return {
+        key: {one: given == one for one in sorted(ids - {0})} if isinstance(given, np.ndarray) else dict(given)
+        for key, given in masks.items()
+    }
 
 
 def iou(one: BoolArray, other: BoolArray) -> float:
     """Return the intersection over union of two (H, W) masks, not both empty."""
     return float((one & other).sum() / (one | other).sum())
+
+
+def _name(one: _Key) -> str:
+    return f"{one[0]}{one[1]}"
+
+
+def _window_of(mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | None:
+    """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
+    x0, y0, x1, y1 = tight_box(mask).tolist()
+
+    def margin(one: GridWindow) -> float:
+        top, left, bottom, right = one.pixels
+        return min(y0 - top, x0 - left, bottom - y1, right - x1)
+
+    best = max(windows, key=margin, default=None)
+    return best if best is not None and margin(best) >= 0 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.bundle import Bundle
+from simmat.data.instances import LabelArray
 from simmat.io.files import with_home
 from simmat.model_spec import ModelSpec
 from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.follow import FollowedFrame, Follower, given_masks
 from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers, check_choice
@@ -23,7 +25,7 @@ from simmat.predictor.reading import Files, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.reference_images import LabelMask, make_reference
 from simmat.predictor.uncertainty import Uncertainty
-from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 
 class Predictor(ImageEncoder):
@@ -247,6 +249,36 @@ class Predictor(ImageEncoder):
         """
         current = self._require_image()
         return [_whole(found, current.reader) for found in current.predict_prompts(prompts, choice)]
+
+    def follow(
+        self,
+        frames: Sequence[Path | str | Files | SensorImage | npt.NDArray[np.generic]],
+        masks: Mapping[int, LabelArray | Mapping[int, BoolArray]],
+        *,
+        tile: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[FollowedFrame]:
+        """Find the objects of some frames in all others, and yield frame by frame, without training.
+
+        The first frame with masks comes first, then those after it, then those before it, the nearest first. Between
+        two frames with masks the answers of both are blended. Memory does not grow with the number of frames, but for
+        compressed labels of the frames between two with masks.
+
+        Args:
+            frames: T frames, each as `set_image` takes it, such as a `simmat.Sequence`; all of one size.
+            masks: frame number from 0 -> (H, W) whole numbers, the id of the object of each pixel, 0 for none; or
+                object id -> (H, W) bool mask. An object that a label image lacks is not in that frame (likewise one
+                whose mask is False everywhere); one without a mask in a mapping is looked for there, too.
+            tile: side of the windows in pixels into which frames are cut; None cuts them where the smallest given
+                object is too small for the network.
+            progress: called with the steps done and those of the whole work.
+
+        Raises:
+            DataError: no mask has an object, a frame number is unknown, a mask is not of the frame's size, or frames
+                are of different sizes.
+            SimMATError: as `set_image` raises it.
+        """
+        return iter(Follower(self, frames, given_masks(masks), tile=tile, progress=progress))
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.

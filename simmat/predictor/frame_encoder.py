@@ -1,0 +1,118 @@
+"""The frames of a sequence as a network sees them: loaded one by one, encoded in windows where objects are small."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.data.clicks import center_click, tight_box
+from simmat.errors import DataError
+from simmat.nn.propagation import matching_features
+from simmat.nn.resize import restore_logits
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.encoder import ImageEncoder
+from simmat.predictor.frame_grid import FrameGrid, GridWindow
+from simmat.predictor.reading import LoadedImage
+from simmat.types import BoolArray, Prompt, SensorImage
+
+CELLS = 6
+"""Side of the smallest object in cells, at least, for which frames are cut into windows."""
+_MASK_LOGIT = 8.0
+"""Logit of a certain pixel in a mask prompt."""
+
+
+class FrameEncoder:
+    """Encodes the frames of a sequence, normalized as the first one.
+
+    Attributes:
+        grid: the cells and windows of all frames.
+        side: cells along each side of a window.
+    """
+
+    def __init__(self, encoder: ImageEncoder, frames: Sequence[Any], first: int, area: int, tile: int | None) -> None:
+        """Load the first frame.
+
+        Args:
+            encoder: a predictor.
+            frames: as in `Predictor.follow`.
+            first: number of the frame whose values say how all are normalized.
+            area: pixels of the smallest object.
+            tile: side of windows in pixels; None as `area` needs it.
+        """
+        self._encoder, self._frames = encoder, frames
+        self._image = first, encoder.inputs.load(frames[first], ())
+        self._first = LoadedImage(self._image[1])
+        self._mask_hw: tuple[int, ...] | None = None
+        self._features: dict[tuple[int, GridWindow], Tensor] = {}
+        self._encoded: dict[tuple[int, GridWindow], EncodedImage] = {}
+        whole = matching_features(encoder.encode(self._first.image, self._first).embedding)
+        self.device, self.side = whole.device, int(whole.shape[-1])
+        side_px = tile or max(round(area**0.5 / CELLS), 1) * self.side
+        self.grid = FrameGrid(self._first.size_hw, side_px, self.side, padded=encoder.pipeline.aspect == "keep")
+
+    def keep(self, index: int, others: Collection[int]) -> None:
+        """Drop what is known of frames but one, and the features of some others."""
+        self._encoded = {key: value for key, value in self._encoded.items() if key[0] == index}
+        self._features = {key: value for key, value in self._features.items() if key[0] == index or key[0] in others}
+
+    def features(self, index: int, window: GridWindow) -> Tensor:
+        """Return (D, s, s) features of a window of a frame, see `matching_features`."""
+        if (index, window) not in self._features:
+            self._features[index, window] = matching_features(self._encode(index, window).embedding)
+        return self._features[index, window]
+
+    def decode(
+        self, index: int, window: GridWindow, masks: Sequence[BoolArray], labels: Sequence[Tensor], *, boxed: bool
+    ) -> list[BoolArray]:
+        """Return the decoder's (M, H, W) masks of each of K objects, for a click or a box with a mask.
+
+        Args:
+            index: of the frame.
+            window: where it is encoded.
+            masks: (H, W) bool, where the object may be, in the window, not empty.
+            labels: (h, w) of the grid, how likely it is where.
+            boxed: ask with a box, not a click.
+        """
+        encoded, place, frame_hw = self._encode(index, window), window.pixels, self.grid.frame_hw
+        corner = np.array([place.x0, place.y0], np.float32)
+        none, on = np.zeros((0, 2), np.float32), np.ones(1, np.int64)
+        prompts = [
+            Prompt(none, on[:0], tight_box(mask) - np.tile(corner, 2))
+            if boxed
+            else Prompt(np.array([center_click(mask)], np.float32) - corner, on)
+            for mask in masks
+        ]
+        if self._mask_hw is None:
+            self._mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
+        likely = torch.stack([one[window.cells.slices] for one in labels])[:, None].to(self.device)  # (K, 1, s, s)
+        likely = F.interpolate(likely, self._mask_hw, mode="bilinear", align_corners=False)
+        answers = encoded.decode(prompts, mask_input=(2 * likely - 1) * _MASK_LOGIT).logits.float()
+        inside = (restore_logits(answers, encoded.prepared.frame) > 0).cpu().numpy()  # (K, M, …) of the window
+        found = np.zeros((*inside.shape[:2], *frame_hw), np.bool_)
+        part = found[..., place.y0 : place.y1, place.x0 : place.x1]  # without what is beyond the frame
+        part[...] = inside[..., : part.shape[-2], : part.shape[-1]]
+        return list(found)
+
+    def _load(self, index: int) -> SensorImage:
+        """Load a frame; the last one is kept."""
+        if self._image[0] != index:
+            image = self._encoder.inputs.load(self._frames[index], ())
+            if image.size_hw != self.grid.frame_hw:
+                (height, width), (first_height, first_width) = image.size_hw, self.grid.frame_hw
+                raise DataError(
+                    f"{image.origin}: frame {index} is {width}x{height} pixels, {self._first.origin} of the same "
+                    f"sequence {first_width}x{first_height}; make two sequences of them"
+                )
+            self._image = index, image
+        return self._image[1]
+
+    def _encode(self, index: int, window: GridWindow) -> EncodedImage:
+        if (index, window) not in self._encoded:
+            image = self.grid.cut(self._load(index), window)
+            self._encoded[index, window] = self._encoder.encode(image, self._first)
+        return self._encoded[index, window]

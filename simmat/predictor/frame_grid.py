@@ -1,0 +1,124 @@
+"""The grid on which frames of a sequence are compared: cells of the network's features, in one window or in many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.types import BoolArray, SensorImage, Window
+
+HALO = 8
+"""A window answers for its cells without 1/8 of its side along each border, where another window overlaps it."""
+
+
+@dataclass(frozen=True)
+class GridWindow:
+    """A window of the frame.
+
+    Attributes:
+        pixels: of the frame, and beyond its right and bottom border.
+        cells: of the grid.
+        core: the cells that no other window answers for.
+    """
+
+    pixels: Window
+    cells: Window
+    core: Window
+
+    @property
+    def core_in_window(self) -> Window:
+        """The core, counted from the window's first cell."""
+        (y, x), core = self.cells[:2], self.core
+        return Window(core.y0 - y, core.x0 - x, core.y1 - y, core.x1 - x)
+
+
+class FrameGrid:
+    """The cells of all frames of a sequence.
+
+    Attributes:
+        windows: they cover the frame; one where it fits.
+        size_hw: (h, w) cells of the grid.
+    """
+
+    def __init__(self, frame_hw: tuple[int, int], tile: int, side: int, *, padded: bool) -> None:
+        """Cover a frame with windows.
+
+        Args:
+            frame_hw: (H, W) pixels.
+            tile: side of a window in pixels; a window that is not the whole frame has whole pixels in each cell, so it
+                may be a little larger.
+            side: cells along each side of a window.
+            padded: whether the network pads a window to a square, or squashes it.
+        """
+        self.frame_hw, self._side = frame_hw, side
+        self._one = tile >= max(frame_hw)
+        cell = max(math.ceil(tile / side), 1)
+        halo = side // HALO
+        step = side - 2 * halo
+        counts = [1 if self._one else 1 + max(math.ceil((n - side * cell) / (step * cell)), 0) for n in frame_hw]
+        rows, columns = counts
+        self.size_hw = side + (rows - 1) * step, side + (columns - 1) * step
+        whole = (max(frame_hw),) * 2 if padded else frame_hw
+        self._padded_hw = whole if self._one else (self.size_hw[0] * cell, self.size_hw[1] * cell)
+        self.windows: list[GridWindow] = []
+        for y in range(0, rows * step, step):
+            for x in range(0, columns * step, step):
+                cells = Window(y, x, y + side, x + side)
+                core = Window(
+                    y + halo * (y > 0),
+                    x + halo * (x > 0),
+                    y + side - halo * (y < (rows - 1) * step),
+                    x + side - halo * (x < (columns - 1) * step),
+                )
+                pixels = Window(0, 0, *frame_hw) if self._one else Window(*(value * cell for value in cells))
+                self.windows.append(GridWindow(pixels, cells, core))
+
+    def cut(self, image: SensorImage, window: GridWindow) -> SensorImage:
+        """Return the part of a frame in a window; beyond the frame nothing is measured."""
+        if self._one:
+            return image
+        (height, width), (bottom, right) = self.frame_hw, window.pixels[2:]
+        part = image.cut(Window(*window.pixels[:2], min(bottom, height), min(right, width)))
+        around = ((0, 0), (0, max(bottom - height, 0)), (0, max(right - width, 0)))
+        data, valid = np.pad(part.data, around), np.pad(part.valid, around)
+        return replace(part, data=data, valid=valid, georeference=None)
+
+    def labels(self, mask: BoolArray) -> Tensor:
+        """Return (h, w): the share of each cell that an (H, W) mask covers."""
+        (height, width), (bottom, right) = self.frame_hw, self._padded_hw
+        covered = F.pad(torch.from_numpy(mask.astype(np.float32)), (0, right - width, 0, bottom - height))
+        return F.adaptive_avg_pool2d(covered[None], self.size_hw)[0]
+
+    def near(self, labels: Tensor, reach: int) -> list[GridWindow]:
+        """Return the windows whose core has cells at most `reach` from one with labels (K, h, w)."""
+        where = F.max_pool2d((labels.amax(0, keepdim=True) > 0).float(), 2 * reach + 1, 1, reach)[0]
+        return [one for one in self.windows if where[one.core.slices].any()]
+
+    def strongest(self, labels: Tensor, windows: list[GridWindow]) -> Iterator[tuple[Window, Tensor]]:
+        """Yield the pixels of the core of each window, and there which label (K, h, w) is the strongest.
+
+        It is 0 where the background is, the rest of each cell, and else the number of the label from 1.
+        """
+        for one in windows:
+            known = labels[:, *one.cells.slices]
+            known = torch.cat([1 - known.sum(0, keepdim=True), known])
+            place, inner = self.pixels(one.core), self.pixels(one.core_in_window)
+            size_hw = self._padded_hw if self._one else one.pixels.size_hw
+            full = F.interpolate(known[None], size_hw, mode="bilinear", align_corners=False)[0]
+            height, width = place.size_hw
+            top, left = inner[:2]
+            yield place, full[:, top : top + height, left : left + width].argmax(0)
+
+    def pixels(self, cells: Window) -> Window:
+        """Return the pixels of the frame in cells."""
+        if self._one:
+            return Window(0, 0, *self.frame_hw)
+        (height, width), cell = self.frame_hw, self._padded_hw[0] // self.size_hw[0]
+        y0, x0, y1, x1 = (value * cell for value in cells)
+        return Window(y0, x0, min(y1, height), min(x1, width))
