@@ -53,16 +53,7 @@ class Sequence(AbstractSequence[SensorImage]):
         """
         known, name = with_modality(registry or installed(), modality)
         adapter = known.modality(name or "", modality_options, channels=channels)
-        given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
-        if set(given) != set(adapter.source_names()):
-            raise DataError(f"modality {adapter.name!r} needs the frames of {', '.join(adapter.source_names())}: {{…}}")
-        found = {one.name: sequence_frames(Path(given[one.name]), one.extensions, axis) for one in adapter.sources}
-        if len({len(frames) for frames in found.values()}) > 1:
-            counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
-            raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")
-        if problem := place_problem(frames[0] for frames in found.values()):
-            raise DataError(problem)
-        self._set(adapter, [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)])
+        self._set(adapter, frame_files(adapter, path, axis))
 
     @classmethod
     def of_frames(cls, adapter: ModalityAdapter, files: AbstractSequence[Mapping[str, Path]]) -> Sequence:
@@ -114,3 +105,19 @@ class Sequence(AbstractSequence[SensorImage]):
         """Millimetres from frame to frame, row to row and column to column; None where the file does not say."""
         frame = frame_of(next(iter(self.files[0].values()))) if self.files else None
         return None if frame is None else open_stack(frame.file, frame.axis).spacing_mm
+
+
+def frame_files(
+    adapter: ModalityAdapter, path: str | Path | Mapping[str, str | Path], axis: str = "z"
+) -> list[dict[str, Path]]:
+    """Return source name -> file of each frame of a sequence, in order; see `Sequence`."""
+    given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
+    if set(given) != set(adapter.source_names()):
+        raise DataError(f"modality {adapter.name!r} needs the frames of {', '.join(adapter.source_names())}: {{…}}")
+    found = {one.name: sequence_frames(Path(given[one.name]), one.extensions, axis) for one in adapter.sources}
+    if len({len(frames) for frames in found.values()}) > 1:
+        counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
+        raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")
+    if problem := place_problem(frames[0] for frames in found.values()):
+        raise DataError(problem)
+    return [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)]

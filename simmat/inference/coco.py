@@ -63,7 +63,7 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     """Return objects as a COCO document: masks as compressed run lengths, boxes as x, y, width, height.
 
     Args:
-        images: numbered from 1 in their order.
+        images: numbered from 1 in their order. An object with a track_id has it in its annotation, too.
         class_names: names of classes that may be found; others get their number as a name.
     """
     entries: list[dict[str, Any]] = []
@@ -86,6 +86,7 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
                     "iscrowd": 0,
                     "score": record["score"],
                     "segmentation": record["segmentation"],
+                    **({"track_id": record["track_id"]} if "track_id" in record else {}),
                 }
             )
     return {

@@ -37,6 +37,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "train": ("Train a transfer layer and tune a foundation model.", None),
     "eval": ("Score a bundle and the zero-shot model on a data set.", None),
     "predict": ("Segment sensor images by clicks and boxes.", None),
+    "follow": ("Follow objects through a video, a time series or a stack.", None),
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": ("List foundation models and download their weights.", ("fetch", "list")),

@@ -20,7 +20,7 @@ from simmat.predictor.frame_grid import FrameGrid, GridWindow
 from simmat.predictor.reading import LoadedImage
 from simmat.types import BoolArray, Prompt, SensorImage
 
-CELLS = 6
+CELLS = 10
 """Side of the smallest object in cells, at least, for which frames are cut into windows."""
 _MASK_LOGIT = 8.0
 """Logit of a certain pixel in a mask prompt."""

@@ -40,6 +40,8 @@ class StackFormat:
         open: "package.module:function"; called as `function(path, axis)`, returns a `Stack`.
         has_axes: True for a volume, whose slices lie along `axis` "x", "y" or "z"; "" for others.
         is_folder: True where a folder of such files is one stack.
+        write_labels: "package.module:function"; called as `function(file, planes, stack, axis)`, writes the (H, W)
+            uint16 labels of all slices of an open stack to a .nii.gz on the same grid; "" for none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class StackFormat:
     open: str
     has_axes: bool = False
     is_folder: bool = False
+    write_labels: str = ""
     api_version: int = API_VERSION
 
 

@@ -18,6 +18,7 @@ def simmat_stack_formats() -> Iterable[StackFormat]:
             (".nii", ".nii.gz"),
             "simmat_plugin_volume.nifti:NiftiStack",
             has_axes=True,
+            write_labels="simmat_plugin_volume.nifti:write_labels",
         ),
         StackFormat(
             "dicom",
@@ -26,6 +27,7 @@ def simmat_stack_formats() -> Iterable[StackFormat]:
             "simmat_plugin_volume.dicom:DicomStack",
             has_axes=True,
             is_folder=True,
+            write_labels="simmat_plugin_volume.nifti:write_labels",
         ),
         StackFormat(
             "video",

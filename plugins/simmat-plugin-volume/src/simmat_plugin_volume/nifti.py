@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
+from simmat.io.files import atomic_write_bytes
+from simmat.io.images import Stack
 from simmat_plugin_volume.libraries import library
 from simmat_plugin_volume.volume import Volume
 
@@ -38,3 +42,26 @@ class NiftiStack(Volume):
         """Read (Y, X), scaled."""
         later = (0,) * (len(self._image.shape) - 3)
         return np.asarray(self._image.dataobj[(slice(None), slice(None), index, *later)]).T
+
+
+def write_labels(file: Path, planes: Iterable[npt.NDArray[np.uint16]], stack: Stack, axis: str) -> None:
+    """Write labels as a .nii.gz on the grid of a volume.
+
+    Args:
+        file: the .nii.gz.
+        planes: (H, W) of every slice along the axis.
+        stack: the volume, whose affine and spacing apply.
+        axis: "x", "y" or "z".
+    """
+    along = "xyz".index(axis)
+    volume = np.stack([plane.T for plane in planes], axis=along)  # (X, Y, Z)
+    affine = stack.affine
+    if affine is None:
+        between, row, column = stack.spacing_mm or (1.0, 1.0, 1.0)
+        sides = [column, row]
+        sides.insert(along, between)
+        affine = np.diag([*sides, 1.0])
+    nibabel = library("nibabel", "nifti")
+    image = nibabel.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm")
+    atomic_write_bytes(file, gzip.compress(image.to_bytes(), mtime=0))

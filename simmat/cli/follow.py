@@ -1,0 +1,102 @@
+"""`simmat follow`: follow objects through a video, a time series or a stack from the masks of a few frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
+from simmat.cli.options import config_options, foundation_options, source_option
+from simmat.errors import ConfigError
+from simmat.terminal import say
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] SEQ")
+@config_options("modality", "modality_options", "channels")
+@foundation_options
+@source_option("Frames of a source, for sensors with several.")
+@click.option("--mask", "masks", multiple=True, metavar="IMAGE@FRAME", help="Label image of a frame; repeatable.")
+@click.option("--prompts", type=PATH, metavar="FILE", help="Clicks and boxes in frames, a CSV or COCO json.")
+@click.option("--out", required=True, type=PATH, help="Folder for the results.")
+@click.option("--format", "formats", metavar="LIST", help="Files besides the masks: coco, mots, overlay, volume.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.7,
+    show_default=True,
+    metavar="NUMBER",
+    help="Frames with an object below it are listed for you to look at.",
+)
+@click.option("--axis", type=click.Choice(["x", "y", "z"]), help="Axis of a volume.  [default: the bundle's, or z]")
+@click.option("--smooth", type=click.IntRange(0), default=0, metavar="INT", help="Smooth the volume over INT slices.")
+@click.option("--tile", type=click.IntRange(32), metavar="INT", help="Cut frames into windows of this side in pixels.")
+@config_options("device")
+def command(
+    paths: tuple[Path, ...],
+    source: Mapping[str, Path],
+    masks: tuple[str, ...],
+    prompts: Path | None,
+    out: Path,
+    formats: str | None,
+    min_score: float,
+    axis: str | None,
+    smooth: int,
+    tile: int | None,
+    **loading: Any,
+) -> None:
+    """Follow the objects of some frames through all frames of SEQ with BUNDLE, without training.
+
+    SEQ is a folder of frames, or a multi-page TIFF, npy array, video or volume. A label image (0 is none, 1, 2, … the
+    objects) says what to follow; FRAME is the name of a frame or its number from 0. Several label images are
+    corrections: the objects are followed from each on, and blended in between. An object that a label image lacks is
+    not in that frame. --prompts has the columns file, object, point, negative and box; an object that it does not name
+    in a frame is looked for there.
+
+    --out gets labels/NAME.png with the ids of the objects, frames.csv with a score for each object of each frame, and
+    what --format says: coco.json with track_id, mots/ (class * 1000 + id), overlay.mp4 (.gif without PyAV), and of a
+    volume or TIFF volume.nii.gz or .tif. Repeat a stopped call, and frames that are done are skipped.
+
+    BUNDLE is the folder of a bundle or of a run, or a zip. Without BUNDLE, --foundation NAME --modality NAME uses the
+    untuned foundation model.
+    """
+    from simmat.api import load
+    from simmat.data.sequence import Sequence, frame_files
+    from simmat.inference.follow import FollowJob, follow_files
+    from simmat.inference.track_prompts import predicted_masks, read_label_images
+    from simmat.inference.tracks import check_formats, default_formats
+    from simmat.predictor.follow import given_masks
+
+    untuned = loading["modality"] is not None
+    needed = 1 - bool(source) + (not untuned)
+    if len(paths) != needed:
+        what = " and ".join([*([] if untuned else ["BUNDLE"]), *([] if source else ["SEQ, or --source NAME=SEQ"])])
+        raise ConfigError(f"give {what}; got {' '.join(map(str, paths)) or 'nothing'}")
+    if not masks and prompts is None:
+        raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
+    chosen = None if formats is None else [name for name in formats.split(",") if name]
+    check_formats(chosen or ())
+    predictor = load(None if untuned else paths[0], registry=load_registry(), **_given(loading))
+    adapter, along = predictor.adapter, axis or predictor.inputs.card.stack_axis
+    frames = Sequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
+    given = given_masks(read_label_images(masks, frames))
+    for index, own in (predicted_masks(predictor, prompts, frames) if prompts is not None else {}).items():
+        given.setdefault(index, {}).update(own)
+    job = FollowJob(frames, given, out, tile, default_formats(frames) if chosen is None else chosen, min_score, smooth)
+    if smooth and "volume" not in job.formats:
+        raise ConfigError("--smooth is for the slices of a volume; add --format volume, or leave it out")
+    with progress_bar("follow", "frame") as bar:
+        files = follow_files(predictor, job, lambda done, total: move_bar(bar, done, total))
+    for file in files.written:
+        say(f"wrote {file}")
+    for number, volume in files.volumes_mm3.items():
+        say(f"object {number}: {volume / 1000:.4g} cm3")
+    if files.unsure:
+        say(f"look at {len(files.unsure)} of {len(frames)} frames: {files.summary()}")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, ())}

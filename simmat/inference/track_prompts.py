@@ -1,0 +1,112 @@
+"""The masks from which objects are followed, as the command line states them: label images, and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.data.formats.frames import place_problem
+from simmat.data.instances import LabelArray, check_equal_size, read_mask
+from simmat.data.sequence import Sequence as Frames
+from simmat.errors import ConfigError, DataError, did_you_mean
+from simmat.inference.prompts import image_name, read_prompts
+from simmat.io.images import frame_of
+from simmat.io.images.stacks import open_stack, stack_format
+from simmat.io.reading import stem_of
+from simmat.predictor.prompts import check_inside
+from simmat.predictor.reading import LoadedImage
+from simmat.types import BoolArray
+
+if TYPE_CHECKING:
+    from simmat.predictor import Predictor
+
+_BINARY = (0, 255)
+"""Values of a mask of one object, as `simmat predict` writes it."""
+
+
+def read_label_images(masks: Sequence[str], frames: Frames) -> dict[int, LabelArray]:
+    """Read the label images of `--mask IMAGE@FRAME`: frame number -> (H, W) ids.
+
+    FRAME is the name of a frame, or its number from 0; without it the image has the name of its frame. IMAGE may be a
+    volume on the grid of the stack, whose slice FRAME is read.
+
+    Raises:
+        DataError: an image cannot be read, is not of its frame's size, or is of another frame or grid.
+        ConfigError: there is no such frame, or it has two images.
+    """
+    found: dict[int, LabelArray] = {}
+    for text in masks:
+        before, at, place = text.rpartition("@")
+        path = Path(before if at else text)
+        index = frame_index(place if at else stem_of(path), frames, f"--mask {text}")
+        name = frames.names[index]
+        if index in found:
+            raise ConfigError(f"--mask {text}: frame {name!r} has a mask already; give one of the two")
+        if (kind := stack_format(path)) is not None and kind.has_axes:
+            path = _slice_of(path, index, frames)
+        elif stem_of(path) in frames.names and stem_of(path) != name:
+            raise DataError(
+                f"{path}: is named as frame {stem_of(path)!r}, but given for frame {name!r}; write "
+                f"@{stem_of(path)}, or rename it"
+            )
+        labels = read_mask(path)
+        check_equal_size(path, labels.shape, f"of frame {name}", frames[index].size_hw)
+        found[index] = (labels > 0).astype(np.int64) if np.isin(labels, _BINARY).all() else labels
+    return found
+
+
+def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict[int, dict[int, BoolArray]]:
+    """Segment the objects of a prompts file of `simmat predict`: frame number -> object id -> (H, W) bool.
+
+    An object whose name is a whole number has it as its id; others get the next free ones in the order of the file.
+
+    Raises:
+        DataError: the file cannot be used, or a prompt marks nothing.
+        ConfigError: there is no such frame, or a prompt is outside of it.
+    """
+    given = {
+        file: {name.removeprefix(f"{image_name(file)}_"): prompt for name, prompt in own.items()}
+        for file, own in read_prompts(prompts).items()
+    }
+    names = dict.fromkeys(name for own in given.values() for name in own)
+    ids = {name: int(name) for name in names if name.isdecimal()}
+    for name in names:
+        ids.setdefault(name, next(one for one in range(1, len(names) + 1) if one not in ids.values()))
+    found: dict[int, dict[int, BoolArray]] = {}
+    for file, own in given.items():
+        index = frame_index(file if file in frames.names else stem_of(Path(file)), frames, f"{prompts}: {file}")
+        image = predictor.set_image(frames[index])
+        for name, prompt in own.items():
+            check_inside(prompt, LoadedImage(image))
+            mask = predictor.predict_prompts([prompt])[0].mask
+            if not mask.any():
+                raise DataError(f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box")
+            found.setdefault(index, {})[ids[name]] = mask
+    return found
+
+
+def frame_index(place: str, frames: Frames, where: str) -> int:
+    """Return the number of a frame given by its name or number; ConfigError that begins with `where` without it."""
+    if place in frames.names:
+        return frames.names.index(place)
+    if place.isdecimal() and int(place) < len(frames):
+        return int(place)
+    raise ConfigError(
+        f"{where}: no frame {place!r}{did_you_mean(place, frames.names)} Write IMAGE@FRAME with its name, "
+        f"{frames.names[0]} to {frames.names[-1]}, or its number, 0 to {len(frames) - 1}"
+    )
+
+
+def _slice_of(volume: Path, index: int, frames: Frames) -> Path:
+    """Return the slice of a mask volume that is that of a frame, along the same axis."""
+    own = frame_of(next(iter(frames.files[index].values())))
+    axis = own.axis if own is not None and own.axis else "z"
+    path = volume / axis / str(index)
+    if (count := len(open_stack(volume, axis))) != len(frames):
+        raise DataError(f"{volume}: has {count} slices along {axis}, the stack {len(frames)}; give its own mask")
+    if problem := place_problem([*frames.files[index].values(), path]):
+        raise DataError(problem)
+    return path

@@ -1,0 +1,243 @@
+"""The files of followed objects: masks of frames, a table, COCO with track ids, MOTS, a film, a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import region_from_mask
+from simmat.data.sequence import Sequence as Frames
+from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
+from simmat.drawing.film import write_film
+from simmat.drawing.overlay import object_colour, paint_regions
+from simmat.errors import ConfigError, few_of
+from simmat.inference.coco import coco_document, run_lengths
+from simmat.io.files import atomic_path, atomic_write_json, write_rows
+from simmat.io.images import frame_of, write_image
+from simmat.io.images.planes import read_labels
+from simmat.io.images.stacks import NpyStack, TiffStack, open_stack, stack_format
+from simmat.plugin_specs import resolve
+
+FORMATS = ("coco", "mots", "overlay", "volume")
+"""Files that can be written besides the masks and the table."""
+_CLASS = 1000
+"""In MOTS an id is the class times this, plus the number of the object, as by `regions = "panoptic"`."""
+_RATE = 10
+"""Frames of a film in a second."""
+_MAX_IMAGEJ_BYTES = 2**32
+
+Plane = npt.NDArray[np.uint16]
+"""(H, W) ids of objects, 0 for none."""
+
+
+class Row(NamedTuple):
+    """An object in a frame: its id, pixels and score."""
+
+    frame: int
+    number: int
+    area: int
+    score: float
+
+
+@dataclass
+class TrackFiles:
+    """The folder of the results of a sequence.
+
+    Attributes:
+        frames: the sequence.
+        out: the folder.
+        min_score: an object below it, and one that is lost, is to be looked at.
+        class_names: names of label values.
+        written: files and folders that `write` made.
+        unsure: number of a frame -> ids of the objects to look at there, of `write`.
+    """
+
+    frames: Frames
+    out: Path
+    min_score: float
+    class_names: Mapping[int, str]
+    written: list[Path] = field(default_factory=list)
+    unsure: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Path:
+        """Folder of the masks."""
+        return self.out / "labels"
+
+    def mask_file(self, index: int) -> Path:
+        """Return the file of the ids in a frame."""
+        return self.labels / f"{self.frames.names[index]}.png"
+
+    def write(self, rows: Sequence[Row], formats: Collection[str], *, smooth: int, kept: Collection[int]) -> None:
+        """Write all but the masks, which are there, from what was found in every frame.
+
+        Args:
+            rows: sorted by frame.
+            formats: of `FORMATS`.
+            smooth: slices on each side that the volume is smoothed by; 0 for none.
+            kept: frames that are not smoothed.
+        """
+        self.written = [self.labels, self._write_table(rows)]
+        if "coco" in formats:
+            self.written.append(self._write_coco({(row.frame, row.number): row for row in rows}))
+        if "mots" in formats:
+            for index, plane in enumerate(self._planes()):
+                values = np.where((plane > 0) & (plane < _CLASS), plane + np.uint16(_CLASS), plane)
+                write_image(self.out / "mots" / self.mask_file(index).name, values[None])
+            self.written.append(self.out / "mots")
+        if "overlay" in formats:
+            self.written.append(write_film(self.out / "overlay", self._pictures(rows), len(self.frames), _RATE))
+        if "volume" in formats:
+            self.written.append(self._write_volume(self._smoothed(smooth, kept)))
+
+    def _plane(self, index: int) -> Plane:
+        plane: Plane = read_labels(self.mask_file(index)).planes[0]
+        return plane
+
+    def _planes(self) -> Iterator[Plane]:
+        return map(self._plane, range(len(self.frames)))
+
+    def _smoothed(self, count: int, kept: Collection[int]) -> Iterator[Plane]:
+        """Yield planes in which each pixel has the id that most of it and `count` planes on each side have there.
+
+        Of equally many its own id stays. Planes whose number is in `kept` do not change.
+        """
+        near: dict[int, Plane] = {}
+        for index in range(len(self.frames)):
+            around = range(max(index - count, 0), min(index + count + 1, len(self.frames)))
+            near = {one: near[one] if one in near else self._plane(one) for one in around}
+            chosen = near[index].copy()
+            if count and index not in kept:
+                stack = np.stack(list(near.values()))  # (n, H, W)
+                most = (stack == chosen).sum(0)
+                for number in np.unique(stack).tolist():
+                    votes = (stack == number).sum(0)
+                    chosen[votes > most] = number
+                    most = np.maximum(most, votes)
+            yield chosen
+
+    def _write_table(self, rows: Sequence[Row]) -> Path:
+        """Write a row for each object of each frame, and note which ones to look at."""
+        lines = [("frame", "name", "object", "pixels", "score", "look")]
+        areas: dict[int, int] = {}
+        for frame, number, area, score in rows:
+            look = score < self.min_score if area else areas.get(number, 0) > 0
+            areas[number] = area
+            if look:
+                self.unsure.setdefault(frame, []).append(number)
+            name = self.frames.names[frame]
+            lines.append((str(frame), name, str(number), str(area), f"{score:.3f}", "yes" if look else ""))
+        write_rows(self.out / "frames.csv", lines)
+        return self.out / "frames.csv"
+
+    def _write_coco(self, rows: Mapping[tuple[int, int], Row]) -> Path:
+        """Write COCO json; an annotation's track_id is the id of the object."""
+        images = []
+        for index, plane in enumerate(self._planes()):
+            records: list[dict[str, Any]] = []
+            for number in np.unique(plane[plane > 0]).tolist():
+                region = region_from_mask(plane == number, None)
+                assert region is not None  # it has a pixel
+                records.append(
+                    {
+                        "class": number // _CLASS or None,
+                        "box_xyxy": region.box_xyxy,
+                        "area": region.area,
+                        "score": rows[index, number].score,
+                        "segmentation": run_lengths(region, plane.shape),
+                        "track_id": number,
+                    }
+                )
+            images.append((self._file_name(index), plane.shape, records))
+        document = coco_document(images, self.class_names)
+        atomic_write_json(self.out / "coco.json", {"info": {"description": "Objects followed by simmat"}, **document})
+        return self.out / "coco.json"
+
+    def _file_name(self, index: int) -> str:
+        path = next(iter(self.frames.files[index].values()))
+        return path.name if frame_of(path) is None else self.frames.names[index]
+
+    def _pictures(self, rows: Sequence[Row]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield each frame (H, W, 3) with its objects in their colours, all with the limits of the first frame."""
+        ids = np.array(sorted({0, *(row.number for row in rows)}))
+        colours = [object_colour(place) for place in range(len(ids) - 1)]
+        limits = None
+        for image, plane in zip(self.frames, self._planes(), strict=True):
+            shown = display_channels(image.channels)
+            if len(shown) == 1 and limits is None:
+                only = shown[0]
+                limits = display_limits(image.data[only], image.valid[only], display_style(image.channels[only]))
+            yield paint_regions(show_channels(image, shown, limits), np.searchsorted(ids, plane), colours, fill=0.35)
+
+    def _write_volume(self, planes: Iterator[Plane]) -> Path:
+        """Write the masks of all slices as one file: NIfTI on the grid of a volume, else TIFF."""
+        frame = frame_of(next(iter(self.frames.files[0].values())))
+        kind = None if frame is None else stack_format(frame.file)
+        if frame is not None and kind is not None and kind.write_labels:
+            file = self.out / "volume.nii.gz"
+            resolve(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
+            return file
+        import tifffile
+
+        first = next(planes)
+        shape, spacing = (len(self.frames), *first.shape), self.frames.spacing
+        about: dict[str, Any] = {"axes": "ZYX"}
+        resolution = None
+        if spacing is not None:
+            about |= {"spacing": spacing[0], "unit": "mm"}
+            resolution = (1 / spacing[2], 1 / spacing[1])
+        with atomic_path(self.out / "volume.tif") as temporary:
+            imagej = 2 * int(np.prod(shape)) < _MAX_IMAGEJ_BYTES
+            with tifffile.TiffWriter(temporary, imagej=imagej, bigtiff=not imagej) as tiff:
+                pages = (plane for group in ([first], planes) for plane in group)
+                tiff.write(
+                    pages,
+                    shape=shape,
+                    dtype=np.uint16,
+                    photometric="minisblack",
+                    resolution=resolution,
+                    metadata=about,
+                )
+        return self.out / "volume.tif"
+
+    @property
+    def volumes_mm3(self) -> dict[int, float]:
+        """Object id -> mm³ in a stack whose spacing is known; empty otherwise."""
+        spacing = self.frames.spacing
+        if spacing is None:
+            return {}
+        found: dict[int, float] = {}
+        for plane in self._planes():
+            for number, count in zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True):
+                found[number] = found.get(number, 0.0) + count * float(np.prod(spacing))
+        found.pop(0, None)
+        return found
+
+    def summary(self) -> str:
+        """Return the frames to look at, as ranges of names: "0012 to 0015, 0040"."""
+        names, numbers = self.frames.names, sorted(self.unsure)
+        first = [number for number in numbers if number - 1 not in self.unsure]
+        last = [number for number in numbers if number + 1 not in self.unsure]
+        ranges = [names[a] if a == b else f"{names[a]} to {names[b]}" for a, b in zip(first, last, strict=True)]
+        return few_of(ranges, 20)
+
+
+def default_formats(frames: Frames) -> tuple[str, ...]:
+    """Return the files that are written unless others are asked for: a volume of what is one, too."""
+    frame = frame_of(next(iter(frames.files[0].values())))
+    stack = None if frame is None else open_stack(frame.file, frame.axis)
+    is_volume = frame is not None and (bool(frame.axis) or isinstance(stack, TiffStack | NpyStack))
+    return ("coco", "overlay", "volume") if is_volume else ("coco", "overlay")
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raise ConfigError for a format that is none."""
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise ConfigError(
+            f"--format {unknown[0]}: unknown; allowed are {', '.join(FORMATS)} (masks are always written)"
+        )

@@ -1,0 +1,224 @@
+"""Objects are followed through frames from the masks of a few of them; what is stopped is resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tifffile
+from bundles import tiny_bundle
+from PIL import Image
+from runs import files_of
+from scripted_model import Scripted, one_mask
+
+from simmat.cli import run
+from simmat.data.pipeline import Pipeline
+from simmat.data.sequence import Sequence
+from simmat.inference.follow import FollowJob, follow_files
+from simmat.model import SimMAT
+from simmat.predictor import FollowedFrame, Predictor
+from simmat.predictor.follow import given_masks
+from simmat.sensors.builtin import Raster
+from simmat.types import BoolArray, Channel, SensorImage
+
+CHANNELS = tuple(Channel(name, "count", "1", mean=0.0, std=1.0) for name in "abc")
+COUNT, SIZE_HW = 12, (40, 70)
+NOTHING = one_mask(np.zeros((32, 32), np.bool_))
+
+
+def truth() -> np.ndarray:
+    """(T, H, W) ids: object 1 goes to the right, 2 leaves over the right border in the frames 4 to 7."""
+    found = np.zeros((COUNT, *SIZE_HW), np.uint8)
+    for time in range(COUNT):
+        found[time, 8:18, 12 + 2 * time : 22 + 2 * time] = 1
+        if not 4 <= time < 8:
+            found[time, 24:34, 60 + 2 * min(time, 11 - time) :] = 2
+    return found
+
+
+def planes(labels: np.ndarray) -> np.ndarray:
+    """(T, C, H, W): background and objects differ in their direction, whatever the noise."""
+    noise = np.random.default_rng(0).normal(0, 0.05, (len(labels), 3, *labels.shape[1:]))
+    return (np.eye(3)[labels % 3].transpose(0, 3, 1, 2) + noise).astype(np.float32)
+
+
+def frames(labels: np.ndarray) -> list[SensorImage]:
+    return [SensorImage.from_planes(one, CHANNELS) for one in planes(labels)]
+
+
+def predictor(model: Scripted | None = None) -> Predictor:
+    """The features of the scripted network are the planes; its decoder finds nothing."""
+    return Predictor(cast(SimMAT, model or Scripted(NOTHING)), Pipeline(Raster(), CHANNELS, 32))
+
+
+def iou(one: BoolArray, other: BoolArray) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def followed(labels: np.ndarray, masks: Mapping[int, Any], **options: Any) -> dict[int, FollowedFrame]:
+    return {one.index: one for one in predictor().follow(frames(labels), masks, **options)}
+
+
+@pytest.mark.parametrize(("tile", "least"), [(None, 0.8), (70, 0.5)])
+def test_objects_keep_their_ids_through_windows_and_return(tile: int | None, least: float) -> None:
+    """A user labels one frame of two; ids that are swapped or invented would have to be found by eye."""
+    known = truth()
+    steps: list[tuple[int, int]] = []
+    found = followed(known, {2: known[2]}, tile=tile, progress=lambda *step: steps.append(step))
+    assert list(found) == [*range(2, COUNT), 1, 0]
+    assert steps[-1] == (COUNT, COUNT)
+    for index, frame in found.items():
+        assert iou(frame.masks[1], known[index] == 1) > least, index
+        if (known[index] == 2).any():
+            assert iou(frame.masks[2], known[index] == 2) > least, index
+        else:
+            assert not frame.masks[2].any(), index
+            assert frame.scores[2] == 0
+
+
+def test_a_correction_counts_from_its_frame_on_and_blends_back() -> None:
+    """The user paints what was lost in one frame; frames on both sides of it must not be painted again."""
+    known = truth()
+    known[:, 26:36, 20:30] = 4  # looks as object 1
+    first = {0: {1: known[0] == 1, 2: known[0] == 2}}
+    found = followed(known, {**first, 6: {1: known[6] == 4}})
+    assert iou(found[1].masks[1], known[1] == 1) > 0.8
+    for index in range(6, COUNT):
+        assert iou(found[index].masks[1], known[index] == 4) > 0.8, index
+    assert iou(found[9].masks[2], known[9] == 2) > 0.8  # which the correction does not name
+    assert not followed(known[:3], {**first, 2: known[2] * (known[2] == 1)})[2].masks[2].any()  # which an image lacks
+
+
+def test_the_decoder_refines_what_it_is_trusted_with() -> None:
+    """Where the decoder gives the mask that the user drew, its masks are better than propagated ones."""
+    known = np.zeros((2, 32, 32), np.uint8)
+    known[:, 10:20, 10:20] = 1
+    model = Scripted(one_mask(known[0] == 1))
+    hidden = frames(known)
+    hidden[1].data[:, 10:20, 17:20] = hidden[1].data[:, :10, :3]  # from the features
+    found = list(predictor(model).follow(hidden, {0: known[0]}))
+    assert iou(found[1].masks[1], known[1] == 1) == 1
+
+
+def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> FollowJob:
+    """The frames of `truth` as a TIFF."""
+    file = folder / "frames.tif"
+    if not file.exists():
+        tifffile.imwrite(file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack")
+    values: dict[str, Any] = {"tile": None, "formats": ("coco", "mots", "volume"), "min_score": 0.5, **changes}
+    return FollowJob(Sequence(file, Raster()), given_masks(masks), folder / out, **values)
+
+
+def test_the_files_say_the_same(tmp_path: Path) -> None:
+    """Whatever reads them, a track is one object, and a person is told where to look."""
+    known = truth()
+    files = follow_files(predictor(), job(tmp_path, "out", {0: known[0]}))
+    out = tmp_path / "out"
+    masks = np.stack([np.asarray(Image.open(out / f"labels/{index:04}.png")) for index in range(COUNT)])
+    assert np.array_equal(tifffile.imread(out / "volume.tif"), masks)
+    mots = np.asarray(Image.open(out / "mots/0003.png"))
+    assert np.array_equal(mots, np.where(masks[3], masks[3] + 1000, 0))
+    coco = json.loads((out / "coco.json").read_text())
+    tracks = {(one["image_id"] - 1, one["track_id"]): one["area"] for one in coco["annotations"]}
+    assert tracks == {
+        (index, number): int((masks[index] == number).sum())
+        for index in range(COUNT)
+        for number in (1, 2)
+        if (masks[index] == number).any()
+    }
+    assert 2 in files.unsure[4]  # where it left
+    assert 5 not in files.unsure
+    lines = (out / "frames.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * COUNT
+    assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+def test_a_stopped_call_is_resumed_at_any_frame(tmp_path: Path) -> None:
+    """Two thousand frames take minutes; what is resumed must be what was never stopped."""
+    known = truth()
+    masks = {3: {1: known[3] == 1, 2: known[3] == 2}, 9: {1: known[9] == 1}}
+    follow_files(predictor(), job(tmp_path, "whole", masks))
+    whole = files_of(tmp_path / "whole")
+    for stop in (2, 7, 12):
+
+        def kill(done: int, total: int, stop: int = stop) -> None:
+            if done == stop:
+                raise Killed
+
+        again = job(tmp_path, f"stopped{stop}", masks)
+        with pytest.raises(Killed):
+            follow_files(predictor(), again, kill)
+        model = Scripted(NOTHING)
+        follow_files(predictor(model), again)
+        found = files_of(again.out)
+        log = ".follow/log.jsonl"
+        assert sorted(found.pop(log).splitlines()) == sorted(whole[log].splitlines())
+        assert found == {name: content for name, content in whole.items() if name != log}, stop
+    model = Scripted(NOTHING)
+    follow_files(predictor(model), job(tmp_path, "whole", masks))
+    assert model.encoded == []  # all is done
+    follow_files(predictor(model), job(tmp_path, "whole", {**masks, 11: known[11]}))
+    log = (tmp_path / "whole/.follow/log.jsonl").read_text().splitlines()
+    assert len(log) == COUNT
+
+
+@pytest.mark.plugins
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("--mask small.png@0", "small.png: the mask is 20x20"),
+        ("--mask frame1.png@2", "named as frame 'frame1'"),
+        ("--mask right.png@7", "no frame '7'"),
+        ("--mask right.png", "no frame 'right'"),
+        ("--mask empty.png@0", "no object"),
+        ("", "--mask IMAGE@FRAME"),
+        ("--mask right.png@0 --format video", "allowed are coco"),
+        ("--mask right.png@0 --out full", "did not write"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str, said: str
+) -> None:
+    """The mask of another frame would be followed as if it were right."""
+    monkeypatch.chdir(tmp_path)
+    tiny_bundle(tmp_path / "bundle")
+    for folder in ("seq", "full"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(np.full((40, 56), 60, np.uint8)).save(f"{folder}/frame{number}.png")
+    for name, value, size_hw in (
+        ("right", 1, (40, 56)),
+        ("frame1", 1, (40, 56)),
+        ("empty", 0, (40, 56)),
+        ("small", 1, (20, 20)),
+    ):
+        Image.fromarray(np.full(size_hw, value, np.uint8)).save(f"{name}.png")
+    assert run(["follow", "bundle", "seq", "--out", "out", *call.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.plugins
+def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A frame of another size is named; else every frame has a mask, and the film every frame."""
+    (tmp_path / "seq").mkdir()
+    for number in range(3):
+        Image.fromarray(np.random.default_rng(number).integers(0, 99, (40, 56), np.uint8)).save(
+            tmp_path / f"seq/frame{number}.png"
+        )
+    (tmp_path / "prompts.csv").write_text('file,object,box\nframe1.png,cat,"5,5,30,30"\n')
+    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "seq"), "--out", str(tmp_path / "out")]
+    words += ["--prompts", str(tmp_path / "prompts.csv"), "--device", "cpu"]
+    assert run(words) == 0
+    assert "overlay." in capsys.readouterr().out
+    assert len(list((tmp_path / "out/labels").glob("*.png"))) == 3
+    Image.fromarray(np.full((30, 56), 60, np.uint8)).save(tmp_path / "seq/frame2.png")
+    assert run(words) == 2
+    assert "56x30" in capsys.readouterr().err
