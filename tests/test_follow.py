@@ -25,7 +25,7 @@ from simmat.predictor.follow import given_masks
 from simmat.sensors.builtin import Raster
 from simmat.types import BoolArray, Channel, SensorImage
 
-CHANNELS = tuple(Channel(name, "count", "1", mean=0.0, std=1.0) for name in "abc")
+CHANNELS = tuple(Channel(f"band{number}", "counts", "count", mean=0.0, std=1.0) for number in range(3))
 COUNT, SIZE_HW = 12, (40, 70)
 NOTHING = one_mask(np.zeros((32, 32), np.bool_))
 

@@ -18,6 +18,8 @@ TEMPERATURE = 0.1
 """Of the softmax over the most similar positions."""
 NEIGHBOURS = 5
 """Most similar positions that vote, over all frames."""
+LEAST_SIMILARITY = 0.3
+"""A position that is less similar has no vote: where an object was, and nothing that looks like it is."""
 _BLOCK = 16
 """Side of the blocks of positions that are compared at once, which bounds memory."""
 _OUTSIDE = -2.0
@@ -69,7 +71,7 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
                 dim=1,
             )  # (B·B, N·k·k)
             best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
-            weight = (best / TEMPERATURE).softmax(1)
+            weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
             values = votes[chosen // side**2, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
             block = (values * weight[..., None]).sum(1).T.unflatten(1, (_BLOCK, _BLOCK))
             own = found[:, top : top + _BLOCK, left : left + _BLOCK]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simmat_plugin_volume.nifti import write_labels
 
 import simmat
 from simmat.data.dataset import open_dataset
@@ -61,6 +62,22 @@ def test_slices_along_any_axis(tmp_path: Path, name: str, axis: str) -> None:
     np.testing.assert_array_equal(slices[2].data[0], expected[2])  # back from the end
     across = [SPACING[number] for number in (2, 1, 0) if number != along]
     assert slices.spacing == pytest.approx((SPACING[along], *across))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "series"])
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_labels_of_slices_are_written_on_the_grid_of_the_volume(tmp_path: Path, name: str, axis: str) -> None:
+    """A viewer of CT lays them over the volume by the affine; turned or shifted ones would look like a bad model."""
+    save_dicom(tmp_path / name) if name == "series" else save_nifti(tmp_path / name, VOLUME)
+    labels = (VOLUME > 0).astype(np.uint16)
+    stack = open_stack(tmp_path / name, axis)
+    along = "xyz".index(axis)
+    planes = (np.take(labels, index, along).T for index in range(labels.shape[along]))
+    write_labels(tmp_path / "labels.nii.gz", planes, stack, axis)
+    found = nibabel.load(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), labels)
+    np.testing.assert_allclose(found.affine, stack.affine)
+    assert found.get_data_dtype() == np.uint16
 
 
 def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
