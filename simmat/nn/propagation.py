@@ -73,7 +73,7 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
             best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
             weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
             values = votes[chosen // side**2, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
-            block = (values * weight[..., None]).sum(1).T.unflatten(1, (_BLOCK, _BLOCK))
+            block = (values * weight[..., None]).sum(1).T.reshape(-1, _BLOCK, _BLOCK)  # (K, B, B)
             own = found[:, top : top + _BLOCK, left : left + _BLOCK]
             own += block[:, : own.shape[1], : own.shape[2]]
     return found
