@@ -120,6 +120,9 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     out = tmp_path / "out"
     masks = np.stack([np.asarray(Image.open(out / f"labels/{index:04}.png")) for index in range(COUNT)])
     assert np.array_equal(tifffile.imread(out / "volume.tif"), masks)
+    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}, formats=("volume",), smooth=1))
+    votes = (masks[4:7] == 1).sum(0) >= 2
+    assert np.array_equal(tifffile.imread(out / "volume.tif")[5] == 1, votes)
     mots = np.asarray(Image.open(out / "mots/0003.png"))
     assert np.array_equal(mots, np.where(masks[3], masks[3] + 1000, 0))
     coco = json.loads((out / "coco.json").read_text())

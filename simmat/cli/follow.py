@@ -26,7 +26,7 @@ from simmat.terminal import say
 @click.option(
     "--min-score",
     type=click.FloatRange(0, 1),
-    default=0.7,
+    default=0.8,
     show_default=True,
     metavar="NUMBER",
     help="Frames with an object below it are listed for you to look at.",

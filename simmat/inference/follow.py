@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simmat.data.sequence import Sequence as Frames
 from simmat.errors import ConfigError, OutputError
 from simmat.inference.records import files_key, request_digest
-from simmat.inference.tracks import Row, TrackFiles
+from simmat.inference.tracks import Plane, Row, TrackFiles
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
@@ -111,7 +111,7 @@ def follow_files(
     return files
 
 
-def _plane(found: FollowedFrame) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+def _plane(found: FollowedFrame) -> Plane:
     """Return (H, W) ids; where two objects overlap, that of the higher score."""
     ids = sorted(found.masks, key=lambda number: found.scores[number])
     plane = np.zeros(found.masks[ids[0]].shape, np.uint16)
@@ -120,7 +120,7 @@ def _plane(found: FollowedFrame) -> np.ndarray[tuple[int, ...], np.dtype[np.uint
     return plane
 
 
-def _record(found: FollowedFrame, request: str) -> dict[str, object]:
+def _record(found: FollowedFrame, request: str) -> dict[str, Any]:
     return {
         "step": found.index,
         "request": request,
@@ -129,7 +129,7 @@ def _record(found: FollowedFrame, request: str) -> dict[str, object]:
     }
 
 
-def _done(log: Path, requests: Sequence[str], files: TrackFiles) -> dict[int, dict[str, object]]:
+def _done(log: Path, requests: Sequence[str], files: TrackFiles) -> dict[int, dict[str, Any]]:
     """Return the records of the frames that an earlier call has written for the same requests."""
     found = {record["step"]: record for record in read_log(log)}
     return {

@@ -148,7 +148,7 @@ class TrackFiles:
                         "class": number // _CLASS or None,
                         "box_xyxy": region.box_xyxy,
                         "area": region.area,
-                        "score": rows[index, number].score,
+                        "score": rows[index, number].score if (index, number) in rows else 1.0,  # painted since
                         "segmentation": run_lengths(region, plane.shape),
                         "track_id": number,
                     }

@@ -242,12 +242,13 @@ class Follower:
         if other is not None:
             labels = (1 - other[1]) * labels + other[1] * other[0]
         chosen = np.zeros(self._grid.frame_hw, np.int32)
-        for place, strongest in self._grid.strongest(labels, windows):
-            chosen[place.slices] = strongest.numpy()
+        for pixels, strongest in self._grid.strongest(labels, windows):
+            chosen[pixels.slices] = strongest.numpy()
         masks = {number: np.asarray(chosen == place) for place, number in enumerate(self.ids, start=1)}
         for number, mask in self._refined(index, masks, labels, windows).items():
-            masks[number], place = mask, self.ids.index(number)
-            labels[place] = (labels[place] + self._grid.labels(mask)) / 2
+            masks[number] = mask
+            own = labels[self.ids.index(number)]
+            own += (self._grid.labels(mask) - own) / 2  # in place
         scores = {number: self._score(masks[number], labels[place]) for place, number in enumerate(self.ids)}
         return FollowedFrame(index, masks, scores), labels
 
@@ -356,7 +357,7 @@ def _window_of(mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | N
 
     def margin(one: GridWindow) -> float:
         top, left, bottom, right = one.pixels
-        return min(y0 - top, x0 - left, bottom - y1, right - x1)
+        return float(min(y0 - top, x0 - left, bottom - y1, right - x1))
 
     best = max(windows, key=margin, default=None)
     return best if best is not None and margin(best) >= 0 else None

@@ -82,6 +82,12 @@ def _predict(inputs: Path, folder: Path) -> list[str]:
     return ["predict", str(inputs / "bundle"), *images, *options.split()]
 
 
+def _follow(inputs: Path, folder: Path) -> list[str]:
+    images, masks = inputs / "set" / "images", inputs / "set" / "masks"
+    options = f"--mask {masks / 's0.png'} --mask {masks / 's5.png'} --format coco --device cpu --out {folder / 'out'}"
+    return ["follow", str(inputs / "bundle"), str(images), *options.split()]
+
+
 def _simulate(inputs: Path, folder: Path) -> list[str]:
     return f"data simulate --modality gray --count 5 --seed 3 --size 48 40 --out {folder / 'set'}".split()
 
@@ -114,6 +120,7 @@ COMMANDS = [
     _train("train", "--no-pictures", weight=6),
     _train("train with pictures"),
     Command("predict", _predict, _predict, _whole_files),
+    Command("follow", _follow, _follow, _whole_files, frozenset({"out/.follow/log.jsonl"}), 2),
     Command("bundle push", _push("pushed"), _push("pushed"), _whole_folder("pushed")),
     Command("bundle push to a zip", _push("pushed.zip"), _push("pushed.zip"), _whole_files),
 ]
