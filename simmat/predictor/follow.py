@@ -28,7 +28,7 @@ REACH = 1 / 10
 """Farthest that an object is looked for from its place in another frame, as a share of a window's side."""
 SEEN = 0.5
 """Label of a cell from which an object is in a frame."""
-TRUST = 0.9
+TRUST = 0.95
 """IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
 AGREEMENT = 0.5
 """Least IoU of the decoder's mask with the propagated one."""
