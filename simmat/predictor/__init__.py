@@ -2,6 +2,7 @@
 
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.follow import FollowedFrame
 from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor
@@ -14,6 +15,7 @@ __all__ = [
     "ClassMap",
     "EncodedImage",
     "EverythingSettings",
+    "FollowedFrame",
     "FoundObjects",
     "LargeImage",
     "Prediction",
