@@ -10,6 +10,8 @@ LOWEST ?= .venv-lowest
 LOWEST_PYTHON ?= python3.11
 # The environment of test-newest, made anew each time.
 NEWEST ?= .venv-newest
+# The environment of test-napari, made anew each time.
+NAPARI ?= .venv-napari
 
 # The first Python that is new enough and can make virtual environments.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14 python; do \
@@ -32,7 +34,8 @@ CORE_ALL := -e '.[dev,docs,hub,wandb]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest release bump smoke smoke-newest fuzz kill demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest test-napari release bump smoke smoke-newest fuzz kill demo \
+	docs clean
 
 install: $(STAMP)
 
@@ -70,7 +73,7 @@ endef
 
 # Every direct dependency, those of the build too, at its lower bound: that it is, is checked before the tests.
 # uv takes PyPI's torch of that version, on x86-64 a CUDA build of 3 GB, which runs without a GPU.
-TOGETHER := $(filter-out $(APART),$(PACKAGES))
+TOGETHER := $(filter-out $(APART) plugins/napari-simmat,$(PACKAGES))
 AT_LOWEST := --resolution lowest-direct --build-constraints "$(LOWEST)/lowest-build.txt"
 test-lowest: | $(BIN)/python
 	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE_ALL) $(call editable,$(TOGETHER)))
@@ -89,6 +92,12 @@ smoke-newest: | $(BIN)/python
 
 test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
+
+# The window of napari-simmat in a real napari, which no other target installs: without napari its tests are skipped. It
+# needs a display, such as that of `xvfb-run make test-napari`.
+test-napari: | $(BIN)/python
+	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt -e './plugins/napari-simmat[all]')
+	"$(NAPARI)/bin/python" -m pytest plugins/napari-simmat
 
 # All packages as they are published, in RELEASE/dist: sdists, the wheels built from them, checked, and tried in empty
 # environments of the Pythons in TRY, of which those that are not here are skipped.

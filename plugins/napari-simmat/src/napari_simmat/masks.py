@@ -1,0 +1,110 @@
+"""The labels layer of an image: its objects with their classes, and the mask file that SimMAT reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import PANOPTIC
+from simmat.errors import ConfigError, DataError
+from simmat.io.files import atomic_path
+from simmat.io.images import write_image
+from simmat.types import BoolArray, Window
+
+
+class Found(NamedTuple):
+    """An object to label: its mask (h, w) in a window of the image, score, and class, None without classes."""
+
+    window: Window
+    mask: BoolArray
+    score: float
+    class_id: int | None
+
+
+def add_objects(layer: Any, frame: int | None, found: Sequence[Found], *, free_only: bool) -> int:
+    """Label objects, the first on top, as one step of the layer's undo; return how many have a pixel.
+
+    Args:
+        layer: labels (H, W), or (T, H, W) with the frame.
+        free_only: leave what is labelled as it is.
+    """
+    before = np.asarray(layer.data if frame is None else layer.data[frame])
+    plane, last, added = np.zeros_like(before), int(np.max(layer.data)), dict[int, tuple[Any, float]]()
+    for number, one in enumerate(found, last + 1):
+        part = plane[one.window.slices]
+        mask = one.mask & (part == 0)
+        if free_only or layer.preserve_labels:
+            mask &= before[one.window.slices] == 0
+        if mask.any():
+            part[mask] = number
+            added[number] = one.class_id, round(one.score, 3)
+    if added:
+        where = np.nonzero(plane)
+        layer.data_setitem(where if frame is None else (np.full(len(where[0]), frame), *where), plane[where])
+        known = zip(*(layer.features.get(name, ()) for name in ("index", "class", "score")), strict=True)
+        rows = {int(number): (class_id, score) for number, class_id, score in known} | added
+        classes, scores = zip(*rows.values(), strict=True)
+        layer.features = {"index": [*rows], "class": np.asarray(classes, object), "score": scores}  # below the cursor
+    return len(added)
+
+
+def classes_in(features: Any) -> dict[int, int]:
+    """Return object id -> class of those that have one, by the features of a labels layer."""
+    if features is None or "class" not in features:
+        return {}
+    pairs = zip(features["index"], features["class"], strict=True)
+    return {int(number): int(value) for number, value in pairs if value is not None and value == value}
+
+
+def with_classes(labels: npt.NDArray[Any], features: Any) -> npt.NDArray[Any]:
+    """Return labels as class * 1000 + number where every object has a class, else as they are."""
+    classes, values = classes_in(features), np.unique(labels[labels > 0]).tolist()
+    if not values or not classes.keys() >= set(values):
+        return labels
+    counts, new = dict[int, int](), np.arange(max(values) + 1)
+    for value in values:
+        counts[classes[value]] = counts.get(classes[value], 0) + 1
+        new[value] = PANOPTIC * classes[value] + counts[classes[value]]
+    if max(counts.values()) >= PANOPTIC:
+        raise DataError(f"a mask has at most {PANOPTIC - 1} objects of a class, got {max(counts.values())}")
+    numbered: npt.NDArray[Any] = new[labels]
+    return numbered
+
+
+def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write a labels layer (H, W), or (T, H, W) of a sequence, as the mask file that belongs to the image.
+
+    Values are the layer's, for `regions = "instances"`; where every object has a class, class * 1000 + number, for
+    `regions = "panoptic"`.
+
+    Raises:
+        DataError: there are more than 999 objects of a class.
+        ConfigError: the format cannot hold these labels.
+        OutputError: the file cannot be written.
+    """
+    labels = with_classes(np.asarray(data), attributes.get("features"))
+    kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if labels.max(initial=0) <= np.iinfo(kind).max)
+    labels, ending = labels.astype(kind), Path(path).suffix.lower()
+    if labels.ndim == 3 and ending == ".tif":
+        import tifffile
+
+        with atomic_path(path) as temporary:
+            tifffile.imwrite(temporary, labels, photometric="minisblack", compression="zlib", metadata={"axes": "TYX"})
+    elif labels.ndim == 3 and ending == ".png":
+        raise ConfigError(f"{path}: a PNG has no frames, these are {len(labels)}; use .tif or .npy")
+    else:
+        write_image(path, labels if labels.ndim == 3 else labels[None])
+    return [path]
+
+
+def mask_path(image: str, *, frames: bool) -> str:
+    """Return where a data set has the mask of an image: masks/NAME.png beside images/; else beside the file."""
+    path, ending = Path(image), ".tif" if frames else ".png"
+    for folder in path.parents:
+        if folder.name in ("images", "frames"):
+            return str((folder.with_name("masks") / path.relative_to(folder)).with_suffix(ending))
+    return str(path.with_name(f"{path.stem}_mask{ending}"))

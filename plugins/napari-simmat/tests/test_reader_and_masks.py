@@ -1,0 +1,106 @@
+"""What is read and written, which needs no napari."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from napari_simmat import reader
+from napari_simmat.masks import mask_path, write_mask
+
+from simmat.data.instances import read_mask
+from simmat.errors import ConfigError, DataError
+from simmat.plugins.loader import load_plugins
+
+
+@pytest.fixture(autouse=True)
+def _no_sensor() -> Iterator[None]:
+    yield
+    reader._chosen.clear()
+
+
+def test_channels_are_layers_with_their_units_all_bits_and_missing_values(tmp_path: Path) -> None:
+    """An 8-bit picture of a sensor is what other tools segment."""
+    planes = np.array([[[1, 40000], [3, 4]], [[5, 6], [65535, 8]]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="separate")
+    reader.choose_sensor(load_plugins().modality("raster", {"nodata": 3}))
+    layers = reader.read(str(tmp_path / "a.tif"))
+    assert [attributes["name"] for _, attributes, _ in layers] == ["a band0 [count]", "a band1 [count]"]
+    np.testing.assert_array_equal(layers[0][0], [[1, 40000], [np.nan, 4]])
+    np.testing.assert_array_equal(layers[1][0], planes[1])
+
+
+def test_colours_of_a_camera_are_one_layer(tmp_path: Path) -> None:
+    """Three grey layers are no photograph."""
+    planes = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb")
+    reader.choose_sensor(load_plugins().modality("rgb"))
+    ((data, attributes, kind),) = reader.read(str(tmp_path / "a.tif"))
+    assert (kind, attributes["rgb"]) == ("image", True)
+    np.testing.assert_array_equal(data, planes)
+
+
+def test_frames_are_read_when_they_are_shown(tmp_path: Path) -> None:
+    """A video is larger than memory."""
+    pytest.importorskip("dask.array")
+    frames = np.arange(5 * 12, dtype=np.uint16).reshape(5, 3, 4)
+    np.save(tmp_path / "a.npy", frames[:, None])
+    reader.choose_sensor(load_plugins().modality("gray"))
+    ((data, _, _),) = reader.read(str(tmp_path / "a.npy"))
+    assert not isinstance(data, np.ndarray)
+    np.testing.assert_array_equal(np.asarray(data[3]), frames[3])
+
+
+def test_files_of_several_sources_are_one_image(tmp_path: Path) -> None:
+    """`rgb+gray` has a file of each; the message for a single one says so."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(tmp_path / "b.tif", np.ones((4, 4), np.uint16))
+    reader.choose_sensor(load_plugins().modality("rgb+gray"))
+    layers = reader.read([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
+    assert [attributes["name"] for _, attributes, _ in layers] == ["a", "a gray [count]"]
+    with pytest.raises(DataError, match="rgb, gray"):
+        reader.read(str(tmp_path / "a.tif"))
+
+
+def test_a_damaged_file_is_refused_by_the_sensor(tmp_path: Path) -> None:
+    """What it says of the file must not be lost in a second try to read frames of it."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    reader.choose_sensor(load_plugins().modality("gray"))
+    with pytest.raises(DataError, match=r"a\.png"):
+        reader.read(str(tmp_path / "a.png"))
+    assert reader.get_reader("a.docx") is None
+
+
+def test_a_mask_has_the_labels_and_classes_of_the_layer(tmp_path: Path) -> None:
+    """Training reads `masks/` with regions = "panoptic" as class * 1000 + number."""
+    labels = np.array([[0, 1], [2, 700]], np.int32)
+    write_mask(str(tmp_path / "a.png"), labels, {})
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), labels)
+    features = {"index": [1, 2, 700, 9], "class": [4, 5, 4, None]}
+    write_mask(str(tmp_path / "b.png"), labels, {"features": features})
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png"), [[0, 4001], [5001, 4002]])
+
+
+def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
+    """A sequence of a data set is read as frames, its masks too."""
+    labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4)
+    write_mask(str(tmp_path / "a.tif"), labels, {})
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif" / "0002"), labels[2])
+    assert mask_path("DIR/frames/train/a.npy", frames=True) == str(Path("DIR/masks/train/a.tif"))
+    with pytest.raises(ConfigError, match=r"\.tif"):
+        write_mask(str(tmp_path / "a.png"), labels, {})
+
+
+def test_the_manifest_names_what_exists() -> None:
+    """napari finds the plugin by it alone."""
+    root = Path(reader.__file__).parent
+    group = tomllib.loads((root.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    assert group["napari.manifest"] == {"napari-simmat": f"napari_simmat:{next(root.glob('*.yaml')).name}"}
+    text = (root / "napari.yaml").read_text(encoding="utf-8")
+    sensors = (load_plugins().modality(name) for name in load_plugins().names("modality"))
+    endings = {ending for sensor in sensors for source in sensor.sources for ending in source.extensions}
+    assert [ending for ending in endings if f'"*{ending}"' not in text] == []
