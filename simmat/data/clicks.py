@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from simmat.data.instances import EIGHT, Instance, distance_inside, region_from_mask
 from simmat.errors import DataError
@@ -105,6 +104,8 @@ def _largest_component(region: Instance | None, without: Instance | None, ignore
     """
     if region is None:
         return None
+    from scipy import ndimage  # slow to import, and a prediction needs none
+
     y0, x0, y1, x1 = region.window
     left = region.crop.copy() if without is None else region.crop & ~without.within(region.window)
     if ignore is not None:

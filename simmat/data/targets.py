@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from simmat.data.instances import Instance, Label, distance_inside, region_from_mask
 from simmat.types import BoolArray, FloatArray, Frame, Window
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 NO_TRUTH = -1
 """Class of a pixel without ground truth."""
@@ -125,6 +128,8 @@ def resized_region(region: Instance, frame: Frame) -> Instance:
 @lru_cache(maxsize=8)
 def _antialias_weights(full: int, scaled: int) -> sparse.csr_array:
     """Return (scaled, full): torch's antialiased bilinear weights of pixels of the original in those of the content."""
+    from scipy import sparse  # slow to import, and a prediction needs none
+
     reach = max(full / scaled, 1.0)
     centres = (np.arange(scaled) + 0.5) * (full / scaled)
     first = np.maximum((centres - reach + 0.5).astype(np.int32), 0)  # scipy would look at each int64

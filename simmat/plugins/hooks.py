@@ -45,7 +45,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
         "List, check, create, install and uninstall plugins.",
         ("check", "install", "list", "new", "uninstall"),
     ),
-    "bundle": ("Show, share and fetch bundles.", ("pull", "push", "show")),
+    "bundle": ("Show, share and fetch bundles.", ("index", "list", "pull", "push", "show")),
     "doctor": ("Show what is installed here, what is wrong and what to do.", None),
 }
 """SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,11 @@ from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import as_numbers, check_choice
 from simmat.predictor.reading import Files, LoadedImage
 from simmat.predictor.reference import Reference
-from simmat.predictor.reference_images import LabelMask, make_reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+
+if TYPE_CHECKING:
+    from simmat.predictor.reference_images import LabelMask
 
 
 class Predictor(ImageEncoder):
@@ -332,6 +335,8 @@ class Predictor(ImageEncoder):
             DataError: a mask cannot be read, has another size than its image, or marks no object or everything.
             SimMATError: as `set_image` raises it.
         """
+        from simmat.predictor.reference_images import make_reference  # imports scipy, and masks need none
+
         return make_reference(self, [(self._reader(image, missing), mask) for image, mask in images], classes, tile)
 
     def _require_image(self) -> LargeImage:
