@@ -163,10 +163,11 @@ CASES = {
     "resume: no run": Case("nope", "config.toml", "--out", run="train --resume nope"),
     "resume: damaged state": Case("run/last.safetensors", spoil=cut("run/last.safetensors", 100), run=RESUME),
     "resume: changed setting": Case(
-        "run/config.toml", "tune", "'full'", "'lora'", spoil=replace(CONFIG, ('"lora"', '"full"')), run=RESUME
+        "run in run ", "config.toml", "tune", "'full'", "'lora'",
+        spoil=replace(CONFIG, ('"lora"', '"full"')), run=RESUME,
     ),
     "resume: added setting": Case(
-        "run/config.toml", "train_images = 1",
+        "run in run ", "config.toml", "train_images = 1",
         spoil=replace(CONFIG, ("steps = 1\n", "steps = 1\ntrain_images = 1\n")), run=RESUME,
     ),
     "resume: changed data": Case(

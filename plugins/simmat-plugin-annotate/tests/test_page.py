@@ -438,8 +438,8 @@ def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(tmp_path, new_t
         until(lambda: client.get("/api/unsure")["searched"] == 4, "all are searched")
         tab.page.click("#unsure")
         until(lambda: tab.text("#image-name") == "s1", "the least sure one is open")
-        until(lambda: "2.1 of the objects" in tab.text(".message"), "the page says why")
-        assert "of 4 images" not in tab.text(".message")
+        until(lambda: "of 4 images" not in tab.text(".message"), "the message before it is gone")
+        assert "2.1 of the objects" in tab.text(".message")
         tab.page.close()
 
 
