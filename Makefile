@@ -73,12 +73,13 @@ endef
 
 # Every direct dependency, those of the build too, at its lower bound: that it is, is checked before the tests.
 # uv takes PyPI's torch of that version, on x86-64 a CUDA build of 3 GB, which runs without a GPU.
-TOGETHER := $(filter-out $(APART) plugins/napari-simmat,$(PACKAGES))
+AWAY := $(APART) plugins/napari-simmat
+TOGETHER := $(filter-out $(AWAY),$(PACKAGES))
 AT_LOWEST := --resolution lowest-direct --build-constraints "$(LOWEST)/lowest-build.txt"
 test-lowest: | $(BIN)/python
 	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE_ALL) $(call editable,$(TOGETHER)))
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
-	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(APART))
+	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(AWAY))
 	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
 	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,plugins/simmat-plugin-sam $(APART) plugins/simmat-plugin-scenes))
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
