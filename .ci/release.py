@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,6 +101,8 @@ def stage(folder: Path, to: Path, address: str) -> None:
 
 def faults(wheel: Path, expected: Mapping[str, Any], address: str) -> list[str]:
     """Return what the metadata of a wheel lacks, or has that an index refuses."""
+    from packaging.metadata import Metadata  # newer than the oldest release that simmat needs
+
     with zipfile.ZipFile(wheel) as archive:
         (home,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         found = Metadata.from_email(archive.read(home), validate=True)  # raises an ExceptionGroup

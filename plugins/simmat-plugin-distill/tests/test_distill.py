@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -288,7 +289,12 @@ def nothing(pairs: Path) -> None:
         (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
         (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
         (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
-        (nothing, "--teacher timm/no/model", ("no foundation model 'timm/no/model'",)),
+        pytest.param(
+            nothing,
+            "--teacher timm/no/model",
+            ("no foundation model 'timm/no/model'",),
+            marks=pytest.mark.skipif(find_spec("simmat_plugin_timm") is None, reason="needs simmat-plugin-timm"),
+        ),
         (nothing, "--teacher ./no/bundle", ("no/bundle",)),
         (nothing, "", ("--teacher is missing",)),
         (nothing, f"{TEACHER} --match embeddings", ("--match embeddings", "128 px", "64 px", "--match masks")),
