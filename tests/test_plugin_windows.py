@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from simmat_plugin_depth.depth import Depth, MinMaxDepth
-from simmat_plugin_nir.nir import Nir
-from simmat_plugin_nir.red_nir import RedNir, RedNirOptions
+from simmat_plugin_nir.red_nir import Nir, RedNir, RedNirOptions
 from simmat_plugin_sar.adapter import Sar, SarOptions
 from simmat_plugin_thermal.adapter import MinMaxThermal, Thermal, ThermalOptions
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from simmat_plugin_nir.nir import Nir
 from simmat_plugin_nir.planes import NIR
-from simmat_plugin_nir.red_nir import RedNir, RedNirOptions
+from simmat_plugin_nir.red_nir import Nir, RedNir, RedNirOptions
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 

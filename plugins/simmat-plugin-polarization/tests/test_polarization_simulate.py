@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simmat_plugin_polarization.angles import FourAngles
-from simmat_plugin_polarization.camera import four_angles, radiance, through_pane
-from simmat_plugin_polarization.fresnel import diffuse_degree, reflectances
+from simmat_plugin_polarization.camera import diffuse_degree, four_angles, radiance, reflectances, through_pane
 from simmat_plugin_polarization.stokes import angle_of, degree_of
 from simmat_plugin_scenes.generate import generate_scene
 

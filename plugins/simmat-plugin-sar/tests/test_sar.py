@@ -11,8 +11,8 @@ from PIL import Image
 from simmat_plugin_sar.adapter import Sar, SarOptions
 from simmat_plugin_sar.radar import sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 

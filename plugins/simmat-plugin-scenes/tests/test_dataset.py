@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.dataset import simulate_dataset, split_of
 from simmat_plugin_scenes.generate import generate_scene, outdoors
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import World
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import generate_scene, outdoors
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.optics import BANDS, detected, irradiance, radiance
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES

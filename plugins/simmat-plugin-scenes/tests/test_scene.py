@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import generate_scene, only_visible, outdoors
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.objects import person, stone
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid, plane

@@ -32,8 +32,7 @@ from simmat.io.images import (
 )
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray
-from simmat_plugin_depth.exr import read_exr
-from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, unit_of
+from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, read_exr, unit_of
 
 MIN_M, MAX_M = 0.001, 300.0
 DEPTH = Channel("depth", "depth", "m", valid_range=(MIN_M, MAX_M))

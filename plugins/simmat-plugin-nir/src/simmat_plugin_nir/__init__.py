@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simmat import ModalityAdapter, hookimpl
-from simmat_plugin_nir.nir import Nir
-from simmat_plugin_nir.red_nir import RedNir
+from simmat_plugin_nir.red_nir import Nir, RedNir
 
 MODALITIES: tuple[ModalityAdapter, ...] = (Nir(), RedNir())
 """Ready instances."""

@@ -6,13 +6,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat import Files, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
+from simmat.io.images import (
+    ImageFile,
+    describe_bits,
+    full_scale,
+    largest_count,
+    read_image,
+    require_unscaled,
+    stated_bits,
+    write_image,
+)
+from simmat.types import BoolArray
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
+
+DARK_COUNTS = 2.0
+"""Largest mean of the four intensities that is dark: rounding by half a count is a DoLP error of 0.2 there."""
+
+
+def saturation_of(image: ImageFile) -> float:
+    """Return the smallest saturated count; infinity for floats."""
+    return full_scale(largest_count(image))
+
+
+def dark_limit_of(image: ImageFile) -> float:
+    """Return the largest mean of the four intensities that is dark: 0 for floats, which are not rounded."""
+    return 0.0 if image.planes.dtype.kind == "f" else DARK_COUNTS
+
+
+def is_dark(mean: npt.NDArray[np.floating], limit: float = DARK_COUNTS) -> BoolArray:
+    """Return bool, True where the mean of the four intensities is too small to give a polarization."""
+    return np.asarray(mean <= limit)
+
 
 NAMES = tuple(f"i{angle}" for angle in ANGLES_DEG)
 ENDINGS = (".tif", ".tiff", ".png", ".npy")

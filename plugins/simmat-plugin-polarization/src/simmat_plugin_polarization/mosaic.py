@@ -10,9 +10,8 @@ from simmat import Files, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
 from simmat.types import BoolArray
-from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
+from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of, dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
 
 PATTERN_DEG = ((90, 45), (135, 0))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from simmat.errors import ConfigError, unknown_name
 from simmat.sensors.simulated_scene import Light, Scene, pixel_rays
+from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.materials import MATERIALS
-from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.objects import (
     animal,
     bottle,

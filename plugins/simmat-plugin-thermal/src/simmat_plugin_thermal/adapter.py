@@ -22,18 +22,39 @@ from simmat import (
 )
 from simmat.errors import DataError
 from simmat.io.images import (
+    ImageFile,
     Unit,
     not_nodata,
     read_image,
     require_measured,
     require_one_plane,
     require_unscaled,
+    stated_unit,
     write_image,
 )
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, FloatArray
 from simmat_plugin_thermal.radiometric import read_radiometric
-from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, unit_of
+
+KELVIN = Unit("K")
+CENTI_KELVIN = Unit("cK", 100.0)
+CELSIUS = Unit("degC", offset=273.15)
+MILLI_KELVIN = Unit("mK", 1000.0)
+KELVIN_64 = Unit("K64", 64.0)
+KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS, KELVIN_64)}
+UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS, "K64": KELVIN_64}
+"""Values of the option `unit`."""
+_COUNTS = ("count", "counts", "DN")
+
+
+def unit_of(image: ImageFile, option: Unit | None = None) -> Unit | None:
+    """Return the unit stated by file or user; None for counts.
+
+    Raises:
+        DataError: the two contradict each other.
+    """
+    return stated_unit(image, KNOWN, option=option, no_unit=_COUNTS)
+
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
