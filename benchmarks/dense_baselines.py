@@ -31,8 +31,7 @@ from scipy import ndimage
 from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
-from simmat_plugin_unet.imagenet import load_encoder
-from simmat_plugin_unet.model import ENCODER
+from simmat_plugin_unet.model import ENCODER, load_encoder
 from simmat_plugin_unet.spec import UNET
 from skimage.feature import peak_local_max
 from skimage.filters import gaussian, threshold_otsu

@@ -80,5 +80,5 @@ def test_a_wheel_holds_no_module_that_is_gone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "simmat_plugin_nir/nir.py" in names
+    assert "simmat_plugin_nir/red_nir.py" in names
     assert "simmat_plugin_nir/gone.py" not in names

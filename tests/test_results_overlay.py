@@ -13,7 +13,7 @@ from PIL import Image
 
 from simmat.drawing.found import MAX_SIDE
 from simmat.drawing.overlay import class_colour, object_colour
-from simmat.inference.overlay import draw_result
+from simmat.inference.formats import draw_result
 
 
 def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from simmat.drawing.found import draw_classes, draw_objects
 from simmat.errors import ConfigError, DataError
-from simmat.inference.result import ImageResult
+from simmat.inference.result import BAND_ROWS, ImageResult, label_bands, label_type
 from simmat.io.files import output_errors
+from simmat.io.images import write_image
 from simmat.plugin_specs import ResultFormat, ResultKind, resolve
 from simmat.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from simmat.types import ImageReader
+
 
 AUTO = "auto"
 """Stands for the formats that suit an image."""
@@ -128,3 +135,64 @@ def _can_hold(one: ResultFormat, image: ImageReader) -> bool:
 def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:
     """Sort by name, formats that need a georeference last: their file replaces one of the same name."""
     return tuple(sorted(formats, key=lambda one: (one.needs_georeference, one.name)))
+
+
+def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
+    """Draw what was found over the picture, in the colours of its classes; an object without a class has its own.
+
+    `words` names the classes in a legend below.
+    """
+    names = result.class_names if words else None
+    if result.classes is not None:
+        return draw_classes(result.picture(), result.classes, result.ignored_values, names)
+    return draw_objects(result.picture(), [found.instance for found in result.ranked], result.size_hw, names)
+
+
+def write_overlay(result: ImageResult, folder: Path) -> str:
+    """Write `NAME_overlay.png`, unless that of another result of the image is there; return the file's name."""
+    name = f"{result.name}_overlay.png"
+    if not (folder / name).exists():
+        draw_result(result).save(folder / name, compress_level=1)  # 10 % larger, in a quarter of the time
+    return name
+
+
+MAX_PNG_SIDE = 8192
+"""Longest side of a PNG in pixels; what is larger becomes a TIFF, of which a viewer reads only a part."""
+
+
+def write_labels(result: ImageResult, folder: Path) -> str:
+    """Write `NAME_objects.png` or `NAME_classes.png`, .tif where a PNG does not do; return the file's name.
+
+    Instance ids run from 1 by falling score; of objects that overlap the one of higher score is in front.
+    """
+    dtype = label_type(result)
+    if dtype in (np.uint8, np.uint16) and max(result.size_hw) <= MAX_PNG_SIDE:
+        plane = np.concatenate([band.astype(dtype) for _, band in label_bands(result)])
+        name = f"{result.name}_{result.kind}.png"
+        write_image(folder / name, plane[None])
+        return name
+    import tifffile
+
+    name = f"{result.name}_{result.kind}.tif"
+    tifffile.imwrite(
+        folder / name,
+        _tiles(result, dtype),
+        shape=result.size_hw,
+        dtype=dtype,
+        tile=(BAND_ROWS, BAND_ROWS),
+        photometric="minisblack",
+        compression="zlib",
+        metadata=None,  # with `software`: no date and version, so equal results give equal bytes
+        software=False,
+    )
+    return name
+
+
+def _tiles(result: ImageResult, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the tiles of a TIFF row by row; those at the right and bottom are filled up with 0."""
+    for _, band in label_bands(result):
+        for x0 in range(0, band.shape[1], BAND_ROWS):
+            part = band[:, x0 : x0 + BAND_ROWS]
+            tile = np.zeros((BAND_ROWS, BAND_ROWS), dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile

@@ -126,7 +126,7 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ResultFormat(
         "labels",
         "instance ids or label values as PNG, or TIFF where a PNG cannot hold them",
-        "simmat.inference.labels:write_labels",
+        "simmat.inference.formats:write_labels",
         ("_{kind}.png", "_{kind}.tif"),
         auto=_EVERYWHERE,
     ),
@@ -141,7 +141,7 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
         one_file=True,
     ),
     ResultFormat(
-        "overlay", "a picture to look at", "simmat.inference.overlay:write_overlay", ("_overlay.png",), auto=_EVERYWHERE
+        "overlay", "a picture to look at", "simmat.inference.formats:write_overlay", ("_overlay.png",), auto=_EVERYWHERE
     ),
 )
 

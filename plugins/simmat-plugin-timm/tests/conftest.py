@@ -11,8 +11,7 @@ import timm
 import torch
 from simmat_plugin_sam.pyramid import PromptableModel
 from simmat_plugin_timm.architectures import Architecture, architecture_of
-from simmat_plugin_timm.build import build_timm
-from simmat_plugin_timm.network import bare_network
+from simmat_plugin_timm.network import bare_network, build_timm
 from simmat_plugin_timm.specs import spec as spec_of
 from simmat_plugin_timm.targets import targets_of
 from timm.models import metaformer, mvitv2, nextvit

@@ -12,8 +12,7 @@ import timm
 import torch
 from simmat_plugin_timm import TIMM
 from simmat_plugin_timm.architectures import architecture_of
-from simmat_plugin_timm.body import TimmBody
-from simmat_plugin_timm.network import random_network
+from simmat_plugin_timm.network import TimmBody, random_network
 from simmat_plugin_timm.specs import models, spec
 from torch import nn
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simmat_plugin_transformers.families import FAMILIES
+from simmat_plugin_transformers.configs import FAMILIES
 from simmat_plugin_transformers.specs import pixel_statistics, spec
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet
-from simmat_plugin_unet.prompt_plane import prompt_plane
+from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, prompt_plane
 from simmat_plugin_unet.spec import UNET
 
 from simmat.errors import ConfigError

@@ -34,7 +34,7 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
         "simcmf",
         "SimCMF's: gated channels through a 1x1 convolution, plus an embedding of each that starts at zero",
-        "simmat_plugin_baselines.simcmf:build_simcmf",
+        "simmat_plugin_baselines.layers:build_simcmf",
         output="image+features",
     ),
     TransferLayerSpec(

@@ -6,15 +6,78 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
+from simmat_plugin_sam.pyramid import PromptableModel
 from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from simmat.errors import SpecError, WeightsError
+from simmat.nn.first_layer import OverridableConv2d, blank_image, make_overridable
+from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_timm.architectures import Architecture, known_architecture
+
+
+class TimmBody(nn.Module):
+    """A network of timm as `simmat_plugin_sam.pyramid.FeatureMaps`.
+
+    Args:
+        network: the network without its head.
+        architecture: its architecture.
+
+    Attributes:
+        model: the network.
+        widths: channels of its levels, finest first.
+        strides: strides of its levels in pixels.
+        gradient_checkpointing: recompute blocks in the backward pass to save memory; only if the network supports it.
+    """
+
+    def __init__(self, network: nn.Module, architecture: Architecture) -> None:
+        super().__init__()
+        self._levels = levels_of(network, architecture)
+        self.widths, self.strides = self._levels.widths, self._levels.strides
+        self.model = network
+        self._final_norm = architecture.final_norm
+        self._first_name = first_layer_name(network)
+        make_overridable(network, self._first_name)
+        if _has_checkpointing(network):
+            self.gradient_checkpointing = network.set_grad_checkpointing
+
+    @property
+    def first_layer(self) -> OverridableConv2d:
+        """The network's first convolution."""
+        return cast(OverridableConv2d, self.model.get_submodule(self._first_name))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Run the first convolution: (B, 3, S, S) to (B, D, S/k, S/k)."""
+        features: Tensor = self.first_layer(image)
+        return features
+
+    def maps(self, features: Tensor) -> list[Tensor]:
+        """Run the rest: return one map (B, width, S / stride, S / stride) per level."""
+        first = self.first_layer
+        with first.override(features):
+            maps: list[Tensor] = self.model.forward_intermediates(  # type: ignore[operator]
+                blank_image(features, first),
+                indices=list(self._levels.indices),
+                norm=self._final_norm,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
+        return maps
+
+
+def _has_checkpointing(network: nn.Module) -> bool:
+    """True if timm supports gradient checkpointing of a network; it raises an AssertionError if not."""
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except AssertionError:
+        return False
+    network.set_grad_checkpointing(False)  # type: ignore[operator]
+    return True
+
 
 FINEST = 4
 """Finest stride of a pyramid's levels."""
@@ -174,3 +237,23 @@ def _short(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Error(s) in loading")] or [type(error).__name__]
     return "; ".join(re.sub(r"((?:\"[^\"]*\", ){3}).*", r"\1…", line) for line in lines[:3])
+
+
+def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> PromptableModel:
+    """Build a model of timm; see `simmat.plugin_specs.build_foundation`.
+
+    The weights are those of timm's network; pyramid and decoder are always random from the seed.
+
+    Raises:
+        SpecError: the model is not supported.
+        WeightsError: the file is damaged or belongs to another model.
+    """
+    options = dict(spec.options)
+    model, model_args = options.pop("model"), options.pop("model_args")
+    architecture = known_architecture(model)
+    if weights is None:
+        network = random_network(model, image_size, seed, **model_args)
+    else:
+        network = loaded_network(model, image_size, weights, **model_args)
+    body = TimmBody(network, architecture)
+    return PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval()

@@ -56,7 +56,7 @@ def spec(model: str) -> FoundationSpec | None:
     return FoundationSpec(
         name=PREFIX + model,
         description=f"{architecture.title} of timm ({million:.0f} M parameters) with an untrained prompt decoder",
-        build="simmat_plugin_timm.build:build_timm",
+        build="simmat_plugin_timm.network:build_timm",
         image_size=native - native % multiple,  # such as patches of 14 in 384 px
         size_multiple=multiple,
         pixel_mean=_on_bytes(facts.mean),

@@ -15,9 +15,8 @@ from simmat.nn.meta_device import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone
-from simmat_plugin_transformers.configs import family_of, library_config
+from simmat_plugin_transformers.configs import Family, family_of, library_config
 from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder
-from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
 
 _MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36

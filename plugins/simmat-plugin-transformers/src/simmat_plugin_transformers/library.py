@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from simmat.errors import WeightsError
 from simmat.nn.tensor_files import first_line, read_safetensors
-from simmat_plugin_transformers.families import Family
+from simmat_plugin_transformers.configs import Family
 
 
 def new_model(config: Any, family: Family) -> nn.Module:

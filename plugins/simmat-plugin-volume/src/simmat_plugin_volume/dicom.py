@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat_plugin_volume.libraries import library
-from simmat_plugin_volume.volume import Volume
+from simmat_plugin_volume.volume import Volume, library
 
 _TAGS = [
     "SeriesInstanceUID",

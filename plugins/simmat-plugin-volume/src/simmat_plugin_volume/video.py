@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import ImageFile
-from simmat_plugin_volume.libraries import library
+from simmat_plugin_volume.volume import library
 
 _DEMUXERS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
 _EVEN = 0.9

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.errors import ConfigError
 from simmat.io.images import ImageFile
+
+
+def library(module: str, extra: str) -> Any:
+    """Return a module; ConfigError where it is not installed says which extra of this package brings it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{extra} files need {module}: pip install simmat-plugin-volume[{extra}] ({error})"
+        ) from error
+
 
 _BLOCK = 8
 """Cuts along x or y that are read at once, since each needs all planes."""

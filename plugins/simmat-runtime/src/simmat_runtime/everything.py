@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.arrays import BoolArray, FloatArray, resized, sigmoid, softmax
-from simmat_runtime.frame import Frame
+from simmat_runtime.frame import BoolArray, FloatArray, Frame, resized, sigmoid, softmax
 from simmat_runtime.manifest import Dense
 from simmat_runtime.network import EncodedImage
 from simmat_runtime.objects import FoundObject, Window

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.arrays import BoolArray, FloatArray, IntArray
-from simmat_runtime.frame import Frame
+from simmat_runtime.frame import BoolArray, FloatArray, Frame, IntArray
 from simmat_runtime.manifest import Channel
 from simmat_runtime.objects import Window
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from simmat_runtime.arrays import FloatArray
+from simmat_runtime.frame import FloatArray
 
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.arrays import BoolArray, FloatArray, softmax
 from simmat_runtime.everything import Settings, find_objects
+from simmat_runtime.frame import BoolArray, FloatArray, softmax
 from simmat_runtime.inputs import Prompt, checked_planes, measured_pixels
 from simmat_runtime.manifest import Channel, ModelError
 from simmat_runtime.network import CPU, EncodedImage, Network

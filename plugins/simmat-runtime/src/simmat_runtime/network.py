@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.arrays import BoolArray, FloatArray, IntArray, resized, softmax
-from simmat_runtime.frame import Frame
+from simmat_runtime.frame import BoolArray, FloatArray, Frame, IntArray, resized, softmax
 from simmat_runtime.manifest import DECODER, DENSE, ENCODER, MASKS, ModelError, check_files, read_manifest
 
 if TYPE_CHECKING:
