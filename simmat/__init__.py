@@ -77,11 +77,6 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Missing", "Nodata"):
-        from simmat.errors import PluginError
-        from simmat.plugin_specs import SENSOR_OF_API_3
-
-        raise PluginError(f"simmat.{name} annotated the load of plugin API 2; {SENSOR_OF_API_3}")
     if name not in _HOMES:
         raise AttributeError(f"module 'simmat' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

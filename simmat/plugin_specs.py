@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 API_VERSION = 3
 """Version of the plugin interface; a change that breaks plugins increases it."""
-SENSOR_OF_API_3 = 'write load(self, files), and read_image(files["X"], self.nodata("X")) for nodata (plugin API 3)'
-"""How to change a sensor that is written for plugin API 2."""
 
 
 def api_problem(stated: object) -> str:

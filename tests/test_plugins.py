@@ -143,11 +143,6 @@ BROKEN = {
     ),
     "wants arguments": (good("bad").replace("simmat_modalities()", "simmat_modalities(host)"), "host"),
     "has no hook": ("x = 1", "simmat_plugin_bad .*simmat_modalities"),
-    "loads as in API 2": (
-        good("bad").replace("def load(self, files)", "def load(self, files, *, nodata=None, missing=None)"),
-        r"load takes nodata or missing; .*load\(self, files\)",
-    ),
-    "imports the types of API 2": ("from simmat import Nodata", r"simmat\.Nodata .*load\(self, files\)"),
     "speaks a newer API": (
         good("bad").replace("description", "api_version = 99\n        description"),
         "plugin API 99",

@@ -24,7 +24,6 @@ import pluggy
 from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
 from simmat.io.images import stacks
 from simmat.plugin_specs import (
-    SENSOR_OF_API_3,
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -259,9 +258,6 @@ def _command_problem(name: str) -> str:
 def _modality_problem(adapter: ModalityAdapter) -> str:
     sources, channels = getattr(adapter, "sources", ()), adapter.channels
     problems = []
-    for method in ("load", "load_window", "read"):
-        if _arguments(getattr(adapter, method, None)) & {"nodata", "missing"}:
-            problems.append(f"{method} takes nodata or missing; {SENSOR_OF_API_3}")
     if not isinstance(sources, tuple) or not sources or not all(isinstance(s, Source) for s in sources):
         problems.append(f"sources must be a tuple of at least one Source, got {_short(sources)}")
     elif len({source.name for source in sources}) != len(sources):
@@ -271,13 +267,6 @@ def _modality_problem(adapter: ModalityAdapter) -> str:
     elif len({channel.name for channel in channels}) != len(channels):
         problems.append(f"channel names must be unique, got {[channel.name for channel in channels]}")
     return f"modality {adapter.name!r}: {'; '.join(problems)}" if problems else ""
-
-
-def _arguments(function: object) -> set[str]:
-    try:
-        return set(inspect.signature(function).parameters) if callable(function) else set()
-    except ValueError:  # a function in C
-        return set()
 
 
 def _short(value: object) -> str:
