@@ -13,7 +13,6 @@ import pytest
 import rasterio
 import shapely
 from found_results import PLACE, classes_result, found, found_box, objects_result, write_result
-from simmat_plugin_geo import outlines as outlines_module
 from simmat_plugin_geo import results
 
 from simmat.errors import DataError
@@ -82,7 +81,7 @@ def test_regions_that_bands_cut_are_joined(tmp_path: Path, monkeypatch: pytest.M
     write_result(whole, [name], tmp_path)
     file = tmp_path / {"gpkg": "a.gpkg", "geojson": "a_classes.geojson"}[name]
     expected, _ = read(file)
-    monkeypatch.setattr(outlines_module, "label_bands", lambda result: label_bands(result, 7))
+    monkeypatch.setattr(results, "label_bands", lambda result: label_bands(result, 7))
     write_result(whole, [name], tmp_path)
     outlines, rows = read(file)
     assert shapely.is_valid(outlines).all()

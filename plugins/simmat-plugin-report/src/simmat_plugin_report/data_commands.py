@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from simmat.data.card import DataCard
     from simmat.data.dataset import Dataset
     from simmat.data.samples import Sample
+    from simmat.sensors.adapter import ModalityAdapter
 
 
-_sensor_options = config_options("modality", "modality_options", "channels", required=("modality",))
+_SENSOR = ("modality", "modality_options", "channels")
+_sensor_options = config_options(*_SENSOR, required=("modality",))
 
 
 @click.command("data check")
@@ -36,13 +38,10 @@ def check(
     ctx: click.Context,
     /,
     data: Path,
-    modality: str,
-    modality_options: dict[str, Any] | None,
-    channels: tuple[str | int, ...] | None,
     write_card: bool,
     quick: bool,
     as_json: bool,
-    **card: Any,
+    **options: Any,
 ) -> None:
     """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
@@ -53,7 +52,7 @@ def check(
     from simmat_plugin_report.checks import check_dataset
     from simmat_plugin_report.near_duplicates import MAX_COMPARED
 
-    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    adapter, card = _sensor(options)
     try:
         dataset = open_dataset(data, adapter, card)
     except DataError:
@@ -84,14 +83,11 @@ def stats(
     ctx: click.Context,
     /,
     data: Path,
-    modality: str,
-    modality_options: dict[str, Any] | None,
-    channels: tuple[str | int, ...] | None,
     split: str | None,
     bins: int,
     transformed: bool,
     as_json: bool,
-    **card: Any,
+    **options: Any,
 ) -> None:
     """Describe the values of each channel of DIR: missing, mean, std, percentiles and a histogram, in its unit.
 
@@ -99,7 +95,7 @@ def stats(
     """
     from simmat_plugin_report.channel_stats import channel_stats, stats_lines
 
-    dataset, samples = _images(data, modality, modality_options, channels, split, card)
+    dataset, samples = _images(data, split, options)
     with progress_bar("reading", " images", total=len(samples)) as bar:
         images, found, faults = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
     sequences = len({sample.sequence for sample in samples} - {""})
@@ -135,15 +131,12 @@ def stats(
 @click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, to compare colours.")
 def preview(
     data: Path,
-    modality: str,
-    modality_options: dict[str, Any] | None,
-    channels: tuple[str | int, ...] | None,
     out: Path,
     count: int,
     split: str | None,
     labels: bool,
     same_scale: bool,
-    **card: Any,
+    **options: Any,
 ) -> None:
     """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
 
@@ -154,18 +147,13 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
-    dataset, samples = _images(data, modality, modality_options, channels, split, card)
+    dataset, samples = _images(data, split, options)
     shown = shown_samples(samples, count)
     several = len(shown) > PER_SHEET
     problems: list[tuple[str, str]] = []
     with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
         sheets = preview_sheets(
-            dataset,
-            shown,
-            labels=labels,
-            same_scale=same_scale,
-            problems=problems,
-            progress=bar.update,
+            dataset, shown, labels=labels, same_scale=same_scale, problems=problems, progress=bar.update
         )
         names = []
         for number, sheet in enumerate(sheets, start=1):
@@ -177,19 +165,18 @@ def preview(
         say(f"wrote {out.parent / name}")
 
 
-def _images(
-    data: Path,
-    modality: str,
-    modality_options: dict[str, Any] | None,
-    channels: tuple[str | int, ...] | None,
-    split: str | None,
-    card: dict[str, Any],
-) -> tuple[Dataset, tuple[Sample, ...]]:
+def _sensor(options: dict[str, Any]) -> tuple[ModalityAdapter, dict[str, Any]]:
+    """Return the sensor that options name, and the other options, which override the data card."""
+    card = {name: value for name, value in options.items() if name not in _SENSOR}
+    name, chosen, channels = (options[name] for name in _SENSOR)
+    return load_registry().modality(name, chosen, channels=channels), card
+
+
+def _images(data: Path, split: str | None, options: dict[str, Any]) -> tuple[Dataset, tuple[Sample, ...]]:
     """Open a data set or a folder of images; return it with the samples of the split."""
     from simmat.data.dataset import open_images
 
-    adapter = load_registry().modality(modality, modality_options, channels=channels)
-    dataset = open_images(data, adapter, card)
+    dataset = open_images(data, *_sensor(options))
     return dataset, dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
 
 

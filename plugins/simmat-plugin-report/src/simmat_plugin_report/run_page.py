@@ -18,7 +18,7 @@ from simmat.sensors.options import modality_parts
 from simmat.types import MAX_SHRUNK, SMALL_SIDE
 from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.data_report import texts_of
-from simmat_plugin_report.documents import Analysis, ChannelAblation, RunReport, RunView
+from simmat_plugin_report.documents import Analysis, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.scores import (
@@ -316,7 +316,10 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
         if found.examples and len(run.spec.channels) > 1:
             yield "Not computed at the end of so short a training; simmat report RUN scores with channels withheld."
         return
-    rows = [(_channels(one), f"{one.miou:.3f}", signed((one.miou - one.base, one.interval))) for one in found.ablations]
+    rows = []
+    for one in found.ablations:
+        names = " to ".join(dict.fromkeys((one.channels[0], one.channels[-1])))
+        rows.append((names, f"{one.miou:.3f}", signed((one.miou - one.base, one.interval))))
     yield Table(("without", "mIoU", "change"), rows, 1)
     first = found.ablations[0]
     yield (
@@ -324,10 +327,6 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
         f"of {first.base:.3f}. A channel is withheld by setting it to its mean, as where nothing was measured, without "
         "training again: channels that say the same can stand in for each other."
     )
-
-
-def _channels(one: ChannelAblation) -> str:
-    return one.channels[0] if len(one.channels) == 1 else f"{one.channels[0]} to {one.channels[-1]}"
 
 
 def _data(run: RunView, found: Analysis) -> Iterator[Block]:
