@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from bench_set import TINY, bench_of
-from simmat_plugin_bench.settings import read_settings
 
 from simmat.errors import ConfigError
 
@@ -125,12 +124,3 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, 'checkpoints = { sam_vit_b = "b.pth" }\n' + TINY + SET + GRID)
     assert bench.settings.data[0].data == tmp_path / "set"
     assert bench.settings.checkpoints == {"sam_vit_b": tmp_path / "b.pth"}
-
-
-def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
-    """The user must find the place without guessing."""
-    (tmp_path / "x.toml").write_text("a = = 3")
-    with pytest.raises(ConfigError, match=r"x\.toml .*line 1"):
-        read_settings(tmp_path / "x.toml")
-    with pytest.raises(ConfigError, match=r"none\.toml"):
-        read_settings(tmp_path / "none.toml")

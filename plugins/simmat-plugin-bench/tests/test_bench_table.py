@@ -245,17 +245,6 @@ def test_the_markdown_is_tables(tmp_path: Path) -> None:
     assert re.search(r"^\| arm \|.*\| mean \| gain \|$", text, flags=re.MULTILINE)
 
 
-def test_no_text_of_a_bench_becomes_markup_on_its_page(tmp_path: Path) -> None:
-    """A TOML may come from strangers; its title and its comments must not run a script."""
-    bench = bench_of(
-        tmp_path, "title = '<script>0</script>'\n" + SEEDS + MODEL + SETS + ARMS + "# <script>1</script>\n"
-    )
-    page = write_report(bench)[1][-1].read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "&lt;script&gt;0" in page
-    assert "&lt;script&gt;1" in page
-
-
 def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
     """It is sent to others without the folder around it."""
     bench = filled(tmp_path)

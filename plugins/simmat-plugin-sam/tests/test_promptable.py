@@ -119,17 +119,6 @@ def test_fine_levels_reach_the_mask() -> None:
     assert not torch.allclose(network.decoder.decode(embedding, clicks((20, 30, 1))).logits, answer)
 
 
-@pytest.mark.parametrize("strides", [(16,), (4, 8, 16, 32)])
-def test_every_fresh_parameter_gets_a_gradient_from_a_click_alone(strides: tuple[int, ...]) -> None:
-    """DistributedDataParallel waits for all of them."""
-    network = model(*strides).requires_grad_(False)
-    unfreeze_fresh(network, TuningTargets(fresh=FRESH))
-    answer = network.decoder.decode(encoded(network), clicks((20, 30, 1)))
-    (answer.logits.square().mean() + answer.iou.mean()).backward()
-    fresh = [name for name, _ in network.named_parameters() if not name.startswith("backbone.body.")]
-    assert [name for name, p in network.named_parameters() if p.grad is not None] == fresh
-
-
 def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
     seeded: list[int] = []

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,117 +12,17 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 
 from simmat.cli import run
 from simmat.errors import WeightsError
 
 MODEL = "test_vit"
 """timm's own tiny model for tests, 0.4 M parameters."""
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def weights_of(network: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-
-
-@pytest.fixture
-def hub() -> Iterator[tuple[str, bytes]]:
-    """A hub on this machine with timm's weights of `test_vit`: its address and the file's bytes."""
-    body = save(weights_of(timm.create_model(MODEL)))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(False)
-
-        def do_GET(self) -> None:
-            self._answer(True)
-
-        def _answer(self, with_body: bool) -> None:
-            repository = timm.get_pretrained_cfg(MODEL).hf_hub_id
-            found = self.path == f"/{repository}/resolve/main/model.safetensors"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(body)) if found else "0")
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            if not found:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-            if with_body and found:
-                self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", body
-    server.shutdown()
-    thread.join()
-
-
-def simmat(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with a Hub of our own."""
-    return subprocess.run(
-        [sys.executable, "-m", "simmat", *arguments],
-        env={**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-@pytest.mark.slow
-def test_weights_are_fetched_through_the_hub_and_found_in_its_cache(
-    hub: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where timm itself would put them, so that neither loads what the other has."""
-    address, body = hub
-    env = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "simmat", "foundations", "fetch", f"timm/{MODEL}"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    file = Path(done.stdout.strip())
-    assert file.is_relative_to(tmp_path / "hub")
-    assert file.read_bytes() == body
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    timm.create_model(MODEL, pretrained=True, cache_dir=tmp_path / "hub")
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No network, and an empty cache: its folder."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for place in ("constants", "file_download.constants"):
-        monkeypatch.setattr(f"huggingface_hub.{place}.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def test_without_a_network_the_error_says_what_where_and_what_to_do(
-    offline: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line and exit code 2: the file, the cache, and the two ways around."""
-    assert run(["foundations", "fetch", f"timm/{MODEL}"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    said = captured.err.splitlines()[-1]
-    for part in ("model.safetensors", f"timm/{MODEL}", "--checkpoint", "HF_HOME", str(offline)):
-        assert part in said
-
-
-def test_weights_that_are_not_here_are_refused_before_anything_is_written(
-    offline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A training that began with random weights in their place would look like a bad model."""
-    out = tmp_path / "run"
-    arguments = ["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(out), "--image-size", "64"]
-    assert run([*arguments, "--foundation", f"timm/{MODEL}"]) == 2
-    said = capsys.readouterr().err
-    assert f"the weights of 'timm/{MODEL}'" in said
-    assert str(offline) in said
-    assert not out.exists()
 
 
 def test_a_torch_file_of_timm_is_read_too(make_family: Any, tmp_path: Path) -> None:

@@ -305,9 +305,7 @@ def _transfer_layer(run: RunView, found: Analysis) -> Iterator[Block]:
         "stretched from the 2nd to the 98th percentile of its three planes together."
     )
     pictures = [(sample, title, picture) for sample, views in found.views for title, picture in views.items()]
-    yield Grid(
-        [Figure(picture, f"{title}: {sample}", f"{title} ({sample})") for sample, title, picture in pictures], (), 3
-    )
+    yield Grid([Figure(picture, f"{title}: {name}", f"{title} ({name})") for name, title, picture in pictures], (), 3)
 
 
 def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
