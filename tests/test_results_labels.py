@@ -9,7 +9,7 @@ import pytest
 from found_results import classes_result, found_box, objects_result, write_result
 
 from simmat.data.instances import read_mask
-from simmat.inference import labels as labels_module
+from simmat.inference import formats as formats_module
 
 
 def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_what_a_png_cannot_hold_becomes_a_tiled_tiff(tmp_path: Path, monkeypatch
     """Bands of rows are put together at the right places, the incomplete last tiles too."""
     import tifffile
 
-    monkeypatch.setattr(labels_module, "MAX_PNG_SIDE", 600)
+    monkeypatch.setattr(formats_module, "MAX_PNG_SIDE", 600)
     classes = np.arange(700 * 1100, dtype=np.int32).reshape(700, 1100) % 251
     assert write_result(classes_result(classes), ["labels"], tmp_path) == ["a_classes.tif"]
     np.testing.assert_array_equal(read_mask(tmp_path / "a_classes.tif"), classes)

@@ -13,7 +13,7 @@ from found_results import PLACE, classes_result, found_box, objects_result, writ
 
 from simmat.errors import OutputError
 from simmat.geo import read_georeference
-from simmat.inference import labels as labels_module
+from simmat.inference import formats as formats_module
 
 
 def test_a_geotiff_has_coordinate_system_transform_and_nodata(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have the same pixels and the same name; the one with a place on the earth stays."""
-    monkeypatch.setattr(labels_module, "MAX_PNG_SIDE", 10)
+    monkeypatch.setattr(formats_module, "MAX_PNG_SIDE", 10)
     result = objects_result((20, 30), found_box(1, 2, 3, 4), place=PLACE)
     assert write_result(result, ["labels", "geotiff"], tmp_path) == ["a_objects.tif"]
     assert read_georeference(tmp_path / "a_objects.tif") == PLACE

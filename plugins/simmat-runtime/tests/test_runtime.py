@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import simmat_runtime
 import torch
-from simmat_runtime import ModelError, arrays, everything, objects, windows
+from simmat_runtime import ModelError, everything, objects, windows
 from simmat_runtime import frame as frames
 from simmat_runtime.command import main
 from simmat_runtime.inputs import Prompt
@@ -104,7 +104,7 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
     """A click half a pixel off misses small objects."""
     planes = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0))
     expected = upsample_logits(planes[None], (16, 20))[0]
-    np.testing.assert_allclose(arrays.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
+    np.testing.assert_allclose(frames.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
     points = np.asarray([(0, 0), (50, 30)], np.float32)
     for aspect in ("keep", "squash"):
         ours, theirs = frames.Frame((37, 91), 64, aspect), Frame((37, 91), 64, aspect)  # type: ignore[arg-type]
