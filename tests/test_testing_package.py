@@ -13,7 +13,7 @@ import pytest
 from virtual_envs import ADAPTER
 
 from simmat.errors import UnknownNameError
-from simmat.testing import PACKAGE_CHECKS, PackageCase, PackageContract, run_check
+from simmat.testing import PACKAGE_CHECKS, PackageCase, run_check
 
 MODULE = ADAPTER.replace("NAME", "kitsensor")
 LAYER = """
@@ -98,14 +98,6 @@ BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
 }
 """Check -> what is wrong with the package, and what the failure must say."""
 CASES = [(name, changes, said) for name, packages in BROKEN.items() for changes, said in packages]
-
-
-class TestOurOwn(PackageContract):
-    """The built-in parts keep what we ask of others."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        return "simmat"
 
 
 def test_every_check_has_a_package_that_breaks_it() -> None:

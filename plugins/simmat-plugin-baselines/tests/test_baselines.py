@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.testing import PackageContract, TransferLayerContract
+from simmat.testing import TransferLayerContract
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
 FIRST = Backbone().first_layer
@@ -27,14 +27,6 @@ class TestLayers(TransferLayerContract):
     def transfer_layer(self, request: pytest.FixtureRequest) -> str:
         name: str = request.param
         return name
-
-
-class TestPackage(PackageContract):
-    """The package as it is installed."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        return "simmat-plugin-baselines"
 
 
 def layer(name: str, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simmat.testing import FoundationContract, PackageContract
+from simmat.testing import FoundationContract
 
 
 class TestLite(FoundationContract):
@@ -16,12 +16,3 @@ class TestLite(FoundationContract):
     def foundation(self) -> str:
         """Its name."""
         return "lite"
-
-
-class TestPackage(PackageContract):
-    """The package is found, loads at once, and says what it needs."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        """Its distribution name."""
-        return "simmat-plugin-lite"

@@ -1,4 +1,4 @@
-"""Segment Anything and its package against the conformance kit."""
+"""Segment Anything against the conformance kit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simmat_plugin_sam.specs import SAM_VIT_H
 
-from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, PackageContract, run_checks
+from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_checks
 
 
 class TestTiny(FoundationContract):
@@ -38,14 +38,6 @@ class TestLargeSam(FoundationContract):
     def foundation(self, request: pytest.FixtureRequest) -> str:
         name: str = request.param
         return name
-
-
-class TestPackage(PackageContract):
-    """The package as it is installed."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        return "simmat-plugin-sam"
 
 
 def test_a_large_model_is_measured_without_values(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The foundation contract, on a tiny random configuration of each family; and that of the package."""
+"""The foundation contract, on a tiny random configuration of each family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from simmat.cli import run
 from simmat.plugin_specs import FoundationSpec
-from simmat.testing import FoundationContract, PackageContract
+from simmat.testing import FoundationContract
 
 
 class TestFamilies(FoundationContract):
@@ -19,15 +19,6 @@ class TestFamilies(FoundationContract):
         """Its tiny configuration."""
         found: FoundationSpec = family.spec
         return found
-
-
-class TestPackage(PackageContract):
-    """The package as installed."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        """Its name."""
-        return "simmat-plugin-timm"
 
 
 def test_the_name_of_the_family_alone_means_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The contract of foundation models, for a tiny model of every family, and that of the package."""
+"""The contract of foundation models, for a tiny model of every family."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from simmat.plugin_specs import FoundationSpec
-from simmat.testing import FoundationContract, PackageContract
+from simmat.testing import FoundationContract
 
 
 class TestFamilies(FoundationContract):
@@ -15,9 +15,3 @@ class TestFamilies(FoundationContract):
     def foundation(self, tiny: Any) -> FoundationSpec:
         spec: FoundationSpec = tiny.spec()
         return spec
-
-
-class TestPackage(PackageContract):
-    @pytest.fixture
-    def package(self) -> str:
-        return "simmat-plugin-transformers"

@@ -1,4 +1,4 @@
-"""`unet` and its package against the conformance kit."""
+"""`unet` against the conformance kit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from simmat_plugin_unet.spec import UNET
 
 from simmat.plugin_specs import FoundationSpec
-from simmat.testing import FoundationContract, PackageContract
+from simmat.testing import FoundationContract
 
 
 class TestUNet(FoundationContract):
@@ -15,11 +15,3 @@ class TestUNet(FoundationContract):
     @pytest.fixture
     def foundation(self) -> FoundationSpec:
         return UNET
-
-
-class TestPackage(PackageContract):
-    """The package as it is installed."""
-
-    @pytest.fixture
-    def package(self) -> str:
-        return "simmat-plugin-unet"
