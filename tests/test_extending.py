@@ -13,11 +13,13 @@ import torch
 from click.testing import CliRunner
 from installed import need_plugins
 
-from simmat import Dataset
+from simmat import Dataset, Sequence
 from simmat.data.instances import FoundObject, Instance
+from simmat.errors import DataError
 from simmat.foundation import MaskPrediction
 from simmat.inference import ImageResult
 from simmat.inference.formats import choose_formats, write_result
+from simmat.io.images import stacks
 from simmat.nn import losses
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
@@ -63,6 +65,18 @@ def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatc
     result = ImageResult("a", "a.png", (8, 8), None, {1: "ship"}, (found,), None, None, lambda: PICTURE)
     assert write_result(result, [chosen], tmp_path) == ["a_objects.csv"]
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
+
+
+def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording is a sequence as any other, and one that is cut is refused by name."""
+    monkeypatch.setattr(stacks, "plugin_formats", load("raw", tmp_path, monkeypatch).stack_formats)
+    frames = np.random.default_rng(0).integers(0, 2**16, (2, 1, 512, 640), np.uint16)
+    (tmp_path / "a.raw").write_bytes(frames.astype("<u2").tobytes())
+    (tmp_path / "cut.raw").write_bytes(b"short")
+    found = list(Sequence(tmp_path / "a.raw", "gray"))
+    assert np.array_equal([image.data for image in found], frames)
+    with pytest.raises(DataError, match=r"cut\.raw: damaged"):
+        Sequence(tmp_path / "cut.raw", "gray")
 
 
 def test_a_command_prints_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
