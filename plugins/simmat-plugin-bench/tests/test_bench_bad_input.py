@@ -110,20 +110,6 @@ def test_a_damaged_result_is_named_by_its_file_and_field(
     assert not (tmp_path / "out" / "table.md").exists()
 
 
-@pytest.mark.parametrize("name", ["cell.json", "result.json", "failure.json"])
-@pytest.mark.parametrize("content", ["[" * 100_000, '{"format": 1' + "0" * 400 + "}", '{"format": 1, "log": 3}'])
-def test_no_file_of_a_cell_ends_in_an_error_of_the_json_reader(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
-) -> None:
-    """Whatever a full disk or a stranger has made of it."""
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    cell = bench.cells[-1]
-    fill(cell, val=0.5, test=0.5)
-    (cell.root / name).write_text(content, encoding="utf-8")
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
-    assert f"error: {cell.root / name} is damaged (" in capsys.readouterr().err
-
-
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in --out must not put cells among a data set's images."""
     gray_set(tmp_path / "set", train=1, val=1, test=1)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.cells import FORMAT
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.schedule import all_jobs, arm_state
 
-from simmat.errors import DataError
 from simmat.io.files import atomic_write_json
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
@@ -77,15 +75,6 @@ def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:
     cell.folder.result.unlink()
     atomic_write_json(cell.folder.failure, {"format": FORMAT, "code": -9, "log": ""})
     assert (cell.state(), jobs(bench)) == ("failed", {("seed-0", True)})
-
-
-def test_a_damaged_result_is_named(tmp_path: Path) -> None:
-    """A file cut by a copy must not count as no result, and not end in a traceback."""
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    fill(bench.cells[0], val=0.5, test=0.5)
-    bench.cells[0].folder.result.write_text("{")
-    with pytest.raises(DataError, match=r"result\.json is damaged"):
-        list(all_jobs(bench))
 
 
 def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:

@@ -32,23 +32,6 @@ def _write(path: Path, planes: Any, *, names: str = "abcd", **how: Any) -> dict[
     return {"multispectral": path}
 
 
-@pytest.mark.parametrize("interleave", ["band", "pixel"])
-@pytest.mark.parametrize("how", [{}, {"compress": "deflate"}, {**TILED, "compress": "lzw", "predictor": 2}, TILED])
-def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path, how: dict[str, Any], interleave: str) -> None:
-    """Values, nodata, names and the place on the earth."""
-    planes = NUMBERS.copy()
-    planes[:, 20:60, :40] = -1
-    files = _write(tmp_path / "a.tif", planes, nodata=-1, interleave=interleave, **how)
-    sensor = Multispectral()
-    whole = sensor.load(files)
-    assert sensor.window_size(files) == whole.size_hw
-    for window in WINDOWS:
-        part, expected = load_sample(sensor, files, window=window), whole.cut(window)
-        np.testing.assert_array_equal(part.data, expected.data)
-        np.testing.assert_array_equal(part.valid, expected.valid)
-        assert (part.channels, part.georeference) == (expected.channels, expected.georeference)
-
-
 @pytest.mark.parametrize("sensor", [Multispectral(MultispectralOptions(scale=1e-4)), Landsat8()])
 def test_a_window_of_nothing_but_fill_is_read(tmp_path: Path, sensor: Multispectral) -> None:
     """Zeros and ones alone say nothing about the scale of the whole file; the whole would be refused."""

@@ -14,7 +14,7 @@ from simmat_plugin_polarization.computed import Computed
 from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
 
 from simmat.errors import DataError
-from simmat.sensors.adapter import Axis, ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
@@ -90,28 +90,6 @@ def test_the_network_gets_the_angle_without_its_jump(tmp_path: Path) -> None:
         for angle in (1e-7, np.pi - 1e-7)
     )
     np.testing.assert_allclose(low.data, high.data, atol=1e-3)
-
-
-@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
-def test_a_mirrored_image_is_the_image_of_the_mirrored_world(tmp_path: Path, axis: Axis) -> None:
-    """In a mirror the 45 degree polarizer stands at 135."""
-    plain = load("polarization", write_angles(tmp_path / "a", four()))
-    step = np.s_[:, ::-1] if axis == "horizontal" else np.s_[::-1]
-    seen = {name: values[step] for name, values in four().items()}
-    seen["i45"], seen["i135"] = seen["i135"], seen["i45"]
-    mirrored = load("polarization", write_angles(tmp_path / "b", seen))
-    assert_same_light(ADAPTERS["polarization"].flip(plain, axis), mirrored)
-
-
-@pytest.mark.parametrize("turns", [1, 2, 3, -1])
-def test_a_turned_image_is_the_image_of_the_turned_world(tmp_path: Path, turns: int) -> None:
-    """After a quarter turn the 0 degree polarizer stands at 90."""
-    plain = load("polarization", write_angles(tmp_path / "a", four()))
-    seen = {name: np.rot90(values, turns) for name, values in four().items()}
-    if turns % 2:
-        seen = {"i0": seen["i90"], "i45": seen["i135"], "i90": seen["i0"], "i135": seen["i45"]}
-    turned = load("polarization", write_angles(tmp_path / "b", seen))
-    assert_same_light(ADAPTERS["polarization"].rotate(plain, turns), turned)
 
 
 def test_flips_and_turns_hold_within_a_composition(tmp_path: Path) -> None:
@@ -334,13 +312,3 @@ def test_computed_colour_planes_are_joined_as_light(tmp_path: Path) -> None:
     angles = np.array([0.0, 60.0, 120.0])[:, None, None] * shape
     crossed = load("polarization-aolp-dolp-deg", computed(tmp_path, angles, degrees))
     np.testing.assert_allclose(crossed.data[1], 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
-def test_a_mirror_of_computed_files_has_the_negated_angle(tmp_path: Path, axis: Axis) -> None:
-    """As a camera would measure in the mirror."""
-    (tmp_path / "b").mkdir()
-    step = np.s_[:, ::-1] if axis == "horizontal" else np.s_[::-1]
-    plain = load("polarization-aolp-dolp", computed(tmp_path, AOLP, DOLP))
-    mirrored = load("polarization-aolp-dolp", computed(tmp_path / "b", -AOLP[step], DOLP[step]))
-    assert_same_light(ADAPTERS["polarization-aolp-dolp"].flip(plain, axis), mirrored)

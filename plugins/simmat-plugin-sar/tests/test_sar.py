@@ -263,12 +263,3 @@ def test_a_long_bright_target_changes_nothing_beyond_its_windows() -> None:
     quay[:, 20:24] = 65535.0**2
     valid = np.ones_like(sea, dtype=bool)
     np.testing.assert_allclose(lee(quay, valid, 4.0)[:, 40:], lee(sea, valid, 4.0)[:, 40:], rtol=1e-9)
-
-
-def test_the_filter_takes_nothing_from_a_border_of_zeros(tmp_path: Path) -> None:
-    """Floats of zero are missing before the filter too: it would measure them, and darken what lies beside them."""
-    power = np.full((40, 40), 0.1, np.float32) * np.random.default_rng(0).gamma(4, 0.25, (40, 40)).astype(np.float32)
-    power[:, :10] = 0
-    image = load(write(tmp_path / "a.tif", power), "sar-power-lee")
-    assert not image.valid[0, :, :10].any()
-    assert image.data[0, :, 10].mean() == pytest.approx(power[:, 10:14].mean(), rel=0.15)
