@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -55,30 +55,6 @@ class ArmStyles:
     def _index(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0
 
-    def panels(self, count: int, *, height: float, width: float = 3.6, labels: int = 0) -> tuple[Figure, list[Axes]]:
-        """Return a figure with panels in rows of `COLUMNS`, and space for a legend of `labels` entries below them."""
-        columns = min(COLUMNS, count)
-        rows = math.ceil(count / columns)
-        figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)))
-        grid = figure.subplots(rows, columns, squeeze=False)
-        axes = [axes for row in grid for axes in row]
-        for unused in axes[count:]:
-            unused.set_visible(False)
-        return figure, axes[:count]
-
-    def title(self, axes: Axes, text: str) -> None:
-        """Set a panel's title."""
-        axes.set_title(text, loc="left", fontsize=10, color=COLOURS["text"])
-
-    def legend(self, figure: Figure, axes: Sequence[Axes]) -> None:
-        """Draw one legend for all panels below them."""
-        found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-        legend = figure.legend(
-            list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
-        )
-        for text in legend.get_texts():
-            text.set_color(COLOURS["text"])
-
 
 def family(arm: Arm) -> str:
     """Return a key that is equal for arms that differ only in the number of training images."""
@@ -86,29 +62,54 @@ def family(arm: Arm) -> str:
     return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
 
 
-def curves_figure(results: Results, styles: ArmStyles) -> Figure | None:
-    """Plot validation score against step: mean and standard deviation over seeds; zero-shot is dashed."""
-    sets = [
-        data for data in results.bench.settings.data if any(any(row.curves.values()) for row in _full(results.of(data)))
-    ]
+def _figure(
+    results: Results, sets: Sequence[DataSet], draw: Callable[[Axes, DataSet], None], xlabel: str, ylabel: str
+) -> Figure | None:
+    """Draw a panel for each data set, in rows of `COLUMNS`, and one legend below them; None without a data set."""
     if not sets:
         return None
-    figure, panels = styles.panels(len(sets), height=2.9, labels=len(results.bench.arms))
+    columns = min(COLUMNS, len(sets))
+    rows = math.ceil(len(sets) / columns)
+    figure = new_figure((max(3.6 * columns, 5.2), 2.9 * rows + 0.19 * math.ceil(len(results.bench.arms) / 3)))
+    every: list[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    panels = every[: len(sets)]
+    for unused in every[len(sets) :]:
+        unused.set_visible(False)
     for axes, data in zip(panels, sets, strict=True):
-        styles.title(axes, data.name)
+        axes.set_title(data.name, loc="left", fontsize=10, color=COLOURS["text"])
+        draw(axes, data)
+        style_axes(axes)
+    for axes in panels[-COLUMNS:]:
+        axes.set_xlabel(xlabel, color=COLOURS["faint"], fontsize=9)
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel(ylabel, color=COLOURS["faint"], fontsize=9)
+    found = {label: handle for one in panels for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(
+        list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_color(COLOURS["text"])
+    return figure
+
+
+def _draw_level(axes: Axes, level: float, label: str) -> None:
+    axes.axhline(level, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=label)
+
+
+def curves_figure(results: Results, styles: ArmStyles) -> Figure | None:
+    """Plot validation score against step: mean and standard deviation over seeds; zero-shot is dashed."""
+
+    def draw(axes: Axes, data: DataSet) -> None:
         for row in _full(results.of(data)):
             if row.arm.kind != "train" and row.val is not None:
-                axes.axhline(row.val, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
+                _draw_level(axes, row.val, results.label(row.arm))
             else:
                 _draw_curve(axes, row, results, styles)
         _scale_steps(axes, _full(results.of(data)))
-        style_axes(axes)
-    for axes in panels[-COLUMNS:]:
-        axes.set_xlabel("step", color=COLOURS["faint"], fontsize=9)
-    for axes in panels[::COLUMNS]:
-        axes.set_ylabel("validation mIoU", color=COLOURS["faint"], fontsize=9)
-    styles.legend(figure, panels)
-    return figure
+
+    every = results.bench.settings.data
+    sets = [data for data in every if any(any(row.curves.values()) for row in _full(results.of(data)))]
+    return _figure(results, sets, draw, "step", "validation mIoU")
 
 
 def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
@@ -145,17 +146,11 @@ def _draw_curve(axes: Axes, row: Row, results: Results, styles: ArmStyles) -> No
 
 def _subset_sizes(results: Results, styles: ArmStyles) -> Figure | None:
     """Plot score against the number of training images, for arms that were trained on several numbers of them."""
-    sets = [data for data in results.bench.settings.data if _families(results, data)]
-    if not sets:
-        return None
-    figure, panels = styles.panels(len(sets), height=2.9, labels=len(results.bench.arms))
-    for axes, data in zip(panels, sets, strict=True):
-        styles.title(axes, data.name)
+
+    def draw(axes: Axes, data: DataSet) -> None:
         for row in results.of(data):
             if row.arm.kind != "train" and row.score is not None:
-                axes.axhline(
-                    row.score.mean, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm)
-                )
+                _draw_level(axes, row.score.mean, results.label(row.arm))
         for rows in _families(results, data):
             last = rows[-1]
             axes.errorbar(
@@ -174,13 +169,9 @@ def _subset_sizes(results: Results, styles: ArmStyles) -> Figure | None:
         numbers = sorted({row.samples for rows in _families(results, data) for row in rows if row.samples})
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        style_axes(axes)
-    for axes in panels[-COLUMNS:]:
-        axes.set_xlabel("training images", color=COLOURS["faint"], fontsize=9)
-    for axes in panels[::COLUMNS]:
-        axes.set_ylabel(_short(results.bench.settings.score), color=COLOURS["faint"], fontsize=9)
-    styles.legend(figure, panels)
-    return figure
+
+    sets = [data for data in results.bench.settings.data if _families(results, data)]
+    return _figure(results, sets, draw, "training images", _short(results.bench.settings.score))
 
 
 def _families(results: Results, data: DataSet) -> list[list[Row]]:
