@@ -100,13 +100,8 @@ class Watershed:
             distance: (H, W), its peaks are the seeds.
             score: (H, W) in 0..1.
         """
-        seeds = peak_local_max(
-            distance,
-            min_distance=self.gap,
-            threshold_abs=self.peak,
-            labels=ndimage.label(inside)[0],
-            exclude_border=False,
-        )
+        parts = ndimage.label(inside)[0]
+        seeds = peak_local_max(distance, self.gap, self.peak, exclude_border=False, labels=parts)
         markers = np.zeros(inside.shape, np.int32)
         markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
         labels = watershed(-distance, markers, mask=inside)

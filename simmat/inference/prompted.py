@@ -21,10 +21,11 @@ from simmat.inference.prompts import prompt_in_pixels, prompt_values
 from simmat.inference.records import image_record, replaceable_files
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import atomic_write_json, output_errors, staged_files
-from simmat.predictor.large_image import LargeImage, Segmentation
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
 from simmat.predictor.uncertainty import Uncertainty
+from simmat.predictor.windows import Segmentation
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from simmat.inference.records import (
 )
 from simmat.inference.result import ImageResult, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
-from simmat.predictor.large_image import LargeImage, NothingMeasuredError, Segmentation
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.picture import picture_of
-from simmat.predictor.windows import WindowStore
+from simmat.predictor.windows import NothingMeasuredError, Segmentation, WindowStore
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor

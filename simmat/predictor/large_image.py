@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError
 from simmat.io.files import release_pages
 from simmat.predictor.encoded import Choice, EncodedImage, Prediction
 from simmat.predictor.encoder import ImageEncoder
@@ -36,6 +35,8 @@ from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
     ClassMapBlender,
     InstanceJoiner,
+    NothingMeasuredError,
+    Segmentation,
     SegmentOptions,
     WindowResult,
     WindowStore,
@@ -49,29 +50,6 @@ _CACHED_WINDOWS = 16
 """Windows of an image with at most so many are kept, as objects and classes may be asked for one after the other."""
 _MAX_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
-
-
-@dataclass
-class Segmentation:
-    """What was found in a whole image.
-
-    Attributes:
-        objects: best first; None if they are not asked for.
-        classes: (H, W) label values; None if they are not asked for.
-        nodata: label value of pixels without a measurement.
-        windows: number of windows.
-        empty: number of windows without a measurement.
-    """
-
-    objects: list[FoundObject] | None
-    classes: npt.NDArray[Any] | None
-    nodata: int | None
-    windows: int
-    empty: int
-
-
-class NothingMeasuredError(DataError):
-    """No pixel of an image holds a measurement."""
 
 
 def check_options(encoder: ImageEncoder, options: SegmentOptions) -> None:
@@ -274,9 +252,7 @@ class LargeImage:
                 if probabilities is not None:
                     probabilities[:, rows] = band
         if empty == len(self.windows):
-            raise NothingMeasuredError(
-                f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment"
-            )
+            raise NothingMeasuredError(f"{self.reader.origin}: no pixel holds a measurement")
         found = None if options.objects is None else sorted(objects, key=lambda one: -one.score)
         return Segmentation(found, classes, nodata, len(self.windows), empty)
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
+from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.reference import Reference
@@ -178,6 +179,29 @@ class SegmentOptions:
     objects: EverythingSettings | None = None
     classes: bool = False
     like: Reference | None = None
+
+
+@dataclass
+class Segmentation:
+    """What was found in a whole image.
+
+    Attributes:
+        objects: best first; None if they are not asked for.
+        classes: (H, W) label values; None if they are not asked for.
+        nodata: label value of pixels without a measurement.
+        windows: number of windows.
+        empty: number of windows without a measurement.
+    """
+
+    objects: list[FoundObject] | None
+    classes: npt.NDArray[Any] | None
+    nodata: int | None
+    windows: int
+    empty: int
+
+
+class NothingMeasuredError(DataError):
+    """No pixel of an image holds a measurement."""
 
 
 @dataclass(frozen=True)
