@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from simmat_plugin_lite.backbone import LiteBackbone, LiteModel
+from simmat_plugin_lite.backbone import LiteBackbone
+from simmat_plugin_lite.model import LiteModel
 
 from simmat.errors import WeightsError
 from simmat.io.files import atomic_write_bytes

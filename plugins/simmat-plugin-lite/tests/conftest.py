@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from simmat_plugin_lite.backbone import LiteModel, build_lite
+from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.spec import LITE
 
 SIZE = 64

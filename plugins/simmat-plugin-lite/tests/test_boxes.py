@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from simmat_plugin_lite.backbone import LiteModel
 from simmat_plugin_lite.decoder import unlike_outside
+from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.prompt_maps import PromptState, places_around, region_weight
 
 from simmat.foundation import PromptBatch

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from simmat_plugin_lite.backbone import LiteModel, build_lite
 from simmat_plugin_lite.blocks import pool_region, unit_vectors
 from simmat_plugin_lite.encoder import make_encoder
+from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
 from torch import nn

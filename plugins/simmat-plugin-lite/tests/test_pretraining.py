@@ -15,7 +15,7 @@ from pretraining.freeze import freeze
 from pretraining.start import write_start
 from pretraining.views import write_views
 from safetensors.torch import load_file
-from simmat_plugin_lite.backbone import build_lite
+from simmat_plugin_lite.model import build_lite
 from simmat_plugin_lite.spec import FACTS_FILE, LITE, WEIGHTS_FILE
 
 from simmat.config import TrainConfig, load_config
