@@ -87,7 +87,7 @@ def _painted(
     drawn = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours))
     if class_names is None:
         return drawn
-    return _with_legend(drawn, [(class_colour(value), class_names.get(value, str(value))) for value in present])
+    return with_legend(drawn, [(class_colour(value), class_names.get(value, str(value))) for value in present])
 
 
 def _fitted(picture: Image.Image) -> Image.Image:
@@ -100,8 +100,8 @@ def _fitted(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
-    """Return a picture with a strip below that names the colours."""
+def with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
+    """Return a picture with a strip below that names the colours; the same picture without entries."""
     if not entries:
         return picture
     text_px = max(_MIN_TEXT_PX, max(picture.size) // 90)

@@ -16,6 +16,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.instances import Label
 from simmat.data.samples import Sample
 from simmat.drawing.display import Limits, colour_bar, display_limits, display_style, show_channels
+from simmat.drawing.found import with_legend
 from simmat.drawing.overlay import BACKGROUND, Colour, class_colour, font, object_colour, paint_regions, region_map
 from simmat.terminal import escape
 from simmat.types import SensorImage
@@ -89,13 +90,15 @@ class Sheet:
                     (index,) = panel.channels
                     self._limits[index] = _limits_of_all([image.select([index]) for image in shown])
         self._classes: dict[int, Colour] = {}
-        self._present: list[int] = []
+        self._legend: list[tuple[Colour, str]] = []
         found = {region.class_id for item in items if item.label for region in item.label.regions}
         if dataset.has_classes and None not in found:
             every = sorted({*self._names, *(number for number in found if number is not None)})
             self._classes = {number: class_colour(number) for number in every}
-            self._present = [number for number in every if number in found]
-        self._titles = {number: escape(class_title(number, self._names), keep="") for number in self._present}
+            present = [number for number in every if number in found]
+            if len(present) > 1 or set(present) & set(self._names):
+                titles = {number: escape(class_title(number, self._names), keep="") for number in present}
+                self._legend = [(self._classes[number], title) for number, title in titles.items()]
 
     def draw(self, title: str) -> Image.Image:
         """Return the sheet under a title."""
@@ -106,17 +109,13 @@ class Sheet:
         rows = places[-1][0] + 1
         full = max(2 * MARGIN + columns * (width + 2 * GAP) - 2 * GAP, 420)
         head = MARGIN + LINE + GAP
-        legend = self._legend(full)
-        foot = legend.height if legend else 0
-        sheet = Image.new("RGB", (full, head + rows * (height + GAP) + foot + MARGIN - GAP), GROUND)
+        sheet = Image.new("RGB", (full, head + rows * (height + GAP) + MARGIN - GAP), GROUND)
         pen = ImageDraw.Draw(sheet)
         face = font(17, bold=True)
         pen.text((MARGIN, MARGIN), shorten(title, face, full - 2 * MARGIN), font=face, fill=TEXT)
         for (row, column), item in zip(places, self._items, strict=True):
             self._block(sheet, pen, item, MARGIN + column * (width + 2 * GAP), head + row * (height + GAP), width)
-        if legend:
-            sheet.paste(legend, (MARGIN, sheet.height - foot - MARGIN // 2))
-        return sheet
+        return with_legend(sheet, self._legend)
 
     def _places(self, columns: int) -> list[tuple[int, int]]:
         """Return row and column of each item; a sequence starts a new row."""
@@ -196,26 +195,6 @@ class Sheet:
         begin, end = left + first + 7, left + width - last - 7
         for x, colour in zip(range(begin, end), colour_bar(look, max(end - begin, 0)), strict=True):
             pen.line((x, top + 3, x, top + 12), fill=colour)
-
-    def _legend(self, width: int) -> Image.Image | None:
-        """Name the colours of the classes on the sheet."""
-        if not self._present or (len(self._present) == 1 and self._present[0] not in self._names):
-            return None
-        small = font(13)
-        places: list[tuple[int, int, int]] = []
-        x = y = 0
-        for number in self._present:
-            long = 20 + int(small.getlength(self._titles[number]))
-            if x and x + long > width - 2 * MARGIN:
-                x, y = 0, y + LINE
-            places.append((number, x, y))
-            x += long + 18
-        strip = Image.new("RGB", (width - 2 * MARGIN, y + LINE + 4), GROUND)
-        pen = ImageDraw.Draw(strip)
-        for number, left, top in places:
-            pen.rectangle((left, top + 3, left + 13, top + 16), fill=self._classes[number])
-            pen.text((left + 20, top + 1), self._titles[number], font=small, fill=TEXT)
-        return strip
 
 
 def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
