@@ -34,7 +34,7 @@ CORE_ALL := -e '.[dev,docs,hub,wandb]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest test-napari release bump smoke smoke-newest fuzz kill demo \
+.PHONY: install lint test test-slow test-lowest test-newest test-napari qgis test-qgis release bump smoke smoke-newest fuzz kill demo \
 	docs clean
 
 install: $(STAMP)
@@ -99,6 +99,16 @@ test-newest: smoke-newest
 test-napari: | $(BIN)/python
 	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt -e './plugins/napari-simmat[all]')
 	"$(NAPARI)/bin/python" -m pytest plugins/napari-simmat
+
+# The plugin of QGIS as a zip, of the last commit.
+qgis:
+	git archive --format=zip --output=simmat_qgis.zip --prefix=simmat_qgis/ --add-file=LICENSE \
+		--add-file=examples/serve_client.py --add-file=plugins/simmat-plugin-annotate/src/simmat_plugin_annotate/static/icon.svg \
+		HEAD:plugins/qgis-simmat/simmat_qgis
+
+# In the QGIS of this machine; without one, its tests are skipped.
+test-qgis: install
+	"$(BIN)/python" -m pytest -m slow -rs plugins/qgis-simmat
 
 # All packages as they are published, in RELEASE/dist: sdists, the wheels built from them, checked, and tried in empty
 # environments of the Pythons in TRY, of which those that are not here are skipped.
