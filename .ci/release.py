@@ -159,7 +159,8 @@ def bump(new: str) -> int:
         for file in ROOT.glob(f"{pattern}pyproject.toml"):
             file.write_text(bumped(file.read_text(encoding="utf-8"), new), encoding="utf-8")
     for file in ROOT.glob("plugins/*/*/metadata.txt"):  # of QGIS
-        file.write_text(re.sub(r"(?m)^version=.*$", f"version={new}", file.read_text(encoding="utf-8")), encoding="utf-8")
+        text = re.sub(r"(?m)^version=.*$", f"version={new}", file.read_text(encoding="utf-8"))
+        file.write_text(text, encoding="utf-8")
     text = VERSION_FILE.read_text(encoding="utf-8")
     VERSION_FILE.write_text(text.replace(f'"{version()}"', f'"{new}"'), encoding="utf-8")
     return 0
