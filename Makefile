@@ -106,7 +106,7 @@ qgis:
 		--add-file=examples/serve_client.py --add-file=plugins/simmat-plugin-annotate/src/simmat_plugin_annotate/static/icon.svg \
 		HEAD:plugins/qgis-simmat/simmat_qgis
 
-# In the QGIS of this machine; without one, its tests are skipped.
+# In the QGIS of this machine: `xvfb-run make test-qgis`. Without QGIS or a display, the tests are skipped.
 test-qgis: install
 	"$(BIN)/python" -m pytest -m slow -rs plugins/qgis-simmat
 

@@ -103,7 +103,7 @@ class _Answer(QgsTask):
             self.found = self.server.segment(self.raster, self.clicks)
         except Exception as error:  # whatever it is, QGIS would only log it
             self.error = str(error)
-        return self.found is not None
+        return True  # else QGIS would show a message of its own
 
     def finished(self, ok: bool) -> None:
         """Show the answer, in QGIS's main thread."""

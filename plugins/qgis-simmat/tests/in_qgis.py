@@ -28,12 +28,12 @@ from qgis.core import (
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication
-from qgis.utils import iface, plugins, unloadPlugin
+from qgis.utils import iface, plugins
 
 GIVEN = json.loads(os.environ["IN_QGIS"])
 
 
-def wait(condition: Callable[[], Any], seconds: float = 300) -> Any:
+def wait(condition: Callable[[], Any], seconds: float = 600) -> Any:
     """Let QGIS work until a condition holds; return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -68,7 +68,7 @@ def click(raster: Any, x: float, y: float, button: Any = Qt.MouseButton.LeftButt
 
 
 def clicks() -> dict[str, Any]:
-    """Click on objects, add them, then click with a bundle that does not exist."""
+    """Click with a bundle that does not exist, then on objects with one that does, and add them."""
     raster = iface.addRasterLayer(GIVEN["scene"], "scene")
     QgsProject.instance().setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
     iface.setActiveLayer(raster)
@@ -76,25 +76,24 @@ def clicks() -> dict[str, Any]:
     wait(lambda: not iface.mapCanvas().isDrawing())
     plugin = plugins["simmat_qgis"]
     plugin.click.trigger()
-    processes = []
+    tool, found = plugin.tool, {}
+    tool.use("/no/such/bundle")
+    click(raster, *GIVEN["clicks"][0])
+    found["refused"] = message()
+    tool.use(GIVEN["bundle"])
+    found["servers"] = []
     for x, y in GIVEN["clicks"]:
         click(raster, x, y)
-        click(raster, GIVEN["beside"][0], GIVEN["beside"][1], Qt.MouseButton.RightButton)
-        wait(lambda: plugin.tool.found or iface.messageBar().currentItem())
-        wait(lambda: plugin.tool.task is None)
-        if plugin.tool.found is None:
-            return {"error": message()}
-        processes.append(plugin.tool.server.process.pid)
+        click(raster, *GIVEN["beside"], Qt.MouseButton.RightButton)
+        wait(lambda: tool.task is None)
+        assert tool.found, message()
+        found["servers"].append(tool.server.process.pid)
         QTest.keyClick(iface.mapCanvas(), Qt.Key.Key_Return)
     (layer,) = (one for one in QgsProject.instance().mapLayers().values() if one.name() == "scene objects")
-    objects = [feature.geometry().asWkt() for feature in layer.getFeatures()]
     wait(lambda: not iface.mapCanvas().isDrawing())
     iface.mainWindow().grab().save(GIVEN["picture"])
-    plugin.tool.use("/no/such/bundle")
-    click(raster, *GIVEN["clicks"][0])
-    found = {"objects": objects, "crs": layer.crs().authid(), "processes": processes, "refused": message()}
-    wait(lambda: not is_running(processes[0]))
-    return found
+    objects = [feature.geometry().asWkt() for feature in layer.getFeatures()]
+    return found | {"objects": objects, "crs": layer.crs().authid()}
 
 
 def algorithm() -> dict[str, Any]:
@@ -131,11 +130,10 @@ def failure(inputs: dict[str, Any]) -> str:
     return ""
 
 
-result: dict[str, Any] = {}
 try:
     result = {"clicks": clicks(), "algorithm": algorithm()}
-    unloadPlugin("simmat_qgis")
 except BaseException:
-    result["failed"] = traceback.format_exc()
+    result = {"failed": traceback.format_exc()}
 Path(GIVEN["out"]).write_text(json.dumps(result))
-os._exit(0)  # without asking whether to save the project
+QgsProject.instance().clear()  # else QGIS would ask whether to save it
+iface.actionExit().trigger()
