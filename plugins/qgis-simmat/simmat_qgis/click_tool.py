@@ -242,7 +242,8 @@ def _outline(mask: Any, place: Sequence[float]) -> QgsGeometry:
     band = raster.GetRasterBand(1)
     band.WriteArray(mask.astype("uint8"))
     driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")  # the name since GDAL 3.11
-    layer = driver.CreateDataSource("").CreateLayer("", None, ogr.wkbPolygon)
+    source = driver.CreateDataSource("")  # the layer lives as long as it
+    layer = source.CreateLayer("", None, ogr.wkbPolygon)
     gdal.Polygonize(band, band, layer, -1)
     parts = []
     for feature in layer:

@@ -25,7 +25,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProject,
 )
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import Qt, QTimer
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication
 from qgis.utils import iface, plugins
@@ -44,9 +44,10 @@ def wait(condition: Callable[[], Any], seconds: float = 600) -> Any:
 
 
 def message() -> str:
-    """Return the message in the bar, and remove it."""
-    text: str = wait(iface.messageBar().currentItem).text()
-    iface.messageBar().clearWidgets()
+    """Return the plugin's message in the bar, where QGIS has its own too, and remove it."""
+    bar = iface.messageBar()
+    text: str = wait(lambda: [one.text() for one in bar.items() if one.title() == "SimMAT"])[0]
+    bar.clearWidgets()
     return text
 
 
@@ -136,4 +137,4 @@ except BaseException:
     result = {"failed": traceback.format_exc()}
 Path(GIVEN["out"]).write_text(json.dumps(result))
 QgsProject.instance().clear()  # else QGIS would ask whether to save it
-iface.actionExit().trigger()
+QTimer.singleShot(0, iface.actionExit().trigger)  # when its event loop runs

@@ -81,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, command: list[str], **variables: str) -> str:
     """Run QGIS with settings of its own and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"HOME": str(place), "XDG_DATA_HOME": str(place)}
+    environment |= {"HOME": str(place), "XDG_DATA_HOME": str(place), "PATH": os.defpath}  # without this Python
     done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
