@@ -92,7 +92,7 @@ class _Answer(QgsTask):
     """An answer of the server, in one of QGIS's threads; cancelling ends the server."""
 
     def __init__(self, server: Server, raster: QgsRasterLayer, clicks: Clicks, done: Callable[[_Answer], None]) -> None:
-        super().__init__("SimMAT")
+        super().__init__("SimMAT", QgsTask.Flag.CanCancel | QgsTask.Flag.Silent)
         self.server, self.raster, self.clicks, self.done = server, raster, clicks, done
         self.found: tuple[QgsGeometry, float, str] | None = None
         self.error = ""
@@ -103,7 +103,7 @@ class _Answer(QgsTask):
             self.found = self.server.segment(self.raster, self.clicks)
         except Exception as error:  # whatever it is, QGIS would only log it
             self.error = str(error)
-        return True  # else QGIS would show a message of its own
+        return not self.error
 
     def finished(self, ok: bool) -> None:
         """Show the answer, in QGIS's main thread."""

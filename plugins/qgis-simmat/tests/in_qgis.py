@@ -70,14 +70,16 @@ def click(raster: Any, x: float, y: float, button: Any = Qt.MouseButton.LeftButt
 
 def clicks() -> dict[str, Any]:
     """Click with a bundle that does not exist, then on objects with one that does, and add them."""
-    raster = iface.addRasterLayer(GIVEN["scene"], "scene")
-    QgsProject.instance().setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
+    canvas, raster = iface.mapCanvas(), iface.addRasterLayer(GIVEN["scene"], "scene")
     iface.setActiveLayer(raster)
+    QApplication.processEvents()  # in which QGIS takes the coordinate system of the first layer
+    QgsProject.instance().setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
+    iface.mainWindow().resize(1120, 640)
     iface.zoomToActiveLayer()
-    wait(lambda: not iface.mapCanvas().isDrawing())
+    wait(lambda: not canvas.isDrawing())
     plugin = plugins["simmat_qgis"]
     plugin.click.trigger()
-    tool, found = plugin.tool, {}
+    tool, found = plugin.tool, {"map_crs": canvas.mapSettings().destinationCrs().authid()}
     tool.use("/no/such/bundle")
     click(raster, *GIVEN["clicks"][0])
     found["refused"] = message()
@@ -89,9 +91,11 @@ def clicks() -> dict[str, Any]:
         wait(lambda: tool.task is None)
         assert tool.found, message()
         found["servers"].append(tool.server.process.pid)
-        QTest.keyClick(iface.mapCanvas(), Qt.Key.Key_Return)
+        QTest.keyClick(canvas, Qt.Key.Key_Return)
     (layer,) = (one for one in QgsProject.instance().mapLayers().values() if one.name() == "scene objects")
-    wait(lambda: not iface.mapCanvas().isDrawing())
+    canvas.refresh()
+    wait(canvas.isDrawing)
+    wait(lambda: not canvas.isDrawing())
     iface.mainWindow().grab().save(GIVEN["picture"])
     objects = [feature.geometry().asWkt() for feature in layer.getFeatures()]
     return found | {"objects": objects, "crs": layer.crs().authid()}

@@ -121,7 +121,7 @@ def test_clicks_become_polygons_on_the_objects(seen: dict[str, Any]) -> None:
     import shapely
 
     found = seen["clicks"]
-    assert found["crs"] == "EPSG:32632"
+    assert (found["crs"], found["map_crs"]) == ("EPSG:32632", "EPSG:3857")
     scores = [iou(shapely.from_wkt(one), square) for one, square in zip(found["objects"], SQUARES, strict=True)]
     assert min(scores) > 0.7, scores
     assert len(set(found["servers"])) == 1
