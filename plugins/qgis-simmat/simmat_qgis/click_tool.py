@@ -176,7 +176,9 @@ class ClickTool(QgsMapTool):
         """Add the object that is shown to the layer of this raster's objects."""
         if self.found is None or self.raster is None:
             return
-        layer = QgsProject.instance().mapLayer(self._results.get(self.raster.source(), "")) or self._new_layer()
+        layer = QgsProject.instance().mapLayer(self._results.get(self.raster.source(), "")) or self._new_layer(
+            self.raster
+        )
         feature = QgsFeature(layer.fields())
         feature.setGeometry(self.found[0])
         feature.setAttributes([self.found[2], self.found[1]])
@@ -185,8 +187,8 @@ class ClickTool(QgsMapTool):
         layer.triggerRepaint()
         self.clear()
 
-    def _new_layer(self) -> QgsVectorLayer:
-        raster, active = self.raster, self.iface.activeLayer()
+    def _new_layer(self, raster: QgsRasterLayer) -> QgsVectorLayer:
+        active = self.iface.activeLayer()
         layer = QgsVectorLayer(
             "MultiPolygon?field=class:string&field=score:double", f"{raster.name()} objects", "memory"
         )
@@ -217,9 +219,9 @@ class ClickTool(QgsMapTool):
             self.iface.messageBar().pushWarning("SimMAT", task.error)
         if task.isCanceled() or task.error:
             self.clicks.clear()
-        elif task.clicks == self.clicks:
+        elif task.found is not None and task.clicks == self.clicks:
             self.found = task.found
-            self._preview.setToGeometry(self.found[0], self.raster.crs())
+            self._preview.setToGeometry(task.found[0], task.raster.crs())
             return
         self._ask()
 

@@ -99,4 +99,4 @@ class Plugin:
         if bundle := QFileDialog.getExistingDirectory(self.iface.mainWindow(), title, known):
             QgsSettings().setValue(BUNDLE, bundle)
             self.tool.use(bundle)
-        return bundle
+        return str(bundle)
