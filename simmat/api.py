@@ -15,9 +15,8 @@ from simmat.bundle.files import JSON_NAME
 from simmat.bundle.gallery import SCHEME, from_gallery
 from simmat.bundle.sharing import HUB, download
 from simmat.config import load_config
-from simmat.errors import BundleError, ConfigError, did_you_mean
+from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import check_writable
-from simmat.io.reading import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import join_processes, pick_device
@@ -52,6 +51,7 @@ def load(
     Args:
         source: the folder of a run, a bundle, a zip of one, hf://ORG/NAME, gallery:NAME of the gallery that the
             environment variable SIMMAT_GALLERY names, or the folder of an exported model; None for an untuned model.
+            Where a bundle holds several sensors, the name of one follows: RUN/SENSOR, hf://ORG/NAME/SENSOR.
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
@@ -332,10 +332,9 @@ def _root(data: str | Path | Dataset) -> Path:
 def _local(source: str | Path) -> Path:
     """Return the path of a bundle; one on the hub or of a gallery is fetched into a cache."""
     if str(source).startswith(HUB):
-        return download(str(source))[JSON_NAME].parent
+        place, at, revision = str(source).partition("@")
+        place, sensor = place.rsplit("/", 1) if place.count("/") == 4 else (place, "")
+        return download(place + at + revision)[JSON_NAME].parent / sensor
     if str(source).startswith(SCHEME):
         return from_gallery(str(source))
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise BundleError(missing(path, "run, bundle or zip"))
-    return path
+    return Path(source).expanduser()

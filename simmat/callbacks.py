@@ -80,4 +80,4 @@ class Callback:
         """The run was asked to stop, and its state is saved."""
 
     def finished(self, bundle: Path) -> None:
-        """All steps are done; the folder has the best bundle."""
+        """All steps are done, and this is the best bundle, as `load` takes it."""

@@ -109,6 +109,16 @@ Name = Annotated[str, Field(min_length=1)]
 Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 
 
+def sensor_name(value: str) -> str:
+    """Return the name of one of several sensors; ValueError if it cannot stand behind the path of their bundle."""
+    if not re.fullmatch(r"\w[\w+-]*", value) or value == "bundle":
+        raise ValueError(f"must be letters and digits, with _, + and - between, and not 'bundle', got {value!r}")
+    return value
+
+
+SensorName = Annotated[str, AfterValidator(sensor_name)]
+
+
 class TrainConfig(Document):
     """All settings of a training run; a config file has the same fields.
 
@@ -141,10 +151,10 @@ class TrainConfig(Document):
     init: AbsolutePath | None = Field(
         None, description="Run or bundle whose weights the training starts from, of the same sensor and network."
     )
-    new_sensor: bool = Field(
-        False,
-        description="Train a new transfer layer and dense head alone, on the tuned weights of --init, which may be of "
-        "another sensor.",
+    new_sensor: Annotated[SensorName | None, BeforeValidator(lambda value: value or None)] = Field(
+        None,
+        description="Train a transfer layer and dense head alone, and add them to the bundle of --init as one more "
+        "sensor of this name.",
     )
     from_scratch: bool = Field(False, description="Use random foundation weights instead of pretrained ones.")
 
@@ -268,7 +278,7 @@ class TrainConfig(Document):
                     "give one"
                 )
         if self.new_sensor and self.init is None:
-            yield "new_sensor takes its weights from a bundle; give --init"
+            yield "new_sensor adds a sensor to a bundle; give --init"
         if self.batch_size % self.grad_accumulation:
             yield f"batch_size = {self.batch_size} must be a multiple of grad_accumulation = {self.grad_accumulation}"
         for name in _PARTS_OF_AUGMENT if not self.augment else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Any
 
 import tomli_w
 
-from simmat.config import CARD_FIELDS, TrainConfig, dump_toml, merged, option_name, read_settings, with_paths
+from simmat.config import (
+    CARD_FIELDS,
+    TrainConfig,
+    dump_toml,
+    merged,
+    option_name,
+    read_settings,
+    sensor_name,
+    with_paths,
+)
 from simmat.documents import listed
 from simmat.errors import ConfigError
 
@@ -52,11 +60,12 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             problems.append(f"data {number} must be a table with the settings of a sensor, got {table!r}")
             continue
         name = table.pop("name", table.get("modality", shared.get("modality")))
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w+-]*", name):
-            problems.append(
-                f"data {number}: name (else modality) must be letters and digits, with _, + and - between, got {name!r}"
-            )
-        elif name in found:
+        try:
+            name = sensor_name(name if isinstance(name, str) else "")
+        except ValueError as error:
+            problems.append(f"data {number}: name (else modality) {error}")
+            continue
+        if name in found:
             problems.append(f"data {number}: sensor {name!r} is given twice; give each a `name` of its own")
         elif unknown := sorted(set(table) - set(OF_SENSOR)):
             problems.append(

@@ -12,7 +12,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.calibration import Calibration
+from simmat.config import SensorName
 from simmat.documents import Document, validate
 from simmat.errors import BundleError
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
@@ -32,8 +33,8 @@ from simmat.model_spec import ModelSpec
 from simmat.types import Window, is_finite_number
 from simmat.version import __version__
 
-FORMAT = 1
-"""Raised with every change that an older reader would misread."""
+FORMAT, SEVERAL = 1, 2
+"""Of a bundle of one sensor, and of several. Raised with every change that an older reader would misread."""
 _DIGEST = "sha256"
 """Field of the json's own digest."""
 
@@ -113,7 +114,7 @@ def _overlap(one: Window, other: Window) -> bool:
 
 
 class BundleSpec(ModelSpec):
-    """The content of `bundle.json`.
+    """The content of `bundle.json`, or what it says of one of several sensors.
 
     Attributes:
         metrics: scores on the validation split, with their step and protocol.
@@ -145,19 +146,50 @@ class BundleSpec(ModelSpec):
             yield f"metrics.val.miou_object must be a number, got {score!r}"
 
 
+class _Sensors(Document):
+    sensors: Annotated[dict[SensorName, dict[str, JsonValue]], Field(min_length=1)]
+
+
 def read_bundle_spec(path: Path) -> BundleSpec:
     """Read the spec of a bundle, a folder or a zip, without its weights; raise BundleError if that fails."""
-    with bundle_folder(path, (JSON_NAME,)) as folder:
-        return read_spec(folder)
+    return only(read_bundle_specs(path), path)
 
 
-def check_bundle(path: Path) -> None:
+def read_bundle_specs(path: Path) -> dict[str, BundleSpec]:
+    """Read name -> spec of each sensor that a path stands for, see `read_specs`; raises as `read_bundle_spec`."""
+    with bundle_folder(path, (JSON_NAME,)) as (folder, sensor):
+        return read_specs(folder, sensor)
+
+
+_T = TypeVar("_T")
+
+
+def only(sensors: Mapping[str, _T], path: Path) -> _T:
+    """Return what a bundle has for its sensor; BundleError if there are several, and none was named."""
+    if len(sensors) > 1:
+        raise BundleError(
+            f"{path} holds several sensors; name one behind it: {', '.join(str(path / name) for name in sensors)}"
+        )
+    return next(iter(sensors.values()))
+
+
+def check_bundle(folder: Path) -> None:
     """Raise BundleError if a bundle's folder is missing, damaged or of a newer format; builds no network."""
-    read_weights(path, read_spec(path).weights_sha256)
+    read_weights(folder, next(iter(read_specs(folder).values())).weights_sha256)
 
 
-def read_spec(folder: Path) -> BundleSpec:
-    """Read the spec in the folder of a bundle; raises as `read_bundle_spec`."""
+def read_specs(folder: Path, sensor: str = "") -> dict[str, BundleSpec]:
+    """Read name -> spec of each sensor in the folder of a bundle, or of one; raises as `read_bundle_spec`.
+
+    The sensor of a bundle of one has the name of its modality.
+    """
+    found = _read_specs(folder)
+    if sensor and sensor not in found:
+        raise BundleError(f"{folder} holds no sensor {sensor!r}, but {', '.join(found)}")
+    return {sensor: found[sensor]} if sensor else found
+
+
+def _read_specs(folder: Path) -> dict[str, BundleSpec]:
     if (folder / "bundle").is_dir() and not (folder / JSON_NAME).exists():
         raise BundleError(f"{folder} is a run folder, not a bundle; use {folder / 'bundle'}")
     recover_folder(folder)
@@ -171,15 +203,20 @@ def read_spec(folder: Path) -> BundleSpec:
         document = parse_json(content)
         if not isinstance(document, dict):
             raise ValueError("it must be a table")
-        if (found := document.get("format")) != FORMAT:
+        if (found := document.get("format")) not in (FORMAT, SEVERAL):
             raise BundleError(
-                f"{folder} has bundle format {found}, this is simmat {__version__} which reads format {FORMAT}; "
-                "upgrade with `pip install --upgrade simmat`"
+                f"{folder} has bundle format {found}, this is simmat {__version__} which reads format {FORMAT} and "
+                f"{SEVERAL}; upgrade with `pip install --upgrade simmat`"
             )
         plain = {key: value for key, value in document.items() if key != _DIGEST}
         if document.get(_DIGEST) != _digest(plain):
             raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
-        return validate(BundleSpec, plain)
+        if found == FORMAT:
+            spec = validate(BundleSpec, plain)
+            return {spec.modality: spec}
+        sensors = validate(_Sensors, {"sensors": plain.pop("sensors", None)}).sensors
+        shared = {**plain, "format": FORMAT}
+        return {name: validate(BundleSpec, {**shared, **own}) for name, own in sensors.items()}
     except ValueError as error:
         raise BundleError(f"{file} is damaged ({error}); copy or train the bundle again") from error
 
@@ -194,19 +231,41 @@ def write_bundle(
     validated_on: ImageDigests | None = None,
     calibration: Calibration | None = None,
 ) -> None:
-    """Write a bundle of `trained_tensors`; after a crash there is the old one or the new one, whole.
+    """Write a bundle of `trained_tensors`; raises and writes as `write_sensors`."""
+    found = bundle_spec(spec, metrics, trained_on=trained_on, validated_on=validated_on, calibration=calibration)
+    write_sensors(path, {"": (found, tensors)})
 
-    No time and no path goes in, so equal runs give equal files.
+
+def bundle_spec(spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any) -> BundleSpec:
+    """Return what a bundle that is not written yet says of a network."""
+    plain = json.loads(json.dumps(dict(metrics or {})))
+    return BundleSpec(format=1, **dict(spec), metrics=plain, weights_sha256="", versions={}, **records)
+
+
+def write_sensors(path: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]) -> None:
+    """Write one bundle of sensors: name -> spec and `trained_tensors`; the name "" is that of the only one.
+
+    What the specs of several have in common is written once, as are the tensors of their foundation model. After a
+    crash there is the old bundle or the new one, whole. No time and no path goes in, so equal runs give equal files.
     """
+    written = set(BundleSpec.model_fields) - {"format", "weights_sha256", "versions", "exported"}
+    documents = {name: spec.model_dump(mode="json", include=written) for name, (spec, _) in sensors.items()}
+    number, document = FORMAT, documents.get("", {})
+    if not document:
+        first, number = next(iter(documents.values())), SEVERAL
+        document = {key: value for key, value in first.items() if all(one[key] == value for one in documents.values())}
+        own = {name: {key: one[key] for key in one if key not in document} for name, one in documents.items()}
+        document["sensors"] = own
+    tensors = {
+        f"{name}/{key}" if name and not key.startswith("foundation.") else key: tensor
+        for name, (_, found) in sensors.items()
+        for key, tensor in found.items()
+    }
     with atomic_folder(path) as folder:
-        atomic_write_bytes(folder / WEIGHTS_NAME, save(dict(tensors), metadata={"format": str(FORMAT)}))
+        atomic_write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": str(number)}))
         document = {
-            "format": FORMAT,
-            **spec.model_dump(mode="json", include=set(ModelSpec.model_fields)),
-            "metrics": dict(metrics or {}),
-            "trained_on": trained_on and trained_on.model_dump(),
-            "validated_on": validated_on and validated_on.model_dump(),
-            "calibration": calibration and calibration.model_dump(),
+            "format": number,
+            **document,
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
             "versions": {"simmat": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }

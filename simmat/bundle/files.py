@@ -38,33 +38,44 @@ ZIP_SUFFIX = ".zip"
 
 
 @contextmanager
-def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[Path]:
-    """Give the folder of a bundle; a zip is unpacked until the block ends.
+def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[tuple[Path, str]]:
+    """Give the folder of a bundle, and the sensor that is named behind it, else ""; a zip is unpacked meanwhile.
 
-    `path` is a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle. The content
-    of a folder is not checked here.
+    `path` is a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle; or one of
+    these and the name of a sensor that it holds: RUN/NAME. The content of a folder is not checked here.
     """
     if path.parts[:1] == ("hf:",):  # Path makes one slash of two
-        place = f"hf://{path.relative_to('hf:').as_posix()}"
-        raise BundleError(f"{place} is on the hub; fetch it first: simmat bundle pull {place}")
+        url = f"hf://{path.relative_to('hf:').as_posix()}"
+        raise BundleError(f"{url} is on the hub; fetch it first: simmat bundle pull {url}")
     if str(path).startswith("gallery:"):
         raise BundleError(f"{path} is in a gallery; fetch it first: simmat bundle pull {path}")
-    if path.name == JSON_NAME:
-        yield path.parent
-    elif not path.is_file():
-        of_run = recover_folder(path / "bundle")
-        yield of_run if of_run.is_dir() and not (path / JSON_NAME).exists() else path
-    elif path.suffix.lower() != ZIP_SUFFIX:
-        raise BundleError(f"{path} is a file, not a bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
+    place, sensor = _located(path)
+    if not place.is_file():
+        yield place, sensor
+    elif place.suffix.lower() != ZIP_SUFFIX:
+        raise BundleError(f"{place} is a file, not a bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
     else:
         with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
             folder = Path(made)
             try:
-                unpack_zip(path, folder, names)
+                unpack_zip(place, folder, names)
             except OSError as error:
                 raise output_error(error, folder) from error
-            with named_as(folder, path):
-                yield folder
+            with named_as(folder, place):
+                yield folder, sensor
+
+
+def _located(path: Path) -> tuple[Path, str]:
+    """Return the folder or zip of a bundle, and the rest of the path: the name of a sensor, or ""."""
+    if path.name == JSON_NAME:
+        return path.parent, ""
+    for place, sensor in ((path, ""), (path.parent, path.name)):
+        if (recover_folder(place) / JSON_NAME).exists() or place.is_file():
+            return place, sensor
+        if (of_run := recover_folder(place / "bundle")).is_dir():
+            return of_run, sensor
+    # The run of one of several sensors has its bundle in that of all: RUN/NAME/bundle is RUN/bundle/NAME.
+    return _located(path.parent) if path.name == "bundle" else (path, "")
 
 
 @contextmanager
@@ -160,6 +171,16 @@ def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
                 "from who trained it, or train it again"
             )
     return tensors
+
+
+def tensors_of(sensor: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a bundle of several sensors has for one: its own tensors, "SENSOR/mat.…", and the shared ones."""
+    own = f"{sensor}/"
+    return {
+        name.removeprefix(own): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(own) or "/" not in name.partition(".")[0]
+    }
 
 
 def check_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
-from simmat.bundle.document import BundleSpec, check_bundle, read_spec
+from simmat.bundle.document import BundleSpec, check_bundle, read_specs
 from simmat.bundle.files import README_NAME, ZIP_SUFFIX, bundle_folder
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
@@ -40,9 +40,10 @@ class _Table(Document):
 
 
 class GalleryEntry(_Table):
-    """A bundle of a gallery.
+    """A bundle of a gallery, or a sensor of one that holds several.
 
     Attributes:
+        name: of the bundle, or BUNDLE/SENSOR.
         file: its zip, beside the index.
         options: of the sensor.
         classes: label value -> name.
@@ -52,7 +53,7 @@ class GalleryEntry(_Table):
         picture: a file beside the index; None if there is none.
     """
 
-    name: FileName
+    name: Annotated[str, Field(pattern=rf"^{_NAME}(/\w[\w+-]*)?$")]
     file: FileName
     sensor: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
@@ -93,7 +94,7 @@ class Gallery:
             WeightsError: it cannot be downloaded.
             BundleError: a zip in a folder is not the one of the index.
         """
-        found = next((one for one in self.bundles if one.name == name), None)
+        found = next((one for one in self.bundles if name in (one.name, one.name.partition("/")[0])), None)
         if found is None:
             names = [one.name for one in self.bundles]
             raise unknown_name("bundle", name, names, hint=f"The gallery is {self.place}.")
@@ -134,11 +135,15 @@ def open_gallery(place: str) -> Gallery:
 
 
 def from_gallery(source: str) -> Path:
-    """Return the checked zip of gallery:NAME; raises as `open_gallery` and `Gallery.bundle`."""
+    """Return the checked zip of gallery:NAME, with the sensor of gallery:NAME/SENSOR behind it.
+
+    Raises as `open_gallery` and `Gallery.bundle`.
+    """
     place = os.environ.get(VARIABLE, "").strip()
     if not place:
         raise ConfigError(f"{source} needs the address or folder of a gallery: set {VARIABLE}")
-    return open_gallery(place).bundle(source.removeprefix(SCHEME))
+    name = source.removeprefix(SCHEME)
+    return open_gallery(place).bundle(name) / name.partition("/")[2]
 
 
 def index_folder(folder: Path) -> GalleryIndex:
@@ -152,34 +157,35 @@ def index_folder(folder: Path) -> GalleryIndex:
     zips = sorted(folder.glob(f"*{ZIP_SUFFIX}"))
     if not zips:
         raise BundleError(f"{folder} has no bundles NAME{ZIP_SUFFIX}; make them with simmat bundle push RUN NAME.zip")
-    index = parse(GalleryIndex, {"format": 1, "bundles": [_entry(path) for path in zips]}, str(folder))
+    index = parse(GalleryIndex, {"format": 1, "bundles": [one for path in zips for one in _entries(path)]}, str(folder))
     atomic_write_json(folder / INDEX_NAME, index.model_dump(mode="json"))
     return index
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    with bundle_folder(path) as folder:
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    with bundle_folder(path) as (folder, _):
         check_bundle(folder)
-        spec, licence = read_spec(folder), ""
+        specs, licence = read_specs(folder), ""
         with suppress(FileNotFoundError):
             stated = _LICENCE.search((folder / README_NAME).read_text(encoding="utf-8", errors="replace"))
             licence = "" if stated is None or stated[1] == "unknown" else stated[1]
-    pictures = (path.with_suffix(ending) for ending in PICTURES)
-    return {
-        "name": path.stem,
-        "file": path.name,
-        "sensor": spec.modality,
-        "options": spec.modality_options,
-        "classes": spec.card.class_names,
-        "foundation": spec.foundation,
-        "scores": _numbers(spec),
-        "split": "val",
-        "data": spec.card.source,
-        "licence": licence,
-        "sha256": sha256_of(path),
-        "size": path.stat().st_size,
-        "picture": next((picture.name for picture in pictures if picture.is_file()), None),
-    }
+    picture = next((file.name for ending in PICTURES if (file := path.with_suffix(ending)).is_file()), None)
+    for sensor, spec in specs.items():
+        yield {
+            "name": path.stem if len(specs) == 1 else f"{path.stem}/{sensor}",
+            "file": path.name,
+            "sensor": spec.modality,
+            "options": spec.modality_options,
+            "classes": spec.card.class_names,
+            "foundation": spec.foundation,
+            "scores": _numbers(spec),
+            "split": "val",
+            "data": spec.card.source,
+            "licence": licence,
+            "sha256": sha256_of(path),
+            "size": path.stat().st_size,
+            "picture": picture,
+        }
 
 
 def _numbers(spec: BundleSpec) -> dict[str, float]:

@@ -9,8 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from simmat.bundle.document import BundleSpec, read_spec
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, check_tensors, load_tensors, read_weights
+from simmat.bundle.document import BundleSpec, only, read_specs
+from simmat.bundle.files import (
+    JSON_NAME,
+    WEIGHTS_NAME,
+    bundle_folder,
+    check_tensors,
+    load_tensors,
+    read_weights,
+    tensors_of,
+)
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -86,7 +94,8 @@ def load_bundle(
     """Load a bundle and its foundation model, or an exported model.
 
     Args:
-        path: the bundle's folder, or a zip that holds it; or the folder of an exported model, which brings all weights.
+        path: the bundle's folder, or a zip that holds it, with the name of a sensor behind it where it holds several;
+            or the folder of an exported model, which brings all weights.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
             takes the name in the bundle, about which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
@@ -99,8 +108,8 @@ def load_bundle(
             exported model.
     """
     path = path.parent if path.name == JSON_NAME else path
-    with bundle_folder(path) as folder:
-        spec, tensors = _read(folder)
+    with bundle_folder(path) as (folder, name):
+        spec, tensors = only(_read(folder, name), path)
         if spec.exported is not None and (foundation, checkpoint) != (None, None):
             raise ConfigError(
                 f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"
@@ -191,16 +200,23 @@ def _foundation_weights(
 
 def read_bundle(path: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
     """Read spec and tensors of a bundle; none of an exported model. Raises BundleError if it is damaged."""
-    with bundle_folder(path.parent if path.name == JSON_NAME else path) as folder:
-        return _read(folder)
+    return only(read_sensors(path), path)
 
 
-def _read(folder: Path, *, again: bool = True) -> tuple[BundleSpec, dict[str, Tensor]]:
+def read_sensors(path: Path) -> dict[str, tuple[BundleSpec, dict[str, Tensor]]]:
+    """Read name -> spec and tensors of each sensor that a path stands for, see `read_specs`."""
+    with bundle_folder(path) as (folder, sensor):
+        return _read(folder, sensor)
+
+
+def _read(folder: Path, sensor: str, *, again: bool = True) -> dict[str, tuple[BundleSpec, dict[str, Tensor]]]:
     """Read json and weights of one bundle; twice if need be, as a running training may swap the folder."""
     try:
-        spec = read_spec(folder)
-        return spec, {} if spec.exported is not None else read_weights(folder, spec.weights_sha256)
+        specs = read_specs(folder, sensor)
+        one = next(iter(specs.values()))
+        tensors = {} if one.exported is not None else read_weights(folder, one.weights_sha256)
+        return {name: (spec, tensors_of(name, tensors)) for name, spec in specs.items()}
     except BundleError:
         if not again:
             raise
-        return _read(folder, again=False)
+        return _read(folder, sensor, again=False)

@@ -36,48 +36,68 @@ _SCORES = {
 
 
 def model_card(
-    spec: BundleSpec, *, licence: str | None = None, foundation_licence: str = "", registry: Registry | None = None
+    sensors: BundleSpec | Mapping[str, BundleSpec],
+    *,
+    licence: str | None = None,
+    foundation_licence: str = "",
+    registry: Registry | None = None,
 ) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
     Characters that control a terminal are written as escapes.
 
-    `licence` is a name as the hub writes it; `registry` knows the packages of plugins; None loads them.
+    Args:
+        sensors: what the bundle says; name -> what it says of each of several sensors.
+        licence: a name as the hub writes it.
+        registry: knows the packages of plugins; None loads them.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
 
-    tags = ["simmat", "image-segmentation", *spec.modality.split("+"), spec.foundation]
-    words = (re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.") for tag in tags)
-    found = spec.metrics.get("val")
-    scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    named = {"": sensors} if isinstance(sensors, BundleSpec) else sensors
+    modalities = [part for spec in named.values() for part in spec.modality.split("+")]
+    tags = ["simmat", "image-segmentation", *modalities, *(spec.foundation for spec in named.values())]
+    words = [re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.") for tag in tags]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code, json=json.dumps)
     template = resources.files("simmat.bundle").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(
-        spec=spec,
-        licence=licence,
-        unstated=UNSTATED,
-        foundation_licence=foundation_licence,
-        tags=[word for word in dict.fromkeys(words) if word],
-        packages=needed_packages(spec, registry),
-        several_files=len(modality_parts(spec.modality)) > 1,
-        sensor_channels=describe(spec.sensor_channels),
-        channel_rows=[channel_row(channel) for channel in spec.channels],
-        score_rows=[
+    rendered = [
+        environment.from_string(template).render(
+            _facts(spec),
+            head=number == 0,
+            bundle=f"BUNDLE/{name}" if len(named) > 1 else "BUNDLE",
+            licence=licence,
+            unstated=UNSTATED,
+            foundation_licence=foundation_licence,
+            tags=[word for word in dict.fromkeys(words) if word],
+            packages=needed_packages(spec, registry),
+        )
+        for number, (name, spec) in enumerate(named.items())
+    ]
+    return escape("".join(rendered))
+
+
+def _facts(spec: BundleSpec) -> dict[str, Any]:
+    found = spec.metrics.get("val")
+    scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    return {
+        "spec": spec,
+        "several_files": len(modality_parts(spec.modality)) > 1,
+        "sensor_channels": describe(spec.sensor_channels),
+        "channel_rows": [channel_row(channel) for channel in spec.channels],
+        "score_rows": [
             (title, f"{float(scores[key]):.3f}")
             for key, title in _SCORES.items()
             if isinstance(scores.get(key), int | float)
         ],
-        metrics={
+        "metrics": {
             "step": spec.metrics.get("step", "?"),
             "protocol": str(spec.metrics.get("protocol", "one-click")),
             "objects": scores.get("objects", "?"),
             "images": scores.get("images", "?"),
         },
-        network_rows=network_rows(spec),
-        data_rows=data_rows(spec.card),
-    )
-    return escape(text)
+        "network_rows": network_rows(spec),
+        "data_rows": data_rows(spec.card),
+    }
 
 
 def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simmat.bundle.document import check_bundle, read_spec
+from simmat.bundle.document import check_bundle, read_specs, write_sensors
 from simmat.bundle.files import (
     JSON_NAME,
     README_NAME,
@@ -21,6 +22,7 @@ from simmat.bundle.files import (
     write_zip,
 )
 from simmat.bundle.gallery import SCHEME, from_gallery
+from simmat.bundle.load import read_bundle
 from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 from simmat.io.files import atomic_folder
@@ -55,7 +57,7 @@ def push_bundle(
     force: bool = False,
     private: bool = False,
 ) -> str:
-    """Copy a checked bundle with a model card to a folder, a zip or the hub.
+    """Copy a checked bundle with a model card to a folder, a zip or the hub; of one of several sensors, that alone.
 
     A README.md that the bundle has already is kept.
 
@@ -78,12 +80,11 @@ def push_bundle(
         )
     if private and target is not None:
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
-    with bundle_folder(bundle) as folder:
-        check_bundle(folder)
+    with _checked_folder(bundle) as folder:
         files: dict[str, Path | bytes] = {name: folder / name for name in SHARED_NAMES}
         if not _has_readme(folder):
             card = model_card(
-                read_spec(folder), licence=licence, foundation_licence=foundation_licence, registry=registry
+                read_specs(folder), licence=licence, foundation_licence=foundation_licence, registry=registry
             )
             files[README_NAME] = card.encode()
         elif licence is not None:
@@ -122,12 +123,22 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
     if place is None:
         _write_folder(target, download(source), force, source)
         return target
-    with bundle_folder(place) as folder:
-        check_bundle(folder)
+    with _checked_folder(place) as folder:
         _has_readme(folder)
         files = {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
         _write_folder(target, files, force, source)
     return target
+
+
+@contextmanager
+def _checked_folder(path: Path) -> Iterator[Path]:
+    """Give the folder of a whole bundle; of one of several sensors, one that holds it alone until the block ends."""
+    with bundle_folder(path) as (whole, sensor), tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
+        folder = Path(made) / sensor if sensor else whole
+        if sensor:
+            write_sensors(folder, {"": read_bundle(whole / sensor)})
+        check_bundle(folder)
+        yield folder
 
 
 def _checked(place: str) -> Path | None:

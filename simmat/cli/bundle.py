@@ -17,7 +17,7 @@ from simmat.errors import SimMATError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    pass
+    from simmat.bundle import BundleSpec
 
 
 @click.group(cls=Group)
@@ -29,15 +29,24 @@ def command() -> None:
 @click.argument("bundle", type=PATH)
 @json_option
 def show(bundle: Path, as_json: bool) -> None:
-    """Show the sensor, network, data and scores of BUNDLE."""
-    from simmat.bundle import read_bundle_spec
+    """Show the sensor, network, data and scores of BUNDLE, or of each sensor that it holds."""
+    from simmat.bundle import read_bundle_specs
+
+    specs = read_bundle_specs(bundle)
+    if as_json:
+        dumped = {name: spec.model_dump(mode="json") for name, spec in specs.items()}
+        print_json(dumped if len(specs) > 1 else next(iter(dumped.values())))
+        return
+    for number, (name, spec) in enumerate(specs.items()):
+        if number:
+            say()
+        _show(str(bundle / name if len(specs) > 1 else bundle), spec)
+
+
+def _show(title: str, spec: BundleSpec) -> None:
     from simmat.bundle.model_card import data_rows, network_rows
 
-    spec = read_bundle_spec(bundle)
-    if as_json:
-        print_json(spec.model_dump(mode="json"))
-        return
-    print_table(("", str(bundle)), network_rows(spec))
+    print_table(("", title), network_rows(spec))
     say()
     found = spec.statistics
     rows = [
@@ -85,12 +94,16 @@ def _metric_rows(metrics: Mapping[str, Any], names: Mapping[int, str], title: st
 @click.option("--private", is_flag=True, help="Make a new repository on the hub private.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def push(bundle: Path, destination: str, licence: str | None, private: bool, force: bool) -> None:
-    """Check BUNDLE and copy it, with a model card, to DESTINATION: a folder, a path ending in .zip, or hf://ORG/NAME."""
-    from simmat.bundle import push_bundle, read_bundle_spec
+    """Check BUNDLE and copy it, with a model card, to DESTINATION: a folder, a path ending in .zip, or hf://ORG/NAME.
+
+    BUNDLE/NAME makes a bundle of one sensor of a bundle that holds several.
+    """
+    from simmat.bundle import push_bundle, read_bundle_specs
 
     registry = load_registry()
     try:
-        foundation_licence = registry.foundation(read_bundle_spec(bundle).foundation).licence
+        spec = next(iter(read_bundle_specs(bundle).values()))
+        foundation_licence = registry.foundation(spec.foundation).licence
     except SimMATError:  # the plugin is not installed; the model card then omits the licence
         foundation_licence = ""
     where = push_bundle(

@@ -66,9 +66,8 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
 
 
 def _say_result(console: ConsoleCallback) -> None:
-    if (plan := console.plan) is None:
+    if (plan := console.plan) is None or (bundle := console.bundle) is None:
         return
-    bundle = plan.config.out / "bundle"
     say(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
     if console.best_step == 0:
         say(
@@ -76,7 +75,7 @@ def _say_result(console: ConsoleCallback) -> None:
             "(--steps) or with another learning rate (--lr)",
             err=True,
         )
-    if (page := bundle.parent / "report.html").exists():
+    if (page := plan.config.out / "report.html").exists():
         say(f"its page: {page}")
     words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
     split = "test" if "test" in plan.splits else "val"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,13 @@ class ConsoleCallback(Callback):
     Attributes:
         plan: the run's plan; None until it starts, and in processes other than the main one.
         best: the validation mIoU of the best bundle so far.
+        bundle: the path of the best bundle, when all steps are done.
     """
 
     def __init__(self, name: str = "train") -> None:
         self.name = name
         self.plan: RunPlan | None = None
+        self.bundle: Path | None = None
         self.best = float("nan")
         self.best_step = -1
         self._bar: tqdm[Any] | None = None
@@ -155,6 +158,10 @@ class ConsoleCallback(Callback):
         self._shown["val mIoU"] = " ".join(shown) + (" (best)" if best else "")
         if self._bar is not None:
             self._bar.set_postfix(self._shown)
+
+    def finished(self, bundle: Path) -> None:
+        """Remember where the best bundle is."""
+        self.bundle = bundle
 
     def _end_phase(self) -> None:
         if self._phase is not None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simmat.bundle import BundleSpec, load_tensors, read_bundle, trained_tensors
+from torch import Tensor
+
+from simmat.bundle import BundleSpec, load_tensors, read_bundle, read_bundle_spec, read_bundle_specs, trained_tensors
 from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents
@@ -41,6 +43,7 @@ def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
     now = settings_of(config)
     if now["heads"] == "auto":  # the run has what was chosen at its start
         del now["heads"]
+    started = {**started, "new_sensor": started.get("new_sensor") or None}
     _check_equal(config, {name: (value, started.get(name, default[name])) for name, value in now.items()})
 
 
@@ -101,6 +104,27 @@ _NETWORK = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_s
 _OF_WEIGHTS = ("foundation_sha256", "sensor_channels")
 
 
+def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
+    """Read the spec of the bundle that a run starts from: of --init, or of its `own` where it has one already.
+
+    A new sensor starts from the first sensor of a bundle, of whose images the shared weights are.
+
+    Raises:
+        ConfigError: the bundle has a sensor of the name of the new one.
+    """
+    if config.init is None:
+        return None
+    if config.new_sensor is None:
+        return read_bundle_spec(own or config.init)
+    specs = read_bundle_specs(own or config.init)
+    if own is None and config.new_sensor in specs:
+        raise ConfigError(
+            f"--init {config.init} has a sensor {config.new_sensor!r} already; give --new-sensor a name other than "
+            f"{', '.join(specs)}"
+        )
+    return next(iter(specs.values()))
+
+
 def with_network_of(config: TrainConfig, start: BundleSpec) -> TrainConfig:
     """Take the network of a bundle where the config names no other one.
 
@@ -133,7 +157,7 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
         if getattr(start, name) != getattr(spec, name):
             raise ConfigError(
                 f"--init {config.init} was trained with another {name.replace('_', ' ')}; use data of the same sensor "
-                "and the same foundation weights, give --new-sensor for a transfer layer of another sensor, or train "
+                "and the same foundation weights, give --new-sensor NAME for another sensor, or train "
                 "without --init"
             )
 
@@ -143,13 +167,14 @@ def measured_by(start: BundleSpec) -> dict[str, Any]:
     return {name: getattr(start, name) for name in ("channels", "statistics", "zero_shot")}
 
 
-def load_start(model: SimMAT, path: Path, *, new_sensor: bool = False) -> None:
+def load_start(model: SimMAT, path: Path, beside: Mapping[str, Tensor] | None = None) -> None:
     """Put the weights of a bundle into a network; a dense head of other classes starts anew.
 
-    A `new_sensor` takes its foundation model alone; ConfigError if its transfer layer replaces a part of that.
+    Those of a sensor `beside` which it comes are its foundation model alone; ConfigError if the transfer layer replaces
+    a part of that.
     """
-    own, (_, given) = trained_tensors(model), read_bundle(path)
-    if new_sensor:
+    own, given = trained_tensors(model), beside or read_bundle(path)[1]
+    if beside is not None:
         given = own | {name: tensor for name, tensor in given.items() if name.startswith("foundation.")}
         if given.keys() != own.keys():
             raise ConfigError(

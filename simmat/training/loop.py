@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from simmat.bundle import write_sensors
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, load_config
 from simmat.errors import ConfigError, SimMATError
@@ -23,12 +24,9 @@ from simmat.nn.losses import Loss
 from simmat.plugins.registry import Registry
 from simmat.sensor_tables import dump_sensors, load_sensors
 from simmat.training.run import Run
-from simmat.training.run_folder import RunFolder
+from simmat.training.run_folder import STATES, RunFolder
 from simmat.training.setup import joined
 from simmat.training.validation import choosing_score
-
-_STATES = ".states"
-"""Folder of the states of several runs."""
 
 
 class Interrupted(SimMATError):
@@ -62,8 +60,8 @@ def train_sensors(
 ) -> Path:
     """Train one foundation model for several sensors, each with a transfer layer and dense head of its own.
 
-    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. All bundles are
-    those of the round with the best mean of the validation scores.
+    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. The bundle serves
+    them all, and is that of the round with the best mean of the validation scores.
 
     Args:
         sensors: name -> settings as `load_sensors` returns them, with `out` = the training's folder / name.
@@ -81,7 +79,7 @@ def train_sensors(
     whole = RunFolder(next(iter(sensors.values())).out.parent)
     if not resume:
         whole.create()
-    states, runs = recover_folder(whole.root / _STATES), list[Run]()
+    states, runs = recover_folder(whole.root / STATES), list[Run]()
     if (kept := {state.stem for state in states.glob("*.safetensors")}) and kept != sensors.keys():
         raise ConfigError(
             f"{whole.config} has the sensors {', '.join(sensors)}, but this training was started with "
@@ -94,7 +92,7 @@ def train_sensors(
                 registry,
                 (callbacks or {}).get(name) or Callback(),
                 resume=resume,
-                state=states / f"{name}.safetensors",
+                whole=whole.root,
                 beside=runs[0] if runs else None,
             )
         )
@@ -129,7 +127,7 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None, *, 
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
     if sensors := load_sensors(folder.config, {"out": root}):
         return train_sensors(sensors, registry, dict.fromkeys(sensors, callback or Callback()), resume=True)
-    if (root.absolute().parent / _STATES / f"{root.name}.safetensors").exists():
+    if (root.absolute().parent / STATES / f"{root.name}.safetensors").exists():
         raise ConfigError(f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}")
     config = load_config(folder.config, {"out": root})
     run = Run(config, registry, callback or Callback(), resume=True, loss=loss)
@@ -196,10 +194,15 @@ class _Rounds:
             run.callback.finished(run.folder.bundle)
 
     def _validate(self) -> None:
-        scores = [run.validate() for run in self.runs]
+        first, scores = self.runs[0], [run.validate() for run in self.runs]
         joint = fmean(choosing_score(found.summary()) for found in scores) if len(scores) > 1 else None
-        for run, found in zip(self.runs, scores, strict=True):
-            run.keep(found, self.seen, joint)
+        records = [run.record(found, joint) for run, found in zip(self.runs, scores, strict=True)]
+        found = list(zip(self.runs, scores, records, strict=True))
+        if records[0][1] and first.accelerator.is_main_process:  # several have one score
+            results = {run.sensor: run.result(own, summary, self.seen) for run, own, (summary, _) in found}
+            write_sensors(first.folder.bundle_root, {**first.others, **results})
+        for run, own, (summary, best) in found:
+            run.callback.validated(self.done, summary, best=best, scores=own)
 
     def _save(self) -> None:
         if self.states is None:

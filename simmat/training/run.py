@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simmat.bundle import ImageDigests, check_bundle, load_tensors, trained_tensors, write_bundle
+from simmat.bundle import (
+    BundleSpec,
+    ImageDigests,
+    bundle_spec,
+    check_bundle,
+    load_tensors,
+    read_sensors,
+    trained_tensors,
+)
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml
 from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
@@ -60,8 +68,12 @@ class Run:
     """The run of a sensor, in one of its processes.
 
     Args:
-        state: where its state is; by default in its folder.
+        whole: the folder of a training on several sensors, which has states and bundle of all.
         beside: a run of another sensor, whose foundation model and optimiser moments it shares.
+
+    Attributes:
+        sensor: name of its sensor in a bundle of several; "" in one of its own.
+        others: spec and tensors of the sensors of a bundle to which its own is added.
     """
 
     def __init__(
@@ -72,7 +84,7 @@ class Run:
         *,
         resume: bool,
         loss: Loss | None = None,
-        state: Path | None = None,
+        whole: Path | None = None,
         beside: Run | None = None,
     ) -> None:
         if (config.loss == "custom") != (loss is not None):
@@ -83,7 +95,8 @@ class Run:
             )
         self.config = config
         self.loss = loss or LOSSES[config.loss]
-        self.folder = RunFolder(config.out, state)
+        self.sensor = (config.out.name if whole is not None else config.new_sensor) or ""
+        self.folder = RunFolder(config.out, self.sensor, whole)
         self.resumes = resume
         check_tracker(config.track)
         self.accelerator = make_accelerator(config)
@@ -96,7 +109,8 @@ class Run:
             self.folder.create()
         if known:
             check_settings(config, known.notes.settings)
-        self.setup = prepare(config, registry, self.callback, known=known.notes.spec if known else None)
+        own = self.folder.bundle_root if known and recover_folder(self.folder.bundle_root).exists() else None
+        self.setup = prepare(config, registry, self.callback, known=known.notes.spec if known else None, own=own)
         self.config = config = self.setup.config
         if known:
             check_data(self.folder, known.notes.fingerprint, self.setup.dataset, self.setup.contents)
@@ -108,15 +122,17 @@ class Run:
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation)
         self.done, self.has_state = (known.notes.step if known else 0), known is not None
-        recover_folder(self.folder.bundle)
         # Without its best bundle a resumed run validates what it has, which becomes the best.
-        self.best = known.notes.best if known and self.folder.bundle.exists() else None
-        if self.best and self.accelerator.is_main_process:
-            check_bundle(self.folder.bundle)
+        self.best = known.notes.best if known and own else None
+        if self.best and beside is None and self.accelerator.is_main_process:
+            check_bundle(self.folder.bundle_root)
+        source = own or config.init
+        self.others = read_sensors(source) if config.new_sensor and source else {}
+        self.others.pop(self.sensor, None)
         if known:
             load_tensors(self.model, known.model, str(self.folder.state))
         elif config.init is not None:
-            load_start(self.model, config.init, new_sensor=config.new_sensor)
+            load_start(self.model, config.init, next((tensors for _, tensors in self.others.values()), None))
         with self._frozen():
             self._prepare(known)
         if beside is not None:
@@ -260,15 +276,12 @@ class Run:
             progress=self.callback.advanced,
         )
 
-    def keep(self, scores: Scores, seen: Mapping[str, ImageDigests | None], joint: float | None = None) -> None:
-        """Log a validation, and write the bundle if it is the best.
+    def record(self, scores: Scores, joint: float | None = None) -> tuple[dict[str, Any], bool]:
+        """Log a validation; return its summary, and whether it is the best so far.
 
-        Args:
-            scores: of the validation.
-            seen: the images that its weights have seen, as `Setup.seen` has them.
-            joint: the score of several sensors, which chooses in place of its own.
+        `joint` is the score of several sensors, which chooses in place of its own.
         """
-        spec, summary = self.setup.spec, scores.summary()
+        summary = scores.summary()
         score = choosing_score(summary) if joint is None else joint
         if joint is not None or scores.unprompted is not None:
             summary["score"] = score
@@ -276,12 +289,15 @@ class Run:
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
         if better:
             self.best = Best(miou=summary["miou_object"], step=self.done, score=summary.get("score"))
-            if self.accelerator.is_main_process:
-                metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
-                tensors = trained_tensors(self.model)
-                calibration = fit_calibration(scores.confidence())
-                write_bundle(self.folder.bundle, spec, tensors, metrics, calibration=calibration, **seen)
-        self.callback.validated(self.done, summary, best=better, scores=scores)
+        return summary, better
+
+    def result(
+        self, scores: Scores, summary: Mapping[str, Any], seen: Mapping[str, ImageDigests | None]
+    ) -> tuple[BundleSpec, dict[str, Tensor]]:
+        """Return what a bundle holds of it; `seen` are the images of its weights, as `Setup.seen` has them."""
+        metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
+        spec = bundle_spec(self.setup.spec, metrics, calibration=fit_calibration(scores.confidence()), **seen)
+        return spec, trained_tensors(self.model)
 
     def save(self, path: Path) -> None:
         """Write the state of the run."""

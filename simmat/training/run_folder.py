@@ -14,32 +14,41 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, remove_temporary
 from simmat.io.reading import read_log
 
+STATES = ".states"
+"""Folder of the states of a training on several sensors."""
 _LOCK, _TEACHER = ".lock", "teacher"
 _LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
 
 class RunFolder:
-    """The folder given as `--out`, and the paths in it; `state` may lie elsewhere.
+    """The folder given as `--out`, and the paths in it.
+
+    Args:
+        root: the folder.
+        sensor: name of the run's sensor in a bundle of several.
+        whole: the folder of a training on several sensors, which has the state and the bundle.
 
     Attributes:
         config: the resolved config, TOML.
         metrics: the log, one json object per line: {"kind": "train" or "val", "step": …}.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.
-        bundle: the best bundle by validation.
+        bundle: the best bundle by validation; of one of several sensors the path by which that is loaded.
+        bundle_root: the folder of that bundle.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
         teacher: the data set of a teacher's masks that the run trains on, if there is one; made before the run.
     """
 
-    def __init__(self, root: Path, state: Path | None = None) -> None:
+    def __init__(self, root: Path, sensor: str | None = None, whole: Path | None = None) -> None:
         self.root = root
         self.config = root / "config.toml"
         self.metrics = root / "metrics.jsonl"
-        self.state = state or root / "last.safetensors"
+        self.state = root / "last.safetensors" if whole is None else whole / STATES / f"{sensor}.safetensors"
         self.contents = root / "data.json"
-        self.bundle = root / "bundle"
+        self.bundle_root = (whole or root) / "bundle"
+        self.bundle = self.bundle_root / (sensor or "")
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.teacher = root / _TEACHER

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec
+from simmat.bundle import BundleSpec, ImageDigests
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
@@ -29,7 +29,6 @@ from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.protocol import grid_hw
-from simmat.io.files import recover_folder
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
@@ -40,8 +39,7 @@ from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import declarations_of
-from simmat.training.compatibility import check_start, measured_by, with_network_of
-from simmat.training.run_folder import RunFolder
+from simmat.training.compatibility import check_start, measured_by, read_start, with_network_of
 from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation
 from simmat.types import Frame
 
@@ -171,15 +169,22 @@ def _notes(
         )
 
 
-def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, known: ModelSpec | None = None) -> Setup:
+def prepare(
+    config: TrainConfig,
+    registry: Registry,
+    callback: Callback,
+    *,
+    known: ModelSpec | None = None,
+    own: Path | None = None,
+) -> Setup:
     """Open the data, compute its statistics and make the network's spec.
 
-    `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
+    Args:
+        known: the saved spec of a resumed run, whose statistics are used; None computes them.
+        own: the bundle of a resumed run, which is read in place of that of --init; None if it has none.
     """
-    start = None
-    if config.init is not None:
-        own = recover_folder(RunFolder(config.out).bundle)
-        start = read_bundle_spec(own if known is not None and own.exists() else config.init)
+    start = read_start(config, own)
+    if start is not None:
         config = with_network_of(config, start)
     foundation = registry.foundation(config.foundation, fetch=known is None)
     config = with_recipe(config, foundation)

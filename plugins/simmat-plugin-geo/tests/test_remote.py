@@ -16,7 +16,7 @@ from bundles import tiny_bundle
 from runs import registry
 
 import simmat
-from simmat.bundle.document import read_spec
+from simmat.bundle.document import read_specs
 from simmat.cli import run
 from simmat.errors import DataError, SimMATError
 from simmat.io.reading import require_file, require_folder
@@ -130,7 +130,7 @@ def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str)
         lambda: simmat.open_dataset(url, "raster"),
         lambda: require_file(Path(url)),
         lambda: require_folder(Path(url).absolute(), ""),
-        lambda: read_spec(Path(url)),
+        lambda: read_specs(Path(url)),
     )
     for call in calls:
         with pytest.raises(SimMATError, match=f"{url}: no such .*GeoTIFF.* download"):

@@ -43,7 +43,7 @@ class ReportCallback(Callback):
     """
 
     def __init__(self, config: TrainConfig, registry: Registry) -> None:
-        self._folder, self._registry = RunFolder(config.out), registry
+        self._folder, self._registry = RunFolder(config.out, config.new_sensor), registry
         self._plan: RunPlan
         self._began = time.monotonic()
         self._before = 0.0

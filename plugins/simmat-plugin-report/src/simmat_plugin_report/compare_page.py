@@ -45,7 +45,7 @@ def write_page(out: Path, runs: Sequence[RunView]) -> Path:
 
 def _names_of(runs: Sequence[RunView]) -> list[str]:
     """Return a name for each run: its folder, with as many parent folders as needed to distinguish the runs."""
-    paths = [run.bundle.absolute().parent for run in runs]
+    paths = [run.config.out.absolute() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = [str(Path(*path.parts[-depth:])) for path in paths]
         if len(set(names)) == len(names):

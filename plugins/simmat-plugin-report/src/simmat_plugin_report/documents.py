@@ -233,10 +233,11 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
         hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
         raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
     config = load_config(folder.config, {"out": root})
+    folder = RunFolder(folder.root, config.new_sensor)
     try:
         spec = read_bundle_spec(folder.bundle)
     except BundleError as error:
-        if folder.bundle.exists():
+        if folder.bundle_root.exists():
             raise
         raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
     return view_of(config, spec, folder, read_report(folder), analysis)
