@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from PIL import Image
 from runs import StopAt, config, files_of, gray_set, registry
 
 from simmat import training
-from simmat.bundle import read_bundle
+from simmat.bundle import read_bundle, read_sensors
 from simmat.cli import run
-from simmat.config import dump_toml, load_config
-from simmat.errors import BundleError, ConfigError
+from simmat.config import load_config
+from simmat.errors import ConfigError
 from simmat.sensor_tables import dump_sensors, load_sensors
 from simmat.training.run import Run
 from simmat.training.state import load_state
@@ -49,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sensors_share_what_is_tuned_and_nothing_else(whole: Path) -> None:
-    """So one training serves them all, and each bundle is complete on its own."""
+    """So one bundle serves them all, and gives each what a bundle of its own would."""
     (spec, day), (other, colour) = (read_bundle(whole / "run" / name) for name in ("day", "colour"))
     assert spec.trained_on == other.trained_on  # what is shared has seen the images of both
     shared = {name for name in day if name.startswith("foundation.")}
@@ -78,15 +79,14 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
         training.resume(tmp_path / "run", registry())
     (tmp_path / "run/config.toml").write_text(settings)
     assert run(["train", "--resume", str(tmp_path / "run")]) == 0
-    for name in ("day", "colour"):
-        assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
+    assert files_of(tmp_path / "run/bundle") == files_of(whole / "run/bundle")
     assert files_of(tmp_path / "run/.states") == files_of(whole / "run/.states")
 
 
 def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundles are of step 2 by then, and all states of step 0."""
+    """The bundle is of step 2 by then, and all states of step 0."""
     real, saved = Run.save, list[Path]()
 
     def save(run: Run, path: Path) -> None:
@@ -100,8 +100,7 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
         training.train_sensors(load_sensors(_settings(whole, tmp_path / "run")), registry())
     assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0
     training.resume(tmp_path / "run", registry())
-    for name in ("day", "colour"):
-        assert files_of(tmp_path / "run" / name / "bundle") == files_of(whole / "run" / name / "bundle")
+    assert files_of(tmp_path / "run/bundle") == files_of(whole / "run/bundle")
 
 
 def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
@@ -111,33 +110,55 @@ def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
     assert load_sensors(whole / "dumped.toml") == sensors
 
 
-def test_the_runs_of_sensors_have_bundles_and_the_training_has_none(whole: Path) -> None:
-    """A command that takes one run names those that there are."""
-    with pytest.raises(BundleError, match=r"run/colour, .*run/day"):
-        read_bundle(whole / "run")
+def test_a_training_on_sensors_is_no_run_of_one(whole: Path) -> None:
+    """A command that takes one run says so."""
     with pytest.raises(ConfigError, match=r"\[\[data\]\].*run of one sensor"):
         load_config(whole / "run/config.toml")
 
 
-def test_a_new_sensor_trains_its_transfer_layer_alone(whole: Path, tmp_path: Path) -> None:
-    """The tuned weights stay those that serve the other sensors."""
+def test_a_new_sensor_adds_its_transfer_layer_to_the_bundle(whole: Path, tmp_path: Path) -> None:
+    """Nothing changes for the sensors that it serves already, to the bit, also where the training was interrupted."""
+    shutil.copytree(whole / "run/bundle", tmp_path / "start")
     settings = config(
-        whole / "colour", tmp_path / "run", modality="rgb", init=whole / "run/day", new_sensor=True, tune=None, steps=2
-    )
-    training.train(settings, registry())
-    (_, day), (spec, new) = read_bundle(whole / "run/day"), read_bundle(tmp_path / "run")
+        whole / "colour", tmp_path / "run", modality="rgb", init=tmp_path / "start", new_sensor="third", tune=None,
+        steps=2,
+    )  # fmt: skip
+    with pytest.raises(training.Interrupted):
+        training.train(settings, registry(), StopAt(1))
+    shutil.rmtree(tmp_path / "start")
+    assert training.resume(tmp_path / "run", registry()) == tmp_path / "run/bundle/third"
+    before, after = read_sensors(whole / "run"), read_sensors(tmp_path / "run")
+    assert list(after) == ["day", "colour", "third"]
+    written = {"weights_sha256": "", "versions": {}}
+    for name, (spec, tensors) in before.items():
+        assert after[name][0].model_copy(update=written) == spec.model_copy(update=written)
+        assert after[name][1].keys() == tensors.keys()
+        assert all(torch.equal(after[name][1][key], tensors[key]) for key in tensors)
+    spec, tensors = after["third"]
     assert spec.tune == "lora"
-    assert all(torch.equal(new[name], day[name]) for name in day if name.startswith("foundation."))
+    assert all(torch.equal(tensors[name], one) for name, one in before["day"][1].items() if name[0] == "f")
     moved = load_state(training.RunFolder(tmp_path / "run").state)
     assert {name.split(".")[1] for name in moved.optimizer} == {"mat"}
-    assert "new_sensor = true" in dump_toml(settings)
+    assert spec.trained_on is not None
+    with pytest.raises(ConfigError, match=r"'third' already.*day, colour, third"):
+        training.train(settings.model_copy(update={"init": tmp_path / "run", "out": tmp_path / "more"}), registry())
+
+
+def test_a_new_sensor_makes_two_of_a_bundle_of_one(whole: Path, tmp_path: Path) -> None:
+    """The first has the name of its modality."""
+    start = tiny_bundle(tmp_path / "start", tune="lora")
+    settings = config(
+        whole / "colour", tmp_path / "run", modality="rgb", init=start, new_sensor="colour", tune=None, steps=1
+    )
+    training.train(settings, registry())
+    assert list(read_sensors(tmp_path / "run")) == ["gray", "colour"]
 
 
 def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(whole: Path, tmp_path: Path) -> None:
     """It would not be served by the foundation model of the others."""
     settings = config(
         whole / "colour", tmp_path / "run", modality="rgb", init=tiny_bundle(tmp_path / "full", tune="full"),
-        new_sensor=True, tune=None, mat="channel-attention",
+        new_sensor="new", tune=None, mat="channel-attention",
     )  # fmt: skip
     with pytest.raises(ConfigError, match="leave --mat out"):
         training.train(settings, registry())
@@ -164,6 +185,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
         ([{"modality": "gray", "data": "day", "image_size": 32}], "image_size is not a setting of one sensor"),
         ([{"name": "../a", "modality": "gray", "data": "day"}], r"got '\.\./a'"),
         ([{"name": "config.toml", "modality": "gray", "data": "day"}], r"got 'config\.toml'"),
+        ([{"name": "bundle", "modality": "gray", "data": "day"}], "got 'bundle'"),
     ],
 )
 def test_wrong_tables_are_refused(tables: list[dict[str, str]], named: str, tmp_path: Path) -> None:
