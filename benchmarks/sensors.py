@@ -18,11 +18,11 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from simmat.bundle import read_bundle
+from safetensors.torch import load_file
+
 from simmat.config import TrainConfig, dump_toml
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.sensor_tables import dump_sensors, load_sensors
@@ -60,15 +60,9 @@ class Bench:
         return float(json.loads(file.read_text())["tuned"]["miou_object"])
 
 
-def parameters(runs: Sequence[Path]) -> int:
-    """Return how many parameters were trained for some sensors, those of a shared foundation model counted once."""
-    own = [read_bundle(run)[1] for run in runs]
-    return sum(
-        tensor.numel()
-        for number, tensors in enumerate(own)
-        for name, tensor in tensors.items()
-        if number == 0 or not name.startswith("foundation.")
-    )
+def parameters(run: Path) -> int:
+    """Return how many trained parameters the bundle of a run has."""
+    return sum(tensor.numel() for tensor in load_file(run / "bundle/weights.safetensors").values())
 
 
 def main() -> None:
@@ -93,14 +87,13 @@ def main() -> None:
         for name, config in settings.items():
             for scores, run in zip(rows[name], (runs[name], together / name), strict=True):
                 scores.append(bench.score(run, config))
-        apart = sum(parameters([run]) for run in runs.values())
-        trained = parameters([together / name for name in sensors]) / apart
+        trained = parameters(together) / sum(map(parameters, runs.values()))
         for name in given.new:
             others = {other: config for other, config in settings.items() if other != name}
-            start = bench.train(f"without-{name}-{seed}", dump_sensors(others)) / next(iter(others))
+            start = bench.train(f"without-{name}-{seed}", dump_sensors(others))
             ten = dump_toml(settings[name].model_copy(update={"train_images": FEW}))
             separate = bench.train(f"{name}-{FEW}-{seed}", ten)
-            layer = bench.train(f"{name}-{FEW}-layer-{seed}", ten, "--init", start, "--new-sensor")
+            layer = bench.train(f"{name}-{FEW}-layer-{seed}", ten, "--init", start, "--new-sensor", name) / name
             tuned = bench.train(f"{name}-{FEW}-tuned-{seed}", ten, "--init", layer)
             for scores, run in zip(few[name], (separate, layer, tuned), strict=True):
                 scores.append(bench.score(run, settings[name]))

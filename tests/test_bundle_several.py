@@ -102,7 +102,7 @@ def test_every_sensor_is_shown(
     assert "simmat predict BUNDLE/night" in card
 
 
-@pytest.mark.parametrize("sensors", [None, {}, {"day": 3}, {"a/b": {}}, {"day": {}}])
+@pytest.mark.parametrize("sensors", [None, {}, {"day": 3}, {"a/b": {}}, {"day": {"mat": 3}}])
 def test_sensors_that_are_none_are_damage(folder: Path, tmp_path: Path, sensors: object) -> None:
     """What comes from a stranger is looked at as a whole."""
     shutil.copytree(folder / "run/bundle", tmp_path / "b")
