@@ -33,6 +33,8 @@ from simmat.model_spec import ModelSpec
 from simmat.types import Window, is_finite_number
 from simmat.version import __version__
 
+_T = TypeVar("_T")
+
 FORMAT, SEVERAL = 1, 2
 """Of a bundle of one sensor, and of several. Raised with every change that an older reader would misread."""
 _DIGEST = "sha256"
@@ -161,9 +163,6 @@ def read_bundle_specs(path: Path) -> dict[str, BundleSpec]:
         return read_specs(folder, sensor)
 
 
-_T = TypeVar("_T")
-
-
 def only(sensors: Mapping[str, _T], path: Path) -> _T:
     """Return what a bundle has for its sensor; BundleError if there are several, and none was named."""
     if len(sensors) > 1:
@@ -238,8 +237,9 @@ def write_bundle(
 
 def bundle_spec(spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any) -> BundleSpec:
     """Return what a bundle that is not written yet says of a network."""
+    fields = {name: getattr(spec, name) for name in ModelSpec.model_fields}
     plain = json.loads(json.dumps(dict(metrics or {})))
-    return BundleSpec(format=1, **dict(spec), metrics=plain, weights_sha256="", versions={}, **records)
+    return BundleSpec(format=1, **fields, metrics=plain, weights_sha256="", versions={}, **records)
 
 
 def write_sensors(path: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]) -> None:
