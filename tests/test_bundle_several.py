@@ -53,6 +53,19 @@ def test_a_sensor_is_named_behind_the_path(folder: Path, place: str) -> None:
     assert simmat.load(folder / place).spec.mat_options["width"] == 4
 
 
+def test_a_sensor_on_the_hub_is_named_before_the_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision may have slashes itself."""
+    asked = list[str]()
+
+    def download(place: str) -> dict[str, Path]:
+        asked.append(place)
+        return {"bundle.json": folder / "run/bundle/bundle.json"}
+
+    monkeypatch.setattr("simmat.api.download", download)
+    assert simmat.load("hf://org/both/night@try/this").spec.mat_options["width"] == 8
+    assert asked == ["hf://org/both@try/this"]
+
+
 @pytest.mark.parametrize("place", ["run", "run/bundle", "both.zip"])
 def test_without_a_name_the_sensors_are_listed(folder: Path, place: str) -> None:
     """None of them is the one that is meant."""
