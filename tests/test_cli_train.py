@@ -27,6 +27,7 @@ def test_a_bundle_of_step_0_is_warned_of(
     def trained(settings: Any, registry: Any, callback: ConsoleCallback) -> Path:
         plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
         callback.plan, callback.best, callback.best_step = plan, 0.5, kept
+        callback.finished(tmp_path / "run/bundle")
         return tmp_path / "run/bundle"
 
     monkeypatch.setattr(training, "train", trained)
