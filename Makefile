@@ -97,7 +97,7 @@ test-newest: smoke-newest
 # The window of napari-simmat in a real napari, which no other target installs: without napari its tests are skipped. It
 # needs a display, such as that of `xvfb-run make test-napari`.
 test-napari: | $(BIN)/python
-	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt -e './plugins/napari-simmat[all]')
+	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt -e './plugins/napari-simmat[all]' -e ./plugins/simmat-plugin-annotate)
 	"$(NAPARI)/bin/python" -m pytest plugins/napari-simmat
 
 # The plugin of QGIS as a zip, of the last commit.

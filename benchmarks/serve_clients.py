@@ -24,12 +24,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from simmat.client import Client
 from simmat.io.images import read_image, write_image
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-from serve_client import Client  # noqa: E402
 
 Times = dict[str, list[float]]
 

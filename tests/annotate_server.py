@@ -19,6 +19,7 @@ from runs import registry
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
+from simmat.predictor import Predictor
 from simmat.types import Window
 
 TOKEN = "token-of-the-test"
@@ -171,6 +172,31 @@ def served(
         thread.start()
         try:
             yield Client(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@contextmanager
+def door(
+    predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
+) -> Iterator[str]:
+    """Serve a model in a thread while the block runs; yield its address."""
+    from simmat_plugin_annotate.door import make_door
+    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.serve import listen, server_of
+    from simmat_plugin_annotate.uploads import Uploads
+
+    home.mkdir()
+    uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
+    with listen("127.0.0.1", 0) as listener:
+        app = make_door(Model.of(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
+        server, address = server_of(app, listener, host="127.0.0.1", allowed=(), token=TOKEN, upload=upload)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
+        thread.start()
+        try:
+            yield address
         finally:
             server.should_exit = True
             thread.join(20)

@@ -7,6 +7,7 @@ from simmat.predictor.found import ClassMap, FoundObjects, label_values
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.reference import Reference
+from simmat.predictor.remote import RemoteImage, RemotePredictor
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
@@ -21,6 +22,8 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Reference",
+    "RemoteImage",
+    "RemotePredictor",
     "Uncertainty",
     "ZeroShotPredictor",
     "label_values",

@@ -61,11 +61,16 @@ def squares(prompts: PromptBatch) -> torch.Tensor:
     return masks
 
 
-def load_scripted(panel: Panel) -> Predictor:
-    """Give the panel a model of grey images that answers with `squares`."""
+def scripted_predictor() -> Predictor:
+    """A model of grey images that answers with `squares`."""
     adapter = load_plugins().modality("gray")
     channels = tuple(channel.with_statistics(100, 50) for channel in adapter.channels)
-    predictor = Predictor(cast(SimMAT, Scripted(squares)), Pipeline(adapter, channels, SIZE))
+    return Predictor(cast(SimMAT, Scripted(squares)), Pipeline(adapter, channels, SIZE))
+
+
+def load_scripted(panel: Panel) -> Predictor:
+    """Give it to the panel."""
+    predictor = scripted_predictor()
     panel._loaded(predictor)
     return predictor
 
@@ -142,6 +147,28 @@ def test_everything_keeps_what_is_labelled(panel: Panel, qtbot: Any, tmp_path: P
     panel.classes()
     qtbot.waitUntil(lambda: "a.tif classes" in panel.viewer.layers, timeout=60_000)
     assert panel.viewer.layers["a.tif classes"].data.shape == (SIZE, SIZE)
+
+
+def test_the_model_can_be_on_another_machine(panel: Panel, qtbot: Any, tmp_path: Path) -> None:
+    """A laptop with napari, and `simmat serve` where the GPU is: frames go there in the units of the channels."""
+    door = pytest.importorskip("annotate_server").door
+    model = scripted_predictor()
+    with door(model, tmp_path / "home") as address:
+        panel.kind.setCurrentText(BUNDLE)
+        panel.bundle.setText(address)
+        panel.load()
+        qtbot.waitUntil(lambda: panel.predictor is not None, timeout=60_000)
+        noise = open_image(panel, tmp_path / "a.tif", frames=3)
+        panel.viewer.dims.set_current_step(0, 2)
+        panel.prompt_layer(ON).add([[2, 20, 30]])
+        assert preview_of(panel, qtbot, 81)[16:25, 26:35].all()
+        (planes,) = cast(Scripted, model.model).encoded
+        np.testing.assert_allclose(planes[0, 0].numpy() * 50 + 100, noise[2], rtol=1e-4, atol=0.01)
+        panel.add_shown()
+        panel.everything()
+        qtbot.waitUntil(lambda: "added" in panel.status.text(), timeout=60_000)
+        assert len(np.unique(panel.viewer.layers["a.tif labels"].data[2])) > 2
+        assert not panel.follow_button.isVisible()
 
 
 def test_prompts_and_labels_belong_to_a_frame_and_are_followed(panel: Panel, qtbot: Any, tmp_path: Path) -> None:

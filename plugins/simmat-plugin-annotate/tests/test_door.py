@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
-from annotate_server import TOKEN, gray_images
+from annotate_server import TOKEN, door, gray_images
 from annotate_server import Client as Raw
 from bundles import GRAY, tiny_bundle
 from runs import registry
 
 from simmat.api import load
+from simmat.client import Client, ServerError
+from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.predictor import Predictor
+from simmat.predictor import Predictor, RemotePredictor
 from simmat.sensors.normalize import Statistics
-from simmat.types import Channel, Window
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
-
-from serve_client import Client, ServerError
+from simmat.types import Channel, Prompt, Window
 
 SIZE = (40, 56)
-
-
-@contextmanager
-def door(
-    predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
-) -> Iterator[str]:
-    """Serve a model in a thread while the block runs; yield its address."""
-    from simmat_plugin_annotate.door import make_door
-    from simmat_plugin_annotate.models import Model
-    from simmat_plugin_annotate.serve import listen, server_of
-    from simmat_plugin_annotate.uploads import Uploads
-
-    home.mkdir()
-    uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
-    with listen("127.0.0.1", 0) as listener:
-        app = make_door(Model.of(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
-        server, address = server_of(app, listener, host="127.0.0.1", allowed=(), token=TOKEN, upload=upload)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
-        thread.start()
-        try:
-            yield address
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +71,37 @@ def test_many_clients_get_the_answers_of_the_predictor(address: str, predictor: 
         assert [one["area"] for one in objects] == [one.instance.area for one in found]
         for one in classes:
             np.testing.assert_array_equal(one["mask"], class_map.labels == one["class"])
+
+
+def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predictor, root: Path) -> None:
+    """napari and Label Studio use either; files are sent as they are, other images in the units of the channels."""
+    remote = RemotePredictor(address, registry())
+    assert (remote.adapter.name, remote.class_names) == (predictor.adapter.name, dict(predictor.class_names))
+    assert [channel.name for channel in remote.inputs.channels] == ["gray"]
+    file, prompt = root / "images/s0.png", Prompt(np.array([[16, 12]], np.float32), np.ones(1, np.int64))
+    loaded = predictor.set_image(file)
+    single, objects, classes = (
+        predictor.predict_prompts([prompt])[0],
+        predictor.segment_everything(),
+        predictor.segment_semantic(),
+    )
+    for image in (file, {"gray": file}, loaded, loaded.data):
+        remote.set_image(image)
+        (found,) = remote.predict_prompts([prompt])
+        np.testing.assert_array_equal(found.mask, single.mask)
+        assert found.score == pytest.approx(min(max(single.score, 0), 1), abs=1e-4)
+        assert [one.instance.window for one in remote.segment_everything()] == [one.instance.window for one in objects]
+        there = remote.segment_semantic()
+        np.testing.assert_array_equal(there.labels, classes.labels)
+        for value in (0, 1):  # of a class the mean arrives
+            certain = classes.probability[classes.labels == value].sum() * (value != 0)
+            assert there.probability[classes.labels == value].sum() == pytest.approx(certain, rel=1e-3)
+    with pytest.raises(DataError, match="at most"):
+        remote.set_image(np.zeros((1, 1200, 1200), np.float32))
+    with pytest.raises(DataError, match="token"):
+        RemotePredictor(address.partition("?")[0])
+    with pytest.raises(DataError, match="no answer"):
+        RemotePredictor("http://127.0.0.1:9/")
 
 
 def test_the_same_files_are_encoded_once(address: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import uvicorn
 from label_studio_case import MASK, SIZE, prompt, scripted_backend, sensor_files, served
 from PIL import Image
 from simmat_plugin_convert.brush import decode_brush
 from simmat_plugin_convert.convert import convert
 from simmat_plugin_convert.label_studio import POLYGON, label_config
+from simmat_plugin_labelstudio.command import command
 from simmat_plugin_labelstudio.results import write_tasks
 
 from simmat.data.dataset import open_dataset
 from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.errors import ConfigError
 from simmat.inference import run_lengths
 from simmat.predictor import LargeImage
 from simmat.sensors.builtin import Raster
@@ -85,6 +88,29 @@ def test_a_click_beside_the_object_alone_finds_nothing(tmp_path: Path) -> None:
     """Label Studio asks at the first click, whichever it is; an error would be shown for it."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
     assert regions(backend.predict(asked(prompt("keypointlabels", x=1, y=1, positive=False)))) == []
+
+
+def test_the_model_can_be_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A click and every object, asked of `simmat serve`; the images and their sensor are here."""
+    door = pytest.importorskip("annotate_server").door
+    root, apps = sensor_files(tmp_path / "set"), list[Any]()
+    here, model = scripted_backend(root)
+    monkeypatch.setattr("simmat_plugin_labelstudio.server.make_app", lambda backend, *given: apps.append(backend))
+    monkeypatch.setattr(uvicorn, "run", lambda app, **given: None)
+    with door(here._predictor, tmp_path / "home") as address:
+        command.main([address, "--data", str(root)], standalone_mode=False)
+        with pytest.raises(ConfigError, match="--foundation"):
+            command.main([address, "--data", str(root), "--foundation", "lite"], standalone_mode=False)
+        (there,) = apps
+        for request in (asked(prompt("keypointlabels", x=40, y=30)), asked()):
+            answer = regions(there.predict(request))
+            wanted = regions(here.predict(request))
+            assert [one["value"] for one in answer] == [one["value"] for one in wanted]
+            assert [one["score"] for one in answer] == pytest.approx([one["score"] for one in wanted], abs=1e-4)
+            assert (decode_brush(answer[0]["value"]["rle"], SIZE, "") == MASK).all()
+        assert there.picture("train/s1") == here.picture("train/s1")
+    planes, again = model.encoded
+    assert (planes == again).all()
 
 
 def found_objects(*class_ids: int | None) -> list[FoundObject]:

@@ -25,12 +25,12 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.plugins.loader import installed
 
 if TYPE_CHECKING:  # imports torch
-    from simmat.predictor import ClassMap, Prediction
+    from simmat.predictor import ClassMap, Prediction, RemotePredictor
 
 PROMPT_DELAY_MS = 80
 """Time without a change of the prompts after which they are answered: dragging a box is many changes."""
 ON, OFF, BOXES, PREVIEW = "SimMAT: on the object", "SimMAT: not on it", "SimMAT: boxes", "SimMAT: preview"
-UNTUNED, BUNDLE = "an untuned model", "a bundle"
+UNTUNED, BUNDLE = "an untuned model", "a bundle or a server"
 FOLLOWED = "simmat_followed"
 """Key of a labels layer's metadata: frame -> checksum of what `follow` wrote there."""
 
@@ -65,7 +65,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
             self.foundation.setCurrentText(installed().default_foundation())
         for editable in (self.foundation, self.sensor):  # hf/NAME, rgb+thermal
             editable.setEditable(True)
-        self.bundle.setPlaceholderText("folder of a run, zip, hf://ORG/NAME")
+        self.bundle.setPlaceholderText("folder of a run, zip, hf://ORG/NAME, address of simmat serve")
         self.options.setPlaceholderText('unit = "cK", nodata = 0')
         self.image, self.as_class = _choice([]), _choice([])
         self.load_button = _button("Load", "Load the model; its sensor then opens files", self.load)
@@ -156,7 +156,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         bundle = self.bundle.text() if self.kind.currentText() == BUNDLE else None
         network, sensor, text = self.foundation.currentText(), self.sensor.currentText(), self.options.text()
 
-        def work() -> simmat.Predictor:
+        def work() -> simmat.Predictor | RemotePredictor:
+            if bundle is not None and bundle.startswith(("http://", "https://")):
+                from simmat.predictor import RemotePredictor
+
+                return RemotePredictor(bundle)
             if bundle is not None:
                 return simmat.load(bundle)
             return simmat.load(foundation=network, modality=sensor, modality_options=options_in(text))

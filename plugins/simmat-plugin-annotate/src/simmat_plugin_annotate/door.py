@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 
 from simmat.data.instances import region_from_mask
 from simmat.errors import DataError
+from simmat.sensors.adapter import options_of
 from simmat_plugin_annotate.masks import MaskDocument, encode_mask
 from simmat_plugin_annotate.models import Model, ModelService
 from simmat_plugin_annotate.requests import PredictBody, box_of
@@ -43,11 +44,16 @@ class ChannelDocument(BaseModel):
 
 
 class ModelDocument(BaseModel):
-    """The model and what it takes; an image is a file for each of `sources`."""
+    """The model and what it takes; an image is a file for each of `sources`, or an array.
+
+    `options` of the sensor and the data `card` of the training say how files are read.
+    """
 
     name: str
     digest: str
     sensor: str
+    options: dict[str, dict[str, Any]]
+    card: dict[str, Any]
     sources: list[str]
     channels: list[ChannelDocument]
     classes: dict[int, str]
@@ -93,11 +99,12 @@ class EverythingAnswer(BaseModel):
 
 
 class ClassArea(BaseModel):
-    """The pixels of a class."""
+    """The pixels of a class, and its mean probability there."""
 
     class_id: int = Field(alias="class")
     name: str
     area: int
+    probability: float
     mask: MaskDocument
 
 
@@ -156,6 +163,8 @@ def make_door(model: Model, uploads: Uploads, limits: dict[str, int]) -> FastAPI
                 "name": model.name,
                 "digest": model.digest,
                 "sensor": predictor.adapter.name,
+                "options": options_of(predictor.adapter),
+                "card": predictor.inputs.card.model_dump(mode="json"),
                 "sources": list(predictor.adapter.source_names()),
                 "channels": channels,
                 "classes": names,
@@ -170,6 +179,7 @@ def make_door(model: Model, uploads: Uploads, limits: dict[str, int]) -> FastAPI
     async def send(request: Request) -> Response:
         """Store and encode an image: a form with a file for each source of the sensor, as the sensor wrote it.
 
+        Or with one npy file `array`: float32 (C, H, W) in the units of the channels, NaN where nothing was measured.
         The same files have the same id, and are encoded once.
         """
         sources = len(model.predictor.adapter.source_names())
@@ -220,7 +230,13 @@ def _classes(service: ModelService, key: str, names: dict[int, str]) -> dict[str
     return {
         "size_hw": found.labels.shape,
         "classes": [
-            {"class": value, "name": names.get(value, str(value)), "area": region.area, "mask": encode_mask(region)}
+            {
+                "class": value,
+                "name": names.get(value, str(value)),
+                "area": region.area,
+                "probability": round(float(found.probability[found.labels == value].mean()), 5),
+                "mask": encode_mask(region),
+            }
             for value, region in regions.items()
             if region is not None
         ],

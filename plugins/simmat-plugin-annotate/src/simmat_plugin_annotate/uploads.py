@@ -15,13 +15,32 @@ from typing import BinaryIO
 
 from simmat.errors import DataError
 from simmat.io.files import output_errors
+from simmat.io.images import read_image
 from simmat.predictor import Predictor
-from simmat.types import Window
+from simmat.sensors.adapter import ModalityAdapter, Source
+from simmat.types import SensorImage, Window
 from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
 
 _CHUNK = 2**20
 _NAME = 100
 """Most characters of a file's name."""
+
+ARRAY = "array"
+"""Takes the place of the sensor's sources for planes in the units of its channels."""
+
+
+class _ArrayFile(ModalityAdapter):
+    """Planes in the units of the channels, as `Predictor.set_image` takes them as an array."""
+
+    name, description, sources = ARRAY, "", (Source(ARRAY, (".npy",)),)
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self._predictor = predictor
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read them."""
+        return self._predictor.inputs.load(read_image(files[ARRAY]).planes, ())
 
 
 class Uploads:
@@ -62,15 +81,18 @@ class Uploads:
         """Store an image, unless it is there already, and return its key: a digest of its files.
 
         Args:
-            files: source -> name and content of its file.
+            files: source -> name and content of its file; or `ARRAY` -> those of an npy file.
 
         Raises:
             DataError: the sources are not those of the sensor, an image has too many pixels, or cannot be read.
             BundleError: the image has other channels than the model.
             OutputError: the files cannot be written.
         """
-        sources = self._predictor.adapter.source_names()
-        if set(files) != set(sources):
+        adapter: ModalityAdapter = self._predictor.adapter
+        sources = adapter.source_names()
+        if set(files) == {ARRAY} != set(sources):
+            adapter = _ArrayFile(self._predictor)
+        elif set(files) != set(sources):
             got = ", ".join(repr(name[:50]) for name in files) or "none"
             raise DataError(f"the form must hold a file for each of {', '.join(map(repr, sources))}, got {got}")
         with output_errors(self._home):
@@ -79,7 +101,7 @@ class Uploads:
             with output_errors(self._home):
                 paths, key = _written(files, folder)
             if not (known := key in self._images):
-                planes = Planes(self._predictor.adapter, paths, self._memory, folder)
+                planes = Planes(adapter, paths, self._memory, folder)
                 self._check(planes)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

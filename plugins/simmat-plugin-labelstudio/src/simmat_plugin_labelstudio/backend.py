@@ -33,7 +33,7 @@ from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import Document, as_tuples, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.predictor import LargeImage, Predictor
+from simmat.predictor import LargeImage, Predictor, RemoteImage, RemotePredictor
 from simmat.terminal import say
 from simmat.types import Prompt, Window
 
@@ -81,7 +81,13 @@ class Backend:
     """
 
     def __init__(
-        self, predictor: Predictor, name: str, images: Dataset, address: str, *, semantic: bool = False
+        self,
+        predictor: Predictor | RemotePredictor,
+        name: str,
+        images: Dataset,
+        address: str,
+        *,
+        semantic: bool = False,
     ) -> None:
         """Take a model of this name and images.
 
@@ -94,7 +100,7 @@ class Backend:
         self._predictor, self._semantic = predictor, semantic
         known = () if predictor.dense is None else predictor.dense.classes
         self._class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
-        self._images: OrderedDict[str, LargeImage] = OrderedDict()
+        self._images: OrderedDict[str, LargeImage | RemoteImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -199,7 +205,7 @@ class Backend:
             )
         return self.samples[sample]
 
-    def _image(self, sample: str) -> LargeImage:
+    def _image(self, sample: str) -> LargeImage | RemoteImage:
         """Return an image with its embedding, from memory where it was used lately."""
         image = self._images.pop(sample, None) or self._predictor.open_image(self._files(sample))
         self._images[sample] = image

@@ -56,12 +56,15 @@ def command(
     task names the file by its field `sample`. Without a prompt, all objects are found. The page / lists what to give to
     Label Studio: tasks, labelling configuration and the address of the model.
 
-    Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.
+    BUNDLE may be the address that `simmat serve` prints on another machine; its token can be in the environment
+    variable SIMMAT_SERVE_TOKEN. Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.
     """
     import uvicorn
 
     from simmat.api import load
     from simmat.data.dataset import open_images
+    from simmat.io.reading import url_of
+    from simmat.predictor import Predictor, RemotePredictor
     from simmat_plugin_labelstudio.backend import Backend
     from simmat_plugin_labelstudio.server import make_app
 
@@ -69,12 +72,19 @@ def command(
     if host in ("0.0.0.0", "::") and not allow_host:
         raise ConfigError(f"--host {host} listens on every address; say by which NAME it is reached: --allow-host NAME")
     given = {name: value for name, value in model.items() if value is not None}
-    predictor = load(bundle, device=device or "auto", registry=load_registry(), **given)
+    name = str(model["foundation"]) if bundle is None else bundle.resolve().name
+    predictor: Predictor | RemotePredictor
+    if bundle is not None and (server := url_of(bundle)) is not None:
+        if given:
+            raise ConfigError(f"a model on a server has its own settings; leave --{min(given).replace('_', '-')} out")
+        predictor = RemotePredictor(server, load_registry())
+        name = predictor.name
+    else:
+        predictor = load(bundle, device=device or "auto", registry=load_registry(), **given)
     if semantic and predictor.dense is None:
         raise ConfigError("--semantic needs a model with a dense head; train one with --heads prompt,dense")
     images = open_images(data, predictor.adapter)
     address = f"http://{hosts[0]}:{port}"
-    name = str(model["foundation"]) if bundle is None else bundle.resolve().name
     backend = Backend(predictor, name, images, address, semantic=semantic)
     say(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
     app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])

@@ -1,0 +1,150 @@
+"""A client of `simmat serve`. This file needs Python and numpy alone, so it can be copied into any program.
+
+client = Client("http://127.0.0.1:8765/?token=…")
+client.set_image("cow.tiff")
+mask = client.predict([(320, 240)])[0]["mask"]
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ServerError(Exception):
+    """The server refused a request; the message says why."""
+
+
+class Client:
+    """A model on a server, with a current image: `set_image` once, then `predict` as often as asked.
+
+    Attributes:
+        model: what the server says of it: name, sensor, sources, channels, classes, limits.
+        size_hw: (height, width) of the current image in pixels.
+    """
+
+    _error: type[Exception] = ServerError
+
+    def __init__(self, address: str, *, timeout_s: float = 600) -> None:
+        """Connect to a server.
+
+        Args:
+            address: what `simmat serve` prints, which ends in ?token=TOKEN; without it SIMMAT_SERVE_TOKEN is the token.
+            timeout_s: seconds to wait for an answer.
+        """
+        parts = urlsplit(address)
+        self._place, self._timeout_s = parts.netloc, timeout_s
+        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        token = parse_qs(parts.query).get("token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")])[0]
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._image, self._parts, self.size_hw = "", [("", "", b"")], (0, 0)
+        self.model: dict[str, Any] = self._ask("GET", "/model")
+
+    def set_image(self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]) -> None:
+        """Send an image; the server stores and encodes it.
+
+        Args:
+            image: a file as the sensor wrote it, or {source: file}; or an array (C, H, W) in the units of the model's
+                channels, NaN where nothing was measured.
+        """
+        if isinstance(image, np.ndarray):
+            stream = io.BytesIO()
+            np.save(stream, np.asarray(image, np.float32), allow_pickle=False)
+            self._parts = [("array", "array.npy", stream.getvalue())]
+        else:
+            given = image if isinstance(image, Mapping) else {self.model["sources"][0]: image}
+            self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in given.items()]
+        self._send()
+
+    def predict(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return every mask of the model for a prompt, the single one first.
+
+        Args:
+            points: (x, y) in pixels of the image.
+            labels: 1 for a point on the object, 0 for one beside it; None means that all are on it.
+            box: (x0, y0, x1, y1), outer edges.
+
+        Returns:
+            mask (H, W) bool, score, area, class, class_probability of each.
+        """
+        marks = [1] * len(points) if labels is None else labels
+        prompt = {"points": [[x, y, int(mark)] for (x, y), mark in zip(points, marks, strict=True)]}
+        body = prompt | ({} if box is None else {"box": list(box)})
+        return [self._drawn(one) for one in self.ask("POST", "predict", body)["masks"]]
+
+    def everything(self, box: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Return the objects that the model finds, best first, as `predict` does, each with a point on it."""
+        query = "" if box is None else f"?box={','.join(map(str, box))}"
+        return [self._drawn(one) for one in self.ask("GET", f"everything{query}")["objects"]]
+
+    def classes(self) -> list[dict[str, Any]]:
+        """Return class, name, area, mean probability and mask (H, W) bool of each class of the image."""
+        return [self._drawn(one) for one in self.ask("GET", "classes")["classes"]]
+
+    def ask(self, method: str, what: str, body: Any = None) -> Any:
+        """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            return self._ask(method, f"/images/{self._image}/{what}", content)
+        except FileNotFoundError:  # it was dropped, or the server was restarted
+            self._send()
+            return self._ask(method, f"/images/{self._image}/{what}", content)
+
+    def _drawn(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        mask = np.zeros(self.size_hw, bool)
+        if answer["mask"] is not None:
+            x0, y0, x1, y1 = answer["mask"]["box"]
+            mask[y0:y1, x0:x1] = crop_of(answer["mask"])
+        return {**answer, "mask": mask}
+
+    def _send(self) -> None:
+        boundary, parts = secrets.token_hex(16), []
+        for source, file, content in self._parts:
+            name = "".join("_" if one in '"\r\n\\' else one for one in file)
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="{source}"; filename="{name}"\r\n\r\n'
+            parts += [head.encode(), content, b"\r\n"]
+        body, limit = b"".join([*parts, f"--{boundary}--\r\n".encode()]), self.model["limits"]["bytes"]
+        if len(body) > limit:
+            raise self._error(f"{file}: the image has {len(body)} bytes, the server takes at most {limit}")
+        found = self._ask("POST", "/images", body, f"multipart/form-data; boundary={boundary}")
+        self._image, self.size_hw = found["id"], tuple(found["size_hw"])
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+        try:
+            connection = self._connect(self._place, timeout=self._timeout_s)
+            try:
+                connection.request(method, path, body, self._headers | ({"Content-Type": kind} if body else {}))
+                answer = connection.getresponse()
+                content = answer.read()
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._error(f"{self._place}: no answer of simmat serve: {error or type(error).__name__}") from error
+        if answer.status == 200:
+            return json.loads(content)
+        if not content.startswith(b"{"):
+            raise self._error(f"{self._place}: {answer.status} {answer.reason}")
+        said = json.loads(content)["error"]
+        text = "; ".join([said["message"], *said["problems"]])
+        raise (FileNotFoundError if answer.status == 404 and self._image else self._error)(text)
+
+
+def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """Return the part (h, w) of a mask inside its box; runs outside and inside of it alternate, row by row."""
+    (x0, y0, x1, y1), runs = mask["box"], mask["runs"]
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(y1 - y0, x1 - x0)

@@ -1,0 +1,175 @@
+"""A model on another machine: what a predictor answers, asked of `simmat serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.client import Client, crop_of
+from simmat.data.instances import FoundObject, Instance
+from simmat.errors import DataError
+from simmat.model_spec import DenseSpec
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry
+from simmat.predictor.found import ClassMap, FoundObjects
+from simmat.predictor.reading import Files, Inputs, LoadedImage
+from simmat.sensors.adapter import fitted_to_card
+from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
+
+_WHOLE_SIDE = 4096
+"""Largest side of an image that is loaded here as a whole where its files can be read in parts."""
+
+
+class _Client(Client):
+    _error = DataError
+
+
+@dataclass(frozen=True)
+class RemotePrediction:
+    """A mask for a prompt, with what `Prediction` has of the same name.
+
+    Attributes:
+        mask: (H, W) bool.
+        window: the whole image.
+        found: the object; None if the mask is empty.
+    """
+
+    mask: BoolArray
+    score: float
+    class_id: int | None
+    warning: str
+    window: Window
+    found: FoundObject | None
+
+    def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
+        """Return the mask in pixels of the whole image; None if it is empty."""
+        return self.found
+
+
+class RemoteImage:
+    """An image on the server.
+
+    Attributes:
+        reader: the same image here.
+        cached_bytes: memory that it takes.
+    """
+
+    def __init__(self, client: Client, reader: ImageReader, class_names: Mapping[int, str]) -> None:
+        self._client, self.reader, self._class_names = client, reader, class_names
+        self.cached_bytes = reader.image.data.nbytes if isinstance(reader, LoadedImage) else 0
+
+    def predict(self, prompt: Prompt) -> RemotePrediction:
+        """Segment the object that a prompt marks; DataError if the server refuses it."""
+        marked = zip(prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True)
+        body: dict[str, Any] = {"points": [[x, y, label] for (x, y), label in marked]}
+        body |= {} if prompt.box is None else {"box": prompt.box.tolist()}
+        answer = self._client.ask("POST", "predict", body)
+        one, whole = answer["masks"][0], Window(0, 0, *self.reader.size_hw)
+        found = None if one["mask"] is None else _object(one)
+        mask = np.zeros(self.reader.size_hw, np.bool_) if found is None else found.instance.within(whole)
+        return RemotePrediction(mask, one["score"], one["class"], answer["warning"], whole, found)
+
+    def segment_everything(self) -> FoundObjects:
+        """Find every object, best first; DataError if the server refuses it."""
+        found = [_object(one) for one in self._client.ask("GET", "everything")["objects"]]
+        return FoundObjects(found, self.reader, self._class_names)
+
+    def segment_semantic(self) -> ClassMap:
+        """Return the class of every pixel, with the mean probability of the class; DataError without a dense head."""
+        answer, size_hw = self._client.ask("GET", "classes"), self.reader.size_hw
+        values = sorted({0, *self._class_names, *(one["class"] for one in answer["classes"])})
+        dtype = np.min_scalar_type(values[-1] + 1)
+        labels, probability, nodata = np.zeros(size_hw, dtype), np.zeros(size_hw, np.float32), int(np.iinfo(dtype).max)
+        for one in (*answer["classes"], {"mask": answer["unmeasured"], "class": nodata, "probability": 0}):
+            if one["mask"] is not None:
+                (x0, y0, x1, y1), crop = one["mask"]["box"], crop_of(one["mask"])
+                labels[y0:y1, x0:x1][crop], probability[y0:y1, x0:x1][crop] = one["class"], one["probability"]
+        return ClassMap(labels, probability, tuple(values), self.reader, self._class_names, 0, nodata)
+
+
+class RemotePredictor:
+    """A model on a server, used as a `Predictor`: images are sent there. It does not follow objects through frames.
+
+    Attributes:
+        adapter: the sensor with the options of the model, which must be installed here.
+        inputs: what it takes, with its `channels`.
+        dense: classes of its class map; None without one.
+        class_names: label value -> name.
+        name: of the bundle on the server.
+        digest: identifies the weights.
+    """
+
+    def __init__(self, address: str, registry: Registry | None = None) -> None:
+        """Connect to the address that `simmat serve` prints.
+
+        Raises:
+            DataError: there is no answer, or the token is wrong.
+            UnknownNameError: the sensor is not installed here.
+        """
+        self._client = _Client(address)
+        model = self._client.model
+        sensor = (registry or installed()).modality(model["sensor"]).with_options(model["options"])
+        self.adapter = fitted_to_card(sensor, model["card"])
+        self.inputs = Inputs(self.adapter, None)
+        self.inputs.channels = tuple(Channel(**channel) for channel in model["channels"])
+        self.class_names = {int(value): name for value, name in model["classes"].items()}
+        classes = (*self.class_names,) or (None,)
+        self.dense = DenseSpec(background=True, classes=classes) if model["has_class_map"] else None
+        self.name: str = model["name"]
+        self.digest: str = model["digest"]
+        self._current: RemoteImage | None = None
+
+    def open_image(self, image: Path | str | Files | SensorImage | npt.NDArray[Any]) -> RemoteImage:
+        """Send an image: files as they are, an array or a loaded image in the units of its channels.
+
+        Raises:
+            SimMATError: it cannot be read here, or the server refuses it.
+        """
+        client = copy(self._client)
+        if isinstance(image, str | Path | Mapping):
+            reader = self.reader(image)
+            client.set_image(image)
+        else:
+            reader = LoadedImage(loaded := self.inputs.load(image, ()))
+            client.set_image(np.where(loaded.valid, loaded.data, np.float32(np.nan)))
+        return RemoteImage(client, reader, self.class_names)
+
+    def reader(self, image: Path | str | Files) -> ImageReader:
+        """Load an image here, or open one that is large; raise SimMATError if it cannot be read."""
+        return self.inputs.reader(image, (), _WHOLE_SIDE)
+
+    def set_image(self, image: Path | str | Files | SensorImage | npt.NDArray[Any]) -> None:
+        """Send an image, see `open_image`; the other methods then work on it."""
+        self._current = None
+        self._current = self.open_image(image)
+
+    def predict_prompts(self, prompts: Sequence[Prompt]) -> list[RemotePrediction]:
+        """Segment the objects that prompts mark."""
+        return [self._image.predict(prompt) for prompt in prompts]
+
+    def segment_everything(self) -> FoundObjects:
+        """Find every object of the current image."""
+        return self._image.segment_everything()
+
+    def segment_semantic(self) -> ClassMap:
+        """Return the class of every pixel of the current image."""
+        return self._image.segment_semantic()
+
+    @property
+    def _image(self) -> RemoteImage:
+        if self._current is None:
+            raise ValueError("no image is set; call set_image first")
+        return self._current
+
+
+def _object(answer: Mapping[str, Any]) -> FoundObject:
+    (x0, y0, x1, y1), value = answer["mask"]["box"], answer["class"]
+    instance = Instance(value, Window(y0, x0, y1, x1), crop_of(answer["mask"]))
+    chances = None if value is None else {value: answer["class_probability"]}
+    return FoundObject(instance, answer["score"], tuple(answer.get("point", (0.0, 0.0))), chances)
