@@ -46,7 +46,9 @@ class Recipe:
 
 def simulated(shared: Path, folder: Path) -> None:
     """Make a data set of simulated scenes."""
-    run(["data", "simulate", "--modality", "thermal", "--count", "120", "--size", "256", "192", "--out", str(folder)])
+    command = "data simulate --modality thermal --count 120 --size 256 192 --out"
+    if run([*command.split(), str(folder)]):
+        raise SystemExit(f"{folder}: not simulated")
 
 
 def shared_set(name: str, card: DataCard) -> Callable[[Path, Path], None]:

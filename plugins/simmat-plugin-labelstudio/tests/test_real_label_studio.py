@@ -16,7 +16,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,11 +27,13 @@ from label_studio_case import MASK, SIZE, prompt, scripted_backend, sensor_files
 from PIL import Image
 from simmat_plugin_convert.convert import convert
 from simmat_plugin_convert.label_studio import POLYGON, label_config
+from simmat_plugin_labelstudio.backend import Backend
 from simmat_plugin_labelstudio.results import write_tasks
 
-from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.dataset import Dataset, open_dataset, open_images
 from simmat.data.instances import Instance, region_from_mask
 from simmat.inference import run_lengths
+from simmat.predictor import RemotePredictor
 from simmat.sensors.builtin import Raster
 
 COMMAND = os.environ.get("LABEL_STUDIO") or shutil.which("label-studio")
@@ -106,16 +108,24 @@ def exported(ask: Ask, project: int, root: Path, out: Path) -> Dataset:
     return open_dataset(out, Raster())
 
 
-@pytest.mark.parametrize("kind", ["brushlabels", POLYGON])
-def test_clicks_and_predictions_come_back_as_masks(ask: Ask, tmp_path: Path, kind: str) -> None:
-    """Project, model, tasks, a click through Label Studio, pre-annotations, export: all by its own API."""
+@pytest.mark.parametrize(("kind", "remote"), [("brushlabels", False), (POLYGON, True)])
+def test_clicks_and_predictions_come_back_as_masks(ask: Ask, tmp_path: Path, kind: str, remote: bool) -> None:
+    """Project, model, tasks, a click through Label Studio, pre-annotations, export: all by its own API.
+
+    A remote model is behind `simmat serve`.
+    """
     root = sensor_files(tmp_path / "set", 3)
     backend, model = scripted_backend(root)
+    doors = ExitStack()
+    if remote:
+        door = pytest.importorskip("annotate_server").door
+        served_model = RemotePredictor(doors.enter_context(door(backend._predictor, tmp_path / "home")))
+        backend = Backend(served_model, "remote", open_images(root, Raster()), backend.address)
     config = label_config(["object", "ship"], kind)
     project = ask("POST", "/api/projects", {"title": kind, "label_config": config})["id"]
     ask("POST", f"/api/projects/{project}/import", backend.tasks()[:2])
     tasks = {one["data"]["sample"]: one["id"] for one in ask("GET", f"/api/tasks?project={project}")["tasks"]}
-    with served(backend) as port:
+    with doors, served(backend) as port:
         url = f"http://localhost:{port}"
         connected = ask("POST", "/api/ml", {"project": project, "url": url, "title": "m", "is_interactive": True})
         assert connected["readable_state"] == "Connected"
