@@ -103,7 +103,7 @@ test-napari: | $(BIN)/python
 # The plugin of QGIS as a zip, of the last commit.
 qgis:
 	git archive --format=zip --output=simmat_qgis.zip --prefix=simmat_qgis/ --add-file=LICENSE \
-		--add-file=examples/serve_client.py --add-file=plugins/simmat-plugin-annotate/src/simmat_plugin_annotate/static/icon.svg \
+		--add-file=simmat/client.py --add-file=plugins/simmat-plugin-annotate/src/simmat_plugin_annotate/static/icon.svg \
 		HEAD:plugins/qgis-simmat/simmat_qgis
 
 # In the QGIS of this machine: `xvfb-run make test-qgis`. Without QGIS or a display, the tests are skipped.

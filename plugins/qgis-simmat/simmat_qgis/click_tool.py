@@ -28,7 +28,7 @@ from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QColor
 
 from .command import check_place, error_in, save_window, start
-from .serve_client import Client
+from .client import Client
 
 Clicks = Sequence[tuple[QgsPointXY, int]]
 """Points in the raster's coordinates, each with 1 on the object and 0 beside it."""
