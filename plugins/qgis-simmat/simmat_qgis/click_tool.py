@@ -27,8 +27,8 @@ from qgis.gui import QgsMapTool, QgsRubberBand
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QColor
 
-from .command import check_place, error_in, save_window, start
 from .client import Client
+from .command import check_place, error_in, save_window, start
 
 Clicks = Sequence[tuple[QgsPointXY, int]]
 """Points in the raster's coordinates, each with 1 on the object and 0 beside it."""
