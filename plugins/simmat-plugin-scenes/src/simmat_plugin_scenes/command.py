@@ -25,6 +25,7 @@ from simmat.terminal import say
 @click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="The same seed gives the same files.")
 @click.option("--size", default=(256, 192), show_default=True, type=(int, int), metavar="W H", help="Size in pixels.")
+@click.option("--frames", default=1, show_default=True, metavar="N", help="Frames of each sample; its objects move.")
 def command(
     modality: str,
     modality_options: dict[str, Any] | None,
@@ -33,10 +34,12 @@ def command(
     count: int,
     seed: int,
     size: tuple[int, int],
+    frames: int,
 ) -> None:
     """Write synthetic scenes as measured by one sensor, or by several on one pixel grid.
 
     The folder has images, 16-bit instance masks, manifest.csv with splits, and card.toml, ready for `simmat train`.
+    With --frames, each sample is a video of a fixed camera, for `simmat follow`.
     Sample i is the same scene for every sensor and every --count.
     """
     from simmat_plugin_scenes.dataset import simulate_dataset
@@ -47,5 +50,7 @@ def command(
         def step(done: int) -> None:
             bar.update(done)
 
-        simulate_dataset(adapter, out, count, seed, size_hw=(size[1], size[0]), scenes=scenes, progress=step)
-    say(f"wrote {count} samples of {adapter.name} to {out}")
+        size_hw = size[1], size[0]
+        simulate_dataset(adapter, out, count, seed, size_hw=size_hw, scenes=scenes, frames=frames, progress=step)
+    what = "samples" if frames == 1 else f"sequences of {frames} frames"
+    say(f"wrote {count} {what} of {adapter.name} to {out}")

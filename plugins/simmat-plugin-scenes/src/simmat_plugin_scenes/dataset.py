@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from simmat.errors import ConfigError, OutputError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat_plugin_scenes.generate import generate_scene
+from simmat_plugin_scenes.generate import generate_frames
 from simmat_plugin_scenes.world import CLASSES
 
 SIZE_HW = (192, 256)
@@ -32,6 +33,7 @@ def simulate_dataset(
     *,
     size_hw: tuple[int, int] = SIZE_HW,
     scenes: str = "everyday",
+    frames: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write `count` synthetic scenes as a data set: images, 16-bit masks, manifest.csv, card.toml.
@@ -46,6 +48,7 @@ def simulate_dataset(
         seed: 0 or more; the same seed gives the same bytes.
         size_hw: (height, width) of each image in pixels.
         scenes: kind of scenes, a name of `simmat_plugin_scenes.generate.KINDS`.
+        frames: more than 1 makes each sample a sequence of so many frames, in which the objects move.
         progress: called with 1 after each sample.
 
     Returns:
@@ -56,11 +59,11 @@ def simulate_dataset(
         OutputError: the folder is not empty or cannot be written.
     """
     target = Path(out)
-    _check(target, count, seed)
+    _check(target, count, seed, frames)
     with atomic_folder(target) as folder:
         rows = []
         for index in range(count):
-            rows.append(_write_sample(adapter, folder, index, seed, size_hw, scenes))
+            rows += _write_sample(adapter, folder, index, seed, size_hw, scenes, frames)
             if progress is not None:
                 progress(1)
         atomic_write_text(folder / MANIFEST_FILE, _csv(rows))
@@ -74,33 +77,45 @@ def split_of(index: int) -> str:
     return "val" if place in _VAL else "test" if place in _TEST else "train"
 
 
-def _check(target: Path, count: int, seed: int) -> None:
+def _check(target: Path, count: int, seed: int, frames: int) -> None:
     if count < MIN_COUNT:
         raise ConfigError(f"--count must be at least {MIN_COUNT}, one sample per split, got {count}")
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
+    if frames < 1:
+        raise ConfigError(f"--frames must be at least 1, got {frames}")
     if target.is_dir() and any(target.iterdir()):
         raise OutputError(f"{target} is not empty; choose another folder, or remove it first")
 
 
 def _write_sample(
-    adapter: ModalityAdapter, folder: Path, index: int, seed: int, size_hw: tuple[int, int], scenes: str
-) -> dict[str, str]:
-    """Write one sample's files and return its row of the manifest."""
-    scene = generate_scene(np.random.default_rng([seed, index, 0]), size_hw, scenes)
-    image = adapter.simulate(scene, np.random.default_rng([seed, index, 1]))
-    name = f"s{index:05d}"
-    several = len(adapter.sources) > 1
-    paths = {
-        source.name: "/".join(["images", *([source.name] if several else []), name + source.extensions[0]])
-        for source in adapter.sources
-    }
-    adapter.save(image, {source: folder / path for source, path in paths.items()})
-    mask = f"masks/{name}.png"
-    values = np.where(scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0)
-    write_image(folder / mask, values[None].astype(np.uint16))
-    columns = paths if several else {"image": next(iter(paths.values()))}
-    return {"id": name, "split": split_of(index), **columns, "mask": mask}
+    adapter: ModalityAdapter,
+    folder: Path,
+    index: int,
+    seed: int,
+    size_hw: tuple[int, int],
+    scenes: str,
+    frames: int,
+) -> Iterator[dict[str, str]]:
+    """Write the files of one sample, and yield its rows of the manifest: one for each frame."""
+    rng = np.random.default_rng([seed, index, 1])
+    several, sample = len(adapter.sources) > 1, f"s{index:05d}"
+    top = ["images" if frames == 1 else "frames"]
+    made = generate_frames(np.random.default_rng([seed, index, 0]), size_hw, scenes)
+    for frame, scene in enumerate(itertools.islice(made, frames)):
+        image = adapter.simulate(scene, rng)
+        name = sample if frames == 1 else f"{sample}/{frame:04d}"
+        paths = {
+            source.name: "/".join([*top, *([source.name] if several else []), name + source.extensions[0]])
+            for source in adapter.sources
+        }
+        adapter.save(image, {source: folder / path for source, path in paths.items()})
+        mask = f"masks/{name}.png"
+        values = np.where(scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0)
+        write_image(folder / mask, values[None].astype(np.uint16))
+        columns = paths if several else {"image": next(iter(paths.values()))}
+        place = {} if frames == 1 else {"sequence": sample, "frame": str(frame)}
+        yield {"id": name, "split": split_of(index), **place, **columns, "mask": mask}
 
 
 def _csv(rows: list[dict[str, str]]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,10 @@ MAX_OBJECTS = 6
 _MIN_SHARE = 0.0015
 _TABLE_SHARE = 0.35
 _TRIES = 20
+_SWING = 0.4
+"""How far an object of a video goes, as a share of half the width of the picture at its distance."""
+_PERIOD = (60.0, 150.0)
+"""Frames from one return of such an object to the next."""
 
 OUTDOOR: tuple[tuple[Make, float], ...] = (
     (person, 0.38),
@@ -76,6 +81,16 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
         ConfigError: the size is too small.
         UnknownNameError: there is no such kind.
     """
+    return next(generate_frames(rng, size_hw, kind))
+
+
+def generate_frames(
+    rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256), kind: str = "everyday"
+) -> Iterator[Scene]:
+    """Yield the scene of `generate_scene` as a video without end: its objects go to and fro, the camera stands still.
+
+    An object keeps its id; others may hide it, and it may leave the picture. Arguments and errors as `generate_scene`.
+    """
     if kind not in KINDS:
         raise unknown_name("kind of scenes", kind, KINDS)
     if min(size_hw) < MIN_SIDE_PX:
@@ -85,8 +100,21 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
         noise = Noise(rng)
         seen = only_visible(world, size_hw)
         if len(seen.things) >= 2:
-            return render(seen, size_hw, noise)
-    raise ConfigError(f"no scene with two visible objects in {_TRIES} tries at {size_hw[1]}x{size_hw[0]} pixels")
+            break
+    else:
+        raise ConfigError(f"no scene with two visible objects in {_TRIES} tries at {size_hw[1]}x{size_hw[0]} pixels")
+    yield render(seen, size_hw, noise)
+    count = len(seen.things)
+    pace = 2 * np.pi / rng.uniform(*_PERIOD, count)  # radians a frame
+    start, heading = rng.uniform(0, 2 * np.pi, (2, count))
+    for frame in itertools.count(1):
+        swing = _SWING * (np.sin(start + pace * frame) - np.sin(start))
+        things = []
+        for thing, x, z in zip(seen.things, swing * np.cos(heading), swing * np.sin(heading), strict=True):
+            middle = np.mean([part.shape.centre for part in thing.parts], axis=0)
+            reach = world.half_width * float(np.linalg.norm(middle - seen.position))
+            things.append(thing.placed(float(reach * x), float(reach * z), 0.0))
+        yield render(replace(seen, things=tuple(things)), size_hw, noise)
 
 
 def only_visible(world: World, size_hw: tuple[int, int]) -> World:
