@@ -12,24 +12,18 @@ of the true objects, each with at most one found object (0 without one), IoU of 
 from __future__ import annotations
 
 import argparse
-import tomllib
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
+from untuned import add_model_options, data_sets
 
 from simmat.data.clicks import center_click
-from simmat.data.dataset import open_dataset
 from simmat.data.instances import Instance, Label
 from simmat.data.targets import class_map
 from simmat.evaluation.unprompted import ious
-from simmat.io.weights import find_weights
-from simmat.model import Parts
-from simmat.plugins.loader import installed
 from simmat.predictor import LargeImage, ZeroShotPredictor
 from simmat.predictor.reading import LoadedImage
-from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
 
@@ -47,28 +41,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="file of `simmat bench`, whose data sets are measured")
-    parser.add_argument("--foundation", default="lite")
-    parser.add_argument("--image-size", type=int, help="side of the input; by default the model's own")
-    parser.add_argument("--on", nargs="+", help="names of data sets; by default all")
+    add_model_options(parser)
     parser.add_argument("--images", type=int, default=5, help="images of each set, evenly from its training split")
     parser.add_argument("--references", type=int, default=2, help="references that are tried, one after the other")
     parser.add_argument("--shots", type=int, default=1, help="images of a reference")
     parser.add_argument("--tile", type=int, default=10_000, help="side of windows in pixels; by default whole images")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    known = installed()
-    model = known.foundation(given.foundation, fetch=True)
-    parts = Parts(model, known.transfer_layer("zeroshot"), known.tuner("frozen"), find_weights(model, None))
     print(f"{'set':<20} {'one click':>9} {'found':>6} {'pixels':>6} {'F1':>6}")
-    for data in tomllib.loads(given.file.read_text())["data"]:
-        if given.on and data["name"] not in given.on:
-            continue
-        channels = data.get("channels")
-        adapter = known.modality(data["modality"], channels=None if channels is None else parse_channels(channels))
-        card = {key: data[key] for key in ("regions", "min_region", "nodata") if key in data}
-        dataset = open_dataset(given.file.parent / data["data"], adapter, card)
+    for name, dataset, predictor in data_sets(given, ZeroShotPredictor):
         samples = dataset.split("train")
-        predictor = ZeroShotPredictor(parts, dataset.adapter, given.image_size or model.image_size, torch.device("cpu"))
         images: list[tuple[LargeImage, Label]] = []
         clicked: list[float] = []
         for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
@@ -92,7 +73,7 @@ def main() -> None:
                     if true:
                         rows.append(scores([one for one in objects if one.class_id == value], true, truth))
         figures = " ".join(f"{value:>6.3f}" for value in np.mean(rows, axis=0))
-        print(f"{data['name']:<20} {np.mean(clicked):>9.3f} {figures}", flush=True)
+        print(f"{name:<20} {np.mean(clicked):>9.3f} {figures}", flush=True)
 
 
 if __name__ == "__main__":

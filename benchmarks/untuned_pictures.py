@@ -12,23 +12,18 @@ and val, to which nothing is fitted, and the mean IoU that the model predicts.
 from __future__ import annotations
 
 import argparse
-import tomllib
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
+from untuned import add_model_options, data_sets
 
-from simmat.data.dataset import open_dataset
 from simmat.data.statistics import Moments
 from simmat.evaluation import evaluate
-from simmat.io.weights import find_weights
-from simmat.model import Parts
 from simmat.nn.mat import ZeroShotMap
-from simmat.plugins.loader import installed
 from simmat.predictor import ZeroShotPredictor
-from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.normalize import zero_shot_map
 from simmat.types import ImageReader, Window
 
@@ -58,31 +53,18 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="file of `simmat bench`, whose data sets are measured")
-    parser.add_argument("--foundation", default="lite")
-    parser.add_argument("--image-size", type=int, help="side of the input; by default the model's own")
-    parser.add_argument("--on", nargs="+", help="names of data sets; by default all")
+    add_model_options(parser)
     parser.add_argument("--images", type=int, default=12, help="images of each set, those of val first")
     parser.add_argument("--contrasts", type=float, nargs="+", default=[1, 0.46, 0.3])
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    known = installed()
-    model = known.foundation(given.foundation, fetch=True)
-    parts = Parts(model, known.transfer_layer("zeroshot"), known.tuner("frozen"), find_weights(model, None))
     print(f"{'set':<20} {'map':<10} {'contrast':>8} {'objects':>7} {'mIoU':>6} {'predicted':>9}")
-    for data in tomllib.loads(given.file.read_text())["data"]:
-        if given.on and data["name"] not in given.on:
-            continue
-        channels = data.get("channels")
-        adapter = known.modality(data["modality"], channels=None if channels is None else parse_channels(channels))
-        card = {key: data[key] for key in ("regions", "min_region", "nodata") if key in data}
-        dataset = open_dataset(given.file.parent / data["data"], adapter, card)
+    for of_set, dataset, predictor in data_sets(given, Shown):
         samples = [*dataset.split("val"), *dataset.split("train")][: given.images]
-        predictor = Shown(parts, dataset.adapter, given.image_size or model.image_size, torch.device("cpu"))
         for name, contrast in product(MAPS if len(dataset.channels()) > 1 else MAPS[:1], given.contrasts):
             predictor.chosen = name, contrast
             objects = evaluate(predictor, dataset, samples).objects
             miou, predicted = fmean(one.iou for one in objects), fmean(one.predicted_iou for one in objects)
-            line = f"{data['name']:<20} {name:<10} {contrast:>8g} {len(objects):>7} {miou:>6.3f} {predicted:>9.3f}"
+            line = f"{of_set:<20} {name:<10} {contrast:>8g} {len(objects):>7} {miou:>6.3f} {predicted:>9.3f}"
             print(line, flush=True)
 
 
