@@ -9,7 +9,12 @@ import pytest
 from installed import need_plugins
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
-PLUGINS = {"satellite": ("lite", "multispectral"), "thermal": ("lite", "scenes", "thermal")}
+PLUGINS = {
+    "follow-stack": ("lite", "volume"),
+    "follow-video": ("lite", "scenes", "thermal"),
+    "satellite": ("lite", "multispectral"),
+    "thermal": ("lite", "scenes", "thermal"),
+}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
@@ -30,6 +35,8 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.Mon
     need_plugins(*PLUGINS.get(notebook.stem, ("lite",)))
     if notebook.stem == "satellite":
         pytest.importorskip("simmat_plugin_geo")
+    if notebook.stem == "follow-stack":
+        pytest.importorskip("nibabel")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the tests' own; a kernel chooses inline
     document = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(
