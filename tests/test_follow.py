@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +14,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import tifffile
+import torch
 from bundles import tiny_bundle
 from PIL import Image
-from runs import files_of
+from runs import die, files_of
 from scripted_model import Scripted, one_mask
 
 from simmat.cli import run
@@ -140,27 +145,27 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"
 
 
-class Killed(Exception):
-    """The process ends here."""
+def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) -> None:
+    """Follow, and die at a step as by a power cut; for a process of its own."""
+    torch.set_num_threads(1)
+    follow_files(predictor(), job(folder, out, masks), lambda done, total: die() if done == stop else None)
 
 
-def test_a_stopped_call_is_resumed_at_any_frame(tmp_path: Path) -> None:
+def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path) -> None:
     """Two thousand frames take minutes; what is resumed must be what was never stopped."""
     known = truth()
     masks = {3: {1: known[3] == 1, 2: known[3] == 2}, 9: {1: known[9] == 1}}
     follow_files(predictor(), job(tmp_path, "whole", masks))
     whole = files_of(tmp_path / "whole")
-    for stop in (2, 7, 12):
-
-        def kill(done: int, total: int, stop: int = stop) -> None:
-            if done == stop:
-                raise Killed
-
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["simmat.inference.follow", "simmat.predictor"])
+    for stop in (2, 7, 12):  # forward from a mask, back from the next, after the last
+        process = context.Process(target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         again = job(tmp_path, f"stopped{stop}", masks)
-        with pytest.raises(Killed):
-            follow_files(predictor(), again, kill)
-        model = Scripted(NOTHING)
-        follow_files(predictor(model), again)
+        follow_files(predictor(), again)
         found = files_of(again.out)
         log = ".follow/log.jsonl"
         assert sorted(found.pop(log).splitlines()) == sorted(whole[log].splitlines())
@@ -173,18 +178,47 @@ def test_a_stopped_call_is_resumed_at_any_frame(tmp_path: Path) -> None:
     assert len(log) == COUNT
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells the memory of a process otherwise")
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    """A night of a thermal camera has 100,000 frames."""
+    count, known = 2000, truth()
+    there_and_back = [*range(COUNT), *range(COUNT - 2, 0, -1)]
+    stored = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (count, 3, *SIZE_HW))
+    stored[:] = planes(known)[np.resize(there_and_back, count)]
+    del stored
+    model, resident = Scripted(NOTHING), {}
+    model.encoded = deque(maxlen=1)  # type: ignore[assignment]
+
+    def note(done: int) -> None:
+        resident[done] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    masks = given_masks({0: known[0]})
+    frames = Sequence(tmp_path / "a.npy", Raster())
+    files = FollowJob(frames, masks, tmp_path / "out", None, ("coco", "overlay", "volume"), 0.5)
+    follow_files(predictor(model), files, lambda done, total: note(done))
+    note(count + 1)
+    assert resident[count] - resident[200] < 8, "MiB, while frames are followed"
+    assert resident[count + 1] - resident[200] < 64, "MiB, with the files of all frames"
+
+
 @pytest.mark.plugins
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("--mask small.png@0", "small.png: the mask is 20x20"),
-        ("--mask frame1.png@2", "named as frame 'frame1'"),
-        ("--mask right.png@7", "no frame '7'"),
-        ("--mask right.png", "no frame 'right'"),
-        ("--mask empty.png@0", "no object"),
-        ("", "--mask IMAGE@FRAME"),
-        ("--mask right.png@0 --format video", "allowed are coco"),
-        ("--mask right.png@0 --out full", "did not write"),
+        ("sizes --mask right.png@0", "is 56x30 of"),
+        ("order --mask right.png@0", "the order of 'early' and 'late' is not known"),
+        ("gap --mask right.png@0", "frames are missing between 'frame1' and 'frame3'"),
+        ("broken --mask right.png@0", "frame2.png"),
+        ("nowhere --mask right.png@0", "nowhere: no such folder"),
+        ("seq --mask small.png@0", "small.png: the mask is 20x20"),
+        ("seq --mask frame1.png@2", "named as frame 'frame1'"),
+        ("seq --mask right.png@7", "no frame '7'"),
+        ("seq --mask right.png", "no frame 'right'"),
+        ("seq --mask empty.png@0", "no object"),
+        ("seq", "--mask IMAGE@FRAME"),
+        ("seq --mask right.png@0 --format video", "allowed are coco"),
+        ("seq --mask right.png@0 --out full", "did not write"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(
@@ -193,10 +227,16 @@ def test_what_cannot_be_followed_is_refused_by_name(
     """The mask of another frame would be followed as if it were right."""
     monkeypatch.chdir(tmp_path)
     tiny_bundle(tmp_path / "bundle")
-    for folder in ("seq", "full"):
+    grey = Image.fromarray(np.full((40, 56), 60, np.uint8))
+    for folder in ("seq", "full", "sizes", "order", "gap", "broken"):
         (tmp_path / folder).mkdir()
         for number in range(3):
-            Image.fromarray(np.full((40, 56), 60, np.uint8)).save(f"{folder}/frame{number}.png")
+            grey.save(f"{folder}/frame{number}.png")
+    grey.crop((0, 0, 56, 30)).save("sizes/frame2.png")
+    for number, name in enumerate(("early", "late", "middle")):
+        Path(f"order/frame{number}.png").rename(f"order/{name}.png")
+    Path("gap/frame2.png").rename("gap/frame3.png")
+    Path("broken/frame2.png").write_bytes(Path("seq/frame2.png").read_bytes()[:60])
     for name, value, size_hw in (
         ("right", 1, (40, 56)),
         ("frame1", 1, (40, 56)),
@@ -204,13 +244,13 @@ def test_what_cannot_be_followed_is_refused_by_name(
         ("small", 1, (20, 20)),
     ):
         Image.fromarray(np.full(size_hw, value, np.uint8)).save(f"{name}.png")
-    assert run(["follow", "bundle", "seq", "--out", "out", *call.split()]) == 2
+    assert run(["follow", "bundle", "--out", "out", "--device", "cpu", *call.split()]) == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.plugins
 def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A frame of another size is named; else every frame has a mask, and the film every frame."""
+    """Every frame has a mask, and the film every frame."""
     (tmp_path / "seq").mkdir()
     for number in range(3):
         Image.fromarray(np.random.default_rng(number).integers(0, 99, (40, 56), np.uint8)).save(
@@ -222,6 +262,3 @@ def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.
     assert run(words) == 0
     assert "overlay." in capsys.readouterr().out
     assert len(list((tmp_path / "out/labels").glob("*.png"))) == 3
-    Image.fromarray(np.full((30, 56), 60, np.uint8)).save(tmp_path / "seq/frame2.png")
-    assert run(words) == 2
-    assert "56x30" in capsys.readouterr().err

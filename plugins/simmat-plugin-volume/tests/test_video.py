@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import tiny_bundle
 
 import simmat
+from simmat.cli import run
 from simmat.errors import DataError
 from simmat.io.images import read_image
 
@@ -54,13 +56,16 @@ def test_colours_keep_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mkv", "rgb")[3].data, np.moveaxis(colours[3], 2, 0))
 
 
-def test_a_cut_video_is_refused(tmp_path: Path) -> None:
+def test_a_cut_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By name; its last frames would be missing."""
     save(tmp_path / "a.mp4", GREY.astype(np.uint8)[..., None].repeat(3, -1), "yuv420p", "mpeg4")
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"a\.mp4"):
         list(simmat.Sequence(tmp_path / "a.mp4", "rgb"))
+    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "a.mp4"), "--mask", "a.png@0", "--out"]
+    assert run([*words, str(tmp_path / "out")]) == 2
+    assert "a.mp4" in capsys.readouterr().err
 
 
 def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import tiny_bundle
 from simmat_plugin_volume.nifti import write_labels
 
 import simmat
+from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.io.images.stacks import open_stack
@@ -179,6 +181,14 @@ def test_a_series_without_an_even_order_is_refused(
     save_dicom(tmp_path / "a", places=places, **tags)
     with pytest.raises(DataError, match=says):
         simmat.Sequence(tmp_path / "a", "gray")
+
+
+def test_a_stack_with_unequal_spacing_is_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command names the two slices; volumes in cm³ would be wrong."""
+    save_dicom(tmp_path / "a", places=[0, 3, 6, 12, 15, 18, 21])
+    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "a"), "--mask", "a.png@0", "--out"]
+    assert run([*words, str(tmp_path / "out")]) == 2
+    assert "6 mm apart, other slices 3 mm" in capsys.readouterr().err
 
 
 def test_two_series_in_one_folder_are_refused(tmp_path: Path) -> None:
