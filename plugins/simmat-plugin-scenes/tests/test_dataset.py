@@ -53,8 +53,8 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, gray_set: Path) -> N
 def test_objects_of_a_sequence_move_and_keep_their_ids(tmp_path: Path, gray_set: Path) -> None:
     """What follows objects is measured on such videos; the first frame is that of the sample without frames."""
     folder = simulate_dataset(Gray(), tmp_path / "a", 3, 0, size_hw=SIZE_HW, frames=5)
-    samples = [sample for sample in open_dataset(folder, Gray()).samples if sample.sequence == "s00000"]
-    assert [sample.frame for sample in samples] == list(range(5))
+    samples = [one for one in open_dataset(folder, Gray()).split("train") if one.sequence == "s00000"]
+    assert [one.frame for one in samples] == list(range(5))
     masks = [read_image(folder / f"masks/s00000/{frame:04d}.png").planes[0] for frame in range(5)]
     assert np.array_equal(masks[0], read_image(gray_set / "masks/s00000.png").planes[0])
     assert not np.array_equal(masks[0], masks[4])
