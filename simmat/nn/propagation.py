@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.foundation import ImageEmbedding
-
 TEMPERATURE = 0.1
 """Of the softmax over the most similar positions."""
 NEIGHBOURS = 5
@@ -24,20 +22,6 @@ _BLOCK = 16
 """Side of the blocks of positions that are compared at once, which bounds memory."""
 _OUTSIDE = -2.0
 """Similarity of a position outside of the grid, below any cosine."""
-
-
-def matching_features(embedding: ImageEmbedding, finest_stride: int = 4) -> Tensor:
-    """Return (D, h, w) features of unit length from the embedding of one image, to be compared by their products.
-
-    Two levels are joined: the finest of at least `finest_stride` input pixels, whose grid this is, and the next
-    coarser one.
-    """
-    strides = embedding.strides
-    first = next((level for level, stride in enumerate(strides) if stride >= finest_stride), len(strides) - 1)
-    levels = [embedding.levels[level][0].float() for level in range(first, min(first + 2, len(strides)))]
-    grid_hw = levels[0].shape[-2:]
-    scaled = [F.interpolate(level[None], grid_hw, mode="bilinear", align_corners=False)[0] for level in levels]
-    return F.normalize(torch.cat([F.normalize(level, dim=0) for level in scaled]), dim=0)
 
 
 def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor], radius: int) -> Tensor:

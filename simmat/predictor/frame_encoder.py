@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from simmat.data.clicks import center_click, tight_box
 from simmat.errors import DataError
-from simmat.nn.propagation import matching_features
+from simmat.nn.matching import matching_features
 from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
@@ -22,6 +22,8 @@ from simmat.types import BoolArray, Prompt, SensorImage
 
 CELLS = 10
 """Side of the smallest object in cells, at least, for which frames are cut into windows."""
+LEVELS = 2
+"""Levels of the embedding that are compared: more cost time, and find no more."""
 _MASK_LOGIT = 8.0
 """Logit of a certain pixel in a mask prompt."""
 
@@ -50,7 +52,7 @@ class FrameEncoder:
         self._mask_hw: tuple[int, ...] | None = None
         self._features: dict[tuple[int, GridWindow], Tensor] = {}
         self._encoded: dict[tuple[int, GridWindow], EncodedImage] = {}
-        whole = matching_features(encoder.encode(self._first.image, self._first).embedding)
+        whole = matching_features(encoder.encode(self._first.image, self._first).embedding, LEVELS)
         self.device, self.side = whole.device, int(whole.shape[-1])
         side_px = tile or max(round(area**0.5 / CELLS), 1) * self.side
         self.grid = FrameGrid(self._first.size_hw, side_px, self.side, padded=encoder.pipeline.aspect == "keep")
@@ -63,7 +65,7 @@ class FrameEncoder:
     def features(self, index: int, window: GridWindow) -> Tensor:
         """Return (D, s, s) features of a window of a frame, see `matching_features`."""
         if (index, window) not in self._features:
-            self._features[index, window] = matching_features(self._encode(index, window).embedding)
+            self._features[index, window] = matching_features(self._encode(index, window).embedding, LEVELS)
         return self._features[index, window]
 
     def decode(

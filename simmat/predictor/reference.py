@@ -25,36 +25,17 @@ from simmat.data.targets import dense_targets
 from simmat.errors import DataError
 from simmat.foundation import MAX_PROMPTS, ImageEmbedding, MaskPrediction
 from simmat.model_spec import DenseSpec
+from simmat.nn.matching import matching_features
 from simmat.nn.resize import upsample_logits
 from simmat.predictor.everything import OBJECT, EverythingSettings, object_parts, suppress, with_classes
 from simmat.types import FloatArray, Frame, Prompt
 
 _NOWHERE, _NO_LABEL = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
 
-FINEST_STRIDE = 4
-"""Smallest stride, in pixels of the input, of the positions that are compared."""
 RIDGE = 0.3
 """Share of the mean variance of the features that is added to each, as few positions are on objects."""
 _SEED = 0.5
 """Share of the highest value of a class in an image that a part must reach, as images differ in contrast."""
-
-
-def joined_levels(embedding: ImageEmbedding, finest_stride: int = FINEST_STRIDE) -> Tensor:
-    """Return (D, h, w) features of one image: its levels, each of unit length at every position, one after the other.
-
-    Levels are resized to the grid of the finest one of at least `finest_stride` input pixels.
-    """
-    strides = embedding.strides
-    grid = next((level for level, stride in enumerate(strides) if stride >= finest_stride), len(strides) - 1)
-    height, width = embedding.levels[grid].shape[-2:]
-    levels = (level.float() for level in embedding.levels)
-    scaled = (
-        F.adaptive_avg_pool2d(level, (height, width))
-        if number < grid
-        else F.interpolate(level, (height, width), mode="bilinear", align_corners=False)
-        for number, level in enumerate(levels)
-    )
-    return torch.cat([F.normalize(level[0], dim=0) for level in scaled])
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +60,7 @@ class Reference:
 
     def logits(self, embedding: ImageEmbedding, frame: Frame) -> Tensor:
         """Return how likely each class is, (K, h, w) over the whole input: above 0 more than background."""
-        features = joined_levels(embedding)
+        features = matching_features(embedding)
         weights, offsets = (torch.from_numpy(part).to(features.device) for part in (self.weights, self.offsets))
         logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
         height, width = (math.ceil(side * logits.shape[-1] / frame.size) for side in frame.scaled_hw)
@@ -154,7 +135,7 @@ class ReferenceSums:
             label: its objects, all of these classes, in pixels of the image.
             prepared: the network's input.
         """
-        features = joined_levels(embedding).cpu().double()
+        features = matching_features(embedding).cpu().double()
         classes, _ = dense_targets(label, prepared.frame, self.spec.index_of, 0)
         for part in (prepared.planes.numpy(), classes):
             self._seen.update(np.ascontiguousarray(part).tobytes())

@@ -1,0 +1,35 @@
+"""Features of an embedding that tell what looks alike, in one image and in others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.foundation import ImageEmbedding
+
+FINEST_STRIDE = 4
+"""Smallest stride, in pixels of the input, of the positions that are compared."""
+
+
+def matching_features(
+    embedding: ImageEmbedding, levels: int | None = None, *, finest_stride: int = FINEST_STRIDE
+) -> Tensor:
+    """Return (D, h, w) features of unit length of one image: its levels, each of unit length, one after the other.
+
+    Args:
+        embedding: of a batch of this image.
+        levels: how many, from that of the grid on; None for all, the finer ones too.
+        finest_stride: the grid is that of the finest level of at least so many input pixels.
+    """
+    strides = embedding.strides
+    grid = next((level for level, stride in enumerate(strides) if stride >= finest_stride), len(strides) - 1)
+    height, width = embedding.levels[grid].shape[-2:]
+    chosen = embedding.levels if levels is None else embedding.levels[grid : grid + levels]
+    scaled = (
+        F.adaptive_avg_pool2d(level.float(), (height, width))
+        if level.shape[-1] > width
+        else F.interpolate(level.float(), (height, width), mode="bilinear", align_corners=False)
+        for level in chosen
+    )
+    return F.normalize(torch.cat([F.normalize(level[0], dim=0) for level in scaled]), dim=0)
