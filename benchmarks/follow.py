@@ -185,7 +185,7 @@ def untuned(given: argparse.Namespace, modality: str) -> Predictor:
 
 def speed(given: argparse.Namespace) -> None:
     """Time frames in which the largest objects move by two pixels."""
-    predictor, count = untuned(given, "thermal"), 12
+    predictor, count = untuned(given, "thermal"), given.frames
     image, labels = next(simulated((512, 512)))
     frames = [
         SensorImage(*(np.roll(part, 2 * step, -1) for part in (image.data, image.valid)), image.channels, image.origin)
