@@ -37,6 +37,7 @@ from simmat.predictor import LargeImage, Predictor
 from simmat.predictor.follow import iou
 from simmat.predictor.frame_encoder import FrameEncoder
 from simmat.predictor.reading import LoadedImage
+from simmat.sensors.builtin import band_channels
 from simmat.types import BoolArray, Prompt, SensorImage
 
 Masks = dict[int, BoolArray]
@@ -44,7 +45,9 @@ Step = Callable[[int, int, Masks], Masks]
 SENSORS = {"depth-person": "depth", "rgb-blackswan": "rgb", "mri-tumour": "raster"}
 """Sequence -> sensor; `gray` for others."""
 MIN_PIXELS = 30
+"""Of an object in the frame in which it is given; smaller ones are left out."""
 STOP = 0.5
+"""IoU of two slices below which an object ends."""
 
 
 def read_sequence(folder: Path) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
@@ -57,7 +60,8 @@ def read_sequence(folder: Path) -> tuple[Sequence[Any], list[npt.NDArray[np.int6
     labels = [read_mask(folder / "mask.nii.gz" / "z" / str(index)) for index in range(len(planes[0]))]
     if len(planes) == 1:
         return planes[0], labels, True
-    frames = [np.concatenate([image.data for image in of_slice]) for of_slice in zip(*planes, strict=True)]
+    stacked = [np.concatenate([image.data for image in of_slice]) for of_slice in zip(*planes, strict=True)]
+    frames = [SensorImage.from_planes(one, band_channels(len(planes))) for one in stacked]
     return frames, [(one > 0).astype(np.int64) for one in labels], True  # the tumour as a whole
 
 
