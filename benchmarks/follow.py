@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from measuring import Line, add_json_option, report
+from measuring import Seconds, add_json_option, report, seconds_of, time_lines
 from untuned import add_model_options
 
 import simmat
@@ -196,13 +196,12 @@ def speed(given: argparse.Namespace) -> None:
         for step in range(count)
     ]
     largest = np.argsort(np.bincount(labels.ravel())[1:])[::-1] + 1
-    lines = []
+    lines, threads = [], torch.get_num_threads()
     for objects, aim in ((1, 0.12), (3, 0.2)):
-        times = [time.perf_counter()]
-        for _ in predictor.follow(frames, {0: {int(one): labels == one for one in largest[:objects]}}):
-            times.append(time.perf_counter())
-        unit = f"s on {torch.get_num_threads()} threads"
-        lines.append(Line(f"follow a 512 px frame, {objects} objects", unit, np.diff(times)[2:].tolist(), "aim", [aim]))
+        follower = predictor.follow(frames, {0: {int(one): labels == one for one in largest[:objects]}})
+        times = [seconds_of(lambda: next(follower)) for _ in frames]  # noqa: B023 - called at once
+        path = f"follow a 512 px frame, objects: {objects}"
+        lines += time_lines(path, times[2:], "aim", [Seconds(aim, aim)], threads=threads)
     report(lines, given.json)
 
 
