@@ -12,18 +12,16 @@ FINEST_STRIDE = 4
 """Smallest stride, in pixels of the input, of the positions that are compared."""
 
 
-def matching_features(
-    embedding: ImageEmbedding, levels: int | None = None, *, finest_stride: int = FINEST_STRIDE
-) -> Tensor:
+def matching_features(embedding: ImageEmbedding, levels: int | None = None) -> Tensor:
     """Return (D, h, w) features of unit length of one image: its levels, each of unit length, one after the other.
 
     Args:
         embedding: of a batch of this image.
-        levels: how many, from that of the grid on; None for all, the finer ones too.
-        finest_stride: the grid is that of the finest level of at least so many input pixels.
+        levels: how many, from the finest one of at least `FINEST_STRIDE` on, whose grid this is; None for all, finer
+            ones too.
     """
     strides = embedding.strides
-    grid = next((level for level, stride in enumerate(strides) if stride >= finest_stride), len(strides) - 1)
+    grid = next((level for level, stride in enumerate(strides) if stride >= FINEST_STRIDE), len(strides) - 1)
     height, width = embedding.levels[grid].shape[-2:]
     chosen = embedding.levels if levels is None else embedding.levels[grid : grid + levels]
     scaled = (
