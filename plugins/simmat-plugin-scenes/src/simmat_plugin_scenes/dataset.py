@@ -61,7 +61,7 @@ def simulate_dataset(
     target = Path(out)
     _check(target, count, seed, frames)
     with atomic_folder(target) as folder:
-        rows = []
+        rows: list[dict[str, str]] = []
         for index in range(count):
             rows += _write_sample(adapter, folder, index, seed, size_hw, scenes, frames)
             if progress is not None:
