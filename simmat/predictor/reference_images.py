@@ -20,7 +20,7 @@ from simmat.predictor.reference import Reference, ReferenceSums
 from simmat.types import ImageReader
 
 LabelMask = npt.NDArray[np.integer[Any] | np.bool_]
-"""(H, W) label values; 0 is the background."""
+"""(H, W) label values; 0 is the background, and pixels below 0 are not looked at."""
 
 
 def make_reference(
@@ -60,6 +60,7 @@ def _read_label(mask: Path | str | LabelMask, image: ImageReader, card: DataCard
     else:
         name, values = f"the mask of {image.origin}", np.asarray(mask).astype(np.int64)
     check_equal_size(name, values.shape, image.origin, image.size_hw)
+    card = card.model_copy(update={"ignore": -1}) if (values < 0).any() else card
     return name, label_from_mask(values, card, origin=name)
 
 
