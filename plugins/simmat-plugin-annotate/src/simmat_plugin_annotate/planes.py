@@ -20,6 +20,7 @@ from simmat.drawing.display import display_rgb
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
 from simmat.io.files import atomic_write_bytes
+from simmat.io.images import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
 
@@ -99,7 +100,7 @@ class Planes:
         parts: list[object] = [self.adapter.name, options_of(self.adapter)]
         for path in self.files.values():
             try:
-                stat = path.stat()
+                stat = (path if (frame := frame_of(path)) is None else frame.file).stat()
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}; restore the file") from error
             parts.append((str(path), stat.st_mtime_ns, stat.st_size))
