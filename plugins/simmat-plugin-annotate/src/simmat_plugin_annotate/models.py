@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.data.instances import PANOPTIC
+from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.types import Prompt, Window
 from simmat_plugin_annotate.masks import encode_mask, is_known
 from simmat_plugin_annotate.planes import Planes
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject, Instance
-    from simmat.predictor import ClassMap, LargeImage, Predictor
+    from simmat.predictor import ClassMap, LargeImage, Predictor, Reference
 
 Result = TypeVar("Result")
 _MAX_SUGGESTIONS_CACHED = 12
@@ -32,6 +33,8 @@ _EMBEDDINGS = "embeddings"
 """Folder of the embeddings, beside the tiles of the planes."""
 _MAX_CACHED_BYTES = 2**29
 """Images and embeddings that stay in memory for clicks; all embeddings are on disk."""
+_MAX_SHOWN_PX = 2**24
+"""Most pixels of the part of an image that shows what to look for."""
 MAX_SUGGESTED = 64
 """Most windows for one request of suggestions."""
 
@@ -75,6 +78,14 @@ class Model:
         }
 
 
+@dataclass(frozen=True)
+class Like:
+    """What to look for: a reference, and the folder's class for each of its classes."""
+
+    reference: Reference
+    classes: Mapping[int | None, int | None]
+
+
 class CancelledError(Exception):
     """The client no longer waits for the answer."""
 
@@ -114,6 +125,7 @@ class ModelService:
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
         self._wrong: dict[tuple[str, str], float] = {}
+        self._like: tuple[tuple[object, ...], Like] | None = None
 
     def take(self, model: Model) -> None:
         """Replace the model."""
@@ -177,6 +189,7 @@ class ModelService:
         labelled: Iterable[Instance],
         box: tuple[int, int, int, int] | None,
         is_wanted: Callable[[], bool],
+        like: Callable[[], Like] | None = None,
     ) -> dict[str, Any]:
         """Return the objects that the model finds and that are not labelled yet, best first.
 
@@ -184,6 +197,7 @@ class ModelService:
             labelled: labelled objects; found objects that mostly overlap one of them are left out.
             box: (x0, y0, x1, y1) of the part to search; None for the whole image.
             is_wanted: called after each window; returns False to cancel.
+            like: returns what to look for; None for every object.
 
         Raises:
             SimMATError: the image cannot be read.
@@ -195,7 +209,9 @@ class ModelService:
             raise CancelledError
         image = self._slow_image(planes, model)
         view = None if box is None or len(image.windows) == 1 else Window(box[1], box[0], box[3], box[2])
-        cache_key = model.digest, planes.digest, view
+        shown = None if like is None else like()
+        reference = None if shown is None else shown.reference
+        cache_key = model.digest, planes.digest, view, None if reference is None else reference.digest
         found = self._found.get(cache_key)
         if found is None:
             _check_count(len(image.windows if view is None else image.windows_in(view)))
@@ -204,7 +220,9 @@ class ModelService:
                 if self.closing.is_set() or not is_wanted():
                     raise CancelledError
 
-            found = self._found[cache_key] = list(image.segment_everything(box=view, progress=check_wanted))
+            found = self._found[cache_key] = list(
+                image.segment_everything(like=reference, box=view, progress=check_wanted)
+            )
             while len(self._found) > _MAX_SUGGESTIONS_CACHED:
                 self._found.popitem(last=False)
         known = list(labelled)
@@ -214,8 +232,30 @@ class ModelService:
             if is_known(region, known):
                 continue
             answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
+            if shown is not None:
+                answer["class"] = shown.classes.get(region.class_id)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
         return {"objects": objects, "imported": False}
+
+    def like(self, key: str, version: int, objects: Mapping[int, Instance], chosen: Collection[int]) -> Like:
+        """Return what to look for in other images, or in the rest of this one: the objects of an image.
+
+        Args:
+            version: of the labels.
+            objects: id -> object.
+            chosen: ids; empty for all. Others of their classes are neither like them nor background.
+
+        Raises:
+            DataError: the objects are not there, or show too little.
+        """
+        chosen = objects.keys() & set(chosen) if chosen else objects.keys()
+        if not chosen:
+            raise DataError("the objects to look for are no longer in their image; select one there again")
+        model, planes = self.model, self._planes(key)
+        cache_key = model.digest, planes.digest, version, tuple(sorted(chosen))
+        if self._like is None or self._like[0] != cache_key:
+            self._like = cache_key, _like_of(model.predictor, planes, objects, chosen)
+        return self._like[1]
 
     def class_map(self, key: str) -> ClassMap:
         """Return the class of every pixel of an image.
@@ -308,6 +348,31 @@ class ModelService:
         if name is None:
             return class_id if class_id in names else None
         return next((number for number, known in names.items() if known == name), None)
+
+
+def _like_of(predictor: Predictor, planes: Planes, objects: Mapping[int, Instance], chosen: Collection[int]) -> Like:
+    """Return what to look for: some objects of an image, with their classes."""
+    tile = predictor.tile_of(planes.size_hw)
+    windows = [objects[number].window for number in chosen]
+    y0, x0 = (max(min(one[side] for one in windows) - tile, 0) for side in (0, 1))
+    y1, x1 = (min(max(one[2 + side] for one in windows) + tile, planes.size_hw[side]) for side in (0, 1))
+    part = Window(y0, x0, y1, x1)
+    if (y1 - y0) * (x1 - x0) > _MAX_SHOWN_PX:
+        raise ConfigError("the objects to look for are too far apart in this large image; select one of them")
+    # Values that mean the same class by every rule of a card, see `label_from_mask`; what is below 0 is not looked at.
+    values = {
+        one: PANOPTIC * place + 1 for place, one in enumerate(dict.fromkeys(objects[n].class_id for n in chosen), 1)
+    }
+    mask = np.zeros(part.size_hw, np.int64)
+    for number, one in objects.items():
+        if one.class_id in values:
+            mask[one.within(part)] = values[one.class_id] if number in chosen else -1
+    several = predictor.inputs.card.regions == "instances" and len(values) > 1
+    reference = predictor.reference(
+        [(planes.read(part), mask)], classes=list(values.values()) if several else (), tile=tile
+    )
+    by_class = {value: one for one, value in values.items()} | {value // PANOPTIC: one for one, value in values.items()}
+    return Like(reference, by_class | {None: next(iter(values))})
 
 
 def _check_count(windows: int) -> None:
