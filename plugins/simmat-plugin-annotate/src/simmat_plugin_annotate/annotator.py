@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +20,10 @@ from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
 from simmat.errors import ConfigError, SimMATError
 from simmat.sensors.normalize import rgb_indices
+from simmat_plugin_annotate.drafts import Draft, Edited, score_of
 from simmat_plugin_annotate.folder import LabelFolder
-from simmat_plugin_annotate.labels import Edited, ImageLabels
+from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
+from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.masks import encode_mask
 from simmat_plugin_annotate.models import CancelledError, Model, ModelService
 from simmat_plugin_annotate.planes import TILE, Planes
@@ -42,6 +44,7 @@ class Annotator:
     Attributes:
         session: random id, new at each start.
         predictions: objects from elsewhere, to correct.
+        following: fills frames with the objects of others.
     """
 
     def __init__(
@@ -74,6 +77,12 @@ class Annotator:
         self.predictions = Predictions()
         if predictions is not None:
             self._take_predictions(Predictions.read(predictions, self.folder.images))
+        self.following = FollowService(
+            self.folder,
+            self.service,
+            partial(self.publish_image, followed=True),
+            lambda: self.publish("follow", self.following.document),
+        )
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._search: asyncio.Task[None] | None = None
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
@@ -104,6 +113,10 @@ class Annotator:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait((event, data))
+
+    def publish_image(self, key: str, *, followed: bool = False) -> None:
+        """Tell every tab that the labels of an image have changed; `followed` if by following."""
+        self.publish("image", {"key": key, **self._progress(key), **({"follow": True} if followed else {})})
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.Queue[tuple[str, Any]]]:
@@ -195,7 +208,8 @@ class Annotator:
             "notice": folder.notice,
             "model": self.service.model.document(),
             "maps": {name: _colours(name) for name in MAPS},
-            "limits": {"body": MAX_BODY, "edits": MAX_EDITS},
+            "limits": {"body": MAX_BODY, "edits": MAX_EDITS, "score": MIN_SCORE},
+            "following": self.following.document,
             "training": self.training.document(),
         }
 
@@ -206,23 +220,52 @@ class Annotator:
     def images_document(self) -> list[dict[str, Any]]:
         """Return the list of images with their progress."""
         folder, splits = self.folder, self.folder.splits()
-        images = []
-        for key, sample in folder.images.items():
-            last_step, labelled = folder.last_step(key), folder.is_labelled(key)
-            images.append(
-                {
-                    "key": key,
-                    "name": sample.id,
-                    "split": splits.get(sample.id, sample.split),
-                    "labelled": labelled,
-                    "done": last_step is not None and last_step.done,
-                    "objects": last_step.objects if last_step is not None else None if labelled else 0,
-                    "version": 0 if last_step is None else last_step.version,
-                    "predicted": self.predictions.of_image(key),
-                    "problem": folder.problems.get(key, ""),
-                }
-            )
-        return images
+        return [
+            {
+                "key": key,
+                "name": sample.id,
+                "sequence": sample.sequence,
+                "split": splits.get(sample.id, sample.split),
+                **self._progress(key),
+                "predicted": self.predictions.of_image(key),
+                "problem": folder.problems.get(key, ""),
+            }
+            for key, sample in folder.images.items()
+        ]
+
+    def _progress(self, key: str) -> dict[str, Any]:
+        """Return how far an image is; of a frame also how many objects were followed, and their lowest score."""
+        last_step, labelled = self.folder.last_step(key), self.folder.is_labelled(key)
+        progress: dict[str, Any] = {
+            "labelled": labelled,
+            "done": last_step is not None and last_step.done,
+            "objects": last_step.objects if last_step is not None else None if labelled else 0,
+            "version": 0 if last_step is None else last_step.version,
+        }
+        if self.folder.find(key).sequence and last_step is not None:
+            progress |= {"followed": last_step.followed, "score": last_step.score}
+        return progress
+
+    def set_track_classes(self, key: str, classes: Mapping[int, int | None]) -> list[str]:
+        """Give objects their class in the other frames of a sequence; return the frames that have changed."""
+        changed = []
+        for one, step in self.folder.frames.steps(key).items() if classes else ():
+            if one != key and any(number in classes and classes[number] != known for number, known in step.ids or ()):
+                labels = self.folder.labels(one)
+                with labels.lock:
+                    labels.edit(labels.version, partial(_set_classes, classes))
+                changed.append(one)
+        return changed
+
+    def accept_frames(self, key: str, score: float) -> list[str]:
+        """Accept the followed frames of a sequence whose lowest score is at least `score`; return them."""
+        steps = self.folder.frames.steps(key).items()
+        keys = [one for one, step in steps if step.followed and (step.score or 0) >= score]
+        for one in keys:
+            labels = self.folder.labels(one)
+            with labels.lock:
+                labels.edit(labels.version, Draft.accept)
+        return keys
 
     def image_document(self, key: str) -> dict[str, Any]:
         """Return an image with its objects; keep the error of one that cannot be read, for the list of images."""
@@ -235,6 +278,7 @@ class Annotator:
         return document
 
     def _image_document(self, key: str) -> dict[str, Any]:
+        self.folder.read_frames(key)
         labels, planes = self.folder.labels(key), self.folder.planes(key)
         georeference, channels = planes.georeference, planes.channels
         rgb, shown = rgb_indices(channels), display_channels(channels)
@@ -252,6 +296,7 @@ class Annotator:
                 "rgb": None if rgb is None else list(rgb),
                 "temperature": len(shown) == 1 and display_style(channels[shown[0]]).colours == "inferno",
                 "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
+                "tracks": sorted(self.folder.frames.tracks(key).items()),
                 **_progress(labels),
                 "ready": self.service.is_ready(key),
                 "georeference": None
@@ -259,6 +304,12 @@ class Annotator:
                 else {"crs": georeference.crs, "transform": list(georeference.transform)},
                 "notice": labels.problem,
             }
+
+    def objects_of(self, labels: ImageLabels) -> tuple[int, dict[int, Instance]]:
+        """Return the version of the labels of an image, and its objects with their classes."""
+        with labels.lock:
+            objects = labels.objects.items()
+            return labels.version, {number: replace(one, class_id=labels.class_of(one)) for number, one in objects}
 
     def change_document(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
         """Return the changes of a step; the caller holds the lock of the labels."""
@@ -277,11 +328,23 @@ def _progress(labels: ImageLabels) -> dict[str, Any]:
         "redo": labels.redo_steps,
         "labelled": labels.mask is not None or labels.unwritten,
         "done": labels.done,
+        "lost": sorted(labels.lost),
     }
 
 
 def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
-    return {"id": number, "class": labels.class_of(region), "mask": encode_mask(region), "area": region.area}
+    return {
+        "id": number,
+        "class": labels.class_of(region),
+        "mask": encode_mask(region),
+        "area": region.area,
+        "score": score_of(region),
+    }
+
+
+def _set_classes(classes: Mapping[int, int | None], draft: Draft) -> None:
+    for number in classes.keys() & draft.objects.keys():
+        draft.set_class(number, classes[number])
 
 
 def _colours(name: str) -> str:

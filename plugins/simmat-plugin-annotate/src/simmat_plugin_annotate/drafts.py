@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat_plugin_annotate.journal import Change, StoredObject
-from simmat_plugin_annotate.mask_files import Objects
+from simmat_plugin_annotate.mask_files import Followed, Objects
 from simmat_plugin_annotate.masks import MaskDocument, decode_mask, encode_mask, subtract
+
+
+class StaleError(Exception):
+    """The labels have changed since the version that an edit was made for."""
+
+
+@dataclass
+class Edited:
+    """The result of an edit.
+
+    Attributes:
+        changed: id -> changed or new object.
+        added: ids of new objects, in the order of the edits.
+        classes: id -> class of objects whose class has changed.
+    """
+
+    changed: Objects = field(default_factory=dict)
+    removed: list[int] = field(default_factory=list)
+    added: list[int] = field(default_factory=list)
+    classes: dict[int, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, changes: Sequence[Change], objects: Objects, added: Sequence[int] = ()) -> Edited:
+        """Return what changes have made of objects."""
+        ids, both = [one.id for one in changes], [(one.id, one.before, one.after) for one in changes]
+        return cls(
+            {number: objects[number] for number in ids if number in objects},
+            [number for number in ids if number not in objects],
+            [number for number in added if number in objects],
+            {number: new.class_id for number, old, new in both if old and new and old.class_id != new.class_id},
+        )
+
 
 Overlap = Literal["keep", "take", "skip"]
 """For pixels of other objects: "keep" leaves them, "take" takes them, "skip" leaves them and adds no empty object."""
@@ -26,6 +58,7 @@ class Draft:
         objects: id -> object.
         size_hw: (height, width) of the image in pixels.
         hidden: mask value without ground truth, which no object gets as id.
+        accepted: True after `accept`.
     """
 
     objects: Objects
@@ -33,12 +66,15 @@ class Draft:
     size_hw: tuple[int, int]
     added: list[int] = field(default_factory=list)
     hidden: int | None = None
+    accepted: bool = False
 
-    def add(self, mask: MaskDocument, class_id: int | None, overlap: Overlap) -> None:
-        """Add an object."""
-        number = self.next + (self.next == self.hidden)
+    def add(self, mask: MaskDocument, class_id: int | None, overlap: Overlap, number: int | None = None) -> None:
+        """Add an object; `number` is that of an object of other frames."""
+        if number in self.objects:
+            raise DataError(f"object {number} is in this image already; replace its pixels")
+        number = number or self.next + (self.next == self.hidden)
         if self._put(number, replace(decode_mask(mask, self.size_hw), class_id=class_id), overlap):
-            self.next = number + 1
+            self.next = max(self.next, number + 1)
             self.added.append(number)
 
     def replace(self, number: int, mask: MaskDocument, overlap: Overlap) -> None:
@@ -54,6 +90,26 @@ class Draft:
         """Remove an object."""
         self._find(number)
         del self.objects[number]
+
+    def accept(self) -> None:
+        """Take what was followed as if the user had drawn it; what is lost is not in the image."""
+        self.accepted = True
+        for number, region in self.objects.items():
+            if isinstance(region, Followed):
+                self.objects[number] = Instance(region.class_id, region.window, region.crop)
+
+    def follow(self, found: Mapping[int, Followed | None]) -> None:
+        """Put what was followed in place of what was followed before: free pixels, the highest score first.
+
+        What is mostly covered by others is left out.
+        """
+        for number in found:
+            if isinstance(self.objects.get(number), Followed):
+                del self.objects[number]
+        for number, region in sorted(found.items(), key=lambda one: -one[1].score if one[1] else 0):
+            rest = None if region is None else subtract(region, self.objects.values())
+            if rest is not None and region is not None and 2 * rest.area > region.area:
+                self.objects.setdefault(number, rest)
 
     def _find(self, number: int) -> Instance:
         if number not in self.objects:
@@ -88,7 +144,12 @@ def apply_changes(objects: Objects, changes: Sequence[Change], size_hw: tuple[in
         if change.after is None:
             result.pop(change.id, None)
         else:
-            result[change.id] = replace(decode_mask(change.after.mask, size_hw), class_id=change.after.class_id)
+            region, class_id, score = decode_mask(change.after.mask, size_hw), change.after.class_id, change.after.score
+            result[change.id] = (
+                replace(region, class_id=class_id)
+                if score is None
+                else Followed(class_id, region.window, region.crop, score=score)
+            )
     return result
 
 
@@ -107,13 +168,36 @@ def differences(before: Mapping[int, Instance], after: Mapping[int, Instance]) -
     return tuple(changes)
 
 
+def frame_state(objects: Objects, lost: Iterable[int], absent: frozenset[int]) -> dict[str, Any]:
+    """Return the fields of a `Record` that say which objects a frame has, and which of them were followed."""
+    absent -= objects.keys()
+    lost = set(lost) - objects.keys() - absent
+    scores = [score for one in objects.values() if (score := score_of(one)) is not None]
+    return {
+        "ids": tuple((number, one.class_id) for number, one in objects.items()),
+        "followed": len(scores),
+        "score": 0.0 if lost else min(scores, default=None),
+        "lost": tuple(sorted(lost)),
+        "absent": tuple(sorted(absent)),
+    }
+
+
 def _same(one: Instance | None, other: Instance | None) -> bool:
     if one is None or other is None:
         return one is other
+    if score_of(one) != score_of(other):
+        return False
     return one.class_id == other.class_id and one.window == other.window and bool(np.array_equal(one.crop, other.crop))
 
 
 def _stored_object(region: Instance | None) -> StoredObject | None:
     if region is None:
         return None
-    return StoredObject.model_validate({"class": region.class_id, "mask": encode_mask(region)})
+    return StoredObject.model_validate(
+        {"class": region.class_id, "mask": encode_mask(region), "score": score_of(region)}
+    )
+
+
+def score_of(region: Instance) -> float | None:
+    """Return the score of an object that was followed; None of one that the user has drawn or accepted."""
+    return region.score if isinstance(region, Followed) else None

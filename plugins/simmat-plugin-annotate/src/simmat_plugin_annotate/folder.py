@@ -9,18 +9,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
-from simmat.data.formats.coco import annotation_files
-from simmat.data.formats.folders import IMAGES, MASKS, find_samples
-from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest, set_manifest_mask
+from simmat.data.formats.folders import MASKS
+from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, with_home
-from simmat.io.images import frame_of
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
+from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.mask_files import Rule, sha256_of
@@ -39,6 +40,7 @@ class LabelFolder:
     Attributes:
         adapter: the sensor, with the options of the card.
         images: key of an image in addresses -> its files, sorted by name.
+        frames: those of its sequences.
         problems: key of an image that cannot be labelled -> why.
     """
 
@@ -72,7 +74,9 @@ class LabelFolder:
         self._given_options = options_of(adapter)
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
-        self.images = {_key_of(sample.id): sample for sample in self._find_images()}
+        found = find_images(self.root, self.adapter, self._card.stack_axis, self._has_manifest)
+        self.images = {_key_of(sample.id): sample for sample in found}
+        self.frames = Frames(self.images, self.last_step)
         self._masks = {key: sample.mask for key, sample in self.images.items()}
         self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
 
@@ -144,8 +148,14 @@ class LabelFolder:
                 journal = self.home / JOURNAL / f"{key}.jsonl"
                 for path in (new_mask if mask is None else mask, journal):
                     check_inside(self.root, path)
+                tracks = partial(self.frames.tracks, key) if sample.sequence else None
                 labels = ImageLabels(
-                    size_hw, lambda: self.rule, journal, mask, new_mask, lambda path: self._mask_moved(key, path)
+                    size_hw,
+                    lambda: replace(self.rule, tracks=tracks),
+                    journal,
+                    mask,
+                    new_mask,
+                    lambda path: self._mask_moved(key, path),
                 )
                 self._labels[key] = labels
                 for region in labels.objects.values():
@@ -173,6 +183,13 @@ class LabelFolder:
         """Return the last step of an image without reading its labels; None if none is known."""
         labels = self._labels.get(key)
         return self._last_steps.get(key) if labels is None else labels.last
+
+    def read_frames(self, key: str) -> None:
+        """Read the masks of a sequence that nobody has edited here, so that new objects get ids that are free."""
+        for one in self.frames.of(key):
+            if self._masks[one] is not None and self.last_step(one) is None:
+                with self._report_errors(one):
+                    self.labels(one)
 
     def is_labelled(self, key: str) -> bool:
         """Return whether an image has a mask, or one that will be written shortly."""
@@ -305,7 +322,7 @@ class LabelFolder:
                 last_step = self.last_step(key)
                 if last_step is None or last_step.rule != self.card.regions:
                     labels = self.labels(key)
-                    if labels.written_rule != self.card.regions:
+                    if (labels.last.rule if labels.last else "instances") != self.card.regions:
                         labels.rewrite()
 
     def recover(self) -> None:
@@ -359,25 +376,6 @@ class LabelFolder:
 
     def _is_class(self, number: int) -> bool:
         return number > 0 and number != self._card.ignore
-
-    def _find_images(self) -> list[Sample]:
-        if annotation_files(self.root):
-            raise DataError(
-                f"{self.root}: its labels are a COCO annotations.json, which the annotator does not edit; convert "
-                "them to masks first"
-            )
-        found = (
-            read_manifest(self.root, self.adapter.sources)
-            if self._has_manifest
-            else find_samples(self.root, self.adapter.sources, masks=False, axis=self._card.stack_axis)
-        )
-        if not found:
-            raise DataError(f"{self.root}: no image in {IMAGES}/")
-        if stacked := next((one.mask for one in found if one.mask and frame_of(one.mask)), None):
-            raise DataError(
-                f"{stacked}: one of many masks in a file; to edit them, save each as {MASKS}/SEQUENCE/FRAME.png"
-            )
-        return sorted(found, key=lambda sample: (sample.sequence, sample.frame, sample.id))
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
         masks = self.root / MASKS

@@ -29,10 +29,11 @@ HEAD = {"format": 1}
 
 
 class StoredObject(Document):
-    """An object in one state: its class, None if it has none, and its pixels."""
+    """An object in one state: its class, None if it has none, its pixels, and the score if it was followed there."""
 
     class_id: int | None = Field(alias="class", ge=1, lt=MAX_CLASS_ID)
     mask: MaskDocument
+    score: float | None = None
 
 
 class Change(Document):
@@ -48,10 +49,16 @@ class Record(Document):
 
     Attributes:
         kind: "base" is the first content of the mask; "outside" a change by another program; "written" the writing of
-            the mask for an earlier step, or by another rule; the others are steps of the user.
+            the mask for an earlier step, or by another rule; "follow" what was followed from another frame; the others
+            are steps of the user.
         version: version of the labels after the step; "base" and "written" keep the version.
         done: True if the image is marked as finished after the step.
         classes: classes of the objects after the step; None in records without them.
+        ids: of a frame, ids of the objects after the step, each with its class; None in records without them.
+        followed: number of objects that were followed, and nobody has accepted.
+        score: lowest score of those, 0 if one is lost; None if there are none.
+        lost: ids of objects that following did not find.
+        absent: ids of objects that the user has removed from the frame.
         rule: meaning of the mask values after the step.
         was: sha256 of the mask file before the step; None if there was none.
         sha256: sha256 of the mask file after the step; None if there is none, "" if it is written later.
@@ -59,12 +66,17 @@ class Record(Document):
         moving: True if the mask gets another file name.
     """
 
-    kind: Literal["base", "edit", "undo", "redo", "done", "outside", "written"]
+    kind: Literal["base", "edit", "undo", "redo", "done", "outside", "written", "follow"]
     version: int
     changes: Annotated[tuple[Change, ...], BeforeValidator(as_tuples)] = ()
     done: bool = False
     objects: int = 0
     classes: Annotated[tuple[int | None, ...] | None, BeforeValidator(as_tuples)] = None
+    ids: Annotated[tuple[tuple[int, int | None], ...] | None, BeforeValidator(as_tuples)] = None
+    followed: int = 0
+    score: float | None = None
+    lost: Annotated[tuple[int, ...], BeforeValidator(as_tuples)] = ()
+    absent: Annotated[tuple[int, ...], BeforeValidator(as_tuples)] = ()
     rule: RegionRule = "instances"
     was: str | None = None
     sha256: str | None = None

@@ -6,8 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,18 @@ from simmat.data.instances import Instance
 from simmat.data.samples import MASK_EXTENSIONS
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import atomic_path
-from simmat_plugin_annotate.drafts import Draft, apply_changes, differences, revert_changes
+from simmat_plugin_annotate.drafts import (
+    Draft,
+    Edited,
+    StaleError,
+    apply_changes,
+    differences,
+    frame_state,
+    revert_changes,
+)
 from simmat_plugin_annotate.journal import Change, Journal, Record
 from simmat_plugin_annotate.mask_files import (
+    Followed,
     Objects,
     Rule,
     draw_labels,
@@ -36,24 +44,6 @@ AT_ONCE_PX = 2**22
 _log = logging.getLogger(__name__)
 
 
-class StaleError(Exception):
-    """The labels have changed since the version that an edit was made for."""
-
-
-@dataclass
-class Edited:
-    """The result of an edit.
-
-    Attributes:
-        changed: id -> changed or new object.
-        added: ids of new objects, in the order of the edits.
-    """
-
-    changed: Objects = field(default_factory=dict)
-    removed: list[int] = field(default_factory=list)
-    added: list[int] = field(default_factory=list)
-
-
 class ImageLabels:
     """The labels of one image. Every method that changes them acquires `lock`.
 
@@ -63,6 +53,8 @@ class ImageLabels:
         unwritten: True if the mask file is older than the journal.
         changed_s: time of the last change, by `time.monotonic`.
         problem: why the mask file could not be written; "" if there is no problem.
+        lost: of a frame, ids of objects that following did not find.
+        absent: of a frame, ids of objects that the user has removed.
     """
 
     def __init__(
@@ -92,6 +84,8 @@ class ImageLabels:
         self.objects: Objects = {}
         self.version, self.done, self.unwritten, self.problem = 0, False, False, ""
         self.changed_s = 0.0
+        self.lost: frozenset[int] = frozenset()
+        self.absent: frozenset[int] = frozenset()
         self._undo: list[int] = []  # byte offsets of records in the journal
         self._redo: list[int] = []
         self._next = 1
@@ -159,7 +153,7 @@ class ImageLabels:
         found: Objects = {}
         ignored = None
         if self.mask is not None and digest is not None:
-            found, ignored = read_objects(self.mask, self.size_hw, self._rule().card, self.objects)
+            found, ignored = read_objects(self.mask, self.size_hw, self._rule(), self.objects)
         record = self._record(
             "base" if first else "outside",
             found,
@@ -199,13 +193,31 @@ class ImageLabels:
         """
         with self.lock:
             self._check(version)
-            draft = Draft(dict(self.objects), self._next, self.size_hw, hidden=self._rule().card.ignore)
+            rule = self._rule()
+            draft = Draft(dict(self.objects), max(self._next, rule.next_id()), self.size_hw, hidden=rule.card.ignore)
             change(draft)
             changes = differences(self.objects, draft.objects)
-            if changes:
-                self._write("edit", changes)
-                self._next = max(self._next, draft.next)
-            return self._edited(changes, [number for number in draft.added if number in self.objects])
+            if changes or (draft.accepted and self.lost):
+                gone: dict[str, Any] = {"lost": (), "absent": self.absent | self.lost} if draft.accepted else {}
+                self._write("edit", changes, **gone)
+                self._next = max([self._next, *(number + 1 for number in draft.added)])
+            return Edited.of(changes, self.objects, draft.added)
+
+    def follow(self, found: Mapping[int, Followed | None], lost: Iterable[int] = ()) -> None:
+        """Put what was followed from another frame into this one; what the user has drawn or removed here stays.
+
+        Args:
+            found: id -> object; None if it was not found.
+            lost: ids of objects that were in the frame before, and are to be looked for by the user.
+        """
+        with self.lock:
+            self.refresh()
+            draft = Draft(dict(self.objects), self._next, self.size_hw)
+            draft.follow({number: region for number, region in found.items() if number not in self.absent})
+            changes = differences(self.objects, draft.objects)
+            lost = frozenset(lost) - draft.objects.keys() - self.absent
+            if not self.done and (changes or lost != self.lost):
+                self._write("follow", changes, lost=lost)
 
     def undo(self, version: int) -> Edited:
         """Undo the last step; arguments and errors as in `edit`."""
@@ -223,7 +235,7 @@ class ImageLabels:
             changes = self._journal.at(steps[-1]).changes
             changes = revert_changes(changes) if kind == "undo" else changes
             self._write(kind, changes)
-            return self._edited(changes)
+            return Edited.of(changes, self.objects)
 
     def set_done(self, version: int, done: bool, *, empty: bool = False) -> Edited:
         """Mark the image as finished or not.
@@ -263,11 +275,6 @@ class ImageLabels:
         with self.lock:
             if self.mask is not None or self.unwritten:
                 self._write("written", ())
-
-    @property
-    def written_rule(self) -> str:
-        """The rule by which the mask file was written."""
-        return "instances" if self.last is None else self.last.rule
 
     def flush(self) -> None:
         """Write the mask file if it is older than the journal; a change by another program becomes a step.
@@ -352,19 +359,14 @@ class ImageLabels:
         if version != self.version:
             raise StaleError
 
-    def _edited(self, changes: Sequence[Change], added: Sequence[int] = ()) -> Edited:
-        ids = [change.id for change in changes]
-        changed = {number: self.objects[number] for number in ids if number in self.objects}
-        return Edited(changed, [number for number in ids if number not in self.objects], list(added))
-
-    def _write(self, kind: Any, changes: tuple[Change, ...], *, done: bool | None = None) -> None:
+    def _write(self, kind: Any, changes: tuple[Change, ...], *, done: bool | None = None, **given: Any) -> None:
         """Write a step: first the record, which makes it permanent, then the mask."""
         objects = apply_changes(self.objects, changes, self.size_hw)
         self._rule().values(objects, self._ignored)
         version = self.version + (kind != "written")
         if self.done and not objects and kind in ("edit", "undo", "redo"):
             done = False  # nobody said that the image is empty
-        more = {} if done is None else {"done": done}
+        more = given if done is None else {"done": done}
         self._append(self._record(kind, objects, version=version, changes=changes, sha256="", **more))
         self.unwritten, self.changed_s = True, time.monotonic()
         if self.size_hw[0] * self.size_hw[1] <= AT_ONCE_PX:
@@ -375,6 +377,10 @@ class ImageLabels:
         rule = self._rule()
         classes = sorted({region.class_id for region in objects.values()}, key=lambda one: one or 0)
         known = {"version": self.version, "done": self.done, "was": self._sha256} | more
+        if rule.tracks is not None:
+            removed = {one.id for one in more.get("changes", ()) if kind in ("edit", "redo") and one.after is None}
+            lost = () if kind == "undo" or known["done"] else known.get("lost", self.lost)
+            known |= frame_state(objects, lost, known.get("absent", self.absent) | removed)
         return Record(kind=kind, objects=len(objects), classes=tuple(classes), rule=rule.card.regions, **known)
 
     def _append(self, record: Record) -> None:
@@ -383,13 +389,14 @@ class ImageLabels:
     def _replay(self, record: Record, at: int) -> None:
         self.objects = apply_changes(self.objects, record.changes, self.size_hw)
         self.version, self.done = record.version, record.done
+        self.lost, self.absent = frozenset(record.lost), frozenset(record.absent)
         self._next = max([self._next, *(change.id + 1 for change in record.changes)])
         if record.sha256 != "":
             self._sha256 = record.sha256
         if record.kind in ("base", "outside"):
             self._ignored = None if record.ignored is None else decode_mask(record.ignored, self.size_hw)
             self._had_mask = record.sha256 is not None
-        if record.kind in ("edit", "outside"):
+        if record.kind in ("edit", "outside", "follow"):
             self._undo.append(at)
             self._redo.clear()
         elif record.kind == "undo":

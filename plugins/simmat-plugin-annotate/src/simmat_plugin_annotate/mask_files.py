@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ MAX_PNG_SIDE = 8192
 """Longest side of a PNG mask; larger masks are TIFF, of which a reader can decode a part."""
 
 Objects = dict[int, Instance]
+Tracks = Mapping[int, int | None]
+"""Id -> class of the objects of a sequence."""
+
+
+@dataclass(frozen=True)
+class Followed(Instance):
+    """An object that was followed from another frame and nobody has accepted; its score is that of `FollowedFrame`."""
+
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +38,23 @@ class Rule:
 
     Attributes:
         default: class of objects that were labelled before there were classes; None if there are no classes.
+        tracks: of a frame, returns the objects of its sequence, which have one label value in all frames.
     """
 
     card: DataCard
     default: int | None = None
+    tracks: Callable[[], Tracks] | None = field(default=None, compare=False)
 
     def class_of(self, region: Instance) -> int | None:
         """Return the class of an object; None if objects have no class."""
         if self.card.regions == "instances":
             return None
         return self.default if region.class_id is None else region.class_id
+
+    def next_id(self) -> int:
+        """Return the id of the next new object of a sequence: its label value is not that of another one either."""
+        ids = self.tracks() if self.tracks is not None else ()
+        return 1 + max((one if self.card.regions == "instances" else one % PANOPTIC for one in ids), default=0)
 
     def values(self, objects: Mapping[int, Instance], ignored: Instance | None) -> dict[int, int]:
         """Return the label value of each object.
@@ -56,6 +72,7 @@ class Rule:
             )
         counts: dict[int, int] = {}
         values: dict[int, int] = {}
+        taken = {hidden}
         for number, region in sorted(objects.items()):
             class_id = self.class_of(region)
             if regions == "instances":
@@ -63,13 +80,16 @@ class Rule:
             elif class_id is None:
                 raise DataError("an object has no class; add a class first")
             elif regions == "panoptic":
-                counts[class_id] = counts.get(class_id, 0) + 1
-                counts[class_id] += PANOPTIC * class_id + counts[class_id] == hidden
-                value = PANOPTIC * class_id + counts[class_id]
-                if counts[class_id] >= PANOPTIC:
-                    raise DataError(
-                        f"a mask can contain at most {PANOPTIC - 1} objects of a class; cut the image into parts"
-                    )
+                value = PANOPTIC * class_id + number % PANOPTIC
+                if self.tracks is None or number % PANOPTIC == 0 or value in taken:
+                    free = (count for count in range(counts.get(class_id, 0) + 1, PANOPTIC))
+                    count = next((one for one in free if PANOPTIC * class_id + one not in taken), PANOPTIC)
+                    counts[class_id], value = count, PANOPTIC * class_id + count
+                    if count == PANOPTIC:
+                        raise DataError(
+                            f"a mask can contain at most {PANOPTIC - 1} objects of a class; cut the image into parts"
+                        )
+                taken.add(value)
             else:
                 value = class_id
             if value == hidden:
@@ -99,19 +119,17 @@ def _fill(plane: npt.NDArray[Any], region: Instance, value: int) -> None:
     plane[y0:y1, x0:x1][region.crop] = value
 
 
-def read_objects(
-    path: Path, size_hw: tuple[int, int], card: DataCard, known: Objects
-) -> tuple[Objects, Instance | None]:
+def read_objects(path: Path, size_hw: tuple[int, int], rule: Rule, known: Objects) -> tuple[Objects, Instance | None]:
     """Return the objects of a mask file, including those too small by the card, and its pixels without ground truth.
 
     Args:
         size_hw: (height, width) of the image in pixels.
-        known: id -> object; equal objects of the mask get these ids.
+        known: id -> object; equal objects of the mask get these ids. In a frame it is the label value that counts.
 
     Raises:
         DataError: the mask cannot be read, or is of another size.
     """
-    mask = read_mask(path)
+    card, mask = rule.card, read_mask(path)
     height, width = size_hw
     if mask.shape != size_hw:
         raise DataError(
@@ -119,13 +137,28 @@ def read_objects(
             "they must be equal"
         )
     label = label_from_mask(mask, card, origin=str(path))
+    ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
+    if rule.tracks is not None and card.regions in ("instances", "panoptic"):
+        return _ids_of_tracks((*label.regions, *label.small), rule), ignored
     found: Objects = {}
     for region in (*label.regions, *label.small):
         row, column = np.argwhere(region.crop)[0]
         value = int(mask[region.window[0] + row, region.window[1] + column])
         found[value if card.regions == "instances" else len(found) + 1] = region
-    ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
     return _match_ids(found, known, card.ignore), ignored
+
+
+def _ids_of_tracks(regions: Iterable[Instance], rule: Rule) -> Objects:
+    """Return the objects of a frame with the ids that their label values have in the sequence; a new one is its id."""
+    assert rule.tracks is not None
+    known, ids, found = rule.tracks(), {}, Objects()
+    if rule.card.regions == "panoptic":
+        ids = {PANOPTIC * (one or rule.default or 0) + number % PANOPTIC: number for number, one in known.items()}
+    for region in regions:
+        value = region.object_id or 0
+        number = ids.get(value, value)
+        found[1 + max(*found, *known) if number in found else number] = region
+    return found
 
 
 def _match_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -75,7 +76,8 @@ def subtract(region: Instance, others: Iterable[Instance]) -> Instance | None:
         top, left, bottom, right = other.window
         if top < y1 and y0 < bottom and left < x1 and x0 < right:
             crop = crop & ~other.within(region.window)
-    return region if crop is region.crop else region_from_mask(crop, region.class_id, (y0, x0))
+    rest = region_from_mask(crop, None, (y0, x0))
+    return None if rest is None else replace(region, window=rest.window, crop=rest.crop)
 
 
 def is_known(region: Instance, labelled: Iterable[Instance]) -> bool:

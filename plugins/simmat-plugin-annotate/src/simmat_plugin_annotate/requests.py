@@ -24,6 +24,7 @@ _SMALL_BODY = 4096
 Body = TypeVar("Body")
 MAX_POINTS = 256
 MAX_EDITS = 512
+MAX_FOLLOWED = 10**6
 Version = Annotated[int, Field(ge=0, lt=2**31)]
 ObjectId = Annotated[int, Field(ge=1, lt=2**53)]
 ClassId = Annotated[int, Field(ge=1, lt=MAX_CLASS_ID)]
@@ -50,9 +51,10 @@ class PredictBody(Document):
 
 
 class AddEdit(Document):
-    """Add an object."""
+    """Add an object; in a frame it may have the id of one in other frames."""
 
     op: Literal["add"]
+    id: ObjectId | None = None
     mask: MaskDocument
     class_id: ClassId | None = Field(None, alias="class")
     overlap: Overlap = "keep"
@@ -82,7 +84,13 @@ class RemoveEdit(Document):
     id: ObjectId
 
 
-Edit = Annotated[AddEdit | ReplaceEdit | ClassEdit | RemoveEdit, Field(discriminator="op")]
+class AcceptEdit(Document):
+    """Take what was followed as if the user had drawn it."""
+
+    op: Literal["accept"]
+
+
+Edit = Annotated[AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit, Field(discriminator="op")]
 
 
 class EditsBody(Document):
@@ -90,6 +98,19 @@ class EditsBody(Document):
 
     version: Version
     edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MAX_EDITS), BeforeValidator(as_tuples)]
+
+
+class FollowBody(Document):
+    """Fill the next frames, or with a negative number those before, with some objects of a frame; empty for all."""
+
+    frames: Annotated[int, Field(ge=-MAX_FOLLOWED, le=MAX_FOLLOWED)]
+    objects: Annotated[tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)] = ()
+
+
+class AcceptBody(Document):
+    """Accept the followed frames of a sequence of at least a score."""
+
+    score: Annotated[float, Field(ge=0, le=1)]
 
 
 class VersionBody(Document):

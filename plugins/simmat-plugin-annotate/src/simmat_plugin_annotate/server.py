@@ -21,19 +21,22 @@ from starlette.staticfiles import StaticFiles
 from simmat.config import default_steps
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
-from simmat_plugin_annotate.drafts import Draft
-from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
+from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
+from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.models import CancelledError, ModelService, Result
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
+    AcceptBody,
     AddEdit,
     ClassEdit,
     ClassesBody,
     DoneBody,
     EditsBody,
     EncodeBody,
+    FollowBody,
     Nothing,
     PredictBody,
+    RemoveEdit,
     ReplaceEdit,
     TrainBody,
     VersionBody,
@@ -94,6 +97,9 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", f"{image}/undo", routes.step),
         ("POST", f"{image}/redo", routes.step),
         ("POST", f"{image}/done", routes.done),
+        ("POST", f"{image}/follow", routes.follow),
+        ("POST", f"{image}/accept", routes.accept),
+        ("POST", "/api/follow/stop", routes.stop_following),
         ("POST", "/api/classes", routes.classes),
         ("GET", "/api/train", routes.training),
         ("POST", "/api/train", routes.train),
@@ -175,33 +181,48 @@ class Routes:
         return await self.service.run(lambda: Json(self.service.predict(key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
-        """Return the found objects that are not labelled yet; for a large image those in a box."""
+        """Return the found objects that are not labelled yet, in a box; with `like` those like objects of an image."""
         key, box = self._key(request), box_of(request)
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
-        known = list(labels.objects.values())
-        if not request.query_params.get("model"):
+        known, like = list(labels.objects.values()), None
+        if shown := request.query_params.get("like"):
+            self.folder.find(shown)
+            source = await self.annotator.on_files(partial(self.folder.labels, shown))
+            chosen = numbers(request, "objects")
+            like = partial(self.service.like, shown, *self.annotator.objects_of(source), chosen)
+        elif not request.query_params.get("model"):
             imported = await self.annotator.on_files(partial(self.annotator.imported, key, known))
             if imported is not None:
                 return await json_of(imported)
-        return await json_of(await search(request, self.service, partial(self.service.suggestions, key, known, box)))
+        return await json_of(
+            await search(request, self.service, partial(self.service.suggestions, key, known, box, like=like))
+        )
 
     async def edits(self, request: Request) -> Response:
         """Edit objects."""
         body = await body_of(request, EditsBody)
-        known = self.annotator.class_names()
+        key, known = self._key(request), self.annotator.class_names()
 
         def change(draft: Draft) -> None:
             for edit in body.edits:
                 if isinstance(edit, AddEdit | ClassEdit) and edit.class_id is not None and edit.class_id not in known:
                     raise DataError(f"there is no class {edit.class_id}; add it to the classes first")
                 if isinstance(edit, AddEdit):
-                    draft.add(edit.mask, edit.class_id, edit.overlap)
+                    class_id = edit.class_id
+                    if edit.id is not None:
+                        tracks = self.folder.frames.tracks(key)
+                        if edit.id not in tracks:
+                            raise DataError(f"no other frame has an object {edit.id}; leave the id out")
+                        class_id = tracks[edit.id]
+                    draft.add(edit.mask, class_id, edit.overlap, edit.id)
                 elif isinstance(edit, ReplaceEdit):
                     draft.replace(edit.id, edit.mask, edit.overlap)
                 elif isinstance(edit, ClassEdit):
                     draft.set_class(edit.id, edit.class_id)
-                else:
+                elif isinstance(edit, RemoveEdit):
                     draft.remove(edit.id)
+                else:
+                    draft.accept()
 
         return await self._changed(request, lambda labels: labels.edit(body.version, change))
 
@@ -214,6 +235,26 @@ class Routes:
         """Mark an image as finished."""
         body = await body_of(request, DoneBody)
         return await self._changed(request, lambda labels: labels.set_done(body.version, body.done, empty=body.empty))
+
+    async def follow(self, request: Request) -> Response:
+        """Fill the frames after or before one with its objects."""
+        key, body, following = self._key(request), await body_of(request, FollowBody), self.annotator.following
+        following.start(await self.annotator.on_files(partial(following.plan, key, body.frames, body.objects)))
+        return Json(following.document, status_code=202)
+
+    async def stop_following(self, request: Request) -> Response:
+        """Stop filling frames."""
+        await body_of(request, Nothing)
+        self.annotator.following.stop()
+        return Json(self.annotator.following.document)
+
+    async def accept(self, request: Request) -> Response:
+        """Accept the followed frames of a sequence whose scores are high enough."""
+        key, body = self._key(request), await body_of(request, AcceptBody)
+        accepted = await self.annotator.on_files(partial(self.annotator.accept_frames, key, body.score))
+        for one in accepted:
+            self.annotator.publish_image(one)
+        return Json({"frames": len(accepted)})
 
     async def classes(self, request: Request) -> Response:
         """Replace the list of classes."""
@@ -268,24 +309,24 @@ class Routes:
         if request.headers.get("x-session", self.annotator.session) != self.annotator.session:
             raise RestartedError
 
-        def work() -> tuple[dict[str, Any], int]:
+        def work() -> tuple[dict[str, Any], list[str]]:
             labels = self.folder.labels(key)
             self.folder.write_card()  # without the lock of the image: the folder takes image locks inside its own
             with labels.lock:
                 edited = change(labels)
-                document, count = self.annotator.change_document(labels, edited), len(labels.objects)
+                document = self.annotator.change_document(labels, edited)
             for region in edited.changed.values():
                 self.folder.add_found_class(labels.class_of(region))
-            return document, count
+            return document, [key, *self.annotator.set_track_classes(key, edited.classes)]
 
         try:
-            document, count = await self.annotator.on_files(work)
+            document, changed = await self.annotator.on_files(work)
         except StaleError:
             state = await self.annotator.on_files(partial(self.annotator.image_document, key))
             text = "another tab or program changed these labels; check the present ones"
             return await json_of({**error_document("stale", text), "state": state}, status_code=409)
-        told = {"key": key, "objects": count}
-        self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
+        for one in changed:
+            self.annotator.publish_image(one)
         return await json_of(document)
 
 
