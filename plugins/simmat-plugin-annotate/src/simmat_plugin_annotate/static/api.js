@@ -71,7 +71,7 @@ export function listen(listener) {
   };
   const open = () => {
     const stream = new EventSource("/api/events");
-    for (const kind of ["hello", "image", "training", "model", "classes"]) {
+    for (const kind of ["hello", "image", "training", "model", "classes", "follow"]) {
       stream.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
     }
     stream.onerror = () => {

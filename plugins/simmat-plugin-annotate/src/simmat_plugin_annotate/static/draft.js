@@ -8,9 +8,10 @@ export class Draft {
    * @param key the image's key
    * @param size the image's [width, height]
    * @param replaces id of the object that it replaces when accepted, or null for a new one
+   * @param track id of the object of other frames that it is, or null
    */
-  constructor(key, size, { replaces = null, mask = null, point = null, objectClass = undefined } = {}) {
-    Object.assign(this, { key, size, replaces, objectClass });
+  constructor(key, size, { replaces = null, track = null, mask = null, point = null, objectClass = undefined } = {}) {
+    Object.assign(this, { key, size, replaces, track, objectClass });
     this.state = { points: point ? [[...point, 1]] : [], box: null, masks: [], index: 0, painted: mask };
     this.past = [];
     this.future = [];

@@ -3,6 +3,7 @@
 import { app, classNow, classes, inside, messages, suggestion } from "./app.js";
 import { Draft } from "./draft.js";
 import { attempt } from "./events.js";
+import { acceptFrame, running, stopFollowing } from "./frames.js";
 import { stage } from "./main.js";
 import { show } from "./scene.js";
 import { polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
@@ -116,6 +117,7 @@ export async function accept() {
   const { draft, walk } = app;
   if (!draft) {
     if (walk) await decide(true);
+    else await acceptFrame();
     return;
   }
   await draft.pending.catch(() => {});
@@ -133,7 +135,7 @@ export async function accept() {
   const overlap = draft.state.painted ? "take" : "keep";
   const edits = draft.replaces !== null && app.labels.objects.has(draft.replaces)
     ? [{ op: "replace", id: draft.replaces, mask: mask.toRuns(), overlap }]
-    : [{ op: "add", mask: mask.toRuns(), class: chosen, overlap }];
+    : [{ op: "add", id: draft.track, mask: mask.toRuns(), class: chosen, overlap }];
   const before = app.labels.objects.get(draft.replaces);
   if (before && before.class !== chosen) edits.push({ op: "class", id: before.id, class: chosen });
   await attempt(async () => {
@@ -149,6 +151,7 @@ export function drop() {
   if (app.corners.length) app.corners = [];
   else if (app.draft) app.draft = null;
   else if (app.walk) app.walk = null;
+  else if (running()) stopFollowing();
   else app.selected = null;
   show();
 }
@@ -178,6 +181,15 @@ export function select(id) {
   show();
 }
 
+/** Draw an object of other frames in this one. */
+export function drawTrack(id, objectClass) {
+  if (app.draft) return;
+  app.selected = null;
+  newDraft({ track: id, objectClass });
+  setTool("click");
+  byId("prompt").textContent = `Click object ${id} or draw a box; Enter adds it to this frame, Esc leaves it.`;
+}
+
 export async function remove() {
   const { selected } = app;
   if (selected === null || app.draft) return;
@@ -195,7 +207,7 @@ export async function undo(back) {
     show();
     return;
   }
-  if (draft && (!draft.empty || draft.replaces !== null)) return;
+  if (draft && (!draft.empty || draft.replaces !== null || draft.track !== null)) return;
   app.draft = null;
   if (back && walk?.past.length && !(await undoDecision(walk))) return;
   if (!back || !walk) {

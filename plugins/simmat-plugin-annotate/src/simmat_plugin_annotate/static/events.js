@@ -2,6 +2,7 @@
 
 import { get, server } from "./api.js";
 import { app, messages } from "./app.js";
+import { showFollowing, showFrames } from "./frames.js";
 import { encode } from "./images.js";
 import { lists, training } from "./main.js";
 import { show } from "./scene.js";
@@ -90,16 +91,18 @@ export const EVENTS = {
     if (session !== server.session) attempt(back);
   },
   gone,
-  image: ({ key, version, ...state }) => {
+  image: ({ key, version, follow: followed, ...state }) => {
     lists.update(key, state);
+    showFrames();
     if (key !== app.image?.key) return;
     attempt(async () => {
       if (!(await app.labels.refresh(version))) return;
       if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
-      messages.note("Another tab changed this image: its labels were loaded again.");
+      if (!followed) messages.note("Another tab changed this image: its labels were loaded again.");
     });
   },
   training: (state) => training.show(state),
+  follow: showFollowing,
   model: (model) => {
     app.session.model = model;
     app.ready = false;
@@ -117,6 +120,7 @@ export const EVENTS = {
 
 export async function load() {
   lists.setImages((await get("/api/images")).images);
+  app.following = app.session.following;
   training.show(app.session.training);
   training.showModel(app.session.model);
 }

@@ -11,9 +11,14 @@ import { ask, byId } from "./show.js";
 
 const SETTLED_MS = 300; // an image that is only passed is not encoded
 
-/** Open an image; `by` 1 or -1 goes on to the one after or before it where it cannot be read. */
-export async function open(key, by = 0) {
+/**
+ * Open an image.
+ * @param by 1 or -1 goes on to the one after or before it where it cannot be read
+ * @param watched whether frames that are being filled are shown further
+ */
+export async function open(key, by = 0, watched = false) {
   if (!key) return;
+  app.watching &&= watched;
   const opening = ++app.opening;
   await attempt(async () => {
     let image;

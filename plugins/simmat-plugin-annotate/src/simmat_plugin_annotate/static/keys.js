@@ -5,11 +5,12 @@ import {
   accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
 } from "./drawing.js";
 import { attempt } from "./events.js";
+import { follow } from "./frames.js";
 import { openUnlabelled, openUnsure, setDone, turn } from "./images.js";
 import { panel, stage, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
-import { acceptAll, decide, suggest } from "./suggestions.js";
+import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
 
 function resize(factor) {
   setRadius(app.radius * factor);
@@ -41,6 +42,7 @@ const KEYS = {
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
   ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
+  t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
   l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
 };
 
@@ -95,7 +97,7 @@ const BUTTONS = {
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
   "tool-polygon": () => setTool("polygon"), "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
-  delete: remove,
+  delete: remove, follow: () => follow(1), like: () => findLike(false),
 };
 for (const [id, action] of Object.entries(BUTTONS)) {
   byId(id).addEventListener("click", () => {

@@ -13,12 +13,13 @@ export class Labels {
 
   #take(document) {
     this.objects = new Map();
+    this.tracks = new Map(document.tracks); // id -> class of the objects of the sequence
     this.savedAt = null;
     this.#change({ ...document, changed: document.objects, removed: [] });
   }
 
-  #change({ version, changed, removed, undo, redo, done }) {
-    Object.assign(this, { version, undo, redo, done });
+  #change({ version, changed, removed, undo, redo, done, lost }) {
+    Object.assign(this, { version, undo, redo, done, lost });
     for (const id of removed) this.objects.delete(id);
     for (const { mask, ...object } of changed) this.objects.set(object.id, { ...object, mask: Mask.fromRuns(mask) });
   }

@@ -22,7 +22,7 @@ function reveal(list, row) {
 }
 
 export class Lists {
-  /** @param act what rows do: open(key), select(id), pick(class id), rename(class id, name or null to remove it) */
+  /** @param act what rows do: open(key), select(id), drawTrack(id, class), pick(class id), rename(class id, name or null to remove it) */
   constructor(app, act) {
     Object.assign(this, { app, act });
     this.images = [];
@@ -233,7 +233,7 @@ export class Lists {
         { title: name, onclick: () => this.act.select(object.id) },
         this.#swatchOf(object),
         element("span", { class: "label" }, `${object.id} ${name}`),
-        element("span", { class: "state" }, `${object.area} px`),
+        element("span", { class: "state" }, `${object.score === null ? "" : `${object.score.toFixed(2)} · `}${object.area} px`),
       );
       button.setAttribute("aria-pressed", String(object.id === selected));
       button.dataset.row = String(object.id);
@@ -242,6 +242,12 @@ export class Lists {
     if (objects.length > SHOWN) {
       const left = `… ${objects.length - SHOWN} more, the oldest: Shift+click them in the image`;
       rows.push(element("li", { class: "quiet" }, left));
+    }
+    for (const [id, known] of [...labels.tracks].filter(([id]) => !labels.objects.has(id)).slice(0, SHOWN)) {
+      const title = "Draw this object of other frames here";
+      const state = element("span", { class: "state" }, labels.lost.includes(id) ? "lost here" : "not here");
+      const draw = { title, onclick: () => this.act.drawTrack(id, known) };
+      rows.push(element("li", {}, element("button", draw, this.#swatchOf({ id, class: known }), element("span", { class: "label quiet" }, String(id)), state)));
     }
     replaceRows(byId("objects"), rows);
     const row = selected === null ? null : byId("objects").querySelector('[aria-pressed="true"]');

@@ -5,7 +5,7 @@ import { app, messages } from "./app.js";
 import { rename } from "./classes.js";
 import { setMaps } from "./colours.js";
 import { DisplayPanel } from "./display.js";
-import { beginStroke, boxed, click, pick, select } from "./drawing.js";
+import { beginStroke, boxed, click, drawTrack, pick, select } from "./drawing.js";
 import { attempt, EVENTS, load } from "./events.js";
 import { open } from "./images.js";
 import "./keys.js";
@@ -38,7 +38,7 @@ export const stage = new Stage(byId("canvas"), scene, {
     showValue();
   },
 });
-export const lists = new Lists(app, { open, select, pick, rename });
+export const lists = new Lists(app, { open, select, drawTrack, pick, rename });
 export const training = new TrainingPanel(messages);
 
 await attempt(async () => {

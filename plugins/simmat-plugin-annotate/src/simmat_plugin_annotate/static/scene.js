@@ -1,6 +1,7 @@
 /** What the page shows of the state: the scene of the canvas, and the words and buttons around it. */
 
 import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
+import { isFollowed, running, showFrames } from "./frames.js";
 import { lists, panel, stage } from "./main.js";
 import { byId, clock, press, shownValue } from "./show.js";
 
@@ -60,10 +61,11 @@ export function show() {
   byId("mask-actions").hidden = !(draft?.mask || (!draft && (walk || app.selected !== null)));
   stage.canvas.style.cursor = paints() ? "none" : "crosshair";
   showSaved();
+  showFrames();
   document.body.dataset.state = JSON.stringify({
     key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
     draft: draft !== null, waiting: draft?.waiting ?? false, walk: walk ? [walk.at, walk.items.length] : null,
-    selected: app.selected, ready: app.ready, gone: app.gone,
+    selected: app.selected, ready: app.ready, gone: app.gone, following: app.following?.state ?? null,
   });
   stage.redraw();
 }
@@ -99,6 +101,11 @@ export function showPrompt() {
     const object = app.labels.objects.get(app.selected);
     text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
       "B and E its pixels, R draws it again, Delete deletes it.";
+  } else if (running()) {
+    text.textContent = `Following: ${app.following.done} of ${app.following.frames} frames. Esc stops, Enter accepts the frame that is shown.`;
+  } else if (app.labels && isFollowed()) {
+    const lost = app.labels.lost.length ? ` Lost: object ${app.labels.lost.join(", ")}; if it is here, click it in the list.` : "";
+    text.textContent = `Followed to this frame.${lost} Enter accepts; T follows further what you correct.`;
   } else if (app.tool === "polygon") text.textContent = "Click the corners of an object, one after the other.";
   else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { activeClass, app, classNow, messages, suggestion } from "./app.js";
 import { accept } from "./drawing.js";
 import { attempt } from "./events.js";
+import { acceptFrames } from "./frames.js";
 import { stage } from "./main.js";
 import { Mask } from "./masks.js";
 import { show } from "./scene.js";
@@ -11,7 +12,30 @@ import { byId } from "./show.js";
 
 let imported = null; // key of the image whose imported predictions were suggested last
 
-export async function suggest() {
+export function suggest() {
+  const own = imported === app.image.key ? "&model=1" : ""; // what was imported has been looked at
+  const none = `The model finds no ${app.labels.objects.size ? "further " : ""}object here. ` +
+    "Click what it misses: the more is labelled and the longer a training, the more it finds.";
+  return walkThrough(own, "Looking for every object …", none);
+}
+
+/** Find what looks like the selected object, or else like what was looked for before; `all`: like all objects here. */
+export async function findLike(all) {
+  const { selected, labels, image } = app;
+  if (all || selected !== null || !app.like) {
+    if (!labels.objects.size) {
+      messages.note("Label an object first: K then finds more like it, here and in the next images.", false, "like");
+      return;
+    }
+    app.like = { key: image.key, name: image.name, objects: all || selected === null ? [] : [selected] };
+  }
+  const what = app.like.objects.length ? `object ${app.like.objects} of ${app.like.name}` : `the objects of ${app.like.name}`;
+  const query = `&like=${app.like.key}&objects=${app.like.objects.join()}`;
+  await walkThrough(query, `Looking for more like ${what} …`, `Nothing else here looks like ${what}.`);
+}
+
+/** Ask for suggestions and walk through them, or end the walk. */
+async function walkThrough(query, busy, none) {
   if (app.walk) {
     app.walk = null;
     show();
@@ -22,14 +46,12 @@ export async function suggest() {
   const looking = new AbortController();
   app.looking = looking;
   await attempt(async () => {
-    const own = imported === key ? "&model=1" : ""; // what was imported has been looked at
-    const { objects, imported: fromFile } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}${own}`, looking.signal);
+    const { objects, imported: fromFile } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}${query}`, looking.signal);
     if (key !== app.image.key) return;
     while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
     if (key !== app.image.key) return;
     if (!objects.length) {
-      const none = `The model finds no ${app.labels.objects.size ? "further " : ""}object here.`;
-      messages.note(`${none} Click what it misses: the more is labelled and the longer a training, the more it finds.`);
+      messages.note(none);
       return;
     }
     app.selected = null;
@@ -37,7 +59,7 @@ export async function suggest() {
     imported = fromFile ? key : null;
     byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"}${fromFile ? " (imported)" : ""}`;
     look();
-  }, "Looking for every object …");
+  }, busy);
   if (app.looking === looking) app.looking = null;
 }
 
@@ -94,7 +116,7 @@ export async function undoDecision(walk) {
 
 export async function acceptAll() {
   const { walk } = app;
-  if (!walk) return accept();
+  if (!walk) return (!app.draft && (await acceptFrames())) || accept();
   if (walk.deciding) return;
   walk.deciding = true;
   let added = 0;
