@@ -75,7 +75,8 @@ def _located(path: Path) -> tuple[Path, str]:
         if (of_run := recover_folder(place / "bundle")).is_dir():
             return of_run, sensor
     # The run of one of several sensors has its bundle in that of all: RUN/NAME/bundle is RUN/bundle/NAME.
-    return _located(path.parent) if path.name == "bundle" else (path, "")
+    place, sensor = _located(path.parent) if path.name == "bundle" else (path, "")
+    return (place, sensor) if sensor else (path, "")
 
 
 @contextmanager
