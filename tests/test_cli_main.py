@@ -314,6 +314,7 @@ def test_a_training_ends_with_the_command_that_scores_it(
             Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
         )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
+        callback.finished(tmp_path / "run/bundle")
         return tmp_path / "run/bundle"
 
     monkeypatch.setattr(training, "train", train)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import simmat
 from simmat.data.instances import region_from_mask
-from simmat.data.sequence import Sequence
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.types import BoolArray
 from simmat_plugin_annotate.folder import LabelFolder
@@ -121,7 +121,7 @@ class FollowService:
 
     def _found(self, plan: Plan, progress: Callable[[int, int], None]) -> Iterable[FollowedFrame]:
         if any(mask.any() for masks in plan.masks.values() for mask in masks.values()):
-            frames = Sequence.of_frames(self._folder.adapter, [self._folder.find(key).files for key in plan.keys])
+            frames = simmat.Sequence.of_frames(self._folder.adapter, [self._folder.find(key).files for key in plan.keys])
             return self._service.model.predictor.follow(frames, plan.masks, progress=progress)
         from simmat.predictor import FollowedFrame
 
