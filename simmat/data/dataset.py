@@ -46,6 +46,7 @@ class Dataset:
         by_hash: True if splits were chosen by the hash of the ids.
         new_splits: id -> split that training writes down, see `simmat.data.samples.write_splits`.
         known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
+        part: the split that it is; "" for the whole.
     """
 
     root: Path
@@ -59,6 +60,7 @@ class Dataset:
     by_hash: bool = False
     new_splits: Mapping[str, str] = field(default_factory=dict, repr=False)
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
+    part: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         """Return the folder, the sensor and the size of each split."""
@@ -100,7 +102,7 @@ class Dataset:
         write_arrays(root, images, masks, split=split, card={"regions": "instances", **card})
         dataset = open_dataset(root, adapter or Raster())
         if folder is None:
-            weakref.finalize(dataset, shutil.rmtree, root, ignore_errors=True)
+            weakref.finalize(dataset.card, shutil.rmtree, root, ignore_errors=True)  # parts of the data set have it too
         return dataset
 
     def __len__(self) -> int:
@@ -135,7 +137,7 @@ class Dataset:
 
     def of_split(self, name: str) -> Dataset:
         """Return the data set with the samples of "train", "val" or "test" alone; DataError if there are none."""
-        return replace(self, samples=self.split(name), known_channels=self._reference)
+        return replace(self, samples=self.split(name), known_channels=self._reference, part=name)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test"; raise DataError if there are none."""
