@@ -182,7 +182,7 @@ CASES = {
     ),
     "bundle: newer format": Case(
         "run/bundle", "2", "pip install --upgrade simmat",
-        spoil=bundle_json(lambda document: document.update(format=2)), run=CLICK,
+        spoil=bundle_json(lambda document: document.update(format=3)), run=CLICK,
     ),
     "bundle: other unit": Case(
         "data/images/s4.png", "gray [count]", "gray [K]",
