@@ -127,7 +127,7 @@ def train(
         SimMATError: settings, data, weights or the output folder are wrong.
     """
     from simmat.callbacks import Callback
-    from simmat.config import TrainConfig
+    from simmat.config import CARD_FIELDS, TrainConfig
     from simmat.training import train as run_training
     from simmat.training.callbacks import Callbacks, ConsoleCallback
 
@@ -139,7 +139,9 @@ def train(
     known, name = with_modality(registry or installed(), modality)
     if isinstance(loss, str):
         settings, loss = {**settings, "loss": loss}, None
-    config = load_config(None, {"modality": name, "data": _root(data), "out": Path(out), **settings})
+    folder, card = _folder(data)
+    card = {key: value for key, value in card.items() if key in CARD_FIELDS}
+    config = load_config(None, {**card, "modality": name, "data": folder, "out": Path(out), **settings})
     with ConsoleCallback() if progress else nullcontext(Callback()) as console:
         run_training(config, known, Callbacks((console, *callbacks)), loss=loss)
     return config.out
@@ -191,7 +193,8 @@ def evaluate(
     known = registry or installed()
     if not isinstance(model, Predictor):
         model = load(model, modality=modality, device=device, registry=known)
-    root, found = _root(data), find_protocol(protocol)
+    root, stated = _folder(data)
+    card, found = {**stated, **card}, find_protocol(protocol)
     tuned: Scores | None
     untuned: Scores | None
     if model.bundle is None:
@@ -263,6 +266,8 @@ def predict(
         if given.executor != LOCAL:
             raise ConfigError(f"--executor {given.executor} distributes the images; leave accelerate launch out")
         loading["device"] = str(processes.device) if processes.device.type == "cuda" else processes.device.type
+    if isinstance(model, Predictor) and len(loading) > 1 and processes.count == 1:
+        raise ConfigError(f"the model is loaded already; leave {', '.join(sorted(loading.keys() - {'source'}))} out")
     if isinstance(model, Predictor) and given.executor != LOCAL:
         raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
     predictor = model if isinstance(model, Predictor) else load(**loading, registry=known)
@@ -315,18 +320,22 @@ def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
     return (registry or installed()).names("foundation model")
 
 
-def _root(data: str | Path | Dataset) -> Path:
-    """Return the folder of a data set; raise TypeError for arrays and others."""
+def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
+    """Return a data set's folder, and what overrides its card; TypeError for arrays and others."""
+    from simmat.data.card import card_fields, make_card
     from simmat.data.dataset import Dataset
 
     if isinstance(data, Dataset):
-        return data.root
+        if data.part:
+            raise ConfigError(f"data is the {data.part} split of {data.root} alone; give the whole data set")
+        own = make_card({"regions": "instances"} | card_fields(data.root, {}, {}), where=str(data.root))
+        return data.root, {name: value for name, value in data.card if value != getattr(own, name)}
     if not isinstance(data, str | os.PathLike):
         raise TypeError(
             f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; of arrays make one with "
             "simmat.Dataset.from_arrays(images, masks)"
         )
-    return Path(data)
+    return Path(data), {}
 
 
 def _local(source: str | Path) -> Path:

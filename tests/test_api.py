@@ -15,7 +15,7 @@ from runs import gray_set, registry
 
 import simmat
 from simmat.bundle import push_bundle
-from simmat.errors import BundleError, ConfigError, SpecError, UnknownNameError
+from simmat.errors import BundleError, ConfigError, DataError, SpecError, UnknownNameError
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import ImageEmbedding, MaskPrediction
 from simmat.nn.losses import SAM2_LOSS, EmbeddingTargets, LossWeights
@@ -208,9 +208,30 @@ def test_arrays_are_trained_on(tmp_path: Path) -> None:
         modality="gray", data=arrays, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
     )
     assert simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"]["objects"] == 2
-    root = arrays.root
+    root, part = arrays.root, arrays.of_split("val")
     del arrays
+    assert part[0]["image"].any()  # its files are there for as long as it is
+    del part
     assert not root.exists()
+
+
+def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
+    """Else a data set opened with other labels is trained and scored as its folder says, unseen."""
+    gray_set(tmp_path / "data", train=3, val=1, test=1)
+    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=2, ignore=200)
+    run = simmat.train(
+        modality="gray", data=opened, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+    )
+    loaded = simmat.load(run, registry=registry(), device="cpu")
+    card = loaded.spec.card
+    assert (card.min_region, card.ignore) == (2, opened.card.ignore)
+    with pytest.raises(DataError, match="none of the 1 samples has a region"):
+        opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=10**6)
+        simmat.evaluate(run, opened, registry=registry(), device="cpu")
+    with pytest.raises(ConfigError, match="val split"):
+        simmat.evaluate(run, opened.of_split("val"), registry=registry())
+    with pytest.raises(ConfigError, match="leave device out"):
+        simmat.predict(loaded, [], out=tmp_path / "out", points=[(1, 1)], device="cpu")
 
 
 def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) -> None:
