@@ -177,6 +177,7 @@ BAD_ZIPS: dict[str, tuple[Change, str]] = {
         lambda archive, files: archive.writestr("README.md", b"\0" * (1 << 20), zipfile.ZIP_DEFLATED),
         "grows from",
     ),
+    "another compression": (lambda archive, files: archive.writestr("README.md", b"x", zipfile.ZIP_LZMA), "deflate"),
 }
 
 

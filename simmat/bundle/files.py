@@ -136,6 +136,8 @@ def _problems(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
     if JSON_NAME not in names or len(names) > len(set(names)):
         yield f"it must hold {JSON_NAME}, and no name twice"
     for entry in entries:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            yield f"{entry.filename[:80]!r} is compressed by another method than deflate"
         limit = min(SIZE_LIMITS.get(entry.filename, 0), _MAX_EXPANSION * max(entry.compress_size, 4096))
         if entry.file_size > limit:
             yield f"{entry.filename[:80]!r} grows from {entry.compress_size} to {entry.file_size} bytes"
