@@ -95,7 +95,8 @@ class PromptSegmenter(Segmenter):
         found = self._predictions(image, tuple(prompts.values()))
         shown = reader.read(Window(0, 0, *reader.size_hw))
         names = short_names(shown.channels)
-        with staged_files(job.out, replaced=replaceable_files(job.out, prompts, job.endings())) as staging:
+        replaced = replaceable_files(job.out, prompts, job.endings())
+        with staged_files(job.out, replaced=replaced, tidy=False) as staging:
             for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
                 warning = warning or prediction.warning
                 one = replace(prediction, mask=prediction.whole_mask(reader.size_hw))

@@ -14,7 +14,7 @@ from simmat.errors import DataError, OutputError, SimMATError
 from simmat.inference.job import ImageOutcome, ImageTask, Job
 from simmat.inference.prompted import make_segmenter
 from simmat.inference.segmenter import Segmenter
-from simmat.io.files import staged_files
+from simmat.io.files import remove_leftovers, staged_files
 from simmat.io.reading import url_of
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Run:
         done = processes.gather(done)[0]  # another process may finish an image while this one checks
         self.outcomes = dict(done)
         if processes.is_main:
+            remove_leftovers(self.segmenter.job.out / "files")
             self.segmenter.progress.started(len(self.tasks), len(done))
         return [task for task in self.tasks if task.name not in done]
 

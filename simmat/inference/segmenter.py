@@ -104,7 +104,7 @@ class Segmenter:
         record |= {"mosaic": job.options.mosaic, **notes}
         file = job.out / f"{name}.json"
         replaced = written_files(read_record(file), name)
-        with staged_files(job.out, replaced=replaced) as staging:
+        with staged_files(job.out, replaced=replaced, tidy=False) as staging:
             for result in results:
                 written += write_result(result, job.formats.for_image(result.kind, image.reader), staging)
                 record[result.kind] = object_records(result) if result.kind == "objects" else class_shares(result)

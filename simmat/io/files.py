@@ -180,14 +180,15 @@ def _swapped(path: Path | str) -> tuple[Path, Path, Path]:
 
 
 @contextmanager
-def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
+def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool = True) -> Iterator[Path]:
     """Yield an empty folder inside `folder`; its files move into `folder` when the block ends without an error.
 
     Files of the same name are replaced. On a failure in the block, `folder` keeps what it had, and is not made if it
-    did not exist. Remains of killed processes are removed; running processes do not disturb each other.
+    did not exist. Running processes do not disturb each other.
 
     Args:
         replaced: names of files of an earlier call, removed unless they are written again.
+        tidy: remove what killed processes left in `folder`, which is read through for that.
 
     Raises:
         OutputError: files cannot be written there.
@@ -196,7 +197,8 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterato
     made = [place for place in (target, *target.parents) if not place.exists()]
     staging = target / _temporary_name("files")
     with output_errors(target):
-        remove_leftovers(target / "files")
+        if tidy:
+            remove_leftovers(target / "files")
         staging.mkdir(parents=True)
     try:
         yield staging
