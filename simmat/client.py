@@ -103,7 +103,10 @@ class Client:
             return self._ask(method, f"/images/{self._image}/{what}", content)
         except FileNotFoundError:  # it was dropped, or the server was restarted
             self._send()
+        try:
             return self._ask(method, f"/images/{self._image}/{what}", content)
+        except FileNotFoundError as error:
+            raise self._error(str(error)) from error
 
     def _drawn(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         mask = np.zeros(self.size_hw, bool)

@@ -121,7 +121,6 @@ def open_gallery(place: str) -> Gallery:
         kept = _cache_of(place) / INDEX_NAME
         try:
             content = fetch_bytes(f"{place}/{INDEX_NAME}", _MAX_INDEX)
-            kept.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(kept, content)
         except WeightsError:
             if not kept.is_file():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Format number of the json of an image or object; increased when an older reader would misread a change."""
+_MAX_BYTES = 4 * 1024**3
+"""Of the json of an image: an object takes about 500 bytes."""
 _OWN_MARK = b"simmat predict"
 """What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
@@ -24,7 +26,7 @@ _OWN_MARK = b"simmat predict"
 def read_record(file: Path) -> dict[str, Any]:
     """Return the json of an image; empty if there is none, or it cannot be read."""
     try:
-        found = read_json(file)
+        found = read_json(file, limit=_MAX_BYTES)
     except SimMATError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -65,13 +67,16 @@ def image_record(
     size_hw: tuple[int, int],
 ) -> dict[str, Any]:
     """Return the values with which the json of an image begins."""
+    foundation: str | None = None
+    with suppress(ValueError):  # of a network alone
+        foundation = predictor.spec.foundation
     return {
         "format": FORMAT,
         "request": request,
         "files": {source: shown_url(file) for source, file in files.items()},
         "missing": sorted(predictor.inputs.missing_channels(missing)),
         "bundle": str(predictor.bundle.path) if predictor.bundle else None,
-        "foundation": predictor.bundle.spec.foundation if predictor.bundle else predictor.model.foundation.name,
+        "foundation": foundation,
         "size_hw": list(size_hw),
     }
 

@@ -83,7 +83,9 @@ class ImageEncoder:
         self._encoding = threading.RLock()
 
     def uncalibrated(self) -> Self:
-        """Return the same without an image and calibration: its scores are those of the network."""
+        """Return the same without calibration: its scores are those of the network."""
+        if self.calibration is None:
+            return self
         found = copy(self)
         found.calibration = None
         return found

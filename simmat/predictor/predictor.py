@@ -140,7 +140,7 @@ class Predictor(ImageEncoder):
             ValueError: the batch size is less than 1.
             SimMATError: as `set_image` raises it.
         """
-        if isinstance(images, str | Mapping):
+        if isinstance(images, str | Path | Mapping):
             raise TypeError(f"open_images takes several images, such as a list; got {images!r}, see open_image")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -294,7 +295,7 @@ class WindowStore:
         try:
             with self._file(index).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return WindowResult.from_arrays(arrays)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def remove(self) -> None:
