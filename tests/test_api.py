@@ -225,8 +225,8 @@ def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
     loaded = simmat.load(run, registry=registry(), device="cpu")
     card = loaded.spec.card
     assert (card.min_region, card.ignore) == (2, opened.card.ignore)
+    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=10**6)
     with pytest.raises(DataError, match="none of the 1 samples has a region"):
-        opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=10**6)
         simmat.evaluate(run, opened, registry=registry(), device="cpu")
     with pytest.raises(ConfigError, match="val split"):
         simmat.evaluate(run, opened.of_split("val"), registry=registry())
