@@ -47,6 +47,8 @@ def test_a_batch_gives_what_its_images_give_one_by_one(
         )
     with pytest.raises(TypeError, match=r"several images.*got 'a.png', see open_image"):
         next(model.open_images("a.png"))
+    with pytest.raises(TypeError, match="several images"):
+        next(model.open_images(Path("a.png")))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         next(model.open_images(images, batch_size=0))
 
