@@ -1,14 +1,22 @@
-"""What the benchmarks of untuned models share: which model, and the data sets of a file of `simmat bench`."""
+"""Score one click of an untuned model on the data sets of a file of `simmat bench`.
+
+    python benchmarks/untuned.py benchmarks/mobilesam.toml --foundation mobilesam --image-size 1024 [--split test]
+
+Other benchmarks of untuned models import its options and data sets.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 import torch
 
+import simmat
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.io.weights import find_weights
 from simmat.model import Parts
@@ -41,3 +49,22 @@ def data_sets(given: argparse.Namespace, kind: type[Kind]) -> Iterator[tuple[str
         dataset = open_dataset(given.file.parent / data["data"], adapter, card)
         predictor = kind(parts, dataset.adapter, given.image_size or model.image_size, torch.device("cpu"))
         yield data["name"], dataset, predictor
+
+
+def main() -> None:
+    """Print mIoU over the objects of each set, and the mean of the sets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="file of `simmat bench`, for its data sets")
+    parser.add_argument("--split", default="val", help="val by default; the test split is for the last look")
+    add_model_options(parser)
+    given = parser.parse_args()
+    scores = []
+    for name, dataset, predictor in data_sets(given, ZeroShotPredictor):
+        report = simmat.evaluate(predictor, dataset, split=given.split)
+        scores.append(report["zero_shot"]["miou_object"])
+        print(f"{name} {scores[-1]:.3f} ({report['zero_shot']['objects']} objects)", flush=True)
+    print(f"mean {fmean(scores):.3f}")
+
+
+if __name__ == "__main__":
+    main()
