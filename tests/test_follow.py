@@ -145,6 +145,17 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"
 
 
+def test_objects_with_and_without_a_class_stay_apart(tmp_path: Path) -> None:
+    """500 is an object without a class, 1500 one of class 1, and 1000 * 1 + 500 would be both."""
+    known = truth()[0]
+    follow_files(predictor(), job(tmp_path, "out", {0: np.array([0, 500, 1500])[known]}))
+    mots = np.asarray(Image.open(tmp_path / "out/mots/0000.png"))
+    assert np.array_equal(mots, np.array([0, 2500, 1500])[known])
+    coco = json.loads((tmp_path / "out/coco.json").read_text())
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    assert {one["track_id"]: names[one["category_id"]] for one in coco["annotations"]} == {500: "object", 1500: "1"}
+
+
 def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) -> None:
     """Follow, and die at a step as by a power cut; for a process of its own."""
     torch.set_num_threads(1)

@@ -69,12 +69,11 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories = dict(class_names)
-    unnamed = 1 if 1 not in class_names else max(class_names) + 1
     for number, (file_name, (height, width), records) in enumerate(images, start=1):
         entries.append({"id": number, "file_name": file_name, "height": height, "width": width})
         for record in records:
-            category = unnamed if record["class"] is None else record["class"]
-            categories.setdefault(category, NO_CLASS if record["class"] is None else str(category))
+            if (category := record["class"]) is not None:
+                categories.setdefault(category, str(category))
             x0, y0, x1, y1 = record["box_xyxy"]
             annotations.append(
                 {
@@ -89,6 +88,11 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
                     **({"track_id": record["track_id"]} if "track_id" in record else {}),
                 }
             )
+    if unnamed := [one for one in annotations if one["category_id"] is None]:
+        free = 1 if 1 not in categories else max(categories) + 1
+        categories[free] = NO_CLASS
+        for one in unnamed:
+            one["category_id"] = free
     return {
         "images": entries,
         "annotations": annotations,

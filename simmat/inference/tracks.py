@@ -26,7 +26,10 @@ from simmat.plugin_specs import resolve
 FORMATS = ("coco", "mots", "overlay", "volume")
 """Files that can be written besides the masks and the table."""
 _CLASS = 1000
-"""In MOTS an id is the class times this, plus the number of the object, as by `regions = "panoptic"`."""
+"""In MOTS an id is the class times this, plus the number of the object, as by `regions = "panoptic"`.
+
+Objects without a class get the first one that no other object has.
+"""
 _RATE = 10
 """Frames of a film in a second."""
 _MAX_IMAGEJ_BYTES = 2**32
@@ -86,8 +89,10 @@ class TrackFiles:
         if "coco" in formats:
             self.written.append(self._write_coco({(row.frame, row.number): row for row in rows}))
         if "mots" in formats:
+            named = {number // _CLASS for plane in self._planes() for number in np.unique(plane).tolist()}
+            start = np.uint16(_CLASS * min(set(range(1, 65)) - named))  # a class of its own, of 64 in 16 bits
             for index, plane in enumerate(self._planes()):
-                values = np.where((plane > 0) & (plane < _CLASS), plane + np.uint16(_CLASS), plane)
+                values = np.where((plane > 0) & (plane < _CLASS), plane + start, plane)
                 write_image(self.out / "mots" / self.mask_file(index).name, values[None])
             self.written.append(self.out / "mots")
         if "overlay" in formats:
