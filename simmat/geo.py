@@ -95,7 +95,7 @@ def installed_geo_backend() -> GeoBackend | None:
 def _find(_plugins: str | None) -> GeoBackend | None:
     registry = load_plugins()
     names = registry.names("geo backend")
-    return cast(GeoBackend, import_module(registry.geo_backend(names[0]).module)) if names else None
+    return cast(GeoBackend, import_module(registry.get("geo backend", names[0]).module)) if names else None
 
 
 def read_georeference(path: Path) -> Georeference | None:

@@ -124,7 +124,7 @@ def load_bundle(
         sensor = _sensor(spec, registry, path)
         adapter = fitted_to_card(sensor, spec.card.model_dump())
         if spec.exported is not None:
-            loader = registry.model_format(spec.exported).load
+            loader = registry.get("model format", spec.exported).load
             parts, model = _parts_of_exported(spec, registry), resolve(loader)(folder)
         else:
             file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)

@@ -104,7 +104,7 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     """Return the commands that plugins add to a group: last word of the name -> command."""
     registry, prefix = _registry(), _prefix(ctx)
     names = [name.removeprefix(prefix) for name in registry.names("command") if name.startswith(prefix)]
-    return {name: registry.command(prefix + name) for name in names if " " not in name}
+    return {name: registry.get("command", prefix + name) for name in names if " " not in name}
 
 
 def _registry() -> Registry:

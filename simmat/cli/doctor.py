@@ -164,8 +164,8 @@ def _plugins(registry: Registry) -> Iterator[Row]:
 
 
 def _weights(registry: Registry) -> Iterator[Row]:
-    for name in registry.names("foundation model"):
-        spec = registry.foundation(name)
+    for spec in registry.all("foundation model"):
+        name = spec.name
         try:
             yield name, str(find_weights(spec) or "random from its seed")
         except DamagedWeightsError as error:

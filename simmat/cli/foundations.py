@@ -52,11 +52,11 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
         models = registry.foundation_family(family.rstrip("/")).list_models()
         entries = [{"name": name, "description": description} for name, description in models.items() if match in name]
     else:
-        specs = [registry.foundation(name) for name in registry.names("foundation model") if match in name]
+        specs = [spec for spec in registry.all("foundation model") if match in spec.name]
         entries = [_as_dict(spec, registry) | (_times(spec, registry) if timed else {}) for spec in specs]
-        for name in registry.names("foundation family") if not match else ():
-            description, owner = registry.foundation_family(name).description, registry.owner("foundation family", name)
-            entries.append({"name": f"{name}/NAME", "description": description, "from": owner})
+        for one in registry.all("foundation family") if not match else ():
+            owner = registry.owner("foundation family", one.name)
+            entries.append({"name": f"{one.name}/NAME", "description": one.description, "from": owner})
     if as_json:
         print_json(entries)
         return

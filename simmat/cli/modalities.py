@@ -34,7 +34,7 @@ def list_modalities(as_json: bool) -> None:
     The options of a sensor (--modality-option) describe its files: see `simmat modalities show NAME`.
     """
     registry = load_registry()
-    adapters = [registry.modality(name) for name in registry.names("modality")]
+    adapters: list[ModalityAdapter] = registry.all("modality")
     if as_json:
         print_json([_as_dict([adapter.name], adapter, registry) for adapter in adapters])
         return

@@ -21,7 +21,7 @@ from simmat.cli.options import source_option
 from simmat.errors import ConfigError, did_you_mean, few_of
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import PLUGIN_PREFIX, Kind, PluginReport
+from simmat.plugins.registry import PLUGIN_PREFIX, PluginReport, plural
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -68,12 +68,8 @@ def _gives(report: PluginReport) -> str:
     if report.off:
         return "left out by SIMMAT_PLUGINS"
     lines = [report.error] if report.error else []
-    lines += [f"{_plural(kind)}: {', '.join(names)}" for kind, names in report.gives.items()]
+    lines += [f"{plural(kind)}: {', '.join(names)}" for kind, names in report.gives.items()]
     return "\n".join(lines) or "nothing"
-
-
-def _plural(kind: Kind) -> str:
-    return kind[:-1] + "ies" if kind.endswith("y") else kind.removesuffix("s") + "s"
 
 
 def _as_dict(report: PluginReport) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
         "package": report.distribution,
         "version": report.version,
         "state": _state(report),
-        "gives": {_plural(kind): list(names) for kind, names in report.gives.items()},
+        "gives": {plural(kind): list(names) for kind, names in report.gives.items()},
         "error": report.error,
     }
 

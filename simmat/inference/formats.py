@@ -82,16 +82,15 @@ def choose_formats(names: Sequence[str], kinds: Collection[ResultKind], registry
         ConfigError: a format can hold nothing of what is looked for.
         UnknownNameError: no installed package brings a format.
     """
-    known = registry.names("result format")
-    named = _in_order({registry.result_format(name) for name in names if name != AUTO})
+    every: list[ResultFormat] = registry.all("result format")
+    named = _in_order({registry.get("result format", name) for name in names if name != AUTO})
     for one in named:
         if set(kinds).isdisjoint(one.kinds):
-            others = [name for name in known if not set(kinds).isdisjoint(registry.result_format(name).kinds)]
+            others = [other.name for other in every if not set(kinds).isdisjoint(other.kinds)]
             raise ConfigError(
                 f"format {one.name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
             )
-    every = map(registry.result_format, known) if AUTO in names else ()
-    automatic = [one for one in every if one.auto and not set(kinds).isdisjoint(one.kinds)]
+    automatic = [one for one in every if AUTO in names and one.auto and not set(kinds).isdisjoint(one.kinds)]
     return ChosenFormats(named, _in_order(automatic))
 
 

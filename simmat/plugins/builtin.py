@@ -5,11 +5,9 @@ They are specs and adapters; torch is imported only when one is built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from simmat.plugin_specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec, TuningTargets
 from simmat.plugins.hooks import hookimpl
-from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import MODALITIES
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
@@ -146,33 +144,8 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
 )
 
 
-@hookimpl
-def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return the sensors for ordinary image files."""
-    from simmat.sensors.builtin import MODALITIES
-
-    return MODALITIES
-
-
-@hookimpl
-def simmat_foundation_models() -> Iterable[FoundationSpec]:
-    """Return the model for tests."""
-    return (TINY,)
-
-
-@hookimpl
-def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
-    """Return the transfer layers."""
-    return TRANSFER_LAYERS
-
-
-@hookimpl
-def simmat_tuners() -> Iterable[TunerSpec]:
-    """Return the ways to tune a foundation model."""
-    return TUNERS
-
-
-@hookimpl
-def simmat_result_formats() -> Iterable[ResultFormat]:
-    """Return the file formats of results."""
-    return RESULT_FORMATS
+simmat_modalities = hookimpl(lambda: MODALITIES)
+simmat_foundation_models = hookimpl(lambda: (TINY,))
+simmat_transfer_layers = hookimpl(lambda: TRANSFER_LAYERS)
+simmat_tuners = hookimpl(lambda: TUNERS)
+simmat_result_formats = hookimpl(lambda: RESULT_FORMATS)

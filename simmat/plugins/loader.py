@@ -23,19 +23,10 @@ import pluggy
 
 from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
 from simmat.io.images import stacks
-from simmat.plugin_specs import (
-    FoundationFamily,
-    FoundationSpec,
-    GeoBackendSpec,
-    ModelFormat,
-    ResultFormat,
-    TransferLayerSpec,
-    TunerSpec,
-    api_problem,
-)
+from simmat.plugin_specs import api_problem
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
-from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
+from simmat.plugins.registry import KINDS, CallbackHook, Kind, PluginReport, Registry, plural
 from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.types import Channel
 from simmat.version import __version__
@@ -45,20 +36,8 @@ STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"
 BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
 """SimMAT's own parts, which are always loaded first."""
 
-HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
-    "simmat_modalities": ("modality", ModalityAdapter),
-    "simmat_foundation_models": ("foundation model", FoundationSpec),
-    "simmat_foundation_families": ("foundation family", FoundationFamily),
-    "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
-    "simmat_tuners": ("tuner", TunerSpec),
-    "simmat_model_formats": ("model format", ModelFormat),
-    "simmat_result_formats": ("result format", ResultFormat),
-    "simmat_stack_formats": ("stack format", stacks.StackFormat),
-    "simmat_geo_backends": ("geo backend", GeoBackendSpec),
-    "simmat_commands": ("command", click.Command),
-    "simmat_callbacks": ("callbacks", CallbackHook),
-}
-"""Hook -> what it brings and the type each item must have; `simmat_callbacks` is called when a training starts."""
+HOOKS: Mapping[str, Kind] = {f"simmat_{plural(kind).replace(' ', '_')}": kind for kind in KINDS}
+"""Hook -> the kind of what it brings; `simmat_callbacks` is called when a training starts."""
 
 _WORDS = r"[a-z0-9]+([-_][a-z0-9]+)*"
 _NAMES: Mapping[Kind, tuple[str, str]] = {
@@ -123,9 +102,9 @@ def describe_entry(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
 
 def _load(
     report: PluginReport, entry_point: importlib.metadata.EntryPoint
-) -> tuple[PluginReport, list[tuple[Kind, Item]]]:
+) -> tuple[PluginReport, list[tuple[Kind, Any]]]:
     """Import a plugin and take what it gives; return it with the completed report."""
-    given: list[tuple[Kind, Item]] = []
+    given: list[tuple[Kind, Any]] = []
     error = ""
     try:
         with redirect_stdout(sys.stderr):  # what a plugin prints would spoil the json on standard output
@@ -140,21 +119,21 @@ def _load(
     return replace(report, gives=gives, error=error), given
 
 
-def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:
+def _take(plugin: object, reference: str) -> list[tuple[Kind, Any]]:
     """Register a plugin, call its hooks and check every item."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     problems = _hook_problems(manager, plugin, reference)
-    given: list[tuple[Kind, Item]] = []
+    given: list[tuple[Kind, Any]] = []
     if not problems:
         manager.register(plugin, name=reference)
         for hook in manager.get_hookcallers(plugin) or ():
-            kind, expected = HOOKS[hook.name]
+            kind = HOOKS[hook.name]
             if kind == "callbacks":
                 given.append((kind, CallbackHook(reference, hook)))
                 continue
             for item in _call(hook, problems):
-                if problem := _item_problem(kind, item, expected):
+                if problem := _item_problem(kind, item):
                     problems.append(f"{hook.name}: {problem}")
                 else:
                     given.append((kind, item))
@@ -206,7 +185,7 @@ def installed() -> Registry:
     return load_plugins()
 
 
-stacks.plugin_formats = lambda: installed().stack_formats()  # `io` reads them and knows no plugins
+stacks.plugin_formats = lambda: installed().all("stack format")  # `io` reads them and knows no plugins
 
 
 def with_modality(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:
@@ -219,14 +198,15 @@ def with_modality(registry: Registry, modality: Modality | None) -> tuple[Regist
 
 def check_modality(adapter: object) -> ModalityAdapter:
     """Check a sensor from outside a plugin as those of plugins are checked; raise SpecError."""
-    if problem := _item_problem("modality", adapter, ModalityAdapter):
+    if problem := _item_problem("modality", adapter):
         raise SpecError(problem)
     assert isinstance(adapter, ModalityAdapter)  # checked above
     return adapter
 
 
-def _item_problem(kind: Kind, item: Any, expected: type[Any]) -> str:
+def _item_problem(kind: Kind, item: Any) -> str:
     """Return what is wrong with an item; "" if nothing is."""
+    expected = KINDS[kind]
     if isinstance(item, type) and issubclass(item, expected):
         return f"got the class {item.__name__}, an instance is needed: {item.__name__}()"
     if not isinstance(item, expected):

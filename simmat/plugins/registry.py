@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
 
 from simmat.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown_name
 from simmat.io.images.stacks import StackFormat
@@ -24,24 +26,13 @@ from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
 
 if TYPE_CHECKING:
-    import click
-
     from simmat.callbacks import Callback
     from simmat.sensors.sensor_toml import Declaration
 
 Kind = Literal[
-    "modality",
-    "foundation model",
-    "foundation family",
-    "transfer layer",
-    "tuner",
-    "model format",
-    "result format",
-    "stack format",
-    "geo backend",
-    "command",
-    "callbacks",
-]
+    "modality", "foundation model", "foundation family", "transfer layer", "tuner", "model format", "result format",
+    "stack format", "geo backend", "command", "callbacks",
+]  # fmt: skip
 
 PLUGIN_PREFIX = "simmat-plugin-"
 """Start of the names of packages that bring plugins."""
@@ -49,9 +40,9 @@ PLUGIN_PREFIX = "simmat-plugin-"
 
 def likely_package(kind: Kind, name: str) -> str:
     """Return the package that brings a name by custom, "" if there is none: simmat-plugin-sam for sam_vit_b."""
-    word = re.split("[/_-]", name)[0] if kind in ("modality", "foundation model", "foundation family") else name
-    named = kind in ("transfer layer", "tuner", "model format", "result format") or not re.fullmatch("[a-z0-9-]+", word)
-    return "" if named else PLUGIN_PREFIX + word
+    word = name if kind == "command" else re.split("[/_-]", name)[0]
+    is_named = kind in ("modality", "foundation model", "foundation family", "command")
+    return PLUGIN_PREFIX + word if is_named and re.fullmatch("[a-z0-9-]+", word) else ""
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,25 @@ class CallbackHook:
     make: Callable[..., list[Iterable[Callback]]]
 
 
-Item: TypeAlias = (
-    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | ResultFormat"
-    " | StackFormat | GeoBackendSpec | click.Command | CallbackHook"
-)
+KINDS: Mapping[Kind, type[Any]] = {
+    "modality": ModalityAdapter,
+    "foundation model": FoundationSpec,
+    "foundation family": FoundationFamily,
+    "transfer layer": TransferLayerSpec,
+    "tuner": TunerSpec,
+    "model format": ModelFormat,
+    "result format": ResultFormat,
+    "stack format": StackFormat,
+    "geo backend": GeoBackendSpec,
+    "command": click.Command,
+    "callbacks": CallbackHook,
+}
+"""Kind of part -> its type. The hook of a kind has its plural as its name: simmat_foundation_models."""
+
+
+def plural(kind: Kind) -> str:
+    """Return the plural of a kind: "foundation models"."""
+    return kind[:-1] + "ies" if kind.endswith("y") else kind.removesuffix("s") + "s"
 
 
 class Registry:
@@ -107,10 +113,10 @@ class Registry:
         reports: one of each plugin, the built-in parts first.
     """
 
-    def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Item, str]]) -> None:
+    def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Any, str]]) -> None:
         """Take (kind, item, owner) of every plugin; a name may have several owners."""
         self.reports = tuple(reports)
-        self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in get_args(Kind)}
+        self._claims: dict[Kind, dict[str, list[tuple[Any, str]]]] = {kind: {} for kind in KINDS}
         for kind, item, owner in items:
             self._claims[kind].setdefault(str(item.name), []).append((item, owner))
         self._of_family: dict[str, FoundationSpec] = {}
@@ -179,7 +185,7 @@ class Registry:
         Raises:
             ConfigError: none is ready.
         """
-        specs = [self.foundation(name) for name in self.names("foundation model")]
+        specs: list[FoundationSpec] = self.all("foundation model")
         packaged = [
             (spec.weights.size_bytes, spec.name)
             for spec in specs
@@ -204,30 +210,13 @@ class Registry:
         """Return a tuner."""
         return cast(TunerSpec, self.get("tuner", name))
 
-    def model_format(self, name: str) -> ModelFormat:
-        """Return a format of exported models."""
-        return cast(ModelFormat, self.get("model format", name))
-
-    def result_format(self, name: str) -> ResultFormat:
-        """Return a file format of results."""
-        return cast(ResultFormat, self.get("result format", name))
-
-    def stack_formats(self) -> list[StackFormat]:
-        """Return the file formats of videos and volumes."""
-        return [cast(StackFormat, self.get("stack format", name)) for name in self.names("stack format")]
-
-    def geo_backend(self, name: str) -> GeoBackendSpec:
-        """Return what reads maps."""
-        return cast(GeoBackendSpec, self.get("geo backend", name))
-
-    def command(self, name: str) -> click.Command:
-        """Return a command that a plugin adds."""
-        return cast("click.Command", self.get("command", name))
+    def all(self, kind: Kind) -> list[Any]:
+        """Return the parts of a kind, by `names`."""
+        return [self.get(kind, name) for name in self.names(kind)]
 
     def callback_hooks(self) -> list[tuple[str, CallbackHook]]:
         """Return the package with its version, and the hook, of every plugin that follows trainings."""
-        names = self.names("callbacks")
-        return [(self.owner("callbacks", name), cast(CallbackHook, self.get("callbacks", name))) for name in names]
+        return [(self.owner("callbacks", hook.name), hook) for hook in self.all("callbacks")]
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return (kind, name) -> packages of every name that more than one package claims."""
@@ -258,7 +247,7 @@ class Registry:
             return DeclaredModality(declaration) if declaration is not None else read_sensor(part)
         return cast(ModalityAdapter, self.get("modality", part))
 
-    def get(self, kind: Kind, name: str) -> Item:
+    def get(self, kind: Kind, name: str) -> Any:
         """Return a part of any kind."""
         claims = self._claims[kind].get(name, [])
         if not claims:

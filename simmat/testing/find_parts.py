@@ -154,6 +154,6 @@ def _subject(
     elif kind == "transfer layer":
         checks, case = TRANSFER_LAYER_CHECKS, partial(TransferLayerCase, registry.transfer_layer(name))
     else:
-        part: object = registry.tuner(name) if kind == "tuner" else registry.command(name)
+        part: object = registry.tuner(name) if kind == "tuner" else registry.get("command", name)
         checks, case = (TUNER_CHECKS if kind == "tuner" else COMMAND_CHECKS), lambda _: part
     return kind, name, lambda folder: run_checks(checks.values(), case(folder))
