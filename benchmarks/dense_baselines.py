@@ -37,8 +37,8 @@ from skimage.feature import peak_local_max
 from skimage.filters import gaussian, threshold_otsu
 from skimage.segmentation import watershed
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
-from simmat.data.batches import collate
 from simmat.data.instances import FoundObject, Label, region_from_mask
 from simmat.data.samples import Sample
 from simmat.evaluation import evaluate_unprompted
@@ -250,7 +250,7 @@ def train(setup: Setup, rate: float, log: Callable[[str], object]) -> tuple[SimM
     best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
     start = time.monotonic()
     for step in range(setup.steps):
-        batch = collate([items[position] for position in range(step * size, (step + 1) * size)])
+        batch = default_collate([items[position] for position in range(step * size, (step + 1) * size)])
         set_rates(
             optimizer,
             learning_rate(step, peak=rate, steps=setup.steps, warmup=setup.warmup, schedule=config.schedule),

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
+from torch.utils.data import default_collate
 
 from simmat.callbacks import Callback
-from simmat.data.batches import Batch, TrainingItems, collate, sample_at
+from simmat.data.batches import Batch, TrainingItems, sample_at
 from simmat.data.instances import Label, region_from_mask, visible_regions
 from simmat.data.targets import ignored_pixels
 from simmat.foundation import ImageEmbedding
@@ -186,7 +187,7 @@ def test_hidden_regions_are_not_prompted() -> None:
 
 def test_batches_stack(items: TrainingItems) -> None:
     """The shapes are those the docstring gives."""
-    batch = collate([items[0], items[1]])
+    batch = default_collate([items[0], items[1]])
     assert batch.planes.shape == (2, 1, 64, 64)
     assert batch.targets.shape == (2, 3, 64, 64)
     assert batch.clicks.shape == (2, 3, 2)

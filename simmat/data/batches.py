@@ -6,7 +6,7 @@ exactly the samples, augmentations and prompts of an uninterrupted run in one pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar, cast
@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
 from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
@@ -224,29 +223,3 @@ def _order(epoch: int, count: int, seed: int) -> npt.NDArray[np.int64]:
 @lru_cache(maxsize=2)
 def _step_draw(step: int, seed: int) -> float:
     return np.random.default_rng([seed, 2, step]).random()
-
-
-class StepSampler(Sampler[list[int]]):
-    """The positions of each micro-batch from `start` to `stop` - 1; micro-batch t has t·B to t·B + B - 1.
-
-    Attributes:
-        batch_size: B, images of a micro-batch over all processes; accelerate splits it among them.
-        drop_last: read by accelerate; every batch is full.
-    """
-
-    def __init__(self, start: int, stop: int, batch_size: int) -> None:
-        self.start, self.stop = start, stop
-        self.batch_size = batch_size
-        self.drop_last = True
-
-    def __len__(self) -> int:
-        return max(self.stop - self.start, 0)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.stop):
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
-
-
-def collate(items: Sequence[Batch]) -> Batch:
-    """Stack items along a new first dimension."""
-    return Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))

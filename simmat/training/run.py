@@ -26,7 +26,7 @@ from simmat.bundle import (
 )
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.batches import Batch, StepSampler, TrainingItems, collate
+from simmat.data.batches import Batch, TrainingItems
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError
 from simmat.evaluation import Processes, Scores, find_protocol, fit_calibration, validate
@@ -152,12 +152,11 @@ class Run:
             backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
             backbone_factor=config.backbone_lr_factor,
         )
-        parts = config.grad_accumulation
         items, workers = self._items()
         loader = DataLoader(
             items,
-            batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
-            collate_fn=collate,
+            sampler=range(self.done * config.batch_size, self.setup.steps * config.batch_size),
+            batch_size=config.batch_size // config.grad_accumulation,  # of all processes, among which it is split
             num_workers=workers,
             multiprocessing_context=START_METHOD if workers else None,
         )
