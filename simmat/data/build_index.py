@@ -8,16 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache, partial
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,41 +24,57 @@ from simmat.geo import read_georeference
 from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import SensorImage
 
-_CHUNK = 8
-"""Samples that a process reads per task."""
+_AHEAD = 8
+"""Samples of each process that may be waiting for those before them."""
 _MIN_SAMPLES_PER_PROCESS = 32
 _MAX_PROCESSES = 16
 
 
 def read_samples(
-    dataset: Dataset, samples: Sequence[Sample], processes: int | None = None
-) -> Iterator[IndexTable | SimMATError]:
-    """Read samples of a data set with `known_channels`; yield the row of each, in order, or why it cannot be used."""
+    dataset: Dataset, samples: Sequence[Sample], advance: Callable[[int], object], processes: int | None = None
+) -> list[IndexTable | SimMATError]:
+    """Read samples of a data set with `known_channels`; return the row of each, in order, or why it cannot be used.
+
+    `advance` is called with 1 for each that is read.
+    """
     digest_of = lru_cache(maxsize=64)(file_digest)  # windows and frames share a file
-    read = partial(_read, dataset, samples, lambda path: digest_of(files_of(path)))
+
+    def read(sample: Sample) -> IndexTable | SimMATError:
+        try:
+            return _row_of(dataset, sample, lambda path: digest_of(files_of(path)))
+        except SimMATError as error:
+            return error
+
     if processes is None:
         processes = min(usable_cpus(), len(samples) // _MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
-    if processes <= 1 or START_METHOD != "fork":
-        yield from map(read, range(len(samples)))
-        return
-    # What the workers read is inherited by fork, so a sensor need not be picklable.
-    with ProcessPoolExecutor(processes, get_context("fork"), _start_worker, (os.getpid(), read)) as pool:
-        try:
-            yield from pool.map(_read_in_worker, range(len(samples)), chunksize=_CHUNK)
-        except BrokenProcessPool:
-            raise DataError(
-                f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
-                "programs, or look for a damaged file with `simmat data check`"
-            ) from None
+    rows: Iterable[IndexTable | SimMATError] = map(read, samples)
+    if processes > 1 and START_METHOD == "fork":
+        import torch
+        from torch.utils.data import DataLoader
 
-
-def _read(
-    dataset: Dataset, samples: Sequence[Sample], digest_of: Callable[[str], bytes], number: int
-) -> IndexTable | SimMATError:
+        # What the processes read is inherited by fork, so a sensor need not be picklable.
+        rows = DataLoader(
+            cast(Any, samples),
+            batch_size=None,
+            collate_fn=cast(Any, read),
+            num_workers=processes,
+            prefetch_factor=_AHEAD,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),  # torch's own would be drawn from
+        )
+    found = []
     try:
-        return _row_of(dataset, samples[number], digest_of)
-    except SimMATError as error:
-        return error
+        for row in rows:
+            found.append(row)
+            advance(1)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise DataError(
+            f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
+            "programs, or look for a damaged file with `simmat data check`"
+        ) from None
+    return found
 
 
 def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> IndexTable:
@@ -103,28 +112,3 @@ def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, flo
     corners = found.to_map(np.array([(x, y) for x in (0, width) for y in (0, height)], np.float64))  # (4, 2)
     system = int.from_bytes(hashlib.sha256(found.crs.encode()).digest()[:6], "big")
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist(), float(system))
-
-
-_read_number: Callable[[int], IndexTable | SimMATError]
-"""What a worker calls with the number of a sample."""
-
-
-def _start_worker(parent: int, read: Callable[[int], IndexTable | SimMATError]) -> None:
-    """Set up a worker: ignore Ctrl-C, exit with the parent, compute in one thread."""
-    global _read_number
-    _read_number = read
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-
-
-def _exit_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _read_in_worker(number: int) -> IndexTable | SimMATError:
-    return _read_number(number)

@@ -206,13 +206,13 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
         tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))]
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
-        for place, found in zip(new, read_samples(dataset, [dataset.samples[n] for n in new], processes), strict=True):
+        missing = [dataset.samples[number] for number in new]
+        for place, found in zip(new, read_samples(dataset, missing, advance, processes), strict=True):
             if isinstance(found, IndexTable):
                 tables.append(found)
                 places.append(place)
             else:
                 faults[dataset.samples[place].id] = found
-            advance(1)
         table = IndexTable.join(tables)
         if len(tables) > 1:
             table = table.take(np.argsort(places))
