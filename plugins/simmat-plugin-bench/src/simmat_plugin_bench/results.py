@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -70,9 +70,8 @@ class Row:
     steps: int | None = None
     samples: int | None = None
     curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    ious: Mapping[int, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    ious: Mapping[int, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     vals: Mapping[int, float] = field(default_factory=dict)
-    on: str = ""
     state: str = "not begun"
     failures: tuple[str, ...] = ()
 
@@ -85,11 +84,6 @@ class Row:
     def seconds(self) -> float | None:
         """Mean seconds of a run over the finished seeds."""
         return fmean(self.times.values()) if self.times else None
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The highest peak memory."""
-        return max(self.peaks.values(), default=None)
 
     @property
     def val(self) -> float | None:
@@ -189,16 +183,22 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         peaks={seed: _peak(result) for seed, result in tested.items()},
         steps=some.get("steps"),
         samples=some.get("train_samples"),
-        curves={seed: _curve(result) for seed, result in tested.items()},
-        ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
+        curves={
+            seed: tuple((point["step"], point["miou_object"]) for point in result["curve"])
+            for seed, result in tested.items()
+        },
+        ious={seed: result["test_ious"] for seed, result in tested.items() if "test_ious" in result},
         vals={
             seed: figure
             for seed, result in tested.items()
             if (figure := val_metric(result["val"], bench.settings.score)) is not None
         },
-        on=", ".join(sorted({_device(result) for result in tested.values()})),
         state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
-        failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
+        failures=tuple(
+            f"{cell.name}: {read_cell_file(cell.folder.failure, Failure)['log']}"
+            for cell in cells
+            if cell.state() == "failed"
+        ),
     )
 
 
@@ -221,19 +221,6 @@ def _peak(result: Mapping[str, Any]) -> int:
     return int(result["peak_device_bytes"] or result["peak_memory_bytes"])
 
 
-def _device(result: Mapping[str, Any]) -> str:
-    threads = f", {result['threads']} threads" if result["threads"] != 1 else ", 1 thread"
-    return str(result["device"]) + (threads if result["device"] == "cpu" else "")
-
-
-def _curve(result: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
-    return tuple((int(point["step"]), float(point["miou_object"])) for point in result["curve"])
-
-
-def _ious(result: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    return {sample: tuple(values) for sample, values in result["test_ious"].items()}
-
-
 def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:
     if done == len(arm.seeds):
         return "done"
@@ -248,10 +235,6 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
     if done:
         return f"{done} of {len(arm.seeds)} seeds"
     return "begun" if states - {"open"} else "not begun"
-
-
-def _failure(cell: Cell) -> str:
-    return f"{cell.name}: {read_cell_file(cell.folder.failure, Failure)['log']}"
 
 
 def _with_gain(row: Row, zero: Spread | None) -> Row:

@@ -26,13 +26,11 @@ class ArmState:
 
     Attributes:
         chosen: the cells of the chosen learning rate, one per seed; empty until validation has chosen.
-        waiting: number of runs that depend on that choice.
         lost: every learning rate diverged, so nothing is left to run.
     """
 
     jobs: tuple[Job, ...]
     chosen: tuple[Cell, ...]
-    waiting: int = 0
     lost: bool = False
 
 
@@ -48,7 +46,7 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
     first = [cell for cell in cells if cell.seed == arm.seeds[0]]
     if to_try := [cell for cell in first if cell.state() not in ("trained", "tested")]:
         jobs = tuple(Job(cell, test=False) for cell in to_try if _to_do(cell, test=False))
-        return ArmState(jobs, (), waiting=len(arm.seeds) - 1)
+        return ArmState(jobs, ())
     best = _best(first, bench.settings.score)
     if best is None:
         return ArmState((), (), lost=True)
