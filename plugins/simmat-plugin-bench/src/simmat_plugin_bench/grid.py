@@ -151,11 +151,11 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         all_arms = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
         problems += unknown_names([whole.reference], (arm.name for arm in all_arms), "arm", where="reference")
     cells: list[Cell] = []
-    problems += _setting_problems(settings, path, registry)
+    problems += _setting_problems(settings, registry)
     if not problems:
         for data, arm in ((data, arm) for data in settings.data for arm in arms if data.name in arm.on):
             try:
-                cells += _cells(settings, path, out, data, arm, registry)
+                cells += _cells(settings, out, data, arm, registry)
             except SimMATError as error:
                 problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
     if quick and not problems and not cells:
@@ -266,7 +266,7 @@ def _with_references(settings: BenchSettings, arms: Sequence[Arm], no_zero_shot:
         yield from sorted(own, key=lambda arm: not arm.from_scratch)
 
 
-def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:
+def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[str]:
     """Yield the problems of each table by itself, before tables are combined."""
     parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
     parts += [("quick", settings.quick.options)] if settings.quick is not None else []
@@ -285,9 +285,7 @@ def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -
             yield f"data {data.name!r}: {error}"
 
 
-def _cells(
-    settings: BenchSettings, path: Path, out: Path, data: DataSet, arm: Arm, registry: Registry
-) -> Iterator[Cell]:
+def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry) -> Iterator[Cell]:
     for seed, lr in product(arm.seeds, arm.rates):
         folder = out / "cells" / _folder(data, arm) / _cell_name(seed, lr)
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
