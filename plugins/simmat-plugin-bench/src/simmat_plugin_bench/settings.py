@@ -154,7 +154,15 @@ class Simulated(Document):
     size: Annotated[tuple[int, int], Field(strict=False)] = (256, 192)
 
 
-class DataSet(Section):
+class TrainSettings(Section):
+    """Settings of `simmat train` for all arms; those of a data set or an arm take precedence."""
+
+    takes: ClassVar[frozenset[str]] = (
+        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
+    )
+
+
+class DataSet(TrainSettings):
     """A data set.
 
     Attributes:
@@ -162,10 +170,6 @@ class DataSet(Section):
         averaged: whether it counts in the mean over data sets.
         options: settings of `simmat train` for this data set, such as `regions`.
     """
-
-    takes: ClassVar[frozenset[str]] = (
-        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
-    )
 
     name: Name
     modality: str
@@ -233,14 +237,6 @@ class ArmSettings(Section):
     seeds: Seeds | None = None
     lr: Rates | None = None
     on: Names | None = None
-
-
-class TrainSettings(Section):
-    """Settings of `simmat train` for all arms; those of a data set or an arm take precedence."""
-
-    takes: ClassVar[frozenset[str]] = (
-        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
-    )
 
 
 class Quick(TrainSettings):
