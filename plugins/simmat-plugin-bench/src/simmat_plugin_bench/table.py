@@ -230,12 +230,11 @@ def as_csv(results: Results) -> str:
     for row in results.rows:
         for seed in row.arm.seeds:
             score = row.scores.get(seed)
-            values = (
+            writer.writerow((
                 row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
                 row.lr, row.trainable, row.total, row.steps, row.times.get(seed), row.peaks.get(seed),
                 row.vals.get(seed), "done" if score is not None else row.state,
-            )  # fmt: skip
-            writer.writerow(["" if value is None else value for value in values])
+            ))  # fmt: skip
     return text.getvalue()
 
 
