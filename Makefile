@@ -29,7 +29,7 @@ EXTRAS_simmat-plugin-lite := [pretrain]
 EXTRAS_simmat-plugin-volume := [all]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
-CORE_ALL := -e '.[dev,docs,hub,wandb]'
+CORE_ALL := -e '.[dev,docs,wandb]'
 # These two need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed

@@ -126,15 +126,6 @@ def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path
         assert "a folder or a .zip" in said
 
 
-def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ImportError would name a package that nobody asked for."""
-    from simmat.bundle import push_bundle
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"pip install 'simmat\[hub\]'"):
-        push_bundle(bundle, "hf://someone/x")
-
-
 @pytest.mark.parametrize(
     "text", ["hf://x", "hf://a/b/c", "hf://a/../b", "hf:///b", "hf://a/b@", "hf://a/b?x", "hf://a/b--c"]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import huggingface_hub as hub
 import pytest
 from bundles import BUNDLE_SPEC, GRAY
 
@@ -14,8 +15,6 @@ from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.sensor_toml import Declaration
-
-hub = pytest.importorskip("huggingface_hub")
 
 
 def changed(**fields: Any) -> BundleSpec:

@@ -130,17 +130,6 @@ def test_what_a_library_raises_is_one_line(
         names.foundation("zoo/lion")
 
 
-@pytest.mark.parametrize("missing", ["huggingface_hub", "huggingface_hub.errors"])
-def test_without_a_client_of_the_hub_the_extra_and_the_way_around_are_named(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    """It is an extra; whoever has the file needs no client, and an ImportError would say neither."""
-    monkeypatch.setitem(sys.modules, missing, None)
-    wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", "", hub="o/lion"))
-    with pytest.raises(WeightsError, match=r"pip install 'simmat\[hub\]'.*--checkpoint"):
-        find_weights(wanted)
-
-
 def test_a_family_takes_one_line_of_the_list_by_default(
     zoo: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

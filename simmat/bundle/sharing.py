@@ -225,13 +225,8 @@ def download(place: str) -> dict[str, Path]:
 
 
 def _client() -> HfApi:
-    try:
-        from huggingface_hub import HfApi, errors  # noqa: F401  # old versions lack the errors used below
-    except ImportError as error:
-        raise ConfigError(
-            "hf:// needs the Hugging Face client, which is not installed or too old: pip install 'simmat[hub]'; "
-            "a folder or a .zip needs nothing"
-        ) from error
+    from huggingface_hub import HfApi
+
     return HfApi(library_name="simmat", library_version=__version__)
 
 

@@ -14,7 +14,6 @@ from simmat.plugin_specs import WeightFile
 
 def cached(file: WeightFile) -> Path | None:
     """Return the path of the file in the Hub's cache, None if it is not there; uses no network."""
-    _need_client(file)
     from huggingface_hub import try_to_load_from_cache
 
     for name in (file.filename, *file.alternatives):
@@ -37,7 +36,6 @@ def fetch(file: WeightFile) -> Path:
     Raises:
         WeightsError: no network, no such repository or file, or no permission; the message says what to do.
     """
-    _need_client(file)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -52,17 +50,6 @@ def fetch(file: WeightFile) -> Path:
                 break
     assert failed is not None
     raise WeightsError(f"cannot fetch {_names(file)}: {why_failed(failed, file.hub)}. {_by_hand(file)}") from failed
-
-
-def _need_client(file: WeightFile) -> None:
-    """Check that the client is installed and has `huggingface_hub.errors` (0.25 or newer)."""
-    try:
-        import huggingface_hub.errors  # noqa: F401
-    except ImportError as error:
-        raise WeightsError(
-            f"the weights of {file.hub} are on the Hugging Face Hub, whose client is not installed or too old: "
-            "pip install 'simmat[hub]', or give a file with --checkpoint PATH"
-        ) from error
 
 
 def _names(file: WeightFile) -> str:
