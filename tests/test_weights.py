@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import http.server
-import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -18,7 +16,6 @@ from typing import NamedTuple
 import pytest
 
 from simmat.errors import WeightsError
-from simmat.io import weights
 from simmat.io.files import cache_folder
 from simmat.io.weights import fetch, find_weights
 from simmat.plugin_specs import WeightFile
@@ -192,14 +189,10 @@ def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> No
     assert str(tmp_path / "model.pth") in str(caught.value)
 
 
-def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path) -> None:
     """Others write to the disk too."""
-
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(weights, "_of_network", full)
-    with pytest.raises(WeightsError, match=r"cannot store .*model\.pth: No space left on device"):
+    (tmp_path / "model.pth.part").symlink_to("/dev/full")
+    with pytest.raises(WeightsError, match="No space left on device"):
         fetch(file_at(server.url), tmp_path)
 
 
@@ -237,44 +230,46 @@ def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
     assert server.behaviour.ranges == [None]
 
 
-def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first thing a newcomer with SAM meets."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     with pytest.raises(WeightsError) as caught:
-        find_weights(LARGE, None, tmp_path)
+        find_weights(LARGE)
     for part in ("'large'", str(tmp_path), "simmat foundations fetch large", "--checkpoint PATH"):
         assert part in str(caught.value)
 
 
-def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path) -> None:
+def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the wrong size would fail later, deep inside of torch."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     spec = replace(LARGE, weights=file_at("http://127.0.0.1:9/"))
     path = tmp_path / "model.pth"
     path.write_bytes(BODY)
-    assert find_weights(spec, None, tmp_path) == path
+    assert find_weights(spec) == path
     path.write_bytes(BODY[:-1])
     with pytest.raises(WeightsError, match=r"damaged; run `simmat foundations fetch large`"):
-        find_weights(spec, None, tmp_path)
+        find_weights(spec)
 
 
 def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     """A finetuned SAM has another size and digest; that is the user's choice."""
     own = tmp_path / "own.pth"
     own.write_bytes(b"anything")
-    assert find_weights(LARGE, own, tmp_path) == own
+    assert find_weights(LARGE, own) == own
 
 
 @pytest.mark.parametrize(("name", "says"), [("none.pth", "none.pth"), (".", "existing file")])
 def test_a_given_file_that_is_not_a_file_is_refused(tmp_path: Path, name: str, says: str) -> None:
     """A mistyped path must not fall back to the cache."""
     with pytest.raises(WeightsError, match=says):
-        find_weights(LARGE, tmp_path / name, tmp_path)
+        find_weights(LARGE, tmp_path / name)
 
 
 def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
     """Its weights are its seed."""
-    assert find_weights(TINY, None, tmp_path) is None
+    assert find_weights(TINY) is None
     with pytest.raises(WeightsError, match="'tiny'"):
-        find_weights(TINY, tmp_path / "x.pth", tmp_path)
+        find_weights(TINY, tmp_path / "x.pth")
 
 
 def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -30,12 +29,11 @@ _MAX_EMPTY_TRIES = 3
 """A download fails after this many connections in a row that bring no byte."""
 
 
-def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Path | None = None) -> Path | None:
+def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path | None:
     """Return the weight file of a model; None for a model whose weights are random from a seed.
 
     Args:
         checkpoint: a file that the user gave; it takes precedence.
-        cache: folder of downloaded weights, by default `cache_folder()`.
 
     Raises:
         WeightsError: the file is missing, has another size than the spec says, or the model takes no file.
@@ -48,10 +46,7 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
         return checkpoint
     if file is None:
         return None
-    if file.hub:
-        path = hub.cached(file)
-    else:
-        path = file.path or ((cache_folder() if cache is None else cache) / file.filename if file.url else None)
+    path = hub.cached(file) if file.hub else file.path or (cache_folder() / file.filename if file.url else None)
     if path is None or not path.is_file():
         where = path or (hub.place(file) if file.hub else "no published file")
         kind = DamagedWeightsError if file.path is not None else WeightsError
@@ -131,12 +126,12 @@ def fetch(
 def fetch_bytes(url: str, limit: int) -> bytes:
     """Return what an address answers; raise WeightsError if it does not, or sends more than `limit` bytes."""
     try:
-        with _of_network(urllib.request.urlopen, _request(url), None, _TIMEOUT_S) as response:
-            content: bytes = _of_network(response.read, limit + 1)
+        with urllib.request.urlopen(_request(url), None, _TIMEOUT_S) as response:
+            content: bytes = response.read(limit + 1)
     except urllib.error.HTTPError as error:
         raise WeightsError(f"{url} answers {error.code} {error.reason}; check the address") from error
-    except (urllib.error.URLError, HTTPException) as error:
-        raise WeightsError(f"cannot read {url}: {getattr(error, 'reason', error)}; check the network") from error
+    except (OSError, HTTPException) as error:
+        raise WeightsError(f"cannot read {url}: {_cause(error)}; check the network") from error
     if len(content) > limit:
         raise WeightsError(f"{url} sends more than {limit} bytes; check the address")
     return content
@@ -165,8 +160,8 @@ def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) 
             complete = _download_rest(file, part, have, progress)
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
-        except (urllib.error.URLError, HTTPException) as error:
-            cause = str(getattr(error, "reason", error)) or type(error).__name__
+        except (OSError, HTTPException) as error:
+            cause = _cause(error)
         tries = 0 if part.stat().st_size > have else tries + 1
     if not complete:
         kept = f"{part.stat().st_size} bytes are kept, and the next try resumes there"
@@ -185,7 +180,7 @@ def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) 
     """Append the missing bytes to the .part file, which has some; return whether it is complete."""
     request = _request(file.url, **({"Range": f"bytes={have}-"} if have else {}))
     try:
-        response: HTTPResponse = _of_network(urllib.request.urlopen, request, None, _TIMEOUT_S)
+        response: HTTPResponse = urllib.request.urlopen(request, None, _TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # no bytes left
             return True
@@ -203,7 +198,7 @@ def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) 
             )
         with part.open("ab" if resumes else "wb") as stream:
             progress(got, total)
-            while chunk := _of_network(response.read, _CHUNK_BYTES):
+            while chunk := response.read(_CHUNK_BYTES):
                 stream.write(chunk)
                 got += len(chunk)
                 progress(got, total)
@@ -214,11 +209,5 @@ def _request(url: str, **headers: str) -> urllib.request.Request:
     return urllib.request.Request(url, headers={"User-Agent": "simmat", **headers})
 
 
-def _of_network(function: Callable[..., Any], *args: object) -> Any:
-    """Call a function; its OSError becomes a URLError, to tell it from one of the disk."""
-    try:
-        return function(*args)
-    except urllib.error.URLError:
-        raise
-    except OSError as error:
-        raise urllib.error.URLError(error) from error
+def _cause(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error) or type(error).__name__
