@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simmat.bundle import load_bundle
-from simmat.bundle.files import JSON_NAME
-from simmat.bundle.gallery import SCHEME, from_gallery
-from simmat.bundle.sharing import HUB, download
 from simmat.config import load_config
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import check_writable
@@ -73,7 +70,7 @@ def load(
             raise ConfigError(
                 "--channels, --image-size and --modality-option are for an untuned model; a bundle has its own"
             )
-        bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
+        bundle = load_bundle(Path(source).expanduser(), known, foundation=foundation, checkpoint=weights, device=place)
         bundle.check_device(device)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
@@ -336,14 +333,3 @@ def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
             "simmat.Dataset.from_arrays(images, masks)"
         )
     return Path(data), {}
-
-
-def _local(source: str | Path) -> Path:
-    """Return the path of a bundle; one on the hub or of a gallery is fetched into a cache."""
-    if str(source).startswith(HUB):
-        place, at, revision = str(source).partition("@")
-        place, sensor = place.rsplit("/", 1) if place.count("/") == 4 else (place, "")
-        return download(place + at + revision)[JSON_NAME].parent / sensor
-    if str(source).startswith(SCHEME):
-        return from_gallery(str(source))
-    return Path(source).expanduser()

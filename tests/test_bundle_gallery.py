@@ -61,6 +61,7 @@ def test_a_listed_bundle_is_fetched_once_and_used(
     server.shutdown()
     server.server_close()
     assert predict(root, tmp_path / "again") == 0, capsys.readouterr().err
+    assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
     assert (tmp_path / "again/s0_mask.png").read_bytes() == (tmp_path / "out/s0_mask.png").read_bytes()
 
 

@@ -12,7 +12,7 @@ import pytest
 from fake_hub import TOKEN, running_hub
 from runs import files_of
 
-from simmat.bundle.sharing import hub_repository
+from simmat.bundle.places import hub_repository
 from simmat.errors import ConfigError
 
 SHARED = ["README.md", "bundle.json", "weights.safetensors"]
@@ -51,18 +51,19 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path
     """The whole way through the client that everybody has, and nothing replaced without a word."""
     with running_hub() as hub:
         push = ["bundle", "push", str(bundle), "hf://someone/gray-mat", "--licence", "mit"]
-        (pushed, said), (again, refused), (forced, _), (pulled, _), (elsewhere, where) = simmat(
+        (pushed, said), (again, refused), (forced, _), (pulled, _), (shown, _), (elsewhere, where) = simmat(
             [
                 push,
                 push,
                 [*push, "--force"],
                 ["bundle", "pull", "hf://someone/gray-mat"],
+                ["bundle", "show", "hf://someone/gray-mat"],
                 [*push[:3], "hf://someone/x/y"],
             ],
             tmp_path,
             hub.url,
         )
-    assert (pushed, again, forced, pulled, elsewhere) == (0, 2, 0, 0, 2), (said, refused)
+    assert (pushed, again, forced, pulled, shown, elsewhere) == (0, 2, 0, 0, 0, 2), (said, refused)
     assert f"{hub.url}/someone/gray-mat/commit/" in said
     assert "already holds a bundle" in refused
     assert "--force" in refused

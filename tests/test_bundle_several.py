@@ -57,11 +57,11 @@ def test_a_sensor_on_the_hub_is_named_before_the_revision(folder: Path, monkeypa
     """A revision may have slashes itself."""
     asked = list[str]()
 
-    def download(place: str) -> dict[str, Path]:
+    def download(place: str) -> Path:
         asked.append(place)
-        return {"bundle.json": folder / "run/bundle/bundle.json"}
+        return folder / "run/bundle"
 
-    monkeypatch.setattr("simmat.api.download", download)
+    monkeypatch.setattr("simmat.bundle.places.download", download)
     assert simmat.load("hf://org/both/night@try/this").spec.mat_options["width"] == 8
     assert asked == ["hf://org/both@try/this"]
 

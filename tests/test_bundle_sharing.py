@@ -214,10 +214,11 @@ def test_a_damaged_zip_is_named(zipped: Path, here: Path, damage: str) -> None:
     assert [path.name for path in here.iterdir()] == ["bad.zip"]
 
 
-def test_a_bundle_on_the_hub_is_pulled_before_it_is_used() -> None:
-    """`simmat eval hf://…` is what one tries first; `no bundle at hf:/…` would send one looking for a folder."""
-    with pytest.raises(BundleError, match=r"simmat bundle pull hf://someone/x$"):
-        load_bundle(Path("hf://someone/x"), registry())
+def test_a_bundle_on_the_hub_is_fetched_for_any_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`simmat eval hf://…` is what one tries first, and its path has one slash."""
+    monkeypatch.setattr("simmat.bundle.places.download", {"hf://someone/x": bundle}.get)
+    assert load_bundle(Path("hf://someone/x"), registry()).path == bundle
+    assert read_bundle_spec(Path("hf://someone/x")) == read_bundle_spec(bundle)
 
 
 def test_a_newer_format_is_refused_by_name(bundle: Path, here: Path) -> None:

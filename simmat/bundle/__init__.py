@@ -19,9 +19,9 @@ from simmat.bundle.document import (
     write_sensors,
 )
 from simmat.bundle.files import JSON_NAME, load_tensors, trained_tensors
-from simmat.bundle.gallery import Gallery, index_folder, open_gallery
+from simmat.bundle.gallery import Gallery, open_gallery
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle, read_bundle, read_sensors
-from simmat.bundle.sharing import pull_bundle, push_bundle
+from simmat.bundle.sharing import index_folder, pull_bundle, push_bundle
 
 __all__ = [
     "JSON_NAME",

@@ -21,7 +21,8 @@ from pydantic import Field, JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
-from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
+from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, read_weights
+from simmat.bundle.places import bundle_folder
 from simmat.calibration import Calibration
 from simmat.config import SensorName
 from simmat.documents import Document, validate

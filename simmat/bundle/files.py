@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from simmat.errors import BundleError, SimMATError
-from simmat.io.files import atomic_path, output_error, recover_folder, remove_leftovers
+from simmat.errors import BundleError
+from simmat.io.files import atomic_path, remove_leftovers
 from simmat.io.reading import require_file
 from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
@@ -35,59 +33,6 @@ _MAX_EXPANSION = 20
 """Weights hardly compress, and text to about a tenth; what expands more than this is made to fill a disk."""
 _CHUNK = 1 << 20
 ZIP_SUFFIX = ".zip"
-
-
-@contextmanager
-def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[tuple[Path, str]]:
-    """Give the folder of a bundle, and the sensor that is named behind it, else ""; a zip is unpacked meanwhile.
-
-    `path` is a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle; or one of
-    these and the name of a sensor that it holds: RUN/NAME. The content of a folder is not checked here.
-    """
-    if path.parts[:1] == ("hf:",):  # Path makes one slash of two
-        url = f"hf://{path.relative_to('hf:').as_posix()}"
-        raise BundleError(f"{url} is on the hub; fetch it first: simmat bundle pull {url}")
-    if str(path).startswith("gallery:"):
-        raise BundleError(f"{path} is in a gallery; fetch it first: simmat bundle pull {path}")
-    place, sensor = _located(path)
-    if not place.is_file():
-        yield place, sensor
-    elif place.suffix.lower() != ZIP_SUFFIX:
-        raise BundleError(f"{place} is a file, not a bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
-    else:
-        with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
-            folder = Path(made)
-            try:
-                unpack_zip(place, folder, names)
-            except OSError as error:
-                raise output_error(error, folder) from error
-            with named_as(folder, place):
-                yield folder, sensor
-
-
-def _located(path: Path) -> tuple[Path, str]:
-    """Return the folder or zip of a bundle, and the rest of the path: the name of a sensor, or ""."""
-    if path.name == JSON_NAME:
-        return path.parent, ""
-    for place, sensor in ((path, ""), (path.parent, path.name)):
-        if (recover_folder(place) / JSON_NAME).exists() or place.is_file():
-            return place, sensor
-        if (of_run := recover_folder(place / "bundle")).is_dir():
-            return of_run, sensor
-    # The run of one of several sensors has its bundle in that of all: RUN/NAME/bundle is RUN/bundle/NAME.
-    place, sensor = _located(path.parent) if path.name == "bundle" else (path, "")
-    return (place, sensor) if sensor else (path, "")
-
-
-@contextmanager
-def named_as(folder: Path, path: Path | str) -> Iterator[None]:
-    """Replace the name of a temporary folder in errors by the path that the user gave."""
-    try:
-        yield
-    except SimMATError as error:
-        if str(folder) not in str(error):
-            raise
-        raise type(error)(str(error).replace(str(folder), str(path))) from error
 
 
 def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:

@@ -5,32 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
-from simmat.bundle.document import BundleSpec, check_bundle, read_specs
-from simmat.bundle.files import README_NAME, ZIP_SUFFIX, bundle_folder
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
-from simmat.io.files import atomic_write_bytes, atomic_write_json, cache_folder
+from simmat.io.files import atomic_write_bytes, cache_folder
 from simmat.io.reading import parse_json, read_bytes
 from simmat.io.weights import fetch, fetch_bytes, sha256_of
 from simmat.plugin_specs import WeightFile
-from simmat.types import is_finite_number
 
 SCHEME = "gallery:"
 """Before the name of a bundle of the gallery that `VARIABLE` names."""
 VARIABLE = "SIMMAT_GALLERY"
 INDEX_NAME = "index.json"
-PICTURES = (".jpg", ".png")
 _MAX_INDEX = 4 << 20
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-_LICENCE = re.compile(r'^license: *"?([^"\n]+?)"?$', re.MULTILINE)
 
 FileName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 
@@ -143,54 +136,6 @@ def from_gallery(source: str) -> Path:
         raise ConfigError(f"{source} needs the address or folder of a gallery: set {VARIABLE}")
     name = source.removeprefix(SCHEME)
     return open_gallery(place).bundle(name) / name.partition("/")[2]
-
-
-def index_folder(folder: Path) -> GalleryIndex:
-    """Check the bundles NAME.zip in a folder and write its index; NAME.jpg or NAME.png is the picture of a bundle.
-
-    Raises:
-        BundleError: there is none, or one is damaged.
-        ConfigError: a name has other characters than letters, digits and `._-`.
-        OutputError: the index cannot be written.
-    """
-    zips = sorted(folder.glob(f"*{ZIP_SUFFIX}"))
-    if not zips:
-        raise BundleError(f"{folder} has no bundles NAME{ZIP_SUFFIX}; make them with simmat bundle push RUN NAME.zip")
-    index = parse(GalleryIndex, {"format": 1, "bundles": [one for path in zips for one in _entries(path)]}, str(folder))
-    atomic_write_json(folder / INDEX_NAME, index.model_dump(mode="json"))
-    return index
-
-
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    with bundle_folder(path) as (folder, _):
-        check_bundle(folder)
-        specs, licence = read_specs(folder), ""
-        with suppress(FileNotFoundError):
-            stated = _LICENCE.search((folder / README_NAME).read_text(encoding="utf-8", errors="replace"))
-            licence = "" if stated is None or stated[1] == "unknown" else stated[1]
-    picture = next((file.name for ending in PICTURES if (file := path.with_suffix(ending)).is_file()), None)
-    for sensor, spec in specs.items():
-        yield {
-            "name": path.stem if len(specs) == 1 else f"{path.stem}/{sensor}",
-            "file": path.name,
-            "sensor": spec.modality,
-            "options": spec.modality_options,
-            "classes": spec.card.class_names,
-            "foundation": spec.foundation,
-            "scores": _numbers(spec),
-            "split": "val",
-            "data": spec.card.source,
-            "licence": licence,
-            "sha256": sha256_of(path),
-            "size": path.stat().st_size,
-            "picture": picture,
-        }
-
-
-def _numbers(spec: BundleSpec) -> dict[str, float]:
-    found = spec.metrics.get("val")
-    pairs: Iterable[tuple[str, Any]] = found.items() if isinstance(found, dict) else ()
-    return {name: float(value) for name, value in pairs if is_finite_number(value)}
 
 
 def _is_url(place: str) -> bool:

@@ -13,12 +13,12 @@ from simmat.bundle.document import BundleSpec, only, read_specs
 from simmat.bundle.files import (
     JSON_NAME,
     WEIGHTS_NAME,
-    bundle_folder,
     check_tensors,
     load_tensors,
     read_weights,
     tensors_of,
 )
+from simmat.bundle.places import bundle_folder, local_path
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -107,7 +107,7 @@ def load_bundle(
         ConfigError: `foundation` or `checkpoint` is given for a bundle with random foundation weights, or for an
             exported model.
     """
-    path = path.parent if path.name == JSON_NAME else path
+    path = local_path(path)
     with bundle_folder(path) as (folder, name):
         spec, tensors = only(_read(folder, name), path)
         if spec.exported is not None and (foundation, checkpoint) != (None, None):

@@ -1,50 +1,30 @@
-"""Share bundles: as a folder, as a zip, or on the Hugging Face Hub."""
+"""Share bundles: as a folder, as a zip, in a gallery, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from simmat.bundle.document import check_bundle, read_specs, write_sensors
-from simmat.bundle.files import (
-    JSON_NAME,
-    README_NAME,
-    SHARED_NAMES,
-    SIZE_LIMITS,
-    ZIP_SUFFIX,
-    bundle_folder,
-    named_as,
-    write_zip,
-)
-from simmat.bundle.gallery import SCHEME, from_gallery
+from simmat.bundle.document import BundleSpec, check_bundle, read_specs, write_sensors
+from simmat.bundle.files import JSON_NAME, README_NAME, SHARED_NAMES, ZIP_SUFFIX, write_zip
+from simmat.bundle.gallery import INDEX_NAME, SCHEME, GalleryIndex
 from simmat.bundle.load import read_bundle
 from simmat.bundle.model_card import model_card
-from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
-from simmat.io.files import atomic_folder
-from simmat.io.hub import why_failed
+from simmat.bundle.places import HUB, bundle_folder, hub_client, hub_errors, hub_repository, named_as
+from simmat.documents import parse
+from simmat.errors import BundleError, ConfigError, OutputError
+from simmat.io.files import atomic_folder, atomic_write_json
+from simmat.io.weights import sha256_of
 from simmat.plugins.registry import Registry
-from simmat.version import __version__
+from simmat.types import is_finite_number
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-
-HUB = "hf://"
-_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
-
-
-def hub_repository(place: str) -> tuple[str, str | None]:
-    """Return repository and revision (None: the main branch) of hf://ORG/NAME[@REVISION]; ConfigError for all else."""
-    found = _PLACE.fullmatch(place)
-    if found is None or ".." in place or "--" in found["repo"]:
-        raise ConfigError(f"a place on the hub is hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}")
-    return found["repo"], found["revision"]
+PICTURES = (".jpg", ".png")
+_LICENCE = re.compile(r'^license: *"?([^"\n]+?)"?$', re.MULTILINE)
 
 
 def push_bundle(
@@ -70,10 +50,12 @@ def push_bundle(
 
     Raises:
         BundleError: the bundle is missing, damaged or of a newer format.
-        ConfigError: the destination or licence is not valid, or the hub's client is not installed.
+        ConfigError: the destination or licence is not valid.
         OutputError: something exists already, or it cannot be written or sent.
     """
-    target = _checked(destination)
+    target = Path(destination) if destination.strip() and "://" not in destination else None
+    if target is None:
+        hub_repository(destination)
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise ConfigError(
             f"--licence takes a name as the hub writes it, such as apache-2.0, mit, cc-by-4.0 or other, got {licence!r}"
@@ -82,7 +64,7 @@ def push_bundle(
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     with _checked_folder(bundle) as folder:
         files: dict[str, Path | bytes] = {name: folder / name for name in SHARED_NAMES}
-        if not _has_readme(folder):
+        if not (folder / README_NAME).exists():
             card = model_card(
                 read_specs(folder), licence=licence, foundation_licence=foundation_licence, registry=registry
             )
@@ -111,50 +93,36 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
 
     Raises:
         BundleError: there is no bundle, it is damaged, of a newer format, or a zip of anything else.
-        ConfigError: the source or `out` is not valid, or the hub's client is not installed.
+        ConfigError: the source or `out` is not valid.
         OutputError: something exists already, or it cannot be written.
     """
-    source = str(from_gallery(source)) if source.startswith(SCHEME) else source
-    place = _checked(source)
-    target = out or Path(_name(source, place))
+    target = out or Path(_name(source))
     if target.suffix.lower() == ZIP_SUFFIX:
         raise ConfigError(f"--out names a folder, got {target}; to make a zip: simmat bundle push BUNDLE {target}")
     _check_folder(target, force)
-    if place is None:
-        _write_folder(target, download(source), force, source)
-        return target
-    with _checked_folder(place) as folder:
-        _has_readme(folder)
+    with _checked_folder(source) as folder:
         files = {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
         _write_folder(target, files, force, source)
     return target
 
 
 @contextmanager
-def _checked_folder(path: Path) -> Iterator[Path]:
+def _checked_folder(path: Path | str) -> Iterator[Path]:
     """Give the folder of a whole bundle; of one of several sensors, one that holds it alone until the block ends."""
     with bundle_folder(path) as (whole, sensor), tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
         folder = Path(made) / sensor if sensor else whole
         if sensor:
             write_sensors(folder, {"": read_bundle(whole / sensor)})
         check_bundle(folder)
+        if (folder / README_NAME).is_symlink() and not str(path).startswith(HUB):
+            raise BundleError(
+                f"{folder / README_NAME} is a link, which could lead to any file; put a copy in its place"
+            )
         yield folder
 
 
-def _checked(place: str) -> Path | None:
-    """Return the path of a folder or a zip, None for a place on the hub; ConfigError for anything else."""
-    if place.startswith(HUB):
-        hub_repository(place)
-        return None
-    if "://" in place or not place.strip():
-        raise ConfigError(f"a bundle is in a folder, a {ZIP_SUFFIX} or at hf://ORG/NAME, got {place!r}")
-    return Path(place)
-
-
-def _name(source: str, place: Path | None) -> str:
-    if place is None:
-        return hub_repository(source)[0].partition("/")[2]
-    path = place.absolute()
+def _name(source: str) -> str:
+    path = Path(source.partition("@")[0] if source.startswith(HUB) else source.removeprefix(SCHEME)).absolute()
     path = path.parent if path.name == JSON_NAME else path
     return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.name
 
@@ -185,20 +153,12 @@ def _exists(target: Path) -> OutputError:
     return OutputError(f"{target} exists already; choose another name, or replace it with --force")
 
 
-def _has_readme(folder: Path) -> bool:
-    """Return whether a bundle has a README.md; BundleError for a link, which would publish its target."""
-    file = folder / README_NAME
-    if file.is_symlink():
-        raise BundleError(f"{file} is a link, which could lead to any file; put a copy in its place")
-    return file.is_file()
-
-
 def _upload(place: str, files: Mapping[str, Path | bytes], *, force: bool, private: bool) -> str:
     """Commit the files of a bundle to a repository, which is made if it is missing; return the commit's address."""
-    api, (repo, revision) = _client(), hub_repository(place)
+    (repo, revision), api = hub_repository(place), hub_client()
     from huggingface_hub import CommitOperationAdd
 
-    with _hub_errors(place, OutputError):
+    with hub_errors(place, OutputError):
         api.create_repo(repo, private=private, exist_ok=True)
         if not force and api.file_exists(repo, JSON_NAME, revision=revision):
             raise OutputError(f"{place} already holds a bundle; choose another name, or replace it with --force")
@@ -211,31 +171,49 @@ def _upload(place: str, files: Mapping[str, Path | bytes], *, force: bool, priva
     return str(done.commit_url)
 
 
-def download(place: str) -> dict[str, Path]:
-    """Load the files of a bundle, all of one commit, into the client's cache; return name -> path."""
-    api, (repo, revision) = _client(), hub_repository(place)
-    with _hub_errors(place, BundleError):
-        info = api.model_info(repo, revision=revision, files_metadata=True)
-        sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
-        if JSON_NAME not in sizes:
-            raise BundleError(f"{place} holds no bundle: it has no {JSON_NAME}")
-        if large := [name for name, size in sizes.items() if size > SIZE_LIMITS[name]]:
-            raise BundleError(f"{place}: {large[0]} has {sizes[large[0]]} bytes, more than a bundle can have")
-        return {name: Path(api.hf_hub_download(repo, name, revision=info.sha)) for name in sorted(sizes)}
+def index_folder(folder: Path) -> GalleryIndex:
+    """Check the bundles NAME.zip in a folder and write its index; NAME.jpg or NAME.png is the picture of a bundle.
+
+    Raises:
+        BundleError: there is none, or one is damaged.
+        ConfigError: a name has other characters than letters, digits and `._-`.
+        OutputError: the index cannot be written.
+    """
+    zips = sorted(folder.glob(f"*{ZIP_SUFFIX}"))
+    if not zips:
+        raise BundleError(f"{folder} has no bundles NAME{ZIP_SUFFIX}; make them with simmat bundle push RUN NAME.zip")
+    index = parse(GalleryIndex, {"format": 1, "bundles": [one for path in zips for one in _entries(path)]}, str(folder))
+    atomic_write_json(folder / INDEX_NAME, index.model_dump(mode="json"))
+    return index
 
 
-def _client() -> HfApi:
-    from huggingface_hub import HfApi
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    with bundle_folder(path) as (folder, _):
+        check_bundle(folder)
+        specs, licence = read_specs(folder), ""
+        with suppress(FileNotFoundError):
+            stated = _LICENCE.search((folder / README_NAME).read_text(encoding="utf-8", errors="replace"))
+            licence = "" if stated is None or stated[1] == "unknown" else stated[1]
+    picture = next((file.name for ending in PICTURES if (file := path.with_suffix(ending)).is_file()), None)
+    for sensor, spec in specs.items():
+        yield {
+            "name": path.stem if len(specs) == 1 else f"{path.stem}/{sensor}",
+            "file": path.name,
+            "sensor": spec.modality,
+            "options": spec.modality_options,
+            "classes": spec.card.class_names,
+            "foundation": spec.foundation,
+            "scores": _numbers(spec),
+            "split": "val",
+            "data": spec.card.source,
+            "licence": licence,
+            "sha256": sha256_of(path),
+            "size": path.stat().st_size,
+            "picture": picture,
+        }
 
-    return HfApi(library_name="simmat", library_version=__version__)
 
-
-@contextmanager
-def _hub_errors(place: str, kind: type[SimMATError]) -> Iterator[None]:
-    """Turn errors of the hub's client into errors of a kind, each on one line."""
-    try:
-        yield
-    except SimMATError:
-        raise
-    except Exception as error:  # an answer that the client does not expect may raise anything
-        raise kind(f"{why_failed(error, hub_repository(place)[0])}; a folder or a .zip needs no hub") from error
+def _numbers(spec: BundleSpec) -> dict[str, float]:
+    found = spec.metrics.get("val")
+    pairs: Iterable[tuple[str, Any]] = found.items() if isinstance(found, dict) else ()
+    return {name: float(value) for name, value in pairs if is_finite_number(value)}
