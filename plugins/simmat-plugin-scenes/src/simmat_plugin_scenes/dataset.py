@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from simmat.data.card import DataCard, write_card
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.instances import PANOPTIC
 from simmat.errors import ConfigError, OutputError
-from simmat.io.files import atomic_folder, atomic_write_text
+from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat_plugin_scenes.generate import generate_frames
@@ -34,7 +32,7 @@ def simulate_dataset(
     size_hw: tuple[int, int] = SIZE_HW,
     scenes: str = "everyday",
     frames: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Write `count` synthetic scenes as a data set: images, 16-bit masks, manifest.csv, card.toml.
 
@@ -66,7 +64,7 @@ def simulate_dataset(
             rows += _write_sample(adapter, folder, index, seed, size_hw, scenes, frames)
             if progress is not None:
                 progress(1)
-        atomic_write_text(folder / MANIFEST_FILE, _csv(rows))
+        write_rows(folder / MANIFEST_FILE, [list(rows[0]), *(list(row.values()) for row in rows)])
         write_card(folder, _card(adapter, seed, scenes))
     return target
 
@@ -116,14 +114,6 @@ def _write_sample(
         columns = paths if several else {"image": next(iter(paths.values()))}
         place = {} if frames == 1 else {"sequence": sample, "frame": str(frame)}
         yield {"id": name, "split": split_of(index), **place, **columns, "mask": mask}
-
-
-def _csv(rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _card(adapter: ModalityAdapter, seed: int, scenes: str) -> DataCard:
