@@ -46,11 +46,8 @@ def command(
 
     adapter = load_registry().modality(modality, modality_options)
     with progress_bar("simulating", " scenes", total=count) as bar:
-
-        def step(done: int) -> None:
-            bar.update(done)
-
-        size_hw = size[1], size[0]
-        simulate_dataset(adapter, out, count, seed, size_hw=size_hw, scenes=scenes, frames=frames, progress=step)
+        simulate_dataset(
+            adapter, out, count, seed, size_hw=size[::-1], scenes=scenes, frames=frames, progress=bar.update
+        )
     what = "samples" if frames == 1 else f"sequences of {frames} frames"
     say(f"wrote {count} {what} of {adapter.name} to {out}")
