@@ -14,7 +14,7 @@ import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.page import write_report
-from simmat_plugin_bench.plots import ArmStyles, curves_figure
+from simmat_plugin_bench.plots import arm_styles, curves_figure
 from simmat_plugin_bench.results import Spread, collect
 from simmat_plugin_bench.table import as_csv, data_table, differences, markdown, overview
 
@@ -221,7 +221,7 @@ def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None
     for cell in bench.cells:
         fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
     results, files = write_report(bench)
-    assert curves_figure(results, ArmStyles(results)) is None
+    assert curves_figure(results, arm_styles(results)) is None
     assert all(file.is_file() for file in files)
 
 
@@ -274,7 +274,7 @@ def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: 
     for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
         fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
     results = collect(bench)
-    figure = curves_figure(results, ArmStyles(results))
+    figure = curves_figure(results, arm_styles(results))
     assert figure is not None
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
-from simmat_plugin_report.plots import COLOURS, DASHES, PALETTE, new_figure, save_figure, style_axes
+from simmat_plugin_report.plots import COLOURS, figure_bytes, legend_below, line_style, new_figure, style_axes
 
+from simmat.io.files import atomic_write_bytes
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Results, Row, Spread
 from simmat_plugin_bench.settings import DataSet
@@ -20,6 +22,9 @@ COLUMNS = 3
 
 _MARKS = "osD^vPX<>"
 
+Styles = Mapping[str, Mapping[str, Any]]
+"""Family of arms -> colour, line style and marker, the same in every plot and for every number of training images."""
+
 
 def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
     """Draw the plots that have data into a folder, and remove the others; return name -> picture."""
@@ -27,33 +32,18 @@ def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     for name, draw in plots.items():
         path = folder / f"{name}.png"
-        if (figure := draw(results, ArmStyles(results))) is not None:
-            drawn[name] = save_figure(figure, path, "png")
+        if (figure := draw(results, arm_styles(results))) is not None:
+            atomic_write_bytes(path, figure_bytes(figure, "png"))
+            drawn[name] = path
         else:
             path.unlink(missing_ok=True)
     return drawn
 
 
-class ArmStyles:
-    """The colour, marker and dash of each arm, the same in every plot and for every number of training images."""
-
-    def __init__(self, results: Results) -> None:
-        self._order = list(dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train"))
-
-    def colour(self, arm: Arm) -> str:
-        """Return an arm's colour; zero-shot is grey."""
-        return PALETTE[self._index(arm) % len(PALETTE)] if arm.kind == "train" else COLOURS["faint"]
-
-    def mark(self, arm: Arm) -> str:
-        """Return an arm's marker."""
-        return _MARKS[self._index(arm) % len(_MARKS)] if arm.kind == "train" else "|"
-
-    def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
-        """Return an arm's line style."""
-        return DASHES[self._index(arm) // len(PALETTE) % len(DASHES)]
-
-    def _index(self, arm: Arm) -> int:
-        return self._order.index(family(arm)) if family(arm) in self._order else 0
+def arm_styles(results: Results) -> Styles:
+    """Return the style of each family of arms that are trained."""
+    families = dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train")
+    return {name: {**line_style(i), "marker": _MARKS[i % len(_MARKS)]} for i, name in enumerate(families)}
 
 
 def family(arm: Arm) -> str:
@@ -83,12 +73,7 @@ def _figure(
         axes.set_xlabel(xlabel, color=COLOURS["faint"], fontsize=9)
     for axes in panels[::COLUMNS]:
         axes.set_ylabel(ylabel, color=COLOURS["faint"], fontsize=9)
-    found = {label: handle for one in panels for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    legend = figure.legend(
-        list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
-    )
-    for text in legend.get_texts():
-        text.set_color(COLOURS["text"])
+    legend_below(figure, panels, 3)
     return figure
 
 
@@ -96,15 +81,15 @@ def _draw_level(axes: Axes, level: float, label: str) -> None:
     axes.axhline(level, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), label=label)
 
 
-def curves_figure(results: Results, styles: ArmStyles) -> Figure | None:
+def curves_figure(results: Results, styles: Styles) -> Figure | None:
     """Plot validation score against step: mean and standard deviation over seeds; zero-shot is dashed."""
 
     def draw(axes: Axes, data: DataSet) -> None:
         for row in _full(results.of(data)):
-            if row.arm.kind != "train" and row.val is not None:
+            if row.arm.kind == "train":
+                _draw_curve(axes, row, results.label(row.arm), styles[family(row.arm)])
+            elif row.val is not None:
                 _draw_level(axes, row.val, results.label(row.arm))
-            else:
-                _draw_curve(axes, row, results, styles)
         _scale_steps(axes, _full(results.of(data)))
 
     every = results.bench.settings.data
@@ -127,24 +112,22 @@ def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _draw_curve(axes: Axes, row: Row, results: Results, styles: ArmStyles) -> None:
+def _draw_curve(axes: Axes, row: Row, label: str, style: Mapping[str, Any]) -> None:
     runs = [dict(curve) for curve in row.curves.values() if curve]
     if not runs:
         return
     steps = sorted(set.intersection(*(set(run) for run in runs)))
     spreads = [Spread(tuple(run[step] for run in runs)) for step in steps]
     means = [spread.mean for spread in spreads]
-    colour, dash = styles.colour(row.arm), styles.dash(row.arm)
-    axes.plot(steps, means, ".", color=colour, ms=4)
-    axes.plot(steps, means, color=colour, ls=dash, lw=1.6, label=results.label(row.arm))
+    axes.plot(steps, means, **{**style, "marker": "."}, ms=4, lw=1.6, label=label)
     if len(runs) > 1:
         deviations = [spread.std or 0.0 for spread in spreads]
         low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
         high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+        axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
-def _subset_sizes(results: Results, styles: ArmStyles) -> Figure | None:
+def _subset_sizes(results: Results, styles: Styles) -> Figure | None:
     """Plot score against the number of training images, for arms that were trained on several numbers of them."""
 
     def draw(axes: Axes, data: DataSet) -> None:
@@ -152,18 +135,16 @@ def _subset_sizes(results: Results, styles: ArmStyles) -> Figure | None:
             if row.arm.kind != "train" and row.score is not None:
                 _draw_level(axes, row.score.mean, results.label(row.arm))
         for rows in _families(results, data):
-            last = rows[-1]
+            last = rows[-1].arm
             axes.errorbar(
                 [row.samples or 0 for row in rows],
                 [row.score.mean if row.score else math.nan for row in rows],
                 yerr=[(row.score.std if row.score else None) or 0.0 for row in rows],
-                fmt=styles.mark(last.arm),
-                color=styles.colour(last.arm),
-                ls=styles.dash(last.arm),
+                **styles[family(last)],
                 lw=1.6,
                 ms=5,
                 capsize=3,
-                label=results.label(last.arm).split(" @ ")[0],
+                label=results.label(last).split(" @ ")[0],
             )
         axes.set_xscale("log")
         numbers = sorted({row.samples for rows in _families(results, data) for row in rows if row.samples})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -14,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simmat.io.files import atomic_write_bytes
 from simmat.types import is_finite_number
 
 DPI = 160
@@ -44,16 +42,6 @@ def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
-    """Write a figure completely or not at all, see `figure_bytes`.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    atomic_write_bytes(out, figure_bytes(figure, kind))
-    return out
-
-
 def style_axes(axes: Axes) -> None:
     """Set the colours of axes, and draw horizontal grid lines."""
     axes.set_facecolor(COLOURS["ground"])
@@ -70,10 +58,12 @@ def line_style(index: int) -> dict[str, Any]:
     return {"color": PALETTE[index % len(PALETTE)], "ls": DASHES[index // len(PALETTE) % len(DASHES)]}
 
 
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """Draw a legend below a figure, one name per row, because names of runs are long."""
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower left", ncols=1, fontsize=8.5, frameon=False)
+def legend_below(figure: Figure, panels: Iterable[Axes], columns: int) -> None:
+    """Draw a legend of all panels below a figure, each name once."""
+    found = {label: handle for one in panels for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(
+        list(found.values()), list(found), loc="outside lower left", ncols=columns, fontsize=8.5, frameon=False
+    )
     for text in legend.get_texts():
         text.set_color(COLOURS["text"])
 
@@ -123,7 +113,7 @@ def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | No
         style_axes(axes)
     figure.align_ylabels()
     if several:
-        legend_below(figure, bottom)
+        legend_below(figure, [bottom], 1)  # names of runs are long
     return figure
 
 
