@@ -52,7 +52,7 @@ from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
 from simmat.training.callbacks import Callback
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import build_optimizer, learning_rate, set_rates
@@ -188,7 +188,7 @@ class WatershedImage(EncodedImage):
             distance = restore_logits(self._dense.distance, self.prepared.frame)[0, 0].sigmoid().numpy()
         return chances, 1 - chances[0], distance
 
-    def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
+    def find_objects(self, settings: EverythingSettings, like: Reference | None = None) -> list[FoundObject]:
         """Find every object, best first."""
         chances, foreground, distance = self.maps
         rule = self.rule

@@ -52,6 +52,11 @@ class DenseSpec(Document):
         return len(self.classes) + self.background
 
     @property
+    def label_values(self) -> tuple[int, ...]:
+        """Label value of each index of the class map; objects without a class are 1."""
+        return (*([0] if self.background else []), *(1 if value is None else value for value in self.classes))
+
+    @property
     def index_of(self) -> dict[int | None, int]:
         """Class of an object -> its index in the class map."""
         return {value: index for index, value in enumerate(self.classes, start=int(self.background))}

@@ -11,6 +11,7 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.unprompted import ImageMatches, Ious, class_scores, ious, object_scores
+from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import classes_of
 from simmat.predictor.everything import (
     click_places,
@@ -20,7 +21,6 @@ from simmat.predictor.everything import (
     suppress,
     uncovered,
 )
-from simmat.predictor.found import label_values
 from simmat.types import Frame, Window
 
 
@@ -95,8 +95,8 @@ def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
     probabilities, objectness = classes_of(masks, chances, background=True)
     assert probabilities == pytest.approx(np.array([[0.4, 0.6]] * 2))
     assert objectness == pytest.approx(0.5)
-    assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
-    assert label_values(True, (None,)).tolist() == [0, 1]
+    assert DenseSpec(background=True, classes=(4, 9)).label_values == (0, 4, 9)
+    assert DenseSpec(background=True, classes=(None,)).label_values == (0, 1)
 
 
 def test_masks_grow_over_the_object_they_lie_in() -> None:

@@ -46,7 +46,7 @@ def test_every_pixel_has_the_probability_of_every_class(model: Predictor) -> Non
 def test_every_object_has_the_probability_of_every_class(model: Predictor) -> None:
     """Those that a stopped run kept in files, too, and those of clicks."""
     everything = model.segment_everything(EVERY)
-    kept = WindowResult.from_arrays(WindowResult(np.ones((90, 120), np.bool_), tuple(everything)).arrays()).objects
+    kept = WindowResult.from_arrays(WindowResult(tuple(everything)).arrays()).objects
     assert len(kept) == len(everything) > 0
     for one, again in zip(everything, kept, strict=True):
         assert one.class_probabilities is not None

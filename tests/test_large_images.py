@@ -19,7 +19,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.picture import picture_of
+from simmat.predictor.found import picture_of
 from simmat.predictor.windows import SegmentOptions, WindowResult, WindowStore
 from simmat.types import Prompt, SensorImage, Window
 
@@ -107,8 +107,8 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.predictor.picture._PICTURE_PX", 100)
-    monkeypatch.setattr("simmat.predictor.picture._PART_PX", 32)
+    monkeypatch.setattr("simmat.predictor.found._PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.found._PART_PX", 32)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)

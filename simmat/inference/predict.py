@@ -24,7 +24,6 @@ from simmat.io.images.stacks import frame_of, frame_paths, stack_endings, stack_
 from simmat.io.reading import stem_of
 from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
-from simmat.predictor.large_image import check_options
 from simmat.predictor.windows import SegmentOptions
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
     limits: dict[str, Any] = {"min_score": searched, "min_area": options.min_area}
     settings = replace(EverythingSettings(), **{name: limit for name, limit in limits.items() if limit is not None})
     search = SegmentOptions(settings if options.everything else None, options.semantic, like)
-    check_options(predictor, search)
+    if options.semantic:
+        predictor.required_dense()  # raises before any work
     kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
     kinds += ["classes"] if options.semantic else []
     formats = choose_formats(options.formats or (AUTO,), kinds, registry)

@@ -25,7 +25,6 @@ from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
 from simmat.predictor.uncertainty import Uncertainty
-from simmat.predictor.windows import Segmentation
 from simmat.types import ImageReader, Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class PromptSegmenter(Segmenter):
             objects += [] if one is None else [one]
             warning = warning or prediction.warning
             notes.append({"object": name, **prompt_values(prompt), **_mask_values(prediction, self.predictor)})
-        results = self.results(task, image, Segmentation(objects, None, None, 1, 0))
+        results = self.results(task, image, objects)
         return replace(self.write(task, image, results, {"prompts": notes}), warnings=image_warnings(warning))
 
     def _write_each(self, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,11 +28,11 @@ from simmat.inference.records import (
     read_record,
     written_files,
 )
-from simmat.inference.result import ImageResult, class_shares, summarize
+from simmat.inference.result import ImageResult, LabelMap, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
+from simmat.predictor.found import picture_of
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.picture import picture_of
-from simmat.predictor.windows import NothingMeasuredError, Segmentation, WindowStore
+from simmat.predictor.windows import NothingMeasuredError, WindowStore
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
@@ -69,20 +69,20 @@ class Segmenter:
         classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
         progress = None if store is None else partial(self.progress.windows, task.name, total=len(image.windows))
         try:
-            answers = image.segment_windows(wanted, store=store, progress=progress)
-            found = image.merge(answers, wanted, classes=classes)
+            objects, empty = image.segment(wanted, store=store, progress=progress, classes=classes)
         except NothingMeasuredError:
             if store is not None:
                 store.remove()
             raise
-        counts = {"count": found.windows, "without_measurement": found.empty}
+        counts = {"count": len(image.windows), "without_measurement": empty}
         notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
-        outcome = self.write(task, image, self.results(task, image, found), notes)
+        results = self.results(task, image, None if wanted.objects is None else objects, classes)
+        outcome = self.write(task, image, results, notes)
         if store is not None:
             store.remove()
         (line,) = outcome.summary
-        if found.empty:
-            line += f", {found.empty} of {found.windows} windows without a measurement"
+        if empty:
+            line += f", {empty} of {len(image.windows)} windows without a measurement"
         return replace(outcome, summary=(line,), warnings=image_warnings(image.warning, image.shrink_warning))
 
     def answer_windows(self, task: ImageTask, indices: Iterable[int]) -> None:
@@ -117,27 +117,28 @@ class Segmenter:
         paths = tuple(job.out / one for one in record["written"])
         return ImageOutcome(name, paths, (f"{file}  {', '.join(texts)}",))
 
-    def results(self, task: ImageTask, image: LargeImage, found: Segmentation) -> Iterator[ImageResult]:
+    def results(
+        self, task: ImageTask, image: LargeImage, objects: Sequence[FoundObject] | None, classes: LabelMap | None = None
+    ) -> Iterator[ImageResult]:
         """Return what was found as results to write, without the objects and classes that the job leaves out."""
-        job, name = self.job, task.name
+        job, name, dense = self.job, task.name, self.predictor.dense
         common: dict[str, Any] = {
             "name": name,
             "file_name": name if job.options.mosaic else str(next(iter(task.files.values()), name)),
             "size_hw": image.reader.size_hw,
             "georeference": image.reader.georeference,
             "class_names": self.predictor.class_names,
-            "nodata": found.nodata,
+            "nodata": None if classes is None else image.label_type()[1],
             "picture": lambda: picture_of(image.reader),
         }
-        if found.objects is not None:
-            kept = tuple(one for one in found.objects if self._is_kept(one))
+        if objects is not None:
+            kept = tuple(one for one in objects if self._is_kept(one))
             yield ImageResult(**common, objects=kept, classes=None)
-        if found.classes is not None:
-            dense = self.predictor.dense
+        if classes is not None:
             background = 0 if dense is not None and dense.background else None
             if job.classes is not None:
-                _drop_classes(found.classes, job.classes, found.nodata, background)
-            yield ImageResult(**common, objects=None, classes=found.classes, background=background)
+                _drop_classes(classes, job.classes, common["nodata"], background)
+            yield ImageResult(**common, objects=None, classes=classes, background=background)
 
     def _is_kept(self, found: FoundObject) -> bool:
         least = self.job.options.min_score  # `make_job` has replaced "auto"

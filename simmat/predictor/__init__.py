@@ -1,11 +1,12 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
-from simmat.predictor.encoded import Choice, EncodedImage, Prediction
+from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.follow import FollowedFrame
-from simmat.predictor.found import ClassMap, FoundObjects, label_values
+from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor
+from simmat.predictor.prompts import Choice
 from simmat.predictor.reference import Reference
 from simmat.predictor.remote import RemoteImage, RemotePredictor
 from simmat.predictor.uncertainty import Uncertainty
@@ -26,5 +27,4 @@ __all__ = [
     "RemotePredictor",
     "Uncertainty",
     "ZeroShotPredictor",
-    "label_values",
 ]

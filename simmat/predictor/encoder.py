@@ -15,12 +15,13 @@ import torch
 from simmat.bundle import Bundle, trained_tensors
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.drawing.display import display_style
+from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import threads_for_load
-from simmat.predictor.cache import digest_of, embedding_file
-from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
+from simmat.predictor.encoded import EncodedImage, embed
 from simmat.predictor.reading import Inputs
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
@@ -102,6 +103,12 @@ class ImageEncoder:
             return digest_of("", self.model.state_dict())
         return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
 
+    def required_dense(self) -> DenseSpec:
+        """Return what the dense head tells apart; ConfigError without one."""
+        if self.dense is None:
+            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
+        return self.dense
+
     @property
     def largest_whole(self) -> int:
         """The longest side in pixels of an image that is not cut into windows."""
@@ -131,15 +138,24 @@ class ImageEncoder:
             image: the pixels of the window.
             reader: the image that they are of.
             cache: folder that keeps the embedding.
+
+        Raises:
+            OutputError: the embedding cannot be written.
         """
         with self._encoding:
             self.fit_to(reader)
-            prepared = self.pipeline(image)
-            cached = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
-            return self._encoded(self.model.for_image(image), prepared, cached)
+            prepared, model = self.pipeline(image), self.model.for_image(image)
+            file = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
+            found = None if file is None else read_embedding(file)
+            if found is None:
+                found = embed(model, prepared.planes[None], prepared.content[None])
+                found = found if file is None else write_embedding(file, found)
+            if file is not None:
+                weight = next(model.parameters())
+                found = replace(found, levels=tuple(level.to(weight) for level in found.levels))
+            return self._encoded(model, prepared, found)
 
     @threads_for_load()
-    @torch.inference_mode()
     def encode_batch(self, images: Sequence[SensorImage], readers: Sequence[ImageReader]) -> list[EncodedImage]:
         """Encode B images in one pass of the network; one by one where the network depends on the image.
 
@@ -149,37 +165,17 @@ class ImageEncoder:
         """
         if len(images) < 2 or self.fits_to_image or self.model.for_image(images[0]) is not self.model:
             return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
-        device = next(self.model.parameters()).device
         prepared = [self.pipeline(image) for image in images]
-        planes = torch.stack([one.planes for one in prepared]).to(device)  # (B, C, S, S)
-        content = torch.stack([one.content for one in prepared]).to(device)  # (B, S, S)
-        batch = self.model.encode(planes, content)
+        planes, content = [one.planes for one in prepared], [one.content for one in prepared]
+        batch = embed(self.model, torch.stack(planes), torch.stack(content))
         return [
-            self._encoded(
-                self.model, one, embedding=replace(batch, levels=tuple(level[row : row + 1] for level in batch.levels))
-            )
+            self._encoded(self.model, one, replace(batch, levels=tuple(level[row : row + 1] for level in batch.levels)))
             for row, one in enumerate(prepared)
         ]
 
-    def _encoded(
-        self,
-        model: SimMAT,
-        prepared: PreparedImage,
-        cached: Path | None = None,
-        embedding: ImageEmbedding | None = None,
-    ) -> EncodedImage:
+    def _encoded(self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding) -> EncodedImage:
         warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
-        source = str(self.bundle.path) if self.bundle else "the model"
-        return EncodedImage(
-            model,
-            prepared,
-            self.dense,
-            cached,
-            embedding=embedding,
-            source=source,
-            warning=warning,
-            calibration=self.calibration,
-        )
+        return EncodedImage(model, prepared, self.dense, embedding, warning)
 
     def fit_to(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""

@@ -1,20 +1,84 @@
-"""What is found in an image without prompts: objects, and the class of every pixel."""
+"""What a predictor finds in an image: the masks of prompts, every object, and the class of every pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import FoundObject
-from simmat.predictor.picture import picture_of
-from simmat.types import FloatArray, ImageReader
+from simmat.data.instances import FoundObject, region_from_mask
+from simmat.drawing.display import PictureArray, display_channels, display_rgb, show_channels
+from simmat.predictor.reading import FileImage
+from simmat.types import BoolArray, FloatArray, ImageReader, OverviewReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     import PIL.Image
+
+_PICTURE_PX = 2048
+"""Longest side of a picture in pixels."""
+_PART_PX = 512
+"""Side of the parts in which an image is read."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask of one image; those of `LargeImage` cover a window of it.
+
+    Attributes:
+        mask: (H, W) bool at the original resolution.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask, calibrated where the bundle has a calibration.
+        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        image: what was loaded, of the size of the mask.
+        window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
+        warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
+        class_probabilities: label value -> probability, of all classes but the background, calibrated as `score` is;
+            None if the model does not distinguish classes, or the mask is empty.
+    """
+
+    mask: BoolArray
+    logits: FloatArray
+    score: float
+    low_res: FloatArray
+    image: SensorImage
+    window: Window
+    warning: str = ""
+    class_probabilities: Mapping[int, float] | None = None
+
+    @property
+    def class_id(self) -> int | None:
+        """The class that the object most likely has; None without classes."""
+        known = self.class_probabilities
+        return None if known is None else max(known, key=known.__getitem__)
+
+    @property
+    def class_probability(self) -> float | None:
+        """The probability of that class; None without classes."""
+        return None if self.class_probabilities is None else max(self.class_probabilities.values())
+
+    def __repr__(self) -> str:
+        """Give the size of the mask and its score, not half a million numbers."""
+        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
+
+    def plot(self, prompt: Prompt | None = None) -> PIL.Image.Image:
+        """Return a picture of the image with the mask over it, and a prompt's points and box; a notebook shows it."""
+        from simmat.drawing.overlay import draw_overlay
+
+        return draw_overlay(display_rgb(self.image), self.mask, prompt)
+
+    def whole_mask(self, size_hw: tuple[int, int]) -> BoolArray:
+        """Return the mask at the (height, width) of the whole image, False outside of its window."""
+        mask = np.zeros(size_hw, np.bool_)
+        mask[self.window.slices] = self.mask
+        return mask
+
+    def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
+        """Return the mask in pixels of the whole image; None if it is empty."""
+        region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
+        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probabilities)
 
 
 class FoundObjects(list[FoundObject]):
@@ -76,6 +140,25 @@ class ClassMap:
         return draw_classes(picture_of(self.reader), self.labels, ignored, self.class_names)
 
 
-def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray[np.int64]:
-    """Return the label value of each index of a class map; objects without a class are 1."""
-    return np.asarray([*([0] if background else []), *(1 if value is None else value for value in classes)], np.int64)
+def picture_of(reader: ImageReader) -> PictureArray:
+    """Return an image as a picture (h, w, 3) of at most `_PICTURE_PX` on its longer side; only shown bands are read."""
+    height, width = reader.size_hw
+    channels = reader.read(Window(0, 0, 1, 1)).channels
+    shown = display_channels(channels)
+    picks = sorted(set(shown))
+    if isinstance(reader, FileImage):
+        reader = replace(reader, adapter=reader.adapter.reading_only(picks))
+    step = -(-max(height, width) // _PICTURE_PX)
+    if isinstance(reader, OverviewReader):
+        small = reader.read_overview(Window(0, 0, height, width), step)
+        return show_channels(small.select(picks), [picks.index(index) for index in shown])
+    side = max(_PART_PX // step, 1) * step
+    data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)
+    valid = np.zeros(data.shape, np.bool_)
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
+            where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
+            data[:, *where], valid[:, *where] = part.data[picks, ::step, ::step], part.valid[picks, ::step, ::step]
+    small = SensorImage(data, valid, tuple(channels[index] for index in picks))
+    return show_channels(small, [picks.index(index) for index in shown])

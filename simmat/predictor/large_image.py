@@ -8,23 +8,29 @@ that a border cuts become one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.calibration import calibrated, calibrated_classes
 from simmat.data.instances import FoundObject
-from simmat.errors import ConfigError
+from simmat.errors import BundleError, ConfigError
 from simmat.io.files import release_pages
-from simmat.predictor.encoded import Choice, EncodedImage, Prediction
+from simmat.nn.device import threads_for_load
+from simmat.nn.resize import restore_logits
+from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.found import ClassMap, FoundObjects, label_values
+from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.prompts import (
+    Choice,
     check_choice,
     check_inside,
+    chosen_mask,
     groups_of_one_kind,
     prompt_in,
     prompt_windows,
@@ -36,7 +42,6 @@ from simmat.predictor.windows import (
     ClassMapBlender,
     InstanceJoiner,
     NothingMeasuredError,
-    Segmentation,
     SegmentOptions,
     WindowResult,
     WindowStore,
@@ -50,12 +55,6 @@ _CACHED_WINDOWS = 16
 """Windows of an image with at most so many are kept, as objects and classes may be asked for one after the other."""
 _MAX_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
-
-
-def check_options(encoder: ImageEncoder, options: SegmentOptions) -> None:
-    """Raise ConfigError if classes are asked of a model without a dense head."""
-    if options.classes and encoder.dense is None:
-        raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
 
 
 class LargeImage:
@@ -160,92 +159,73 @@ class LargeImage:
     def segment_window(self, window: Window, options: SegmentOptions) -> WindowResult:
         """Segment one window; raise SimMATError if it cannot be read or has other channels than the model."""
         image, encoded = self.encoded(window, keep=len(self.windows) <= _CACHED_WINDOWS)
-        valid = np.any(image.valid, axis=0)
         if encoded is None:
-            return WindowResult(valid)
+            return WindowResult(is_empty=True)
         self.warning = self.warning or encoded.warning
-        found = () if options.objects is None else encoded.find_objects(options.objects, options.like)
-        objects = tuple(one.shifted(window.y0, window.x0) for one in found)
-        return WindowResult(valid, objects, encoded.class_map() if options.classes else None)
+        found = [] if options.objects is None else encoded.find_objects(options.objects, options.like)
+        calibration = self._encoder.calibration if options.like is None else None  # it is measured without a reference
+        objects = tuple(
+            replace(
+                one.shifted(window.y0, window.x0),
+                score=calibrated(calibration, "object", one.score),
+                class_probabilities=calibrated_classes(calibration, one.class_probabilities),
+            )
+            for one in found
+        )
+        probabilities = encoded.class_map() if options.classes else None
+        return WindowResult(objects, None if probabilities is None else probabilities * np.any(image.valid, axis=0))
 
-    def segment_windows(
+    def segment(
         self,
         options: SegmentOptions,
         *,
-        only: set[Window] | None = None,
+        box: Window | None = None,
         store: WindowStore | None = None,
         progress: Callable[[int], object] | None = None,
-    ) -> Iterator[WindowResult]:
-        """Segment the windows in raster order.
+        classes: npt.NDArray[Any] | None = None,
+        probability: FloatArray | None = None,
+        probabilities: FloatArray | None = None,
+    ) -> tuple[list[FoundObject], int]:
+        """Segment the windows in raster order, and merge what is found.
 
         Args:
-            only: windows to segment; nothing is found in the others. None for all.
-            store: results that are in it are read from it, the others are added to it.
+            box: segment the windows that it touches only, for objects.
+            store: results that are in it are read from it, the others are added to it; without `box`.
             progress: called with the number of windows that are done; what it raises ends the search.
+            classes: (H, W) of `label_type`, filled with the class map.
+            probability: (H, W) float32, filled with the probability of each pixel's class.
+            probabilities: (K, H, W) float32, filled with those of all classes.
+
+        Returns:
+            The objects, best first, and the number of windows without a measurement.
+
+        Raises:
+            ConfigError: classes are asked of a model without a dense head.
+            NothingMeasuredError: no window of the image has a measurement.
         """
-        check_options(self._encoder, options)
-        done = 0
-        for index, window in enumerate(self.windows):
-            if only is not None and window not in only:
-                yield WindowResult(np.ones((1, 1), np.bool_))
-                continue
+        windows = self.windows if box is None else self.windows_in(box)
+        values, nodata, blender = np.zeros(0, np.int64), 0, None
+        if options.classes:
+            values, nodata = np.asarray(self._encoder.required_dense().label_values), self.label_type()[1]
+            blender = ClassMapBlender(self.reader.size_hw, self.tile, self.overlap, len(values))
+        joiner = InstanceJoiner(windows)
+        objects, empty = list[FoundObject](), 0
+        for index, window in enumerate(windows):
             result = None if store is None else store.read(index)
             if result is None:
                 result = self.segment_window(window, options)
                 result = result if store is None else store.write(index, result)
-            done += 1
             if progress is not None:
-                progress(done)
-            yield result
-
-    def label_type(self) -> tuple[npt.DTypeLike, int]:
-        """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number."""
-        spec = self._encoder.dense
-        assert spec is not None
-        largest = int(label_values(spec.background, spec.classes).max())
-        for dtype in (np.uint8, np.uint16):
-            if largest < np.iinfo(dtype).max:
-                return dtype, int(np.iinfo(dtype).max)
-        return np.uint32, int(np.iinfo(np.uint32).max)
-
-    def merge(
-        self,
-        results: Iterable[WindowResult],
-        options: SegmentOptions,
-        *,
-        classes: npt.NDArray[Any] | None = None,
-        probability: FloatArray | None = None,
-        probabilities: FloatArray | None = None,
-    ) -> Segmentation:
-        """Merge the results of all windows, in raster order.
-
-        Args:
-            results: of `segment_window`, one for each window.
-            classes: (H, W) of `label_type`, filled with the class map.
-            probability: (H, W) float32, filled with the probability of each pixel's class.
-            probabilities: (K, H, W) float32, filled with those of all classes.
-        """
-        size_hw, spec = self.reader.size_hw, self._encoder.dense
-        blender, values = None, np.zeros(0, np.int64)
-        nodata, unmeasured = None, 0
-        if options.classes and spec is not None:
-            nodata = unmeasured = self.label_type()[1]
-            values = label_values(spec.background, spec.classes)
-            blender = ClassMapBlender(size_hw, self.tile, self.overlap, len(values))
-        joiner = InstanceJoiner(size_hw, self.tile, self.overlap)
-        objects: list[FoundObject] = []
-        empty = 0
-        for window, result in zip(self.windows, results, strict=True):
-            empty += not result.valid.any()
+                progress(index + 1)
+            empty += result.is_empty
             objects += joiner.add(result.objects)
             if blender is None:
                 continue
             blank = np.zeros((len(values), *window.size_hw), np.float32)  # no class is likely where nothing is measured
-            seen = blank if result.probabilities is None else result.probabilities * result.valid
-            for y0, band in blender.add(seen):
+            for y0, band in blender.add(blank if result.probabilities is None else result.probabilities):
                 rows, certainty = slice(y0, y0 + band.shape[1]), band.max(0)
                 if classes is not None:
-                    classes[rows] = np.where(certainty > 0, values[band.argmax(0)], unmeasured)
+                    classes[rows] = np.where(certainty > 0, values[band.argmax(0)], nodata)
                     release_pages(classes)
                 if probability is not None:
                     probability[rows] = certainty
@@ -253,12 +233,19 @@ class LargeImage:
                     probabilities[:, rows] = band
         if empty == len(self.windows):
             raise NothingMeasuredError(f"{self.reader.origin}: no pixel holds a measurement")
-        found = None if options.objects is None else sorted(objects, key=lambda one: -one.score)
-        return Segmentation(found, classes, nodata, len(self.windows), empty)
+        return sorted(objects, key=lambda one: -one.score), empty
 
-    def windows_in(self, box: Window) -> set[Window]:
-        """Return the windows that a part of the image touches."""
-        return {window for window in self.windows if window.intersection(box) is not None}
+    def label_type(self) -> tuple[npt.DTypeLike, int]:
+        """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number."""
+        largest = max(self._encoder.required_dense().label_values)
+        for dtype in (np.uint8, np.uint16):
+            if largest < np.iinfo(dtype).max:
+                return dtype, int(np.iinfo(dtype).max)
+        return np.uint32, int(np.iinfo(np.uint32).max)
+
+    def windows_in(self, box: Window) -> list[Window]:
+        """Return the windows that a part of the image touches, in raster order."""
+        return [window for window in self.windows if window.intersection(box) is not None]
 
     def segment_everything(
         self,
@@ -274,30 +261,23 @@ class LargeImage:
             settings: how objects are found.
             like: find what a reference shows only, see `Predictor.reference`.
             box: part of the image to search; only the windows that it touches are segmented.
-            progress: see `segment_windows`.
+            progress: see `segment`.
         """
         options = SegmentOptions(settings or EverythingSettings(), like=like)
-        only = None if box is None else self.windows_in(box)
-        found = self.merge(self.segment_windows(options, only=only, progress=progress), options).objects or []
+        found, _ = self.segment(options, box=box, progress=progress)
         if box is not None:
             found = [one for one in found if one.instance.window.intersection(box) is not None]
         return FoundObjects(found, self.reader, self._encoder.class_names)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel, see `Predictor.segment_semantic`."""
-        options = SegmentOptions(classes=True)
-        check_options(self._encoder, options)
-        spec, size_hw = self._encoder.dense, self.reader.size_hw
-        assert spec is not None
-        dtype, nodata = self.label_type()
+        spec, size_hw, (dtype, nodata) = self._encoder.required_dense(), self.reader.size_hw, self.label_type()
         labels, probability = np.zeros(size_hw, dtype), np.zeros(size_hw, np.float32)
         every = np.zeros((spec.count, *size_hw), np.float32) if probabilities else None
-        results = self.segment_windows(options)
-        self.merge(results, options, classes=labels, probability=probability, probabilities=every)
-        values = tuple(label_values(spec.background, spec.classes).tolist())
-        background = 0 if spec.background else None
-        names = self._encoder.class_names
-        return ClassMap(labels, probability, values, self.reader, names, background, nodata, every)
+        options = SegmentOptions(classes=True)
+        self.segment(options, classes=labels, probability=probability, probabilities=every)
+        names, background = self._encoder.class_names, 0 if spec.background else None
+        return ClassMap(labels, probability, spec.label_values, self.reader, names, background, nodata, every)
 
     def predict(self, prompt: Prompt, choice: Choice = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.
@@ -337,12 +317,9 @@ class LargeImage:
         if len(self.windows) > 1:
             return [self._predict(prompt, choice)[0] for prompt in prompts]
         found: dict[int, Prediction] = {}
-        image, encoded = self._measured(self.windows[0])
         for group in groups_of_one_kind(prompts):
-            decoded = encoded.decode([prompts[index] for index in group])
-            for row, index in enumerate(group):
-                boxed = prompts[index].box is not None
-                found[index] = encoded.prediction(decoded, row, choice, image, self.windows[0], boxed=boxed)
+            answers = self._predict_in(self.windows[0], [prompts[index] for index in group], choice)
+            found |= {index: one for index, (one,) in zip(group, answers, strict=True)}
         return [found[index] for index in range(len(prompts))]
 
     def uncertainty(self, prompt: Prompt, choice: Choice = "single", window: Window | None = None) -> Uncertainty:
@@ -380,17 +357,32 @@ class LargeImage:
                     f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
                     "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
                 )
-            found = self._predict_in(window, prompt, choice)
+            (found,) = self._predict_in(window, [prompt], choice)
             if not reaches_border(found[0].mask, window, self.reader.size_hw):
                 break
         return found
 
-    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
+    @threads_for_load()
+    def _predict_in(self, window: Window, prompts: Sequence[Prompt], choice: Choice | None) -> list[list[Prediction]]:
+        """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
         image, encoded = self._measured(window)
-        decoded = encoded.decode([prompt_in(prompt, window)])
-        masks: Iterable[Choice | int] = range(decoded.iou.shape[1]) if choice is None else (choice,)
-        boxed = prompt.box is not None
-        return [encoded.prediction(decoded, 0, mask, image, window, boxed=boxed) for mask in masks]
+        calibration, bundle = self._encoder.calibration, self._encoder.bundle
+        answer = encoded.decode([prompt_in(prompt, window) for prompt in prompts])
+        found: list[list[Prediction]] = [[] for _ in prompts]
+        for row, prompt in enumerate(prompts):
+            scores = answer.iou[row].tolist()
+            for mask in range(len(scores)) if choice is None else [chosen_mask(scores, choice)]:
+                low = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
+                logits: FloatArray = restore_logits(low, encoded.prepared.frame)[0, 0].cpu().numpy()
+                if not (np.isfinite(logits).all() and math.isfinite(scores[mask])):
+                    source = bundle.path if bundle else "the model"
+                    raise BundleError(f"{source} gives NaN or infinity for {image.origin}; its weights are damaged")
+                low_res: FloatArray = low[0, 0].cpu().numpy()
+                classes = calibrated_classes(calibration, encoded.class_probabilities(low_res))
+                score = calibrated(calibration, "click" if prompt.box is None else "box", scores[mask])
+                one = Prediction(logits > 0, logits, score, low_res, image, window, encoded.warning, classes)
+                found[row].append(one)
+        return found
 
     def _measured(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         image, encoded = self.encoded(window, cache=self._cache)

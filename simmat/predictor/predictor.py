@@ -15,13 +15,12 @@ from simmat.bundle import Bundle
 from simmat.data.instances import LabelArray
 from simmat.io.files import with_home
 from simmat.model_spec import ModelSpec
-from simmat.predictor.encoded import Choice, Prediction
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.follow import FollowedFrame, Follower, given_masks
-from simmat.predictor.found import ClassMap, FoundObjects
+from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.prompts import as_numbers, check_choice
+from simmat.predictor.prompts import Choice, as_numbers, check_choice
 from simmat.predictor.reading import Files, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty

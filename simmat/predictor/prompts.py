@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
-from simmat.predictor.encoded import Choice
 from simmat.predictor.windows import window_starts
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+
+Choice = Literal["single", "best"]
 
 _MAX_TILES = 4
 """Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""
@@ -52,6 +53,11 @@ def check_choice(choice: str) -> None:
     """Refuse an unknown choice of masks."""
     if choice not in get_args(Choice):
         raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+
+
+def chosen_mask(scores: Sequence[float], choice: Choice) -> int:
+    """Return which of M masks with these predicted IoUs is chosen, see `Predictor.predict`."""
+    return 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
 
 
 def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simmat.predictor.encoded import Choice, EncodedImage
+from simmat.nn.resize import restore_logits
+from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.prompts import prompt_in
+from simmat.predictor.prompts import Choice, chosen_mask, prompt_in
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
 _SHIFT = 1 / 32
@@ -54,9 +55,11 @@ def uncertainty_in(
         if view is not image and name not in kept:
             kept[name] = encoder.encode(view, reader)
         shown = encoded if view is image else kept[name]
-        found = shown.prediction(shown.decode([own]), 0, choice, view, window)
+        answer = shown.decode([own])
+        mask = chosen_mask(answer.iou[0].tolist(), choice)
+        found = restore_logits(answer.logits[:, mask : mask + 1].float(), shown.prepared.frame)[0, 0].cpu().numpy()
         logits = np.full(image.size_hw, np.nan, np.float32)
-        logits[window.slices] = np.flip(found.logits, axes)
+        logits[window.slices] = np.flip(found, axes)
         probabilities.append(expit(logits))
     stack = np.stack(probabilities)  # (V, H, W); no pixel is outside of all views
     return Uncertainty(np.nanmean(stack, axis=0), np.nanstd(stack, axis=0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import zipfile
 import zlib
@@ -27,7 +28,7 @@ from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.reference import Reference
-from simmat.types import BoolArray, FloatArray, Window
+from simmat.types import FloatArray, Window
 
 _AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
@@ -110,8 +111,8 @@ class ClassMapBlender:
 class InstanceJoiner:
     """Joins the objects of windows, in raster order, into those of one image."""
 
-    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int) -> None:
-        self._windows = plan_windows(size_hw, tile, overlap)
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = windows
         self._count = 0
         self._open: list[tuple[FoundObject, list[Window]]] = []  # with the windows that show parts of it
 
@@ -182,25 +183,6 @@ class SegmentOptions:
     like: Reference | None = None
 
 
-@dataclass
-class Segmentation:
-    """What was found in a whole image.
-
-    Attributes:
-        objects: best first; None if they are not asked for.
-        classes: (H, W) label values; None if they are not asked for.
-        nodata: label value of pixels without a measurement.
-        windows: number of windows.
-        empty: number of windows without a measurement.
-    """
-
-    objects: list[FoundObject] | None
-    classes: npt.NDArray[Any] | None
-    nodata: int | None
-    windows: int
-    empty: int
-
-
 class NothingMeasuredError(DataError):
     """No pixel of an image holds a measurement."""
 
@@ -210,31 +192,31 @@ class WindowResult:
     """What the model found in one window.
 
     Attributes:
-        valid: (h, w) bool, False where no channel holds a measurement.
         objects: found ones, in pixels of the whole image.
-        probabilities: (K, h, w) float32 of the classes; None if not asked for, or where nothing is valid.
+        probabilities: (K, h, w) float32 of the classes, 0 where nothing is measured; None if not asked for.
+        is_empty: nothing is measured in the window.
     """
 
-    valid: BoolArray
     objects: tuple[FoundObject, ...] = ()
     probabilities: FloatArray | None = None
+    is_empty: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the result as plain arrays, for a file; probabilities are rounded to 1/255."""
-        boxes = np.asarray([one.instance.window for one in self.objects], np.int64).reshape(-1, 4)
-        values = next((tuple(one.class_probabilities) for one in self.objects if one.class_probabilities), ())
-        classes = [(one.instance.class_id is not None, one.instance.class_id or 0) for one in self.objects]
+        objects = [
+            (
+                one.instance.class_id,
+                one.instance.window,
+                one.score,
+                one.point_xy,
+                [*(one.class_probabilities or {}).items()],
+            )
+            for one in self.objects
+        ]
         pixels = np.concatenate([one.instance.crop.ravel() for one in self.objects] or [np.zeros(0, np.bool_)])
         arrays: dict[str, npt.NDArray[Any]] = {
-            "size": np.asarray(self.valid.shape, np.int64),
-            "valid": np.packbits(self.valid),
-            "boxes": boxes,
-            "numbers": np.asarray([(one.score, *one.point_xy) for one in self.objects], np.float64).reshape(-1, 3),
-            "classes": np.asarray(classes, np.int64).reshape(-1, 2),
-            "class_values": np.asarray(values, np.int64),
-            "class_probabilities": np.asarray(
-                [[(one.class_probabilities or {})[value] for value in values] for one in self.objects], np.float64
-            ).reshape(len(self.objects), len(values)),
+            "is_empty": np.asarray(self.is_empty),
+            "objects": np.frombuffer(json.dumps(objects).encode(), np.uint8),
             "pixels": np.packbits(pixels),
         }
         if self.probabilities is not None:
@@ -244,21 +226,15 @@ class WindowResult:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> WindowResult:
         """Return the result that `arrays` described."""
-        height, width = arrays["size"].tolist()
-        sizes = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in arrays["boxes"].tolist()]
-        pixels = np.unpackbits(arrays["pixels"], count=sum(sizes)).astype(np.bool_)
-        objects, start, values = [], 0, arrays["class_values"].tolist()
-        columns = ("boxes", "numbers", "classes", "class_probabilities")
-        for size, corners, (score, x, y), (known, value), row in zip(
-            sizes, *(arrays[name].tolist() for name in columns), strict=True
-        ):
+        pixels, start, objects = np.unpackbits(arrays["pixels"]).astype(np.bool_), 0, []
+        for class_id, corners, score, (x, y), classes in json.loads(arrays["objects"].tobytes()):
             window = Window(*corners)
-            instance = Instance(value if known else None, window, pixels[start : start + size].reshape(window.size_hw))
-            objects.append(FoundObject(instance, score, (x, y), dict(zip(values, row, strict=True)) or None))
-            start += size
-        valid = np.unpackbits(arrays["valid"], count=height * width).astype(np.bool_).reshape(height, width)
+            end = start + math.prod(window.size_hw)
+            instance = Instance(class_id, window, pixels[start:end].reshape(window.size_hw))
+            objects.append(FoundObject(instance, score, (x, y), dict(classes) or None))
+            start = end
         probabilities = np.float32(1 / 255) * arrays["probabilities"] if "probabilities" in arrays else None
-        return cls(valid, tuple(objects), probabilities)
+        return cls(tuple(objects), probabilities, bool(arrays["is_empty"]))
 
 
 class WindowStore:

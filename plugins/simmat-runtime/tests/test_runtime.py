@@ -124,7 +124,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
         prompt = Prompt.of((), None, box, None)
         expected_windows = list(reference_prompt_windows(types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12))
         assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
-    joiner, blender = InstanceJoiner(size_hw, 32, 8), ClassMapBlender(size_hw, 32, 8, 3)
+    joiner, blender = InstanceJoiner(reference_plan(size_hw, 32, 8)), ClassMapBlender(size_hw, 32, 8, 3)
     expected: list[FoundObject] = []
     parts, probabilities, bands = [], [], []
     for y0, x0, y1, x1 in planned:

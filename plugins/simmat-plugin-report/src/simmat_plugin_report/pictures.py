@@ -25,7 +25,7 @@ from simmat.inference import ImageResult, draw_result
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor, label_values
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank
 
@@ -226,7 +226,7 @@ def _dense(
         "found objects": drawn(encoded.find_objects(EverythingSettings(max_clicks=MAX_CLICKS))),
     }
     if dataset.has_classes and (chances := encoded.class_map()) is not None:
-        values = label_values(dense.background, dense.classes)
+        values = np.asarray(dense.label_values)
         found["true classes"] = drawn(classes=class_map(label))
         found["class map"] = drawn(classes=values[chances.argmax(axis=0)])
     return found
