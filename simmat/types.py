@@ -113,6 +113,14 @@ class Window(NamedTuple):
         y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
         return Window(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
 
+    def moved(self, rows: int, columns: int) -> Window:
+        """Return the window so many rows further down and columns further right."""
+        return Window(self.y0 + rows, self.x0 + columns, self.y1 + rows, self.x1 + columns)
+
+    def relative_to(self, other: Window) -> Window:
+        """Return the same pixels, counted from the first one of another window."""
+        return self.moved(-other.y0, -other.x0)
+
     def enclosing(self, other: Window) -> Window:
         """Return the smallest window around both."""
         y0, x0 = min(self.y0, other.y0), min(self.x0, other.x0)

@@ -230,12 +230,11 @@ def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int],
 def _cut_region(region: Instance, window: Window) -> Instance | None:
     if (shared := window.intersection(region.window)) is None:
         return None
-    (y0, x0, y1, x1), (top, left) = shared, region.window[:2]
+    place = shared.relative_to(window)
     if shared == region.window:
-        moved = Window(y0 - window.y0, x0 - window.x0, y1 - window.y0, x1 - window.x0)
-        return replace(region, window=moved)
-    piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
-    return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]), region.object_id)
+        return replace(region, window=place)
+    piece = region.crop[shared.relative_to(region.window).slices]
+    return region_from_mask(piece, region.class_id, place[:2], region.object_id)
 
 
 def _flip_label(label: Label, axis: Axis) -> Label:

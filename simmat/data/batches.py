@@ -25,7 +25,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.targets import NO_TRUTH, dense_targets, ignored_pixels, resized_region
 from simmat.errors import DataError
 from simmat.model_spec import DenseSpec
-from simmat.types import BoolArray, Frame, SensorImage, Window
+from simmat.types import BoolArray, Frame, SensorImage
 
 T = TypeVar("T")
 
@@ -141,8 +141,7 @@ class TrainingItems(TorchDataset[Batch]):
         label = cut_label(whole, inside, keep=0)
         large = tuple(region for region in label.regions if region.area >= label.smallest)
         label = replace(label, regions=large or label.regions)
-        y, x = sample.window[:2]
-        sample = sample.within(Window(inside[0] + y, inside[1] + x, inside[2] + y, inside[3] + x))
+        sample = sample.within(inside.moved(*sample.window[:2]))
         image = self.dataset.image(sample)
         return image, self.dataset.label_ignoring_invalid(label, sample, image)
 
@@ -198,8 +197,7 @@ def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
     """Return (P, S, S) the masks of P regions."""
     masks = np.zeros((len(regions), size, size), np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        y0, x0, y1, x1 = region.window
-        mask[y0:y1, x0:x1] = region.crop
+        mask[region.window.slices] = region.crop
     return masks
 
 

@@ -106,11 +106,10 @@ def _largest_component(region: Instance | None, without: Instance | None, ignore
         return None
     from scipy import ndimage  # slow to import, and a prediction needs none
 
-    y0, x0, y1, x1 = region.window
     left = region.crop.copy() if without is None else region.crop & ~without.within(region.window)
     if ignore is not None:
-        left &= ~ignore[y0:y1, x0:x1]
-    around = region_from_mask(left, None, (y0, x0))
+        left &= ~ignore[region.window.slices]
+    around = region_from_mask(left, None, region.window[:2])
     if around is None:
         return None
     numbered, _ = ndimage.label(around.crop, structure=EIGHT)

@@ -54,8 +54,7 @@ def repeat_regions(
     data, valid = image.data.copy(), image.valid.copy()
     union = np.zeros(label.size_hw, dtype=np.bool_)
     for region in label.regions:
-        y0, x0, y1, x1 = region.window
-        union[y0:y1, x0:x1] |= region.crop
+        union[region.window.slices] |= region.crop
     closed = label.ignore | ndimage.binary_dilation(union, EIGHT)
     regions = list(label.regions)
     for _ in range(int(rng.integers(1, MAX_COPIES + 1))):

@@ -114,13 +114,9 @@ class Instance:
 
     def within(self, window: Window) -> BoolArray:
         """Return the part of the region inside a window, as (y1 - y0, x1 - x0) bool."""
-        y0, x0, y1, x1 = window
-        part = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
-        top, left, bottom, right = self.window
-        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
+        part = np.zeros(window.size_hw, dtype=np.bool_)
+        if (shared := window.intersection(self.window)) is not None:
+            part[shared.relative_to(window).slices] = self.crop[shared.relative_to(self.window).slices]
         return part
 
 
@@ -149,8 +145,8 @@ class FoundObject:
 
     def shifted(self, y0: int, x0: int) -> FoundObject:
         """Return the object of a window whose first pixel is at row y0 and column x0, in pixels of the image."""
-        (top, left, bottom, right), (x, y) = self.instance.window, self.point_xy
-        moved = replace(self.instance, window=Window(top + y0, left + x0, bottom + y0, right + x0))
+        x, y = self.point_xy
+        moved = replace(self.instance, window=self.instance.window.moved(y0, x0))
         return replace(self, instance=moved, point_xy=(x + x0, y + y0))
 
 
@@ -234,9 +230,8 @@ def region_from_mask(
         return None
     y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
     x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
-    dy, dx = offset_yx
-    window = Window(y0 + dy, x0 + dx, y1 + dy, x1 + dx)
-    return Instance(class_id, window, np.ascontiguousarray(mask[y0:y1, x0:x1]), object_id)
+    window = Window(y0, x0, y1, x1)
+    return Instance(class_id, window.moved(*offset_yx), np.ascontiguousarray(mask[window.slices]), object_id)
 
 
 def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
@@ -250,11 +245,10 @@ def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
 
 def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
     """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
-    y0, x0, y1, x1 = region.window
-    hidden = ignore[y0:y1, x0:x1]
+    hidden = ignore[region.window.slices]
     if not hidden.any():
         return region
-    return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0), region.object_id)
+    return region_from_mask(region.crop & ~hidden, region.class_id, region.window[:2], region.object_id)
 
 
 def visible_regions(label: Label) -> tuple[Instance, ...]:

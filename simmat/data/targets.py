@@ -43,12 +43,12 @@ def dense_targets(
     content[:] = background
     distance = np.zeros((frame.size, frame.size), np.float32)
     for number, region in enumerate(every, start=1):
-        y0, x0, y1, x1 = region.window
-        inside = seen[y0:y1, x0:x1] == number
+        place = region.window.slices
+        inside = seen[place] == number
         if inside.any():
-            np.copyto(content[y0:y1, x0:x1], index_of.get(region.class_id, NO_TRUTH), where=inside)
+            np.copyto(content[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
             far = distance_inside(inside)
-            np.copyto(distance[y0:y1, x0:x1], far / far.max(), where=inside)
+            np.copyto(distance[place], far / far.max(), where=inside)
     if label.ignore.any():
         np.copyto(content, NO_TRUTH, where=label.ignore.take(rows, axis=0).take(columns, axis=1))
     return classes, distance
@@ -88,8 +88,7 @@ def _numbered(every: Sequence[Instance], areas: Sequence[int], size_hw: tuple[in
     """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
     numbers = np.zeros(size_hw, np.int32)
     for index in sorted(range(len(every)), key=lambda index: -areas[index]):
-        y0, x0, y1, x1 = every[index].window
-        numbers[y0:y1, x0:x1][every[index].crop] = index + 1
+        numbers[every[index].window.slices][every[index].crop] = index + 1
     return numbers
 
 

@@ -257,7 +257,7 @@ class Planes:
             height, width = self.size_hw
             block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
             image = self.memory.get((self.digest, block), lambda: self.read(block))
-            part = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
+            part = window.relative_to(block)
         return image.data[:, *part.slices], image.valid[:, *part.slices]
 
     def _tile_file(self, level: int, column: int, row: int) -> Path:

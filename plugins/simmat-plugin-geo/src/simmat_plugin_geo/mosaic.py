@@ -64,17 +64,12 @@ class Mosaic:
             tile = Window(*self._corners[index].tolist())
             shared = window.intersection(tile)
             assert shared is not None
-            part = self._tiles[index].read(_relative_to(shared, tile))
-            inside = (slice(None), *_relative_to(shared, window).slices)
+            part = self._tiles[index].read(shared.relative_to(tile))
+            inside = (slice(None), *shared.relative_to(window).slices)
             free = ~valid[inside].any(axis=0)
             np.copyto(data[inside], part.data, where=free)
             np.copyto(valid[inside], part.valid, where=free)
         return SensorImage(data, valid, self._channels, self.origin, self._place.shifted(window.y0, window.x0))
-
-
-def _relative_to(window: Window, origin: Window) -> Window:
-    """Return a window in pixels of another one."""
-    return Window(window.y0 - origin.y0, window.x0 - origin.x0, window.y1 - origin.y0, window.x1 - origin.x0)
 
 
 def _tile_window(grid: Georeference | None, tile: ImageReader) -> Window:
