@@ -98,8 +98,13 @@ class Contents:
     digests: Bytes = field(repr=False)
 
     @classmethod
-    def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
-        """Make the contents; files without a `known` (S,) digest are read. DataError lists all problems."""
+    def of(cls, dataset: Dataset, known: Bytes, rows: npt.NDArray[np.int64]) -> Contents:
+        """Make the contents from the digests that are known; DataError lists all files that cannot be read.
+
+        Args:
+            known: (N, P, 32), at least one.
+            rows: (S,) which of them are those of each sample; -1 for none, whose files are read.
+        """
         problems: list[str] = []
 
         def read(files: tuple[Path, ...]) -> list[int]:
@@ -109,14 +114,13 @@ class Contents:
                 problems.append(str(error))
                 return [0] * 32
 
-        unknown = np.flatnonzero(~known).tolist()
+        unknown, digests = np.flatnonzero(rows < 0).tolist(), known[rows]
         names = {path: files_of(path) for row in unknown for path in dataset.samples[row].paths}
         every = list(dict.fromkeys(names.values()))  # frames share a file
         with ThreadPoolExecutor(4) as pool:
             found = dict(zip(every, pool.map(read, every), strict=True))
         if problems:
             raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", sorted(problems)))
-        digests = digests.copy()
         for row in unknown:
             digests[row] = [found[names[path]] for path in dataset.samples[row].paths]
         return cls(dataset, digests)

@@ -53,7 +53,7 @@ class DataIndex:
     def contents(self) -> Contents:
         """Digests of all files; DataError lists those that cannot be read."""
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
-        return Contents.of(self.dataset, self.table.rows["sha256"][rows], rows >= 0)
+        return Contents.of(self.dataset, self.table.rows["sha256"], rows)
 
     def table_of(self, samples: Iterable[Sample]) -> IndexTable:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
@@ -243,10 +243,9 @@ def contents_of(dataset: Dataset) -> Contents:
     """Return the digests of all files; those in the index are not computed again. DataError lists bad files."""
     stored = load_index(dataset)
     if stored is None:
-        shape = len(dataset.samples), len(dataset.samples[0].paths), 32
-        return Contents.of(dataset, np.zeros(shape, np.uint8), np.zeros(shape[0], np.bool_))
-    table, _, rows = stored
-    return Contents.of(dataset, table.rows["sha256"][rows], rows >= 0)
+        none = np.zeros((1, len(dataset.samples[0].paths), 32), np.uint8)
+        return Contents.of(dataset, none, np.full(len(dataset.samples), -1))
+    return Contents.of(dataset, stored[0].rows["sha256"], stored[2])
 
 
 def _with_known_channels(dataset: Dataset) -> Dataset:

@@ -38,8 +38,6 @@ FOLDER = ".simmat"
 """Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
 """Class of an instance without a class, and its id where it has none."""
-_MAX_SQUARES = 1e90
-"""Larger than any sum of squares of float32 values."""
 _MAX_FILES = 8
 """Most indexes per data set, one per sensor and region rule; the oldest are removed."""
 _CARD = {"regions", "min_region", "min_region_share", "ignore", "zero_means", "intrinsics", "class_attribute"}
@@ -104,12 +102,6 @@ class IndexTable:
         """Return (N,) the number of instances of each sample."""
         return np.bincount(self.instances[:, 0], minlength=len(self.rows))
 
-    def is_sound(self) -> bool:
-        """Return True if the parts match each other."""
-        owner = self.instances[:, 0]
-        inside = ((owner >= 0) & (owner < len(self.rows))).all() and (np.diff(owner) >= 0).all()
-        return bool(len(self.rows) and inside and (np.abs(self.rows["moments"]) < _MAX_SQUARES).all())
-
 
 def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | None:
     """Return the stored table of a data set, the channels, and (S,) the row of each sample; None without an index.
@@ -159,13 +151,7 @@ def _parsed(dataset: Dataset, content: bytes) -> tuple[IndexTable, KnownChannels
     )
     channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
     kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
-    rows, instances = tensors["rows"], tensors["instances"]
-    if rows.dtype != np.uint8 or instances.dtype != np.int64 or instances.shape[1:] != (4,):
-        raise ValueError("its tensors are of other types")
-    table = IndexTable(rows.view(kind)[:, 0], instances)
-    if not table.is_sound():
-        raise ValueError("its parts do not match")
-    return table, channels
+    return IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"]), channels
 
 
 def _sample_keys(dataset: Dataset) -> Bytes:
