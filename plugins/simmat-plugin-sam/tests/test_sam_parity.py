@@ -77,13 +77,11 @@ def theirs(ours: SimMAT) -> SamPredictor:
             window_size=options["window"],
             global_attn_indexes=options["global_blocks"],
         ),
-        PromptEncoder(
-            options["prompt_dim"], (SIZE // 16, SIZE // 16), (SIZE, SIZE), mask_in_chans=options["mask_channels"]
-        ),
+        PromptEncoder(options["prompt_dim"], (SIZE // 16, SIZE // 16), (SIZE, SIZE), mask_in_chans=16),
         MaskDecoder(
             transformer_dim=options["prompt_dim"],
             transformer=TwoWayTransformer(2, options["prompt_dim"], options["decoder_heads"], options["decoder_mlp"]),
-            iou_head_hidden_dim=options["iou_hidden"],
+            iou_head_hidden_dim=options["prompt_dim"],
         ),
     )
     sam.load_state_dict(sam_parts(ours.foundation).state_dict())

@@ -260,7 +260,7 @@ def make_prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
         embed_dim=spec.options["prompt_dim"],
         image_embedding_size=(grid, grid),
         input_image_size=(image_size, image_size),
-        mask_in_chans=spec.options["mask_channels"],
+        mask_in_chans=16,
     )
 
 
@@ -277,5 +277,5 @@ def make_mask_decoder(spec: FoundationSpec) -> MaskDecoder:
         ),
         transformer_dim=options["prompt_dim"],
         iou_head_depth=3,
-        iou_head_hidden_dim=options["iou_hidden"],
+        iou_head_hidden_dim=options["prompt_dim"],
     )

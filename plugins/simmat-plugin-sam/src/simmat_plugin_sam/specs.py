@@ -43,12 +43,8 @@ SAM_TARGETS = TuningTargets(
 
 _PROMPTS: Mapping[str, Any] = {
     "prompt_dim": 256,
-    "mask_channels": 16,
     "decoder_heads": 8,
     "decoder_mlp": 2048,
-    "iou_hidden": 256,
-    "window": 14,
-    "mlp_ratio": 4.0,
 }
 
 
@@ -74,7 +70,7 @@ def _sam(
             licence="Apache-2.0",
         ),
         licence="Apache-2.0",
-        options={**_PROMPTS, **encoder},
+        options={**_PROMPTS, "window": 14, "mlp_ratio": 4.0, **encoder},
         parameters=parameters,
     )
 
@@ -113,10 +109,8 @@ SAM_VIT_TINY = FoundationSpec(
     licence="Apache-2.0",
     options={
         "prompt_dim": 32,
-        "mask_channels": 16,
         "decoder_heads": 2,
         "decoder_mlp": 64,
-        "iou_hidden": 32,
         "window": 7,
         "mlp_ratio": 2.0,
         "dim": 64,
