@@ -20,6 +20,8 @@ from simmat_plugin_sam.fused import affine, can_fuse, depthwise_gelu, linear, on
 
 STRIDE = 16
 """Of the embedding, in pixels of the input."""
+EXPANSION = 4
+"""Width of the blocks' hidden layers, as a multiple of that of the blocks."""
 
 
 def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -29,11 +31,12 @@ def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int =
 class MBConv(nn.Module):
     """Residual 1x1, depthwise 3x3 and 1x1 convolution with a GELU after each and after the sum (arXiv 1801.04381)."""
 
-    def __init__(self, width: int, expansion: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Linear(width, expansion * width)
-        self.conv2 = _conv(expansion * width, expansion * width, 3, groups=expansion * width)
-        self.conv3 = nn.Linear(expansion * width, width)
+        hidden = EXPANSION * width
+        self.conv1 = nn.Linear(width, hidden)
+        self.conv2 = _conv(hidden, hidden, 3, groups=hidden)
+        self.conv3 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
@@ -113,13 +116,13 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Norm, linear layer to `expansion` times the width, GELU, linear layer back."""
+    """Norm, linear layer to `EXPANSION` times the width, GELU, linear layer back."""
 
-    def __init__(self, width: int, expansion: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, expansion * width)
-        self.fc2 = nn.Linear(expansion * width, width)
+        self.fc1 = nn.Linear(width, EXPANSION * width)
+        self.fc2 = nn.Linear(EXPANSION * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) -> the same shape."""
@@ -132,12 +135,12 @@ class TinyVitBlock(nn.Module):
     The map is padded with zeros at the right and at the bottom; padding takes part in the attention, as in training.
     """
 
-    def __init__(self, width: int, heads: int, window: int, expansion: int) -> None:
+    def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.window = window
         self.attn = WindowAttention(width, heads, window)
         self.local_conv = _conv(width, width, 3, groups=width)
-        self.mlp = Mlp(width, expansion)
+        self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, D) -> the same shape."""
@@ -182,19 +185,6 @@ class Stage(nn.Module):
         self.downsample = downsample
 
 
-class LayerNorm2d(nn.Module):
-    """Layer normalization over the channels at each position of a (B, H, W, C) map."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize (B, H, W, C)."""
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, 1e-6)
-
-
 class TinyVit(nn.Module):
     """TinyViT with the neck of Segment Anything; its output has a stride of 16.
 
@@ -204,7 +194,6 @@ class TinyVit(nn.Module):
         heads: attention heads of the four stages; the first stage has none.
         windows: side of the windows of the four stages, in tokens.
         out: channels of the embedding.
-        expansion: of the blocks' hidden layers.
 
     Attributes:
         checkpoint_blocks: recompute the blocks in the backward pass instead of keeping activations; saves memory.
@@ -218,7 +207,6 @@ class TinyVit(nn.Module):
         heads: Sequence[int],
         windows: Sequence[int],
         out: int,
-        expansion: int = 4,
     ) -> None:
         super().__init__()
         self.checkpoint_blocks = False
@@ -226,7 +214,7 @@ class TinyVit(nn.Module):
         self.layers = nn.ModuleList()
         for index, width in enumerate(widths):
             blocks = [
-                TinyVitBlock(width, heads[index], windows[index], expansion) if index else MBConv(width, expansion)
+                TinyVitBlock(width, heads[index], windows[index]) if index else MBConv(width)
                 for _ in range(depths[index])
             ]
             last = index == len(widths) - 1
@@ -235,9 +223,9 @@ class TinyVit(nn.Module):
         self.neck = nn.ModuleList(
             [
                 nn.Linear(widths[-1], out, bias=False),
-                LayerNorm2d(out),
+                nn.LayerNorm(out, eps=1e-6),
                 nn.Conv2d(out, out, 3, padding=1, bias=False),
-                LayerNorm2d(out),
+                nn.LayerNorm(out, eps=1e-6),
             ]
         )
 
