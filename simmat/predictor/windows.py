@@ -69,14 +69,11 @@ class ClassMapBlender:
     """Joins the class maps of windows, in raster order, into one of K classes."""
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int) -> None:
-        self._size_hw = size_hw
         self._rows = window_starts(size_hw[0], tile, overlap)
         self._columns = window_starts(size_hw[1], tile, overlap)
         self._weights = [window_weights(size, tile, overlap) for size in size_hw]
-        self._tile = tile
-        self._classes = classes
         self._count = 0
-        self._band = self._empty(0)
+        self._band = np.zeros((classes, 0, size_hw[1]), np.float32)  # from the first row of the present windows
 
     def add(self, probabilities: FloatArray) -> Iterator[tuple[int, FloatArray]]:
         """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches.
@@ -86,26 +83,16 @@ class ClassMapBlender:
         """
         row, column = divmod(self._count, len(self._columns))
         self._count += 1
-        y0, x0 = self._rows[row], self._columns[column]
-        height, width = probabilities.shape[1:]
-        weights = np.outer(self._weights[0][row], self._weights[1][column])
-        self._band[:, :height, x0 : x0 + width] += probabilities * weights
-        if column == len(self._columns) - 1:
-            yield self._finish(row, y0, height)
-
-    def _finish(self, row: int, y0: int, height: int) -> tuple[int, FloatArray]:
-        last = row == len(self._rows) - 1
-        done = height if last else self._rows[row + 1] - y0
-        finished = self._band[:, :done]
-        rest = self._band[:, done:height].copy()
-        if not last:
-            self._band = self._empty(row + 1)
+        (classes, height, width), x0 = probabilities.shape, self._columns[column]
+        if column == 0:
+            rest, self._band = self._band, np.zeros((classes, height, self._band.shape[2]), np.float32)
             self._band[:, : rest.shape[1]] = rest
-        return y0, finished
-
-    def _empty(self, row: int) -> FloatArray:
-        height = min(self._tile, self._size_hw[0] - self._rows[row])
-        return np.zeros((self._classes, height, self._size_hw[1]), np.float32)
+        weights = np.outer(self._weights[0][row], self._weights[1][column])
+        self._band[:, :, x0 : x0 + width] += probabilities * weights
+        if column == len(self._columns) - 1:
+            done = self._rows[row + 1] - self._rows[row] if row + 1 < len(self._rows) else height
+            finished, self._band = self._band[:, :done], self._band[:, done:].copy()
+            yield self._rows[row], finished
 
 
 class InstanceJoiner:
