@@ -77,7 +77,8 @@ class ImageEncoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the network and its sensor, without an image."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_encoding", "_current")}
+        left_out = ("_encoding", "_current", "_fitted_to")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -36,11 +35,11 @@ class ZeroShotPredictor(Predictor):
     """
 
     fits_to_image: ClassVar[bool] = True
+    _fitted_to: weakref.ref[ImageReader] | None = None
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
         """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
         self._parts = parts
-        self._fitted_to: Callable[[], object] = lambda: None
         self._spec = ModelSpec(
             modality=adapter.name,
             sensor_channels=adapter.channels,
@@ -56,14 +55,6 @@ class ZeroShotPredictor(Predictor):
         )
         super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """As of `ImageEncoder`; the image that it is fitted to is not in it."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_fitted_to"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._fitted_to = lambda: None
-
     @property
     def spec(self) -> ModelSpec:
         """Everything that determines the network; channels and zero-shot map follow from each image."""
@@ -77,7 +68,7 @@ class ZeroShotPredictor(Predictor):
 
     def fit_to(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""
-        if self._fitted_to() is reader:
+        if self._fitted_to is not None and self._fitted_to() is reader:
             return
         seen = self.adapter.transform(self._typical_pixels(reader))
         statistics = image_moments(seen).statistics()
