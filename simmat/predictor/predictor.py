@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.bundle import Bundle
 from simmat.data.instances import LabelArray
@@ -21,7 +20,7 @@ from simmat.predictor.follow import FollowedFrame, Follower, given_masks
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import Choice, as_numbers, check_choice
-from simmat.predictor.reading import Files, LoadedImage
+from simmat.predictor.reading import Files, ImageLike, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
@@ -60,7 +59,7 @@ class Predictor(ImageEncoder):
 
     def set_image(
         self,
-        image: Path | str | Files | SensorImage | npt.NDArray[np.generic],
+        image: ImageLike,
         *,
         missing: Sequence[str | int] = (),
         cache: Path | str | None = None,
@@ -95,7 +94,7 @@ class Predictor(ImageEncoder):
 
     def open_image(
         self,
-        image: Path | str | Files,
+        image: ImageLike,
         *,
         missing: Sequence[str | int] = (),
         tile: int | None = None,
@@ -105,7 +104,7 @@ class Predictor(ImageEncoder):
         """Open an image of any size, to segment it window by window; only windows of it are in memory where possible.
 
         Args:
-            image: a file, or {source: file} of a sensor with several.
+            image: as for `set_image`.
             missing: as for `set_image`.
             tile: side of a window in pixels; None as `LargeImage`.
             overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
@@ -119,7 +118,7 @@ class Predictor(ImageEncoder):
 
     def open_images(
         self,
-        images: Iterable[Path | str | Files | SensorImage | npt.NDArray[np.generic]],
+        images: Iterable[ImageLike],
         *,
         missing: Sequence[str | int] = (),
         batch_size: int = 1,
@@ -145,7 +144,7 @@ class Predictor(ImageEncoder):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         left = iter(images)
         while group := list(itertools.islice(left, batch_size)):
-            opened = [LargeImage(self, self._reader(image, missing)) for image in group]
+            opened = [LargeImage(self, self.reader(image, missing=missing)) for image in group]
             whole = [(one, one.reader.read(one.windows[0])) for one in opened if len(one.windows) == 1]
             for _, pixels in whole:
                 self.inputs.check_channels(pixels)
@@ -156,13 +155,6 @@ class Predictor(ImageEncoder):
             del whole, encoded
             while opened:
                 yield opened.pop(0)
-
-    def _reader(
-        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
-    ) -> ImageReader:
-        if isinstance(image, str | Path | Mapping):
-            return self.reader(image, missing=missing)
-        return LoadedImage(self.inputs.load(image, missing))
 
     def open_mosaic(
         self,
@@ -186,11 +178,11 @@ class Predictor(ImageEncoder):
         """
         return LargeImage(self, self.inputs.mosaic(tiles, missing), tile=tile, overlap=overlap)
 
-    def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> ImageReader:
+    def reader(self, image: ImageLike, *, missing: Sequence[str | int] = ()) -> ImageReader:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
 
         Args:
-            image: a file, or {source: file} of a sensor with several.
+            image: as for `set_image`.
             missing: as for `set_image`.
 
         Raises:
@@ -254,7 +246,7 @@ class Predictor(ImageEncoder):
 
     def follow(
         self,
-        frames: Sequence[Path | str | Files | SensorImage | npt.NDArray[np.generic]],
+        frames: Sequence[ImageLike],
         masks: Mapping[int, LabelArray | Mapping[int, BoolArray]],
         *,
         tile: int | None = None,
@@ -313,7 +305,7 @@ class Predictor(ImageEncoder):
 
     def reference(
         self,
-        images: Sequence[tuple[Path | str | Files | SensorImage | npt.NDArray[np.generic], Path | str | LabelMask]],
+        images: Sequence[tuple[ImageLike, Path | str | LabelMask]],
         *,
         classes: Sequence[str | int] = (),
         missing: Sequence[str | int] = (),
@@ -336,7 +328,9 @@ class Predictor(ImageEncoder):
         """
         from simmat.predictor.reference_images import make_reference  # imports scipy, and masks need none
 
-        return make_reference(self, [(self._reader(image, missing), mask) for image, mask in images], classes, tile)
+        return make_reference(
+            self, [(self.reader(image, missing=missing), mask) for image, mask in images], classes, tile
+        )
 
     def _require_image(self) -> LargeImage:
         if self._current is None:

@@ -58,6 +58,8 @@ class FileImage:
 
 Files = Mapping[str, Path | str]
 """Source name -> file."""
+ImageLike = Path | str | Files | SensorImage | npt.NDArray[np.generic]
+"""What a predictor takes as an image, see `Predictor.set_image`."""
 
 
 class Inputs:
@@ -74,9 +76,7 @@ class Inputs:
         self.channels = bundle.spec.sensor_channels if bundle else adapter.channels
         self.card = bundle.spec.card if bundle else DataCard(regions="instances")
 
-    def load(
-        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
-    ) -> SensorImage:
+    def load(self, image: ImageLike, missing: Sequence[str | int]) -> SensorImage:
         """Load an image that `Predictor.set_image` takes, and check its channels and that something is measured."""
         names = self.missing_channels(missing)
         if isinstance(image, np.ndarray):
@@ -98,8 +98,10 @@ class Inputs:
             )
         return image
 
-    def reader(self, image: Path | str | Files, missing: Sequence[str | int], largest: int) -> ImageReader:
+    def reader(self, image: ImageLike, missing: Sequence[str | int], largest: int) -> ImageReader:
         """Load an image, or open one with a side of more than `largest` pixels where its files can be read in parts."""
+        if not isinstance(image, str | Path | Mapping):
+            return LoadedImage(self.load(image, missing))
         names = self.missing_channels(missing)
         return self._open(self._files_of(image, names), names, largest)
 

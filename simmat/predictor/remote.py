@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.client import Client, crop_of
 from simmat.data.instances import FoundObject, Instance
@@ -18,9 +17,9 @@ from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor.found import ClassMap, FoundObjects
-from simmat.predictor.reading import Files, Inputs, LoadedImage
+from simmat.predictor.reading import Files, ImageLike, Inputs, LoadedImage
 from simmat.sensors.adapter import fitted_to_card
-from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
+from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 
 _WHOLE_SIDE = 4096
 """Largest side of an image that is loaded here as a whole where its files can be read in parts."""
@@ -125,7 +124,7 @@ class RemotePredictor:
         self.digest: str = model["digest"]
         self._current: RemoteImage | None = None
 
-    def open_image(self, image: Path | str | Files | SensorImage | npt.NDArray[Any]) -> RemoteImage:
+    def open_image(self, image: ImageLike) -> RemoteImage:
         """Send an image: files as they are, an array or a loaded image in the units of its channels.
 
         Raises:
@@ -144,7 +143,7 @@ class RemotePredictor:
         """Load an image here, or open one that is large; raise SimMATError if it cannot be read."""
         return self.inputs.reader(image, (), _WHOLE_SIDE)
 
-    def set_image(self, image: Path | str | Files | SensorImage | npt.NDArray[Any]) -> None:
+    def set_image(self, image: ImageLike) -> None:
         """Send an image, see `open_image`; the other methods then work on it."""
         self._current = None
         self._current = self.open_image(image)
