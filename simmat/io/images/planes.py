@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.images.limits import check_size, check_window, damaged
-from simmat.io.images.stacks import frame_of, frame_size, map_npy, read_frame
+from simmat.io.images.stacks import frame_of, frame_size, map_npy, npy_image, read_frame
 from simmat.io.images.values import Colour, ImageFile, checked
 from simmat.io.reading import require_file
 from simmat.types import Window
@@ -175,7 +175,7 @@ def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFil
     kind = _format_of(path, _LABELS if labels else _IMAGES)
     with damaged(path, kind):
         if kind == "npy":
-            return _read_npy(path, itemsize=8 if labels else 4, window=window)
+            return npy_image(path, _map_npy(path), window, itemsize=8 if labels else 4)
         if kind == "tiff":
             from simmat.io.images.tiff import TiffImage, open_tiff
 
@@ -186,17 +186,6 @@ def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFil
         height, width = found.planes.shape[1:]
         check_window(path, window, (height, width))
         return replace(found, planes=found.planes[:, *window.slices])
-
-
-def _read_npy(path: Path, *, itemsize: int, window: Window | None = None) -> ImageFile:
-    mapped = _map_npy(path)
-    if window is not None:
-        height, width = mapped.shape[1:]
-        check_window(path, window, (height, width))
-        mapped = mapped[:, *window.slices]
-    count, height, width = mapped.shape
-    check_size(path, height, width, count, itemsize=max(itemsize, mapped.itemsize))
-    return ImageFile(np.array(mapped), "npy", "gray" if count == 1 else "planes", path)
 
 
 def _map_npy(path: Path) -> npt.NDArray[Any]:

@@ -298,11 +298,18 @@ class NpyStack:
                 "array[:, None]"
             )
         planes = array[index] if array.ndim == 4 else array[index][None]  # (P, H, W)
-        window = Window(0, 0, *self.size_hw) if window is None else window
-        check_window(self.path, window, self.size_hw)
-        check_size(self.path, *window.size_hw, len(planes), itemsize=planes.itemsize)
-        part = np.array(planes[:, *window.slices])
-        return ImageFile(part, "npy", "gray" if len(part) == 1 else "planes", self.path)
+        return npy_image(self.path, planes, window)
+
+
+def npy_image(path: Path, mapped: npt.NDArray[Any], window: Window | None, *, itemsize: int = 4) -> ImageFile:
+    """Read the planes (P, H, W) of a mapped array, or a window of them; `itemsize` is that of a decoded value."""
+    if window is not None:
+        height, width = mapped.shape[1:]
+        check_window(path, window, (height, width))
+        mapped = mapped[:, *window.slices]
+    count, height, width = mapped.shape
+    check_size(path, height, width, count, itemsize=max(itemsize, mapped.itemsize))
+    return ImageFile(np.array(mapped), "npy", "gray" if count == 1 else "planes", path)
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
