@@ -305,7 +305,7 @@ class Run:
                 step=self.done,
                 settings=settings_of(self.config),
                 spec=self.setup.spec,
-                fingerprint=self.setup.fingerprint,
+                fingerprint=self.setup.contents.fingerprint,
                 best=self.best,
                 scaler=dict(self.accelerator.scaler.state_dict()) if self.accelerator.scaler else None,
             )

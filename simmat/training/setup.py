@@ -126,11 +126,6 @@ class Setup:
             return seen
         return joined(seen, {name: getattr(self.start, name) for name in seen})
 
-    @property
-    def fingerprint(self) -> str:
-        """The digest of the data, compared on resume."""
-        return self.contents.fingerprint
-
 
 def joined(
     seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]

@@ -51,4 +51,4 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
     protocol = find_protocol(config.protocol)
     scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything)
-    return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))
+    return Untrained(scores, count_parameters(model)[1], setup.contents.fingerprint, str(device))
