@@ -55,7 +55,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written, or `path` is a folder, device or pipe.
     """
-    target = _without_dots(Path(path))
+    target = Path(path)
     temporary = target.with_name(_temporary_name(target.name))
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def recover_folder(path: Path | str) -> Path:
 
 def _swapped(path: Path | str) -> tuple[Path, Path, Path]:
     """Return a folder that is replaced, the name of the new one before that, and that of the old one after it."""
-    target = _without_dots(Path(path))
+    target = Path(path)
     return target, target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
 
 
@@ -238,7 +238,7 @@ def remove_leftovers(path: Path | str) -> None:
     Raises:
         OutputError: one cannot be removed.
     """
-    target = _without_dots(Path(path))
+    target = Path(path)
     ending = re.escape(TEMPORARY_MARK + target.suffix)
     left = re.compile(rf"{re.escape(_prefix(target.name))}([0-9a-f]+)-[0-9a-f]{{8}}{ending}")
     with output_errors(target):
@@ -337,11 +337,6 @@ def locked(path: Path, *, timeout_s: float = 0) -> Iterator[bool]:
         yield free
     finally:
         lock.release()
-
-
-def _without_dots(path: Path) -> Path:
-    """Return a path without "..", which would break when a folder on the path is replaced; a link at its end stays."""
-    return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path
 
 
 def remove_folder(folder: Path) -> None:
