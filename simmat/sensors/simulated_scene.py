@@ -175,9 +175,4 @@ def import_scenes(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:  # another package is missing
             raise
-        raise missing_scenes() from error
-
-
-def missing_scenes() -> ConfigError:
-    """Return the error for a simulation without that plugin."""
-    return ConfigError(f"simulated scenes need {PACKAGE}: pip install {PACKAGE}")
+        raise ConfigError(f"simulated scenes need {PACKAGE}: pip install {PACKAGE}") from error

@@ -10,16 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.simulated_scene import Scene, missing_scenes
+from simmat.sensors.simulated_scene import Scene, import_scenes
 
-try:
-    from simmat_plugin_scenes.optics import BANDS, irradiance, radiance
-except ModuleNotFoundError as error:
-    raise missing_scenes() from error
-
+optics = import_scenes("optics")
 Array = npt.NDArray[np.float64]
 
-WAVELENGTHS_UM = {name: band.wavelength_um for name, band in BANDS.items()}
+WAVELENGTHS_UM = {name: band.wavelength_um for name, band in optics.BANDS.items()}
 """Centre wavelengths of blue, green, red, nir, swir1 and swir2."""
 _BLUR_PX = (0.5, 0.5, 0.5, 0.6, 0.9, 1.0)  # short-wave infrared detectors have larger pixels
 _SIGNAL_TO_NOISE = (120.0, 140.0, 130.0, 120.0, 80.0, 60.0)  # at a reflectance of 1 in full sun
@@ -29,9 +25,9 @@ _FLOOR = 0.001
 def apparent_reflectance(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (6, H, W) reflectance in the order of `WAVELENGTHS_UM`; noise can make it negative."""
     bands = tuple(WAVELENGTHS_UM)
-    sun, ambient = irradiance(scene, bands)
+    sun, ambient = optics.irradiance(scene, bands)
     panel = (sun + ambient)[:, None, None]
-    ideal = radiance(scene, bands) / panel
+    ideal = optics.radiance(scene, bands) / panel
     seen = np.stack([gaussian_filter(plane, blur) for plane, blur in zip(ideal, _BLUR_PX, strict=True)])
     # Integration is longer in weak light, up to a limit: at night the image is mostly noise.
     weak = np.sqrt(np.maximum(0.3 / max(float(panel.max()), 1e-6), 1.0))

@@ -12,12 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.simulated_scene import Scene, missing_scenes
-
-try:
-    from simmat_plugin_scenes.optics import detected, radiance
-except ModuleNotFoundError as error:
-    raise missing_scenes() from error
+from simmat.sensors.simulated_scene import Scene, import_scenes
 
 Array = npt.NDArray[np.float64]
 
@@ -31,11 +26,12 @@ _MAX_GAIN = 12.0
 
 def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Array:
     """Return (C, H, W) whole counts 0 to 4095, proportional to radiance below saturation."""
-    light = radiance(scene, bands)
+    optics = import_scenes("optics")
+    light = optics.radiance(scene, bands)
     gain = _exposure(scene, light)
     blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
     full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
-    values = detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng)
+    values = optics.detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng)
     return np.asarray(np.rint(values.clip(0, 1) * WHITE))
 
 

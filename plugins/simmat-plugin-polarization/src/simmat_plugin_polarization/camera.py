@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.simulated_scene import Scene, Surface, missing_scenes
+from simmat.sensors.simulated_scene import Scene, Surface, import_scenes
 from simmat_plugin_polarization.stokes import intensities_of
 
 
@@ -41,11 +41,6 @@ def diffuse_degree(cosine: Array, n: Array) -> Array:
     below = 2 + 2 * n**2 - (n + 1 / n) ** 2 * sine2 + 4 * cosine * np.sqrt(n**2 - sine2)
     return np.asarray(above / below)
 
-
-try:
-    from simmat_plugin_scenes.optics import detected
-except ModuleNotFoundError as error:
-    raise missing_scenes() from error
 
 Array = npt.NDArray[np.float64]
 
@@ -173,5 +168,7 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     well = _FULL_WELL * min(
         1.0, _MAX_EXPOSURE * bright
     )  # in the dark the exposure is limited, so there are few electrons
-    values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
+    values = import_scenes("optics").detected(
+        blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng
+    )
     return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))
