@@ -16,10 +16,10 @@ _WORKER_SECONDS = 60
 
 
 @contextmanager
-def dask_client(address: str, extra: str) -> Iterator[Any]:
+def dask_client(address: str) -> Iterator[Any]:
     """Yield a client of the dask scheduler at tcp://HOST:PORT, which has a worker, and close it at the end.
 
-    `extra` is what pip installs dask with, such as "simmat[dask]". Raises ConfigError if there is no such scheduler.
+    Raises ConfigError if there is no such scheduler.
     """
     if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", address):
         raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
@@ -27,7 +27,7 @@ def dask_client(address: str, extra: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise ConfigError(
-            f"--executor {address} needs dask.distributed ({error}); pip install '{extra}', or leave "
+            f"--executor {address} needs dask.distributed ({error}); pip install 'simmat[dask]', or leave "
             "--executor out to run here"
         ) from error
     try:
@@ -46,13 +46,13 @@ def dask_client(address: str, extra: str) -> Iterator[Any]:
         yield client
 
 
-def check_workers(client: Any, paths: Sequence[Path], packages: str = "simmat") -> None:
-    """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks `packages`."""
+def check_workers(client: Any, paths: Sequence[Path]) -> None:
+    """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks SimMAT."""
     try:
         found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
     except ImportError as error:
         raise ConfigError(
-            f"a dask worker cannot do the work ({error}); install {packages} where it runs, with the plugins that are "
+            f"a dask worker cannot do the work ({error}); install simmat where it runs, with the plugins that are "
             "needed here"
         ) from error
     for index, path in enumerate(paths):

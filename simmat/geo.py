@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError
 from simmat.io.images.limits import damaged
 from simmat.io.images.tiff import file_state, opened
-from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
+from simmat.plugins.loader import PLUGINS_VARIABLE, installed
 from simmat.types import BoolArray, Georeference, ImageReader, Prompt, SensorImage
 
 if TYPE_CHECKING:
@@ -88,14 +88,8 @@ def geo_backend(what: str) -> GeoBackend:
 
 def installed_geo_backend() -> GeoBackend | None:
     """Return the functions that read maps; None where no plugin brings them."""
-    return _find(os.environ.get(PLUGINS_VARIABLE))
-
-
-@cache
-def _find(_plugins: str | None) -> GeoBackend | None:
-    registry = load_plugins()
-    names = registry.names("geo backend")
-    return cast(GeoBackend, import_module(registry.get("geo backend", names[0]).module)) if names else None
+    found = installed().all("geo backend")
+    return cast(GeoBackend, import_module(found[0].module)) if found else None
 
 
 def read_georeference(path: Path) -> Georeference | None:

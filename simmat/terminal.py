@@ -32,7 +32,7 @@ def escape(text: str, *, keep: str = LAYOUT) -> str:
         text: any text; a byte of a file name that is not UTF-8, a lone surrogate in Python, becomes \udcXX.
         keep: characters that are not escaped.
     """
-    return _replace(text, keep, _python_escape)
+    return _replace(text, keep, lambda char: char.encode("unicode_escape").decode("ascii"))
 
 
 def escape_json(text: str) -> str:
@@ -139,10 +139,6 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
     kept = keep + _JOINERS
     controlling = (c for c in set(text) if c not in kept and unicodedata.category(c) in _CONTROLLING)
     return text.translate({ord(c): escaped(c) for c in controlling})
-
-
-def _python_escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def _json_escape(char: str) -> str:

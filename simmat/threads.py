@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,9 +117,9 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
         environment[THREADS_VARIABLE] = str(cpus)
 
 
-def threads_are_chosen(environment: Mapping[str, str] = os.environ) -> bool:
+def threads_are_chosen() -> bool:
     """Return whether a user or a launcher has set the number of threads, not `prepare_threads`."""
-    return environment.get(THREADS_VARIABLE, str(usable_cpus())) != str(usable_cpus())
+    return os.environ.get(THREADS_VARIABLE, str(usable_cpus())) != str(usable_cpus())
 
 
 def cpu_name() -> str:

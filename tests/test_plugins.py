@@ -238,7 +238,7 @@ def test_a_plugin_s_command_is_listed_and_run(
 ) -> None:
     """A tool can be a package of its own, and is found where all others are."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "count"))
-    monkeypatch.setattr("simmat.plugins.loader.load_plugins", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.installed", lambda: load(folder))
     assert run(["count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["--help"]) == 0
@@ -269,7 +269,7 @@ def test_a_plugin_s_command_may_stand_below_a_group(
 ) -> None:
     """What makes a data set is looked for beside what checks one."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
-    monkeypatch.setattr("simmat.plugins.loader.load_plugins", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.installed", lambda: load(folder))
     assert run(["data", "count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["data", "--help"]) == 0
@@ -302,7 +302,7 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The README's first steps use it, and the core alone does not have it."""
-    monkeypatch.setattr("simmat.plugins.loader.load_plugins", partial(load_plugins, [], {}))
+    monkeypatch.setattr("simmat.plugins.loader.installed", partial(load_plugins, [], {}))
     assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
     assert "README" in capsys.readouterr().err
     assert run(["annotate", "DIR"]) == 2

@@ -123,7 +123,7 @@ def scheduler(place: Path) -> Iterator[Scheduler]:
         time.sleep(0.1)
     address = str(json.loads(file.read_text())["address"])
     workers = [start("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny") for _ in range(2)]
-    with dask_client(address, "simmat[dask]") as client:
+    with dask_client(address) as client:
         client.wait_for_workers(2, timeout=120)
     yield address, workers
     for process in [*workers, *running]:
@@ -159,7 +159,7 @@ def test_paths_of_the_caller_mean_the_same_to_workers(
 
 def test_workers_that_do_not_see_a_file_are_named(place: Path, scheduler: Scheduler) -> None:
     """Every image would fail by itself, with a message about a file that is there."""
-    with dask_client(scheduler[0], "simmat[dask]") as client, pytest.raises(ConfigError, match="share") as refused:
+    with dask_client(scheduler[0]) as client, pytest.raises(ConfigError, match="share") as refused:
         check_workers(client, [place, place / "elsewhere"])
     assert str(place / "elsewhere") in str(refused.value)
 

@@ -92,7 +92,7 @@ class ImageDigests(Document):
             used.setdefault(digest, []).append(part)
         found = (used.get(digest.tobytes(), ()) for digest in digests[:, :_DIGEST_BYTES])
         return [
-            any(part is None or window is None or _overlap(window, part) for part in parts)
+            any(part is None or window is None or window.intersection(part) for part in parts)
             for parts, window in zip(found, windows, strict=True)
         ]
 
@@ -110,10 +110,6 @@ class ImageDigests(Document):
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def _overlap(one: Window, other: Window) -> bool:
-    return one.y0 < other.y1 and other.y0 < one.y1 and one.x0 < other.x1 and other.x0 < one.x1
 
 
 class BundleSpec(ModelSpec):
@@ -183,13 +179,6 @@ def read_specs(folder: Path, sensor: str = "") -> dict[str, BundleSpec]:
 
     The sensor of a bundle of one has the name of its modality.
     """
-    found = _read_specs(folder)
-    if sensor and sensor not in found:
-        raise BundleError(f"{folder} holds no sensor {sensor!r}, but {', '.join(found)}")
-    return {sensor: found[sensor]} if sensor else found
-
-
-def _read_specs(folder: Path) -> dict[str, BundleSpec]:
     if (folder / "bundle").is_dir() and not (folder / JSON_NAME).exists():
         raise BundleError(f"{folder} is a run folder, not a bundle; use {folder / 'bundle'}")
     recover_folder(folder)
@@ -213,12 +202,16 @@ def _read_specs(folder: Path) -> dict[str, BundleSpec]:
             raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
         if found == FORMAT:
             spec = validate(BundleSpec, plain)
-            return {spec.modality: spec}
-        sensors = validate(_Sensors, {"sensors": plain.pop("sensors", None)}).sensors
-        shared = {**plain, "format": FORMAT}
-        return {name: validate(BundleSpec, {**shared, **own}) for name, own in sensors.items()}
+            specs = {spec.modality: spec}
+        else:
+            sensors = validate(_Sensors, {"sensors": plain.pop("sensors", None)}).sensors
+            shared = {**plain, "format": FORMAT}
+            specs = {name: validate(BundleSpec, {**shared, **own}) for name, own in sensors.items()}
     except ValueError as error:
         raise BundleError(f"{file} is damaged ({error}); copy or train the bundle again") from error
+    if sensor and sensor not in specs:
+        raise BundleError(f"{folder} holds no sensor {sensor!r}, but {', '.join(specs)}")
+    return {sensor: specs[sensor]} if sensor else specs
 
 
 def write_bundle(

@@ -29,7 +29,7 @@ from simmat.plugin_specs import FoundationSpec, resolve
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.normalize import describe
-from simmat.types import Channel, SensorImage, same_channels
+from simmat.types import Channel, same_channels
 
 _CALLS_PER_TENSOR, _CALLS = 100, 20_000
 """Calls of torch to build a network, at most: for each tensor of the bundle, and for the foundation model's layers."""
@@ -67,10 +67,6 @@ class Bundle:
         """Raise ConfigError for an exported model and any other device than the CPU; None and "auto" are any."""
         if self.spec.exported is not None and device not in (None, "auto", "cpu"):
             raise ConfigError(f"{self.path} is an exported model, which runs on the CPU; leave --device {device} out")
-
-    def check_image(self, image: SensorImage) -> None:
-        """Raise BundleError if an image's channels are not those of training."""
-        check_sensor_channels(self.spec, image.channels, image.origin, self.path)
 
 
 def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:

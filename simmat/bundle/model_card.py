@@ -16,7 +16,7 @@ from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import ModelSpec, with_options
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.loader import installed
 from simmat.plugins.registry import Kind, Registry, likely_package
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
@@ -158,7 +158,7 @@ def _code(value: str) -> str:
 
 def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[str, list[tuple[Kind, str]]]:
     """Return package -> (kind, name) of the parts of a bundle that plugins bring; sensors in the bundle need none."""
-    known = registry or load_plugins()
+    known = registry or installed()
     distributions = {report.distribution for report in known.reports}
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):

@@ -16,16 +16,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from simmat.errors import SimMATError, did_you_mean
 from simmat.terminal import escape, escaped_streams, say
 from simmat.version import __version__
-
-if TYPE_CHECKING:
-    from simmat.plugins.registry import Registry
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
@@ -51,8 +48,10 @@ class Group(click.Group):
         """Find a command; the error for an unknown one names the plugin to install or the nearest command."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from simmat.plugins.loader import installed
+
             names = self.list_commands(ctx)
-            hint = _registry().hint("command", name, names)
+            hint = installed().hint("command", name, names)
             raise click.UsageError(
                 f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names) or 'none'}. {hint}".rstrip(
                     ". "
@@ -77,7 +76,7 @@ class LazyGroup(Group):
         if parts == ():  # a group of plugins' commands alone
             return Group(cmd_name, help=line)
         command: click.Command = import_module(f"simmat.cli.{cmd_name}").command
-        command.name = cmd_name
+        command.name, command.help = cmd_name, command.help or line
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -102,16 +101,11 @@ def _prefix(ctx: click.Context) -> str:
 
 def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     """Return the commands that plugins add to a group: last word of the name -> command."""
-    registry, prefix = _registry(), _prefix(ctx)
-    names = [name.removeprefix(prefix) for name in registry.names("command") if name.startswith(prefix)]
-    return {name: registry.get("command", prefix + name) for name in names if " " not in name}
+    from simmat.plugins.loader import installed
 
-
-def _registry() -> Registry:
-    """Load the plugins without warnings; the commands that need them warn."""
-    from simmat.plugins.loader import load_plugins
-
-    return load_plugins()
+    found, prefix = {command.name: command for command in installed().all("command")}, _prefix(ctx)
+    names = [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+    return {name: found[prefix + name] for name in names if " " not in name}
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

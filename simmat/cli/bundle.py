@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
 
 
-@click.group(cls=Group)
-def command() -> None:
-    """Show, share and fetch bundles."""
+command = Group()
 
 
 @command.command("show")

@@ -79,7 +79,8 @@ def command(
         raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
     chosen = None if formats is None else [name for name in formats.split(",") if name]
     check_formats(chosen or ())
-    predictor = load(None if untuned else paths[0], registry=load_registry(), **_given(loading))
+    loading = {name: value for name, value in loading.items() if value not in (None, ())}
+    predictor = load(None if untuned else paths[0], registry=load_registry(), **loading)
     adapter, along = predictor.adapter, axis or predictor.inputs.card.stack_axis
     frames = Sequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
     given = given_masks(read_label_images(masks, frames))
@@ -96,7 +97,3 @@ def command(
         say(f"object {number}: {volume / 1000:.4g} cm3")
     if files.unsure:
         say(f"look at {len(files.unsure)} of {len(frames)} frames: {files.summary()}")
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value not in (None, ())}

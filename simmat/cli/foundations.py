@@ -18,15 +18,13 @@ from simmat.cli.common import (
     print_table,
     progress_bar,
 )
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, SimMATError, WeightsError
+from simmat.io import weights
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
 from simmat.terminal import say
 
-
-@click.group(cls=Group)
-def command() -> None:
-    """List foundation models and download their weights."""
+command = Group()
 
 
 @command.command("list")
@@ -75,9 +73,6 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the weights of foundation model NAME into the cache, and check them."""
-    from simmat.errors import WeightsError
-    from simmat.io import weights
-
     file = load_registry().foundation(name, fetch=True).weights
     if file is None:
         raise WeightsError(f"foundation model {name!r} has no weight file: its weights are random, from a seed")
@@ -115,12 +110,9 @@ def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
 
 
 def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
-    from simmat.errors import WeightsError
-    from simmat.io.weights import find_weights
-
     size = spec.weights.size_bytes if spec.weights is not None else 0
     try:
-        location = find_weights(spec)
+        location = weights.find_weights(spec)
         state = "random" if location is None else "here"
     except WeightsError:
         location, state = None, "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")

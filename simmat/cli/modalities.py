@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from simmat.sensors.sensor_toml import Declaration
 
 
-@click.group(cls=Group)
-def command() -> None:
-    """List and show sensors."""
+command = Group()
 
 
 @command.command("list")

@@ -22,6 +22,7 @@ from simmat.errors import ConfigError, did_you_mean, few_of
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PLUGIN_PREFIX, PluginReport, plural
+from simmat.plugins.scaffold import KINDS, check_name, make_plugin
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 _STATUS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
-@click.group(cls=Group)
-def command() -> None:
-    """List, check, create, install and uninstall plugins."""
+command = Group()
 
 
 @command.command("list")
@@ -153,7 +152,7 @@ def _result_dict(result: Result) -> dict[str, Any]:
     "--kind",
     default="sensor",
     show_default=True,
-    type=click.Choice(["sensor", "foundation", "layer", "tuner", "command"]),
+    type=click.Choice(list(KINDS)),
     help="What it brings: a sensor, foundation model, transfer layer, tuner or command.",
 )
 @click.option("--path", type=PATH, default=Path(), help="Folder to create it in; by default the current folder.")
@@ -162,8 +161,6 @@ def new(name: str, kind: str, path: Path) -> None:
 
     It passes all checks and tests as it is; change it to read the files of your sensor, or to build your network.
     """
-    from simmat.plugins.scaffold import check_name, make_plugin
-
     check_name(name, load_plugins(), kind)
     plugin = make_plugin(name, path, kind)
     say(f"created {plugin}:")

@@ -124,7 +124,7 @@ def run_on_dask(
     model = {name: _absolute(value) if isinstance(value, Path) else value for name, value in load.keywords.items()}
     run = Run(make_segmenter(segmenter.predictor, job, segmenter.progress), tasks)
     seen = [*model.values(), *(tasks[0].files.values() if tasks else ())]
-    with dask_client(address, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
+    with dask_client(address) as client, client.get_executor(pure=False) as pool:
         with staged_files(job.out) as staging:
             check_workers(client, [staging, *(path for path in seen if isinstance(path, Path) and path.exists())])
         run.run(processes, pool, partial(load.func, **model))

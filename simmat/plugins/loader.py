@@ -179,9 +179,13 @@ Modality = str | ModalityAdapter | type[ModalityAdapter]
 """A sensor in Python: its name, an adapter, or its class."""
 
 
-@cache
 def installed() -> Registry:
-    """Return the registry of what is installed, loaded once in a process."""
+    """Return the registry of what is installed, loaded once in a process for a value of SIMMAT_PLUGINS."""
+    return _installed(os.environ.get(PLUGINS_VARIABLE))
+
+
+@cache
+def _installed(_plugins: str | None) -> Registry:
     return load_plugins()
 
 
@@ -189,19 +193,13 @@ stacks.plugin_formats = lambda: installed().all("stack format")  # `io` reads th
 
 
 def with_modality(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:
-    """Return a registry that knows a sensor, and the sensor's name."""
+    """Return a registry that knows a sensor, and the sensor's name; SpecError as for one of a plugin."""
     if modality is None or isinstance(modality, str):
         return registry, modality
-    adapter = check_modality(modality() if isinstance(modality, type) else modality)
-    return registry.with_modality(adapter), adapter.name
-
-
-def check_modality(adapter: object) -> ModalityAdapter:
-    """Check a sensor from outside a plugin as those of plugins are checked; raise SpecError."""
+    adapter = modality() if isinstance(modality, type) else modality
     if problem := _item_problem("modality", adapter):
         raise SpecError(problem)
-    assert isinstance(adapter, ModalityAdapter)  # checked above
-    return adapter
+    return registry.with_modality(adapter), adapter.name
 
 
 def _item_problem(kind: Kind, item: Any) -> str:

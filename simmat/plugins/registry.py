@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from simmat.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown_name
+from simmat.errors import ConfigError, PluginError, nearest, unknown_name
 from simmat.io.images.stacks import StackFormat
 from simmat.plugin_specs import (
     FoundationFamily,
@@ -251,7 +251,10 @@ class Registry:
         """Return a part of any kind."""
         claims = self._claims[kind].get(name, [])
         if not claims:
-            raise self._unknown(kind, name)
+            names = list(self.names(kind))
+            if kind == "foundation model":
+                names += [f"{family}/NAME" for family in self.names("foundation family")]
+            raise unknown_name(kind, name, names, hint=self.hint(kind, name, names))
         if len(claims) > 1:
             owners = " and ".join(owner for _, owner in claims)
             raise PluginError(
@@ -273,9 +276,3 @@ class Registry:
         if off := [report.name for report in self.reports if report.off]:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
         return ". ".join(hints)
-
-    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        names = list(self.names(kind))
-        if kind == "foundation model":
-            names += [f"{family}/NAME" for family in self.names("foundation family")]
-        return unknown_name(kind, name, names, hint=self.hint(kind, name, names))
