@@ -259,14 +259,15 @@ def test_what_cannot_be_followed_is_refused_by_name(
 
 
 @pytest.mark.plugins
-def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every frame has a mask, and the film every frame."""
+@pytest.mark.parametrize("name", ["cat", "1"])
+def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Every frame has a mask, and the film every frame; objects may be named by words or by their ids."""
     (tmp_path / "seq").mkdir()
     for number in range(3):
         Image.fromarray(np.random.default_rng(number).integers(0, 99, (40, 56), np.uint8)).save(
             tmp_path / f"seq/frame{number}.png"
         )
-    (tmp_path / "prompts.csv").write_text('file,object,box\nframe1.png,cat,"5,5,30,30"\n')
+    (tmp_path / "prompts.csv").write_text(f'file,object,box\nframe1.png,{name},"5,5,30,30"\n')
     words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "seq"), "--out", str(tmp_path / "out")]
     words += ["--prompts", str(tmp_path / "prompts.csv"), "--device", "cpu"]
     assert run(words) == 0

@@ -74,7 +74,8 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict
     names = dict.fromkeys(name for own in given.values() for name in own)
     ids = {name: int(name) for name in names if name.isdecimal()}
     for name in names:
-        ids.setdefault(name, next(one for one in range(1, len(names) + 1) if one not in ids.values()))
+        if name not in ids:
+            ids[name] = next(one for one in range(1, len(names) + 1) if one not in ids.values())
     found: dict[int, dict[int, BoolArray]] = {}
     for file, own in given.items():
         index = frame_index(file if file in frames.names else stem_of(Path(file)), frames, f"{prompts}: {file}")
