@@ -49,6 +49,15 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 
+def test_the_median_of_an_even_number_of_areas_is_their_middle(tmp_path: Path) -> None:
+    """Of two regions, the larger one is not the typical size."""
+    root = split_folder(tmp_path, train=2, val=1)
+    mask = np.zeros((8, 8))
+    mask[:1, :5] = 1
+    save_mask(root / "masks/train/1.png", mask)
+    assert check_dataset(open_planes(root, regions="classes")).splits[0].area_px == (5, 7, 9)
+
+
 def test_report_reads_line_by_line(tmp_path: Path) -> None:
     """What a person sees; a line appears only where there is something to say."""
     root = split_folder(tmp_path, train=1)

@@ -123,7 +123,7 @@ class _Tally:
     def report(self) -> SplitReport:
         """Return the report of the split."""
         mean = self.total / np.maximum(self.valid, 1)
-        areas = sorted(self.areas)
+        areas = self.areas
         return SplitReport(
             name=self.title,
             samples=self.samples,
@@ -131,7 +131,7 @@ class _Tally:
             without_region=tuple(self.without_region) if self.name else (),
             regions=len(self.areas),
             dropped=self.dropped,
-            area_px=(areas[0], areas[len(areas) // 2], areas[-1]) if areas else None,
+            area_px=(min(areas), round(np.median(areas)), max(areas)) if areas else None,
             classes=dict(sorted(self.classes.items())),
             sizes_hw=tuple((*size, count) for size, count in self.sizes.most_common()),
             ignored=self.ignored / max(self.pixels, 1),
