@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from simmat.bundle import Bundle
 from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
-from simmat.data.instances import FoundObject, Label
+from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
 from simmat.data.targets import class_map
 from simmat.drawing.display import PictureArray, display_channels, display_rgb, display_style, stretch
+from simmat.drawing.found import draw_classes, draw_objects
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
-from simmat.inference import ImageResult, draw_result
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
@@ -92,10 +90,13 @@ def draw_examples(
 def _example(
     rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage, before: EncodedImage | None
 ) -> ExamplePrediction:
-    truth = label.regions[score.region].mask(label.size_hw)
+    region = label.regions[score.region]
+    truth = region.mask(label.size_hw)
     x, y = (max(value, 0.0) for value in score.click_xy)  # a click can be left of the centre of the first pixel
     mask = _clicked(encoded, x, y)
-    window = _around(truth | mask if mask.sum() < 4 * truth.sum() else truth, image.size_hw)
+    found = region_from_mask(mask, None)
+    box = region.window if found is None or found.area >= 4 * region.area else region.window.enclosing(found.window)
+    window = _around(box, max(3 * max(box.size_hw), max(image.size_hw) // 3, min(64, *image.size_hw)), image.size_hw)
     (height, width), inside = window.size_hw, window.slices
     xy = (min(max(x - window.x0, 0.0), width - 1.0), min(max(y - window.y0, 0.0), height - 1.0))
     click, picture, size_wh = Prompt.points([xy]), display_rgb(image)[inside], _picture_wh(width, height)
@@ -130,18 +131,12 @@ def describe_display(channels: Sequence[Channel]) -> str:
     return ", ".join(channels[index].name for index in shown) + " as R, G, B"
 
 
-def _around(mask: BoolArray, size_hw: tuple[int, int]) -> Window:
-    """Return a window around a mask, three times its size, and at least a third of the image."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    longest = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
-    side = max(3 * longest, max(size_hw) // 3, min(64, *size_hw))
-    ends = []
-    for places, extent in ((rows, size_hw[0]), (columns, size_hw[1])):
-        length = min(side, extent)
-        start = min(max((int(places[0]) + int(places[-1]) + 1 - length) // 2, 0), extent - length)
-        ends.append((start, start + length))
-    (y0, y1), (x0, x1) = ends
-    return Window(y0, x0, y1, x1)
+def _around(box: Window, side: int, size_hw: tuple[int, int]) -> Window:
+    """Return a window of an image around the middle of a box, of a side in pixels or as large as the image."""
+    height, width = (min(side, extent) for extent in size_hw)
+    y0 = min(max((box.y0 + box.y1 - height) // 2, 0), size_hw[0] - height)
+    x0 = min(max((box.x0 + box.x1 - width) // 2, 0), size_hw[1] - width)
+    return Window(y0, x0, y0 + height, x0 + width)
 
 
 def _picture_wh(width: int, height: int) -> tuple[int, int]:
@@ -188,47 +183,29 @@ def _dense(
     image: SensorImage,
     label: Label,
     encoded: EncodedImage,
-    box: tuple[int, ...],
+    box: Window,
 ) -> dict[str, bytes]:
     """Draw the results without prompts besides the ground truth; for a large image in a window around a box."""
     side = Predictor.of_bundle(bundle).tile_of(image.size_hw)
     if side < max(image.size_hw):
-        y0, x0 = (
-            min(max((box[axis] + box[axis + 2] - side) // 2, 0), max(image.size_hw[axis] - side, 0)) for axis in (0, 1)
-        )
-        height, width = (min(side, extent) for extent in image.size_hw)
-        window = Window(y0, x0, y0 + height, x0 + width)
+        window = _around(box, side, image.size_hw)
         image, label = cut_image(image, window), cut_label(label, window, keep=0)
         encoded = EncodedImage(bundle.model, bundle.pipeline(image), dense)
     picture = display_rgb(image)
 
-    def drawn(
-        objects: Sequence[FoundObject] | None = None, classes: npt.NDArray[np.integer[Any]] | None = None
-    ) -> bytes:
-        result = ImageResult(
-            name="",
-            file_name="",
-            size_hw=image.size_hw,
-            georeference=None,
-            class_names={value: "" for value in dense.classes if value is not None},  # one colour in all pictures
-            objects=None if objects is None else tuple(objects),
-            classes=classes,
-            nodata=None,
-            picture=lambda: picture,
-            background=0 if dense.background else None,
-        )
-        return _fitted(np.asarray(draw_result(result, words=False)))
+    def drawn(objects: Sequence[Instance]) -> bytes:
+        return _fitted(np.asarray(draw_objects(picture, objects, image.size_hw)))
 
     # In front is the object with the highest score; for ground truth, as in the class map, the smallest.
-    true = [FoundObject(region, 1 / region.area, (0.0, 0.0)) for region in label.regions]
+    best_first = encoded.find_objects(EverythingSettings(max_clicks=MAX_CLICKS))
     found = {
-        "true objects": drawn(true),
-        "found objects": drawn(encoded.find_objects(EverythingSettings(max_clicks=MAX_CLICKS))),
+        "true objects": drawn(sorted(label.regions, key=lambda region: region.area)),
+        "found objects": drawn([one.instance for one in best_first]),
     }
     if dataset.has_classes and (chances := encoded.class_map()) is not None:
-        values = np.asarray(dense.label_values)
-        found["true classes"] = drawn(classes=class_map(label))
-        found["class map"] = drawn(classes=values[chances.argmax(axis=0)])
+        maps = {"true classes": class_map(label), "class map": np.asarray(dense.label_values)[chances.argmax(axis=0)]}
+        for title, labels in maps.items():
+            found[title] = _fitted(np.asarray(draw_classes(picture, labels, (0,) if dense.background else ())))
     return found
 
 
