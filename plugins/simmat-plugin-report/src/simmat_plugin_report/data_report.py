@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from simmat.data.card import class_title
 from simmat.documents import Document, as_tuples
-from simmat.drawing.display import DisplayStyle, display_style
+from simmat.drawing.display import display_style
 from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
 
@@ -40,13 +40,8 @@ class ChannelReport(Document):
     high: float | None
     invalid: float
 
-    @property
-    def look(self) -> DisplayStyle:
-        """How people see the values."""
-        return display_style(Channel(self.name, self.quantity, self.unit))
-
     def __str__(self) -> str:
-        look = self.look
+        look = display_style(Channel(self.name, self.quantity, self.unit))
         title = f"{self.name} [{look.unit}]"
         if self.low is None or self.mean is None or self.high is None:
             return f"{title}: no valid pixel"

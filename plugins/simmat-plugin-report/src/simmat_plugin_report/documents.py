@@ -182,11 +182,6 @@ class RunView:
     running: bool = False
 
     @property
-    def made_of(self) -> str:
-        """Transfer layer, tuner and foundation model as text."""
-        return f"{self.spec.mat} and {self.spec.tune} on {self.spec.foundation}"
-
-    @property
     def step(self) -> Any:
         """The step whose bundle was kept."""
         return self.spec.metrics.get("step", "?")

@@ -56,7 +56,8 @@ _MISTAKES = {"objects": "", "missed": "missed", "extra": "extra", "wrong_class":
 
 def summary_of(run: RunView) -> str:
     """Return the sentences below the title."""
-    said, report, found = f"{run.made_of}, step {run.step}", run.report, run.analysis
+    spec, report, found = run.spec, run.report, run.analysis
+    said = f"{spec.mat} and {spec.tune} on {spec.foundation}, step {run.step}"
     if report is not None:
         said += f" of {report.steps}" if run.steps_done >= report.steps else f", {_steps_of(run, report)}"
         said += f", trained on {counted(report.train_images, 'image')} in {duration(report.seconds)}"
