@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +78,7 @@ def zero_shot_scores(
         passes: most images to encode.
         start: scores of step 0.
     """
-    model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
+    model = _untuned(bundle, registry)
     by_id = {sample.id: sample for sample in dataset.split("val")}
     prepared = bundle.pipeline(dataset.image(by_id[start[0].sample]))
     x, y = start[0].click_xy
@@ -92,9 +91,10 @@ def zero_shot_scores(
     return evaluate(Predictor(model, bundle.pipeline), dataset, some, protocol=protocol).objects
 
 
-def _untuned(beside: SimMAT, *network: Any) -> SimMAT:
-    """Return the untuned model on the device of another model."""
-    return assemble(*network).to(next(beside.parameters()).device).eval()
+def _untuned(bundle: Bundle, registry: Registry) -> SimMAT:
+    """Return the untuned model of a bundle, on the same device."""
+    network = assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights))
+    return network.to(next(bundle.model.parameters()).device).eval()
 
 
 def analyse_bundle(
@@ -134,7 +134,7 @@ def analyse_bundle(
     scores, zero_shot = validate(Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance), None
     model = None
     if not why:
-        model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
+        model = _untuned(bundle, registry)
         untuned = replace(bundle, model=model)
         zero_shot = evaluate(
             Predictor.of_bundle(untuned), dataset, samples, protocol=protocol, progress=advance
