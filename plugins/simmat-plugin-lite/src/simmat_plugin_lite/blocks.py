@@ -6,7 +6,6 @@ do not affect it.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,20 +13,16 @@ from simmat.foundation import Memory
 from simmat.nn.prompt_tuning import join_memory
 
 
-class LayerNorm2d(nn.Module):
+class LayerNorm2d(nn.LayerNorm):
     """Layer normalization over the channels at each position of an (N, C, H, W) map."""
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalize (N, C, H, W)."""
-        rows = x.permute(0, 2, 3, 1)  # (N, H, W, C); no copy if x is channels_last
-        rows = F.layer_norm(rows, (x.shape[1],), self.weight, self.bias, self.eps)
-        return rows.permute(0, 3, 1, 2).to(x.dtype)
+        rows = super().forward(input.permute(0, 2, 3, 1))  # (N, H, W, C); no copy if the input is channels_last
+        return rows.permute(0, 3, 1, 2).to(input.dtype)
 
 
 class ConvBlock(nn.Module):
@@ -53,9 +48,9 @@ class AttentionBlock(nn.Module):
         memory: tokens that a tuner appends to keys and values, or None.
     """
 
-    def __init__(self, channels: int, heads: int = 4, expansion: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = 4
         self.width = channels
         self.memory: Memory | None = None
         self.position = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
@@ -63,8 +58,8 @@ class AttentionBlock(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
-        self.fc1 = nn.Linear(channels, expansion * channels)
-        self.fc2 = nn.Linear(expansion * channels, channels)
+        self.fc1 = nn.Linear(channels, 2 * channels)
+        self.fc2 = nn.Linear(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""

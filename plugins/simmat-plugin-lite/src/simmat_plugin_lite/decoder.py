@@ -23,11 +23,11 @@ MASKS = 4  # 0: the single mask; 1..3: alternatives for an ambiguous prompt
 class Similarity(nn.Module):
     """Cosine similarity of query vectors with every position of a level, in several heads."""
 
-    def __init__(self, channels: int, heads: int, width: int = 16) -> None:
+    def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.width = heads, width
-        self.key = nn.Conv2d(channels, heads * width, 1)
-        self.query = nn.Linear(channels, heads * width)
+        self.heads, self.width = heads, 16
+        self.key = nn.Conv2d(channels, heads * self.width, 1)
+        self.query = nn.Linear(channels, heads * self.width)
 
     def forward(self, level: Tensor, image_index: Tensor, queries: Tensor) -> Tensor:
         """Map a level (B, D, h, w) and queries (K, N, D) to (K, N, heads, h, w) in -1..1."""
@@ -105,17 +105,12 @@ class PromptSimilarity(nn.Module):
 
 
 class LiteDecoder(nn.Module):
-    """Prompt decoder over levels of `backbone.STRIDES`, with masks at stride 2.
+    """Prompt decoder over levels of `backbone.STRIDES`, with masks at stride 2."""
 
-    Args:
-        width: channels at stride 8.
-        fine: channels at stride 4.
-        finest: channels at stride 2.
-    """
-
-    def __init__(self, width: int = 80, fine: int = 32, finest: int = 16) -> None:
+    def __init__(self) -> None:
         super().__init__()
         d2, d4, d8, d16 = WIDTHS
+        width, fine, finest = 80, 32, 16  # channels at strides 8, 4 and 2
         self.sim16 = PromptSimilarity(d16, heads=8, around_box=True)
         self.sim8 = PromptSimilarity(d8, heads=8, around_box=True)
         self.sim4 = PromptSimilarity(d4, heads=4, around_box=False)
