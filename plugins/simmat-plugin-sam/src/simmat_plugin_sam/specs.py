@@ -141,66 +141,48 @@ MOBILESAM_TARGETS = TuningTargets(
 
 MOBILESAM_WEIGHTS = Path(__file__).parent / "weights" / "mobilesam.safetensors"
 MOBILESAM_FACTS = MOBILESAM_WEIGHTS.with_suffix(".json")
+_FACTS = read_json(MOBILESAM_FACTS, "facts of the weights", error=WeightsError, hint="install the package again")
 
-
-def _packaged_weights() -> WeightFile | None:
-    """Describe the packaged weights; None in a checkout without weights."""
-    if not MOBILESAM_FACTS.is_file():
-        return None
-    facts = read_json(MOBILESAM_FACTS, "facts of the weights", error=WeightsError, hint="install the package again")
-    return WeightFile(
+MOBILESAM = FoundationSpec(
+    name="mobilesam",
+    description="MobileSAM's network (10 M parameters), distilled from SAM; weights included",
+    build="simmat_plugin_sam.mobilesam:build_mobilesam",
+    image_size=1024,
+    size_multiple=32,
+    pixel_mean=PIXEL_MEAN,
+    pixel_std=PIXEL_STD,
+    targets=MOBILESAM_TARGETS,
+    weights=WeightFile(
         filename=MOBILESAM_WEIGHTS.name,
-        sha256=facts["sha256"],
-        size_bytes=facts["size_bytes"],
+        sha256=_FACTS["sha256"],
+        size_bytes=_FACTS["size_bytes"],
         path=MOBILESAM_WEIGHTS,
         licence="MIT",
-    )
-
-
-def _mobilesam(name: str, description: str, weights: WeightFile | None, licence: str) -> FoundationSpec:
-    return FoundationSpec(
-        name=name,
-        description=description,
-        build="simmat_plugin_sam.mobilesam:build_mobilesam",
-        image_size=1024,
-        size_multiple=32,
-        pixel_mean=PIXEL_MEAN,
-        pixel_std=PIXEL_STD,
-        targets=MOBILESAM_TARGETS,
-        weights=weights,
-        promptable=weights is not None,
-        licence=licence,
-        options={
-            **_PROMPTS,
-            "widths": (64, 128, 160, 320),
-            "depths": (2, 2, 6, 2),
-            "heads": (2, 4, 5, 10),
-            "windows": (7, 7, 14, 7),
-        },
-        parameters=9_803_524,
-    )
-
-
-MOBILESAM = replace(
-    _mobilesam(
-        "mobilesam",
-        "MobileSAM's network (10 M parameters), distilled from SAM; weights included",
-        _packaged_weights(),
-        "MIT",
     ),
+    licence="MIT",
+    options={
+        **_PROMPTS,
+        "widths": (64, 128, 160, 320),
+        "depths": (2, 2, 6, 2),
+        "heads": (2, 4, 5, 10),
+        "windows": (7, 7, 14, 7),
+    },
+    parameters=9_803_524,
     zero_shot_rgb=0.467,
 )
-MOBILESAM_RELEASE = _mobilesam(
-    "mobilesam_release",
-    "MobileSAM with the weights of its authors (10 M parameters)",
-    WeightFile(
+MOBILESAM_RELEASE = replace(
+    MOBILESAM,
+    name="mobilesam_release",
+    description="MobileSAM with the weights of its authors (10 M parameters)",
+    weights=WeightFile(
         filename="mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         size_bytes=40728226,
         url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         licence="Apache-2.0",
     ),
-    "Apache-2.0",
+    licence="Apache-2.0",
+    zero_shot_rgb=None,
 )
 
 VIT_MODELS: tuple[FoundationSpec, ...] = (SAM_VIT_B, SAM_VIT_L, SAM_VIT_H, SAM_VIT_TINY)
