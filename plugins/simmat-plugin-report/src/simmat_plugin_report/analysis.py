@@ -6,8 +6,9 @@ The cost is limited, and measured in encoded images: see `pass_limits`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from simmat.bundle import Bundle
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
-from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample, evenly_spaced
 from simmat.evaluation import (
     ONE_CLICK,
@@ -35,7 +35,7 @@ from simmat.evaluation import (
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
-from simmat.types import Prompt, SensorImage
+from simmat.types import Prompt
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
 from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
@@ -221,22 +221,6 @@ def analyse(
     )
 
 
-@dataclass(frozen=True)
-class _WithoutChannels(Pipeline):
-    """A pipeline that withholds channels: they are 0, their mean, like missing values.
-
-    Attributes:
-        withheld: indices of the withheld channels.
-    """
-
-    withheld: tuple[int, ...] = ()
-
-    def __call__(self, image: SensorImage) -> PreparedImage:
-        prepared = super().__call__(image)
-        prepared.planes[list(self.withheld)] = 0
-        return prepared
-
-
 def channel_ablations(
     bundle: Bundle,
     dataset: Dataset,
@@ -258,12 +242,16 @@ def channel_ablations(
         return ()
     names = {sample.id for sample in some}
     base = [score for score in scores if score.sample in names]
-    known = {field.name: getattr(pipeline, field.name) for field in fields(Pipeline)}
+    one_click = replace(protocol, clicks=1, draws=0, alternatives=False)
     found = []
     for group in groups:
-        without = _WithoutChannels(**known, withheld=tuple(group.tolist()))
-        one_click = replace(protocol, clicks=1, draws=0, alternatives=False)
-        withheld = evaluate(Predictor(bundle.model, without), dataset, some, protocol=one_click).objects
+        # By an infinite deviation every value is the mean: 0, like missing values.
+        channels = tuple(
+            replace(channel, std=math.inf) if place in group else channel
+            for place, channel in enumerate(pipeline.channels)
+        )
+        without = Predictor(bundle.model, replace(pipeline, channels=channels))
+        withheld = evaluate(without, dataset, some, protocol=one_click).objects
         found.append(
             ChannelAblation(
                 channels=tuple(pipeline.channels[place].name for place in group),
