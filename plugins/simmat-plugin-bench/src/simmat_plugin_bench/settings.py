@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -107,12 +107,14 @@ def _named(value: Any) -> Any:
     return value
 
 
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_listed)]
+Tables = Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_one_table)]
 Name = Annotated[str, BeforeValidator(_named)]
-Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
+Names = Listed[str]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[tuple[Seed, ...], Field(strict=False), BeforeValidator(_listed)]
-Rate = Annotated[float, Field(gt=0)]
-Rates = Annotated[tuple[Rate, ...], Field(strict=False), BeforeValidator(_listed)]
+Seeds = Listed[Seed]
+Rates = Listed[Annotated[float, Field(gt=0)]]
 
 
 class Section(Document):
@@ -202,8 +204,8 @@ class Grid(Section):
     foundation: Names | None = None
     mat: Names = ("mat-residual",)
     tune: Names = ("lora",)
-    train_images: Annotated[tuple[int, ...], Field(strict=False), BeforeValidator(_listed)] | None = None
-    train_share: Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_listed)] | None = None
+    train_images: Listed[int] | None = None
+    train_share: Listed[float] | None = None
     seeds: Seeds | None = None
     lr: Rates | None = None
     on: Names | None = None
@@ -277,9 +279,9 @@ class BenchSettings(Document):
     checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = Field(default_factory=dict)
     keep_bundles: bool = True
     train: TrainSettings = TrainSettings()
-    data: Annotated[tuple[DataSet, ...], Field(strict=False, min_length=1), BeforeValidator(_one_table)]
-    grid: Annotated[tuple[Grid, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
-    arm: Annotated[tuple[ArmSettings, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
+    data: Annotated[Tables[DataSet], Field(min_length=1)]
+    grid: Tables[Grid] = ()
+    arm: Tables[ArmSettings] = ()
     quick: Quick | None = None
 
     def problems(self) -> Iterator[str]:
