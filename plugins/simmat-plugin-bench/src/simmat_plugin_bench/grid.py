@@ -102,10 +102,7 @@ class Bench:
 
     def pairs(self) -> Iterator[tuple[DataSet, Arm]]:
         """Yield each data set with each of its arms."""
-        for data in self.settings.data:
-            for arm in self.arms:
-                if data.name in arm.on:
-                    yield data, arm
+        return _pairs(self.settings, self.arms)
 
 
 def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *, quick: bool = False) -> Bench:
@@ -153,7 +150,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     cells: list[Cell] = []
     problems += _setting_problems(settings, registry)
     if not problems:
-        for data, arm in ((data, arm) for data in settings.data for arm in arms if data.name in arm.on):
+        for data, arm in _pairs(settings, arms):
             try:
                 cells += _cells(settings, out, data, arm, registry)
             except SimMATError as error:
@@ -168,18 +165,21 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
 
 
+def _pairs(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[tuple[DataSet, Arm]]:
+    return ((data, arm) for data in settings.data for arm in arms if data.name in arm.on)
+
+
 def _shared_folders(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[str]:
     """Yield an error for arms that would write into the folder of another one, such as of a reference that is added."""
     taken: dict[Path, str] = {}
-    for data, arm in product(settings.data, arms):
-        if data.name in arm.on:
-            folder, name = _folder(data, arm), f"arm {arm.name!r} on {data.name!r}"
-            if folder in taken:
-                yield (
-                    f"{taken[folder]} and {name} would share the folder {folder}; give one another name "
-                    f"({ZERO_SHOT!r} and {SCRATCH!r} are those of the reference arms that are added)"
-                )
-            taken[folder] = name
+    for data, arm in _pairs(settings, arms):
+        folder, name = _folder(data, arm), f"arm {arm.name!r} on {data.name!r}"
+        if folder in taken:
+            yield (
+                f"{taken[folder]} and {name} would share the folder {folder}; give one another name "
+                f"({ZERO_SHOT!r} and {SCRATCH!r} are those of the reference arms that are added)"
+            )
+        taken[folder] = name
 
 
 def _folder(data: DataSet, arm: Arm) -> Path:

@@ -60,7 +60,6 @@ class Row:
     data: DataSet
     arm: Arm
     scores: Mapping[int, float]
-    wanted: int
     lr: float | None = None
     gain: float | None = None
     trainable: int | None = None
@@ -93,7 +92,7 @@ class Row:
     @property
     def done(self) -> bool:
         """True if every seed has a score."""
-        return len(self.scores) == self.wanted
+        return len(self.scores) == len(self.arm.seeds)
 
     @property
     def begun(self) -> bool:
@@ -175,7 +174,6 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         data=data,
         arm=arm,
         scores=scores,
-        wanted=len(arm.seeds),
         lr=state.chosen[0].lr if state.chosen else None,
         trainable=some.get("trainable"),
         total=some.get("total"),
