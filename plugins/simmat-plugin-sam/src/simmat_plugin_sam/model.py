@@ -141,7 +141,7 @@ class SamDecoder(nn.Module):
             image = level + dense[:1]  # the same for all prompts
         else:
             image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
-        positions = dense_positions(self.prompt_encoder, level)
+        positions = dense_positions(self.prompt_encoder)
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(sparse.shape[0], -1, -1), sparse], 1)
         rows, places = (part.flatten(2).transpose(1, 2) for part in (image, positions))  # (K or 1, N, 256), (1, N, 256)

@@ -54,8 +54,8 @@ def _embed_points(encoder: PromptEncoder, prompts: PromptBatch) -> Tensor:
     return torch.where((labels >= 0)[..., None], positions, 0.0) + kinds[labels + 1]
 
 
-def dense_positions(encoder: PromptEncoder, like: Tensor) -> Tensor:
-    """Return the (1, D, g, g) positions of the grid in full precision, without autocast on `like`'s device.
+def dense_positions(encoder: PromptEncoder) -> Tensor:
+    """Return the (1, D, g, g) positions of the grid in full precision, without autocast.
 
     They are computed once for an encoder: a grid of 64x64 takes 2 ms, a click 40.
     """
@@ -63,7 +63,7 @@ def dense_positions(encoder: PromptEncoder, like: Tensor) -> Tensor:
     known = None if is_traced() else _positions.get(encoder)
     if known is not None and known[0].device == matrix.device and torch.equal(known[0], matrix):
         return known[1]
-    with torch.inference_mode(False), torch.autocast(like.device.type, enabled=False):
+    with torch.inference_mode(False), torch.autocast(matrix.device.type, enabled=False):
         positions: Tensor = encoder.get_dense_pe()
         if not is_traced():
             _positions[encoder] = matrix.clone(), positions

@@ -132,7 +132,7 @@ class PyramidDecoder(nn.Module):
         # Unused parameters get a zero gradient instead of None: DistributedDataParallel waits for every gradient.
         unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
         levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
-        positions = dense_positions(self.prompt_encoder, sparse)
+        positions = dense_positions(self.prompt_encoder)
         logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense + unused)
         return MaskPrediction(logits.float(), iou.float())
 
