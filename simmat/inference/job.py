@@ -12,7 +12,6 @@ from simmat.inference.formats import ChosenFormats
 from simmat.inference.options import PredictOptions
 from simmat.inference.prompts import prompt_values
 from simmat.inference.records import files_key, request_digest
-from simmat.plugin_specs import ResultKind
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -56,13 +55,6 @@ class Job:
     classes: frozenset[int] | None = None
 
     @property
-    def kinds(self) -> tuple[ResultKind, ...]:
-        """What is looked for."""
-        if not self.search.classes:
-            return ("objects",)
-        return ("classes",) if self.search.objects is None else ("objects", "classes")
-
-    @property
     def is_grouped(self) -> bool:
         """Whether all objects of an image, if it is not large, are written to the same files."""
         return self.options.searches or self.options.is_map_file or self.options.formats is not None
@@ -73,7 +65,7 @@ class Job:
 
     def endings(self) -> tuple[str, ...]:
         """Return what the names of the files of an image may end with."""
-        return (".json", *self.formats.endings(self.kinds)) if self.is_grouped else _OBJECT_ENDINGS
+        return (".json", *self.formats.endings(self.options.kinds)) if self.is_grouped else _OBJECT_ENDINGS
 
     def request(self, task: ImageTask, model: str) -> str:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""

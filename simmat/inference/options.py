@@ -13,6 +13,7 @@ from simmat.documents import Document
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
 from simmat.inference.prompts import BOX, POINT, make_prompt, parse_numbers
+from simmat.plugin_specs import ResultKind
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
@@ -137,6 +138,13 @@ class PredictOptions(Document):
     def searches(self) -> bool:
         """True if objects or classes are found without prompts."""
         return self.everything or self.semantic or bool(self.reference or self.reference_mask)
+
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """What is looked for."""
+        if not self.semantic:
+            return ("objects",)
+        return ("objects", "classes") if self.everything else ("classes",)
 
     @property
     def is_map_file(self) -> bool:

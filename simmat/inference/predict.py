@@ -22,7 +22,6 @@ from simmat.inference.records import check_own_for_call, read_record, replaceabl
 from simmat.inference.run import Run, run_on_dask
 from simmat.io.images.stacks import frame_of, frame_paths, stack_endings, stack_format
 from simmat.io.reading import stem_of
-from simmat.plugin_specs import ResultKind
 from simmat.predictor import EverythingSettings
 from simmat.predictor.windows import SegmentOptions
 
@@ -65,9 +64,7 @@ def make_job(options: PredictOptions, predictor: Predictor, registry: Registry, 
     search = SegmentOptions(settings if options.everything else None, options.semantic, like)
     if options.semantic:
         predictor.required_dense()  # raises before any work
-    kinds: list[ResultKind] = ["objects"] if options.everything or not options.semantic else []
-    kinds += ["classes"] if options.semantic else []
-    formats = choose_formats(options.formats or (AUTO,), kinds, registry)
+    formats = choose_formats(options.formats or (AUTO,), options.kinds, registry)
     if not options.searches and options.formats is None:
         # For a large image: those that show pixels, and so class maps, too; no lists of objects.
         pixels = tuple(one for one in formats.automatic if any(where.endswith("classes") for where in one.auto))
@@ -98,7 +95,7 @@ def predict_files(
     """
     tasks = list(_tasks(predictor, files, out, options, progress))
     job = make_job(options, predictor, registry, out, progress)
-    for_call = job.formats.for_call(job.kinds)
+    for_call = job.formats.for_call(job.options.kinds)
     _check_names(tasks, job)
     for one in for_call:
         check_own_for_call(out / one.endings[0])
@@ -200,7 +197,7 @@ def _named_files(
 
 def _check_names(tasks: Sequence[ImageTask], job: Job) -> None:
     """Raise ConfigError if files would have the same name, or would replace those of another program."""
-    for_all = [Path(one.endings[0]).stem for one in job.formats.for_call(job.kinds)]
+    for_all = [Path(one.endings[0]).stem for one in job.formats.for_call(job.options.kinds)]
     for names in ([task.name for task in tasks] + for_all, [name for task in tasks for name in job.outputs(task)]):
         if several := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ConfigError(

@@ -152,7 +152,7 @@ class Segmenter:
             image = self.predictor.open_mosaic(list(task.files.values()), **windows)
         else:
             image = self.predictor.open_image(task.files, **windows)
-        for kind in job.kinds:
+        for kind in options.kinds:
             job.formats.for_image(kind, image.reader)  # raises before any work
         return image
 
