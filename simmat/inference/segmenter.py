@@ -89,9 +89,8 @@ class Segmenter:
         """Segment some windows of an image, and store the answers for `segment`."""
         image = self._open(task)
         store = self._store(task, image)
-        missing = set(store.missing(len(image.windows)))
         for index in indices:
-            if index in missing:
+            if not store.has(index):
                 store.write(index, image.segment_window(image.windows[index], self.job.search))
 
     def write(

@@ -238,9 +238,9 @@ class WindowStore:
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def missing(self, count: int) -> list[int]:
-        """Return which of the first `count` windows have no result yet."""
-        return [index for index in range(count) if not self._file(index).is_file()]
+    def has(self, index: int) -> bool:
+        """Return whether the result of a window is there."""
+        return self._file(index).is_file()
 
     def write(self, index: int, result: WindowResult) -> WindowResult:
         """Keep the result of a window.
