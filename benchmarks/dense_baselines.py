@@ -41,7 +41,7 @@ from torch.utils.data import default_collate
 
 from simmat.data.instances import FoundObject, Label, region_from_mask
 from simmat.data.samples import Sample
-from simmat.evaluation import evaluate_unprompted
+from simmat.evaluation import evaluate
 from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json
@@ -231,7 +231,9 @@ class WatershedPredictor(Predictor):
 def scores(predictor: Predictor, setup: Setup, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the scores of the class map where there are classes, else of every object."""
     classes = setup.dataset.has_classes
-    return evaluate_unprompted(predictor, setup.dataset, samples, everything=not classes, semantic=classes).summary()
+    found = evaluate(predictor, setup.dataset, samples, protocol=None, everything=not classes, semantic=classes)
+    assert found.unprompted is not None
+    return found.unprompted.summary()
 
 
 def choosing(found: dict[str, Any], setup: Setup) -> float:

@@ -31,6 +31,8 @@ class Scripted(nn.Module):
         given: the logits of every answer.
     """
 
+    dense = None
+
     def __init__(self, answers: Answers) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
@@ -75,12 +77,21 @@ def make_set(root: Path, *masks: np.ndarray, **card: object) -> Dataset:
     return open_planes(root, **card)
 
 
-def score(model: Scripted, dataset: Dataset, size: int, protocol: Protocol, *, only: int | None = None) -> Scores:
+def score(
+    model: Scripted,
+    dataset: Dataset,
+    size: int,
+    protocol: Protocol,
+    *,
+    only: int | None = None,
+    everything: bool = False,
+) -> Scores:
     """Score a data set of `make_set`, or one of its samples, by a network of input size S."""
     channels = tuple(channel.with_statistics(300, 5) for channel in dataset.channels())
     samples = dataset.samples if only is None else dataset.samples[only : only + 1]
     pipeline = Pipeline(dataset.adapter, channels, size)
-    return evaluate(Predictor(cast(SimMAT, model), pipeline), dataset, samples, protocol=protocol)
+    predictor = Predictor(cast(SimMAT, model), pipeline)
+    return evaluate(predictor, dataset, samples, protocol=protocol, everything=everything)
 
 
 def object_score(iou: float = 0.5, **changes: object) -> ObjectScore:

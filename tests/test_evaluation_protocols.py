@@ -57,9 +57,11 @@ def test_every_click_is_counted_until_the_mask_is_right(bar: Path) -> None:
 def test_an_image_is_encoded_once_however_many_prompts_follow(bar: Path) -> None:
     """Encoding is the cost of a foundation model."""
     model = Scripted(growing)
-    score(model, make_set(bar, BAR, BAR), 32, FULL)
+    found = score(model, make_set(bar, BAR, BAR), 32, FULL, everything=True)
     assert len(model.encoded) == 2
     assert len(model.asked) > 10
+    assert found.unprompted is not None
+    assert len(found.unprompted.matches) == 2
 
 
 def test_the_mask_before_is_fed_back(bar: Path) -> None:

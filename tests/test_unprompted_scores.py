@@ -11,20 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from data_sets import open_planes, save_image, save_mask
+from data_sets import Planes, open_planes, save_image, save_mask
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
 from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
+from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import Processes, evaluate_unprompted
-from simmat.evaluation.unprompted import ImageMatches, object_scores
+from simmat.evaluation import Processes, evaluate
+from simmat.evaluation.unprompted import ImageMatches, Unprompted, object_scores
+from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.predictor.found import ClassMap
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.encoded import EncodedImage
 from simmat.types import SensorImage, Window
 
 SIZE = 32
@@ -109,33 +110,50 @@ def test_small_pieces_keep_their_class() -> None:
     assert (class_map(cut) == mask[3:, 3:]).all()
 
 
-class Scripted:
-    """Finds what it is told, image by image."""
+class Answer:
+    """The objects and classes of a label image."""
 
-    def __init__(self, found: dict[float, npt.NDArray[np.int64]], classes: tuple[int | None, ...] | None) -> None:
-        self.found, self.bundle, self.key, self.calibration = found, None, 0.0, None
-        self.dense = None if classes is None else DenseSpec(background=True, classes=classes)
+    warning, nbytes = "", 0
 
-    def uncalibrated(self) -> Scripted:
-        return self
+    def __init__(self, labels: npt.NDArray[np.int64], dense: DenseSpec | None) -> None:
+        self.labels, self.dense = labels, dense
 
-    def set_image(self, image: SensorImage) -> None:
-        self.image, self.key = LoadedImage(image), float(image.data[0, 0, 0])
+    def class_map(self) -> npt.NDArray[np.float32]:
+        assert self.dense is not None
+        values = np.asarray(self.dense.label_values)
+        found: npt.NDArray[np.float32] = (self.labels == values[:, None, None]).astype(np.float32)
+        return found
 
-    def segment_semantic(self) -> ClassMap:
-        labels = self.found[self.key]
-        return ClassMap(labels, np.ones(labels.shape, np.float32), (), self.image, {})
-
-    def segment_everything(self, settings: object = None) -> list[FoundObject]:
-        labels, objects = self.found[self.key], []
-        for value in np.unique(labels[labels > 0]).tolist():
-            one = label_from_mask((labels == value).astype(np.int64), DataCard(regions="instances")).regions[0]
+    def find_objects(self, *_: object) -> list[FoundObject]:
+        objects = []
+        for value in np.unique(self.labels[self.labels > 0]).tolist():
+            one = label_from_mask((self.labels == value).astype(np.int64), DataCard(regions="instances")).regions[0]
             objects.append(FoundObject(replace(one, class_id=value if self.dense else None), 0.5, (0.0, 0.0)))
         return objects
 
 
+class Scripted(Predictor):
+    """Finds what it is told, image by image."""
+
+    found: dict[float, npt.NDArray[np.int64]]
+
+    def encode(self, image: SensorImage, *_: object) -> EncodedImage:
+        return cast(EncodedImage, Answer(self.found[float(image.data[0, 0, 0])], self.dense))
+
+
 def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True) -> Predictor:
-    return cast(Predictor, Scripted(found, classes if dense else None))
+    spec = DenseSpec(background=True, classes=classes) if dense else None
+    predictor = Scripted(cast(SimMAT, torch.nn.Identity()), Pipeline(Planes(), (), SIZE), dense=spec)
+    predictor.found = found
+    return predictor
+
+
+def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> Unprompted:
+    """Score what a model finds in all samples."""
+    asked = {"everything": True, "semantic": True, **options}
+    found = evaluate(model, dataset, dataset.samples, protocol=None, **asked).unprompted
+    assert found is not None
+    return found
 
 
 def masks_of(*squares: Sequence[tuple[int, int, int, int]]) -> list[npt.NDArray[np.int64]]:
@@ -165,7 +183,7 @@ def test_objects_are_matched_by_class_and_without(tmp_path: Path) -> None:
     dataset = data_set(tmp_path, regions="components")
     # Equal classes of one image are one object of the scripted model, so image 0 is answered with its own classes.
     answers = {**ANSWERS, 0.0: np.where(TRUE[0] == 2, 7, TRUE[0])}
-    scored = evaluate_unprompted(scripted(answers, 1, 2, 7), dataset, dataset.samples, semantic=False)
+    scored = unprompted(scripted(answers, 1, 2, 7), dataset, semantic=False)
     assert scored.mistakes() == {
         "s0": {"objects": 2, "missed": 0, "extra": 0, "wrong_class": 1},
         "s1": {"objects": 1, "missed": 0, "extra": 0, "wrong_class": 0},
@@ -184,7 +202,7 @@ def test_objects_are_matched_by_class_and_without(tmp_path: Path) -> None:
 def test_a_model_without_classes_is_scored_without(tmp_path: Path) -> None:
     """The grid of clicks knows none, so its figure stands beside the one without classes."""
     dataset = data_set(tmp_path, regions="components")
-    plain = evaluate_unprompted(scripted(ANSWERS, dense=False), dataset, dataset.samples, semantic=False)
+    plain = unprompted(scripted(ANSWERS, dense=False), dataset, semantic=False)
     found = plain.summary()["everything"]
     assert found["ap50"] is None
     assert found["any_class"]["ap50"] is not None
@@ -194,7 +212,7 @@ def test_a_model_without_classes_is_scored_without(tmp_path: Path) -> None:
 def test_a_class_map_is_scored_over_the_whole_split(tmp_path: Path) -> None:
     """One confusion matrix, not a mean of images."""
     dataset = data_set(tmp_path, regions="components")
-    found = evaluate_unprompted(scripted(ANSWERS, 1, 2), dataset, dataset.samples, everything=False).summary()
+    found = unprompted(scripted(ANSWERS, 1, 2), dataset, everything=False).summary()
     true, answer = np.stack(TRUE), np.stack(FOUND)
     expected = {
         str(v): float(((true == v) & (answer == v)).sum() / ((true == v) | (answer == v)).sum()) for v in (0, 1, 2)
@@ -209,7 +227,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     """However many score, the figures are the same to the bit."""
     dataset = data_set(tmp_path, regions="components")
     model = scripted(ANSWERS, 1, 2)
-    whole = evaluate_unprompted(model, dataset, dataset.samples)
+    whole = unprompted(model, dataset)
     gathered: list[Any] = []
 
     class Two(Processes):
@@ -218,7 +236,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
             return gathered[::-1]
 
     for rank in range(2):
-        found = evaluate_unprompted(model, dataset, dataset.samples, processes=Two(torch.device("cpu"), rank, 2))
+        found = unprompted(model, dataset, processes=Two(torch.device("cpu"), rank, 2))
     assert found.summary() == whole.summary()
 
 
@@ -227,8 +245,8 @@ def test_unmarked_objects_are_not_scored(tmp_path: Path) -> None:
     dataset = data_set(tmp_path, regions="components", zero_means="unlabelled")
     model = scripted(ANSWERS, 1, 2)
     with pytest.raises(DataError, match="--everything"):
-        evaluate_unprompted(model, dataset, dataset.samples)
-    found = evaluate_unprompted(model, dataset, dataset.samples, everything=False).summary()["semantic"]
+        unprompted(model, dataset)
+    found = unprompted(model, dataset, everything=False).summary()["semantic"]
     assert found["pixels"] == int((np.stack(TRUE) > 0).sum())
 
 
@@ -236,4 +254,4 @@ def test_a_class_map_needs_a_dense_head(tmp_path: Path) -> None:
     """One error says so before anything is scored."""
     dataset = data_set(tmp_path, regions="components")
     with pytest.raises(ConfigError, match="--semantic"):
-        evaluate_unprompted(scripted(ANSWERS, dense=False), dataset, dataset.samples)
+        unprompted(scripted(ANSWERS, dense=False), dataset)

@@ -19,6 +19,7 @@ from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
 from simmat.foundation import MAX_PROMPTS
 from simmat.model import SimMAT
+from simmat.model_spec import DenseSpec
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
 from simmat.types import Prompt
@@ -50,6 +51,7 @@ class ScoredImage:
     """One image with its objects: encoded once, decoded for any number of prompts.
 
     Attributes:
+        embedding: the encoded image.
         targets: its objects.
         frame: its size, and that of the network's input.
         together: how many prompts to decode at once; fewer on a large grid, to bound memory.
@@ -57,7 +59,14 @@ class ScoredImage:
         decode_s: seconds per prompt of each decoding.
     """
 
-    def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
+    def __init__(
+        self,
+        model: SimMAT,
+        prepared: PreparedImage,
+        targets: Targets,
+        protocol: Protocol,
+        classes: DenseSpec | None = None,
+    ) -> None:
         self.targets = targets
         self.frame = prepared.frame
         self._grid_hw = None if protocol.grid == "original" else grid_hw(prepared.frame, protocol)
@@ -65,7 +74,7 @@ class ScoredImage:
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         start = self._now()
-        self._image = EncodedImage(model, prepared)
+        self.embedding = EncodedImage(model, prepared, classes)
         self.encode_s = self._now() - start
         self.decode_s: list[float] = []
 
@@ -86,7 +95,7 @@ class ScoredImage:
             alternatives: score the decoder's alternative masks too, not mask 0 alone.
         """
         start = self._now()
-        answer = self._image.decode(prompts, mask_input=mask_input)
+        answer = self.embedding.decode(prompts, mask_input=mask_input)
         self.decode_s.append((self._now() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()

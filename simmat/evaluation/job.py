@@ -16,19 +16,21 @@ from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.index import contents_of
+from simmat.data.instances import Label
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import Confusion, ImageMatches, Unprompted, count_confusion, pixel_confidence
+from simmat.evaluation.unprompted import ImageMatches, Unprompted, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
+from simmat.predictor.large_image import LargeImage
 from simmat.predictor.reading import LoadedImage
-from simmat.types import Frame
+from simmat.types import Frame, SensorImage
 
 MAX_CLICKS = 256
 """Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
@@ -94,7 +96,7 @@ def evaluate_bundle(
         untuned = assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device)
         reference = Predictor(untuned, bundle.pipeline, image_side=bundle.spec.image_side)
         passes.append((reference, everything and zero_shot is True, False))
-    total = sum(1 + (objects or classes) for _, objects, classes in passes) * len(work.share(samples))
+    total = len(passes) * len(work.share(samples))
     done = itertools.count(1)
     names = dict(dataset.class_names or bundle.spec.card.class_names)
     if semantic:
@@ -128,7 +130,7 @@ def validate(
 ) -> Scores:
     """Score a model by clicks and boxes, and with a dense head also without, by at most `MAX_CLICKS` an image.
 
-    Each process gets all scores; `progress` is called with 1 after every pass over a sample of this process.
+    Each process gets all scores; `progress` is called with 1 after every sample of this process.
     """
     dense = predictor.dense is not None
     return evaluate(
@@ -197,7 +199,7 @@ def evaluate(
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
-    protocol: Protocol = ONE_CLICK,
+    protocol: Protocol | None = ONE_CLICK,
     everything: bool = False,
     semantic: bool = False,
     settings: EverythingSettings | None = None,
@@ -205,78 +207,29 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     note: Note | None = None,
 ) -> Scores:
-    """Score every object of some samples by prompts, and where asked also without them, see `evaluate_unprompted`.
+    """Score every object of some samples by prompts, and where asked what is found without prompts.
+
+    Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
+    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
 
     Args:
-        predictor: the model; a protocol that squashes the image overrides its aspect.
+        predictor: the model; a protocol that squashes the image overrides its aspect. With `dense`, its dense head
+            finds the objects.
+        protocol: the prompts; None scores masks without prompts alone.
+        everything: find every object, too.
+        semantic: find the class of every pixel, too.
+        settings: how objects are found.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
-        progress: called with 1 after every pass over a sample of this process.
+        progress: called with 1 after every sample of this process.
+        note: told that a grid of clicks takes long.
 
     Raises:
-        DataError: no sample has a region, whichever process has it, or `everything` cannot be scored.
+        DataError: no sample has a region, whichever process has it, or `everything` is asked of images that all may
+            hold objects which nobody marked.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
-    pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
-    predictor.model.eval()
-
-    def score(sample: Sample) -> Scores:
-        image = dataset.image(sample)
-        predictor.inputs.check_channels(image)
-        predictor.fit_to(LoadedImage(image))  # an untuned model takes the statistics of each image
-        pipeline = scoring_pipeline(protocol, predictor.pipeline)
-        label = dataset.label(sample, image)
-        targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
-        left_out = tuple((sample.id, index) for index in targets.left_out)
-        if not targets.found:
-            return Scores((), () if left_out else (sample.id,), left_out)
-        encoded = ScoredImage(predictor.model.for_image(image), pipeline(image), targets, protocol)
-        objects = score_objects(encoded, sample.id, protocol)
-        return Scores(tuple(objects), (), left_out, (encoded.encode_s,), tuple(encoded.decode_s))
-
-    with torch.inference_mode():
-        parts = _of_all(score, samples, processes, progress)
-    scores = merge_scores(parts)
-    if not scores.objects:
-        raise nothing_to_score(dataset, samples)
-    if everything or semantic:
-        found = evaluate_unprompted(
-            predictor,
-            dataset,
-            samples,
-            everything=everything,
-            semantic=semantic,
-            settings=settings,
-            processes=processes,
-            progress=progress,
-            note=note,
-        )
-        scores = replace(scores, unprompted=found)
-    return replace(scores, calibration=predictor.calibration)
-
-
-def _of_all(
-    function: Callable[[Sample], Any],
-    samples: Sequence[Sample],
-    processes: Processes | None,
-    progress: Callable[[int], None] | None,
-) -> list[Any]:
-    """Call a function with each sample of this process; return the results of all processes in the samples' order."""
-    numbers, own = range(len(samples)), []
-    for number in numbers if processes is None else processes.share(numbers):
-        own.append((number, function(samples[number])))
-        if progress is not None:
-            progress(1)
-    parts = [own] if processes is None else processes.gather(own)
-    return [result for _, result in sorted((one for part in parts for one in part), key=itemgetter(0))]
-
-
-def _check_unprompted(
-    predictor: Predictor, dataset: Dataset, samples: Sequence[Sample], *, everything: bool, semantic: bool
-) -> None:
-    """Raise what `evaluate_unprompted` raises, before anything is scored."""
-    if semantic and predictor.dense is None:
+    dense = predictor.dense
+    if semantic and dense is None:
         raise ConfigError(
             f"{predictor.bundle.path if predictor.bundle else 'an untuned model'} has no dense head, so there is no "
             "class map to score; leave --semantic out, or train with --heads prompt,dense"
@@ -286,83 +239,76 @@ def _check_unprompted(
             f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
             "without prompts cannot be scored; leave --everything out, or mark all objects"
         )
-
-
-def evaluate_unprompted(
-    predictor: Predictor,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    *,
-    everything: bool = True,
-    semantic: bool = True,
-    settings: EverythingSettings | None = None,
-    processes: Processes | None = None,
-    progress: Callable[[int], None] | None = None,
-    note: Note | None = None,
-) -> Unprompted:
-    """Find every object of some samples and the class of every pixel, and compare them with the truth.
-
-    Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
-    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
-
-    Args:
-        predictor: the model; with `dense`, its dense head finds the objects.
-        processes: the processes that share the samples; each gets all scores. None is this process alone.
-        progress: called with 1 after every sample of this process.
-        note: told that a grid of clicks takes long.
-
-    Raises:
-        ConfigError: `semantic` without a dense head.
-        DataError: every image may hold objects that nobody marked.
-    """
-    _check_unprompted(predictor, dataset, samples, everything=everything, semantic=semantic)
-    predictor = predictor.uncalibrated()  # `Scores.calibration` counts what it changes
-    dense = predictor.dense
-    named = dense is not None and any(value is not None for value in dense.classes)
-    classed = dataset.has_classes and named
+    if protocol is not None:
+        pipeline = scoring_pipeline(protocol, predictor.pipeline)
+        grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
     if note is not None and everything and dense is None:
         note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
+    calibration, predictor = predictor.calibration, predictor.uncalibrated()  # `Scores.calibration` counts its effect
+    predictor.model.eval()
+    named = dense is not None and any(value is not None for value in dense.classes)
+    classed = dataset.has_classes and named
+    nothing = Unprompted(dense is not None, classed, unknown=dataset.has_classes and not named)
 
-    matches: dict[str, ImageMatches] = {}
-    confusions: list[Confusion] = []
-    seconds: dict[str, list[float]] = {"everything": [], "semantic": []}
-
-    def score(sample: Sample) -> tuple[str, ImageMatches | None, Confusion | None, Any, float, float] | None:
-        image = dataset.image(sample)
-        label = dataset.label(sample, image)
+    def find(sample: Sample, label: Label, image: LargeImage) -> Unprompted:
         unmarked = dataset.may_have_unmarked(sample)
         scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
+        scores: dict[str, Any] = {}
         if not scored.any():
-            return None
-        predictor.set_image(image)
-        one, confusion, pixels = None, None, None
+            return nothing
+        image.encode()
         start = perf_counter()
         if everything and not unmarked:
-            found = predictor.segment_everything(settings)
-            one = ImageMatches.of([one.instance for one in found], [one.score for one in found], label)
-            one = replace(one, class_probabilities=[region.class_probabilities for region in found])
-        middle = perf_counter()
+            found = image.segment_everything(settings)
+            one = ImageMatches.of([each.instance for each in found], [each.score for each in found], label)
+            one = replace(one, class_probabilities=[each.class_probabilities for each in found])
+            scores.update(matches=one, everything_s=perf_counter() - start)
+        start = perf_counter()
         if semantic:
-            truth, seen = class_map(label), predictor.segment_semantic()
-            confusion = count_confusion(truth, seen.labels, scored, classed=classed)
+            truth, seen = class_map(label), image.segment_semantic()
+            scores["confusions"] = count_confusion(truth, seen.labels, scored, classed=classed)
             if classed or not named:
                 right = (truth == seen.labels) if classed else (truth != 0) == (seen.labels != 0)
-                pixels = pixel_confidence(seen.probability[scored], right[scored])
-        return sample.id, one, confusion, pixels, middle - start, perf_counter() - middle
+                scores["pixels"] = pixel_confidence(seen.probability[scored], right[scored])
+            scores["semantic_s"] = perf_counter() - start
+        by_sample: dict[str, Any] = {name: {sample.id: value} for name, value in scores.items()}
+        return replace(nothing, **by_sample)
 
-    pixels_by_sample: dict[str, Any] = {}
-    found = _of_all(score, samples, processes, progress)
-    for name, one, confusion, pixels, everything_s, semantic_s in filter(None, found):
-        if pixels is not None:
-            pixels_by_sample[name] = pixels
-        if one is not None:
-            matches[name] = one
-            seconds["everything"].append(everything_s)
-        if confusion is not None:
-            confusions.append(confusion)
-            seconds["semantic"].append(semantic_s)
-    unknown = dataset.has_classes and not named
-    return Unprompted(matches, confusions, seconds, dense is not None, classed, unknown, pixels_by_sample)
+    def score(sample: Sample) -> Scores:
+        image = dataset.image(sample)
+        predictor.inputs.check_channels(image)
+        label, large = dataset.label(sample, image), LargeImage(predictor, LoadedImage(image))
+        scores = Scores(()) if protocol is None else _by_prompts(predictor, large, image, label, sample.id, protocol)
+        return replace(scores, unprompted=find(sample, label, large) if everything or semantic else None)
+
+    numbers, own = range(len(samples)), []
+    with torch.inference_mode():
+        for number in numbers if processes is None else processes.share(numbers):
+            own.append((number, score(samples[number])))
+            if progress is not None:
+                progress(1)
+    parts = [own] if processes is None else processes.gather(own)
+    scores = merge_scores([one for _, one in sorted(itertools.chain.from_iterable(parts), key=itemgetter(0))])
+    if protocol is not None and not scores.objects:
+        raise nothing_to_score(dataset, samples)
+    return replace(scores, calibration=calibration)
+
+
+def _by_prompts(
+    predictor: Predictor, large: LargeImage, image: SensorImage, label: Label, sample: str, protocol: Protocol
+) -> Scores:
+    """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
+    predictor.fit_to(large.reader)  # an untuned model takes the statistics of each image
+    pipeline = scoring_pipeline(protocol, predictor.pipeline)
+    targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
+    left_out = tuple((sample, index) for index in targets.left_out)
+    if not targets.found:
+        return Scores((), () if left_out else (sample,), left_out)
+    encoded = ScoredImage(predictor.model.for_image(image), pipeline(image), targets, protocol, predictor.dense)
+    if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
+        large.keep(large.windows[0], image, encoded.embedding)
+    objects = score_objects(encoded, sample, protocol)
+    return Scores(tuple(objects), (), left_out, (encoded.encode_s,), tuple(encoded.decode_s))
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

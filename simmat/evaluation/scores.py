@@ -270,8 +270,9 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
 def merge_scores(parts: Sequence[Scores]) -> Scores:
     """Join the scores of parts of a split in the order of the parts."""
     names = ("objects", "without_region", "left_out", "encode_s", "decode_s")
-    joined: list[Any] = [tuple(itertools.chain.from_iterable(getattr(part, name) for part in parts)) for name in names]
-    return Scores(*joined)
+    joined: dict[str, Any] = {name: tuple(itertools.chain(*(getattr(part, name) for part in parts))) for name in names}
+    found = [part.unprompted for part in parts if part.unprompted is not None]
+    return Scores(**joined, unprompted=Unprompted.merge(found) if found else None)
 
 
 def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:

@@ -262,25 +262,36 @@ def count_confusion(
 
 @dataclass(frozen=True, eq=False)
 class Unprompted:
-    """The scores of masks without prompts on one split, in the order of the data set.
+    """The scores of masks without prompts on one split, by sample in the order of the data set.
 
     Attributes:
-        matches: sample -> the objects found in it beside the true ones, of samples whose objects are scored.
-        confusions: pixels by true and found class, without ignored ones, of each sample whose class map is scored.
-        seconds: "everything" and "semantic" -> what each of these samples took, without encoding the image.
         dense: True if the clicks that find objects are peaks of the dense head, False if they are a grid.
         classed: whether objects are matched by class.
         unknown: whether the data set has classes and the model knows none.
-        pixels: sample -> `pixel_confidence` of its class map.
+        matches: the objects found in each sample beside the true ones.
+        confusions: pixels by true and found class, without ignored ones.
+        pixels: `pixel_confidence` of the class map.
+        everything_s: seconds to find the objects, without encoding the image.
+        semantic_s: seconds to find the classes, likewise.
     """
 
-    matches: Mapping[str, ImageMatches]
-    confusions: Sequence[Confusion]
-    seconds: Mapping[str, Sequence[float]]
     dense: bool
     classed: bool
     unknown: bool
+    matches: Mapping[str, ImageMatches] = field(default_factory=dict)
+    confusions: Mapping[str, Confusion] = field(default_factory=dict)
     pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    everything_s: Mapping[str, float] = field(default_factory=dict)
+    semantic_s: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def merge(cls, parts: Sequence[Unprompted]) -> Unprompted:
+        """Join the scores of parts of a split, at least one, in the order of the parts."""
+        names = ("matches", "confusions", "pixels", "everything_s", "semantic_s")
+        joined: dict[str, Any] = {
+            name: dict(itertools.chain(*(getattr(part, name).items() for part in parts))) for name in names
+        }
+        return replace(parts[0], **joined)
 
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
         """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
@@ -324,11 +335,12 @@ class Unprompted:
         """Return the blocks of what was scored; that of class maps is of one confusion matrix."""
         blocks = {"everything": self.everything()} if self.matches else {}
         if self.confusions:
-            confusion = sum(self.confusions, Confusion())
+            confusion = sum(self.confusions.values(), Confusion())
             counts = {"images": len(self.confusions), "pixels": confusion.total()}
             blocks["semantic"] = {**counts, **class_scores(confusion)}
         return blocks
 
     def times(self) -> dict[str, float]:
         """Return the median milliseconds for an image of what was scored, without encoding it."""
-        return {f"{name}_ms": round(1000 * median(each), 2) for name, each in self.seconds.items() if each}
+        seconds = {"everything_ms": self.everything_s, "semantic_ms": self.semantic_s}
+        return {name: round(1000 * median(each.values()), 2) for name, each in seconds.items() if each}

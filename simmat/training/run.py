@@ -264,7 +264,7 @@ class Run:
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
         processes = self.processes
-        self.callback.preparing("validation", self.setup.val_passes * len(processes.share(self.setup.val)))
+        self.callback.preparing("validation", len(processes.share(self.setup.val)))
         setup, spec = self.setup, self.setup.spec
         return validate(
             Predictor(self.model, setup.pipeline, dense=spec.dense, image_side=spec.image_side),

@@ -86,11 +86,6 @@ class Setup:
         return math.ceil(self.steps / min(max(validations - 1, _CURVE), _VALIDATIONS))
 
     @property
-    def val_passes(self) -> int:
-        """How often a validation goes over its images: with a dense head once more, without prompts."""
-        return 1 if self.spec.dense is None else 2
-
-    @property
     def warmup(self) -> int:
         """Steps of linear warm-up: from the config, by default 5 % of the run, at most 100."""
         given = self.config.warmup_steps

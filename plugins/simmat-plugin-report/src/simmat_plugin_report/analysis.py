@@ -113,7 +113,7 @@ def analyse_bundle(
         split: "train", "val" or "test"; None means test if there is one, else val.
         images: most images to score; of a larger split evenly spread ones with regions.
         overrides: fields of the data card; None is not set.
-        progress: called with the number of finished and of all passes over an image.
+        progress: called with the number of finished and of all images, each counted once for every model.
 
     Raises:
         DataError: the data cannot be read, no image has a region, or the bundle was trained on all of them.
@@ -128,8 +128,7 @@ def analyse_bundle(
     samples = evenly_spaced(every, images)
     protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
     why = why_no_zero_shot(bundle.parts)
-    models = 1 if why else 2
-    total, done = len(samples) * (models + (bundle.spec.dense is not None)), itertools.count(1)
+    total, done = len(samples) * (1 if why else 2), itertools.count(1)
     advance = None if progress is None else lambda _: progress(next(done), total)
     scores, zero_shot = validate(Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance), None
     model = None
