@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 
-from simmat.data.instances import region_from_mask
+from simmat.data.instances import pixels_under_centres, region_from_mask
 from simmat.data.targets import resized_region
 from simmat.nn.resize import resize_planes
 from simmat.types import Aspect, Frame
+
+
+@pytest.mark.parametrize(("size", "scaled"), [(26, 23), (30, 11), (48, 44), (52, 23), (7, 7), (3, 9)])
+def test_a_centre_on_the_border_of_two_pixels_lies_in_the_second(size: int, scaled: int) -> None:
+    """Class maps, ignored pixels, scores and pictures agree on the pixel, however its number would be rounded."""
+    expected = [int(Fraction(2 * place + 1, 2) * size / scaled) for place in range(scaled)]
+    assert pixels_under_centres(size, scaled).tolist() == expected
 
 
 @pytest.mark.parametrize("aspect", ["keep", "squash"])

@@ -119,6 +119,21 @@ class Instance:
             part[shared.relative_to(window).slices] = self.crop[shared.relative_to(self.window).slices]
         return part
 
+    def picked(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
+        """Return what is left of it at some rows and columns of the image, both ascending; it may be empty."""
+        top, left, bottom, right = self.window
+        (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
+        crop = self.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)
+        return Instance(self.class_id, Window(y0, x0, y1, x1), crop)
+
+
+def pixels_under_centres(size: int, scaled: int) -> npt.NDArray[np.int64]:
+    """Return (scaled,): in which of `size` pixels along one side lies the centre of each of `scaled` pixels.
+
+    A centre on the border of two lies in the second; rounded numbers would not tell.
+    """
+    return (2 * np.arange(scaled) + 1) * size // (2 * scaled)
+
 
 @dataclass(frozen=True)
 class FoundObject:

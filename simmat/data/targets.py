@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance, Label, distance_inside, region_from_mask
-from simmat.types import BoolArray, FloatArray, Frame, Window
+from simmat.data.instances import Instance, Label, distance_inside, pixels_under_centres, region_from_mask
+from simmat.types import BoolArray, FloatArray, Frame
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -34,9 +34,9 @@ def dense_targets(
         the border of the object as a part of the largest one in it, 0 outside of objects.
     """
     height, width = frame.scaled_hw
-    rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)
+    rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
     whole = (*label.regions, *label.small)
-    every = [_picked(region, rows, columns) for region in whole]
+    every = [region.picked(rows, columns) for region in whole]
     seen = _numbered(every, [region.area for region in whole], (height, width))
     classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
     content = classes[:height, :width]
@@ -71,14 +71,6 @@ def outside_objects(label: Label) -> BoolArray:
     return np.asarray(_numbers_of(label) == 0)
 
 
-def _picked(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
-    """Return what is left of a region at some rows and columns of the image, both ascending; it may be empty."""
-    top, left, bottom, right = region.window
-    (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
-    crop = region.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)
-    return Instance(region.class_id, Window(y0, x0, y1, x1), crop)
-
-
 def _numbers_of(label: Label) -> npt.NDArray[np.int32]:
     every = (*label.regions, *label.small)
     return _numbered(every, [region.area for region in every], label.size_hw)
@@ -92,17 +84,11 @@ def _numbered(every: Sequence[Instance], areas: Sequence[int], size_hw: tuple[in
     return numbers
 
 
-def _nearest(size: int, scaled: int) -> npt.NDArray[np.int64]:
-    """Return the pixel of the original under the centre of each pixel of the content."""
-    places = ((np.arange(scaled) + 0.5) * (size / scaled)).astype(np.int64)
-    return np.minimum(places, size - 1)
-
-
 def ignored_pixels(label: Label, frame: Frame) -> BoolArray:
     """Return (S, S) True in the padding, and where the pixel of the original under a pixel's centre is ignored."""
     height, width = frame.scaled_hw
     ignore = np.ones((frame.size, frame.size), np.bool_)
-    rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)
+    rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
     ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1)
     return ignore
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from simmat.data.instances import Instance, pixels_under_centres
 from simmat.drawing.display import PictureArray
 from simmat.drawing.overlay import (
     HALO,
@@ -20,11 +21,7 @@ from simmat.drawing.overlay import (
     paint_regions,
     region_colours,
     region_map,
-    source_pixels,
 )
-
-if TYPE_CHECKING:
-    from simmat.data.instances import Instance
 
 MAX_SIDE = 2048
 """Longest side of the drawn picture in pixels, without the legend."""
@@ -68,8 +65,8 @@ def draw_classes(
     """
     shown = _fitted(Image.fromarray(picture))
     (height, width), (shown_width, shown_height) = labels.shape, shown.size
-    columns = source_pixels(width, shown_width)
-    values = np.stack([labels[row][columns] for row in source_pixels(height, shown_height).tolist()])  # (h, w)
+    columns = pixels_under_centres(width, shown_width)
+    values = np.stack([labels[row][columns] for row in pixels_under_centres(height, shown_height).tolist()])  # (h, w)
     present = [value for value in np.unique(values).tolist() if value not in ignored]
     numbers = np.zeros(values.shape, np.int64)
     for number, value in enumerate(present, start=1):

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFont
 
+from simmat.data.instances import Instance, pixels_under_centres
 from simmat.drawing.display import PictureArray
 from simmat.errors import DataError
 from simmat.types import BoolArray, Prompt
-
-if TYPE_CHECKING:
-    from simmat.data.instances import Instance
 
 Colour = tuple[int, int, int]
 
@@ -209,11 +207,6 @@ def region_colours(instances: Sequence[Instance]) -> list[Colour]:
     ]
 
 
-def source_pixels(size: int, shown: int) -> npt.NDArray[np.int64]:
-    """Return the (shown,) pixel of the image along one side that the centre of each drawn pixel lies in."""
-    return ((np.arange(shown) + 0.5) * size / shown).astype(np.int64)
-
-
 def region_map(
     instances: Sequence[Instance], size_hw: tuple[int, int], size_wh: tuple[int, int]
 ) -> npt.NDArray[np.int64]:
@@ -227,17 +220,14 @@ def region_map(
         size_wh: (width, height) of the drawn picture.
     """
     (height, width), (shown_width, shown_height) = size_hw, size_wh
-    rows, columns = source_pixels(height, shown_height), source_pixels(width, shown_width)
+    rows, columns = pixels_under_centres(height, shown_height), pixels_under_centres(width, shown_width)
     numbers = np.zeros((shown_height, shown_width), np.int64)
     for number in range(len(instances), 0, -1):
-        instance = instances[number - 1]
-        y0, x0, y1, x1 = instance.window
-        top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
-        left, right = np.searchsorted(columns, (x0, x1)).tolist()
-        part = instance.crop[np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)]
-        if part.any():
-            numbers[top:bottom, left:right][part] = number
+        part = instances[number - 1].picked(rows, columns)
+        if part.crop.any():
+            numbers[part.window.slices][part.crop] = number
         else:
+            y0, x0, y1, x1 = instances[number - 1].window
             numbers[(y0 + y1) * shown_height // (2 * height), (x0 + x1) * shown_width // (2 * width)] = number
     return numbers
 

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.data.clicks import center_click
-from simmat.data.instances import Instance, Label, region_from_mask, seen_part
+from simmat.data.instances import Instance, Label, pixels_under_centres, region_from_mask, seen_part
 from simmat.errors import ConfigError, unknown_name
 from simmat.types import BoolArray, Frame
 
@@ -158,7 +157,7 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     """Resize an (H, W) mask: each new pixel takes the value of the old pixel that its centre falls into."""
     if mask.shape == tuple(size_hw):
         return mask
-    rows, columns = (_under_centres(old, new) for old, new in zip(mask.shape, size_hw, strict=True))
+    rows, columns = map(pixels_under_centres, mask.shape, size_hw)
     return np.ascontiguousarray(mask[np.ix_(rows, columns)])
 
 
@@ -166,14 +165,5 @@ def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, 
     """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
     if old_hw == new_hw:
         return region
-    y0, x0, y1, x1 = region.window
-    rows, columns = (_under_centres(old, new) for old, new in zip(old_hw, new_hw, strict=True))
-    top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
-    left, right = np.searchsorted(columns, (x0, x1)).tolist()
-    crop = region.crop[np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)]
-    return region_from_mask(crop, region.class_id, (top, left))
-
-
-def _under_centres(old: int, new: int) -> npt.NDArray[np.int64]:
-    """Return the index of the old pixel that the centre of each new pixel falls into: (new,)."""
-    return (2 * np.arange(new) + 1) * old // (2 * new)
+    left = region.picked(*map(pixels_under_centres, old_hw, new_hw))
+    return region_from_mask(left.crop, region.class_id, left.window[:2])
