@@ -168,7 +168,7 @@ def test_a_table_of_prompts_gives_a_mask_an_object(place: Path) -> None:
     assert json.loads((place / "out/a_cow.json").read_text())["box_xyxy"] == [2.0, 2.0, 30.0, 30.0]
 
 
-def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path) -> None:
+def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Detectors write them; their boxes are corner and size."""
     coco = {
         "images": [{"id": 7, "file_name": "b.png", "width": 56, "height": 40}],
@@ -178,6 +178,9 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path) -> None:
     call = ["predict", str(place / "bundle"), str(place / "images"), "--prompts", str(place / "boxes.json"), "--out"]
     assert run([*call, str(place / "out")]) == 0
     assert json.loads((place / "out/b_31.json").read_text())["box_xyxy"] == [2.0, 3.0, 12.0, 23.0]
+    (place / "boxes.json").write_text(json.dumps({**coco, "annotations": coco["annotations"] * 2}))
+    assert run([*call, str(place / "other")]) == 2
+    assert "annotations[1]: another one of b.png has the id 31" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

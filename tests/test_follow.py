@@ -24,6 +24,7 @@ from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import Sequence
 from simmat.inference.follow import FollowJob, follow_files
+from simmat.inference.track_prompts import predicted_masks
 from simmat.model import SimMAT
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.predictor.follow import given_masks
@@ -229,6 +230,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq", "--mask IMAGE@FRAME"),
         ("seq --mask right.png@0 --format video", "allowed are coco"),
         ("seq --mask right.png@0 --out full", "did not write"),
+        ("seq --prompts same.csv", "'1' and '01' are both number 1"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(
@@ -254,8 +256,19 @@ def test_what_cannot_be_followed_is_refused_by_name(
         ("small", 1, (20, 20)),
     ):
         Image.fromarray(np.full(size_hw, value, np.uint8)).save(f"{name}.png")
+    Path("same.csv").write_text('file,object,point\nframe0.png,1,"3,4"\nframe0.png,01,"40,20"\n')
     assert run(["follow", "bundle", "--out", "out", "--device", "cpu", *call.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
+    """An object of id 0 would be the background of the results."""
+    np.save(tmp_path / "a.npy", planes(truth()))
+    (tmp_path / "p.csv").write_text('file,object,point\n3,0,"3,4"\n3,cat,"9,9"\n3,1,"20,20"\n3,03,"2,2"\n')
+    model = predictor(Scripted(one_mask(np.ones((32, 32), np.bool_))))
+    masks = predicted_masks(model, tmp_path / "p.csv", Sequence(tmp_path / "a.npy", Raster()))
+    assert list(masks) == [3]
+    assert list(masks[3]) == [2, 4, 1, 3]
 
 
 @pytest.mark.plugins

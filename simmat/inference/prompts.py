@@ -151,7 +151,10 @@ def _read_coco(path: Path, problems: list[str]) -> _Table:
             problems.append(f"annotations[{number}]: no image has the id {annotation.get('image_id')!r}")
             continue
         x, y, width, height = box
-        table[name, str(annotation.get("id", number))] = [], [], [(x, y, x + width, y + height)]
+        key = name, str(annotation.get("id", number))
+        if key in table:
+            problems.append(f"annotations[{number}]: another one of {name} has the id {key[1]}")
+        table[key] = [], [], [(x, y, x + width, y + height)]
     return table
 
 

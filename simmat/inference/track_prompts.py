@@ -61,10 +61,11 @@ def read_label_images(masks: Sequence[str], frames: Frames) -> dict[int, LabelAr
 def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict[int, dict[int, BoolArray]]:
     """Segment the objects of a prompts file of `simmat predict`: frame number -> object id -> (H, W) bool.
 
-    An object whose name is a whole number has it as its id; others get the next free ones in the order of the file.
+    An object whose name is a whole number from 1 has it as its id; others get the next free ones in the order of the
+    file.
 
     Raises:
-        DataError: the file cannot be used, or a prompt marks nothing.
+        DataError: the file cannot be used, two names are one number, or a prompt marks nothing.
         ConfigError: there is no such frame, or a prompt is outside of it.
     """
     given = {
@@ -72,7 +73,12 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict
         for file, own in read_prompts(prompts).items()
     }
     names = dict.fromkeys(name for own in given.values() for name in own)
-    ids = {name: int(name) for name in names if name.isdecimal()}
+    ids: dict[str, int] = {}
+    for name in names:
+        if name.isdecimal() and (number := int(name)):
+            if same := next((other for other, taken in ids.items() if taken == number), None):
+                raise DataError(f"{prompts}: the objects {same!r} and {name!r} are both number {number}; rename one")
+            ids[name] = number
     for name in names:
         if name not in ids:
             ids[name] = next(one for one in range(1, len(names) + 1) if one not in ids.values())
