@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from launched import TWO_PROCESSES, run_python
 
-from simmat.dask_executor import check_workers, dask_client
 from simmat.errors import ConfigError
+from simmat.inference.run import check_workers, dask_client
 from simmat.io.images import write_image
 
 pytestmark = pytest.mark.slow

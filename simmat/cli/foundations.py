@@ -47,7 +47,7 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     registry = load_registry()
     entries: list[dict[str, Any]]
     if family is not None:
-        models = registry.foundation_family(family.rstrip("/")).list_models()
+        models = registry.get("foundation family", family.rstrip("/")).list_models()
         entries = [{"name": name, "description": description} for name, description in models.items() if match in name]
     else:
         specs = [spec for spec in registry.all("foundation model") if match in spec.name]

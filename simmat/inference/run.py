@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from simmat.dask_executor import check_workers, dask_client
-from simmat.errors import DataError, OutputError, SimMATError
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.inference.job import ImageOutcome, ImageTask, Job
 from simmat.inference.prompted import make_segmenter
 from simmat.inference.segmenter import Segmenter
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 WINDOWS_TOGETHER = 16
 """Number of windows in one task of an executor."""
+_CONNECT_SECONDS = 10
+_WORKER_SECONDS = 60
+"""How long to wait for the first worker of a scheduler."""
 
 
 class Run:
@@ -129,6 +133,57 @@ def run_on_dask(
             check_workers(client, [staging, *(path for path in seen if isinstance(path, Path) and path.exists())])
         run.run(processes, pool, partial(load.func, **model))
     return run
+
+
+@contextmanager
+def dask_client(address: str) -> Iterator[Any]:
+    """Yield a client of the dask scheduler at tcp://HOST:PORT, which has a worker, and close it at the end.
+
+    Raises ConfigError if there is no such scheduler.
+    """
+    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", address):
+        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            f"--executor {address} needs dask.distributed ({error}); pip install 'simmat[dask]', or leave "
+            "--executor out to run here"
+        ) from error
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
+    except OSError as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address}; check host and port, or start one with `dask scheduler`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
+            ) from error
+        yield client
+
+
+def check_workers(client: Any, paths: Sequence[Path]) -> None:
+    """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks SimMAT."""
+    try:
+        found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
+    except ImportError as error:
+        raise ConfigError(
+            f"a dask worker cannot do the work ({error}); install simmat where it runs, with the plugins that are "
+            "needed here"
+        ) from error
+    for index, path in enumerate(paths):
+        if blind := [worker for worker, seen in found.items() if not seen[index]]:
+            raise ConfigError(
+                f"dask workers {', '.join(blind)} do not see {path}; put it on a disk that all machines share"
+            )
+
+
+def _which_exist(paths: Sequence[str]) -> list[bool]:
+    return [Path(path).exists() for path in paths]
 
 
 def _absolute(file: Path) -> Path:

@@ -174,7 +174,8 @@ class Registry:
         if not self._is_of_family(name):
             return cast(FoundationSpec, self.get("foundation model", name))
         if name not in self._of_family:
-            self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name, fetch=fetch)
+            family = self.get("foundation family", name.partition("/")[0])
+            self._of_family[name] = family.foundation(name, fetch=fetch)
         return self._of_family[name]
 
     def default_foundation(self) -> str:
@@ -198,10 +199,6 @@ class Registry:
             f"({', '.join(spec.name for spec in specs)}), or install a package that brings one, see SimMAT's README"
         )
 
-    def foundation_family(self, name: str) -> FoundationFamily:
-        """Return a family of foundation models."""
-        return cast(FoundationFamily, self.get("foundation family", name))
-
     def transfer_layer(self, name: str) -> TransferLayerSpec:
         """Return a transfer layer."""
         return cast(TransferLayerSpec, self.get("transfer layer", name))
@@ -213,10 +210,6 @@ class Registry:
     def all(self, kind: Kind) -> list[Any]:
         """Return the parts of a kind, by `names`."""
         return [self.get(kind, name) for name in self.names(kind)]
-
-    def callback_hooks(self) -> list[tuple[str, CallbackHook]]:
-        """Return the package with its version, and the hook, of every plugin that follows trainings."""
-        return [(self.owner("callbacks", hook.name), hook) for hook in self.all("callbacks")]
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return (kind, name) -> packages of every name that more than one package claims."""

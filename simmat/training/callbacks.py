@@ -53,7 +53,8 @@ class Callbacks(Callback):
 def callbacks_of_plugins(config: TrainConfig, registry: Registry) -> list[tuple[str, Callback]]:
     """Return (package, callback) of all that plugins have for a run."""
     found: list[tuple[str, Callback]] = []
-    for package, hook in registry.callback_hooks():
+    for hook in registry.all("callbacks"):
+        package = registry.owner("callbacks", hook.name)
         with _warned(package):
             found += [(package, member) for given in hook.make(config=config, registry=registry) for member in given]
     return found
