@@ -293,7 +293,7 @@ def draw(found: Mapping[str, Mapping[str, Mapping[int, Point]]], out: Path) -> N
     named = {str(handle.get_label()): handle for handle in handles}
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize=9)
     with atomic_path(out) as path:
-        Image.open(io.BytesIO(figure_bytes(figure, "png"))).convert("RGB").quantize(64).save(path, "png", optimize=True)
+        Image.open(io.BytesIO(figure_bytes(figure))).convert("RGB").quantize(64).save(path, "png", optimize=True)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
     for name, draw in plots.items():
         path = folder / f"{name}.png"
         if (figure := draw(results, arm_styles(results))) is not None:
-            atomic_write_bytes(path, figure_bytes(figure, "png"))
+            atomic_write_bytes(path, figure_bytes(figure))
             drawn[name] = path
         else:
             path.unlink(missing_ok=True)

@@ -79,4 +79,4 @@ def _curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:
     axes[0, 0].legend(fontsize=8, frameon=False, loc="upper left")
     axes[-1, 0].set_xlabel("score (vertical: the truth)", fontsize=9, color=COLOURS["faint"])
     axes[-1, 1].set_xlabel("share that is kept (vertical: 1 - truth)", fontsize=9, color=COLOURS["faint"])
-    return figure_bytes(figure, "png")
+    return figure_bytes(figure)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,12 +32,10 @@ def new_figure(size_inch: tuple[float, float]) -> Figure:
     return figure
 
 
-def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """Return a figure as a file; equal figures give equal bytes."""
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+def figure_bytes(figure: Figure) -> bytes:
+    """Return a figure as a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "simmat"}):  # without a salt, the ids in an SVG are random
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -87,12 +84,12 @@ For two records of the same kind and step, as in a resumed run, the later one co
 """
 
 
-def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | None] = ()) -> Figure:
+def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float] = ()) -> Figure:
     """Draw the loss of every logged step and the mIoU of every validation, one above the other.
 
     Args:
         runs: name -> log; several are drawn in one plot, with a legend.
-        zero_shot: mIoU of the untuned model of each run, or of some; drawn as dashed lines.
+        zero_shot: mIoU of the untuned models, drawn as dashed lines.
     """
     several = len(runs) > 1
     figure = new_figure((5.4, 4.6 + 0.2 * len(runs) * several))
@@ -100,7 +97,7 @@ def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | No
     looks = [line_style(place) for place in range(len(runs))]
     top.set_title("training loss", loc="left", fontsize=10, color=COLOURS["text"])
     _draw_losses(top, [_series(records, "train", "loss") for records in runs.values()], looks)
-    lines = list(dict.fromkeys(value for value in zero_shot if value is not None))
+    lines = list(dict.fromkeys(zero_shot))
     for value in lines:
         bottom.axhline(value, color=COLOURS["faint"], lw=1.3, ls=(0, (5, 3)), zorder=2)
     title = "validation mIoU" + (f"; dashed: zero-shot {', '.join(f'{value:.3f}' for value in lines)}" * bool(lines))

@@ -124,7 +124,7 @@ def curves(runs: Mapping[str, RunView]) -> Figure:
         for found in (run.trained, run.analysis)
         if found and found.zero_shot and run.is_own(found) and len(found.zero_shot) == len(found.scores)
     ]
-    plot = figure_bytes(curves_figure({name: run.records for name, run in runs.items()}, zero_shot=zero), "png")
+    plot = figure_bytes(curves_figure({name: run.records for name, run in runs.items()}, zero_shot=zero))
     return Figure(plot, "Training loss and validation mIoU by step")
 
 
