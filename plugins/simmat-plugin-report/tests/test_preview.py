@@ -188,6 +188,6 @@ def test_a_sequence_is_a_strip_and_a_track_keeps_its_colour(tmp_path: Path) -> N
     shown = preview.shown_samples(dataset.samples, 12)
     assert [sample.id for sample in shown[::3]] == ["a/0", "a/10", "b/0", "b/10"]
     items = [preview._read(dataset, sample, labels=True) for sample in shown]
-    sheet = Sheet(dataset, items, [Panel("p0", (0,))], preview.CELL_PX, same_scale=True)
+    sheet = Sheet(dataset, items, [Panel("p0", (0,))], same_scale=True)
     assert [row for row, _ in sheet._places(8)] == [0] * 6 + [1] * 6
     assert [track_numbers(item) for item in items[:3]] == [[1, 3], [1, 3], [3]]

@@ -14,7 +14,7 @@ from simmat.errors import DataError, SimMATError
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import Channel, SensorImage, Window
 from simmat_plugin_report.channel_stats import MAX_PIXELS, with_channels
-from simmat_plugin_report.sheet import Item, Panel, Sheet
+from simmat_plugin_report.sheet import CELL_PX, Item, Panel, Sheet
 
 MAX_PANELS = 4
 """Most pictures of one image."""
@@ -22,8 +22,6 @@ _MIDDLE_PX = 1024
 """Side in pixels of the part of a large image that is shown."""
 PER_SHEET = 24
 """Number of images on a sheet."""
-CELL_PX = 240
-"""Width of a picture."""
 Problems = list[tuple[str, str]]
 """(sample id, message) of images that cannot be shown."""
 
@@ -110,7 +108,7 @@ def preview_sheets(
         part = f", sheet {number + 1} of {count}" if count > 1 else ""
         listed = len(dataset.samples) + len(dataset.unlabelled)
         title = f"{dataset.root.resolve().name} · {dataset.adapter.name} · {len(samples)} of {listed} images{part}"
-        yield Sheet(dataset, items, panels, CELL_PX, same_scale=same_scale).draw(title)
+        yield Sheet(dataset, items, panels, same_scale=same_scale).draw(title)
 
 
 def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[Panel, ...]]:

@@ -30,6 +30,8 @@ GAP = 10
 MARGIN = 18
 LINE = 24
 
+CELL_PX = 240
+"""Width of a picture."""
 _SHEET_PX = 1560
 """Approximate width of a sheet in pixels."""
 _FILL = 0.3
@@ -76,13 +78,11 @@ def track_numbers(item: Item) -> list[int]:
 class Sheet:
     """Draws images of a data set in rows, each with its colour bars and labels."""
 
-    def __init__(
-        self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], cell_px: int, *, same_scale: bool
-    ) -> None:
+    def __init__(self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], *, same_scale: bool) -> None:
         self._names, self._items, self._panels = dataset.class_names, items, panels
         shown = [item.image for item in items if item.image is not None]
         tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
-        self._cell = (cell_px, max(round(cell_px * min(tallest, 1.25)), cell_px // 3))
+        self._cell = (CELL_PX, max(round(CELL_PX * min(tallest, 1.25)), CELL_PX // 3))
         self._limits: dict[int, Limits] = {}
         if same_scale and shown:
             for panel in panels:
