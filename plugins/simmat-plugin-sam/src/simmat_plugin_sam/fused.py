@@ -33,20 +33,16 @@ def depthwise_gelu(conv: nn.Conv2d, x: Tensor, channels: slice = slice(None)) ->
 def linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     """Return a linear layer's output, or the GELU of it; one that a tuner has changed is called as it is."""
     if type(layer) is nn.Linear and can_fuse(x):
-        return _fused(x, layer.weight, layer.bias, gelu=gelu)
+        return affine(x, layer.weight, layer.bias, gelu=gelu)
     out: Tensor = layer(x)
     return F.gelu(out) if gelu else out
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """Return the output of a linear layer of this weight (out, in) and bias (out,), or the GELU of it."""
-    if can_fuse(x):
-        return _fused(x, weight, bias, gelu=gelu)
-    out = F.linear(x, weight, bias)
-    return F.gelu(out) if gelu else out
-
-
-def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
+    if not can_fuse(x):
+        out = F.linear(x, weight, bias)
+        return F.gelu(out) if gelu else out
     tensors = (x, weight) if bias is None else (x, weight, bias)
     x, weight, *others = _in_autocast_dtype(*tensors)
     kind: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
@@ -56,10 +52,7 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Ten
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Return whether oneDNN can run a layer and its GELU in one pass, which saves a third of the time on a CPU.
-
-    These are the operators that torch.compile uses; they have no gradient.
-    """
+    """Return whether oneDNN can run a layer and its GELU in one pass."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
