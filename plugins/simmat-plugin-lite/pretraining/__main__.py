@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 from simmat_plugin_lite.spec import WEIGHTS_FOLDER
 
+from simmat.cli.common import PATH
 from simmat.errors import SimMATError
-
-PATH = click.Path(path_type=Path)
 
 
 @click.group(help=__doc__)

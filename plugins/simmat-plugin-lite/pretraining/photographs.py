@@ -89,9 +89,9 @@ class Cutout:
         return cls(image[part], mask[part])
 
 
-def cut_object(photo: Photo, rng: np.random.Generator, smallest_px: int = 200) -> Cutout | None:
-    """Return a random object of a photograph, larger ones sooner; None where all are smaller than `smallest_px`."""
-    numbers, areas = photo.regions(smallest_px)
+def cut_object(photo: Photo, rng: np.random.Generator) -> Cutout | None:
+    """Return a random object of a photograph, larger ones sooner; None where all are smaller than 200 pixels."""
+    numbers, areas = photo.regions(200)
     if not len(numbers):
         return None
     if photo.parts_of_one:
