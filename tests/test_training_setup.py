@@ -11,6 +11,7 @@ from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.data.index import read_index
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.protocol import grid_hw
@@ -67,7 +68,8 @@ def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_leng
     data = gray_set(tmp_path / "data", val=val)
     setup = prepare(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry(), Callback())
     assert (setup.val_every, len(setup.val)) == (every, used)
-    assert every == -(-steps // 5) or (1 + steps // every) * 4 * setup.val_work <= 3 * steps * setup.config.batch_size
+    work = training.subsets.work_of_validation(read_index(setup.dataset), setup.val, setup.config, setup.spec)
+    assert every == -(-steps // 5) or (1 + steps // every) * 4 * work <= 3 * steps * setup.config.batch_size
     assert any(f"{used} of {val} samples" in note for note in setup.notes) == (used < val)
 
 

@@ -27,8 +27,6 @@ _SETTINGS = {
     "foundation_sha256": "sha256 of the weights",
 }
 """Fields of a spec -> their names in messages."""
-_MAX_BYTES = 2**30
-"""Largest `data.json` that is read; a sample takes about 200 bytes."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Cont
 def changes_noted(folder: RunFolder, started: str, contents: Contents) -> str:
     """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
     try:
-        return contents.changes_since(read_json(folder.contents, limit=_MAX_BYTES), started)
+        return contents.changes_since(read_json(folder.contents), started)
     except DataError:  # a run of an older version, or copied without this file
         return ""
 
@@ -102,6 +100,8 @@ def _shown(value: object) -> str:
 
 _NETWORK = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")
 _OF_WEIGHTS = ("foundation_sha256", "sensor_channels")
+MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
+"""Fields of a spec that its weights are used to, so that they stay when it is trained on."""
 
 
 def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
@@ -160,11 +160,6 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
                 "and the same foundation weights, give --new-sensor NAME for another sensor, or train "
                 "without --init"
             )
-
-
-def measured_by(start: BundleSpec) -> dict[str, Any]:
-    """Return the fields of a spec that its weights are used to: statistics of the channels, and the zero-shot map."""
-    return {name: getattr(start, name) for name in ("channels", "statistics", "zero_shot")}
 
 
 def load_start(model: SimMAT, path: Path, beside: Mapping[str, Tensor] | None = None) -> None:

@@ -39,11 +39,9 @@ from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import declarations_of
-from simmat.training.compatibility import check_start, measured_by, read_start, with_network_of
-from simmat.training.subsets import subset_of, validation_subset, work_allowed, work_of_validation
+from simmat.training.compatibility import MEASURED_WITH_WEIGHTS, check_start, read_start, with_network_of
+from simmat.training.subsets import subset_of, validation_interval, validation_subset
 from simmat.types import Frame
-
-_VALIDATIONS, _CURVE = 10, 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Setup:
         contents: digests of its files, compared on resume.
         train: training samples, each with a region.
         val: samples of every validation of the run: those of the split, or some of them, see `validation_subset`.
-        val_work: work of a validation, see `work_of_validation`.
+        val_every: steps between validations.
         spec: spec of the network.
         steps: total optimiser steps.
         start: the spec of the bundle that the run starts from; of a resumed run, its own bundle's.
@@ -66,24 +64,13 @@ class Setup:
     contents: Contents
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
-    val_work: float
+    val_every: int
     spec: ModelSpec
     parts: Parts
     pipeline: Pipeline
     steps: int
     notes: tuple[str, ...] = ()
     start: BundleSpec | None = None
-
-    @property
-    def val_every(self) -> int:
-        """Steps between validations: from the config, or so many that validation is at most a fifth of the work.
-
-        At most `_VALIDATIONS` are made, and at least `_CURVE`, which show how the score rises.
-        """
-        if self.config.val_every is not None:
-            return self.config.val_every
-        validations = int(work_allowed(self.config, self.steps) / self.val_work)
-        return math.ceil(self.steps / min(max(validations - 1, _CURVE), _VALIDATIONS))
 
     @property
     def warmup(self) -> int:
@@ -202,7 +189,7 @@ def prepare(
         known.model_dump(include=set(MEASURED_FIELDS)) if known else _measured_fields(config, foundation, index, train)
     )
     if start is not None and not config.new_sensor:
-        measured |= measured_by(start)
+        measured |= {name: getattr(start, name) for name in MEASURED_WITH_WEIGHTS}
     spec = ModelSpec(**configured, **measured)
     if start is not None:
         check_start(config, start, spec)
@@ -213,8 +200,8 @@ def prepare(
     steps = _steps(config, len(train))
     val = validation_subset(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts)))
-    work = work_of_validation(index, val, config, spec)
-    return Setup(config, dataset, contents, train, val, work, spec, parts, pipeline, steps, notes, start)
+    val_every = validation_interval(index, val, config, spec, steps)
+    return Setup(config, dataset, contents, train, val, val_every, spec, parts, pipeline, steps, notes, start)
 
 
 def with_recipe(config: TrainConfig, foundation: FoundationSpec) -> TrainConfig:
