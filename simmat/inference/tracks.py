@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,17 +199,18 @@ class TrackFiles:
             about |= {"spacing": spacing[0], "unit": "mm"}
             resolution = (1 / spacing[2], 1 / spacing[1])
         with atomic_path(self.out / "volume.tif") as temporary:
-            imagej = 2 * int(np.prod(shape)) < _MAX_IMAGEJ_BYTES
-            with tifffile.TiffWriter(temporary, imagej=imagej, bigtiff=not imagej) as tiff:
-                pages = (plane for group in ([first], planes) for plane in group)
-                tiff.write(
-                    pages,
-                    shape=shape,
-                    dtype=np.uint16,
-                    photometric="minisblack",
-                    resolution=resolution,
-                    metadata=about,
-                )
+            imagej = 2 * math.prod(shape) < _MAX_IMAGEJ_BYTES
+            tifffile.imwrite(
+                temporary,
+                chain([first], planes),
+                shape=shape,
+                dtype=np.uint16,
+                imagej=imagej,
+                bigtiff=not imagej,
+                photometric="minisblack",
+                resolution=resolution,
+                metadata=about,
+            )
         return self.out / "volume.tif"
 
     @property
@@ -216,12 +219,11 @@ class TrackFiles:
         spacing = self.frames.spacing
         if spacing is None:
             return {}
-        found: dict[int, float] = {}
+        voxels = np.zeros(2**16, np.int64)
         for plane in self._planes():
-            for number, count in zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True):
-                found[number] = found.get(number, 0.0) + count * float(np.prod(spacing))
-        found.pop(0, None)
-        return found
+            voxels += np.bincount(plane.ravel(), minlength=2**16)
+        voxels[0] = 0
+        return {number: int(voxels[number]) * math.prod(spacing) for number in np.flatnonzero(voxels).tolist()}
 
     def summary(self) -> str:
         """Return the frames to look at, as ranges of names: "0012 to 0015, 0040"."""
