@@ -13,7 +13,6 @@ from scipy import ndimage
 from simmat.data.augment import Augmentation, choose_window, cut_image, cut_label
 from simmat.data.card import DataCard
 from simmat.data.instances import Label, label_from_mask
-from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
 from simmat.types import Channel, Georeference, SensorImage, Window
 
@@ -245,13 +244,6 @@ def test_window_of_image_and_label_agree_beyond_the_border() -> None:
     assert changed.size_hw == moved.size_hw == (23, 35)
     assert np.array_equal(changed.data[:, 3:, :26], image.data[:, :20, 5:])
     assert np.array_equal(moved.ignore[3:, :26], label.ignore[:20, 5:])
-
-
-def test_impossible_settings_are_reported_at_once() -> None:
-    """All in one message."""
-    with pytest.raises(ConfigError) as caught:
-        Augmentation(scale=(0, 1), gain=-1, noise=2)
-    assert all(word in str(caught.value) for word in ("scale", "gain", "noise"))
 
 
 def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from simmat.data.copy_paste import repeat_regions
 from simmat.data.instances import Instance, Label, region_from_mask
-from simmat.errors import ConfigError, all_problems
 from simmat.io.images import full_scale
 from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage, Window
@@ -49,16 +48,6 @@ class Augmentation:
     noise: float = 0.03
     keep: float = 0.25
     paste: float = 0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.scale[0] <= self.scale[1]:
-            problems.append(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
-        for name in ("gain", "offset", "noise", "keep", "paste"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if problems:
-            raise ConfigError(all_problems("invalid augmentation:", problems))
 
     @classmethod
     def none(cls) -> Augmentation:
