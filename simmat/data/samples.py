@@ -57,8 +57,6 @@ MIN_HASHED = 100
 SPLITS_FILE = "splits.csv"
 """Splits that were drawn of fewer images than `MIN_HASHED`."""
 
-_MAX_BYTES = 2**30
-
 _NO_EXTRA: Mapping[str, str] = {}
 
 
@@ -302,7 +300,7 @@ def read_splits(root: Path) -> dict[str, str]:
     path = root / SPLITS_FILE
     if not os.path.lexists(path):
         return {}
-    header, rows = read_csv_rows(path, "table of splits", "id,split", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "table of splits", "id,split")
     if set(header) != {"id", "split"}:
         raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
     found: dict[str, str] = {}

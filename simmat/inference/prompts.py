@@ -17,7 +17,6 @@ from simmat.types import Prompt
 if TYPE_CHECKING:
     from simmat.types import ImageReader
 
-_MAX_BYTES = 2**31
 _Table = dict[tuple[str, str], tuple[list[Sequence[float]], list[Sequence[float]], list[Sequence[float]]]]
 """(file, object) -> points on the object, points off it, boxes."""
 POINT, BOX = "X,Y", "X0,Y0,X1,Y1"
@@ -108,7 +107,7 @@ def image_name(file: str) -> str:
 
 def _read_csv(path: Path, problems: list[str]) -> _Table:
     columns, hint = "file,object,point,negative,box", '; put a pair in quotes, "10,20"'
-    header, rows = read_csv_rows(path, "prompts file", columns, limit=_MAX_BYTES, hint=hint)
+    header, rows = read_csv_rows(path, "prompts file", columns, hint=hint)
     names = set(header)
     if not {"file", "object"} <= names <= set(columns.split(",")) or not names & {"point", "box"}:
         raise DataError(
@@ -132,7 +131,7 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
 
 
 def _read_coco(path: Path, problems: list[str]) -> _Table:
-    content = read_json(path, "prompts file", limit=_MAX_BYTES)
+    content = read_json(path, "prompts file")
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images"), content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):

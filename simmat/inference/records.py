@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Format number of the json of an image or object; increased when an older reader would misread a change."""
-_MAX_BYTES = 4 * 1024**3
-"""Of the json of an image: an object takes about 500 bytes."""
 _OWN_MARK = b"simmat predict"
 """What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
@@ -26,7 +24,7 @@ _OWN_MARK = b"simmat predict"
 def read_record(file: Path) -> dict[str, Any]:
     """Return the json of an image; empty if there is none, or it cannot be read."""
     try:
-        found = read_json(file, limit=_MAX_BYTES)
+        found = read_json(file)
     except SimMATError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 import stat
 from pathlib import Path
@@ -15,12 +14,10 @@ from urllib.parse import urlsplit
 
 from simmat.errors import DataError, SimMATError, all_problems
 
-MAX_BYTES = 2**26
-"""Default limit of `read_bytes` (64 MiB)."""
+MAX_BYTES = 2**32
+"""Largest file that is read as a whole (4 GiB): eight million objects, of about 500 bytes in json."""
 MAX_DEPTH = 64
 """Deepest allowed nesting of json values."""
-_MAX_LINE_BYTES = 2**20
-"""Longest line of a log; a longer one is not a record."""
 _URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)", re.IGNORECASE)
 """URLs that are read."""
 
@@ -93,14 +90,10 @@ def read_bytes(
     """Return the content of a regular file of at most `limit` bytes; other arguments and errors: `require_file`."""
     require_file(path, what, error=error, hint=hint)
     try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            content = stream.read(min(size, limit) + 1)  # read(n) allocates n bytes, whatever the size of the file
-            if size < len(content) <= limit:  # the file grows, or its file system reports no size
-                content += stream.read(limit + 1 - len(content))
+        content = path.read_bytes() if path.stat().st_size <= limit else None
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
-    if len(content) > limit:
+    if content is None:
         raise error(f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file")
     return content
 
@@ -161,13 +154,13 @@ def _check_numbers(node: Any, *, finite: bool, depth: int = 0) -> None:
 
 
 def read_csv_rows(
-    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
+    path: Path, what: str, columns: str, *, hint: str = ""
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
 
     `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
     """
-    content = read_bytes(path, what, limit=limit)
+    content = read_bytes(path, what)
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -198,7 +191,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
-            while line := stream.readline(_MAX_LINE_BYTES):
+            for line in stream:
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
                     break

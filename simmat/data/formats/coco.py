@@ -29,8 +29,6 @@ from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, is_finite_number
 
 ANNOTATIONS = "annotations"
-MAX_JSON_BYTES = 2**31
-"""Largest json file that is read (2 GiB); that of COCO 2017 has 450 MiB."""
 MAX_OUTLINE_PX = 2**23
 """Longest outline of the polygons of one object; pycocotools takes 50 bytes a pixel of it."""
 _SIMPLER = "use fewer corners, or run lengths"
@@ -124,7 +122,7 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
     names: dict[int, str] = {}
     problems: list[str] = []
     for split, path in files.items():
-        content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # numbers are checked where used
+        content = read_json(path, "COCO json", constants=True)  # numbers are checked where used
         if not isinstance(content, dict):
             raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):

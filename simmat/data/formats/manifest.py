@@ -25,8 +25,6 @@ from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
 _SEQUENCE = ("sequence", "frame")
-_MAX_BYTES = 2**30
-"""Largest manifest, about ten million samples; it is read at once."""
 
 
 def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
@@ -41,7 +39,7 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
         DataError: the file cannot be used; lists all problems with line numbers.
     """
     path = root / MANIFEST_FILE
-    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask")
     files = _find_columns(path, header, sources, masks=masks)
     extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}]
     start, names = start_of_paths(root), tuple(source.name for source in files.values())
@@ -87,7 +85,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`."""
     path = root / MANIFEST_FILE
     seen = path.stat().st_mtime_ns if path.exists() else None
-    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask", limit=_MAX_BYTES)
+    header, rows = read_csv_rows(path, "manifest", "id,split,image,mask")
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from simmat.data.formats.coco import MAX_JSON_BYTES, draw_segmentation, segmentation_problem
+from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
 from simmat.data.samples import Sample
 from simmat.documents import Document, as_tuples, parse
@@ -116,7 +116,7 @@ class Predictions:
             raise DataError(
                 f"{path}: no {COCO_FILE} there; `simmat predict` writes one with --everything, or with --format coco"
             )
-        return cls.of(read_json(file, "COCO json", limit=MAX_JSON_BYTES), str(file), samples)
+        return cls.of(read_json(file, "COCO json"), str(file), samples)
 
     @property
     def count(self) -> int:

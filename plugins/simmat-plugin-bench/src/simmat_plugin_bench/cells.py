@@ -22,7 +22,6 @@ from simmat.sensors.sensor_toml import read_sensor
 from simmat_plugin_bench.settings import STEPS, Simulated, metrics_of
 
 FORMAT = 1
-_MAX_BYTES = 2**30
 
 _MAX_METRIC = 2.0**53
 """Limit of metrics, so that means and deviations do not overflow."""
@@ -121,7 +120,7 @@ def read_cell_file(
     Raises:
         DataError: the file is damaged, or of another format.
     """
-    content = read_bytes(path, what, limit=_MAX_BYTES)
+    content = read_bytes(path, what)
     try:
         values = parse_json(content)
         if not isinstance(values, dict) or "format" not in values:

@@ -40,7 +40,6 @@ ADDRESS = "http://localhost:9090"
 """Where `simmat labelstudio` shows images as pictures, unless told otherwise."""
 BRUSH, POLYGON = "brushlabels", "polygonlabels"
 """Types of regions."""
-_MAX_BYTES = 2**30
 
 
 class _Table(Document):
@@ -176,7 +175,7 @@ def read_label_studio(source: Source) -> Labels:
         listed = ", ".join(path.name for path in paths) or f"no {EXPORTS} and no {TASKS_FILE}"
         raise DataError(f"{source.root}: expected one file of tasks, got {listed}; keep the one to read")
     where = f"{paths[0]} (as Label Studio exports JSON, not JSON-MIN)"
-    tasks = parse(_Tasks, {"tasks": read_json(paths[0], "tasks of Label Studio", limit=_MAX_BYTES)}, where).tasks
+    tasks = parse(_Tasks, {"tasks": read_json(paths[0], "tasks of Label Studio")}, where).tasks
     card = source.known_card()
     numbers = ClassNumbers(card.class_names)
     dataset = open_images(source.root, source.adapter, source.card)

@@ -31,7 +31,6 @@ _MAX_YAML_BYTES = 2**20
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LABELME_LABELS = "labels.txt"
 _LABELME_RESERVED = ("__ignore__", "_background_")
-_MAX_BYTES = 2**30
 
 
 def format_of(root: Path) -> str:
@@ -107,7 +106,7 @@ def read_labelme(source: Source) -> Labels:
     items = []
     for path in _labelme_files(source.root):
         place = path.relative_to(source.root)
-        content = read_json(path, "LabelMe json", limit=_MAX_BYTES, constants=True)
+        content = read_json(path, "LabelMe json", constants=True)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             source.problems.append(f"{path}: not a LabelMe file; it needs a list 'shapes'")
             continue
@@ -185,7 +184,7 @@ def read_cvat(source: Source) -> Labels:
 
 def _parse_xml(path: Path) -> ElementTree.Element:
     try:
-        text = read_bytes(path, "CVAT xml", limit=_MAX_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, "CVAT xml").decode("utf-8-sig")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can read other files or expand without limit
             raise DataError(f"{path}: declares a document type or entities, as CVAT never does; export it again")
         return ElementTree.fromstring(text)

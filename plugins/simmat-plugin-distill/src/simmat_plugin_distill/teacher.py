@@ -36,8 +36,6 @@ SEARCH = EverythingSettings(grid=16, stability=0, overlap=0.7)
 Masks need not be stable: at SAM's threshold of stability, the answers of `lite` cover a third of the objects of
 simulated scenes, and most of what is left is background, which teaches a student nothing about objects.
 """
-_MAX_BYTES = 2**30
-"""Largest file of the masks of an image."""
 
 
 def load_teacher(
@@ -139,7 +137,7 @@ def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddin
     request = hashlib.sha256(repr(asked).encode()).hexdigest()
     record: dict[str, Any] = {}
     if path.is_file():
-        record = read_json(path, "masks of a teacher", limit=_MAX_BYTES)
+        record = read_json(path, "masks of a teacher")
     if record.get("request") != request:
         record = {}
         for old in (path, kept):  # both, as an embedding is written before its masks

@@ -20,8 +20,6 @@ from simmat.io.reading import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.data_report import ClassNumber, DataReport, Listed
 
-_MAX_BYTES = 2**30
-
 
 def _decoded(value: object) -> object:
     return base64.b64decode(value, validate=True) if isinstance(value, str) else value
@@ -155,7 +153,7 @@ def read_report(folder: RunFolder) -> RunReport | None:
     """
     if not folder.report.exists():
         return None
-    values = read_json(folder.report, "report of a run", limit=_MAX_BYTES)
+    values = read_json(folder.report, "report of a run")
     try:
         return parse(RunReport, values, str(folder.report))
     except ConfigError as error:
