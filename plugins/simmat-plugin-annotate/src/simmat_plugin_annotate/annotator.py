@@ -19,7 +19,6 @@ import numpy as np
 from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
 from simmat.errors import ConfigError, SimMATError
-from simmat.sensors.normalize import rgb_indices
 from simmat_plugin_annotate.drafts import Draft, Edited, score_of
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
@@ -280,8 +279,6 @@ class Annotator:
     def _image_document(self, key: str) -> dict[str, Any]:
         self.folder.read_frames(key)
         labels, planes = self.folder.labels(key), self.folder.planes(key)
-        georeference, channels = planes.georeference, planes.channels
-        rgb, shown = rgb_indices(channels), display_channels(channels)
         with labels.lock:
             labels.refresh()
             return {
@@ -292,16 +289,11 @@ class Annotator:
                 "levels": planes.levels,
                 "tile": TILE,
                 "channels": _channels(planes),
-                "shown": list(shown),
-                "rgb": None if rgb is None else list(rgb),
-                "temperature": len(shown) == 1 and display_style(channels[shown[0]]).colours == "inferno",
+                "shown": display_channels(planes.channels),
                 "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
                 "tracks": sorted(self.folder.frames.tracks(key).items()),
                 **_progress(labels),
                 "ready": self.service.is_ready(key),
-                "georeference": None
-                if georeference is None
-                else {"crs": georeference.crs, "transform": list(georeference.transform)},
                 "notice": labels.problem,
             }
 

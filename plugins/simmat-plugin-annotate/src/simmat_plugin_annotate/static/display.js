@@ -36,6 +36,7 @@ export class DisplayPanel {
     const same = JSON.stringify(image.channels.map(plain)) === JSON.stringify(this.channels?.map(plain));
     const before = this.display;
     this.channels = image.channels;
+    this.shown = image.shown; // by default: one channel, or those shown as red, green and blue
     this.raster = raster;
     this.histograms = null;
     if (same && before) {
@@ -44,7 +45,6 @@ export class DisplayPanel {
       if (this.manual && before.mode !== "rgb") this.#setLimits(limits[0]);
       else if (this.manual) this.display.window = before.window;
     } else {
-      this.manual = false;
       const modes = [["single", "One channel"]];
       if (this.channels.length > 1) {
         const isTrue = this.channels.filter((channel) => channel.quantity === "srgb").length >= 3;
@@ -63,7 +63,7 @@ export class DisplayPanel {
   #setMode(mode) {
     const first = this.display?.channels[0] ?? 0;
     let channels = [first < this.channels.length ? first : 0];
-    if (mode === "rgb") channels = firstThree(this.channels);
+    if (mode === "rgb") channels = this.shown;
     if (mode === "natural") channels = natural(this.channels);
     if (mode === "index") channels = firstTwo(this.channels);
     this.#choose(mode === "natural" ? "rgb" : mode, channels);
@@ -294,21 +294,6 @@ function startOf(channel) {
   const { period } = channel.look;
   if (period !== null) return range[0] < 0 ? [-period / 2, period / 2] : [0, period];
   return range[1] > range[0] ? range : [range[0] - 0.5, range[0] + 0.5];
-}
-
-/** Red, green and blue; else long, middle and short wavelengths; else the first three. */
-function firstThree(channels) {
-  const rgb = ["red", "green", "blue"].map((name) => {
-    return channels.findIndex((channel) => channel.quantity === "srgb" && channel.name === name);
-  });
-  if (rgb.every((index) => index >= 0)) return rgb;
-  const count = channels.length;
-  const order = channels.map((_, i) => i);
-  if (channels.every((channel) => channel.wavelength_um)) {
-    order.sort((a, b) => channels[b].wavelength_um - channels[a].wavelength_um);
-    return [order[0], order[count === 2 ? 1 : Math.floor((count - 1) / 2)], order[count - 1]];
-  }
-  return [0, 1, Math.min(2, count - 1)];
 }
 
 /** Index of the channel whose wavelength is nearest, -1 where none is within 0.1 µm. */
