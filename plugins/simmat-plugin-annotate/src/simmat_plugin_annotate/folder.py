@@ -350,8 +350,7 @@ class LabelFolder:
     def _recover_image(self, journal: Path) -> None:
         key = journal.stem
         last, mask = last_record(journal), self._masks[key]
-        digest = None if mask is None else sha256_of(mask)
-        if last is None or last.sha256 != digest:
+        if last is None or last.sha256 != sha256_of(mask):
             self.labels(key)
             return
         self._last_steps[key] = last

@@ -13,7 +13,7 @@ from typing import Any
 from simmat.data.instances import Instance
 from simmat.data.samples import MASK_EXTENSIONS
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import atomic_path
+from simmat.io.files import atomic_path, output_errors
 from simmat_plugin_annotate.drafts import (
     Draft,
     Edited,
@@ -32,7 +32,6 @@ from simmat_plugin_annotate.mask_files import (
     encode_labels,
     mask_ending,
     read_objects,
-    remove,
     sha256_of,
     times,
 )
@@ -137,7 +136,7 @@ class ImageLabels:
             stat, last = times(self.mask), self.last
             if not rewrite and stat == self._mask_stat and last is not None:
                 return
-            digest = self._digest()
+            digest = sha256_of(self.mask)
             is_outdated = last is not None and (digest == last.was or (digest is None and last.moving))
             if rewrite and last is not None and is_outdated and digest != last.sha256:
                 self._sha256, self._mask_stat, self.unwritten = digest, stat, True
@@ -177,9 +176,6 @@ class ImageLabels:
                     self._mask_moved(path)
                     self.mask = path
                     return
-
-    def _digest(self) -> str | None:
-        return None if self.mask is None or times(self.mask) is None else sha256_of(self.mask)
 
     def edit(self, version: int, change: Callable[[Draft], None]) -> Edited:
         """Change objects in one step, which is in the journal when this returns.
@@ -296,7 +292,8 @@ class ImageLabels:
                 at = self._journal.append(record)
                 if self.mask is not None:
                     self._mask_moved(None)
-                    remove(self.mask)
+                    with output_errors(self.mask):
+                        self.mask.unlink(missing_ok=True)
                 self.mask = self._mask_stat = None
                 self._replay(record, at)
                 self.unwritten, self.problem = False, ""
@@ -316,7 +313,7 @@ class ImageLabels:
         """Read the mask if another program has replaced it, and return whether it has."""
         stat = times(self.mask)
         if stat != self._mask_stat:
-            digest = self._digest()
+            digest = sha256_of(self.mask)
             if digest not in (self._sha256, self._intended_sha256):
                 self._read_mask(digest, first=False)
                 self._mask_stat, self.unwritten, self.problem = stat, False, ""
@@ -336,7 +333,7 @@ class ImageLabels:
             temporary.write_bytes(content)
             at = self._journal.append(record)
             if old_mask is not None:  # two masks of one image are refused, so the old one goes first
-                remove(old_mask)
+                old_mask.unlink(missing_ok=True)
                 self._sha256 = self._mask_stat = None
         self._mask_stat = times(target)
         self._replay(record, at)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from simmat.data.card import DataCard
 from simmat.data.instances import PANOPTIC, Instance, label_from_mask, read_mask, region_from_mask
 from simmat.errors import DataError
-from simmat.io.files import output_error
 
 MAX_PNG_SIDE = 8192
 """Longest side of a PNG mask; larger masks are TIFF, of which a reader can decode a part."""
@@ -210,21 +209,17 @@ def encode_labels(plane: npt.NDArray[Any], ending: str) -> bytes:
     return stream.getvalue()
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
+def sha256_of(path: Path | None) -> str | None:
+    """Return the sha256 of a file; None if it does not exist."""
+    if path is None:
+        return None
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
-
-
-def remove(path: Path) -> None:
-    """Remove a file if it is there."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(error, path) from error
 
 
 def times(path: Path | None) -> tuple[int, int] | None:
