@@ -154,7 +154,7 @@ def test_what_another_program_writes_before_a_mask_follows_is_a_step(
     save(mask, THREE[:2])
     labels.flush()
     assert (sorted(labels.objects), values(mask)) == ([1, 2], [0, 1, 2])
-    labels.undo(labels.version)
+    labels.step(labels.version, "undo")
     assert sorted(labels.objects) == [1, 2, 3, 4]
 
 
@@ -355,7 +355,7 @@ def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: 
     folder.labels(third)
     assert folder.labels(first) is held
     assert (folder.last_step(second).objects, folder.last_step(second).version) == (1, 1)
-    assert folder.labels(second).undo_steps == 1
+    assert len(folder.labels(second).steps["undo"]) == 1
 
 
 def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -316,8 +316,7 @@ class Annotator:
 def _progress(labels: ImageLabels) -> dict[str, Any]:
     return {
         "version": labels.version,
-        "undo": labels.undo_steps,
-        "redo": labels.redo_steps,
+        **{kind: len(steps) for kind, steps in labels.steps.items()},
         "labelled": labels.mask is not None or labels.unwritten,
         "done": labels.done,
         "lost": sorted(labels.lost),

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class ImageLabels:
         problem: why the mask file could not be written; "" if there is no problem.
         lost: of a frame, ids of objects that following did not find.
         absent: of a frame, ids of objects that the user has removed.
+        steps: "undo" and "redo" -> byte offsets of such steps in the journal, the next one last.
     """
 
     def __init__(
@@ -85,8 +86,7 @@ class ImageLabels:
         self.changed_s = 0.0
         self.lost: frozenset[int] = frozenset()
         self.absent: frozenset[int] = frozenset()
-        self._undo: list[int] = []  # byte offsets of records in the journal
-        self._redo: list[int] = []
+        self.steps: dict[str, list[int]] = {"undo": [], "redo": []}
         self._next = 1
         self._ignored: Instance | None = None
         self._had_mask = False  # True if there was a mask before the first object
@@ -103,16 +103,6 @@ class ImageLabels:
                     "move the file away: the labels are then those of the mask"
                 ) from None
         self.refresh(rewrite=True)
-
-    @property
-    def undo_steps(self) -> int:
-        """Number of steps that can be undone."""
-        return len(self._undo)
-
-    @property
-    def redo_steps(self) -> int:
-        """Number of steps that can be redone."""
-        return len(self._redo)
 
     @property
     def last(self) -> Record | None:
@@ -215,20 +205,13 @@ class ImageLabels:
             if not self.done and (changes or lost != self.lost):
                 self._write("follow", changes, lost=lost)
 
-    def undo(self, version: int) -> Edited:
-        """Undo the last step; arguments and errors as in `edit`."""
-        return self._step(version, "undo", self._undo)
-
-    def redo(self, version: int) -> Edited:
-        """Redo the step that was undone last; arguments and errors as in `edit`."""
-        return self._step(version, "redo", self._redo)
-
-    def _step(self, version: int, kind: Any, steps: Sequence[int]) -> Edited:
+    def step(self, version: int, kind: Any) -> Edited:
+        """Undo the last step, or redo the one that was undone last; `version` and errors as in `edit`."""
         with self.lock:
             self._check(version)
-            if not steps:
+            if not self.steps[kind]:
                 raise DataError(f"there is no step to {kind}")
-            changes = self._journal.at(steps[-1]).changes
+            changes = self._journal.at(self.steps[kind][-1]).changes
             changes = revert_changes(changes) if kind == "undo" else changes
             self._write(kind, changes)
             return Edited.of(changes, self.objects)
@@ -393,10 +376,11 @@ class ImageLabels:
         if record.kind in ("base", "outside"):
             self._ignored = None if record.ignored is None else decode_mask(record.ignored, self.size_hw)
             self._had_mask = record.sha256 is not None
+        undo, redo = self.steps["undo"], self.steps["redo"]
         if record.kind in ("edit", "outside", "follow"):
-            self._undo.append(at)
-            self._redo.clear()
+            undo.append(at)
+            redo.clear()
         elif record.kind == "undo":
-            self._redo.append(self._undo.pop())
+            redo.append(undo.pop())
         elif record.kind == "redo":
-            self._undo.append(self._redo.pop())
+            undo.append(redo.pop())

@@ -228,8 +228,8 @@ class Routes:
 
     async def step(self, request: Request) -> Response:
         """Undo or redo a step."""
-        body, step = await body_of(request, VersionBody), request.url.path.rpartition("/")[2]
-        return await self._changed(request, lambda labels: getattr(labels, step)(body.version))
+        body, kind = await body_of(request, VersionBody), request.url.path.rpartition("/")[2]
+        return await self._changed(request, lambda labels: labels.step(body.version, kind))
 
     async def done(self, request: Request) -> Response:
         """Mark an image as finished."""
