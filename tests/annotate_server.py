@@ -135,19 +135,18 @@ def make_annotator(
     known = registry()
 
     def tuned(path: Path) -> Model:
-        return Model.of(load(path, device="cpu", registry=known), path.name)
+        return Model(load(path, device="cpu", registry=known), path.name)
 
     arguments = "--modality gray --foundation tiny --image-size 64 --device cpu --batch-size 2".split()
-    annotator = Annotator(
+    return Annotator(
         root,
         known.modality("gray"),
         overrides or {},
         lambda folder: tuned(bundle),
         lambda folder, model: arguments,
+        tuned,
         predictions,
     )
-    annotator.load = tuned
-    return annotator
 
 
 @contextmanager
@@ -158,7 +157,7 @@ def served(
     predictions: Path | None = None,
 ) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
-    from simmat_plugin_annotate.serve import configuration, listen
+    from simmat_plugin_annotate.serve import listen, server_of
     from simmat_plugin_annotate.server import make_app
     from simmat_plugin_annotate.state import locked_folder
 
@@ -166,7 +165,7 @@ def served(
         annotator = make_annotator(
             root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
         )
-        server = uvicorn.Server(configuration(make_app(annotator), listener, TOKEN))
+        server, _ = server_of(make_app(annotator), listener, host="127.0.0.1", token=TOKEN)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -190,8 +189,8 @@ def door(
     home.mkdir()
     uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
     with listen("127.0.0.1", 0) as listener:
-        app = make_door(Model.of(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
-        server, address = server_of(app, listener, host="127.0.0.1", allowed=(), token=TOKEN, upload=upload)
+        app = make_door(Model(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
+        server, address = server_of(app, listener, host="127.0.0.1", token=TOKEN, upload=upload)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
         thread.start()

@@ -205,7 +205,7 @@ def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) ->
         return Planes(sensor, {"gray": path}, ImageCache(), root.parent)
 
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
-    return ModelService(Model.of(predictor, "tiny"), planes, lambda: names or {})
+    return ModelService(Model(predictor, "tiny"), planes, lambda: names or {})
 
 
 def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) -> None:

@@ -53,6 +53,7 @@ class Annotator:
         overrides: Mapping[str, object],
         model: Callable[[LabelFolder], Model],
         train: Callable[[LabelFolder, Model], list[str]],
+        load: Callable[[Path], Model],
         predictions: Path | None = None,
     ) -> None:
         """Open a folder, locked by `locked_folder`, and load a model for it.
@@ -60,6 +61,7 @@ class Annotator:
         Args:
             overrides: fields of the card from the command line.
             train: returns the arguments of `simmat train`.
+            load: loads the bundle of a training.
             predictions: COCO file, or folder of `simmat predict`.
 
         Raises:
@@ -83,9 +85,9 @@ class Annotator:
             lambda: self.publish("follow", self.following.document),
         )
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
+        self._load = load
         self._search: asyncio.Task[None] | None = None
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
-        self.load: Callable[[Path], Model] | None = None
 
     def class_names(self) -> dict[int, str]:
         """Return id -> name of the folder's classes."""
@@ -188,8 +190,7 @@ class Annotator:
         self.publish("training", self.training.document(log=False))
 
     async def _adopt(self, bundle: Path) -> None:
-        assert self.load is not None
-        model = await self.service.run(partial(self.load, bundle))
+        model = await self.service.run(partial(self._load, bundle))
         await self.service.run(partial(self.service.take, model))
         name = bundle.relative_to(self.folder.root).as_posix()
         await self.on_files(partial(self.folder.keep_bundle, name))

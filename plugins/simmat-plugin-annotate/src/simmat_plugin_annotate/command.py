@@ -93,7 +93,7 @@ def command(
     device = device or "auto"
 
     def tuned(path: Path) -> Model:
-        return Model.of(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
+        return Model(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
 
     given = None if bundle is None else tuned(bundle)
     if modality is not None:
@@ -120,7 +120,7 @@ def command(
             device=device,
             registry=registry,
         )
-        return Model.of(predictor, name)
+        return Model(predictor, name)
 
     def train_arguments(labels: LabelFolder, model: Model) -> list[str]:
         """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
@@ -138,9 +138,8 @@ def command(
     token = os.environ.get(TOKEN_VARIABLE)
     with listen(host, port, allow_host) as listener, locked_folder(folder):
         annotator = Annotator(
-            folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, predictions
+            folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, tuned, predictions
         )
-        annotator.load = tuned
         if unknown := annotator.predictions.unknown:
             say(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")

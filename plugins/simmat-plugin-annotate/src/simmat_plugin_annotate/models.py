@@ -45,17 +45,15 @@ class Model:
 
     Attributes:
         predictor: predictor of a bundle or of an untuned model.
-        path: path of the bundle; None for an untuned model.
     """
 
     predictor: Predictor
     name: str
-    path: Path | None
 
-    @classmethod
-    def of(cls, predictor: Predictor, name: str) -> Model:
-        """Describe a loaded predictor."""
-        return cls(predictor, name, None if predictor.bundle is None else Path(predictor.bundle.path))
+    @property
+    def path(self) -> Path | None:
+        """Path of the bundle; None for an untuned model."""
+        return None if self.predictor.bundle is None else self.predictor.bundle.path
 
     @property
     def digest(self) -> str:

@@ -77,25 +77,30 @@ class Protocol(H11Protocol):
             self.transport.close()
 
 
-def configuration(
+def server_of(
     app: ASGIApp,
     listener: socket.socket,
-    token: str,
-    hosts: Sequence[str] = LOCAL,
     *,
+    host: str,
+    allowed: Sequence[str] = (),
+    token: str | None = None,
     upload: int = 0,
     clients: int = MAX_CLIENTS,
-) -> uvicorn.Config:
-    """Return the configuration of a server.
+) -> tuple[uvicorn.Server, str]:
+    """Return the server of an app, and its address with the token.
 
     Args:
         listener: the socket from `listen`.
-        hosts: names and addresses that Host may contain.
+        allowed: other names by which clients reach the server, with a port if it differs.
+        token: the token that requests need; None makes a random one.
         upload: most bytes of a request with files.
         clients: most connections at once; others are answered with 503.
     """
-    return uvicorn.Config(
-        Guard(app, token=token, port=int(listener.getsockname()[1]), hosts=hosts, upload=upload),
+    token, port = token or secrets.token_urlsafe(32), int(listener.getsockname()[1])
+    own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
+    first = next(iter([*own, *allowed, LOCAL[0]]))
+    config = uvicorn.Config(
+        Guard(app, token=token, port=port, hosts=[*LOCAL, *own, *allowed], upload=upload),
         http=Protocol,
         log_level="warning",
         access_log=False,
@@ -109,24 +114,7 @@ def configuration(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-
-
-def server_of(
-    app: ASGIApp, listener: socket.socket, *, host: str, allowed: Sequence[str], token: str | None, **limits: int
-) -> tuple[uvicorn.Server, str]:
-    """Return the server of an app, and its address with the token.
-
-    Args:
-        listener: the socket from `listen`.
-        allowed: other names by which clients reach the server, with a port if it differs.
-        token: the token that requests need; None makes a random one.
-        limits: as `configuration` takes them.
-    """
-    token = token or secrets.token_urlsafe(32)
-    own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
-    first = next(iter([*own, *allowed, LOCAL[0]]))
-    address = f"http://{with_port(first, int(listener.getsockname()[1]))}/?token={token}"
-    return uvicorn.Server(configuration(app, listener, token, [*LOCAL, *own, *allowed], **limits)), address
+    return uvicorn.Server(config), f"http://{with_port(first, port)}/?token={token}"
 
 
 def serve(

@@ -72,7 +72,7 @@ def command(
     ):
         uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
         server, address = server_of(
-            make_door(Model.of(predictor, bundle.name), uploads, limits),
+            make_door(Model(predictor, bundle.name), uploads, limits),
             listener,
             host=host,
             allowed=allow_host,
