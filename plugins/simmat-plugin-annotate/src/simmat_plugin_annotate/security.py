@@ -6,9 +6,9 @@ import hmac
 import html
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,9 +85,9 @@ class Guard:
 
     def _answer(self, scope: Scope) -> Response | None:
         """Return the answer to a request that the app must not get; None if the app gets it."""
-        headers = Headers(scope=scope)
+        headers, given = Headers(scope=scope), QueryParams(scope["query_string"]).get("token", "")
         refused = self._refused(scope, headers)
-        if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._in_query(scope):
+        if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._is_token(given):
             # A page removes the token from the address: after a redirect the browser would not send the new cookie.
             text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT</title>'
             response = HTMLResponse(text, headers={"cache-control": "no-store"})
@@ -134,13 +134,6 @@ class Guard:
         except ValueError:  # for example "http://["
             return False
         return parts.scheme == "http" and parts.netloc.lower() in self._hosts and not parts.path
-
-    def _in_query(self, scope: Scope) -> bool:
-        try:
-            query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
-        except ValueError:  # too many fields
-            return False
-        return self._is_token(query.get("token", [""])[0])
 
     def _has_token(self, headers: Headers) -> bool:
         for value in headers.getlist("authorization"):
