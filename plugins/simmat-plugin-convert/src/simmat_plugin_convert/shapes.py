@@ -47,11 +47,8 @@ class Shapes:
     ) -> None:
         self._source, self._path, self._files, self._numbers = source, path, files, numbers
         self._where = f"{path}: {inner}" if inner else str(path)
-        self._polygons: dict[_Key, list[Sequence[float]]] = {}
-        self._order: list[_Key] = []
-        self._masks: dict[
-            _Key, Callable[[], _PlacedMask]
-        ] = {}  # decoded when drawn, for the masks of one image in memory
+        # Polygons, or what decodes a mask when it is drawn, for the masks of one image in memory.
+        self._shapes: dict[_Key, list[Sequence[float]] | Callable[[], _PlacedMask]] = {}
         try:
             self.size_hw = size_of(source.adapter, files)
             check_upright(files)
@@ -61,6 +58,7 @@ class Shapes:
 
     def item(self, name: str, split: str) -> Item:
         """Return the image with these shapes, which are drawn on demand."""
+        self._source.seen.update(label for label, _ in self._shapes)
         return Item(name, split, self._files, self._draw)
 
     def check_stated(self, height: object, width: object) -> None:
@@ -88,8 +86,7 @@ class Shapes:
             self._add(key, [value for point in points for value in point])
         elif kind == "mask" and len(points) == 2:
             corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
-            self._note((label, number))
-            self._masks[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
+            self._shapes[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
         elif kind == "rectangle" and len(points) == 2:
             (x0, y0), (x1, y1) = points
             self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where)
@@ -123,8 +120,7 @@ class Shapes:
             self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where, turn, ((x0 + x1) / 2, (y0 + y1) / 2))
         else:
             attributes, size_hw = dict(shape.attrib), self.size_hw
-            self._note((label, number))
-            self._masks[label, number] = lambda: _decode_runs(attributes, size_hw, where)
+            self._shapes[label, number] = lambda: _decode_runs(attributes, size_hw, where)
 
     def yolo(self, names: Mapping[int, str]) -> None:
         """Add the polygons of a YOLO file; `names` is class number -> name."""
@@ -166,8 +162,7 @@ class Shapes:
         try:
             if kind == "brush":
                 code = value.get("rle")
-                self._note((label, number))
-                self._masks[label, number] = lambda: ((0, 0), decode_brush(code, size_hw, where))
+                self._shapes[label, number] = lambda: ((0, 0), decode_brush(code, size_hw, where))
             elif kind == "polygon":
                 points = np.asarray(value["points"], np.float64).reshape(-1, 2) * [width / 100, height / 100]
                 self._add((label, number), _exact(points.ravel().tolist()))
@@ -195,26 +190,22 @@ class Shapes:
         self._add(key, _exact(turned_box(box_xywh, degrees, pivot_xy).ravel().tolist()))
 
     def _add(self, key: _Key, polygon: list[float]) -> None:
-        if key not in self._polygons:
-            self._note(key)
-        self._polygons.setdefault(key, []).append(polygon)
-
-    def _note(self, key: _Key) -> None:
-        self._order.append(key)
-        self._source.seen.add(key[0])
+        polygons = self._shapes.setdefault(key, [])
+        assert isinstance(polygons, list)  # a mask has a number of its own
+        polygons.append(polygon)
 
     def _draw(self) -> ImageLabels:
         objects: list[Instance] = []
         ignore = np.zeros(self.size_hw, np.bool_)
         classless = set(self._numbers.names.values()) <= {NO_CLASS}
-        for key in self._order:
+        for key, shape in self._shapes.items():
             where = f"{self._where}: shape {key[1]}"
             number = 0 if key[0] == IGNORE else self._numbers.number(key[0])
-            if key in self._masks:
-                (top, left), crop = self._masks[key]()
+            if callable(shape):
+                (top, left), crop = shape()
                 region = self._inside(top, left, crop, number, where)
             else:
-                region = polygon_region(self._polygons[key], self.size_hw, number, where, self._source.losses)
+                region = polygon_region(shape, self.size_hw, number, where, self._source.losses)
             if region is None:
                 continue
             if key[0] == IGNORE:
