@@ -16,7 +16,6 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.data.instances import Instance
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_bytes, read_json, require_folder
@@ -73,30 +72,20 @@ def read_own(source: Source) -> Labels:
         stated = load_card(source.root, source.card, defaults={"regions": stated.regions})
     crops = stated.model_copy(update={"crop": None})
     has_splits = not dataset.by_hash or (source.root / SPLITS_FILE).is_file()
-    items = [_simmat_item(dataset, sample, has_splits=has_splits) for sample in dataset.samples]
-    names = dict(dataset.class_names)
-    if len(names) == 1 and set(names.values()) == {NO_CLASS}:
-        items = [Item(item.name, item.split, item.files, _without_class(item.draw)) for item in items]
-        names = {}
+    no_class = list(dataset.class_names.values()) == [NO_CLASS]
+    items = [_simmat_item(dataset, sample, has_splits=has_splits, no_class=no_class) for sample in dataset.samples]
+    names = {} if no_class else dict(dataset.class_names)
     return Labels(source.root, items, names, crops, has_splits, len(dataset.unlabelled))
 
 
-def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool) -> Item:
+def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool, no_class: bool) -> Item:
     def draw() -> ImageLabels:
         label = dataset.label(sample)
-        return ImageLabels(label.size_hw, label.regions, label.ignore if label.ignore.any() else None)
+        objects = tuple(replace(one, class_id=None) for one in label.regions) if no_class else label.regions
+        return ImageLabels(label.size_hw, objects, label.ignore if label.ignore.any() else None)
 
     split = sample.split if has_splits else ""
     return Item(sample.id.removeprefix(f"{split}/") if split else sample.id, split, sample.files, draw)
-
-
-def _without_class(draw: Callable[[], ImageLabels]) -> Callable[[], ImageLabels]:
-    def without() -> ImageLabels:
-        drawn = draw()
-        objects = tuple(Instance(None, one.window, one.crop) for one in drawn.objects)
-        return ImageLabels(drawn.size_hw, objects, drawn.ignore)
-
-    return without
 
 
 def read_labelme(source: Source) -> Labels:
