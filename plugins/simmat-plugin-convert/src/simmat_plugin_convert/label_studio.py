@@ -23,7 +23,7 @@ from simmat.io.files import atomic_write_text
 from simmat.io.reading import read_json
 from simmat_plugin_convert.brush import encode_brush
 from simmat_plugin_convert.image_files import stem_of
-from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, Item, Labels, Source, named_class, with_ignore
+from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, Item, Labels, Source, named_regions
 from simmat_plugin_convert.outlines import one_polygon
 from simmat_plugin_convert.shapes import Shapes
 from simmat_plugin_convert.target import Target
@@ -154,9 +154,8 @@ def write_label_studio(target: Target) -> None:
         target.place(item, "images")
         has_ignore |= drawn.ignore is not None
         regions = []
-        for order, instance in enumerate(with_ignore(drawn)):
-            name = IGNORE if order == len(drawn.objects) else named_class(instance, target.names)
-            regions.append(region_of(instance, drawn.size_hw, name, tags, str(order + 1)))
+        for number, (name, instance) in enumerate(named_regions(drawn, target.names), start=1):
+            regions.append(region_of(instance, drawn.size_hw, name, tags, str(number)))
         tasks.append({"data": task_data(item.where), "annotations": [{"result": regions}]})
     names = [name for _, name in sorted(target.names.items())] + [IGNORE] * has_ignore
     save_tasks(target.folder / TASKS_FILE, tasks)

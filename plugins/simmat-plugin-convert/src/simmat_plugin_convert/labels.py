@@ -276,10 +276,11 @@ def named_class(instance: Instance, names: Mapping[int, str]) -> str:
     return names.get(instance.class_id) or str(instance.class_id)
 
 
-def with_ignore(drawn: ImageLabels) -> Sequence[Instance]:
-    """Return the objects, followed by the ignored area if there is one."""
+def named_regions(drawn: ImageLabels, names: Mapping[int, str]) -> list[tuple[str, Instance]]:
+    """Return the objects with the names of their classes, followed by the area to `IGNORE` if there is one."""
     area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
-    return drawn.objects if area is None else (*drawn.objects, area)
+    named = [(named_class(one, names), one) for one in drawn.objects]
+    return named if area is None else [*named, (IGNORE, area)]
 
 
 def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:

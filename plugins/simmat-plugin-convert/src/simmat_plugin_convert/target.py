@@ -72,18 +72,24 @@ class Target:
             place = posixpath.join(place, f"{item.name}{file.suffix}")
             first = first or place
             if self.images != "none":
-                self._put(file, self.folder / place)
+                self._put(file, place)
         return first
 
-    def _put(self, file: Path, to: Path) -> None:
+    def new_file(self, place: str, image: Path) -> Path:
+        """Return the path of a file, given by its relative path; raise DataError if another image has it."""
+        path = self.folder / place
+        if path.exists():
+            raise DataError(f"{image}: two images would have the file {place}; rename one")
+        return path
+
+    def _put(self, file: Path, place: str) -> None:
         require_file(file, "image", hint="frames of a file are not copied: --images none, or save each as a file")
-        beside = file.with_name(file.name + _SIDECAR)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        for one, there in ((file, to), (beside, to.with_name(to.name + _SIDECAR))):
-            if one is beside and not one.is_file():
+        for ending in ("", _SIDECAR):
+            one = file.with_name(file.name + ending)
+            if ending and not one.is_file():
                 continue
-            if there.exists():
-                raise DataError(f"{file}: two images would be named {to.relative_to(self.folder)}; rename one")
+            there = self.new_file(place + ending, file)
+            there.parent.mkdir(parents=True, exist_ok=True)
             try:
                 if self.images == "link":
                     there.symlink_to(one.resolve())

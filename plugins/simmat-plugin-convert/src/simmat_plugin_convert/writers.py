@@ -9,7 +9,6 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import yaml
 from PIL import Image
 
 from simmat.data.instances import PANOPTIC, region_from_mask, seen_part
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError
 from simmat.inference import run_lengths
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.images import write_image
@@ -29,8 +28,8 @@ from simmat_plugin_convert.labels import (
     ImageLabels,
     Item,
     named_class,
+    named_regions,
     overlapping,
-    with_ignore,
 )
 from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons
 from simmat_plugin_convert.readers import LABELME_LABELS
@@ -65,11 +64,7 @@ def write_masks(target: Target) -> None:
         target.place(item, "images")
         largest = int(values.max())
         ending, kind = (".png", np.uint8) if largest < 256 else (".png", np.uint16) if largest < 65536 else _LARGE_MASK
-        path = target.folder / "masks" / item.split / f"{item.name}{ending}"
-        if path.exists():
-            raise DataError(f"{item.reference}: two images would have the mask {path.name}; rename one")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, values.astype(kind)[None])
+        write_image(target.new_file(f"masks/{item.where}{ending}", item.reference), values.astype(kind)[None])
     target.write_card(regions, ignore=ignore if ignores else None)
 
 
@@ -138,7 +133,6 @@ def write_coco(target: Target) -> None:
     categories = [{"id": number, "name": name} for number, name in sorted(target.names.items())]
     for split, document in documents.items():
         path = target.folder / (f"annotations/{split}.json" if split else "annotations.json")
-        path.parent.mkdir(exist_ok=True)
         atomic_write_json(path, {**document, "categories": categories})
     target.write_card("instances")
 
@@ -148,8 +142,7 @@ def write_labelme(target: Target) -> None:
     for item, drawn in target.all():
         place = target.place(item, "", every=False)
         shapes: list[dict[str, Any]] = []
-        for number, instance in enumerate(with_ignore(drawn)):
-            name = IGNORE if number == len(drawn.objects) else named_class(instance, target.names)
+        for number, (name, instance) in enumerate(named_regions(drawn, target.names)):
             shape: dict[str, Any] = {"label": name, "group_id": None, "description": "", "flags": {}}
             if target.polygons and name != IGNORE:
                 rings = part_polygons(instance)
@@ -178,12 +171,7 @@ def write_labelme(target: Target) -> None:
             "imageHeight": height,
             "imageWidth": width,
         }
-        path = target.folder / posixpath.dirname(place) / f"{posixpath.basename(item.name)}.json"
-        if path.exists():
-            raise DataError(
-                f"{item.reference}: two images would be named {path.relative_to(target.folder)}; rename one"
-            )
-        atomic_write_json(path, document)
+        atomic_write_json(target.new_file(f"{item.where}.json", item.reference), document)
     listed = ["__ignore__", "_background_", *(name for _, name in sorted(target.names.items()))]
     atomic_write_text(target.folder / LABELME_LABELS, "".join(f"{name}\n" for name in listed))
     target.write_card("instances")
@@ -205,8 +193,7 @@ def write_cvat(target: Target) -> None:
             image.set("name", place.removeprefix(f"{item.split}/"))
             image.set("subset", item.split)
         has_ignore |= drawn.ignore is not None
-        for order, instance in enumerate(with_ignore(drawn)):
-            name = IGNORE if order == len(drawn.objects) else named_class(instance, target.names)
+        for order, (name, instance) in enumerate(named_regions(drawn, target.names)):
             shape = {"label": name, "source": "file", "occluded": "0", "z_order": str(order)}
             if target.polygons and name != IGNORE:
                 rings = part_polygons(instance)
@@ -236,7 +223,7 @@ def write_yolo(target: Target) -> None:
         split = item.split or "train"
         used.add(split)
         item = Item(item.name, split, item.files, item.draw)
-        image = target.place(item, "images", every=False)
+        target.place(item, "images", every=False)
         height, width = drawn.size_hw
         lines = []
         for instance in drawn.objects:
@@ -245,11 +232,7 @@ def write_yolo(target: Target) -> None:
             lines.append(f"{places[named_class(instance, target.names)]} {values}\n")
         if drawn.ignore is not None:
             target.losses.add("images have areas to ignore, which YOLO treats as background", item.where)
-        path = target.folder / "labels" / Path(image).relative_to("images").with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            raise DataError(f"{item.reference}: two images would have the labels {path.name}; rename one")
-        atomic_write_text(path, "".join(lines))
+        atomic_write_text(target.new_file(f"labels/{item.where}.txt", item.reference), "".join(lines))
     content: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
     if "test" in used:
         content["test"] = "images/test"
@@ -262,10 +245,9 @@ def write_yolo(target: Target) -> None:
 
 def _runs(crop: Any) -> list[int]:
     """Return the run lengths of an (h, w) mask row by row, starting with background."""
-    flat = np.concatenate([[False], crop.ravel(), [False]])
-    edges = np.flatnonzero(np.diff(flat.astype(np.int8)))
-    runs = np.diff(np.concatenate([[0], edges, [crop.size]]))
-    return [int(run) for run in (runs if runs[-1] else runs[:-1])]
+    flat = crop.ravel()  # (h * w,)
+    runs: list[int] = np.diff(np.flatnonzero(np.diff(flat)) + 1, prepend=0, append=flat.size).tolist()
+    return [0, *runs] if flat[0] else runs
 
 
 WRITERS: Mapping[str, Callable[[Target], None]] = {
