@@ -81,20 +81,17 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.write = _button("Save labels…", "Write the mask file that SimMAT trains on", self.save)
         self.status = QLabel("Load a model, then open files of its sensor.", wordWrap=True)
         self.form = QFormLayout(self)
-        self.form.addRow("Model", self.kind)
         self.bundle_row = _row(self.bundle, _button("…", "Choose a folder", self._browse))
-        self.form.addRow("Bundle", self.bundle_row)
-        self.form.addRow("Network", self.foundation)
-        self.form.addRow("Sensor", self.sensor)
-        self.form.addRow("Options", self.options)
+        network = {"Network": self.foundation, "Sensor": self.sensor, "Options": self.options}
+        for label, field in {"Model": self.kind, "Bundle": self.bundle_row, **network}.items():
+            self.form.addRow(label, field)
         self.form.addRow(self.load_button)
         self.form.addRow("Image", _row(self.image, _button("…", "Open a file", self._open)))
         self.form.addRow(_row(self.points, self.off_points, self.boxes))
         self.form.addRow("Class", self.as_class)
-        self.form.addRow(_row(self.add, self.clear))
-        self.form.addRow(_row(self.all, self.class_map, self.follow_button, self.stop))
-        self.form.addRow(self.write)
-        self.form.addRow(self.status)
+        tasks = _row(self.all, self.class_map, self.follow_button, self.stop)
+        for row in (_row(self.add, self.clear), tasks, self.write, self.status):
+            self.form.addRow(row)
         self.kind.currentTextChanged.connect(lambda: self._enable())
 
     def _add_on_enter(self, where: Any) -> None:
