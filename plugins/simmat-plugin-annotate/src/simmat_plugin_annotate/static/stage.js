@@ -99,11 +99,7 @@ export class Stage {
     if (drawn) {
       const [x0, y0] = view.toScreen(drawn[0], drawn[1]);
       const [x1, y1] = view.toScreen(drawn[2], drawn[3]);
-      for (const [style, width] of [["#000", 3.5], ["#fff", 1.5]]) {
-        context.strokeStyle = style;
-        context.lineWidth = width;
-        context.strokeRect(x0, y0, x1 - x0, y1 - y0);
-      }
+      strokeSeen(context, () => context.rect(x0, y0, x1 - x0, y1 - y0));
     }
     for (const [x, y, label] of points) {
       const [cx, cy] = view.toScreen(x + 0.5, y + 0.5);
@@ -126,37 +122,24 @@ export class Stage {
     }
     if (this.aims) {
       const [cx, cy] = [view.width / 2, view.height / 2];
-      for (const [style, width] of [["#000", 3.5], ["#fff", 1.2]]) {
-        context.beginPath();
+      strokeSeen(context, () => {
         for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
           context.moveTo(cx + 4 * dx, cy + 4 * dy);
           context.lineTo(cx + 14 * dx, cy + 14 * dy);
         }
-        context.strokeStyle = style;
-        context.lineWidth = width;
-        context.stroke();
-      }
+      });
     }
     if (brush && pointer) {
-      for (const [style, width] of [["#000", 3], [brush.erases ? "#ff9a76" : "#fff", 1.2]]) {
-        context.beginPath();
-        context.arc(...pointer, brush.radius * view.zoom, 0, 7);
-        context.strokeStyle = style;
-        context.lineWidth = width;
-        context.stroke();
-      }
+      const circle = () => context.arc(...pointer, brush.radius * view.zoom, 0, 7);
+      strokeSeen(context, circle, brush.erases ? "#ff9a76" : "#fff");
     }
   }
 
   /** Draw the edges of an open polygon as far as the pointer; corners and pointer on the screen. */
   #drawCorners(context, corners, pointer) {
-    for (const [style, width] of [["#000", 3.5], ["#fff", 1.5]]) {
-      context.beginPath();
+    strokeSeen(context, () => {
       for (const [x, y] of pointer ? [...corners, pointer] : corners) context.lineTo(x, y);
-      context.strokeStyle = style;
-      context.lineWidth = width;
-      context.stroke();
-    }
+    });
     for (const [i, [x, y]] of corners.entries()) {
       context.beginPath();
       context.arc(x, y, i === 0 ? CLOSE_PX : 4, 0, 7);
@@ -243,6 +226,17 @@ export class Stage {
       this.act.hover(this.view.toImage(event.offsetX, event.offsetY));
       this.redraw();
     }, { passive: false });
+  }
+}
+
+/** Stroke a path with a dark edge, so that it is seen on every image. */
+function strokeSeen(context, path, colour = "#fff") {
+  context.beginPath();
+  path();
+  for (const [style, width] of [["#000", 3.5], [colour, 1.5]]) {
+    context.strokeStyle = style;
+    context.lineWidth = width;
+    context.stroke();
   }
 }
 
