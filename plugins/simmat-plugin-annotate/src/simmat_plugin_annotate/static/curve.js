@@ -1,8 +1,7 @@
 /** The curve of a training: losses and validation scores over its steps. */
 
-import { byId } from "./show.js";
+import { byId, cleared } from "./show.js";
 
-const [WIDTH, HEIGHT] = [198, 90];
 const EDGE = 4;
 const [LOSS, SCORE, QUIET] = ["#e69f00", "#6cb8ee", "#b4b4b4"];
 
@@ -14,19 +13,15 @@ export function drawCurve({ losses, scores, steps }) {
   const canvas = byId("curve");
   canvas.hidden = losses.length < 2 && scores.length < 2;
   if (canvas.hidden) return;
-  const ratio = window.devicePixelRatio || 1;
-  canvas.width = WIDTH * ratio;
-  canvas.height = HEIGHT * ratio;
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
+  const { context, width, height } = cleared(canvas);
   context.font = "11px sans-serif";
   const values = losses.map(([, value]) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const [top, bottom] = [18, HEIGHT - 16];
-  const x = (step) => EDGE + (step / steps) * (WIDTH - 2 * EDGE);
+  const [top, bottom] = [18, height - 16];
+  const x = (step) => EDGE + (step / steps) * (width - 2 * EDGE);
   const y = (part) => bottom - part * (bottom - top);
   context.strokeStyle = "#4a4a4a";
-  context.strokeRect(EDGE, top, WIDTH - 2 * EDGE, bottom - top);
+  context.strokeRect(EDGE, top, width - 2 * EDGE, bottom - top);
   const line = (points, colour) => {
     context.beginPath();
     for (const [step, part] of points) context.lineTo(x(step), y(part));
@@ -43,9 +38,9 @@ export function drawCurve({ losses, scores, steps }) {
   context.fillStyle = LOSS;
   context.fillText(`— loss ${last(losses)}`, 100, 12);
   context.fillStyle = QUIET;
-  context.fillText("0", EDGE, HEIGHT - 4);
+  context.fillText("0", EDGE, height - 4);
   const end = `${steps} steps`;
-  context.fillText(end, WIDTH - EDGE - context.measureText(end).width, HEIGHT - 4);
+  context.fillText(end, width - EDGE - context.measureText(end).width, height - 4);
   canvas.setAttribute("aria-label", `Validation IoU ${last(scores)}, loss ${last(losses)} at step ` +
     `${losses.at(-1)?.[0] ?? 0} of ${steps}`);
 }

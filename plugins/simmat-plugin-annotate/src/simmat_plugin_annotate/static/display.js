@@ -2,7 +2,7 @@
 
 import { MAPS } from "./colours.js";
 import { Display } from "./raster.js";
-import { byId, describe, digits, element, shownUnit } from "./show.js";
+import { byId, cleared, describe, digits, element, shownUnit } from "./show.js";
 
 const MAP_LABELS = { gray: "Gray", inferno: "Inferno", turbo: "Turbo", twilight: "Cyclic" };
 const RGB_NAMES = ["R", "G", "B"];
@@ -182,13 +182,8 @@ export class DisplayPanel {
   }
 
   draw() {
-    const { display, canvas } = this;
-    const [width, bottom] = [248, 58];
-    const ratio = window.devicePixelRatio || 1;
-    canvas.width = width * ratio;
-    canvas.height = bottom * ratio;
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const { display } = this;
+    const { context, width } = cleared(this.canvas);
     const limits = this.#limits();
     if (!this.axis) {
       const [low, high] = display.mode === "rgb" ? [0, 100] : display.base[0];

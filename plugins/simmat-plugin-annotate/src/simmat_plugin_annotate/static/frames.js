@@ -6,7 +6,7 @@ import { attempt } from "./events.js";
 import { open } from "./images.js";
 import { lists } from "./main.js";
 import { show } from "./scene.js";
-import { byId } from "./show.js";
+import { byId, cleared } from "./show.js";
 
 const COLOURS = { none: "#4a4a4a", followed: "#56b4e9", hand: "#f2f2f2", low: "#ff8c42" };
 
@@ -49,12 +49,7 @@ export function showFrames() {
 
 /** Keyframes are full and light; what was followed is of half the height, below the limit in orange up to the top. */
 function draw(shown, at) {
-  const canvas = byId("frame-bar");
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  const ratio = window.devicePixelRatio || 1;
-  Object.assign(canvas, { width: width * ratio, height: height * ratio });
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
+  const { context, width, height } = cleared(byId("frame-bar"));
   const step = width / shown.length;
   const bar = (i, top, colour) => {
     context.fillStyle = colour;

@@ -31,6 +31,16 @@ export function ask(dialog) {
   });
 }
 
+/** A canvas cleared to be drawn in CSS pixels, with their numbers across and down. */
+export function cleared(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const ratio = window.devicePixelRatio || 1;
+  Object.assign(canvas, { width: width * ratio, height: height * ratio });
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  return { context, width, height };
+}
+
 export function press(button, pressed) {
   button.setAttribute("aria-pressed", String(pressed));
 }
