@@ -29,7 +29,6 @@ export const app = {
   cursor: null,
   tab: crypto.getRandomValues(new Uint32Array(4)).join("-"), // stands for this tab at the server
   gone: false,
-  following: null, // the server's state of following objects
   watching: false, // whether each frame is opened when it was filled
   like: null, // {key, objects} of what is looked for in other images; no objects: all of that image
 };

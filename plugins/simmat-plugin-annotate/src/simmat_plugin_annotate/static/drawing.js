@@ -213,7 +213,6 @@ export async function undo(back) {
   if (!back || !walk) {
     if (!(back ? app.labels.undo : app.labels.redo)) return;
     await attempt(() => app.labels.step(back ? "undo" : "redo"));
-    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
   }
   show();
 }

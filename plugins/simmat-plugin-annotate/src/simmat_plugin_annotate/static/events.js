@@ -17,7 +17,6 @@ export function say(error) {
   if (error.code === "stale") {
     messages.bad("Another tab or program changed this image. Its labels were loaded again; nothing of it was lost. " +
       (app.draft ? "What you are drawing is kept: Enter accepts it." : "Do it again if it is still needed."));
-    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
   } else messages.bad(error.message);
 }
 
@@ -79,7 +78,6 @@ export async function back() {
   if (app.labels) {
     app.ready = false;
     await app.labels.refresh();
-    if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
     messages.note("The server is back; the labels were read again.");
     show();
     await encode();
@@ -96,9 +94,7 @@ export const EVENTS = {
     showFrames();
     if (key !== app.image?.key) return;
     attempt(async () => {
-      if (!(await app.labels.refresh(version))) return;
-      if (app.selected !== null && !app.labels.objects.has(app.selected)) app.selected = null;
-      if (!followed) messages.note("Another tab changed this image: its labels were loaded again.");
+      if ((await app.labels.refresh(version)) && !followed) messages.note("Another tab changed this image: its labels were loaded again.");
     });
   },
   training: (state) => training.show(state),
@@ -120,7 +116,6 @@ export const EVENTS = {
 
 export async function load() {
   lists.setImages((await get("/api/images")).images);
-  app.following = app.session.following;
   training.show(app.session.training);
   training.showModel(app.session.model);
 }

@@ -31,7 +31,7 @@ function followedState({ score }) {
 }
 
 export function running() {
-  return app.following?.state === "running";
+  return app.session.following.state === "running";
 }
 
 export function showFrames() {
@@ -100,7 +100,7 @@ export async function stopFollowing() {
 /** Show how far following is; while one watches, the frame that was filled last. */
 export function showFollowing(state) {
   const ended = running() && state.state !== "running";
-  app.following = state;
+  app.session.following = state;
   if (ended && state.state === "failed") messages.bad(`Following ended: ${state.message}`, "follow");
   if (app.watching && state.key && state.key !== app.image.key && !app.draft) open(state.key, 0, true);
   if (ended) app.watching = false;

@@ -19,13 +19,13 @@ export { app };
 export const panel = new DisplayPanel(() => stage?.redraw());
 export const stage = new Stage(byId("canvas"), scene, {
   click,
-  box: (box) => boxed(box),
-  beginStroke: () => beginStroke(),
+  box: boxed,
+  beginStroke,
   stroke: (from, to, paints) => {
     app.draft?.stroke(from, to, app.radius, paints ? 1 : 0);
     stage.redraw();
   },
-  endStroke: () => show(),
+  endStroke: show,
   select: ([x, y]) => select(app.labels?.at(x, y)?.id ?? null),
   level: (narrower, lower) => panel.drag(narrower, lower),
   hover: (at) => {

@@ -46,6 +46,7 @@ function paints() {
 
 /** Bring the page up to date with the state. */
 export function show() {
+  if (!app.labels?.objects.has(app.selected)) app.selected = null; // it may have been removed
   lists.showObjects();
   lists.showClasses(classNow());
   showPrompt();
@@ -65,7 +66,7 @@ export function show() {
   document.body.dataset.state = JSON.stringify({
     key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
     draft: draft !== null, waiting: draft?.waiting ?? false, walk: walk ? [walk.at, walk.items.length] : null,
-    selected: app.selected, ready: app.ready, gone: app.gone, following: app.following?.state ?? null,
+    selected: app.selected, ready: app.ready, gone: app.gone, following: app.session.following.state,
   });
   stage.redraw();
 }
@@ -102,7 +103,7 @@ export function showPrompt() {
     text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
       "B and E its pixels, R draws it again, Delete deletes it.";
   } else if (running()) {
-    text.textContent = `Following: ${app.following.done} of ${app.following.frames} frames. Esc stops, Enter accepts the frame that is shown.`;
+    text.textContent = `Following: ${app.session.following.done} of ${app.session.following.frames} frames. Esc stops, Enter accepts the frame that is shown.`;
   } else if (app.labels && isFollowed()) {
     const lost = app.labels.lost.length ? ` Lost: object ${app.labels.lost.join(", ")}; if it is here, click it in the list.` : "";
     text.textContent = `Followed to this frame.${lost} Enter accepts; T follows further what you correct.`;
