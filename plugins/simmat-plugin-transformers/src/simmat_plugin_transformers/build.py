@@ -15,7 +15,7 @@ from simmat.nn.meta_device import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone
-from simmat_plugin_transformers.configs import Family, family_of, library_config
+from simmat_plugin_transformers.configs import Family, family_of, library_config, square
 from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder
 from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
 
@@ -38,8 +38,7 @@ class ClickModel(nn.Module):
         self.name, self.image_size = name, image_size
         parts = cast(Any, model)
         if family.has_pyramid:
-            patch = config.prompt_encoder_config.patch_size
-            coarsest = patch if isinstance(patch, int) else patch[0]
+            coarsest = square(config.prompt_encoder_config.patch_size)
             self.backbone: SamBackbone | PyramidBackbone = PyramidBackbone(
                 parts.vision_encoder,
                 family.first_layer,

@@ -192,21 +192,21 @@ def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
 
 def _sam(config: Any) -> tuple[int, int, int]:
     vision, prompts = config.vision_config, config.prompt_encoder_config
-    if _square(vision.image_size) != _square(prompts.image_size) or vision.patch_size != prompts.patch_size:
+    if square(vision.image_size) != square(prompts.image_size) or vision.patch_size != prompts.patch_size:
         raise ValueError("vision_config and prompt_encoder_config differ in image_size or patch_size")
-    return _square(vision.image_size), _square(vision.patch_size), vision.num_channels
+    return square(vision.image_size), square(vision.patch_size), vision.num_channels
 
 
 def _pyramid(config: Any) -> tuple[int, int, int]:
     prompts, vision = config.prompt_encoder_config, config.vision_config.backbone_config
-    patch = _square(prompts.patch_size)
+    patch = square(prompts.patch_size)
     if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows in the first stage, whole positions in the last
-        first = _square(vision.patch_stride)
+        first = square(vision.patch_stride)
         if not 0 <= vision.num_query_pool_stages <= _MAX_POOLINGS:
             raise ValueError(f"num_query_pool_stages is {vision.num_query_pool_stages}")
-        places = _square(vision.query_stride) ** vision.num_query_pool_stages
+        places = square(vision.query_stride) ** vision.num_query_pool_stages
         patch = math.lcm(first * vision.window_size_per_stage[0], first * places)
-    return _square(prompts.image_size), patch, vision.num_channels
+    return square(prompts.image_size), patch, vision.num_channels
 
 
 def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, int]]:
@@ -218,7 +218,7 @@ def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, i
             yield from _whole_numbers(value, key)
 
 
-def _square(value: Any) -> int:
+def square(value: Any) -> int:
     """Return the side of a square, given as a number or a pair."""
     sides = list(value) if isinstance(value, list | tuple) else [value]
     if len(set(sides)) != 1 or not isinstance(sides[0], int):

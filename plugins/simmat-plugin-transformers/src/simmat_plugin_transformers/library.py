@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from simmat.errors import WeightsError
 from simmat.nn.tensor_files import first_line, read_safetensors
-from simmat_plugin_transformers.configs import Family
+from simmat_plugin_transformers.configs import Family, square
 
 
 def new_model(config: Any, family: Family) -> nn.Module:
@@ -80,8 +80,7 @@ def resize_input(model: nn.Module, config: Any, family: Family, size: int) -> No
     sizes are set.
     """
     parts = cast(Any, model)
-    patch = config.prompt_encoder_config.patch_size
-    grid = size // (patch if isinstance(patch, int) else patch[0])
+    grid = size // square(config.prompt_encoder_config.patch_size)
     prompts = parts.prompt_encoder
     prompts.image_embedding_size, prompts.input_image_size = (grid, grid), size
     if family.has_pyramid:
