@@ -53,13 +53,11 @@ class Exported:
     """The result of an export.
 
     Attributes:
-        folder: the written folder.
         files: name -> size in bytes.
         difference: largest difference of logits and scores from torch, on an image of noise.
         loss: the loss on real data; None if it was not measured.
     """
 
-    folder: Path
     files: Mapping[str, int]
     difference: float
     loss: Loss | None
@@ -106,9 +104,8 @@ def export(
                 _write(folder / name, make())
         spec = with_checksum({**bundle.spec.model_dump(mode="json"), "exported": FORMAT})
         atomic_write_json(folder / JSON_NAME, spec)
-        files = {file.name: file for file in sorted(folder.iterdir())}
-        listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
-        sizes = {name: file.stat().st_size for name, file in files.items()}
+        sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        listed = {name: {"sha256": sha256_of(folder / name), "bytes": size} for name, size in sizes.items()}
         document = parts.manifest(listed) | {"precision": precision}
         atomic_write_json(folder / names.NAME, names.with_checksum(document))
         progress("comparing with torch")
@@ -125,7 +122,7 @@ def export(
             progress("measuring the loss")
             loss = measured_loss(bundle, folder, *split)
             atomic_write_json(folder / names.NAME, names.with_checksum({**document, "measured": asdict(loss)}))
-    return Exported(out, sizes, difference, loss)
+    return Exported(sizes, difference, loss)
 
 
 def _conversion(precision: Precision, bundle: Bundle, split: Split | None) -> Convert:
@@ -242,8 +239,8 @@ class _Parts:
             given += [*(["boxes"] if kind[1] else []), *(["mask_input"] if kind[2] else [])]
             model = trace(
                 Decode(self._model, self._strides, points=kind[0], boxes=kind[1], masks=kind[2]),
-                [*_tensors(one, given), *self._embeddings[0].levels],
-                [*_tensors(other, given), *self._embeddings[1].levels],
+                [*(getattr(one, name) for name in given), *self._embeddings[0].levels],
+                [*(getattr(other, name) for name in given), *self._embeddings[1].levels],
                 names=[*given, *self.levels],
                 outputs=["logits", "iou"],
                 dynamic=self._dynamic([*given, *self.levels, "logits", "iou"]),
@@ -338,10 +335,6 @@ class _Parts:
         }
 
 
-def _tensors(prompts: PromptBatch, given: Sequence[str]) -> list[Tensor]:
-    return [getattr(prompts, name) for name in given]
-
-
 def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
     curves = calibration.curves if calibration is not None else {}
     return {kind: {"predicted": list(curve.predicted), "true": list(curve.true)} for kind, curve in curves.items()}
@@ -349,14 +342,12 @@ def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
 
 def _described(channel: Channel) -> dict[str, Any]:
     bounds = channel.valid_range
-    if bounds is not None:
-        bounds = tuple(bound if math.isfinite(bound) else None for bound in bounds)  # type: ignore[assignment]
     return {
         "name": channel.name,
         "quantity": channel.quantity,
         "unit": channel.unit,
         "wavelength_um": channel.wavelength_um,
-        "valid_range": bounds and list(bounds),
+        "valid_range": bounds and [bound if math.isfinite(bound) else None for bound in bounds],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,18 +65,14 @@ def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[
         image = dataset.image(sample)
         predictor.set_image(image)
         runtime.set_image(np.where(image.valid, image.data, np.float32(np.nan)))
-        for truth in _objects(dataset, sample, image.size_hw):
+        for instance in dataset.label(sample).regions:
+            truth = instance.mask(image.size_hw)
             click = center_click(truth)
             ours.append(_iou(predictor.predict([click]).mask, truth))
             theirs.append(_iou(runtime.predict([click]).mask, truth))
     if not ours:
         raise ConfigError(f"{dataset.root}: no object in the images of the {SPLIT} split, so no loss can be measured")
     return Loss(float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours))
-
-
-def _objects(dataset: Dataset, sample: Sample, size_hw: tuple[int, int]) -> Iterator[BoolArray]:
-    for instance in dataset.label(sample).regions:
-        yield instance.mask(size_hw)
 
 
 def _iou(mask: BoolArray, truth: BoolArray) -> float:
