@@ -187,7 +187,7 @@ class Annotator:
         self.service.close()
 
     def _training_changed(self) -> None:
-        self.publish("training", self.training.document(log=False))
+        self.publish("training", self.training.document())
 
     async def _adopt(self, bundle: Path) -> None:
         model = await self.service.run(partial(self._load, bundle))

@@ -67,15 +67,12 @@ class Training:
     scores: tuple[Point, ...] = ()
     _first: tuple[int, float] | None = None
     """The first step that was seen, and when: what comes before it (start, a validation) says nothing of a step."""
-    _began: float = 0.0
-    _ended: float = 0.0
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
     _task: asyncio.Task[None] | None = field(default=None, repr=False)
     _stopped: bool = False
 
-    def document(self, *, log: bool = True) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return the state as a json document for the page."""
-        end = time.monotonic() if self.state == "running" else self._ended
         return {
             "state": self.state,
             "step": self.step,
@@ -84,13 +81,11 @@ class Training:
             "score": self.score,
             "before": self.before,
             "adopted": self.adopted,
-            "seconds": round(end - self._began, 1),
             "left_s": self._left_s(),
             "images": self.images,
             "warnings": list(self.warnings),
             "losses": self.losses,
             "scores": self.scores,
-            **({"log": self._log()} if log else {}),
         }
 
     async def start(self, steps: int | None, images: int, model: Model, more: Sequence[str] = ()) -> None:
@@ -115,7 +110,7 @@ class Training:
         self.state, self.step, self.steps, self.message = "running", 0, steps or default_steps(images), "starting"
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
-        self.images, self._began, self._stopped = images, time.monotonic(), False
+        self.images, self._stopped = images, False
         self._task = asyncio.create_task(self._follow(steps, model, more))
         self.changed()
 
@@ -258,7 +253,7 @@ class Training:
         return []
 
     def _end(self, state: State, message: str) -> None:
-        self.state, self.message, self._ended = state, message, time.monotonic()
+        self.state, self.message = state, message
         self.changed()
 
 
