@@ -215,7 +215,7 @@ def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) 
     assert not service.encode("s0", "tab")["ready"]
     assert service.encode("s1", "tab")["ready"]
     assert (service.is_ready("s0"), service.is_ready("s1")) == (False, True)
-    service.encode_ahead("s2", "tab")
+    service.encode_ahead("s2")
     assert not service.is_ready("s2")  # but its embedding is on disk
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
 

@@ -149,9 +149,9 @@ class ModelService:
             self._ready.add((self.model.digest, planes.digest))
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
 
-    def encode_ahead(self, key: str, tab: str | None = None) -> None:
-        """Encode an image that a tab may show next, unless it is closed by now, and store its embedding on disk."""
-        if (tab is None or tab in self.open) and not self.closing.is_set():
+    def encode_ahead(self, key: str) -> None:
+        """Encode an image that a tab may show next, unless the server stops, and store its embedding on disk."""
+        if not self.closing.is_set():
             self._slow_image(self._planes(key), self.model)
 
     def predict(

@@ -33,7 +33,7 @@ Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)
 
 
 class EncodeBody(Document):
-    """The tab that shows the image, or with `ahead` may show it next."""
+    """The tab that shows the image; with `ahead` it may be shown next."""
 
     tab: Annotated[str, Field(max_length=64)] = ""
     ahead: bool = False

@@ -168,7 +168,7 @@ class Routes:
         """Encode an image that a tab shows, or with `ahead` may show next."""
         key, body = self._key(request), await body_of(request, EncodeBody)
         if body.ahead:
-            await self.service.run(partial(self.service.encode_ahead, key, body.tab), slow=True)
+            await self.service.run(partial(self.service.encode_ahead, key), slow=True)
             return Json({"ready": False})
         if body.tab:
             self.service.open[body.tab] = key

@@ -74,7 +74,7 @@ export async function encode() {
       ? `Encoded in ${seconds.toFixed(1)} s` : `Cut into windows of ${window} px: encoded around each click`;
     show();
     const next = lists.neighbour(1);
-    if (next) post(`/api/images/${next}/encode`, { tab: app.tab, ahead: true }).catch(() => {});
+    if (next) post(`/api/images/${next}/encode`, { ahead: true }).catch(() => {});
   } catch (error) {
     byId("busy").textContent = "";
     throw error;
