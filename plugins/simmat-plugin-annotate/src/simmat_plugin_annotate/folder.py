@@ -119,9 +119,9 @@ class LabelFolder:
             raise UnknownError("there is no such image")
         return self.images[key]
 
-    def mask_of(self, key: str) -> Path | None:
-        """Return the mask file of an image; None if it has none."""
-        return self._masks[key]
+    def mask_count(self) -> int:
+        """Return the number of images that have a mask file."""
+        return sum(mask is not None for mask in self._masks.values())
 
     def planes(self, key: str) -> Planes:
         """Return the planes of the present files of an image."""

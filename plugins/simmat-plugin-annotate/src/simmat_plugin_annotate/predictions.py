@@ -118,11 +118,6 @@ class Predictions:
             )
         return cls.of(read_json(file, "COCO json"), str(file), samples)
 
-    @property
-    def count(self) -> int:
-        """Number of images with predictions."""
-        return len(self._found)
-
     def of_image(self, key: str) -> int:
         """Return the number of objects of an image."""
         return len(self._found.get(key, ()))

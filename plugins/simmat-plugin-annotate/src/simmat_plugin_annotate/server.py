@@ -267,7 +267,7 @@ class Routes:
 
     async def training(self, request: Request) -> Response:
         """Return the state of the training, and the steps that one takes by default now."""
-        steps = default_steps(self._masks())
+        steps = default_steps(self.folder.mask_count())
         return Json({**self.annotator.training.document(), "default_steps": steps})
 
     async def train(self, request: Request) -> Response:
@@ -277,7 +277,7 @@ class Routes:
         def prepare() -> int:
             self.folder.flush()
             self.folder.write_card()
-            return self._masks()
+            return self.folder.mask_count()
 
         images = await self.annotator.on_files(prepare)
         model = self.service.model
@@ -295,9 +295,6 @@ class Routes:
         return StreamingResponse(
             _stream(self.annotator), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
-
-    def _masks(self) -> int:
-        return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
 
     def _key(self, request: Request) -> str:
         key: str = request.path_params["key"]
