@@ -27,7 +27,7 @@ async function send(path, options) {
     /* not ours: the status says it */
   }
   const { code = "internal", message = `The server answered ${response.status}.`, problems = [] } = body.error ?? {};
-  throw new ApiError(code, message, problems, body.state ?? body.error?.state ?? null);
+  throw new ApiError(code, message, problems, body.state ?? null);
 }
 
 export async function get(path, signal) {

@@ -94,7 +94,8 @@ export const EVENTS = {
     showFrames();
     if (key !== app.image?.key) return;
     attempt(async () => {
-      if ((await app.labels.refresh(version)) && !followed) messages.note("Another tab changed this image: its labels were loaded again.");
+      const changed = await app.labels.refresh(version);
+      if (changed && !followed) messages.note("Another tab changed this image: its labels were loaded again.");
     });
   },
   training: (state) => training.show(state),

@@ -206,17 +206,13 @@ export class Lists {
     return element("li", {}, form);
   }
 
-  #swatchOf(object) {
-    if (object.class !== null || this.app.session.classes.length) return this.#swatch(object.class);
-    const swatch = element("span", { class: "swatch" });
-    swatch.style.backgroundColor = colourOfNumber(object.id);
-    return swatch;
-  }
-
-  #swatch(id) {
-    const known = this.app.session.classes.find((item) => item.id === id);
-    const swatch = element("span", { class: id === null ? "swatch none" : "swatch" });
-    if (known) swatch.style.backgroundColor = known.colour;
+  /** The colour of a class; while there are none, that of the object of a number. */
+  #swatch(id, number) {
+    const { classes } = this.app.session;
+    const own = number === undefined || classes.length ? undefined : colourOfNumber(number);
+    const colour = classes.find((item) => item.id === id)?.colour ?? own;
+    const swatch = element("span", { class: id === null && !colour ? "swatch none" : "swatch" });
+    if (colour) swatch.style.backgroundColor = colour;
     return swatch;
   }
 
@@ -231,7 +227,7 @@ export class Lists {
       const button = element(
         "button",
         { title: name, onclick: () => this.act.select(object.id) },
-        this.#swatchOf(object),
+        this.#swatch(object.class, object.id),
         element("span", { class: "label" }, `${object.id} ${name}`),
         element("span", { class: "state" }, `${object.score === null ? "" : `${object.score.toFixed(2)} · `}${object.area} px`),
       );
@@ -247,7 +243,7 @@ export class Lists {
       const title = "Draw this object of other frames here";
       const state = element("span", { class: "state" }, labels.lost.includes(id) ? "lost here" : "not here");
       const draw = { title, onclick: () => this.act.drawTrack(id, known) };
-      rows.push(element("li", {}, element("button", draw, this.#swatchOf({ id, class: known }), element("span", { class: "label quiet" }, String(id)), state)));
+      rows.push(element("li", {}, element("button", draw, this.#swatch(known, id), element("span", { class: "label quiet" }, String(id)), state)));
     }
     replaceRows(byId("objects"), rows);
     const row = selected === null ? null : byId("objects").querySelector('[aria-pressed="true"]');
