@@ -107,15 +107,10 @@ def draw_labels(
     kind = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if largest <= np.iinfo(kind).max)
     plane = np.zeros(size_hw, kind)
     if ignored is not None and hidden is not None:
-        _fill(plane, ignored, hidden)
+        plane[ignored.window.slices][ignored.crop] = hidden
     for number, region in objects.items():
-        _fill(plane, region, values[number])
+        plane[region.window.slices][region.crop] = values[number]
     return plane
-
-
-def _fill(plane: npt.NDArray[Any], region: Instance, value: int) -> None:
-    y0, x0, y1, x1 = region.window
-    plane[y0:y1, x0:x1][region.crop] = value
 
 
 def read_objects(path: Path, size_hw: tuple[int, int], rule: Rule, known: Objects) -> tuple[Objects, Instance | None]:

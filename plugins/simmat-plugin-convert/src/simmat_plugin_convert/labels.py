@@ -288,8 +288,7 @@ def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:
     taken = np.zeros(size_hw, np.bool_)
     count = 0
     for instance in objects:
-        y0, x0, y1, x1 = instance.window
-        part = taken[y0:y1, x0:x1]
+        part = taken[instance.window.slices]
         count += bool((part & instance.crop).any())
         part |= instance.crop
     return count

@@ -54,8 +54,7 @@ def write_masks(target: Target) -> None:
             target.losses.add("objects lose their class", item.where, len(drawn.objects))
         values = np.zeros(drawn.size_hw, np.int64)
         for value, instance in zip(_mask_values(target, regions, ignore, item, drawn), drawn.objects, strict=True):
-            y0, x0, y1, x1 = instance.window
-            values[y0:y1, x0:x1][instance.crop] = value
+            values[instance.window.slices][instance.crop] = value
         if drawn.ignore is not None:
             hidden = sum(seen_part(one, drawn.ignore) is not one for one in drawn.objects)
             target.losses.add("objects reach into areas to ignore, which take the pixels", item.where, hidden)
