@@ -92,7 +92,7 @@ class DisplayStyle:
 def display_style(channel: Channel) -> DisplayStyle:
     """Return how a channel is shown."""
     quantity = channel.quantity.lower()
-    if is_temperature(channel):
+    if "temperature" in quantity:  # counts of a thermal camera are none
         return (
             DisplayStyle("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K)
             if channel.unit == "K"
@@ -105,11 +105,6 @@ def display_style(channel: Channel) -> DisplayStyle:
     if any(word in quantity for word in _DISTANCES):
         return DisplayStyle("turbo", channel.unit)
     return DisplayStyle("gray", "°" if channel.unit == "deg" else channel.unit)
-
-
-def is_temperature(channel: Channel) -> bool:
-    """Return True where a channel's quantity is a temperature; counts of a thermal camera are not one."""
-    return "temperature" in channel.quantity
 
 
 def apply_colour_map(values: FloatArray, colours: str = "gray") -> PictureArray:

@@ -13,7 +13,6 @@ from simmat.data.instances import Instance, pixels_under_centres
 from simmat.drawing.display import PictureArray
 from simmat.drawing.overlay import (
     HALO,
-    MIN_SIDE,
     WHITE,
     Colour,
     class_colour,
@@ -21,6 +20,7 @@ from simmat.drawing.overlay import (
     paint_regions,
     region_colours,
     region_map,
+    scaled,
 )
 
 MAX_SIDE = 2048
@@ -43,7 +43,7 @@ def draw_objects(
         size_hw: (height, width) of the image.
         class_names: names for the legend; None draws none.
     """
-    shown = _fitted(Image.fromarray(picture))
+    shown = _fitted(picture)
     numbers, colours = region_map(instances, size_hw, shown.size), region_colours(instances)
     present = sorted({one.class_id for one in instances if one.class_id is not None})
     return _painted(shown, numbers, colours, present, class_names)
@@ -63,7 +63,7 @@ def draw_classes(
         ignored: values that are no class: the background, and where nothing was measured.
         class_names: names for the legend; None draws none.
     """
-    shown = _fitted(Image.fromarray(picture))
+    shown = _fitted(picture)
     (height, width), (shown_width, shown_height) = labels.shape, shown.size
     columns = pixels_under_centres(width, shown_width)
     values = np.stack([labels[row][columns] for row in pixels_under_centres(height, shown_height).tolist()])  # (h, w)
@@ -87,14 +87,11 @@ def _painted(
     return with_legend(drawn, [(class_colour(value), class_names.get(value, str(value))) for value in present])
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fitted(picture: PictureArray) -> Image.Image:
     """Scale a picture down to `MAX_SIDE`, or up by a whole factor where it is small."""
-    longest = max(picture.size)
-    if longest > MAX_SIDE:
-        size = [max(round(side * MAX_SIDE / longest), 1) for side in picture.size]
-        return picture.resize((size[0], size[1]), Image.Resampling.BOX)
-    factor = max(-(-MIN_SIDE // longest), 1)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+    sides_wh, longest = picture.shape[1::-1], max(picture.shape[:2])
+    width, height = (max(round(side * MAX_SIDE / longest), 1) for side in sides_wh)
+    return scaled(picture, (width, height) if longest > MAX_SIDE else None)
 
 
 def with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:

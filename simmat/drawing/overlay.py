@@ -73,7 +73,7 @@ class Canvas:
     def __init__(self, picture: PictureArray, size_wh: tuple[int, int] | None = None) -> None:
         """Scale a picture (H, W, 3); see `draw_overlay` for `size_wh`."""
         self._height, self._width = picture.shape[:2]
-        self.image = _scaled(picture, size_wh)
+        self.image = scaled(picture, size_wh)
 
     def scaled(self, mask: BoolArray) -> BoolArray:
         """Return an (H, W) mask of the picture at the size of the canvas; DataError for one of another size."""
@@ -131,7 +131,8 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size_px)
 
 
-def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Image:
+def scaled(picture: PictureArray, size_wh: tuple[int, int] | None = None) -> Image.Image:
+    """Return a picture at a (width, height), or by default enlarged by a whole factor where it is small."""
     image = Image.fromarray(picture)
     if size_wh is None:
         factor = max(-(-MIN_SIDE // max(image.size)), 1)

@@ -24,13 +24,9 @@ from simmat.evaluation.job import (
 )
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
 from simmat.evaluation.scores import (
-    NOC_TARGETS,
     SIZES,
     ObjectScore,
     Scores,
-    SeenImages,
-    bootstrap_means,
-    interval_of,
     mean_interval,
     possible_summary,
     seen_note,
@@ -41,7 +37,6 @@ __all__ = [
     "COMPAT",
     "FULL",
     "MAX_CLICKS",
-    "NOC_TARGETS",
     "ONE_CLICK",
     "SIZES",
     "ObjectScore",
@@ -49,8 +44,6 @@ __all__ = [
     "Processes",
     "Protocol",
     "Scores",
-    "SeenImages",
-    "bootstrap_means",
     "calibrated_pairs",
     "calibration_error",
     "evaluate",
@@ -58,7 +51,6 @@ __all__ = [
     "find_protocol",
     "fit_calibration",
     "held_out",
-    "interval_of",
     "join_processes",
     "mean_interval",
     "nothing_to_score",

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind
@@ -21,30 +20,27 @@ from simmat.evaluation.unprompted import Unprompted
 from simmat.types import BoolArray
 
 
-def bootstrap_means(
-    images: Iterable[Sequence[float]], rng: np.random.Generator, draws: int = 2000
-) -> npt.NDArray[np.float64]:
-    """Return (draws,) means over objects of images drawn with replacement; `images` are each one's values."""
+def mean_interval(images: Iterable[Sequence[float]], draws: int = 2000) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the mean over objects, by drawing images with replacement.
+
+    Args:
+        images: the values of the objects of each image.
+        draws: how often as many images are drawn.
+
+    Returns:
+        None of fewer than two images.
+    """
     kept = list(images)
+    if len(kept) < 2:
+        return None
     sums = np.array([sum(values) for values in kept], np.float64)
     counts = np.array([len(values) for values in kept], np.float64)
-    means = np.empty(draws)
+    rng, means = np.random.default_rng(0), np.empty(draws)
     for draw in range(draws):
         drawn = rng.integers(len(kept), size=len(kept))
         means[draw] = sums[drawn].sum() / counts[drawn].sum()
-    return means
-
-
-def interval_of(means: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % percentile interval of (draws,) means."""
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
-
-
-def mean_interval(images: Iterable[Sequence[float]]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over objects, see `bootstrap_means`; None of fewer than two images."""
-    kept = list(images)
-    return interval_of(bootstrap_means(kept, np.random.default_rng(0))) if len(kept) > 1 else None
 
 
 BOUNDARY_RATIO = 0.02

@@ -18,20 +18,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simmat.testing.checks import CheckFailed, CheckSkipped, Result, run_check, run_checks
-    from simmat.testing.contracts import (
-        FoundationContract,
-        ModalityContract,
-        PackageContract,
-        TransferLayerContract,
-        TunerContract,
-    )
-    from simmat.testing.find_parts import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
-    from simmat.testing.foundation_checks import FoundationCase
-    from simmat.testing.modality_case import ModalityCase
-    from simmat.testing.modality_checks import name_with_options, with_each_option
-    from simmat.testing.networks import build_network
-    from simmat.testing.package_checks import PackageCase
+    from simmat.testing.checks import CheckFailed as CheckFailed
+    from simmat.testing.checks import CheckSkipped as CheckSkipped
+    from simmat.testing.checks import Result as Result
+    from simmat.testing.checks import run_check as run_check
+    from simmat.testing.checks import run_checks as run_checks
+    from simmat.testing.contracts import FoundationContract as FoundationContract
+    from simmat.testing.contracts import ModalityContract as ModalityContract
+    from simmat.testing.contracts import PackageContract as PackageContract
+    from simmat.testing.contracts import TransferLayerContract as TransferLayerContract
+    from simmat.testing.contracts import TunerContract as TunerContract
+    from simmat.testing.find_parts import FOUNDATION_CHECKS as FOUNDATION_CHECKS
+    from simmat.testing.find_parts import MODALITY_CHECKS as MODALITY_CHECKS
+    from simmat.testing.find_parts import PACKAGE_CHECKS as PACKAGE_CHECKS
+    from simmat.testing.foundation_checks import FoundationCase as FoundationCase
+    from simmat.testing.modality_case import ModalityCase as ModalityCase
+    from simmat.testing.modality_checks import name_with_options as name_with_options
+    from simmat.testing.modality_checks import with_each_option as with_each_option
+    from simmat.testing.networks import build_network as build_network
+    from simmat.testing.package_checks import PackageCase as PackageCase
 
 _MODULES = {
     "checks": ("CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
@@ -50,27 +55,7 @@ _MODULES = {
     "package_checks": ("PackageCase",),
 }
 
-__all__ = [
-    "FOUNDATION_CHECKS",
-    "MODALITY_CHECKS",
-    "PACKAGE_CHECKS",
-    "CheckFailed",
-    "CheckSkipped",
-    "FoundationCase",
-    "FoundationContract",
-    "ModalityCase",
-    "ModalityContract",
-    "PackageCase",
-    "PackageContract",
-    "Result",
-    "TransferLayerContract",
-    "TunerContract",
-    "build_network",
-    "name_with_options",
-    "run_check",
-    "run_checks",
-    "with_each_option",
-]
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
