@@ -18,7 +18,7 @@ from simmat.foundation import MAX_PROMPTS
 from simmat.geo import geo_backend, installed_geo_backend
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, image_warnings
 from simmat.inference.prompts import prompt_in_pixels, prompt_values
-from simmat.inference.records import image_record, replaceable_files
+from simmat.inference.records import replaceable_files
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import atomic_write_json, output_errors, staged_files
 from simmat.predictor.large_image import LargeImage
@@ -131,11 +131,10 @@ class PromptSegmenter(Segmenter):
         with output_errors(folder):
             Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(folder / written[0])
             draw_overlay(display_rgb(visible), prediction.mask, prompt, colour=colour).save(folder / written[1])
-        request = job.request(task, predictor.digest)
         atomic_write_json(
             folder / written[2],
             {
-                **image_record(request, task.files, predictor, job.options.missing, image.size_hw),
+                **self.record(task, image.size_hw),
                 "picture_hw": image.picture_hw,
                 "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
                 **_mask_values(prediction, predictor),

@@ -7,13 +7,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.io.reading import read_json, shown_url
-
-if TYPE_CHECKING:
-    from simmat.predictor import Predictor
+from simmat.io.reading import read_json
 
 FORMAT = 1
 """Format number of the json of an image or object; increased when an older reader would misread a change."""
@@ -55,28 +52,6 @@ def finished_files(out: Path, name: str, request: str) -> list[Path]:
     record = read_record(out / f"{name}.json")
     files = [out / file for file in sorted(written_files(record, name))]
     return files if record.get("request") == request and all(file.is_file() for file in files) else []
-
-
-def image_record(
-    request: str,
-    files: Mapping[str, Path],
-    predictor: Predictor,
-    missing: Sequence[str | int],
-    size_hw: tuple[int, int],
-) -> dict[str, Any]:
-    """Return the values with which the json of an image begins."""
-    foundation: str | None = None
-    with suppress(ValueError):  # of a network alone
-        foundation = predictor.spec.foundation
-    return {
-        "format": FORMAT,
-        "request": request,
-        "files": {source: shown_url(file) for source, file in files.items()},
-        "missing": sorted(predictor.inputs.missing_channels(missing)),
-        "bundle": str(predictor.bundle.path) if predictor.bundle else None,
-        "foundation": foundation,
-        "size_hw": list(size_hw),
-    }
 
 
 def request_digest(*values: object) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +22,16 @@ from simmat.inference.coco import object_records
 from simmat.inference.formats import write_result
 from simmat.inference.job import ImageOutcome, ImageTask, Job, Progress, image_warnings
 from simmat.inference.records import (
+    FORMAT,
     check_own,
     files_key,
     finished_files,
-    image_record,
     read_record,
     written_files,
 )
 from simmat.inference.result import ImageResult, LabelMap, class_shares, summarize
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
+from simmat.io.reading import shown_url
 from simmat.predictor.found import picture_of
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.windows import NothingMeasuredError, WindowStore
@@ -98,9 +100,7 @@ class Segmenter:
     ) -> ImageOutcome:
         """Write the files of an image and the json that names them, all or none."""
         job, name, written, texts = self.job, task.name, list[str](), []
-        request = job.request(task, self.predictor.digest)
-        record = image_record(request, task.files, self.predictor, job.options.missing, image.reader.size_hw)
-        record |= {"mosaic": job.options.mosaic, **notes}
+        record = {**self.record(task, image.reader.size_hw), "mosaic": job.options.mosaic, **notes}
         file = job.out / f"{name}.json"
         replaced = written_files(read_record(file), name)
         with staged_files(job.out, replaced=replaced, tidy=False) as staging:
@@ -115,6 +115,21 @@ class Segmenter:
             atomic_write_json(staging / file.name, record)
         paths = tuple(job.out / one for one in record["written"])
         return ImageOutcome(name, paths, (f"{file}  {', '.join(texts)}",))
+
+    def record(self, task: ImageTask, size_hw: tuple[int, int]) -> dict[str, Any]:
+        """Return the values with which the json of an image begins."""
+        predictor, foundation = self.predictor, None
+        with suppress(ValueError):  # of a network alone
+            foundation = predictor.spec.foundation
+        return {
+            "format": FORMAT,
+            "request": self.job.request(task, predictor.digest),
+            "files": {source: shown_url(file) for source, file in task.files.items()},
+            "missing": sorted(predictor.inputs.missing_channels(self.job.options.missing)),
+            "bundle": str(predictor.bundle.path) if predictor.bundle else None,
+            "foundation": foundation,
+            "size_hw": list(size_hw),
+        }
 
     def results(
         self, task: ImageTask, image: LargeImage, objects: Sequence[FoundObject] | None, classes: LabelMap | None = None
