@@ -107,7 +107,7 @@ def find_objects(
         reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
         regions = grown([one.instance for one in found], inside, reach)
         found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
-    return sorted(found, key=lambda one: -one.score)
+    return found
 
 
 def _parts_as_objects(

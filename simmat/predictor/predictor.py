@@ -19,7 +19,7 @@ from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.follow import FollowedFrame, Follower, given_masks
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.prompts import Choice, as_numbers, check_choice
+from simmat.predictor.prompts import Choice, as_numbers
 from simmat.predictor.reading import Files, ImageLike, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty
@@ -230,7 +230,6 @@ class Predictor(ImageEncoder):
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        check_choice(choice)
         return self._require_image().uncertainty(_prompt(points, labels, box, None), choice)
 
     def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:

@@ -42,10 +42,9 @@ def window_starts(size: int, tile: int, overlap: int) -> list[int]:
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
-def window_weights(size: int, tile: int, overlap: int) -> list[FloatArray]:
+def window_weights(starts: Sequence[int], size: int) -> list[FloatArray]:
     """Return the (t,) weights of each window along one side: highest in its middle; they add up to 1 at each pixel."""
-    starts = window_starts(size, tile, overlap)
-    length = min(tile, size)
+    length = size - starts[-1]
     tent = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1.0
     total = np.zeros(size)
     for start in starts:
@@ -69,9 +68,8 @@ class ClassMapBlender:
     """Joins the class maps of windows, in raster order, into one of K classes."""
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int) -> None:
-        self._rows = window_starts(size_hw[0], tile, overlap)
-        self._columns = window_starts(size_hw[1], tile, overlap)
-        self._weights = [window_weights(size, tile, overlap) for size in size_hw]
+        self._rows, self._columns = (window_starts(size, tile, overlap) for size in size_hw)
+        self._down, self._across = window_weights(self._rows, size_hw[0]), window_weights(self._columns, size_hw[1])
         self._count = 0
         self._band = np.zeros((classes, 0, size_hw[1]), np.float32)  # from the first row of the present windows
 
@@ -87,8 +85,7 @@ class ClassMapBlender:
         if column == 0:
             rest, self._band = self._band, np.zeros((classes, height, self._band.shape[2]), np.float32)
             self._band[:, : rest.shape[1]] = rest
-        weights = np.outer(self._weights[0][row], self._weights[1][column])
-        self._band[:, :, x0 : x0 + width] += probabilities * weights
+        self._band[:, :, x0 : x0 + width] += probabilities * np.outer(self._down[row], self._across[column])
         if column == len(self._columns) - 1:
             done = self._rows[row + 1] - self._rows[row] if row + 1 < len(self._rows) else height
             finished, self._band = self._band[:, :done], self._band[:, done:].copy()
