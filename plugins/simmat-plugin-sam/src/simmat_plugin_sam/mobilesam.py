@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simmat.errors import WeightsError
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import State, describe_other, fit_state, random_state, read_checkpoint
-from simmat_plugin_sam.model import SamDecoder, make_mask_decoder, make_prompt_encoder, sam_parts
+from simmat_plugin_sam.model import SamDecoder, sam_parts
 from simmat_plugin_sam.tinyvit import TinyVit, TinyVitBackbone, distances
 
 _BATCH_NORM_EPS = 1e-5
@@ -42,7 +42,7 @@ class MobileSamModel(nn.Module):
             out=options["prompt_dim"],
         )
         self.backbone = TinyVitBackbone(encoder)
-        self.decoder = SamDecoder(make_prompt_encoder(spec, image_size), make_mask_decoder(spec))
+        self.decoder = SamDecoder(spec, image_size)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute encoder blocks in the backward pass, which saves memory and costs time."""

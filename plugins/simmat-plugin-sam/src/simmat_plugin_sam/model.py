@@ -121,13 +121,18 @@ class SamBackbone(nn.Module):
 
 
 class SamDecoder(nn.Module):
-    """SAM's prompt encoder and mask decoder, for prompts of several images."""
+    """SAM's prompt encoder and mask decoder, for prompts of several images of S×S pixels."""
 
-    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+    def __init__(self, spec: FoundationSpec, image_size: int) -> None:
         super().__init__()
-        self.prompt_encoder = prompt_encoder
-        self.mask_decoder = mask_decoder
-        set_token_attention(mask_decoder.transformer)
+        options, grid = spec.options, image_size // PATCH
+        dim = options["prompt_dim"]
+        self.prompt_encoder = PromptEncoder(dim, (grid, grid), (image_size, image_size), mask_in_chans=16)
+        transformer = TwoWayTransformer(
+            depth=2, embedding_dim=dim, mlp_dim=options["decoder_mlp"], num_heads=options["decoder_heads"]
+        )
+        set_token_attention(transformer)
+        self.mask_decoder = MaskDecoder(transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim)
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
@@ -198,7 +203,7 @@ class SamModel(nn.Module):
         self.name = spec.name
         self.image_size = image_size
         self.backbone = SamBackbone(_image_encoder(spec, image_size))
-        self.decoder = SamDecoder(make_prompt_encoder(spec, image_size), make_mask_decoder(spec))
+        self.decoder = SamDecoder(spec, image_size)
         blocks = self.backbone.image_encoder.blocks
         for index, block in enumerate(blocks):
             blocks[index] = EncoderBlock(block)
@@ -250,32 +255,4 @@ def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:
         use_rel_pos=True,
         window_size=options["window"],
         global_attn_indexes=options["global_blocks"],
-    )
-
-
-def make_prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
-    """Make the prompt encoder of a spec for S×S input."""
-    grid = image_size // PATCH
-    return PromptEncoder(
-        embed_dim=spec.options["prompt_dim"],
-        image_embedding_size=(grid, grid),
-        input_image_size=(image_size, image_size),
-        mask_in_chans=16,
-    )
-
-
-def make_mask_decoder(spec: FoundationSpec) -> MaskDecoder:
-    """Make the mask decoder of a spec."""
-    options = spec.options
-    return MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=TwoWayTransformer(
-            depth=2,
-            embedding_dim=options["prompt_dim"],
-            mlp_dim=options["decoder_mlp"],
-            num_heads=options["decoder_heads"],
-        ),
-        transformer_dim=options["prompt_dim"],
-        iou_head_depth=3,
-        iou_head_hidden_dim=options["prompt_dim"],
     )
