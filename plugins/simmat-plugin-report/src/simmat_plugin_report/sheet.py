@@ -145,7 +145,7 @@ class Sheet:
             pen.rectangle((x, top, x + self._cell[0] - 1, top + self._cell[1] - 1), fill=CELL_GROUND)
             if item.image is not None:
                 self._picture(sheet, item, item.image, panel, x, top)
-                self._caption(sheet, pen, item.image, panel, x, top + self._cell[1] + 3)
+                self._caption(pen, item.image, panel, x, top + self._cell[1] + 3)
         if item.image is None:
             _write_lines(pen, f"cannot be read: {item.note}", left + 8, top + 8, width - 16, self._cell[1] - 16)
 
@@ -168,9 +168,7 @@ class Sheet:
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
         sheet.paste(picture, corner)
 
-    def _caption(
-        self, sheet: Image.Image, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int
-    ) -> None:
+    def _caption(self, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int) -> None:
         """Write the title of a picture and its scale."""
         small, width = font(12), self._cell[0]
         channels = [image.channels[index] for index in panel.channels]

@@ -87,7 +87,7 @@ class Noise:
         near = along_y(x0)
         return np.asarray(near + (along_y(x1) - near) * sx)
 
-    def gradient(self, points: Array, octaves: int = 2, step: float = 0.05) -> Array:
+    def gradient(self, points: Array) -> Array:
         """Return (N, 3) slopes of the field, for bumps."""
-        here = self(points, octaves)
-        return np.stack([(self(points + step * axis, octaves) - here) / step for axis in np.eye(3)], axis=1)
+        here, step = self(points, 2), 0.05
+        return np.stack([(self(points + step * axis, 2) - here) / step for axis in np.eye(3)], axis=1)
