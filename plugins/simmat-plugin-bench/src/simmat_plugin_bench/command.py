@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -127,18 +127,13 @@ def _take_results(bench: Bench, results: Sequence[Path]) -> None:
 
 
 def _print_outcome(job: Job, seconds: float, failure: str) -> None:
-    say(f"{job.cell.name}: {_outcome(job.cell.result(), failure)} ({seconds:.0f} s)")
-
-
-def _outcome(result: dict[str, Any] | None, failure: str) -> str:
-    if failure:
-        return "failed"
-    if result is None:
-        return "stopped"
-    if result["diverged"]:
-        return "diverged"
-    test = f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
-    return f"validation mIoU {result['val']['miou_object']:.4f}{test}"
+    result = job.cell.result()
+    if failure or result is None or result["diverged"]:
+        said = "failed" if failure else "stopped" if result is None else "diverged"
+    else:
+        said = f"validation mIoU {result['val']['miou_object']:.4f}"
+        said += f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
+    say(f"{job.cell.name}: {said} ({seconds:.0f} s)")
 
 
 def _list(bench: Bench, cells: Sequence[Cell]) -> None:
