@@ -69,7 +69,8 @@ def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatc
 
 def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording is a sequence as any other, and one that is cut is refused by name."""
-    monkeypatch.setattr(stacks, "plugin_formats", load("raw", tmp_path, monkeypatch).stack_formats)
+    registry = load("raw", tmp_path, monkeypatch)
+    monkeypatch.setattr(stacks, "plugin_formats", lambda: registry.all("stack format"))
     frames = np.random.default_rng(0).integers(0, 2**16, (2, 1, 512, 640), np.uint16)
     (tmp_path / "a.raw").write_bytes(frames.astype("<u2").tobytes())
     (tmp_path / "cut.raw").write_bytes(b"short")
