@@ -76,7 +76,7 @@ def test_a_licence_that_is_not_stated_is_unknown() -> None:
 
 def test_it_says_channels_scores_data_and_origin() -> None:
     """One who finds it must know which camera it is for and what to expect."""
-    card = model_card(BUNDLE_SPEC, foundation_licence="Apache-2.0")
+    card = model_card(BUNDLE_SPEC)
     for line in (
         "| gray | counts | count |  | 0 to 255 | 60 | 20 |",
         "| mean IoU over objects | 0.512 |",

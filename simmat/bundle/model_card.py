@@ -36,11 +36,7 @@ _SCORES = {
 
 
 def model_card(
-    sensors: BundleSpec | Mapping[str, BundleSpec],
-    *,
-    licence: str | None = None,
-    foundation_licence: str = "",
-    registry: Registry | None = None,
+    sensors: BundleSpec | Mapping[str, BundleSpec], *, licence: str | None = None, registry: Registry | None = None
 ) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
@@ -49,10 +45,11 @@ def model_card(
     Args:
         sensors: what the bundle says; name -> what it says of each of several sensors.
         licence: a name as the hub writes it.
-        registry: knows the packages of plugins; None loads them.
+        registry: knows the packages of plugins, and the licence of the foundation model; None loads them.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
 
+    known = registry or installed()
     named = {"": sensors} if isinstance(sensors, BundleSpec) else sensors
     modalities = [part for spec in named.values() for part in spec.modality.split("+")]
     tags = ["simmat", "image-segmentation", *modalities, *(spec.foundation for spec in named.values())]
@@ -67,13 +64,21 @@ def model_card(
             bundle=f"BUNDLE/{name}" if len(named) > 1 else "BUNDLE",
             licence=licence,
             unstated=UNSTATED,
-            foundation_licence=foundation_licence,
+            foundation_licence=_foundation_licence(spec, known),
             tags=[word for word in dict.fromkeys(words) if word],
-            packages=needed_packages(spec, registry),
+            packages=needed_packages(spec, known),
         )
         for number, (name, spec) in enumerate(named.items())
     ]
     return escape("".join(rendered))
+
+
+def _foundation_licence(spec: BundleSpec, registry: Registry) -> str:
+    """Return the licence of the foundation model; "" where its plugin is not installed."""
+    try:
+        return registry.foundation(spec.foundation).licence
+    except SimMATError:
+        return ""
 
 
 def _facts(spec: BundleSpec) -> dict[str, Any]:
@@ -156,14 +161,13 @@ def _code(value: str) -> str:
     return re.sub(r"[`\s|]+", " ", value)
 
 
-def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[str, list[tuple[Kind, str]]]:
+def needed_packages(spec: ModelSpec, registry: Registry) -> dict[str, list[tuple[Kind, str]]]:
     """Return package -> (kind, name) of the parts of a bundle that plugins bring; sensors in the bundle need none."""
-    known = registry or installed()
-    distributions = {report.distribution for report in known.reports}
+    distributions = {report.distribution for report in registry.reports}
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):
         try:
-            package = known.owner(kind, name).partition(" ")[0]
+            package = registry.owner(kind, name).partition(" ")[0]
         except SimMATError:  # not installed here
             package = likely_package(kind, name)
             distributions.add(package)

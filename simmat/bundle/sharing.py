@@ -32,7 +32,6 @@ def push_bundle(
     destination: str,
     *,
     licence: str | None = None,
-    foundation_licence: str = "",
     registry: Registry | None = None,
     force: bool = False,
     private: bool = False,
@@ -43,7 +42,7 @@ def push_bundle(
 
     Args:
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
-        registry: what is installed, to name packages in the model card.
+        registry: what is installed, to name packages and licences in the model card.
 
     Returns:
         Where it is now.
@@ -65,10 +64,7 @@ def push_bundle(
     with _checked_folder(bundle) as folder:
         files: dict[str, Path | bytes] = {name: folder / name for name in SHARED_NAMES}
         if not (folder / README_NAME).exists():
-            card = model_card(
-                read_specs(folder), licence=licence, foundation_licence=foundation_licence, registry=registry
-            )
-            files[README_NAME] = card.encode()
+            files[README_NAME] = model_card(read_specs(folder), licence=licence, registry=registry).encode()
         elif licence is not None:
             raise ConfigError(
                 f"{folder / README_NAME} exists and is kept as it is; state the licence in it, or remove it first"

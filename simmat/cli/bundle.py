@@ -13,7 +13,6 @@ from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_declarations
 from simmat.data.card import class_title
-from simmat.errors import SimMATError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -96,24 +95,9 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
 
     BUNDLE/NAME makes a bundle of one sensor of a bundle that holds several.
     """
-    from simmat.bundle import push_bundle, read_bundle_specs
+    from simmat.bundle import push_bundle
 
-    registry = load_registry()
-    try:
-        spec = next(iter(read_bundle_specs(bundle).values()))
-        foundation_licence = registry.foundation(spec.foundation).licence
-    except SimMATError:  # the plugin is not installed; the model card then omits the licence
-        foundation_licence = ""
-    where = push_bundle(
-        bundle,
-        destination,
-        licence=licence,
-        foundation_licence=foundation_licence,
-        registry=registry,
-        force=force,
-        private=private,
-    )
-    say(where)
+    say(push_bundle(bundle, destination, licence=licence, registry=load_registry(), force=force, private=private))
     if licence is None:
         say("note: no licence is stated; give --licence NAME, so that others know what they may do", err=True)
 
