@@ -219,18 +219,14 @@ def write_bundle(
     spec: ModelSpec,
     tensors: Mapping[str, Tensor],
     metrics: Mapping[str, Any] | None = None,
-    *,
-    trained_on: ImageDigests | None = None,
-    validated_on: ImageDigests | None = None,
-    calibration: Calibration | None = None,
+    **records: Any,
 ) -> None:
-    """Write a bundle of `trained_tensors`; raises and writes as `write_sensors`."""
-    found = bundle_spec(spec, metrics, trained_on=trained_on, validated_on=validated_on, calibration=calibration)
-    write_sensors(path, {"": (found, tensors)})
+    """Write a bundle of `trained_tensors` and what `bundle_spec` takes; writes as `write_sensors`."""
+    write_sensors(path, {"": (bundle_spec(spec, metrics, **records), tensors)})
 
 
 def bundle_spec(spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any) -> BundleSpec:
-    """Return what a bundle that is not written yet says of a network."""
+    """Return what a bundle that is not written yet says of a network; `records` are fields of `BundleSpec`."""
     fields = {name: getattr(spec, name) for name in ModelSpec.model_fields}
     plain = json.loads(json.dumps(dict(metrics or {})))
     return BundleSpec(format=1, **fields, metrics=plain, weights_sha256="", versions={}, **records)

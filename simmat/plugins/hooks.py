@@ -50,7 +50,8 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
 }
 """SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.
 
-NAME is `command` of the module `simmat.cli.NAME`, imported when it runs; a group of () is one of plugins alone.
+NAME is `command` of the module `simmat.cli.NAME`, imported when it runs; a group has the line as its own help. One of
+() has commands of plugins alone.
 """
 
 hookspec = pluggy.HookspecMarker(PROJECT)
