@@ -1,8 +1,24 @@
-"""Hook of mkdocs: also write the search index as a script, which a page that is opened from disk can load."""
+"""Hook of mkdocs: list the conformance rules, and write the search index for pages that are opened from disk."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+
+from simmat.testing import find_parts
+from simmat.testing.checks import rule_of
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace `<!-- rules: KIND -->` by the table of the checks in `find_parts.KIND_CHECKS`."""
+
+    def table(found: re.Match[str]) -> str:
+        checks = getattr(find_parts, f"{found[1]}_CHECKS").items()
+        rows = [f"| `{name}` | {rule_of(check).rstrip('.')} |" for name, check in checks]
+        return "\n".join(["| check | rule |", "|---|---|", *rows])
+
+    return re.sub("<!-- rules: ([A-Z_]+) -->", table, markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
