@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
@@ -25,30 +25,26 @@ NO_CLASS = "object"
 """Category of objects without a class, as `simmat predict` writes it."""
 
 
-class _Table(Document):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Image(_Table):
+class _Image(Document, extra="ignore"):
     id: int | str
     file_name: str
     height: int = Field(ge=1)
     width: int = Field(ge=1)
 
 
-class _Category(_Table):
+class _Category(Document, extra="ignore"):
     id: int
     name: str
 
 
-class _Annotation(_Table):
+class _Annotation(Document, extra="ignore"):
     image_id: int | str
     category_id: int
     segmentation: Any
     score: float | None = None
 
 
-class _Coco(_Table):
+class _Coco(Document, extra="ignore"):
     images: Annotated[tuple[_Image, ...], BeforeValidator(as_tuples)]
     categories: Annotated[tuple[_Category, ...], BeforeValidator(as_tuples)]
     annotations: Annotated[tuple[_Annotation, ...], BeforeValidator(as_tuples)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from simmat.data.dataset import open_images
 from simmat.data.instances import Instance
@@ -42,11 +42,7 @@ BRUSH, POLYGON = "brushlabels", "polygonlabels"
 """Types of regions."""
 
 
-class _Table(Document):
-    model_config = ConfigDict(extra="ignore")
-
-
-class Region(_Table):
+class Region(Document, extra="ignore"):
     """A region of an annotation or a prediction, or a prompt; `value` depends on `type`."""
 
     type: str = ""
@@ -64,19 +60,19 @@ class Region(_Table):
         return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
 
-class _Annotation(_Table):
+class _Annotation(Document, extra="ignore"):
     result: Annotated[tuple[Region, ...], BeforeValidator(as_tuples)]
     was_cancelled: bool = False
     ground_truth: bool = False
 
 
-class _Task(_Table):
+class _Task(Document, extra="ignore"):
     data: dict[str, Any]
     id: int | str | None = None
     annotations: Annotated[tuple[_Annotation, ...], BeforeValidator(as_tuples)] = ()
 
 
-class _Tasks(_Table):
+class _Tasks(Document, extra="ignore"):
     tasks: Annotated[tuple[_Task, ...], BeforeValidator(as_tuples)]
 
 
