@@ -1,7 +1,7 @@
 /** Requests to the server, and its events. */
 
 /** What the server refused, or that it did not answer (`code` "gone"). */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(code, message, problems = [], state = null) {
     super([message, ...problems.filter((problem) => problem !== message)].join("\n"));
     Object.assign(this, { code, state });

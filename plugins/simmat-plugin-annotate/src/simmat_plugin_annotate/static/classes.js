@@ -28,7 +28,7 @@ byId("new-class").addEventListener("submit", (event) => {
 });
 
 /** Send the list of classes as `change` makes it; one change after the other, as each sends the whole list. */
-export function setClasses(change) {
+function setClasses(change) {
   adding = adding.then(() => attempt(async () => {
     const known = classes().map(({ id, name, colour }) => ({ id, name, colour }));
     app.session.classes = (await post("/api/classes", { classes: change(known) })).classes;

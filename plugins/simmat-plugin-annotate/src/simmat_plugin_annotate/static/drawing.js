@@ -16,7 +16,7 @@ export function setTool(tool) {
   show();
 }
 
-export function newDraft(options = {}) {
+function newDraft(options = {}) {
   app.draft = new Draft(app.image.key, [app.raster.width, app.raster.height], options);
   return app.draft;
 }
@@ -27,7 +27,7 @@ export function click(at, label) {
   else if (inside(at)) prompt((draft) => draft.addPoint(at, label));
 }
 
-export async function prompt(ask) {
+async function prompt(ask) {
   if (!app.draft) {
     // A click while suggestions are looked at corrects the one that is shown.
     newDraft(app.walk ? { point: suggestion().point } : {});
@@ -64,7 +64,7 @@ export function beginStroke() {
 }
 
 /** Add a corner of a polygon (label 1) at an image position, or take the last one back (label 0). */
-export function corner(at, label) {
+function corner(at, label) {
   const { corners } = app;
   if (label === 0) corners.pop();
   else if (corners.length > 2 && stage.isAt(at, corners[0])) closePolygon();
@@ -73,7 +73,7 @@ export function corner(at, label) {
 }
 
 /** Add the pixels of the polygon to the drawn object; returns whether there is a polygon. */
-export function closePolygon() {
+function closePolygon() {
   const { corners, raster } = app;
   if (!corners.length) return false;
   const mask = corners.length > 2 ? polygonMask(corners, [raster.width, raster.height]) : null;
@@ -99,7 +99,7 @@ function clean(change, nothing) {
   show();
 }
 
-export function editSelected() {
+function editSelected() {
   const object = app.labels.objects.get(app.selected);
   newDraft({ replaces: object.id, mask: object.mask, objectClass: object.class });
 }

@@ -36,7 +36,7 @@ export async function attempt(action, busy = "") {
   }
 }
 
-export function gone() {
+function gone() {
   if (app.gone) return;
   app.gone = true;
   messages.bad("The server does not answer. What was accepted is on disk, what you are drawing is kept here. " +
@@ -45,7 +45,7 @@ export function gone() {
   retry();
 }
 
-export async function retry() {
+async function retry() {
   while (app.gone) {
     await new Promise((resolve) => setTimeout(resolve, 1500));
     try {
@@ -61,7 +61,7 @@ export async function retry() {
 }
 
 /** The server answers again, perhaps another one: read everything, keep what is being drawn. */
-export async function back() {
+async function back() {
   const session = await get("/api/session");
   if (session.folder !== app.session.folder) {
     if (!app.gone) retry(app.gone = true);

@@ -11,7 +11,7 @@ import { byId, cleared } from "./show.js";
 const COLOURS = { none: "#4a4a4a", followed: "#56b4e9", hand: "#f2f2f2", low: "#ff8c42" };
 
 /** The images of the open image's sequence, in order; none if it is not a frame. */
-export function frames() {
+function frames() {
   const sequence = lists.images.find((image) => image.key === app.image?.key)?.sequence;
   return sequence ? lists.images.filter((image) => image.sequence === sequence) : [];
 }

@@ -71,7 +71,7 @@ export function show() {
   stage.redraw();
 }
 
-export function showPrompt() {
+function showPrompt() {
   const text = byId("prompt");
   const { draft, walk } = app;
   const named = (id) => {
@@ -113,7 +113,7 @@ export function showPrompt() {
   text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null || app.corners.length > 0);
 }
 
-export function showSaved() {
+function showSaved() {
   const { labels } = app;
   if (!labels) return;
   const count = `${labels.objects.size} object${labels.objects.size === 1 ? "" : "s"} on disk`;

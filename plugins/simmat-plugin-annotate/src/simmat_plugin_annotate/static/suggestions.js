@@ -64,7 +64,7 @@ async function walkThrough(query, busy, none) {
 }
 
 /** The pixels in view as [x0, y0, x1, y1]; of a large image suggestions are for these. */
-export function seenBox() {
+function seenBox() {
   const { view } = stage;
   const within = (value, most) => Math.min(most, Math.max(0, value));
   const [left, top] = view.toImage(0, 0);
@@ -75,7 +75,7 @@ export function seenBox() {
 }
 
 /** Bring the suggestion that is asked about into view. */
-export function look() {
+function look() {
   stage.view.show(suggestion().mask);
 }
 
