@@ -159,12 +159,11 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
     """Crop an image to a window; pixels outside the image are 0 and invalid."""
-    (top, left), inside, size_hw = _overlap(image.size_hw, window)
-    part = image.data[:, *inside]
-    data = np.zeros((len(image.channels), *size_hw), dtype=np.float32)
+    data = np.zeros((len(image.channels), *window.size_hw), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
-    place = np.s_[:, top : top + part.shape[1], left : left + part.shape[2]]
-    data[place], valid[place] = part, image.valid[:, *inside]
+    if (shared := window.intersection(Window(0, 0, *image.size_hw))) is not None:
+        place = shared.relative_to(window).slices
+        data[:, *place], valid[:, *place] = image.data[:, *shared.slices], image.valid[:, *shared.slices]
     return replace(image, data=data, valid=valid)
 
 
@@ -174,10 +173,9 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     A region is kept if at least a fraction `keep` of it is inside; if none is, the largest piece is. Other pieces
     become `small`.
     """
-    (top, left), inside, size = _overlap(label.size_hw, window)
-    ignore = np.ones(size, dtype=np.bool_)
-    part = label.ignore[inside]
-    ignore[top : top + part.shape[0], left : left + part.shape[1]] = part
+    ignore = np.ones(window.size_hw, dtype=np.bool_)
+    if (shared := window.intersection(Window(0, 0, *label.size_hw))) is not None:
+        ignore[shared.relative_to(window).slices] = label.ignore[shared.slices]
     pieces = [(region, piece) for region in label.regions if (piece := _cut_region(region, window)) is not None]
     kept = [piece for region, piece in pieces if piece.area >= keep * region.area]
     if pieces and not kept:
@@ -185,7 +183,9 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     small = [piece for _, piece in pieces if not any(piece is one for one in kept)]
     small += [piece for region in label.small if (piece := _cut_region(region, window)) is not None]
     dropped = label.dropped + len(label.regions) - len(kept)
-    return replace(label, size_hw=size, regions=tuple(kept), ignore=ignore, dropped=dropped, small=tuple(small))
+    return replace(
+        label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, dropped=dropped, small=tuple(small)
+    )
 
 
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
@@ -209,13 +209,6 @@ def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Gener
     return int(rng.integers(low, high + 1))
 
 
-def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int], tuple[slice, slice], tuple[int, int]]:
-    """Return where the image starts within the window, the part of the image inside it, and the window's size."""
-    y0, x0, y1, x1 = window
-    inside = (slice(max(y0, 0), min(y1, size_hw[0])), slice(max(x0, 0), min(x1, size_hw[1])))
-    return (max(-y0, 0), max(-x0, 0)), inside, (y1 - y0, x1 - x0)
-
-
 def _cut_region(region: Instance, window: Window) -> Instance | None:
     if (shared := window.intersection(region.window)) is None:
         return None
@@ -227,37 +220,30 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
 
 
 def _flip_label(label: Label, axis: Axis) -> Label:
-    step = np.s_[:, ::-1] if axis == "horizontal" else np.s_[::-1, :]
     height, width = label.size_hw
-
-    def flipped(region: Instance) -> Instance:
-        y0, x0, y1, x1 = region.window
-        moved = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
-        return replace(region, window=Window(*moved), crop=np.ascontiguousarray(region.crop[step]))
-
-    ignore = np.ascontiguousarray(label.ignore[step]) if label.ignore.any() else label.ignore
-    return _changed(label, label.size_hw, flipped, ignore)
+    if axis == "horizontal":
+        return _changed(label, np.fliplr, lambda y0, x0, y1, x1: Window(y0, width - x1, y1, width - x0))
+    return _changed(label, np.flipud, lambda y0, x0, y1, x1: Window(height - y1, x0, height - y0, x1))
 
 
 def _rotate_label(label: Label, quarter_turns: int) -> Label:
     """Rotate counter-clockwise; a turn of 90° moves the pixel at (y, x) to (width - 1 - x, y)."""
     for _ in range(quarter_turns):
-        height, width = label.size_hw
-
-        def turned(region: Instance, width: int = width) -> Instance:
-            y0, x0, y1, x1 = region.window
-            moved = Window(width - x1, y0, width - x0, y1)
-            return replace(region, window=moved, crop=np.ascontiguousarray(np.rot90(region.crop)))
-
-        label = _changed(label, (width, height), turned, np.ascontiguousarray(np.rot90(label.ignore)))
+        width = label.size_hw[1]
+        label = _changed(label, np.rot90, lambda y0, x0, y1, x1, w=width: Window(w - x1, y0, w - x0, y1))
     return label
 
 
-def _changed(
-    label: Label, size_hw: tuple[int, int], change: Callable[[Instance], Instance], ignore: BoolArray
-) -> Label:
-    regions, small = (tuple(map(change, group)) for group in (label.regions, label.small))
-    return replace(label, size_hw=size_hw, regions=regions, small=small, ignore=ignore)
+def _changed(label: Label, turn: Callable[[BoolArray], BoolArray], move: Callable[..., Window]) -> Label:
+    """Return a label with all masks turned, and all windows (y0, x0, y1, x1) moved."""
+
+    def changed(region: Instance) -> Instance:
+        return replace(region, window=move(*region.window), crop=np.ascontiguousarray(turn(region.crop)))
+
+    regions, small = (tuple(map(changed, group)) for group in (label.regions, label.small))
+    ignore = np.ascontiguousarray(turn(label.ignore))
+    height, width = ignore.shape
+    return replace(label, size_hw=(height, width), regions=regions, small=small, ignore=ignore)
 
 
 def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:

@@ -38,19 +38,16 @@ def dense_targets(
     whole = (*label.regions, *label.small)
     every = [region.picked(rows, columns) for region in whole]
     seen = _numbered(every, [region.area for region in whole], (height, width))
-    classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
-    content = classes[:height, :width]
-    content[:] = background
+    classes = np.full((frame.size, frame.size), background, np.int64)
     distance = np.zeros((frame.size, frame.size), np.float32)
     for number, region in enumerate(every, start=1):
         place = region.window.slices
         inside = seen[place] == number
         if inside.any():
-            np.copyto(content[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
+            np.copyto(classes[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
             far = distance_inside(inside)
             np.copyto(distance[place], far / far.max(), where=inside)
-    if label.ignore.any():
-        np.copyto(content, NO_TRUTH, where=label.ignore.take(rows, axis=0).take(columns, axis=1))
+    classes[ignored_pixels(label, frame)] = NO_TRUTH
     return classes, distance
 
 
