@@ -319,13 +319,13 @@ def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
 
 def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
     """Return a data set's folder, and what overrides its card; TypeError for arrays and others."""
-    from simmat.data.card import card_fields, make_card
+    from simmat.data.card import load_card
     from simmat.data.dataset import Dataset
 
     if isinstance(data, Dataset):
         if data.part:
             raise ConfigError(f"data is the {data.part} split of {data.root} alone; give the whole data set")
-        own = make_card({"regions": "instances"} | card_fields(data.root, {}, {}), where=str(data.root))
+        own = load_card(data.root, {}, defaults={"regions": "instances"})
         return data.root, {name: value for name, value in data.card if value != getattr(own, name)}
     if not isinstance(data, str | os.PathLike):
         raise TypeError(

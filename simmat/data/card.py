@@ -110,13 +110,9 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
     Raises:
         ConfigError: unknown keys, invalid values or no region rule; all at once.
     """
-    return make_card(card_fields(root, overrides, defaults or {}), where=str(root))
-
-
-def card_fields(root: Path, overrides: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields of a card, unchecked, see `load_card`."""
     path = root / CARD_FILE
-    return merge(merge(defaults, read_toml(path, "data card") if path.exists() else {}), overrides)
+    stated = read_toml(path, "data card") if path.exists() else {}
+    return make_card(merge(merge(defaults or {}, stated), overrides), where=str(root))
 
 
 def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
@@ -132,13 +128,8 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
     """Make a card from plain values, see `load_card`."""
     if "regions" not in values and values.keys() <= DataCard.model_fields.keys():
-        raise no_regions(where)
+        raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
     return parse(DataCard, values, f"{where}: the data card")
-
-
-def no_regions(where: str) -> ConfigError:
-    """Return the error for a data set whose card has no region rule."""
-    return ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
 
 
 def write_card(root: Path, card: DataCard) -> Path:

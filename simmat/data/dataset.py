@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from simmat.data.augment import cut_label
-from simmat.data.card import DataCard, card_fields, load_card, make_card, no_regions
+from simmat.data.card import DataCard, load_card
 from simmat.data.crops import divide_blocks, divide_images
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
@@ -297,8 +297,7 @@ def open_dataset(
         raise DataError(
             f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
         )
-    fields = card_fields(folder, overrides or {}, defaults or {})
-    card = make_card({"regions": "instances"} | fields, where=str(folder))
+    card = load_card(folder, overrides or {}, defaults={"regions": "instances", **(defaults or {})})
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
     samples, said_by, coco = _find_samples(folder, adapter, annotations, card.stack_axis)
     unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
@@ -308,8 +307,8 @@ def open_dataset(
             f"{folder}: none of the {len(unlabelled)} images has a mask; save one as {MASKS}/{unlabelled[0].id}.png, "
             f"or name it in {MANIFEST_FILE}"
         )
-    if "regions" not in fields and coco is None and not all(sample.has_polygons for sample in samples):
-        raise no_regions(str(folder))
+    if coco is None and not all(sample.has_polygons for sample in samples):
+        load_card(folder, overrides or {}, defaults=defaults)  # label images need a rule that somebody states
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if card.crop is not None:
