@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,11 @@ def report_alignment(pairs: Pairs) -> str:
     Raises:
         DataError: half of the pairs or more are shifted by more than `REFUSE_PX`.
     """
-    found = {sample.id: float(np.hypot(*shift)) for sample, shift in _shifts(pairs)}
+    found: dict[str, float] = {}
+    for sample in pairs.samples:
+        first = edges(load_sample(pairs.teacher, pairs.teacher_files(sample)))
+        second = edges(load_sample(pairs.student, pairs.student_files(sample)))
+        found[sample.id] = float(np.hypot(*shift_between(first, second)))
     shifts = list(found.values())
     median, most = float(np.median(shifts)), float(np.quantile(shifts, 0.9))
     text = f"shift of {len(found)} pairs: median {median:.1f} px, 90 % within {most:.1f} px"
@@ -159,12 +163,6 @@ def report_alignment(pairs: Pairs) -> str:
     if far:  # 5 of 85 registered pairs of a road have too little in common to tell
         text += f"\nWarning: look at these pairs, which seem to be shifted: {listed}"
     return text
-
-
-def _shifts(pairs: Pairs) -> Iterator[tuple[Sample, tuple[int, int]]]:
-    for sample in pairs.samples:
-        first = edges(load_sample(pairs.teacher, pairs.teacher_files(sample)))
-        yield sample, shift_between(first, edges(load_sample(pairs.student, pairs.student_files(sample))))
 
 
 def edges(image: SensorImage) -> npt.NDArray[np.float64]:

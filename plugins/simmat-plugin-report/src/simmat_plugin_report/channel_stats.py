@@ -193,16 +193,10 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
     if size_hw is None or size_hw[0] * size_hw[1] <= MAX_PIXELS:
         yield dataset.image(sample)
         return
-    for window in windows_side_by_side(size_hw, _READ_PX):
-        yield dataset.image(sample.within(window))
-
-
-def windows_side_by_side(size_hw: tuple[int, int], side: int) -> Iterator[Window]:
-    """Yield windows that cover each pixel of an image once, row by row; the last ones are smaller."""
-    height, width = size_hw
+    (height, width), side = size_hw, _READ_PX
     for y in range(0, height, side):
         for x in range(0, width, side):
-            yield Window(y, x, min(y + side, height), min(x + side, width))
+            yield dataset.image(sample.within(Window(y, x, min(y + side, height), min(x + side, width))))
 
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
