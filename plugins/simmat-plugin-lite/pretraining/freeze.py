@@ -15,9 +15,6 @@ import simmat
 from simmat.errors import WeightsError
 from simmat.io.files import atomic_write_bytes, atomic_write_json, check_writable
 
-LARGEST_BYTES = 10_000_000
-"""Largest weight file that goes into the package."""
-
 
 def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors in the dtypes of the packaged file.
@@ -48,7 +45,7 @@ def freeze(run: Path, start: Path, folder: Path) -> dict[str, Any]:
         The facts: sha256, size_bytes, step and validation scores.
 
     Raises:
-        SimMATError: the run cannot be read, its weights are too large, or the folder cannot be written.
+        SimMATError: the run cannot be read, its weights do not fit fp16, or the folder cannot be written.
     """
     predictor = simmat.load(run, foundation=LITE.name, checkpoint=start, device="cpu")
     assert predictor.bundle is not None  # of a run
@@ -56,10 +53,6 @@ def freeze(run: Path, start: Path, folder: Path) -> dict[str, Any]:
     data = save(
         packed(predictor.model.foundation.state_dict()), metadata={"model": LITE.name, "steps": str(metrics["step"])}
     )
-    if len(data) > LARGEST_BYTES:
-        raise WeightsError(
-            f"the weights have {len(data)} bytes, at most {LARGEST_BYTES} go into the package; make the model smaller"
-        )
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from launched import TWO_PROCESSES, run_python
-from pretraining import freeze as freezing
 from pretraining.__main__ import run
 from pretraining.freeze import freeze
 from pretraining.start import write_start
@@ -19,7 +18,6 @@ from simmat_plugin_lite.model import build_lite
 from simmat_plugin_lite.spec import FACTS_FILE, LITE, WEIGHTS_FILE
 
 from simmat.config import TrainConfig, load_config
-from simmat.errors import WeightsError
 from simmat.plugins.loader import load_plugins
 from simmat.training import Callback, resume, train
 
@@ -86,18 +84,6 @@ def test_a_run_becomes_weights_that_lite_reads(start: Path, whole: Path, tmp_pat
     if facts["steps"]:
         assert any(name.startswith("decoder.") for name in moved)
         assert any(name.startswith("backbone.blocks.") for name in moved)
-
-
-def test_weights_that_are_too_large_leave_the_packaged_ones(
-    start: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of a replaced pair, weights and their sha256, would be refused by every program."""
-    freeze(whole, start, tmp_path)
-    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(freezing, "LARGEST_BYTES", 1000)
-    with pytest.raises(WeightsError, match="at most 1000"):
-        freeze(whole, start, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
