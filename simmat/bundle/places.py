@@ -19,7 +19,8 @@ from simmat.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-HUB = "hf:"
+HUB = "hf:/"
+"""Start of a place on the hub; as a path it has one slash."""
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
@@ -62,7 +63,7 @@ def local_path(source: Path | str) -> Path:
         WeightsError: the gallery does not answer.
     """
     path = Path(source)
-    text = path.as_posix()  # with one slash of two
+    text = path.as_posix()
     if text.startswith(SCHEME):
         return from_gallery(text)
     if re.match(r"\w{2,}:/", text) or not text.strip():

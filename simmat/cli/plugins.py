@@ -123,27 +123,19 @@ def _run(subject: Subject, *, quiet: bool) -> list[Result]:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
         running = run_in(Path(folder))
-        while (result := _next(running)) is not None:
+        while True:
+            with redirect_stdout(sys.stderr):  # the plugin's own output must not mix with the json
+                result = next(running, None)
+            if result is None:
+                return results
             results.append(result)
             if not quiet:
                 say(f"  {_STATUS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
-    return results
-
-
-def _next(running: Any) -> Result | None:
-    with redirect_stdout(sys.stderr):  # the plugin's own output must not mix with the json
-        result: Result | None = next(running, None)
-    return result
 
 
 def _result_dict(result: Result) -> dict[str, Any]:
-    return {
-        "check": result.check,
-        "status": result.status,
-        "rule": result.rule,
-        "why": result.why,
-        "seconds": round(result.seconds, 3),
-    }
+    stated = {name: getattr(result, name) for name in ("check", "status", "rule", "why")}
+    return {**stated, "seconds": round(result.seconds, 3)}
 
 
 @command.command("new", short_help="Create a package for a new sensor, model or command.")

@@ -40,8 +40,8 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
     files are the tiles of one map, and the results are named "mosaic".
 
-    BUNDLE is the folder of a bundle or of a run, or a zip. Without BUNDLE, --foundation NAME --modality NAME uses the
-    untuned foundation model, with the statistics of each image for normalization.
+    BUNDLE is the folder of a bundle or of a run, a zip, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
+    NAME --modality NAME uses the untuned foundation model, with the statistics of each image for normalization.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
     prompt, size, channels); also NAME_mask.tif if the file is georeferenced and the sensor's plugin can write it. With
