@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from simmat.errors import shortened
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.loader import installed
 from simmat.plugins.registry import Kind, Registry
 from simmat.terminal import escape, escape_json, say
 
@@ -55,7 +55,7 @@ def json_option(command: Command) -> Command:
 
 def load_registry() -> Registry:
     """Load the plugins; warn on standard error about those that fail."""
-    registry = load_plugins()
+    registry = installed()
     if failed := [report.name for report in registry.reports if report.error]:
         say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     return registry
