@@ -136,12 +136,12 @@ def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:
     return tuple(sorted(formats, key=lambda one: (one.needs_georeference, one.name)))
 
 
-def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
-    """Draw what was found over the picture, in the colours of its classes; an object without a class has its own.
+def draw_result(result: ImageResult) -> Image.Image:
+    """Draw what was found over the picture, in the colours of its classes, which a legend names.
 
-    `words` names the classes in a legend below.
+    An object without a class has a colour of its own.
     """
-    names = result.class_names if words else None
+    names = result.class_names
     if result.classes is not None:
         return draw_classes(result.picture(), result.classes, result.ignored_values, names)
     return draw_objects(result.picture(), [found.instance for found in result.ranked], result.size_hw, names)
