@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 Point = tuple[int, float]
 """A step, and the loss or the validation score there."""
 State = Literal["idle", "running", "done", "failed", "stopped"]
+_SHOWN = "state", "step", "steps", "message", "score", "before", "adopted", "images", "warnings", "losses", "scores"
+"""Attributes of a training that the page shows."""
 
 
 class BusyError(Exception):
@@ -73,20 +75,7 @@ class Training:
 
     def document(self) -> dict[str, Any]:
         """Return the state as a json document for the page."""
-        return {
-            "state": self.state,
-            "step": self.step,
-            "steps": self.steps,
-            "message": self.message,
-            "score": self.score,
-            "before": self.before,
-            "adopted": self.adopted,
-            "left_s": self._left_s(),
-            "images": self.images,
-            "warnings": list(self.warnings),
-            "losses": self.losses,
-            "scores": self.scores,
-        }
+        return {name: getattr(self, name) for name in _SHOWN} | {"left_s": self._left_s()}
 
     async def start(self, steps: int | None, images: int, model: Model, more: Sequence[str] = ()) -> None:
         """Start a run.

@@ -25,11 +25,8 @@ export class TrainingPanel {
   }
 
   show(training) {
+    const { state, step, steps, message, score, before, adopted, images, left_s, warnings } = training;
     drawCurve(training);
-    this.#showState(training);
-  }
-
-  #showState({ state, step, steps, message, score, before, adopted, images, left_s, warnings }) {
     const ended = this.state === "running" && state !== "running";
     for (const warning of warnings.filter((found) => !this.warned.has(found))) {
       this.warned.add(warning);
