@@ -1,5 +1,7 @@
 /** Requests to the server, and its events. */
 
+import { app } from "./app.js";
+
 /** What the server refused, or that it did not answer (`code` "gone"). */
 class ApiError extends Error {
   constructor(code, message, problems = [], state = null) {
@@ -7,9 +9,6 @@ class ApiError extends Error {
     Object.assign(this, { code, state });
   }
 }
-
-/** The server that the page talks to: another one, perhaps of another folder, changes no labels for it. */
-export const server = { session: null };
 
 async function send(path, options) {
   let response;
@@ -34,8 +33,9 @@ export async function get(path, signal) {
   return (await send(path, { signal })).json();
 }
 
+/** Another start of the server than the one that the page knows, perhaps for another folder, changes no labels for it. */
 export async function post(path, body) {
-  const headers = { "Content-Type": "application/json", ...(server.session && { "X-Session": server.session }) };
+  const headers = { "Content-Type": "application/json", "X-Session": app.session.session };
   return (await send(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 

@@ -1,6 +1,6 @@
 /** What fails, and what the server tells: its events, its end, and its coming back. */
 
-import { get, server } from "./api.js";
+import { get } from "./api.js";
 import { app, messages } from "./app.js";
 import { showFollowing, showFrames } from "./frames.js";
 import { encode } from "./images.js";
@@ -49,7 +49,6 @@ async function retry() {
   while (app.gone) {
     await new Promise((resolve) => setTimeout(resolve, 1500));
     try {
-      await get("/api/session");
       await back();
     } catch (error) {
       if (error.code === "token") {
@@ -71,7 +70,6 @@ async function back() {
     return;
   }
   app.session = session;
-  server.session = session.session;
   app.gone = false;
   messages.clear("gone");
   await load();
@@ -86,7 +84,7 @@ async function back() {
 
 export const EVENTS = {
   hello: ({ session }) => {
-    if (session !== server.session) attempt(back);
+    if (session !== app.session.session) attempt(back);
   },
   gone,
   image: ({ key, version, follow: followed, ...state }) => {

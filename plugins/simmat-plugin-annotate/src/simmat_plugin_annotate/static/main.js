@@ -1,6 +1,6 @@
 /** The annotator's page: its parts, and its start. */
 
-import { get, listen, server } from "./api.js";
+import { get, listen } from "./api.js";
 import { app, messages } from "./app.js";
 import { rename } from "./classes.js";
 import { setMaps } from "./colours.js";
@@ -43,7 +43,6 @@ export const training = new TrainingPanel(messages);
 
 await attempt(async () => {
   app.session = await get("/api/session");
-  server.session = app.session.session;
   setMaps(app.session.maps);
   byId("folder").textContent = app.session.name;
   byId("folder").title = app.session.folder;
