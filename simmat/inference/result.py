@@ -36,7 +36,6 @@ class ImageResult:
 
     Attributes:
         name: how names of written files begin.
-        file_name: the image's file, for COCO.
         class_names: names of label values; a value without a name is called by its number.
         classes: (H, W) label values, an array or a np.memmap.
         nodata: label value in `classes` where nothing was measured.
@@ -45,7 +44,6 @@ class ImageResult:
     """
 
     name: str
-    file_name: str
     size_hw: tuple[int, int]
     georeference: Georeference | None
     class_names: Mapping[int, str]

@@ -135,10 +135,9 @@ class Segmenter:
         self, task: ImageTask, image: LargeImage, objects: Sequence[FoundObject] | None, classes: LabelMap | None = None
     ) -> Iterator[ImageResult]:
         """Return what was found as results to write, without the objects and classes that the job leaves out."""
-        job, name, dense = self.job, task.name, self.predictor.dense
+        job, dense = self.job, self.predictor.dense
         common: dict[str, Any] = {
-            "name": name,
-            "file_name": name if job.options.mosaic else str(next(iter(task.files.values()), name)),
+            "name": task.name,
             "size_hw": image.reader.size_hw,
             "georeference": image.reader.georeference,
             "class_names": self.predictor.class_names,
