@@ -117,7 +117,7 @@ def apply_colour_map(values: FloatArray, colours: str = "gray") -> PictureArray:
 def colour_bar(style: DisplayStyle, length: int) -> Sequence[tuple[int, int, int]]:
     """Return the colours along a bar of `length` pixels, from the lowest value to the highest."""
     row = apply_colour_map(np.linspace(0, 1, length, dtype=np.float32)[None], style.colours)[0]
-    return [(int(red), int(green), int(blue)) for red, green, blue in row]
+    return [(red, green, blue) for red, green, blue in row.tolist()]
 
 
 def display_rgb(image: SensorImage) -> PictureArray:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError, WeightsError, few_of
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch, is_foundation_model
 from simmat.io.weights import find_weights, sha256_of
-from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import FoundationSpec, build_foundation, resolve
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.networks import TUNER, build_network, square_loss
+from simmat.testing.networks import TUNER, backpropagate, build_network
 
 MIN_SIZE = 64
 """Models are built for their smallest input of at least this side, in pixels, unless another is given."""
@@ -279,11 +278,7 @@ def what_trains_has_a_gradient(case: FoundationCase) -> None:
         except ConfigError:  # the tuner refuses the model, as it may
             continue
         trains = {name for name, p in network.named_parameters() if p.requires_grad}
-        set_train_mode(network)
-        planes, content = images(2, size)[:, :2], torch.ones(2, size, size, dtype=torch.bool)
-        total = torch.stack([square_loss(network, planes, content, prompts) for prompts in kinds.values()]).sum()
-        if total.requires_grad:
-            torch.autograd.backward(total)
+        backpropagate(network, images(2, size)[:, :2], torch.ones(2, size, size, dtype=torch.bool), kinds.values())
         moved = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
         if frozen := moved.keys() - trains:
             raise CheckFailed(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError, few_of
 from simmat.foundation import FoundationModel
 from simmat.model import SimMAT
-from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TINY
 from simmat.testing.checks import CheckFailed, CheckSkipped
@@ -26,7 +25,7 @@ from simmat.testing.foundation_checks import (
     predict,
     prompt_kinds,
 )
-from simmat.testing.networks import build_network, square_loss
+from simmat.testing.networks import backpropagate, build_network
 
 _SIZE = 64
 """Side S of the input of the networks that are built, in pixels."""
@@ -73,11 +72,8 @@ def _planes(channels: int) -> tuple[Tensor, Tensor]:
 
 def _expect_gradients(network: SimMAT, channels: int, part: nn.Module) -> None:
     """Fail for parameters of a part that train and get no finite gradient from prompts of every kind."""
-    kinds = prompt_kinds(cast(FoundationModel, network.foundation), _SIZE).values()
-    set_train_mode(network)
-    total = torch.stack([square_loss(network, *_planes(channels), prompts) for prompts in kinds]).sum()
-    if total.requires_grad:
-        torch.autograd.backward(total)
+    kinds = prompt_kinds(cast(FoundationModel, network.foundation), _SIZE)
+    backpropagate(network, *_planes(channels), kinds.values())
     trains = [(name, parameter.grad) for name, parameter in part.named_parameters() if parameter.requires_grad]
     if silent := [name for name, gradient in trains if gradient is None or not bool(gradient.isfinite().all())]:
         raise CheckFailed(

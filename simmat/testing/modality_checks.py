@@ -308,16 +308,14 @@ def training_reaches_every_channel(case: ModalityCase) -> None:
     import torch
 
     from simmat.data.pipeline import Pipeline, prompt_batch
-    from simmat.nn.tuners import set_train_mode
-    from simmat.testing.networks import build_network, square_loss
+    from simmat.testing.networks import backpropagate, build_network
 
     (_, channels), image = _transformed(case), case.load(case.samples[0])
     network = build_network(TINY, image_size=_SIZE, channels=channels)
-    set_train_mode(network)
     planes, content, frame = Pipeline(case.adapter, channels, _SIZE)(image)
     middle = Prompt.points([(image.size_hw[1] / 2, image.size_hw[0] / 2)])
-    loss = square_loss(network, planes[None], content[None], prompt_batch([middle], frame, torch.device("cpu")))
-    torch.autograd.backward(loss)
+    prompts = prompt_batch([middle], frame, torch.device("cpu"))
+    loss = backpropagate(network, planes[None], content[None], [prompts])
     convolutions = (m for m in network.mat.modules() if isinstance(m, torch.nn.Conv2d))
     gradient = next(m for m in convolutions if m.in_channels == len(channels)).weight.grad  # (out, C, k, k)
     if gradient is None or not bool(loss.isfinite() and gradient.isfinite().all()):

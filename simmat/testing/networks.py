@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from simmat.foundation import PromptBatch
 from simmat.model import Parts, SimMAT, assemble
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import mask_loss
+from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.sensors.normalize import Statistics
@@ -67,9 +69,17 @@ def build_network(
     return assemble(ModelSpec(**{**values, **more}), Parts(foundation, transfer, tuner, weights))
 
 
-def square_loss(network: SimMAT, planes: Tensor, content: Tensor, prompts: PromptBatch) -> Tensor:
-    """Return the loss of (B, C, S, S) planes and K prompts whose object is a square of the input: a scalar."""
+def backpropagate(network: SimMAT, planes: Tensor, content: Tensor, prompts: Iterable[PromptBatch]) -> Tensor:
+    """Compute the gradients of batches of prompts whose object is a square of the input; return the loss, a scalar.
+
+    `planes` are (B, C, S, S), `content` (B, S, S).
+    """
+    set_train_mode(network)
     side = planes.shape[-1]
-    targets = torch.zeros(len(prompts.image_index), side, side, dtype=torch.bool)
-    targets[:, side // 4 : side // 2, side // 4 : side // 2] = True
-    return mask_loss(network(planes, content, prompts), targets)[0].sum()
+    target = torch.zeros(1, side, side, dtype=torch.bool)
+    target[:, side // 4 : side // 2, side // 4 : side // 2] = True
+    answers = [(network(planes, content, batch), target.repeat(len(batch.image_index), 1, 1)) for batch in prompts]
+    loss = torch.stack([mask_loss(*each)[0].sum() for each in answers]).sum()
+    if loss.requires_grad:
+        torch.autograd.backward(loss)
+    return loss
