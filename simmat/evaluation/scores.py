@@ -20,23 +20,18 @@ from simmat.evaluation.unprompted import Unprompted
 from simmat.types import BoolArray
 
 
-def mean_interval(images: Iterable[Sequence[float]], draws: int = 2000) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of the mean over objects, by drawing images with replacement.
+def mean_interval(images: Iterable[Sequence[float]]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over objects, by drawing images with replacement 2000 times.
 
-    Args:
-        images: the values of the objects of each image.
-        draws: how often as many images are drawn.
-
-    Returns:
-        None of fewer than two images.
+    `images` are the values of each one's objects; None of fewer than two.
     """
     kept = list(images)
     if len(kept) < 2:
         return None
     sums = np.array([sum(values) for values in kept], np.float64)
     counts = np.array([len(values) for values in kept], np.float64)
-    rng, means = np.random.default_rng(0), np.empty(draws)
-    for draw in range(draws):
+    rng, means = np.random.default_rng(0), np.empty(2000)
+    for draw in range(len(means)):
         drawn = rng.integers(len(kept), size=len(kept))
         means[draw] = sums[drawn].sum() / counts[drawn].sum()
     low, high = np.quantile(means, [0.025, 0.975])
