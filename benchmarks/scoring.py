@@ -29,6 +29,7 @@ from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits
+from simmat.predictor import EncodedImage
 from simmat.types import BoolArray, Frame, Prompt
 
 INPUT, LOW = 1024, 256
@@ -98,7 +99,7 @@ def within_boxes(label: Label, model: Discs) -> list[ObjectScore]:
     frame = Frame(label.size_hw, INPUT)
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
-    image = ScoredImage(cast(SimMAT, model), prepared, targets, ONE_CLICK)
+    image = ScoredImage(EncodedImage(cast(SimMAT, model), prepared), targets, ONE_CLICK)
     return score_objects(image, "image", ONE_CLICK)
 
 

@@ -22,6 +22,7 @@ from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
+from simmat.predictor import EncodedImage
 from simmat.types import Aspect, BoolArray, Frame
 
 CLICKS = Protocol("clicks", clicks=4)
@@ -188,7 +189,7 @@ class Answering(Scripted):
 def encoded(model: Scripted, label: Label, frame: Frame, protocol: Protocol) -> ScoredImage:
     planes = torch.zeros(1, frame.size, frame.size)
     prepared = PreparedImage(planes, content_mask(frame), frame)
-    return ScoredImage(cast(Any, model), prepared, find_targets(label, frame, protocol), protocol)
+    return ScoredImage(EncodedImage(cast(Any, model), prepared), find_targets(label, frame, protocol), protocol)
 
 
 def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Label:

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
-from simmat.data.pipeline import PreparedImage, regions_from_logits
+from simmat.data.pipeline import regions_from_logits
 from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
 from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
 from simmat.foundation import MAX_PROMPTS
-from simmat.model import SimMAT
-from simmat.model_spec import DenseSpec
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
 from simmat.types import Prompt
@@ -48,34 +46,21 @@ class Answer(NamedTuple):
 
 
 class ScoredImage:
-    """One image with its objects: encoded once, decoded for any number of prompts.
+    """One encoded image with its objects, decoded for any number of prompts.
 
     Attributes:
-        embedding: the encoded image.
         targets: its objects.
         frame: its size, and that of the network's input.
         together: how many prompts to decode at once; fewer on a large grid, to bound memory.
-        encode_s: seconds to encode the image.
         decode_s: seconds per prompt of each decoding.
     """
 
-    def __init__(
-        self,
-        model: SimMAT,
-        prepared: PreparedImage,
-        targets: Targets,
-        protocol: Protocol,
-        classes: DenseSpec | None = None,
-    ) -> None:
-        self.targets = targets
-        self.frame = prepared.frame
-        self._grid_hw = None if protocol.grid == "original" else grid_hw(prepared.frame, protocol)
-        self._device = next(model.parameters()).device
+    def __init__(self, encoded: EncodedImage, targets: Targets, protocol: Protocol) -> None:
+        self._encoded, self.targets = encoded, targets
+        self.frame = encoded.prepared.frame
+        self._grid_hw = None if protocol.grid == "original" else grid_hw(self.frame, protocol)
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
-        start = self._now()
-        self.embedding = EncodedImage(model, prepared, classes)
-        self.encode_s = self._now() - start
         self.decode_s: list[float] = []
 
     def decode(
@@ -94,9 +79,10 @@ class ScoredImage:
             mask_input: (K, 1, h', w') logits of earlier answers.
             alternatives: score the decoder's alternative masks too, not mask 0 alone.
         """
-        start = self._now()
-        answer = self.embedding.decode(prompts, mask_input=mask_input)
-        self.decode_s.append((self._now() - start) / len(prompts))
+        start = perf_counter()
+        answer = self._encoded.decode(prompts, mask_input=mask_input)
+        wait_for(answer.logits.device)
+        self.decode_s.append((perf_counter() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
         masks = regions_from_logits(logits, self.frame, self._grid_hw)
@@ -115,10 +101,6 @@ class ScoredImage:
             answer = self.decode(prompts[part], targets[part])
             found.append(np.stack([answer.ious[:, 0], answer.predicted[:, 0].double().cpu().numpy()], axis=1))
         return np.concatenate(found)
-
-    def _now(self) -> float:
-        wait_for(self._device)
-        return perf_counter()
 
 
 def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:

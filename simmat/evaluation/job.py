@@ -25,10 +25,9 @@ from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_h
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import ImageMatches, Unprompted, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
-from simmat.nn.device import Processes
+from simmat.nn.device import Processes, wait_for
 from simmat.plugins.registry import Registry
-from simmat.predictor import EverythingSettings, Predictor
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor import EncodedImage, EverythingSettings, LargeImage, Predictor
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Frame, SensorImage
 
@@ -304,11 +303,16 @@ def _by_prompts(
     left_out = tuple((sample, index) for index in targets.left_out)
     if not targets.found:
         return Scores((), () if left_out else (sample,), left_out)
-    encoded = ScoredImage(predictor.model.for_image(image), pipeline(image), targets, protocol, predictor.dense)
+    model, prepared = predictor.model.for_image(image), pipeline(image)
+    start = perf_counter()
+    encoded = EncodedImage(model, prepared, predictor.dense)
+    wait_for(encoded.embedding.levels[0].device)
+    encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
-        large.keep(large.windows[0], image, encoded.embedding)
-    objects = score_objects(encoded, sample, protocol)
-    return Scores(tuple(objects), (), left_out, (encoded.encode_s,), tuple(encoded.decode_s))
+        large.keep(large.windows[0], image, encoded)
+    asked = ScoredImage(encoded, targets, protocol)
+    objects = score_objects(asked, sample, protocol)
+    return Scores(tuple(objects), (), left_out, (encode_s,), tuple(asked.decode_s))
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
