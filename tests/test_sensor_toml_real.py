@@ -17,7 +17,7 @@ from simmat.sensors.sensor_toml import read_sensor
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
 DESCRIBED = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
-SETS = {"sonar.toml": ("sonar-objects", 100), "sar.toml": ("sar-ships", 60), "water.toml": ("multispectral-water", 100)}
+SETS = {"sonar.toml": ("sonar-objects", 100), "water.toml": ("multispectral-water", 100)}
 
 
 def test_every_description_of_the_page_is_one(tmp_path: Path) -> None:
