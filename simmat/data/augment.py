@@ -182,10 +182,7 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
         kept = [max((piece for _, piece in pieces), key=lambda piece: piece.area)]
     small = [piece for _, piece in pieces if not any(piece is one for one in kept)]
     small += [piece for region in label.small if (piece := _cut_region(region, window)) is not None]
-    dropped = label.dropped + len(label.regions) - len(kept)
-    return replace(
-        label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, dropped=dropped, small=tuple(small)
-    )
+    return replace(label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, small=tuple(small))
 
 
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:

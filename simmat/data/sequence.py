@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as AbstractSequence
 from pathlib import Path
 from typing import Any, overload
@@ -95,10 +95,6 @@ class Sequence(AbstractSequence[SensorImage]):
             one, other = (f"{width}x{height} of {describe(of)}" for (height, width), of in kinds)
             raise DataError(f"{image.origin}: is {one}, but {origin} of the same sequence is {other}; make two of them")
         return image
-
-    def __iter__(self) -> Iterator[SensorImage]:
-        """Read the frames one after the other."""
-        return (self[index] for index in range(len(self)))
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:

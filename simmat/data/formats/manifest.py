@@ -19,6 +19,7 @@ from simmat.data.samples import SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
 from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import frame_of, write_image
+from simmat.io.images.planes import PNG_KINDS
 from simmat.io.reading import read_csv_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
@@ -179,7 +180,7 @@ def write_arrays(
         rows = [["id", "image", "mask", *(["split"] if names else [])]]
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             planes = image if image.ndim == 3 else image[None]  # (P, H, W)
-            in_png = (len(planes), str(planes.dtype)) in {(1, "uint8"), (1, "uint16"), (3, "uint8")}
+            in_png = (len(planes), str(planes.dtype)) in PNG_KINDS
             ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
             place, label = f"{IMAGES}/{number:06}{ending}", f"{MASKS}/{number:06}.npy"
             for part in (new / place, new / label):

@@ -26,7 +26,7 @@ _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
 }
 """Format -> first bytes, file endings."""
 _IMAGES, _LABELS = ("png", "jpeg", "tiff", "npy"), ("png", "tiff", "npy", "bmp")
-_OF_PNG = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
+PNG_KINDS = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
 """Planes and type that a PNG is written of."""
 
 
@@ -114,7 +114,7 @@ def write_image(
         OutputError: the file cannot be written.
     """
     file, ending, kind = Path(path), Path(path).suffix.lower(), (len(planes), str(planes.dtype))
-    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and kind in _OF_PNG}
+    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and kind in PNG_KINDS}
     if not takes.get(ending):
         raise ConfigError(
             f"{file}: {len(planes)} planes of {planes.dtype} cannot be written there; use .tif, .npy (without a "
