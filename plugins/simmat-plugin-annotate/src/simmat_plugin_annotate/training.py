@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -248,11 +249,8 @@ class Training:
 
 def _new_run(root: Path) -> Path:
     """Return the folder of the next run: runs/annotate-001, and so on."""
-    for number in range(1, 10**6):
-        run = root / RUNS / f"annotate-{number:03d}"
-        if not any(map(os.path.lexists, (run, run.with_suffix(".log"), run.with_suffix(".eval.json")))):
-            return run
-    raise DataError(f"{root / RUNS}: too many runs; remove old ones")
+    runs = (root / RUNS / f"annotate-{number:03d}" for number in count(1))
+    return next(run for run in runs if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json")))
 
 
 def _thinned(points: list[Point]) -> tuple[Point, ...]:
