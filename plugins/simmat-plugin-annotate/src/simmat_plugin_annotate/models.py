@@ -60,18 +60,13 @@ class Model:
         """Identifies the weights and how images are read."""
         return self.predictor.digest[:16]
 
-    @property
-    def knows_classes(self) -> bool:
-        """True if the model predicts the class of an object."""
-        dense = self.predictor.dense
-        return dense is not None and dense.classes != (None,)
-
     def document(self) -> dict[str, Any]:
-        """Return the description for the page."""
+        """Return the description for the page; `knows_classes` if the model predicts the class of an object."""
+        dense = self.predictor.dense
         return {
             "name": self.name,
             "path": None if self.path is None else str(self.path),
-            "knows_classes": self.knows_classes,
+            "knows_classes": dense is not None and dense.classes != (None,),
             "image_size": self.predictor.pipeline.size,
         }
 
