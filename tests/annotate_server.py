@@ -166,7 +166,6 @@ def served(
             root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
         )
         server, _ = server_of(make_app(annotator), listener, host="127.0.0.1", token=TOKEN)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -191,7 +190,6 @@ def door(
     with listen("127.0.0.1", 0) as listener:
         app = make_door(Model(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
         server, address = server_of(app, listener, host="127.0.0.1", token=TOKEN, upload=upload)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
         thread.start()
         try:
