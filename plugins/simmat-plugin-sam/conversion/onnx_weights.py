@@ -14,10 +14,9 @@ import onnx
 import torch
 from onnx import numpy_helper
 from simmat_plugin_sam.mobilesam import by_part, pointwise_as_linear
+from simmat_plugin_sam.specs import MOBILESAM
 from simmat_plugin_sam.tinyvit import distances
 from torch import Tensor
-
-_HEADS = (2, 4, 5, 10)
 
 
 def _constants(graph: bytes) -> Iterator[tuple[str, str, list[np.ndarray]]]:
@@ -60,7 +59,7 @@ def encoder_state(graph: bytes) -> dict[str, Tensor]:
                 raise ValueError(f"{module}: the logits are not a function of the distances")
             state[f"{module}.attention_biases"] = biases.contiguous()
     for name in [name for name in state if ".attn.qkv." in name]:
-        state[name] = by_part(state[name], _HEADS[int(name.split(".")[2])])
+        state[name] = by_part(state[name], MOBILESAM.options["heads"][int(name.split(".")[2])])
     return state
 
 

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding
 from simmat_plugin_lite.blocks import AttentionBlock, ConvBlock, LayerNorm2d
-from simmat_plugin_lite.encoder import make_encoder
+from simmat_plugin_lite.encoder import STAGES, make_encoder
 
 STRIDES = (2, 4, 8, 16)
 WIDTHS = (16, 48, 96, 160)
-_ENCODER_WIDTHS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}
 _STAGE_STRIDE = {0: 2, 1: 4, 2: 8, 4: 16, 6: 32}
+_ENCODER_WIDTHS = {stride: STAGES[stage][2] for stage, stride in _STAGE_STRIDE.items()}
 
 
 class Neck(nn.Module):
