@@ -17,7 +17,7 @@ from simmat.data.instances import Label
 from simmat.data.samples import Sample
 from simmat.drawing.display import Limits, colour_bar, display_limits, display_style, show_channels
 from simmat.drawing.found import with_legend
-from simmat.drawing.overlay import BACKGROUND, Colour, class_colour, font, object_colour, paint_regions, region_map
+from simmat.drawing.overlay import Colour, class_colour, font, object_colour, paint_regions, region_colours, region_map
 from simmat.terminal import escape
 from simmat.types import SensorImage
 
@@ -79,7 +79,7 @@ class Sheet:
     """Draws images of a data set in rows, each with its colour bars and labels."""
 
     def __init__(self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], *, same_scale: bool) -> None:
-        self._names, self._items, self._panels = dataset.class_names, items, panels
+        self._items, self._panels = items, panels
         shown = [item.image for item in items if item.image is not None]
         tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
         self._cell = (CELL_PX, max(round(CELL_PX * min(tallest, 1.25)), CELL_PX // 3))
@@ -89,16 +89,13 @@ class Sheet:
                 if len(panel.channels) == 1:
                     (index,) = panel.channels
                     self._limits[index] = _limits_of_all([image.select([index]) for image in shown])
-        self._classes: dict[int, Colour] = {}
-        self._legend: list[tuple[Colour, str]] = []
         found = {region.class_id for item in items if item.label for region in item.label.regions}
-        if dataset.has_classes and None not in found:
-            every = sorted({*self._names, *(number for number in found if number is not None)})
-            self._classes = {number: class_colour(number) for number in every}
-            present = [number for number in every if number in found]
-            if len(present) > 1 or set(present) & set(self._names):
-                titles = {number: escape(class_title(number, self._names), keep="") for number in present}
-                self._legend = [(self._classes[number], title) for number, title in titles.items()]
+        self._by_class = dataset.has_classes and None not in found
+        self._legend: list[tuple[Colour, str]] = []
+        names = dataset.class_names
+        if self._by_class and (len(found) > 1 or found & set(names)):
+            present = sorted(number for number in found if number is not None)
+            self._legend = [(class_colour(number), escape(class_title(number, names), keep="")) for number in present]
 
     def draw(self, title: str) -> Image.Image:
         """Return the sheet under a title."""
@@ -160,9 +157,7 @@ class Sheet:
             regions = item.label.regions
             numbers = region_map(regions, item.label.size_hw, inner)
             colours = (
-                [self._classes.get(region.class_id or 0, BACKGROUND) for region in regions]
-                if self._classes
-                else [object_colour(number) for number in track_numbers(item)]
+                region_colours(regions) if self._by_class else [object_colour(number) for number in track_numbers(item)]
             )
             picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
