@@ -192,8 +192,7 @@ class Sheet:
 
 def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
     """Return the limits of one channel over images of one plane."""
-    planes = [(image.data[0][image.valid[0]]) for image in images]
-    values = np.concatenate(planes)[None] if planes else np.zeros((1, 0), np.float32)
+    values = np.concatenate([image.data[0][image.valid[0]] for image in images])[None]
     return display_limits(values, np.ones(values.shape, np.bool_), display_style(images[0].channels[0]))
 
 
