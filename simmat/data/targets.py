@@ -86,7 +86,7 @@ def ignored_pixels(label: Label, frame: Frame) -> BoolArray:
     height, width = frame.scaled_hw
     ignore = np.ones((frame.size, frame.size), np.bool_)
     rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
-    ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1)
+    ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1) if label.ignore.any() else False
     return ignore
 
 
