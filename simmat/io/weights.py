@@ -10,7 +10,7 @@ import hashlib
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock
@@ -159,7 +159,9 @@ def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) 
         try:
             complete = _download_rest(file, part, have, progress)
         except urllib.error.HTTPError as error:
-            raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
+            complete = error.code == 416 and have > 0  # no bytes left
+            if not complete:
+                raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
         except (OSError, HTTPException) as error:
             cause = _cause(error)
         tries = 0 if part.stat().st_size > have else tries + 1
@@ -179,13 +181,7 @@ def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) 
 def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) -> bool:
     """Append the missing bytes to the .part file, which has some; return whether it is complete."""
     request = _request(file.url, **({"Range": f"bytes={have}-"} if have else {}))
-    try:
-        response: HTTPResponse = urllib.request.urlopen(request, None, _TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # no bytes left
-            return True
-        raise
-    with response:
+    with urllib.request.urlopen(request, None, _TIMEOUT_S) as response:
         # A server that ignores Range sends the whole file with 200.
         resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         got = have if resumes else 0
@@ -202,7 +198,7 @@ def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) 
                 stream.write(chunk)
                 got += len(chunk)
                 progress(got, total)
-    return not total or got == total
+    return not total or bool(got == total)
 
 
 def _request(url: str, **headers: str) -> urllib.request.Request:
