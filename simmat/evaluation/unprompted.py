@@ -309,10 +309,10 @@ class Unprompted:
         Where the data set has several classes and the model none, only `any_class` has figures.
         """
         images = list(self.matches.values())
-        plain = [image.without_classes() for image in images]
         classes = true_classes(images)
         several = len(classes) > 1
-        main = object_scores(images if self.classed else plain)
+        plain = object_scores([image.without_classes() for image in images]) if several or not self.classed else {}
+        main = object_scores(images) if self.classed else plain
         block: dict[str, Any] = {
             "images": len(images),
             "objects": int(sum(np.count_nonzero(~image.uncounted) for image in images)),
@@ -322,7 +322,7 @@ class Unprompted:
             **(dict.fromkeys(main) if several and self.unknown else main),
         }
         if several:
-            block["any_class"] = object_scores(plain)
+            block["any_class"] = plain
             by_class = {str(v): object_scores([image.of_class(v) for image in images]) for v in classes}
             block["by_class"] = by_class if self.classed else {}
         return block

@@ -120,10 +120,9 @@ def find_checkable(
             f"{did_you_mean(name, [*(part for parts in known.values() for part in parts), *families, *packages])} "
             "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
         )
-    own = [(kind, part) for kind in _KINDS for part in package_checks.names_of(case, kind, registry)]
     return [
-        ("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS.values(), case)),
-        *(check(kind, part) for kind, part in own),
+        ("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), case)),
+        *(check(kind, part) for kind in _KINDS for part in package_checks.names_of(case, kind, registry)),
     ]
 
 
