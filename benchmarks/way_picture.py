@@ -34,7 +34,7 @@ HEADS = ("sensor image", "what the MAT makes of it", "foundation model", "masks 
 def shown_by_mat(model: Predictor) -> PictureArray:
     """Return what the transfer layer makes of the current image, (H, W, 3) uint8, in the size of the image."""
     assert model.image is not None
-    prepared = model.encode(model.image).prepared
+    prepared = model.pipeline(model.image)
     with torch.inference_mode():
         planes = model.model.mat(prepared.planes[None])
         planes = restore_logits(planes, prepared.frame)[0].numpy()
