@@ -35,7 +35,7 @@ from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
-from simmat.predictor import EverythingSettings, Predictor
+from simmat.predictor import EverythingSettings, LargeImage, Predictor
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
 from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
@@ -152,8 +152,8 @@ def test_the_command_scores_what_was_exported_as_the_bundle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Scores decide what is shipped; those of the files that are shipped must not need torch's weights."""
-    real, loose = Predictor.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
-    monkeypatch.setattr(Predictor, "segment_everything", lambda self, settings: real(self, loose))
+    real, loose = LargeImage.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
+    monkeypatch.setattr(LargeImage, "segment_everything", lambda self, settings: real(self, loose))
     data, out = gray_set(tmp_path / "set", train=1, val=1), tmp_path / "scores.json"
     asked = ["eval", str(folder), "--data", str(data), "--everything", "--semantic", "--out", str(out)]
     assert run(asked) == 0
