@@ -125,8 +125,9 @@ def test_a_url_without_a_raster_is_refused(bundle: Path, server: str, tmp_path: 
 @pytest.mark.parametrize("url", ["https://host/a.png", "HTTPS://host/set"])
 def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str) -> None:
     """For an image, a data set and a bundle the message says what is read by URL."""
+    with pytest.raises(SimMATError, match=f"hf://ORG/NAME.*{url}"):
+        simmat.load(url, device="cpu", registry=registry())
     calls = (
-        lambda: simmat.load(url, device="cpu", registry=registry()),
         lambda: simmat.open_dataset(url, "raster"),
         lambda: require_file(Path(url)),
         lambda: require_folder(Path(url).absolute(), ""),
