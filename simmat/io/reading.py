@@ -18,6 +18,8 @@ MAX_BYTES = 2**32
 """Largest file that is read as a whole (4 GiB): eight million objects, of about 500 bytes in json."""
 MAX_DEPTH = 64
 """Deepest allowed nesting of json values."""
+_MAX_LINE_BYTES = 2**20
+"""Longest line of a log; a longer one is not a record."""
 _URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)", re.IGNORECASE)
 """URLs that are read."""
 
@@ -191,7 +193,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
-            for line in stream:
+            while line := stream.readline(_MAX_LINE_BYTES):
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
                     break
