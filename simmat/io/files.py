@@ -242,9 +242,9 @@ def remove_leftovers(path: Path | str) -> None:
     ending = re.escape(TEMPORARY_MARK + target.suffix)
     left = re.compile(rf"{re.escape(_prefix(target.name))}([0-9a-f]+)-[0-9a-f]{{8}}{ending}")
     with output_errors(target):
-        for found in target.parent.iterdir() if target.parent.is_dir() else ():
-            if (match := left.fullmatch(found.name)) and not _is_alive(int(match[1], 16)):
-                _remove(found)
+        for name in os.listdir(target.parent) if target.parent.is_dir() else ():  # a cache has thousands
+            if (match := left.fullmatch(name)) and not _is_alive(int(match[1], 16)):
+                _remove(target.parent / name)
 
 
 def remove_temporary(folder: Path | str) -> None:
