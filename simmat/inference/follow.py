@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -82,25 +82,27 @@ def follow_files(
         requests, whole = _requests(predictor, job)
         log, labels = state / "log.jsonl", files.labels
         done = _done(log, requests, files)
-        with output_errors(out):
-            labels.mkdir(parents=True, exist_ok=True)
-            state.mkdir(exist_ok=True)
-            remove_temporary(labels)
-            for old in state.iterdir():
-                if old.is_dir() and old.name != whole:
-                    remove_folder(old)
-        atomic_write_text(log, "".join(json.dumps(record) + "\n" for record in done.values()))
-        if len(done) < len(requests):
-            stored = StoredLabels(state / whole)
+        stored = StoredLabels(state / whole)
+        follower: Iterable[FollowedFrame] = ()
+        if len(done) < len(requests):  # checks masks and the first frame, before a folder is made
             follower = Follower(
                 predictor, job.frames, job.masks, tile=job.tile, done=done.keys(), stored=stored, progress=progress
             )
-            with output_errors(log), log.open("a", encoding="utf-8") as stream:
-                for found in follower:
-                    write_image(files.mask_file(found.index), _plane(found)[None])
-                    done[found.index] = _record(found, requests[found.index])
-                    stream.write(json.dumps(done[found.index]) + "\n")
-                    stream.flush()
+        with output_errors(out):
+            labels.mkdir(parents=True, exist_ok=True)
+            (state / whole).mkdir(parents=True, exist_ok=True)
+            for old in state.iterdir():
+                if old.is_dir() and old.name != whole:
+                    remove_folder(old)
+            remove_temporary(labels)
+            remove_temporary(state / whole)
+        atomic_write_text(log, "".join(json.dumps(record) + "\n" for record in done.values()))
+        with output_errors(log), log.open("a", encoding="utf-8") as stream:
+            for found in follower:
+                write_image(files.mask_file(found.index), _plane(found)[None])
+                done[found.index] = _record(found, requests[found.index])
+                stream.write(json.dumps(done[found.index]) + "\n")
+                stream.flush()
         rows = [
             Row(index, int(number), done[index]["areas"][number], done[index]["scores"][number])
             for index in sorted(done)
@@ -167,9 +169,6 @@ class StoredLabels(MutableMapping[str, bytes]):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with output_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_temporary(folder)
 
     def __getitem__(self, name: str) -> bytes:
         """Read one; KeyError without it."""
