@@ -326,7 +326,8 @@ def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
         if data.part:
             raise ConfigError(f"data is the {data.part} split of {data.root} alone; give the whole data set")
         own = load_card(data.root, {}, defaults={"regions": "instances"})
-        return data.root, {name: value for name, value in data.card if value != getattr(own, name)}
+        kept = {name: value for name, value in data.card if value != getattr(own, name)}
+        return data.root, {**kept, "regions": data.card.regions}  # which a card file may leave out
     if not isinstance(data, str | os.PathLike):
         raise TypeError(
             f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; of arrays make one with "

@@ -218,14 +218,16 @@ def test_arrays_are_trained_on(tmp_path: Path) -> None:
 def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
     """Else a data set opened with other labels is trained and scored as its folder says, unseen."""
     gray_set(tmp_path / "data", train=3, val=1, test=1)
-    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=2, ignore=200)
+    (tmp_path / "data" / "card.toml").unlink()
+    labels: dict[str, Any] = {"regions": "instances", "min_region": 2, "ignore": 200}
+    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), **labels)
     run = simmat.train(
         modality="gray", data=opened, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
     )
     loaded = simmat.load(run, registry=registry(), device="cpu")
     card = loaded.spec.card
     assert (card.min_region, card.ignore) == (2, opened.card.ignore)
-    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), min_region=10**6)
+    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), **labels | {"min_region": 10**6})
     with pytest.raises(DataError, match="none of the 1 samples has a region"):
         simmat.evaluate(run, opened, registry=registry(), device="cpu")
     with pytest.raises(ConfigError, match="val split"):
