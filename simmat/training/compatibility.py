@@ -156,8 +156,8 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
     for name in ("foundation_sha256",) if config.new_sensor else _OF_WEIGHTS:
         if getattr(start, name) != getattr(spec, name):
             raise ConfigError(
-                f"--init {config.init} was trained with another {name.replace('_', ' ')}; use data of the same sensor "
-                "and the same foundation weights, give --new-sensor NAME for another sensor, or train "
+                f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "
+                "sensor and the same foundation weights, give --new-sensor NAME for another sensor, or train "
                 "without --init"
             )
 
