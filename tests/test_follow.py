@@ -23,6 +23,7 @@ from scripted_model import Scripted, one_mask
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import Sequence
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.inference.follow import FollowJob, follow_files
 from simmat.inference.track_prompts import predicted_masks
 from simmat.model import SimMAT
@@ -108,6 +109,42 @@ def test_the_decoder_refines_what_it_is_trusted_with() -> None:
     hidden[1].data[:, 10:20, 17:20] = hidden[1].data[:, :10, :3]  # from the features
     found = list(predictor(model).follow(hidden, {0: known[0]}))
     assert iou(found[1].masks[1], known[1] == 1) == 1
+
+
+class SeesObject(Scripted):
+    """Its decoder answers with the pixels of object 1 in the window that was encoded."""
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Find the object, in a window that is smaller than the frame."""
+        planes = embedding.levels[0][0]
+        seen = planes.argmax(0) == 1
+        self.answers = one_mask(seen.numpy()) if seen.float().mean() > 0.3 else NOTHING
+        return super().decode(embedding, prompts)
+
+
+@pytest.mark.parametrize("corner", [0, 21, 43])
+def test_a_decoder_that_sees_an_object_larger_draws_its_border(corner: int) -> None:
+    """Cells of the features are coarse; at the frame's border, too, the window must be where the object is."""
+    known = np.zeros((3, 64, 64), np.uint8)
+    for time in range(3):
+        known[time, corner : corner + 21, 15 + 2 * time : 36 + 2 * time] = 1
+        known[time, corner + 7 : corner + 8, 15 + 2 * time : 30 + 2 * time] = 0  # narrower than a cell
+    coarse, fine = (
+        [iou(one.masks[1], known[one.index] == 1) for one in predictor(model).follow(frames(known), {0: known[0]})][1:]
+        for model in (Scripted(NOTHING), SeesObject(NOTHING))
+    )
+    assert min(fine) > max(coarse)
+
+
+def test_borders_are_drawn_where_they_cost_no_more_than_the_rest() -> None:
+    """A window around each of many objects would make a frame many times as expensive."""
+    known = np.zeros((2, 64, 64), np.uint8)
+    known[:, 21:42, 5:26] = 1
+    known[:, 21:42, 35:56] = 2
+    one, both = SeesObject(NOTHING), SeesObject(NOTHING)
+    list(predictor(one).follow(frames(known), {0: known[0] * (known[0] == 1)}))
+    list(predictor(both).follow(frames(known), {0: known[0]}))
+    assert len(one.encoded) == len(both.encoded) + 2  # around the given mask, and around the one that is found
 
 
 def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> FollowJob:

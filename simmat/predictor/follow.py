@@ -16,7 +16,7 @@ from simmat.data.instances import LabelArray, check_equal_size
 from simmat.errors import DataError
 from simmat.nn.propagation import propagate
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.frame_encoder import FrameEncoder
+from simmat.predictor.frame_encoder import FrameEncoder, PromptKind
 from simmat.predictor.frame_grid import GridWindow
 from simmat.types import BoolArray
 
@@ -32,6 +32,10 @@ TRUST = 0.95
 """IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
 AGREEMENT = 0.5
 """Least IoU of the decoder's mask with the propagated one."""
+BORDER_TRUST = 0.8
+"""As `TRUST`, where the decoder sees the object larger, and only draws its border."""
+SHARE = 0.4
+"""Of the decoder in such a mask; the rest is the labels'. Below half, it decides only where the labels are not sure."""
 _ONE = 255
 """A label of 1 as it is stored."""
 
@@ -62,8 +66,8 @@ class Follower:
 
     Labels are propagated by the similarity of the network's features to those of the nearest frames with given masks,
     of the last few frames, and of those in which a lost object was last seen. Where the decoder gives the given mask of
-    an object when asked, it refines the propagated one. Between two frames with given masks both ways are blended.
-    Nothing is trained.
+    an object when asked, it refines the propagated one; where it nearly does, it draws the border, not propagated, in a
+    window around the object. Between two frames with given masks both ways are blended. Nothing is trained.
 
     Attributes:
         ids: the objects, sorted.
@@ -111,7 +115,10 @@ class Follower:
                 check_equal_size(f"mask of frame {key}", mask.shape, f"frame {key}", self._grid.frame_hw)
         self.ids = sorted({number for of_frame in masks.values() for number in of_frame})
         self._reach = max(round(REACH * self._encoder.side), 1)
-        self._trusted: dict[int, tuple[bool, int] | None] = {}
+        windows = self._grid.near(self._given_labels(self._keys[0]), self._reach)
+        self._draws_borders = len(self.ids) <= len(windows)  # each costs as much as a window
+        self._trusted: dict[int, tuple[PromptKind, int] | None] = {}
+        self._borders: dict[int, int | None] = {}
         self._seen: dict[int, int] = {}  # object id -> last frame with it
         self._progress = progress or (lambda done, total: None)
         back = sum(later - key - 1 for key, later in zip(self._keys, self._keys[1:], strict=False))
@@ -149,6 +156,7 @@ class Follower:
             labels = labels if (kept := self._load(("f", key))) is None else kept
         elif before is not None and not self._names_all(key):
             found, propagated = self._step(key, self._context("f", key, before, [self._anchor(before)]))
+            found = self._with_borders(found, propagated)
             named = torch.tensor([number in given for number in self.ids])[:, None, None]
             labels = torch.where(named, labels, propagated)
         self._keep(("f", key), labels)
@@ -182,6 +190,7 @@ class Follower:
                     shares[place] = (share if number in known else 1.0) * (number in named)
                 other = behind, shares
             found, labels = self._step(index, self._context("f", index, key, anchors), other)
+            found = self._with_borders(found, labels)
             self._keep(("f", index), labels)
             self._stored.pop(_name(("b", index)), None)
             self._advance()
@@ -258,33 +267,61 @@ class Follower:
 
     def _refined(self, index: int, masks: Masks, labels: Tensor, windows: Sequence[GridWindow]) -> dict[int, BoolArray]:
         """Return the decoder's masks of the objects for which it is trusted, where they agree with (H, W) masks."""
-        asked: dict[tuple[GridWindow, bool], list[tuple[int, int]]] = {}
+        asked: dict[tuple[GridWindow, PromptKind], list[tuple[int, int]]] = {}
         for number, mask in masks.items():
             if mask.any() and (trusted := self._trust(number)) and (window := _window_of(mask, windows)):
                 asked.setdefault((window, trusted[0]), []).append((number, trusted[1]))
         found = {}
-        for (window, boxed), objects in asked.items():
+        for (window, kind), objects in asked.items():
             own = [masks[number] for number, _ in objects]
             likely = [labels[self.ids.index(number)] for number, _ in objects]
-            answers = self._encoder.decode(index, window, own, likely, boxed=boxed)
+            answers = self._encoder.decode(index, window, own, likely, kind)
             for (number, output), mask, several in zip(objects, own, answers, strict=True):
                 if iou(several[output], mask) >= AGREEMENT:
                     found[number] = several[output]
         return found
 
-    def _trust(self, number: int) -> tuple[bool, int] | None:
-        """Return whether with a box, and in which output, the decoder gives the given mask; None if it does not."""
+    def _trust(self, number: int) -> tuple[PromptKind, int] | None:
+        """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
         if number not in self._trusted:
-            key = next(key for key in self._keys if number in self._masks[key] and self._masks[key][number].any())
-            mask, best = self._masks[key][number], TRUST
-            label = self._grid.labels(mask)
-            self._trusted[number] = None
+            key, mask, label = self._first_given(number)
+            best, self._trusted[number] = TRUST, None
+            kinds: tuple[PromptKind, ...] = ("click", "box")
             if window := _window_of(mask, self._grid.near(label[None], 0)):
-                for boxed in (False, True):
-                    for output, answer in enumerate(self._encoder.decode(key, window, [mask], [label], boxed=boxed)[0]):
+                for kind in kinds:
+                    for output, answer in enumerate(self._encoder.decode(key, window, [mask], [label], kind)[0]):
                         if (likeness := iou(answer, mask)) >= best:
-                            best, self._trusted[number] = likeness, (boxed, output)
+                            best, self._trusted[number] = likeness, (kind, output)
         return self._trusted[number]
+
+    def _with_borders(self, found: FollowedFrame, labels: Tensor) -> FollowedFrame:
+        """Draw the borders of the objects for which the decoder is trusted with that."""
+        if not self._draws_borders:
+            return found
+        masks, scores = dict(found.masks), dict(found.scores)
+        for number, label in zip(self.ids, labels, strict=True):
+            window = self._grid.around(masks[number]) if masks[number].any() else None
+            if window and (output := self._border_output(number)) is not None:
+                answers = self._encoder.decode(found.index, window, [masks[number]], [label], "both", SHARE)[0]
+                masks[number], scores[number] = answers[output], self._score(answers[output], label)
+        return FollowedFrame(found.index, masks, scores)
+
+    def _border_output(self, number: int) -> int | None:
+        """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""
+        if number not in self._borders:
+            key, mask, label = self._first_given(number)
+            self._borders[number] = None
+            if not self._trust(number) and (window := self._grid.around(mask)):
+                likeness = [iou(one, mask) for one in self._encoder.decode(key, window, [mask], [label], "both")[0]]
+                if max(likeness) >= BORDER_TRUST:
+                    self._borders[number] = int(np.argmax(likeness))
+        return self._borders[number]
+
+    def _first_given(self, number: int) -> tuple[int, BoolArray, Tensor]:
+        """Return the first frame with a given mask of an object, the mask, and its (h, w) label."""
+        key = next(key for key in self._keys if number in self._masks[key] and self._masks[key][number].any())
+        mask = self._masks[key][number]
+        return key, mask, self._grid.labels(mask)
 
     def _given_labels(self, key: int) -> Tensor:
         """Return the (K, h, w) labels of the given masks of a frame."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from simmat.data.clicks import center_click, tight_box
 from simmat.errors import DataError
@@ -18,7 +17,7 @@ from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.frame_grid import FrameGrid, GridWindow
 from simmat.predictor.reading import LoadedImage
-from simmat.types import BoolArray, Prompt, SensorImage
+from simmat.types import BoolArray, Prompt, SensorImage, Window
 
 CELLS = 10
 """Side of the smallest object in cells, at least, for which frames are cut into windows."""
@@ -26,6 +25,9 @@ LEVELS = 2
 """Levels of the embedding that are compared: all four of `lite` cost a third more time, and find no more."""
 _MASK_LOGIT = 8.0
 """Logit of a certain pixel in a mask prompt."""
+
+PromptKind = Literal["click", "box", "both"]
+"""Of what a decoder is asked with beside a mask."""
 
 
 class FrameEncoder:
@@ -69,33 +71,47 @@ class FrameEncoder:
         return self._features[index, window]
 
     def decode(
-        self, index: int, window: GridWindow, masks: Sequence[BoolArray], labels: Sequence[Tensor], *, boxed: bool
+        self,
+        index: int,
+        window: GridWindow | Window,
+        masks: Sequence[BoolArray],
+        labels: Sequence[Tensor],
+        kind: PromptKind,
+        share: float = 1.0,
     ) -> list[BoolArray]:
-        """Return the decoder's (M, H, W) masks of each of K objects, for a click or a box with a mask.
+        """Return the decoder's (M, H, W) masks of each of K objects, for a click, a box or both with a mask.
 
         Args:
             index: of the frame.
-            window: where it is encoded.
+            window: where it is encoded; of the grid, it is kept for the next call.
             masks: (H, W) bool, where the object may be, in the window, not empty.
             labels: (h, w) of the grid, how likely it is where.
-            boxed: ask with a box, not a click.
+            kind: of the prompts.
+            share: of the decoder in the masks; the rest is that of the labels.
         """
-        encoded, place, frame_hw = self._encode(index, window), window.pixels, self.grid.frame_hw
+        if isinstance(window, GridWindow):
+            place, encoded = window.pixels, self._encode(index, window)
+        else:
+            place, encoded = window, self._encoder.encode(self.grid.cut(self._load(index), window), self._first)
         corner = np.array([place.x0, place.y0], np.float32)
-        none, on = np.zeros((0, 2), np.float32), np.ones(1, np.int64)
+        clicks = 0 if kind == "box" else 1
         prompts = [
-            Prompt(none, on[:0], tight_box(mask) - np.tile(corner, 2))
-            if boxed
-            else Prompt(np.array([center_click(mask)], np.float32) - corner, on)
+            Prompt(
+                np.array([center_click(mask)], np.float32)[:clicks] - corner,
+                np.ones(clicks, np.int64),
+                None if kind == "click" else tight_box(mask) - np.tile(corner, 2),
+            )
             for mask in masks
         ]
         if self._mask_hw is None:
             self._mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
-        likely = torch.stack([one[window.cells.slices] for one in labels])[:, None].to(self.device)  # (K, 1, s, s)
-        likely = F.interpolate(likely, self._mask_hw, mode="bilinear", align_corners=False)
+        likely = torch.stack([self.grid.sampled(one, place, self._mask_hw) for one in labels])[:, None]
+        likely = likely.to(self.device)  # (K, 1, h, w)
         answers = encoded.decode(prompts, mask_input=(2 * likely - 1) * _MASK_LOGIT).logits.float()
+        if share < 1:
+            answers = share * answers.sigmoid() + (1 - share) * likely - 0.5
         inside = (restore_logits(answers, encoded.prepared.frame) > 0).cpu().numpy()  # (K, M, …) of the window
-        found = np.zeros((*inside.shape[:2], *frame_hw), np.bool_)
+        found = np.zeros((*inside.shape[:2], *self.grid.frame_hw), np.bool_)
         part = found[..., place.y0 : place.y1, place.x0 : place.x1]  # without what is beyond the frame
         part[...] = inside[..., : part.shape[-2], : part.shape[-1]]
         return list(found)
@@ -115,6 +131,6 @@ class FrameEncoder:
 
     def _encode(self, index: int, window: GridWindow) -> EncodedImage:
         if (index, window) not in self._encoded:
-            image = self.grid.cut(self._load(index), window)
+            image = self.grid.cut(self._load(index), window.pixels)
             self._encoded[index, window] = self._encoder.encode(image, self._first)
         return self._encoded[index, window]

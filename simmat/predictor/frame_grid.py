@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from simmat.data.clicks import tight_box
 from simmat.types import BoolArray, SensorImage, Window
 
 HALO = 8
 """A window answers for its cells without 1/8 of its side along each border, where another window overlaps it."""
+FILL = 0.65
+"""Share of a window's side that the object fills around which the window is cut for the decoder."""
+FINER = 0.75
+"""Largest such window, as a share of the side of the grid's windows."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +84,41 @@ class FrameGrid:
                 pixels = Window(0, 0, *frame_hw) if self._one else Window(*(value * cell for value in cells))
                 self.windows.append(GridWindow(pixels, cells, core))
 
-    def cut(self, image: SensorImage, window: GridWindow) -> SensorImage:
-        """Return the part of a frame in a window; beyond the frame nothing is measured."""
-        if self._one:
+    def cut(self, image: SensorImage, pixels: Window) -> SensorImage:
+        """Return the part of a frame in a window; beyond its right and bottom border nothing is measured."""
+        (height, width), (bottom, right) = self.frame_hw, pixels[2:]
+        if pixels == (0, 0, height, width):
             return image
-        (height, width), (bottom, right) = self.frame_hw, window.pixels[2:]
-        part = image.cut(Window(*window.pixels[:2], min(bottom, height), min(right, width)))
+        part = image.cut(Window(*pixels[:2], min(bottom, height), min(right, width)))
         around = ((0, 0), (0, max(bottom - height, 0)), (0, max(right - width, 0)))
         data, valid = np.pad(part.data, around), np.pad(part.valid, around)
         return replace(part, data=data, valid=valid, georeference=None)
+
+    def around(self, mask: BoolArray) -> Window | None:
+        """Return the square window of which an (H, W) mask fills `FILL`, in the frame where it fits.
+
+        None if it is not much smaller than the grid's windows: it would show no finer borders.
+        """
+        box = tight_box(mask)
+        side = math.ceil(float((box[2:] - box[:2]).max()) / FILL)
+        if side > FINER * max(self.windows[0].pixels.size_hw):
+            return None
+        center = (box[:2] + box[2:]) / 2
+        x0, y0 = (
+            min(max(round(float(middle) - side / 2), 0), max(length - side, 0))
+            for middle, length in zip(center, self.frame_hw[::-1], strict=True)
+        )
+        return Window(y0, x0, y0 + side, x0 + side)
+
+    def sampled(self, label: Tensor, window: Window, size_hw: tuple[int, ...]) -> Tensor:
+        """Return a label (h, w) of the grid, linear between its cells, at the places of a raster in a window."""
+        covered_hw = self._padded_hw if window.size_hw == self.frame_hw else window.size_hw
+        y, x = (
+            2 * (start + (torch.arange(count) + 0.5) * covered / count) / whole - 1
+            for start, covered, count, whole in zip(window[:2], covered_hw, size_hw, self._padded_hw, strict=True)
+        )
+        places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        return F.grid_sample(label[None, None], places[None], padding_mode="border", align_corners=False)[0, 0]
 
     def labels(self, mask: BoolArray) -> Tensor:
         """Return (h, w): the share of each cell that an (H, W) mask covers."""
