@@ -68,7 +68,8 @@ def load(
     if source is not None:
         if (channels, image_size, modality_options) != (None, None, None):
             raise ConfigError(
-                "channels, input size and options of the sensor are for an untuned model; a bundle has its own"
+                "channels, image_size and modality_options (--channels, --image-size, --modality-option) are for an "
+                "untuned model; a bundle has its own"
             )
         bundle = load_bundle(Path(source).expanduser(), known, foundation=foundation, checkpoint=weights, device=place)
         bundle.check_device(device)

@@ -39,7 +39,7 @@ def test_a_folder_is_trained_scored_and_predicted_on(name: str, data: Path, tiny
 
 
 def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
-    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine has another file system; the sha256 of the weights says that it is the same model."""
     before, after = tmp_path / "before", tmp_path / "after"
@@ -51,6 +51,7 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
     ask = ["predict", str(tmp_path / "run/bundle"), str(picture), "--point", "30,30", "--out"]
     assert run([*ask, str(tmp_path / "here")]) == 0
     before.rename(after)
+    monkeypatch.setenv("SIMMAT_PLUGINS", "transformers")  # plugins are loaded anew, as in another process
     capsys.readouterr()
     assert run([*ask, str(tmp_path / "lost")]) == 2
     assert "--foundation NAME" in capsys.readouterr().err
