@@ -1,9 +1,10 @@
-"""Keep what a bench measured in benchmarks/results/BENCH.json, and bring its table in docs/transfer.md in line.
+"""Keep what a bench measured in benchmarks/results/BENCH.json, and bring its table in the docs in line.
 
-    python benchmarks/publish_results.py transfer runs/transfer
+    python benchmarks/publish_results.py mobilesam runs/mobilesam
 
-Of each tested cell its settings and its result are kept; the data's place becomes ../shared/data/NAME. The table's rows
-are the arms of the bench that have results, in the order of its file, those of few images last.
+Of each tested cell its settings and its result are kept; the data's place becomes ../shared/data/NAME. The table is the
+one after `<!-- results: BENCH -->` in docs/transfer.md or docs/transfer-lite.md; its rows are the arms of the bench
+that have results, in the order of its file, those of few images last.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from simmat.io.files import atomic_write_text
 from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "transfer.md"
+PAGES = [ROOT / "docs" / name for name in ("transfer.md", "transfer-lite.md")]
 SETS = (
     "thermal-udder",
     "nir-crops",
@@ -92,16 +93,17 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of the bench")
     options = parser.parse_args()
     mark = f"<!-- results: {options.bench} -->"
-    before, found, after = PAGE.read_text(encoding="utf-8").partition(f"{mark}\n\n")
-    if not found:
-        parser.error(f"{PAGE} has no table after {mark}")
+    page = next((page for page in PAGES if mark in page.read_text(encoding="utf-8")), None)
+    if page is None:
+        parser.error(f"no table after {mark} in {' or '.join(map(str, PAGES))}")
     if not (options.runs / "cells").is_dir():
         parser.error(f"no bench has run in {options.runs}")
     if changed := [cell.name for cell in cells_in(options.bench, options.runs) if cell.state() == "changed"]:
         parser.error(f"run with other settings than the bench says now: {', '.join(changed)}")
     kept = keep(options.bench, options.runs)
     rows = "".join(f"{line}\n" for line in table(options.bench))
-    atomic_write_text(PAGE, before + found + rows + re.sub(r"\A(\|.*\n)+", "", after))
+    before, found, after = page.read_text(encoding="utf-8").partition(f"{mark}\n\n")
+    atomic_write_text(page, before + found + rows + re.sub(r"\A(\|.*\n)+", "", after))
     print(f"{kept} tested cells kept; table of {options.bench} written")
 
 

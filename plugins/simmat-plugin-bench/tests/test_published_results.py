@@ -18,7 +18,7 @@ from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("transfer.md", "transfer-lite.md"))
 
 
 def cells_of(text: str) -> list[str]:
@@ -27,7 +27,7 @@ def cells_of(text: str) -> list[str]:
 
 TABLES = {
     name: table.strip().split("\n\n")[0].splitlines()
-    for name, table in re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGE, flags=re.DOTALL)
+    for name, table in re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGES, flags=re.DOTALL)
 }
 """Bench -> head, rule and rows of its table; the first column names the arm in code."""
 ROWS = [

@@ -62,7 +62,7 @@ LITE = FoundationSpec(
         licence="Apache-2.0",
     ),
     licence="Apache-2.0",
-    learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer.md
+    learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer-lite.md
     mat_options={"contrast": 0.33},
     tune="full",
     parameters=4_492_362,
