@@ -37,6 +37,9 @@ FREE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "tra
 PATH_SETTINGS = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
+BUNDLE_ELSEWHERE = re.compile(r"gallery:|\w{2,}:/")
+"""How the place of a bundle begins that is no path: gallery:NAME, hf://ORG/NAME. C:/ is a drive."""
+
 CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
 """Settings that replace those of the data card."""
 
@@ -91,6 +94,11 @@ def _absolute(value: Any) -> Any:
         return with_home(Path(value)).absolute()
     except ConfigError as error:
         raise ValueError("must begin with a home folder that exists") from error
+
+
+def _bundle(value: Any) -> Any:
+    """Return the path of a bundle as `_absolute` does, and the place of one elsewhere as it is."""
+    return Path(value) if BUNDLE_ELSEWHERE.match(str(value)) else _absolute(value)
 
 
 def _device(value: str) -> str:
@@ -148,7 +156,7 @@ class TrainConfig(Document):
     tune_options: Options = Field({}, description="Options of the tuner.")
 
     checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
-    init: AbsolutePath | None = Field(
+    init: Annotated[Path | None, BeforeValidator(_bundle)] = Field(
         None, description="Run or bundle whose weights the training starts from, of the same sensor and network."
     )
     new_sensor: Annotated[SensorName | None, BeforeValidator(lambda value: value or None)] = Field(
@@ -371,7 +379,8 @@ def with_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make paths absolute, which are relative to the folder of their file."""
     for key in ("data", "out", "checkpoint", "init"):
         if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
-            values[key] = str(folder / value)
+            elsewhere = key == "init" and BUNDLE_ELSEWHERE.match(value)
+            values[key] = value if elsewhere else str(folder / value)
     if isinstance(modality := values.get("modality"), str):
         values["modality"] = with_absolute_files(modality, folder)
     return values

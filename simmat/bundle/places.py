@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from simmat.bundle.files import JSON_NAME, SHARED_NAMES, SIZE_LIMITS, ZIP_SUFFIX, unpack_zip
 from simmat.bundle.gallery import SCHEME, from_gallery
+from simmat.config import BUNDLE_ELSEWHERE
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.io.files import output_error, recover_folder
 from simmat.io.hub import why_failed
@@ -66,7 +67,7 @@ def local_path(source: Path | str) -> Path:
     text = path.as_posix()
     if text.startswith(SCHEME):
         return from_gallery(text)
-    if re.match(r"\w{2,}:/", text) or not text.strip():
+    if BUNDLE_ELSEWHERE.match(text) or not text.strip():
         place, at, revision = text.partition("@")
         scheme, *names = place.split("/")
         sensor = names.pop() if len(names) == 3 else ""
