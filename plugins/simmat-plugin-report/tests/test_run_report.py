@@ -19,12 +19,14 @@ import torch
 from installed import need_plugins
 from PIL import Image
 from runs import StopAt, config, gray_set, registry
-from simmat_plugin_report.analysis import CHECK, MAX_PASSES, pass_limits
+from simmat_plugin_report.analysis import CHECK, MAX_PASSES, analysis_of, pass_limits
 from simmat_plugin_report.documents import read_report
 from simmat_plugin_report.pictures import PICTURES
 
 from simmat import training
 from simmat.cli import run as simmat
+from simmat.evaluation import ONE_CLICK, Scores
+from simmat.evaluation.unprompted import Unprompted
 from simmat.model import SimMAT
 from simmat.training.run_folder import RunFolder
 
@@ -117,6 +119,16 @@ def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
     for one in found.examples:
         for picture in (one.sensor, one.error):
             assert min(Image.open(io.BytesIO(picture)).size) > 100
+
+
+def test_the_iou_of_each_class_of_the_class_map_is_kept_once() -> None:
+    """Two copies in a file can differ."""
+    found = Unprompted(True, True, False, confusions={"s0": Counter({(0, 0): 3, (0, 1): 1, (1, 1): 4})})
+    analysis = analysis_of(
+        Path("set"), "val", 1, ONE_CLICK, Scores((), unprompted=found), zero_shot=None, why="", class_names={1: "disc"}
+    )
+    assert analysis.class_iou == {0: 0.75, 1: 0.8}
+    assert analysis.unprompted["semantic"] == {"images": 1, "pixels": 8, "miou": 0.775, "pixel_accuracy": 0.875}
 
 
 @pytest.mark.slow

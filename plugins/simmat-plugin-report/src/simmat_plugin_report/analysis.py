@@ -165,7 +165,7 @@ def analysis_of(
     """Return an analysis with scores only."""
     unprompted = scores.unprompted.summary() if scores.unprompted is not None else {}
     certain = scores.unprompted.confidence() if scores.unprompted is not None else {}
-    class_iou = unprompted.get("semantic", {}).get("iou_by_class", {})
+    class_iou = unprompted.get("semantic", {}).pop("iou_by_class", {})
     return Analysis(
         data=str(data),
         split=split,

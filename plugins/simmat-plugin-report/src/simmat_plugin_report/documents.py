@@ -83,7 +83,8 @@ class Analysis(Document):
         scores: score of each object with one click.
         zero_shot: of the untuned foundation model, of the same images or some of them.
         no_zero_shot: why there are no zero-shot scores; "" if there are.
-        unprompted: blocks "everything" and "semantic", see `Scores.summary`; without a dense head there are none.
+        unprompted: blocks "everything" and "semantic", see `Scores.summary`, but for `class_iou`; without a dense head
+            there are none.
         mistakes: sample id -> what is wrong with the objects found without clicks, see `ImageMatches.mistakes`.
         class_iou: class -> IoU of the class map; None for a class without a pixel.
         confidence: kind of score without prompts -> its rows, see `Unprompted.confidence`.
