@@ -66,7 +66,8 @@ def _curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:
         shown = [(raw, PALETTE[1], "before"), *([] if after is raw else [(after, PALETTE[0], "after")])]
         for one, colour, label in shown:
             predicted, true, weights = reliability(one)
-            left.scatter(predicted, true, 6 + 120 * weights / weights.sum(), color=colour, alpha=0.45, lw=0)
+            area = 6 + 120 * weights / weights.sum()
+            left.scatter(predicted, true, area, color=colour, alpha=0.45, lw=0, clip_on=False)
             left.plot(predicted, true, color=colour, lw=1.3, label=label)
         coverage, risk = risk_coverage(raw)
         right.plot(coverage, risk, color=PALETTE[0], lw=1.5)
