@@ -176,9 +176,20 @@ def test_a_place_that_cannot_be_written_is_reported_at_once(
     """Before the bundle is even looked for."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    for out, said in (("file/s.json", "file"), (".", "is a folder")):
+    (tmp_path / "card.toml").write_text("crop = 32")
+    (tmp_path / "run.json").write_text('{"format": 3, "analysis": {}}')
+    others = [(name, f"{name} has no scores of an earlier") for name in ("file", "card.toml", "run.json")]
+    for out, said in (("file/s.json", "file"), (".", "is a folder"), *others):
         assert run(["eval", "nothing", "--data", "nowhere", "--out", out]) == 2
         assert said in capsys.readouterr().err
+    assert (tmp_path / "card.toml").read_text() == "crop = 32"
+
+
+def test_an_earlier_report_is_replaced(bundle: Path, data: Path, tmp_path: Path) -> None:
+    """A call can be repeated."""
+    for split in ("val", "test"):
+        report = evaluate(bundle, data, tmp_path / "s.json", "--split", split, "--no-zero-shot", "--device", "cpu")
+        assert report["split"] == split
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def command(
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, seen_note, why_no_zero_shot
-    from simmat.evaluation.report import object_report, score_report
+    from simmat.evaluation.report import is_score_report, object_report, score_report
     from simmat.predictor import Predictor
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
@@ -123,6 +123,8 @@ def command(
         if out.is_dir():
             raise OutputError(f"{out} is a folder; give the name of a file in it")
         check_writable(out.absolute().parent)
+        if out.exists() and not is_score_report(out):
+            raise OutputError(f"{out} has no scores of an earlier simmat eval, and would be lost; give another name")
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     loaded.check_device(device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:

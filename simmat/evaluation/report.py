@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from simmat.errors import DataError
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import SIZES, Scores
+from simmat.io.reading import read_json
 from simmat.model import count_parameters
 from simmat.predictor import Predictor
 from simmat.threads import peak_memory_bytes
@@ -100,6 +102,15 @@ def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
         "left_out": [{"sample": sample, "region": region} for sample, region in tuned.left_out],
         "seen_images": None if tuned.seen is None else asdict(tuned.seen),
     }
+
+
+def is_score_report(path: Path) -> bool:
+    """Return whether a file holds what `score_report` returned."""
+    try:
+        values = read_json(path)
+    except DataError:
+        return False
+    return isinstance(values, dict) and {"format", "protocol", "tuned", "zero_shot"} <= values.keys()
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
