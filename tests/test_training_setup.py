@@ -57,7 +57,7 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
         (12, 6, "prompt", 3, 6),
         (1000, 14, "prompt", 100, 10),
         (12, 14, "prompt", 3, 10),
-        (24, 14, "prompt,dense", 5, 5),
+        (24, 14, "prompt,dense", 5, 10),
     ],
 )
 def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_length(

@@ -76,7 +76,7 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
     """
     prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
     questions = config.prompts_per_image * (1 + config.corrections)
-    return max(len(val) * (1 if spec.dense is None else 2), prompts / questions)
+    return max(len(val), prompts / questions)
 
 
 def validation_interval(
