@@ -69,12 +69,6 @@ def _say_result(console: ConsoleCallback) -> None:
     if (plan := console.plan) is None or (bundle := console.bundle) is None:
         return
     say(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
-    if console.best_step == 0:
-        say(
-            "Warning: no step had a better validation score than the model before training (step 0); train longer "
-            "(--steps) or with another learning rate (--lr)",
-            err=True,
-        )
     if (page := plan.config.out / "report.html").exists():
         say(f"its page: {page}")
     words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]

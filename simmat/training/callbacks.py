@@ -161,8 +161,15 @@ class ConsoleCallback(Callback):
             self._bar.set_postfix(self._shown)
 
     def finished(self, bundle: Path) -> None:
-        """Remember where the best bundle is."""
+        """Remember where the best bundle is, and warn if it is the model before training."""
         self.bundle = bundle
+        if self.best_step == 0:
+            of_sensor = "" if self.name == "train" else f"{self.name}: "
+            text = (
+                f"{of_sensor}Warning: no step had a better validation score than the model before training (step 0); "
+                "train longer (--steps) or with another learning rate (--lr)"
+            )
+            tqdm.write(escape(text), file=sys.stderr)
 
     def _end_phase(self) -> None:
         if self._phase is not None:
