@@ -76,7 +76,8 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
         if not scan.problems:
             scan.problems += [text for one in samples if not one.frame and (text := place_problem(one.paths))]
     if problems := [*scan.problems, *scan.mask_problems()]:
-        title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
+        what = "images and masks" if masks else "images"
+        title = f"{root}: {what} do not match; give them the same names, or pair them in a manifest.csv:"
         raise DataError(all_problems(title, equal_problems(problems)))
     return samples if images == FRAMES else sorted(samples, key=lambda sample: sample.id)
 
