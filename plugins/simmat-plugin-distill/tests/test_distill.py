@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -195,9 +196,11 @@ def test_masks_of_a_part_and_its_whole_are_both_kept(pairs: Path, tmp_path: Path
 
 
 def test_the_teachers_masks_are_made_once(pairs: Path, tmp_path: Path) -> None:
-    """They take longer than the training; those of another teacher or of a new image are others."""
+    """They take longer than the training; those of another teacher or of a new image are others, as damaged ones."""
     assert taught(opened(pairs), tmp_path / "teacher") == COUNT
     assert taught(opened(pairs), tmp_path / "teacher") == 0
+    os.truncate(tmp_path / "teacher/found/2.json", 100)
+    assert taught(opened(pairs), tmp_path / "teacher") == 1
     save(pairs / "images/rgb/1.png", np.zeros((*SIZE_HW, 3)))
     assert taught(opened(pairs), tmp_path / "teacher") == 1
     assert taught(opened(pairs), tmp_path / "teacher", "of another") == COUNT

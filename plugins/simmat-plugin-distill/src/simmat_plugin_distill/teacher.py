@@ -7,6 +7,7 @@ import os
 import posixpath
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json, output_errors
 from simmat.io.reading import read_json, require_file
+from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, LargeImage, Predictor
 from simmat.sensors.adapter import options_of
@@ -128,6 +130,8 @@ def write_masks(
 def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
     """Return the teacher's masks of an image, from a file if that is of the same teacher and image; keep its embedding.
 
+    Files that are damaged are made again.
+
     Args:
         path: of the masks.
         kept: of the embedding, if it is wanted.
@@ -136,14 +140,15 @@ def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddin
     asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen)
     request = hashlib.sha256(repr(asked).encode()).hexdigest()
     record: dict[str, Any] = {}
-    if path.is_file():
+    with suppress(DataError):
         record = read_json(path, "masks of a teacher")
-    if record.get("request") != request:
+    if not isinstance(record, dict) or record.get("request") != request:
         record = {}
         for old in (path, kept):  # both, as an embedding is written before its masks
             old.unlink(missing_ok=True)
-    if record and (kept.is_file() or not embeddings):
-        return record
+    with suppress(DataError):
+        if record and (not embeddings or read_safetensors(kept, error=DataError)):
+            return record
     image = teacher.open_image(files)
     size_hw = image.reader.size_hw
     if embeddings:
