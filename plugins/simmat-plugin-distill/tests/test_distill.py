@@ -269,6 +269,12 @@ def shrunk(pairs: Path) -> None:
     save(path, np.asarray(Image.open(path))[::2, ::2])
 
 
+def blank(pairs: Path) -> None:
+    """Leave a grey image without a measurement."""
+    save(pairs / "images/gray/3.png", np.zeros(SIZE_HW))
+    (pairs / "card.toml").write_text("nodata = { gray = 0 }")
+
+
 def labelled(pairs: Path) -> None:
     """Write the settings of a training with labels, which the call finds in the working folder."""
     (pairs.parent / "labelled.toml").write_text('regions = "classes"')
@@ -288,6 +294,7 @@ def nothing(pairs: Path) -> None:
     [
         (lambda pairs: (pairs / "images/gray/2.png").unlink(), TEACHER, ("'2'", "no file of 'gray'")),
         (shrunk, TEACHER, ("'3'", "64x48 of rgb", "32x24 of gray", "register")),
+        (blank, TEACHER, ("'3'", "no pixel of gray", "remove this pair")),
         (shifted, f"{TEACHER} --check-alignment", ("median 20.0 px", "not registered", "Register")),
         (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
         (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
@@ -309,6 +316,7 @@ def nothing(pairs: Path) -> None:
     ids=[
         "unpaired",
         "sizes",
+        "no measurement",
         "misaligned",
         "random decoder",
         "one sensor twice",

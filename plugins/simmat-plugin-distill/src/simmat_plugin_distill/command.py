@@ -130,7 +130,7 @@ def taught(
     from simmat import training
     from simmat.nn.losses import LOSSES, SAM2_LOSS
     from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings, student_of
-    from simmat_plugin_distill.pairs import check_sizes, open_pairs, report_alignment
+    from simmat_plugin_distill.pairs import check_pairs, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
     training.check_out_outside_data(settings)
@@ -141,7 +141,7 @@ def taught(
         teacher_image_size = teacher_image_size or size
     model = load_teacher(teacher, teacher_modality, teacher_image_size, settings, registry)
     pairs = open_pairs(settings, model.adapter, registry)
-    check_sizes(pairs)
+    check_pairs(pairs)
     if check_alignment:
         say(report_alignment(pairs), err=True)
     settings = settings.model_copy(update={"crop": pairs.card.crop})

@@ -19,9 +19,10 @@ from simmat.errors import DataError, all_problems, few_of
 from simmat.io.reading import require_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample, options_of
+from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
 from simmat.terminal import say
-from simmat.types import SensorImage
+from simmat.types import SensorImage, same_channels
 
 SMALLEST_SHARE = 0.0005
 """Smallest mask of a teacher as a share of the image, where the card names none."""
@@ -38,6 +39,7 @@ class Pairs:
     """Pairs of images.
 
     Attributes:
+        root: the folder.
         samples: the files of both sensors, each with a split.
         teacher: the teacher's sensor.
         student: the student's sensor.
@@ -46,6 +48,7 @@ class Pairs:
         card: of the student's images with the teacher's masks.
     """
 
+    root: Path
     samples: tuple[Sample, ...]
     teacher: ModalityAdapter
     student: ModalityAdapter
@@ -110,7 +113,8 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
     if warning := write_splits(root, listing.new_splits):
         say(warning, err=True)
     student = fitted_to_card(student, card.model_dump())
-    return Pairs(listing.samples, teacher, student, _sources(teacher, joined), _sources(student, joined), card)
+    sources = _sources(teacher, joined), _sources(student, joined)
+    return Pairs(root, listing.samples, teacher, student, *sources, card)
 
 
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:
@@ -121,23 +125,27 @@ def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]
     return dict(zip(sensor.source_names(), places, strict=True))
 
 
-def check_sizes(pairs: Pairs) -> None:
-    """Raise DataError with all pairs whose images differ in size."""
-    problems = []
+def check_pairs(pairs: Pairs) -> None:
+    """Raise DataError with all pairs whose images differ in size, or of which the student cannot learn."""
+    problems, channels = [], None
     for sample in pairs.samples:
-        sizes = [
-            sensor.window_size(files) or load_sample(sensor, files).size_hw
-            for sensor, files in (
-                (pairs.teacher, pairs.teacher_files(sample)),
-                (pairs.student, pairs.student_files(sample)),
+        files = pairs.teacher_files(sample)
+        size_hw = pairs.teacher.window_size(files) or load_sample(pairs.teacher, files).size_hw
+        image = load_sample(pairs.student, pairs.student_files(sample))
+        channels = channels or image.channels
+        if size_hw != image.size_hw:
+            first, second = (f"{width}x{height}" for height, width in (size_hw, image.size_hw))
+            problems.append(
+                f"{sample.id!r}: {first} of {pairs.teacher.name}, {second} of {pairs.student.name} (width x height); "
+                "register them onto one pixel grid"
             )
-        ]
-        if sizes[0] != sizes[1]:
-            first, second = (f"{width}x{height}" for height, width in sizes)
-            problems.append(f"{sample.id!r}: {first} of {pairs.teacher.name}, {second} of {pairs.student.name}")
+        elif not image.valid.any():
+            problems.append(f"{sample.id!r}: no pixel of {pairs.student.name} holds a measurement; remove this pair")
+        elif not same_channels(image.channels, channels):
+            found, others = describe(image.channels), describe(channels)
+            problems.append(f"{sample.id!r}: its channels are {found}, those of {pairs.samples[0].id!r} are {others}")
     if problems:
-        title = "pairs of different sizes (width x height); register them onto one pixel grid:"
-        raise DataError(all_problems(title, problems))
+        raise DataError(all_problems(f"{pairs.root}: some pairs cannot be used:", problems))
 
 
 def report_alignment(pairs: Pairs) -> str:
@@ -157,7 +165,7 @@ def report_alignment(pairs: Pairs) -> str:
     far = sorted((name for name in found if found[name] > REFUSE_PX), key=lambda name: -found[name])
     listed = few_of([f"{name} ({found[name]:.0f} px)" for name in far])
     if median > REFUSE_PX:
-        raise DataError(f"{pairs.samples[0].reference}: {text}; the pairs are not registered: {listed}. Register them")
+        raise DataError(f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them")
     if median > WARN_PX:
         text += f"\nWarning: more than {WARN_PX:g} px, so masks lie beside what the student sees; register them"
     if far:  # 5 of 85 registered pairs of a road have too little in common to tell
