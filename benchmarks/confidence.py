@@ -4,6 +4,8 @@
 
 For each data set and kind of score: ECE of the network's own and of calibrated scores, means over the bundles with
 their range; and of the objects that `--min-score auto` keeps at 10 %, how many are right. Boxes are scored, too.
+
+What is measured of a bundle is kept in its run's folder, so a call that was stopped can be repeated.
 """
 
 from __future__ import annotations
@@ -13,15 +15,33 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 
 from simmat.bundle import load_bundle
-from simmat.config import load_config
+from simmat.config import TrainConfig, load_config
 from simmat.evaluation import ONE_CLICK, evaluate_bundle
+from simmat.io.files import atomic_write_json
+from simmat.io.reading import read_json
 from simmat.plugins.loader import load_plugins
 
 FIGURES = ("ece_uncalibrated", "ece", "auto_kept", "auto_right")
+
+
+def confidence_of(run: Path, config: TrainConfig, split: str) -> dict[str, Any]:
+    """Return kind of score -> figures of the bundle of a run."""
+    bundle = load_bundle(run / "bundle", load_plugins())
+    scores, _ = evaluate_bundle(
+        bundle,
+        config.data,
+        split,
+        overrides=config.card_overrides(),
+        protocol=replace(ONE_CLICK, boxes=True),
+        everything=bundle.spec.dense is not None,
+        semantic=bundle.spec.dense is not None,
+    )
+    return dict(scores.summary()["confidence"])
 
 
 def main() -> None:
@@ -34,17 +54,11 @@ def main() -> None:
     found: dict[tuple[str, str], list[dict[str, float | None]]] = defaultdict(list)
     for run in sorted(file.parent.parent for file in options.folder.rglob("bundle/bundle.json")):
         config = load_config(run / "config.toml", {"out": run})
-        bundle = load_bundle(run / "bundle", load_plugins())
-        scores, _ = evaluate_bundle(
-            bundle,
-            config.data,
-            options.split,
-            overrides=config.card_overrides(),
-            protocol=replace(ONE_CLICK, boxes=True),
-            everything=bundle.spec.dense is not None,
-            semantic=bundle.spec.dense is not None,
-        )
-        for kind, block in scores.summary()["confidence"].items():
+        kept = run / f"confidence_{options.split}.json"
+        if not kept.exists():
+            print(f"scoring {run}", flush=True)
+            atomic_write_json(kept, confidence_of(run, config, options.split))
+        for kind, block in read_json(kept).items():
             found[config.data.name, kind].append(block)
     print(f"{'set':<20} {'score':<18} {'number':>8}  ECE before, after; kept, right (least to most)")
     for (name, kind), blocks in found.items():

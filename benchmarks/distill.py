@@ -1,7 +1,7 @@
 """What training without labels brings: `simmat distill` beside the untuned model and full supervision.
 
     python benchmarks/distill.py DIR [--on thermal polarization nir sar pairs shift] [--seeds 0 1 2] [--split test]
-        [--arms embeddings both masks] [--student lite] [--teacher lite] [--teacher-image-size 1024]
+        [--arms embeddings both masks] [--student lite] [--teacher lite] [--teacher-image-size 1024] [--count 120]
         [--shared ../shared/data] [-- OPTION...]
 
 On simulated scenes of `thermal`, `polarization`, `nir` and `sar`: mIoU of one click by masks that are exact, of the
@@ -15,7 +15,8 @@ SAR by 1, 2 and 4 pixels, each in a direction of its own, with and without --tol
 after -- are those of `simmat train`, for every training. With another model as teacher, `--teacher mobilesam`, the
 embeddings differ in shape, so take `--arms masks`.
 
-What is done is kept in DIR, and a call that was stopped can be repeated. The teacher looks at the images once for all
+What is done is kept in DIR, each row of DIR/table.md as it is measured, and a call that was stopped can be repeated;
+--count is the number of simulated scenes. The teacher looks at the images once for all
 seeds and arms. Minutes of a CPU core that a simulated sensor takes, estimated from steps at 192 pixels: 6 for the
 teacher `lite` (60 for `mobilesam`), and for each seed 5 for embeddings, 15 for masks, 15 for both, 15 supervised. The
 pairs: 11 for the teacher, and for each seed 7, 23, 24, and 7 for each start with ten images. A shift: 6 for the teacher
@@ -48,7 +49,7 @@ from PIL import Image
 import simmat
 from simmat.io.files import atomic_write_json, atomic_write_text
 
-SCENES, SIZE = "120", ("256", "192")
+SIZE = ("256", "192")
 SHIFTS_PX, SHIFTED = (1, 2, 4), "sar"
 ARMS = ("embeddings", "both", "masks")
 """What a student may learn; the first ones have the teacher keep its embeddings, too."""
@@ -61,6 +62,7 @@ class Bench:
     def __init__(self, given: argparse.Namespace) -> None:
         self.root, self.seeds, self.split, self.arms = Path(given.dir), given.seeds, given.split, given.arms
         self.teacher_name, self.teacher_size = given.teacher, given.teacher_image_size
+        self.count = given.count
         self.student = ["--foundation", given.student, "--no-pictures", *given.options]
         size = ["--teacher-image-size", given.teacher_image_size] if given.teacher_image_size else []
         self.teacher = ["--teacher", given.teacher, *size]
@@ -135,11 +137,12 @@ class Bench:
         share = f"{(fmean(tuned) - untuned) / way:.0%}" if way > 0 else ""
         self.rows.append([name, start, f"{untuned:.3f}", of, mean_and_std(tuned), mean_and_std(full), share])
         print("|", " | ".join(self.rows[-1]), "|", flush=True)
+        atomic_write_text(self.root / "table.md", self.table())
 
     def simulated(self, sensor: str) -> Path:
         """Make the scenes of a sensor, which have exact masks."""
-        simulate = ("data", "simulate", "--modality", f"rgb+{sensor}", "--count", SCENES, "--seed", 0, "--size", *SIZE)
-        return self.run(self.root / sensor / "scenes", *simulate)
+        simulate = ("data", "simulate", "--modality", f"rgb+{sensor}", "--count", self.count, "--seed", 0)
+        return self.run(self.root / sensor / "scenes", *simulate, "--size", *SIZE)
 
     def scenes(self, sensor: str) -> None:
         """Compare on simulated scenes."""
@@ -219,6 +222,7 @@ def main() -> None:
     parser.add_argument("--student", default="lite")
     parser.add_argument("--teacher", default="lite")
     parser.add_argument("--teacher-image-size", type=int)
+    parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
@@ -232,7 +236,6 @@ def main() -> None:
             bench.shift()
         else:
             bench.scenes(name)
-    atomic_write_text(bench.root / "table.md", bench.table())
     print(bench.table())
 
 

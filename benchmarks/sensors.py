@@ -8,8 +8,8 @@ sensor of --new a training on the others, to which it comes with ten images: a s
 (--new-sensor), and from there everything tuned (--init). --split is what is scored, val by default: the test split is
 for the last look. Options after -- are those of `simmat train`, for every training.
 
-What is done is kept in DIR, and a call that was stopped can be repeated. On two CPU cores a seed takes about an hour
-and a half, and half an hour more for each sensor of --new.
+What is done is kept in DIR, and a call that was stopped can be repeated; DIR/table.md is written after each seed. On
+two CPU cores a seed takes about an hour and a half, and half an hour more for each sensor of --new.
 """
 
 from __future__ import annotations
@@ -65,6 +65,23 @@ def parameters(run: Path) -> int:
     return sum(tensor.numel() for tensor in load_file(run / "bundle/weights.safetensors").values())
 
 
+def table(rows: dict[str, list[list[float]]], few: dict[str, list[list[float]]], trained: float) -> str:
+    """Return the means over seeds as a table.
+
+    Args:
+        rows: sensor -> scores of the separate models, and of the one training.
+        few: sensor that comes later -> scores with a few images: separate, transfer layer alone, then everything.
+        trained: parameters of the one training as a share of those of all separate models.
+    """
+    lines = ["| | separate models | one training |", "|---|---|---|"]
+    lines += [f"| {name} | {fmean(alone):.3f} | {fmean(joint):.3f} |" for name, (alone, joint) in rows.items()]
+    means = [fmean(value for row in rows.values() for value in row[column]) for column in (0, 1)]
+    lines += [f"| mean | {means[0]:.3f} | {means[1]:.3f} |", f"| trained parameters | 100 % | {trained:.0%} |", ""]
+    lines += [f"| {FEW} images | separate | transfer layer alone | then everything |", "|---|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(f'{fmean(scores):.3f}' for scores in arms)} |" for name, arms in few.items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what the command line says, and write DIR/table.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,6 +95,8 @@ def main() -> None:
     given = parser.parse_args(words[:cut])
     bench = Bench(given.dir, given.split, words[cut + 1 :])
     sensors = load_sensors(given.config, {"out": bench.root})
+    if unknown := set(given.new) - sensors.keys():
+        parser.error(f"--new: {given.config} has no {', '.join(sorted(unknown))}, but {', '.join(sensors)}")
     rows = {name: [list[float](), list[float]()] for name in sensors}
     few = {name: [list[float]() for _ in range(3)] for name in given.new}
     for seed in given.seeds:
@@ -97,14 +116,9 @@ def main() -> None:
             tuned = bench.train(f"{name}-{FEW}-tuned-{seed}", ten, "--init", layer)
             for scores, run in zip(few[name], (separate, layer, tuned), strict=True):
                 scores.append(bench.score(run, settings[name]))
-    lines = ["| | separate models | one training |", "|---|---|---|"]
-    lines += [f"| {name} | {fmean(alone):.3f} | {fmean(joint):.3f} |" for name, (alone, joint) in rows.items()]
-    means = [fmean(value for row in rows.values() for value in row[column]) for column in (0, 1)]
-    lines += [f"| mean | {means[0]:.3f} | {means[1]:.3f} |", f"| trained parameters | 100 % | {trained:.0%} |", ""]
-    lines += [f"| {FEW} images | separate | transfer layer alone | then everything |", "|---|---|---|---|"]
-    lines += [f"| {name} | {' | '.join(f'{fmean(scores):.3f}' for scores in arms)} |" for name, arms in few.items()]
-    atomic_write_text(bench.root / "table.md", "\n".join(lines) + "\n")
-    print("\n".join(lines))
+        text = table(rows, few, trained)
+        atomic_write_text(bench.root / "table.md", text)
+        print(f"{text}\nmeans of {len(next(iter(rows.values()))[0])} of {len(given.seeds)} seeds", flush=True)
 
 
 if __name__ == "__main__":
