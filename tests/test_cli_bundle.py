@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import SPEC, change_json, tiny_bundle
 
+from simmat.calibration import Calibration, Curve
 from simmat.cli import run
 from simmat.data.card import DataCard
 
@@ -66,6 +67,15 @@ def test_json_holds_the_values_as_they_are(bundle: Path, capsys: pytest.CaptureF
     shown = json.loads(capsys.readouterr().out)
     assert shown["metrics"] == METRICS
     assert shown["card"]["class_names"] == {"3": "boat", "7": "plane"}
+
+
+def test_calibration_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The metrics have those of the network's own scores, which nobody sees."""
+    curve = Curve(predicted=(0, 1), true=(0.1, 0.9), objects=40, ece=0.2, ece_calibrated=0.05)
+    calibration = Calibration(click=curve, box=curve.model_copy(update={"ece_calibrated": None}))
+    assert run(["bundle", "show", str(tiny_bundle(tmp_path / "b", calibration=calibration))]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"clicks 40 0.200 0.050", "boxes 40 0.200 -"} <= set(lines)
 
 
 @pytest.mark.parametrize("metrics", [{}, {"val": None}, {"a": {"b": {"c": {"d": {"e": [{"f": True}, None]}}}}}])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simmat.calibration import KINDS
 from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_declarations
@@ -62,6 +63,17 @@ def _show(title: str, spec: BundleSpec) -> None:
         print_declarations(spec.described)
     say()
     print_table(("DATA CARD", ""), data_rows(spec.card))
+    if spec.calibration and (curves := spec.calibration.curves):
+        say()
+        rows = [
+            (
+                KINDS[kind],
+                f"{one.objects}",
+                *("-" if ece is None else f"{ece:.3f}" for ece in (one.ece, one.ece_calibrated)),
+            )
+            for kind, one in curves.items()
+        ]
+        print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
     if rows := list(_metric_rows(spec.metrics, spec.card.class_names)):
         say()
         print_table(("METRIC", "VALUE"), rows)
