@@ -349,6 +349,13 @@ def test_bad_input_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_without_a_teacher_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its validation score is no agreement with one."""
+    (tmp_path / "config.toml").write_text("")
+    assert run(["distill", "--resume", str(tmp_path)]) == 2
+    assert f"simmat train --resume {tmp_path}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["run", "pairs/images/run"])
 def test_a_run_folder_in_use_is_refused(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str

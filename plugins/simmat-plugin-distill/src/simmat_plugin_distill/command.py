@@ -87,6 +87,11 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
         if extra := [option_name(name) for name in named if name != "resume"]:
             raise ConfigError(f"--resume takes no other option, got {', '.join(extra)}; leave it out")
         folder = training.RunFolder(resume)
+        if folder.config.is_file() and not folder.teacher.is_dir():
+            raise ConfigError(
+                f"--resume {resume}: no teacher's answers there ({folder.teacher}); resume a run of simmat train by "
+                f"`simmat train --resume {resume}`"
+            )
         loss = TeacherEmbeddings.saved(folder.teacher / EMBEDDINGS)
         run = partial(training.resume, resume, registry, loss=loss)
     elif teacher is None:
