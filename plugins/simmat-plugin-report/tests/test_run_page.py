@@ -139,7 +139,7 @@ def test_the_page_says_how_often_a_class_is_right_before_and_after_calibration()
     assert table.rows[1] == ("classes of objects", "10", "0.400", f"{after:.3f}", "0.000")
 
 
-def test_the_page_says_what_would_help() -> None:
+def test_the_page_says_what_would_help(tmp_path: Path) -> None:
     """A score alone leaves a newcomer without a next step."""
     run = view(kept=60, done=60)
     records = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 30, 60)]
@@ -162,6 +162,11 @@ def test_the_page_says_what_would_help() -> None:
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))
+    taught = replace(run, config=run.config.model_copy(update={"out": tmp_path}))
+    (tmp_path / "teacher").mkdir()
+    said = " ".join(advice(taught, found))
+    assert "8 images" not in said
+    assert "calf" not in said
     large = data.model_copy(update={"splits": (train.model_copy(update={"area_px": (25600, 25600, 25600)}),)})
     assert "--crop" not in " ".join(advice(run, found.model_copy(update={"data_report": large})))
     assert run.report is not None

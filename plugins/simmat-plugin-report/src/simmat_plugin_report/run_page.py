@@ -15,6 +15,7 @@ from simmat.drawing.overlay import POSITIVE, WHITE, class_colour
 from simmat.evaluation import ObjectScore
 from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
+from simmat.training import RunFolder
 from simmat.types import MAX_SHRUNK, SMALL_SIDE
 from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.data_report import texts_of
@@ -129,6 +130,8 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
 def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _advice_on_steps(run, found)
+    if RunFolder(run.config.out).teacher.exists():  # no labels, and a network as its teacher needs it
+        return
     yield from _advice_on_labels(run, found)
     recipe, config = run.report.recipe if run.report is not None else {}, run.config.model_dump(mode="json")
     other = [
@@ -181,9 +184,7 @@ def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
         if count < enough and (not ious[value] or fmean(ious[value]) < miou(found.scores))
     ]
     if poor:
-        said = [
-            f"class {class_title(value, found.class_names)} ({counted(classes[value], 'object')})" for value in poor
-        ]
+        said = [f"class {class_title(one, found.class_names)} ({counted(classes[one], 'object')})" for one in poor]
         yield f"Label more of what is rare in the training images: {', '.join(said[:8])}."
 
 
@@ -206,9 +207,7 @@ def worst_images(found: Analysis) -> Iterator[Block]:
     ]
     yield Table(("image", "after one click", *without, "objects", "mean IoU"), rows, 2 + len(without), tall=True)
     said = f"The worst {MAX_IMAGES} of {len(names):,} images. " if len(names) > MAX_IMAGES else ""
-    said += (
-        f"A mask with an IoU below {_WRONG_IOU:g} is too large or too small if its area differs by a quarter or more"
-    )
+    said += f"A mask with an IoU below {_WRONG_IOU:g} is too large or too small if its area is a quarter off or more"
     yield said + ("; without clicks an object counts as found from an IoU of 0.5 on." if without else ".")
 
 
