@@ -22,7 +22,7 @@ from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
 from simmat.plugins.builtin import TINY
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import PluginReport, Registry
+from simmat.plugins.registry import PLUGIN_PREFIX, PluginReport, Registry, likely_package
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.testing.find_parts import find_checkable
 
@@ -461,6 +461,20 @@ def test_an_unknown_model_names_the_package_that_may_bring_it(name: str, package
     """Whoever has only the core must be told what to install."""
     with pytest.raises(UnknownNameError, match=f"pip install simmat-plugin-{package};"):
         load_plugins([], {}).foundation(name)
+
+
+def test_what_our_plugins_bring_is_looked_for_in_them() -> None:
+    """`pip install` of a guessed name installs what a stranger may have put there."""
+    owners = {
+        (kind, name.split()[-1]): report.distribution
+        for report in load_plugins().reports
+        if report.distribution.startswith(PLUGIN_PREFIX)
+        for kind in ("command", "modality", "foundation model", "foundation family")
+        for name in report.gives.get(kind, ())
+    }
+    named = {(kind, name): likely_package(kind, name) for kind, name in owners}
+    named["modality", "polarization-aims"] = named["modality", "polarization-aims-angles"] = "simmat-plugin-aims"
+    assert {key: owner for key, owner in owners.items() if owner != named[key]} == {}
 
 
 def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) -> None:

@@ -38,11 +38,19 @@ PLUGIN_PREFIX = "simmat-plugin-"
 """Start of the names of packages that bring plugins."""
 
 
+_OTHER_PACKAGES = {
+    "check": "report", "hf": "transformers", "hha": "depth", "index": "aims", "landsat8": "multispectral",
+    "mobilesam": "sam", "preview": "report", "red": "nir", "sentinel2": "multispectral", "serve": "annotate",
+    "simulate": "scenes", "stats": "report",
+}  # fmt: skip
+"""First word of a name -> last word of the package that brings it, where they differ."""
+
+
 def likely_package(kind: Kind, name: str) -> str:
     """Return the package that brings a name by custom, "" if there is none: simmat-plugin-sam for sam_vit_b."""
     word = name if kind == "command" else re.split("[/_-]", name)[0]
     is_named = kind in ("modality", "foundation model", "foundation family", "command")
-    return PLUGIN_PREFIX + word if is_named and re.fullmatch("[a-z0-9-]+", word) else ""
+    return PLUGIN_PREFIX + _OTHER_PACKAGES.get(word, word) if is_named and re.fullmatch("[a-z0-9-]+", word) else ""
 
 
 @dataclass(frozen=True)
