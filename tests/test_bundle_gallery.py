@@ -96,6 +96,28 @@ def test_an_index_names_no_file_elsewhere(
     assert "bundles" in capsys.readouterr().err
 
 
+def test_an_answer_that_is_no_index_does_not_replace_the_last_one(
+    server: http.server.ThreadingHTTPServer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A login page, or a newer format: without network, the kept index still works."""
+    monkeypatch.setenv("SIMMAT_GALLERY", f"http://127.0.0.1:{server.server_port}")
+    index = (folder / "index.json").read_bytes()
+    assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
+    for answer, said in (
+        (b"<html>Log in</html>", "not the index"),
+        (index.replace(b'": 1', b'": 2', 1), "update SimMAT"),
+    ):
+        (folder / "index.json").write_bytes(answer)
+        assert run(["bundle", "list"]) == 2
+        assert said in capsys.readouterr().err
+    server.shutdown()
+    server.server_close()
+    assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
+
+
 def test_without_a_gallery_the_error_says_how_to_name_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -36,6 +37,7 @@ class Behaviour:
     takes_range: bool = True
     status: int = 200
     says_length: bool = True
+    endless: bool = False
     ranges: list[str | None] = field(default_factory=list)
 
 
@@ -70,6 +72,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         stop = len(BODY) if self.behaviour.cut_after is None else start + self.behaviour.cut_after
         self.wfile.write(BODY[start:stop])
+        with contextlib.suppress(ConnectionError):
+            while self.behaviour.endless:
+                self.wfile.write(BODY)
 
     def log_message(self, format: str, *args: object) -> None:
         """Be quiet."""
@@ -140,6 +145,14 @@ def test_without_a_length_from_the_server_the_spec_has_it(server: Server, tmp_pa
     server.behaviour.says_length = False
     server.behaviour.cut_after = 200_000
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_server_that_sends_without_end_fills_no_disk(server: Server, tmp_path: Path) -> None:
+    """The size of the spec says where to stop."""
+    server.behaviour.says_length, server.behaviour.endless = False, True
+    with pytest.raises(WeightsError, match="not the right file"):
+        fetch(file_at(server.url), tmp_path)
+    assert not (tmp_path / "model.pth.part").exists()
 
 
 def test_a_connection_that_brings_nothing_is_one_error(server: Server, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator
 
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
@@ -64,8 +64,15 @@ class GalleryEntry(_Table):
 class GalleryIndex(_Table):
     """The content of index.json."""
 
-    format: Literal[1]
+    format: int
     bundles: Annotated[tuple[GalleryEntry, ...], BeforeValidator(as_tuples)]
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("must be 1; for a newer format update SimMAT")
+        return value
 
 
 @dataclass(frozen=True)
@@ -108,22 +115,24 @@ def open_gallery(place: str) -> Gallery:
         WeightsError: the address does not answer.
     """
     place = place.removesuffix(f"/{INDEX_NAME}").rstrip("/")
+    kept, fetched = _cache_of(place) / INDEX_NAME, False
     if not _is_url(place):
         content = read_bytes(Path(place) / INDEX_NAME, "index of a gallery", limit=_MAX_INDEX)
     else:
-        kept = _cache_of(place) / INDEX_NAME
         try:
-            content = fetch_bytes(f"{place}/{INDEX_NAME}", _MAX_INDEX)
-            atomic_write_bytes(kept, content)
+            content, fetched = fetch_bytes(f"{place}/{INDEX_NAME}", _MAX_INDEX), True
         except WeightsError:
             if not kept.is_file():
                 raise
             content = read_bytes(kept, "index of a gallery", limit=_MAX_INDEX)
     where = f"{place}/{INDEX_NAME}"
     try:
-        return Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles)
+        found = Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles)
     except ValueError as error:
         raise ConfigError(f"{where} is not the index of a gallery: {error}; see simmat bundle index") from error
+    if fetched:
+        atomic_write_bytes(kept, content)
+    return found
 
 
 def from_gallery(source: str) -> Path:
