@@ -68,6 +68,20 @@ def test_a_cut_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "a.mp4" in capsys.readouterr().err
 
 
+def test_a_cut_matroska_video_is_refused(tmp_path: Path) -> None:
+    """Its frames are not counted in the file; by its duration the last ones are missing."""
+    save(
+        tmp_path / "a.mkv",
+        np.random.default_rng(0).integers(0, 2**16, GREY.shape).astype(np.uint16),
+        "gray16le",
+        "ffv1",
+    )
+    content = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"a\.mkv: has \d+ frames of 40; it is cut short"):
+        simmat.Sequence(tmp_path / "a.mkv", "gray")
+
+
 def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
     """A frame that cannot be decoded is not another one."""
     noise = np.random.default_rng(0).integers(0, 2**16, GREY.shape).astype(np.uint16)  # frames of 6 KB

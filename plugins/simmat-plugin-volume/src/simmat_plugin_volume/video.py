@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,28 @@ _NEAR = 16
 """Frames to decode without use, rather than to look for a key frame."""
 
 
-def _lost(times: npt.NDArray[np.int64]) -> int:
-    """Return how many frames of a Matroska file of even times are lost; it does not say how many there are."""
+def _lost(times: npt.NDArray[np.int64], end: float) -> int:
+    """Return how many frames of a Matroska file of even times are lost; it does not say how many there are.
+
+    Args:
+        times: of the frames, sorted.
+        end: time at which the video ends; 0 if it is not known.
+    """
     if len(times) < 3:
         return 0
     steps = np.diff(times)
     usual = np.median(steps)
     even = np.abs(steps - usual) <= max(0.1 * usual, 1)
-    return int(np.round(steps[~even] / usual - 1).clip(0).sum()) if even.mean() >= _EVEN else 0
+    gaps = np.append(steps[~even], end - times[-1])
+    return int(np.round(gaps / usual - 1).clip(0).sum()) if even.mean() >= _EVEN else 0
+
+
+def _stated_end(stream: Any) -> float:
+    """Return when a video ends by its tag, which ffmpeg and mkvmerge write, in the unit of its times; 0 without it."""
+    if (stated := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))) is None:
+        return 0.0
+    hours, minutes, seconds = map(float, stated.groups())
+    return (3600 * hours + 60 * minutes + seconds) / float(stream.time_base)
 
 
 class VideoStack:
@@ -52,7 +67,9 @@ class VideoStack:
                 "it: ffmpeg -i IN -c:v ffv1 OUT.mkv"
             )
         self._times = np.sort(np.array(times, np.int64))
-        claimed = self._stream.frames if demuxer != "matroska" else len(packets) + _lost(self._times)
+        claimed = self._stream.frames
+        if demuxer == "matroska":
+            claimed = len(packets) + _lost(self._times, _stated_end(self._stream))
         if claimed > len(packets):
             raise DataError(
                 f"{path}: has {len(packets)} frames of {claimed}; it is cut short or damaged. If it is whole, give its "
