@@ -188,7 +188,8 @@ def test_a_stopped_run_keeps_the_frames_that_it_has_filled(walk: Path, bundle: P
             for found in move(*args, **named):
                 yield found
                 if found.index == 2:
-                    assert client.post(f"/api/images/{keys[0]}/follow", {"frames": 5})[0] == 422
+                    status, answer = client.post(f"/api/images/{keys[0]}/follow", {"frames": 5})
+                    assert (status, answer["error"]["code"]) == (409, "busy")
                     client.done("/api/follow/stop", {})
 
         patch.setattr(Predictor, "follow", slowly)

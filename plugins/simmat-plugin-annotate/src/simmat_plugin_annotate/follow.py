@@ -13,12 +13,12 @@ import numpy as np
 
 import simmat
 from simmat.data.instances import region_from_mask
-from simmat.errors import ConfigError, DataError, SimMATError
+from simmat.errors import DataError, SimMATError
 from simmat.types import BoolArray
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.mask_files import Followed
-from simmat_plugin_annotate.models import CancelledError, ModelService
+from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService
 
 if TYPE_CHECKING:
     from simmat.predictor import FollowedFrame
@@ -71,9 +71,9 @@ class FollowService:
         self._tell()
 
     def start(self, plan: Plan) -> None:
-        """Start to fill the frames of a plan; ConfigError while others are being filled."""
+        """Start to fill the frames of a plan; BusyError while others are being filled."""
         if self._run is not None and not self._run.done():
-            raise ConfigError("objects are being followed already; stop that first")
+            raise BusyError("objects are being followed already; stop that first")
         self._stop.clear()
         self._set(state="running", key=None, done=0, frames=len(plan.keys) - plan.first, message="")
         self._run = asyncio.create_task(self._follow(plan))

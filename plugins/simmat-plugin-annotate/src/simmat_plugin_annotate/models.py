@@ -79,6 +79,10 @@ class Like:
     classes: Mapping[int | None, int | None]
 
 
+class BusyError(Exception):
+    """What is to be started is running already."""
+
+
 class CancelledError(Exception):
     """The client no longer waits for the answer."""
 

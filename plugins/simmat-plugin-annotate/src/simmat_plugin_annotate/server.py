@@ -23,7 +23,7 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
 from simmat_plugin_annotate.labels import ImageLabels
-from simmat_plugin_annotate.models import CancelledError, ModelService, Result
+from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService, Result
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
     AcceptBody,
@@ -46,7 +46,6 @@ from simmat_plugin_annotate.requests import (
     numbers,
 )
 from simmat_plugin_annotate.security import TooLargeError, error_document
-from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
 _MAX_PLANES = 16
@@ -362,7 +361,7 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
 
 _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     UnknownError: (404, "not_found", ""),
-    BusyError: (409, "busy", "a training is already running; stop it first"),
+    BusyError: (409, "busy", ""),
     RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
     CancelledError: (409, "cancelled", "the request was cancelled"),
     TooLargeError: (413, "size", ""),

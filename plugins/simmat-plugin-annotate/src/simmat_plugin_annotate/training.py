@@ -21,7 +21,7 @@ from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
 from simmat.io.reading import read_log
 from simmat_plugin_annotate import child
-from simmat_plugin_annotate.models import Model
+from simmat_plugin_annotate.models import BusyError, Model
 from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
@@ -37,10 +37,6 @@ Point = tuple[int, float]
 State = Literal["idle", "running", "done", "failed", "stopped"]
 _SHOWN = "state", "step", "steps", "message", "score", "before", "adopted", "images", "warnings", "losses", "scores"
 """Attributes of a training that the page shows."""
-
-
-class BusyError(Exception):
-    """A training is already running."""
 
 
 @dataclass
@@ -91,7 +87,7 @@ class Training:
             DataError: too few images are labelled.
         """
         if self.state == "running":
-            raise BusyError
+            raise BusyError("a training is already running; stop it first")
         if images < 3:
             raise DataError(
                 f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
