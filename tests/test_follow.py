@@ -23,6 +23,7 @@ from scripted_model import Scripted, one_mask
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import Sequence
+from simmat.errors import DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.inference.follow import FollowJob, follow_files
 from simmat.inference.track_prompts import predicted_masks
@@ -98,6 +99,23 @@ def test_a_correction_counts_from_its_frame_on_and_blends_back() -> None:
         assert iou(found[index].masks[1], known[index] == 4) > 0.8, index
     assert iou(found[9].masks[2], known[9] == 2) > 0.8  # which the correction does not name
     assert not followed(known[:3], {**first, 2: known[2] * (known[2] == 1)})[2].masks[2].any()  # which an image lacks
+
+
+def test_frames_without_a_measurement_have_no_masks() -> None:
+    """A satellite sees only clouds for weeks; the fields are the same ones afterwards, whatever frame is given."""
+    known = truth()
+    seen = frames(known)
+    for index in (3, 4, 5, 6, 10):
+        seen[index].valid[:] = False
+    found = {one.index: one for one in predictor().follow(seen, {0: known[0], 11: {1: known[11] == 1}})}
+    for index, frame in found.items():
+        if seen[index].valid.any():
+            assert iou(frame.masks[1], known[index] == 1) > 0.7, index
+        else:
+            assert not frame.masks[1].any(), index
+            assert frame.scores == {1: 0, 2: 0}
+    with pytest.raises(DataError, match="no pixel holds a measurement"):
+        list(predictor().follow(seen, {3: known[3]}))
 
 
 def test_the_decoder_refines_what_it_is_trusted_with() -> None:

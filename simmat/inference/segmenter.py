@@ -34,7 +34,8 @@ from simmat.io.files import atomic_write_json, output_errors, release_pages, sta
 from simmat.io.reading import shown_url
 from simmat.predictor.found import picture_of
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.windows import NothingMeasuredError, WindowStore
+from simmat.predictor.reading import NothingMeasuredError
+from simmat.predictor.windows import WindowStore
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor

@@ -155,8 +155,7 @@ class Follower:
         if key in self._done:
             labels = labels if (kept := self._load(("f", key))) is None else kept
         elif before is not None and not self._names_all(key):
-            found, propagated = self._step(key, self._context("f", key, before, [self._anchor(before)]))
-            found = self._with_borders(found, propagated)
+            found, propagated = self._find(key, before, [self._anchor(before)])
             named = torch.tensor([number in given for number in self.ids])[:, None, None]
             labels = torch.where(named, labels, propagated)
         self._keep(("f", key), labels)
@@ -189,9 +188,12 @@ class Follower:
                 for place, number in enumerate(self.ids):
                     shares[place] = (share if number in known else 1.0) * (number in named)
                 other = behind, shares
-            found, labels = self._step(index, self._context("f", index, key, anchors), other)
-            found = self._with_borders(found, labels)
-            self._keep(("f", index), labels)
+            if self._encoder.is_measured(index):
+                found, labels = self._find(index, key, anchors, other)
+                self._keep(("f", index), labels)
+            else:
+                none = np.zeros(self._grid.frame_hw, np.bool_)
+                found = FollowedFrame(index, dict.fromkeys(self.ids, none), dict.fromkeys(self.ids, 0.0))
             self._stored.pop(_name(("b", index)), None)
             self._advance()
             yield found
@@ -200,7 +202,7 @@ class Follower:
         """Propagate from a frame with given masks back to another one, as far as frames are not done."""
         first = next((index for index in range(key + 1, following) if index not in self._done), following)
         for index in range(following - 1, key, -1):
-            if index >= first and _name(("b", index)) not in self._stored:
+            if index >= first and _name(("b", index)) not in self._stored and self._encoder.is_measured(index):
                 _, labels = self._step(index, self._context("b", index, following, [("g", following)]))
                 self._keep(("b", index), labels)
             self._advance()
@@ -227,6 +229,19 @@ class Follower:
         self._encoder.keep(index, {number for _, number in found})
         return found
 
+    def _find(
+        self, index: int, key: int, anchors: Sequence[_Key], other: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[FollowedFrame, Tensor]:
+        """Find the objects in a frame, and draw the borders of those for which the decoder is trusted with that."""
+        found, labels = self._step(index, self._context("f", index, key, anchors), other)
+        for number, label in zip(self.ids, labels, strict=True) if self._draws_borders else ():
+            mask = found.masks[number]
+            window = self._grid.around(mask) if mask.any() else None
+            if window and (output := self._border_output(number)) is not None:
+                border = self._encoder.decode(index, window, [mask], [label], "both", SHARE)[0][output]
+                found.masks[number], found.scores[number] = border, self._score(border, label)
+        return found, labels
+
     def _step(
         self, index: int, context: Sequence[_Key], other: tuple[Tensor, Tensor] | None = None
     ) -> tuple[FollowedFrame, Tensor]:
@@ -237,11 +252,8 @@ class Follower:
             context: labels that are propagated.
             other: (K, h, w) labels of this frame from the other side, and the (K, 1, 1) share of them.
         """
-        known = [
-            self._given_labels(number) if which == "g" else self._load((which, number)) for which, number in context
-        ]
         labels = torch.zeros(len(self.ids), *self._grid.size_hw)
-        of_frames = [one for one in known if one is not None]
+        of_frames = [own for one in context if (own := self._load(one)) is not None]
         windows = self._grid.near(torch.stack([labels if other is None else other[0], *of_frames]).amax(0), self._reach)
         for window in windows:
             features = [self._encoder.features(number, window) for _, number in context]
@@ -293,18 +305,6 @@ class Follower:
                         if (likeness := iou(answer, mask)) >= best:
                             best, self._trusted[number] = likeness, (kind, output)
         return self._trusted[number]
-
-    def _with_borders(self, found: FollowedFrame, labels: Tensor) -> FollowedFrame:
-        """Draw the borders of the objects for which the decoder is trusted with that."""
-        if not self._draws_borders:
-            return found
-        masks, scores = dict(found.masks), dict(found.scores)
-        for number, label in zip(self.ids, labels, strict=True):
-            window = self._grid.around(masks[number]) if masks[number].any() else None
-            if window and (output := self._border_output(number)) is not None:
-                answers = self._encoder.decode(found.index, window, [masks[number]], [label], "both", SHARE)[0]
-                masks[number], scores[number] = answers[output], self._score(answers[output], label)
-        return FollowedFrame(found.index, masks, scores)
 
     def _border_output(self, number: int) -> int | None:
         """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""

@@ -16,7 +16,7 @@ from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.frame_grid import FrameGrid, GridWindow
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.reading import LoadedImage, NothingMeasuredError
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 
 CELLS = 10
@@ -58,6 +58,14 @@ class FrameEncoder:
         self.device, self.side = whole.device, int(whole.shape[-1])
         side_px = tile or max(round(area**0.5 / CELLS), 1) * self.side
         self.grid = FrameGrid(self._first.size_hw, side_px, self.side, padded=encoder.pipeline.aspect == "keep")
+
+    def is_measured(self, index: int) -> bool:
+        """Return whether a frame has a pixel with a measurement."""
+        try:
+            self._load(index)
+        except NothingMeasuredError:
+            return False
+        return True
 
     def keep(self, index: int, others: Collection[int]) -> None:
         """Drop what is known of frames but one, and the features of some others."""

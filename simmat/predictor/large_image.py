@@ -36,12 +36,12 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
+from simmat.predictor.reading import NothingMeasuredError
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
     ClassMapBlender,
     InstanceJoiner,
-    NothingMeasuredError,
     SegmentOptions,
     WindowResult,
     WindowStore,

@@ -254,8 +254,8 @@ class Predictor(ImageEncoder):
         """Find the objects of some frames in all others, and yield frame by frame, without training.
 
         The first frame with masks comes first, then those after it, then those before it, the nearest first. Between
-        two frames with masks the answers of both are blended. Memory does not grow with the number of frames, but for
-        compressed labels of the frames between two with masks.
+        two frames with masks the answers of both are blended. In a frame without a measurement nothing is found.
+        Memory does not grow with the number of frames, but for compressed labels of the frames between two with masks.
 
         Args:
             frames: T frames, each as `set_image` takes it, such as a `simmat.Sequence`; all of one size.

@@ -23,6 +23,10 @@ from simmat.sensors.normalize import describe
 from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
 
 
+class NothingMeasuredError(DataError):
+    """No pixel of an image holds a measurement."""
+
+
 class LoadedImage:
     """An image in memory."""
 
@@ -92,7 +96,7 @@ class Inputs:
         self.check_channels(image)
         if not image.valid.any():
             ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
-            raise DataError(
+            raise NothingMeasuredError(
                 f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
                 + (f"; valid are {ranges}" if ranges else "")
             )

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.reference import Reference
@@ -165,10 +164,6 @@ class SegmentOptions:
     objects: EverythingSettings | None = None
     classes: bool = False
     like: Reference | None = None
-
-
-class NothingMeasuredError(DataError):
-    """No pixel of an image holds a measurement."""
 
 
 @dataclass(frozen=True)
