@@ -23,7 +23,7 @@ from scripted_model import Scripted, one_mask
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import Sequence
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.inference.follow import FollowJob, follow_files
 from simmat.inference.track_prompts import predicted_masks
@@ -212,6 +212,20 @@ def test_objects_with_and_without_a_class_stay_apart(tmp_path: Path) -> None:
     assert {one["track_id"]: names[one["category_id"]] for one in coco["annotations"]} == {500: "object", 1500: "1"}
 
 
+def test_a_mask_that_a_person_has_painted_is_not_replaced(tmp_path: Path) -> None:
+    """A correction that the next call forgets would be lost without a word, and be painted again."""
+    known = truth()
+    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}))
+    painted = tmp_path / "out/labels/0005.png"
+    Image.fromarray(known[7]).save(painted)
+    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}))
+    with pytest.raises(ConfigError, match=r"0005\.png: changed since .*--mask"):
+        follow_files(predictor(), job(tmp_path, "out", {0: known[0], 9: known[9]}))
+    assert np.array_equal(np.asarray(Image.open(painted)), known[7])
+    follow_files(predictor(), job(tmp_path, "out", {0: known[0], 5: known[7], 9: known[9]}))
+    assert np.array_equal(np.asarray(Image.open(painted)), known[7])
+
+
 def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) -> None:
     """Follow, and die at a step as by a power cut; for a process of its own."""
     torch.set_num_threads(1)
@@ -283,6 +297,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask right.png", "no frame 'right'"),
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),
+        ("seq --mask right.png@0 --axis x", "--axis x is for a volume"),
         ("seq --mask right.png@0 --format video", "allowed are coco"),
         ("seq --mask right.png@0 --out full", "did not write"),
         ("seq --prompts same.csv", "'1' and '01' are both number 1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.data.sequence import Sequence as Frames
-from simmat.errors import ConfigError, OutputError
+from simmat.errors import ConfigError, OutputError, few_of
 from simmat.inference.records import files_key, request_digest
 from simmat.inference.tracks import Plane, Row, TrackFiles
 from simmat.io.files import (
@@ -25,6 +25,7 @@ from simmat.io.files import (
 )
 from simmat.io.images import frame_of, write_image
 from simmat.io.reading import read_log
+from simmat.io.weights import sha256_of
 from simmat.predictor.follow import FollowedFrame, Follower, Masks
 from simmat.types import BoolArray
 
@@ -81,7 +82,7 @@ def follow_files(
         files = TrackFiles(job.frames, out, job.min_score, predictor.class_names)
         requests, whole = _requests(predictor, job)
         log, labels = state / "log.jsonl", files.labels
-        done = _done(log, requests, files)
+        done = _done(log, requests, files, job.masks)
         stored = StoredLabels(state / whole)
         follower: Iterable[FollowedFrame] = ()
         if len(done) < len(requests):  # checks masks and the first frame, before a folder is made
@@ -99,8 +100,9 @@ def follow_files(
         atomic_write_text(log, "".join(json.dumps(record) + "\n" for record in done.values()))
         with output_errors(log), log.open("a", encoding="utf-8") as stream:
             for found in follower:
-                write_image(files.mask_file(found.index), _plane(found)[None])
-                done[found.index] = _record(found, requests[found.index])
+                file = files.mask_file(found.index)
+                write_image(file, _plane(found)[None])
+                done[found.index] = _record(found, requests[found.index], file)
                 stream.write(json.dumps(done[found.index]) + "\n")
                 stream.flush()
         rows = [
@@ -122,23 +124,32 @@ def _plane(found: FollowedFrame) -> Plane:
     return plane
 
 
-def _record(found: FollowedFrame, request: str) -> dict[str, Any]:
+def _record(found: FollowedFrame, request: str, file: Path) -> dict[str, Any]:
     return {
         "step": found.index,
         "request": request,
+        "mask": sha256_of(file),
         "scores": {str(number): round(score, 4) for number, score in found.scores.items()},
         "areas": {str(number): int(mask.sum()) for number, mask in found.masks.items()},
     }
 
 
-def _done(log: Path, requests: Sequence[str], files: TrackFiles) -> dict[int, dict[str, Any]]:
-    """Return the records of the frames that an earlier call has written for the same requests."""
+def _done(log: Path, requests: Sequence[str], files: TrackFiles, given: Container[int]) -> dict[int, dict[str, Any]]:
+    """Return the records of the frames that an earlier call has written for the same requests.
+
+    Raises:
+        ConfigError: of other requests, a mask was changed since it was written, and is not `given`.
+    """
     found = {record["step"]: record for record in read_log(log)}
-    return {
-        index: found[index]
-        for index, request in enumerate(requests)
-        if index in found and found[index].get("request") == request and files.mask_file(index).is_file()
-    }
+    there = {index: file for index in found if index < len(requests) and (file := files.mask_file(index)).is_file()}
+    done = {index: found[index] for index in there if found[index].get("request") == requests[index]}
+    old = {index: file for index, file in there.items() if index not in done and index not in given}
+    if painted := [str(file) for index, file in old.items() if found[index].get("mask") not in (None, sha256_of(file))]:
+        raise ConfigError(
+            f"{few_of(painted)}: changed since simmat follow wrote it, and this call would replace it; give it with "
+            "--mask, too, or delete it"
+        )
+    return done
 
 
 def _requests(predictor: Predictor, job: FollowJob) -> tuple[list[str], str]:

@@ -102,8 +102,8 @@ def frame_index(place: str, frames: Frames, where: str) -> int:
     if place.isdecimal() and int(place) < len(frames):
         return int(place)
     raise ConfigError(
-        f"{where}: no frame {place!r}{did_you_mean(place, frames.names)} Write IMAGE@FRAME with its name, "
-        f"{frames.names[0]} to {frames.names[-1]}, or its number, 0 to {len(frames) - 1}"
+        f"{where}: no frame {place!r}{did_you_mean(place, frames.names)} Give its name, {frames.names[0]} to "
+        f"{frames.names[-1]}, or its number, 0 to {len(frames) - 1}: --mask IMAGE@FRAME, or the file in a table"
     )
 
 
