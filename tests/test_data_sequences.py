@@ -185,6 +185,11 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
         lambda root: _write_pages(root / "frames/walk.tif", [FRAMES[0], FRAMES[1, :, :9]]),
         ("walk.tif", "page 0", "page 1", "(16, 9)"),
     ),
+    "a file that is cut": (
+        as_tiff,
+        lambda root: _cut(root / "frames/walk.tif"),
+        ("walk.tif", "of the 12 pages", "cut short"),
+    ),
     "two axes of pages": (
         as_tiff,
         lambda root: save(root / "frames/walk.tif", FRAMES.reshape(3, 4, 16, 20)),
@@ -211,6 +216,10 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
         ("b.mov.nii",),
     ),
 }
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _write_pages(path: Path, pages: list[np.ndarray]) -> None:

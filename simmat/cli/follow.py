@@ -68,12 +68,14 @@ def command(
     from simmat.inference.follow import FollowJob, follow_files
     from simmat.inference.track_prompts import predicted_masks, read_label_images
     from simmat.inference.tracks import check_formats, default_formats
+    from simmat.io.images import frame_of
     from simmat.predictor.follow import given_masks
 
     untuned = loading["modality"] is not None
     needed = 1 - bool(source) + (not untuned)
     if len(paths) != needed:
-        what = " and ".join([*([] if untuned else ["BUNDLE"]), *([] if source else ["SEQ, or --source NAME=SEQ"])])
+        model = "BUNDLE (or --foundation NAME --modality NAME)"
+        what = " and ".join([*([] if untuned else [model]), *([] if source else ["SEQ (or --source NAME=SEQ)"])])
         raise ConfigError(f"give {what}; got {' '.join(map(str, paths)) or 'nothing'}")
     if not masks and prompts is None:
         raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
@@ -83,6 +85,8 @@ def command(
     predictor = load(None if untuned else paths[0], registry=load_registry(), **loading)
     adapter, along = predictor.adapter, axis or predictor.inputs.card.stack_axis
     frames = Sequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
+    if axis and not any(frame.axis for file in frames.files[0].values() if (frame := frame_of(file))):
+        raise ConfigError(f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out")
     given = given_masks(read_label_images(masks, frames))
     for index, own in (predicted_masks(predictor, prompts, frames) if prompts is not None else {}).items():
         given.setdefault(index, {}).update(own)

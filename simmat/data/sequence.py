@@ -109,7 +109,11 @@ def frame_files(
     """Return source name -> file of each frame of a sequence, in order; see `Sequence`."""
     given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
     if set(given) != set(adapter.source_names()):
-        raise DataError(f"modality {adapter.name!r} needs the frames of {', '.join(adapter.source_names())}: {{…}}")
+        needed, got = (", ".join(names) for names in (adapter.source_names(), given))
+        raise DataError(
+            f"modality {adapter.name!r} has the sources {needed}, got frames of {got}; give those of each: "
+            "--source NAME=SEQ, in Python {name: path}"
+        )
     found = {one.name: sequence_frames(Path(given[one.name]), one.extensions, axis) for one in adapter.sources}
     if len({len(frames) for frames in found.values()}) > 1:
         counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())

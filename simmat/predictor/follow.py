@@ -366,7 +366,7 @@ def given_masks(masks: Mapping[int, LabelArray | Masks]) -> dict[int, dict[int, 
             if one.ndim != 2 or one.dtype.kind not in kinds or (one.size and one.min() < 0):
                 raise DataError(
                     f"frame {key}: masks are (H, W) whole numbers from 0, the id of the object of each pixel, or "
-                    f"{{id: (H, W) bool}}; got {one.dtype} of shape {one.shape}"
+                    f"{{id: (H, W) bool}}; got {one.dtype} of shape {one.shape}, from {one.min() if one.size else 0}"
                 )
     ids = {
         number

@@ -236,11 +236,17 @@ class TiffStack:
 def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt.NDArray[np.int64]:
     """Return (T, P) the pages of each frame, of series whose pages have axes of these lengths, the last one fastest."""
     count = math.prod(axes.values())
+    if len(pages) < count:
+        raise DataError(
+            f"{path}: has {len(pages)} of the {count} pages that its axes {dict(axes)} need; it is cut short, or the "
+            "rest is in other files (OME-TIFF), has no pages (ImageJ's above 4 GiB), or is planes of one page: save "
+            "all in one file, a page each (tifffile: photometric='minisblack')"
+        )
     lengths = [length for name, length in axes.items() if name != "C"] + [len(pages) // count]
     if len(pages) % count or sum(length > 1 for length in lengths) > 1:
         raise DataError(
             f"{path}: which of its {len(pages)} pages is which frame is not known from its axes {dict(axes)}; save one "
-            "axis of frames (tifffile: metadata={'axes': 'TCYX'}), and all pages in one file (not ImageJ's above 4 GiB)"
+            "axis of frames (tifffile: metadata={'axes': 'TCYX'})"
         )
     order = np.reshape(np.asarray(pages, np.int64), (-1, *axes.values()))
     if "C" in axes:
