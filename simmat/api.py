@@ -52,7 +52,8 @@ def load(
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
-        modality_options: options of the untuned model's sensor: {"unit": "cK"}; composition: {"thermal.unit": "cK"}.
+        modality_options: options of the sensor: {"unit": "cK"}; composition: {"thermal.unit": "cK"}. With `source`,
+            what the files to come have in place of those of training.
         channels: channels of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
@@ -66,12 +67,18 @@ def load(
     known, name = with_modality(registry or installed(), modality)
     place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
     if source is not None:
-        if (channels, image_size, modality_options) != (None, None, None):
+        if (channels, image_size) != (None, None):
             raise ConfigError(
-                "channels, image_size and modality_options (--channels, --image-size, --modality-option) are for an "
-                "untuned model; a bundle has its own"
+                "channels and image_size (--channels, --image-size) are for an untuned model; a bundle has its own"
             )
-        bundle = load_bundle(Path(source).expanduser(), known, foundation=foundation, checkpoint=weights, device=place)
+        bundle = load_bundle(
+            Path(source).expanduser(),
+            known,
+            foundation=foundation,
+            checkpoint=weights,
+            modality_options=modality_options,
+            device=place,
+        )
         bundle.check_device(device)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:

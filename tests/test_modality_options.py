@@ -9,10 +9,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from bundles import tiny_bundle
 from PIL import Image
 from pydantic import Field
 
+from simmat.api import load
 from simmat.cli import run
+from simmat.data.card import DataCard
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
@@ -163,3 +166,22 @@ def test_options_go_into_config_bundle_and_evaluation(tmp_path: Path, capsys: py
     (root / "card.toml").write_text('regions = "instances"\n[modality_options.eye]\ngain = 3.0\n')
     assert run(["eval", str(out), "--data", str(root)]) == 2
     assert "gain=3.0" in capsys.readouterr().err
+
+
+def test_a_bundle_reads_files_of_another_unit(tmp_path: Path) -> None:
+    """A new camera writes other numbers of the same scene; results of both ways of reading are not taken as one."""
+    spoken = {"eye": {"gain": 2.0}}
+    bundle = tiny_bundle(
+        tmp_path / "bundle",
+        modality="eye",
+        modality_options=spoken,
+        sensor_channels=Eye.channels,
+        channels=(Eye.channels[0].with_statistics(20.0, 5.0),),
+        card=DataCard(regions="instances", modality_options=spoken),
+    )
+    image = data(tmp_path / "set") / "images/eye/0.png"
+    plain, other = (load(bundle, modality_options=one, registry=registry()) for one in (None, {"gain": 4}))
+    assert [one.set_image(image).data.max() for one in (plain, other)] == [40, 80]
+    assert plain.digest != other.digest
+    with pytest.raises(ConfigError, match="gian"):
+        load(bundle, modality_options={"gian": 4}, registry=registry())

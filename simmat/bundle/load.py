@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,9 @@ from simmat.model_spec import ModelSpec
 from simmat.nn.meta_device import TooLargeError
 from simmat.plugin_specs import FoundationSpec, resolve
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
+from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat.sensors.normalize import describe
+from simmat.sensors.options import check_sensors, options_by_sensor
 from simmat.types import Channel, same_channels
 
 _CALLS_PER_TENSOR, _CALLS = 100, 20_000
@@ -85,6 +87,7 @@ def load_bundle(
     *,
     foundation: str | None = None,
     checkpoint: Path | None = None,
+    modality_options: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
 ) -> Bundle:
     """Load a bundle and its foundation model, or an exported model.
@@ -95,13 +98,14 @@ def load_bundle(
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
             takes the name in the bundle, about which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
+        modality_options: options of the sensor in place of those of training, as of files in another unit.
 
     Raises:
         BundleError: it is damaged, of a newer format, or its tensors do not fit.
         UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
         WeightsError: the foundation weights are missing, or not those of training.
         ConfigError: `foundation` or `checkpoint` is given for a bundle with random foundation weights, or for an
-            exported model.
+            exported model; or the sensor has no such option.
     """
     path = local_path(path)
     with bundle_folder(path) as (folder, name):
@@ -118,7 +122,12 @@ def load_bundle(
                 )
             spec = spec.model_copy(update={"foundation": foundation})
         sensor = _sensor(spec, registry, path)
-        adapter = fitted_to_card(sensor, spec.card.model_dump())
+        adapter = fitted_to_card(sensor, card := spec.card.model_dump())
+        if modality_options:
+            names = [part.name for part in adapter.sensors()]
+            check_sensors(given := options_by_sensor(modality_options, names), names)
+            adapter = adapter.with_options(given).configured(card)
+            spec = spec.model_copy(update={"modality_options": options_of(adapter)})
         if spec.exported is not None:
             loader = registry.get("model format", spec.exported).load
             parts, model = _parts_of_exported(spec, registry), resolve(loader)(folder)
