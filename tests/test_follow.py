@@ -101,6 +101,21 @@ def test_a_correction_counts_from_its_frame_on_and_blends_back() -> None:
     assert not followed(known[:3], {**first, 2: known[2] * (known[2] == 1)})[2].masks[2].any()  # which an image lacks
 
 
+def test_an_object_that_only_a_later_frame_names_is_in_all_frames() -> None:
+    """Each object is clicked where it is seen best, and all of them are looked for in every frame."""
+    known = truth()
+    known[:, 26:36, 4:14] = 5
+    steps: list[tuple[int, int]] = []
+    given = {2: {1: known[2] == 1}, 6: {1: known[6] == 1}, 9: {5: known[9] == 5}}
+    found = followed(known, given, progress=lambda *step: steps.append(step))
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+    assert sorted(found) == [*range(COUNT)]
+    for index, frame in found.items():
+        assert iou(frame.masks[1], known[index] == 1) > 0.8, index
+        assert iou(frame.masks[5], known[index] == 5) > 0.8, index
+        assert min(frame.scores.values()) > 0.5, index
+
+
 def test_frames_without_a_measurement_have_no_masks() -> None:
     """A satellite sees only clouds for weeks; the fields are the same ones afterwards, whatever frame is given."""
     known = truth()
@@ -232,15 +247,16 @@ def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) 
     follow_files(predictor(), job(folder, out, masks), lambda done, total: die() if done == stop else None)
 
 
-def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [{3: (1, 2), 9: (1,)}, {3: (2,), 6: (2,), 9: (1,)}])
+def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path, names: dict[int, tuple[int, ...]]) -> None:
     """Two thousand frames take minutes; what is resumed must be what was never stopped."""
     known = truth()
-    masks = {3: {1: known[3] == 1, 2: known[3] == 2}, 9: {1: known[9] == 1}}
+    masks = {key: {number: known[key] == number for number in own} for key, own in names.items()}
     follow_files(predictor(), job(tmp_path, "whole", masks))
     whole = files_of(tmp_path / "whole")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["simmat.inference.follow", "simmat.predictor"])
-    for stop in (2, 7, 12):  # forward from a mask, back from the next, after the last
+    for stop in (2, 7, 12, 16):  # forward from a mask, back from the next, after the last
         process = context.Process(target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop))
         process.start()
         process.join()

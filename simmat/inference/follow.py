@@ -160,10 +160,12 @@ def _requests(predictor: Predictor, job: FollowJob) -> tuple[list[str], str]:
     files = files_key({str(path): path for path in sorted(paths)})
     base = request_digest(predictor.digest, names, files, job.tile, ids)
     keys, marks = sorted(job.masks), {key: _digest(masks) for key, masks in job.masks.items()}
-    found = [request_digest(base, marks[keys[0]])] * len(job.frames)
+    named = [next(place for place, key in enumerate(keys) if number in job.masks[key]) for number in ids]
+    back = max(named) + 1  # frames with masks that frames before them depend on, too
+    found = [request_digest(base, [[one, marks[one]] for one in keys[:back]])] * len(job.frames)
     for place, key in enumerate(keys):
         after = keys[place + 1] if place + 1 < len(keys) else len(found)
-        own = request_digest(base, [[one, marks[one]] for one in keys[: place + 2]])
+        own = request_digest(base, [[one, marks[one]] for one in keys[: max(place + 2, back)]])
         found[key:after] = [own] * (after - key)
     return found, request_digest(*found)[:16]
 

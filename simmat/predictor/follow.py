@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simmat.data.clicks import tight_box
 from simmat.data.instances import LabelArray, check_equal_size
 from simmat.errors import DataError
 from simmat.nn.propagation import propagate
@@ -106,7 +106,8 @@ class Follower:
             raise DataError(
                 f"masks are given for frame {unknown[0]}, but the {len(frames)} frames are 0 to {len(frames) - 1}"
             )
-        self._masks, self._keys, self._count, self._done = masks, sorted(masks), len(frames), done
+        self._masks = {key: dict(sorted(of_frame.items())) for key, of_frame in sorted(masks.items())}
+        self._keys, self._count, self._done = list(self._masks), len(frames), done
         self._stored: MutableMapping[str, bytes] = {} if stored is None else stored
         self._encoder = FrameEncoder(encoder, frames, self._keys[0], min(areas), tile)
         self._grid = self._encoder.grid
@@ -121,15 +122,20 @@ class Follower:
         self._borders: dict[int, int | None] = {}
         self._seen: dict[int, int] = {}  # object id -> last frame with it
         self._progress = progress or (lambda done, total: None)
-        back = sum(later - key - 1 for key, later in zip(self._keys, self._keys[1:], strict=False))
+        # Objects that are named first in a later frame are followed back from it through all others.
+        self._latest = max(next(key for key in self._keys if number in masks[key]) for number in self.ids)
+        back = sum(key - before - (key > self._latest) for before, key in pairwise(self._keys))
         self._steps, self._total = 0, len(frames) + back
 
     def __iter__(self) -> Iterator[FollowedFrame]:
         """Find and yield the frames that are not done: from the first one with masks forward, then from it backward."""
+        for key, later in reversed([*pairwise(self._keys)]):
+            if later <= self._latest:
+                self._propagate_back(key, later)
         for before, key, following in zip([None, *self._keys], self._keys, [*self._keys[1:], None], strict=False):
             yield from self._given_frame(key, before)
             end = self._count if following is None else following
-            if following is not None:
+            if following is not None and following > self._latest:
                 self._propagate_back(key, following)
             yield from self._pass(range(key + 1, end), key, following)
         first = self._keys[0]
@@ -138,58 +144,40 @@ class Follower:
 
     def _anchor(self, key: int) -> _Key:
         """Return the labels of a frame with masks: the given ones where nothing is propagated to it."""
-        return ("g" if key == self._keys[0] or self._names_all(key) else "f"), key
+        return ("g" if self._names_all(key) else "f"), key
 
     def _names_all(self, key: int) -> bool:
         return len(self._masks[key]) == len(self.ids)
 
     def _given_frame(self, key: int, before: int | None) -> Iterator[FollowedFrame]:
-        """Keep the labels of a frame with masks, and yield it; objects that it does not name are propagated.
-
-        Args:
-            key: the frame.
-            before: the one with masks before it.
-        """
+        """Keep the labels of a frame with masks, and yield it; what it does not name is propagated from `before`."""
         given, labels = self._masks[key], self._given_labels(key)
         found = FollowedFrame(key, {}, {})
         if key in self._done:
-            labels = labels if (kept := self._load(("f", key))) is None else kept
-        elif before is not None and not self._names_all(key):
-            found, propagated = self._find(key, before, [self._anchor(before)])
-            named = torch.tensor([number in given for number in self.ids])[:, None, None]
-            labels = torch.where(named, labels, propagated)
+            labels = next((kept for one in "fb" if (kept := self._load((one, key))) is not None), labels)
+        elif not self._names_all(key):
+            start, anchor = (key, ("b", key)) if before is None else (before, self._anchor(before))
+            found, propagated = self._find(key, start, [anchor], self._from_later(key, key, None))
+            labels = self._or_given(key, propagated)
         self._keep(("f", key), labels)
         self._advance()
         if key not in self._done:
-            none = np.zeros(self._grid.frame_hw, np.bool_)
-            masks = {number: given.get(number, found.masks.get(number, none)) for number in self.ids}
-            scores = {
-                number: float(masks[number].any()) if number in given else found.scores.get(number, 0.0)
-                for number in self.ids
-            }
-            yield FollowedFrame(key, masks, scores)
+            scores = {number: float(mask.any()) for number, mask in given.items()}
+            yield FollowedFrame(key, found.masks | given, found.scores | scores)
 
     def _pass(self, indices: range, key: int, following: int | None) -> Iterator[FollowedFrame]:
         """Find the frames after or before one with given masks, up to the next one."""
-        anchors, named = [self._anchor(key)], set(() if following is None else self._masks[following])
+        anchors = [self._anchor(key)]
         if following is not None and self._names_all(following):
             anchors.append(("g", following))
-        shares = torch.zeros(len(self.ids), 1, 1)
-        known = {number for one in self._keys if one <= key for number in self._masks[one]}
         for index in indices:
             if index in self._done:
                 if (labels := self._load(("f", index))) is not None:
                     self._remember(index, labels)
                 self._advance()
                 continue
-            other = None
-            if following is not None and (behind := self._load(("b", index))) is not None:
-                share = (index - key) / (following - key)
-                for place, number in enumerate(self.ids):
-                    shares[place] = (share if number in known else 1.0) * (number in named)
-                other = behind, shares
             if self._encoder.is_measured(index):
-                found, labels = self._find(index, key, anchors, other)
+                found, labels = self._find(index, key, anchors, self._from_later(index, key, following))
                 self._keep(("f", index), labels)
             else:
                 none = np.zeros(self._grid.frame_hw, np.bool_)
@@ -199,13 +187,36 @@ class Follower:
             yield found
 
     def _propagate_back(self, key: int, following: int) -> None:
-        """Propagate from a frame with given masks back to another one, as far as frames are not done."""
-        first = next((index for index in range(key + 1, following) if index not in self._done), following)
-        for index in range(following - 1, key, -1):
+        """Propagate from a frame with masks back to the one before it, as far as frames are not done.
+
+        Objects that have their first mask there, or later, are propagated on to that frame and beyond.
+        """
+        goes_on, anchor = following <= self._latest, ("b" if following < self._latest else "g", following)
+        wanted = range(0 if goes_on else key + 1, following)
+        first = next((index for index in wanted if index not in self._done), following)
+        for index in range(following - 1, key - goes_on, -1):
             if index >= first and _name(("b", index)) not in self._stored and self._encoder.is_measured(index):
-                _, labels = self._step(index, self._context("b", index, following, [("g", following)]))
-                self._keep(("b", index), labels)
+                _, labels = self._step(index, self._context("b", index, following, [anchor]))
+                self._keep(("b", index), labels if index > key else self._or_given(key, labels))
             self._advance()
+
+    def _from_later(self, index: int, key: int, following: int | None) -> tuple[Tensor, Tensor] | None:
+        """Return the (K, h, w) labels that are propagated back to a frame, and the (K, 1, 1) share of them in its own.
+
+        It lies between `key`, or is it, and `following`, which have masks.
+        """
+        if index < key or (labels := self._load(("b", index))) is None:
+            return None
+        known = {number for one in self._keys if one <= key for number in self._masks[one]}
+        named = {} if following is None else self._masks[following]
+        share = 0.0 if following is None else (index - key) / (following - key)
+        shares = [share * (number in named) if number in known else 1.0 for number in self.ids]
+        return labels, torch.tensor(shares)[:, None, None]
+
+    def _or_given(self, key: int, labels: Tensor) -> Tensor:
+        """Return (K, h, w) labels of a frame with masks, those of its given masks in place of propagated ones."""
+        named = torch.tensor([number in self._masks[key] for number in self.ids])[:, None, None]
+        return torch.where(named, self._given_labels(key), labels)
 
     def _context(self, kind: str, index: int, key: int, anchors: Sequence[_Key]) -> list[_Key]:
         """Return the labels that are propagated to a frame, one of each other frame; drop those that are not needed.
@@ -222,7 +233,7 @@ class Follower:
         lost = sorted(set(self._seen.values()) - near, key=lambda number: abs(number - index))[:LOST]
         wanted = [*anchors, *((kind, number) for number in recent), *(("f", one) for one in lost if kind == "f")]
         if kind == "f":
-            names = set(map(_name, wanted))
+            names = set(map(_name, [*wanted, ("f", self._keys[0])]))
             for name in [name for name in self._stored if name.startswith(kind) and name not in names]:
                 del self._stored[name]
         found = [one for one in wanted if one[0] == "g" or _name(one) in self._stored]
@@ -281,7 +292,7 @@ class Follower:
         """Return the decoder's masks of the objects for which it is trusted, where they agree with (H, W) masks."""
         asked: dict[tuple[GridWindow, PromptKind], list[tuple[int, int]]] = {}
         for number, mask in masks.items():
-            if mask.any() and (trusted := self._trust(number)) and (window := _window_of(mask, windows)):
+            if mask.any() and (trusted := self._trust(number)) and (window := self._grid.holding(mask, windows)):
                 asked.setdefault((window, trusted[0]), []).append((number, trusted[1]))
         found = {}
         for (window, kind), objects in asked.items():
@@ -299,7 +310,7 @@ class Follower:
             key, mask, label = self._first_given(number)
             best, self._trusted[number] = TRUST, None
             kinds: tuple[PromptKind, ...] = ("click", "box")
-            if window := _window_of(mask, self._grid.near(label[None], 0)):
+            if window := self._grid.holding(mask, self._grid.near(label[None], 0)):
                 for kind in kinds:
                     for output, answer in enumerate(self._encoder.decode(key, window, [mask], [label], kind)[0]):
                         if (likeness := iou(answer, mask)) >= best:
@@ -386,15 +397,3 @@ def iou(one: BoolArray, other: BoolArray) -> float:
 
 def _name(one: _Key) -> str:
     return f"{one[0]}{one[1]}"
-
-
-def _window_of(mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | None:
-    """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
-    x0, y0, x1, y1 = tight_box(mask).tolist()
-
-    def margin(one: GridWindow) -> float:
-        top, left, bottom, right = one.pixels
-        return float(min(y0 - top, x0 - left, bottom - y1, right - x1))
-
-    best = max(windows, key=margin, default=None)
-    return best if best is not None and margin(best) >= 0 else None

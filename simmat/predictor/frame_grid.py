@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +93,17 @@ class FrameGrid:
         around = ((0, 0), (0, max(bottom - height, 0)), (0, max(right - width, 0)))
         data, valid = np.pad(part.data, around), np.pad(part.valid, around)
         return replace(part, data=data, valid=valid, georeference=None)
+
+    def holding(self, mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | None:
+        """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
+        x0, y0, x1, y1 = tight_box(mask).tolist()
+
+        def margin(one: GridWindow) -> float:
+            top, left, bottom, right = one.pixels
+            return float(min(y0 - top, x0 - left, bottom - y1, right - x1))
+
+        best = max(windows, key=margin, default=None)
+        return best if best is not None and margin(best) >= 0 else None
 
     def around(self, mask: BoolArray) -> Window | None:
         """Return the square window of which an (H, W) mask fills `FILL`, in the frame where it fits.
