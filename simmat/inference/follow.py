@@ -161,7 +161,7 @@ def _requests(predictor: Predictor, job: FollowJob) -> tuple[list[str], str]:
     base = request_digest(predictor.digest, names, files, job.tile, ids)
     keys, marks = sorted(job.masks), {key: _digest(masks) for key, masks in job.masks.items()}
     named = [next(place for place, key in enumerate(keys) if number in job.masks[key]) for number in ids]
-    back = max(named) + 1  # frames with masks that frames before them depend on, too
+    back = max(named, default=0) + 1  # frames with masks that frames before them depend on, too
     found = [request_digest(base, [[one, marks[one]] for one in keys[:back]])] * len(job.frames)
     for place, key in enumerate(keys):
         after = keys[place + 1] if place + 1 < len(keys) else len(found)
