@@ -19,7 +19,7 @@ from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.follow import FollowedFrame, Follower, given_masks
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
-from simmat.predictor.prompts import Choice, as_numbers
+from simmat.predictor.prompts import Choice, prompt_of
 from simmat.predictor.reading import Files, ImageLike, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty
@@ -215,7 +215,7 @@ class Predictor(ImageEncoder):
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
             ConfigError: a point or the box is outside of the image.
         """
-        return self.predict_prompts([_prompt(points, labels, box, mask)], choice=choice)[0]
+        return self.predict_prompts([prompt_of(points, labels, box, mask)], choice=choice)[0]
 
     def uncertainty(
         self,
@@ -230,7 +230,7 @@ class Predictor(ImageEncoder):
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        return self._require_image().uncertainty(_prompt(points, labels, box, None), choice)
+        return self._require_image().uncertainty(prompt_of(points, labels, box, None), choice)
 
     def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
         """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
@@ -335,18 +335,6 @@ class Predictor(ImageEncoder):
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current
-
-
-def _prompt(
-    points: Sequence[tuple[float, float]],
-    labels: Sequence[int] | None,
-    box: Sequence[float] | None,
-    mask: FloatArray | None,
-) -> Prompt:
-    coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
-    marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
-    corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
-    return Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
 
 
 def _whole(found: Prediction, reader: ImageReader) -> Prediction:

@@ -30,6 +30,19 @@ def as_numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
         raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
 
 
+def prompt_of(
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[int] | None,
+    box: Sequence[float] | None,
+    mask: FloatArray | None = None,
+) -> Prompt:
+    """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
+    coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
+    marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
+    corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
+    return Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
+
+
 def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
     """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw

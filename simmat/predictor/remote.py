@@ -17,6 +17,7 @@ from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor.found import ClassMap, FoundObjects
+from simmat.predictor.prompts import prompt_of
 from simmat.predictor.reading import Files, ImageLike, Inputs, LoadedImage
 from simmat.sensors.adapter import fitted_to_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
@@ -147,6 +148,15 @@ class RemotePredictor:
         """Send an image, see `open_image`; the other methods then work on it."""
         self._current = None
         self._current = self.open_image(image)
+
+    def predict(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+    ) -> RemotePrediction:
+        """Segment the object that a prompt marks in the current image; see `Predictor.predict`."""
+        return self._image.predict(prompt_of(points, labels, box))
 
     def predict_prompts(self, prompts: Sequence[Prompt]) -> list[RemotePrediction]:
         """Segment the objects that prompts mark."""
