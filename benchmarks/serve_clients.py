@@ -32,10 +32,12 @@ Times = dict[str, list[float]]
 
 def variants(image: Path, folder: Path, count: int) -> list[Path]:
     """Write copies of an image that differ in their lowest bits."""
-    planes = read_image(image).planes
+    source = read_image(image)
+    planes = source.planes
     files = [folder / f"{number}.tif" for number in range(count)]
     for number, file in enumerate(files):
-        write_image(file, planes ^ np.random.default_rng(number).integers(0, 2, planes.shape).astype(planes.dtype))
+        noisy = planes ^ np.random.default_rng(number).integers(0, 2, planes.shape).astype(planes.dtype)
+        write_image(file, noisy, description=source.description)  # which may state the unit
     return files
 
 
