@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +101,19 @@ def channel_cells(channel: Channel) -> tuple[str, ...]:
     wavelength = "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
     valid_range = "any" if channel.valid_range is None else "{:g} to {:g}".format(*channel.valid_range)
     return channel.name, channel.quantity, channel.unit, wavelength, valid_range
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block like Ctrl-C, so that no temporary file is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

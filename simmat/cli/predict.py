@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
+from simmat.cli.common import PATH, ended_by_sigterm, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options, source_option
 from simmat.errors import ConfigError
 from simmat.inference.job import ImageOutcome, Progress, joint_error
@@ -63,23 +61,10 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     if source and files:
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
     options = {name: value for name, value in given.items() if value not in (None, ())}
-    with _ended_by_sigterm(), ConsoleProgress() as progress:
+    with ended_by_sigterm(), ConsoleProgress() as progress:
         outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
     if (error := joint_error(outcomes, out)) is not None:
         raise error
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, so that no partly written file is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class ConsoleProgress(Progress):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predict
     for image in (file, {"gray": file}, loaded, loaded.data):
         remote.set_image(image)
         (found,) = remote.predict_prompts([prompt])
+        np.testing.assert_array_equal(remote.predict([(16, 12)]).mask, found.mask)
         np.testing.assert_array_equal(found.mask, single.mask)
         assert found.score == pytest.approx(min(max(single.score, 0), 1), abs=1e-4)
         assert [one.instance.window for one in remote.segment_everything()] == [one.instance.window for one in objects]
@@ -232,7 +234,7 @@ def test_wrong_requests_say_what_is_wrong(address: str, root: Path) -> None:
 def test_the_command_serves_with_its_limits(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pixels bound what is decoded at all; of the clients' images nothing is left."""
+    """The pixels bound what is decoded at all; of the clients' images nothing is left, also after SIGTERM."""
     from simmat_plugin_annotate.serve_command import command
     from simmat_plugin_annotate.uploads import Uploads
 
@@ -249,7 +251,7 @@ def test_the_command_serves_with_its_limits(
         make(self, model, home, **given)
 
     monkeypatch.setattr(Uploads, "__init__", kept)
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: homes[0].rmdir() or homes[0].mkdir())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: signal.raise_signal(signal.SIGTERM))
     assert command.main([str(bundle), "--max-megapixels", "1", "--device", "cpu"], standalone_mode=False) == 0
     assert f"/?token={TOKEN}" in capsys.readouterr().out
     assert decoded_limit() == 16 * 10**6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -220,6 +221,24 @@ def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
         headers = {"host": given, "authorization": f"Bearer {TOKEN}", "origin": f"http://{given}"}
         answer = guard._answer({**scope, "headers": [(key.encode(), value.encode()) for key, value in headers.items()]})
         assert (answer is None) is known
+
+
+def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
+    """And its terminal shows no traceback."""
+    from simmat_plugin_annotate.security import Guard
+
+    async def left(*given: object) -> None:
+        raise asyncio.CancelledError
+
+    sent: list[Any] = []
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8765"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/model", "query_string": b"", "headers": headers}
+    asyncio.run(Guard(left, token=TOKEN, port=8765, hosts=["127.0.0.1"])(scope, send, send))  # type: ignore[arg-type]
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (503, "stopped")
 
 
 def test_a_connection_that_asks_nothing_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, Command, load_registry
+from simmat.cli.common import PATH, Command, ended_by_sigterm, load_registry
 from simmat.cli.options import config_options
 from simmat.errors import ConfigError
 from simmat.terminal import say
@@ -136,7 +136,7 @@ def command(
         return [word for name, value in arguments.items() if value is not None for word in (name, str(value))]
 
     token = os.environ.get(TOKEN_VARIABLE)
-    with listen(host, port, allow_host) as listener, locked_folder(folder):
+    with ended_by_sigterm(), listen(host, port, allow_host) as listener, locked_folder(folder):
         annotator = Annotator(
             folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, tuned, predictions
         )

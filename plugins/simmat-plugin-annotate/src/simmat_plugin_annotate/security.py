@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import html
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ class Guard:
         if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        received, limit = 0, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
+        received, started, limit = 0, False, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -75,13 +76,20 @@ class Guard:
             return message
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        await (self._answer(scope) or self._app)(scope, limited_receive, send_with_headers)
+        try:
+            await (self._answer(scope) or self._app)(scope, limited_receive, send_with_headers)
+        except asyncio.CancelledError:  # the server stops, and waits no longer
+            if not started:
+                stopped = error_document("stopped", "the server was stopped before it had the answer")
+                await JSONResponse(stopped, 503, {"connection": "close"})(scope, receive, send_with_headers)
 
     def _answer(self, scope: Scope) -> Response | None:
         """Return the answer to a request that the app must not get; None if the app gets it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from simmat.cli.common import PATH, Command, load_registry
+from simmat.cli.common import PATH, Command, ended_by_sigterm, load_registry
 from simmat.cli.options import config_options, foundation_options
 from simmat.terminal import say
 from simmat_plugin_annotate.command import network_options
@@ -69,6 +69,7 @@ def command(
         listen(host, port, allow_host) as listener,
         tempfile.TemporaryDirectory(prefix="simmat-serve-", ignore_cleanup_errors=True) as home,
         suppress(KeyboardInterrupt),
+        ended_by_sigterm(),
     ):
         uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
         server, address = server_of(
