@@ -136,6 +136,22 @@ def test_a_manifest_orders_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.image(dataset.samples[0]).data[0], FRAMES[3])
 
 
+def test_a_sequence_of_a_manifest_is_read_by_its_name(tmp_path: Path) -> None:
+    """Where names are no order, the manifest is; it needs no masks for that."""
+    for name, frame in (("dusk", 1), ("dawn", 0)):
+        save(tmp_path / f"{name}.png", FRAMES[frame])
+    rows = "id,image,sequence,frame\nb,dusk.png,day,7\na,dawn.png,day,2\n"
+    (tmp_path / "manifest.csv").write_text(rows)
+    for path in (tmp_path / "manifest.csv/day", tmp_path / "manifest.csv"):
+        frames = simmat.Sequence(path, "gray")
+        assert frames.names == ("dawn", "dusk")
+        np.testing.assert_array_equal([image.data[0] for image in frames], FRAMES[:2])
+    (tmp_path / "manifest.csv").write_text(f"{rows}c,dawn.png,night,0\n")
+    for path in (tmp_path / "manifest.csv", tmp_path / "manifest.csv/dya"):
+        with pytest.raises(DataError, match="day, night"):
+            simmat.Sequence(path, "gray")
+
+
 def test_frames_of_two_sizes_cannot_be_used(tmp_path: Path) -> None:
     """The wrong frame is named, and the others stay usable."""
     as_folders(tmp_path)

@@ -50,11 +50,11 @@ def command(
 ) -> None:
     """Follow the objects of some frames through all frames of SEQ with BUNDLE, without training.
 
-    SEQ is a folder of frames, or a multi-page TIFF, npy array, video or volume. A label image (0 is none, 1, 2, … the
-    objects) says what to follow; FRAME is the name of a frame or its number from 0. Several label images are
-    corrections: the objects are followed from each on, and blended in between. An object that a label image lacks is
-    not in that frame. --prompts has the columns file, object, point, negative and box; an object that it does not name
-    in a frame is looked for there.
+    SEQ is a folder of frames, a multi-page TIFF, npy array, video or volume, or DIR/manifest.csv/SEQUENCE. A label
+    image (0 is none, 1, 2, … the objects) says what to follow; FRAME is the name of a frame or its number from 0.
+    Several label images are corrections: the objects are followed from each on, and blended in between. An object that
+    a label image lacks is not in that frame. --prompts has the columns file, object, point, negative and box; an object
+    that it does not name in a frame is looked for there.
 
     --out gets labels/NAME.png with the ids of the objects, frames.csv with a score for each object of each frame, and
     what --format says: coco.json with track_id, mots/ (class * 1000 + id), overlay.mp4 (.gif without PyAV), and of a

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from simmat.data.formats.frames import frame_name, place_problem, sequence_frames
-from simmat.errors import DataError
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.errors import DataError, few_of
 from simmat.io.images.stacks import frame_of, open_stack
 from simmat.plugins.loader import Modality, installed, with_modality
 from simmat.plugins.registry import Registry
@@ -40,8 +41,8 @@ class Sequence(AbstractSequence[SensorImage]):
 
         Args:
             path: folder of the frames, whose order is that of the numbers in their names; or a multi-page TIFF, an npy
-                array (T, C, H, W), with simmat-plugin-volume a NIfTI file, a folder of DICOM slices, or a video. For a
-                sensor with several sources {source: path}.
+                array (T, C, H, W), with simmat-plugin-volume a NIfTI file, a folder of DICOM slices, or a video; or
+                DIR/manifest.csv/SEQUENCE of a data set. For a sensor with several sources {source: path}.
             modality: the sensor: a name, an adapter, or its class.
             modality_options: options of the sensor: {"unit": "cK"}.
             channels: names, 0-based indices or wavelengths of the channels to use; None for all.
@@ -107,6 +108,8 @@ def frame_files(
     adapter: ModalityAdapter, path: str | Path | Mapping[str, str | Path], axis: str = "z"
 ) -> list[dict[str, Path]]:
     """Return source name -> file of each frame of a sequence, in order; see `Sequence`."""
+    if not isinstance(path, Mapping) and (manifest := _manifest_of(Path(path))) is not None:
+        return _frames_of_manifest(adapter, manifest, Path(path).relative_to(manifest).as_posix())
     given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
     if set(given) != set(adapter.source_names()):
         needed, got = (", ".join(names) for names in (adapter.source_names(), given))
@@ -121,3 +124,17 @@ def frame_files(
     if problem := place_problem(frames[0] for frames in found.values()):
         raise DataError(problem)
     return [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)]
+
+
+def _manifest_of(path: Path) -> Path | None:
+    return next((one for one in (path, *path.parents) if one.name == MANIFEST_FILE and one.is_file()), None)
+
+
+def _frames_of_manifest(adapter: ModalityAdapter, manifest: Path, sequence: str) -> list[dict[str, Path]]:
+    """Return the files of the frames of a sequence of a manifest; "." is its only sequence."""
+    samples = sorted(read_manifest(manifest.parent, adapter.sources, masks=False), key=lambda one: one.frame)
+    names = sorted({one.sequence for one in samples} - {""})
+    sequence = names[0] if sequence == "." and len(names) == 1 else sequence
+    if sequence not in names:
+        raise DataError(f"{manifest}: its sequences are {few_of(names) or 'none'}; give one: {manifest}/SEQUENCE")
+    return [dict(one.files) for one in samples if one.sequence == sequence]

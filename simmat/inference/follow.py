@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.data.sequence import Sequence as Frames
-from simmat.errors import ConfigError, OutputError, few_of
+from simmat.errors import ConfigError, DataError, OutputError, few_of
 from simmat.inference.records import files_key, request_digest
 from simmat.inference.tracks import Plane, Row, TrackFiles
 from simmat.io.files import (
@@ -74,6 +75,8 @@ def follow_files(
     out, state = job.out, job.out / STATE
     if wrong := [number for masks in job.masks.values() for number in masks if not 0 < number <= MAX_ID]:
         raise ConfigError(f"the id of an object is from 1 to {MAX_ID}, got {wrong[0]}; renumber the masks")
+    if twice := [name for name, count in Counter(job.frames.names).items() if count > 1]:
+        raise DataError(f"several frames are named {twice[0]!r}, and their masks would be one file; rename the others")
     if out.is_dir() and not state.is_dir() and any(out.iterdir()):
         raise ConfigError(f"--out {out}: holds files that simmat follow did not write; choose another folder")
     with locked(out) as free:

@@ -66,7 +66,7 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
 
 def order_problem(names: Sequence[str]) -> str:
     """Return why the order of frames is not known from their names, which are in `natural_key` order; "" if it is."""
-    in_manifest = "give their order in manifest.csv (columns sequence and frame)"
+    in_manifest = "give their order in manifest.csv (columns id, image, sequence, frame)"
     texts = [re.sub(r"\d+", "0", name) for name in names]
     if other := next((name for name, text in zip(names, texts, strict=True) if text != texts[0]), ""):
         return f"the order of {names[0]!r} and {other!r} is not known, they differ in more than numbers; {in_manifest}"
