@@ -8,7 +8,7 @@ from simmat.training.compatibility import changes_noted
 from simmat.training.loop import Interrupted, resume, train, train_sensors
 from simmat.training.run import Diverged
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import check_out_outside_data, open_data
+from simmat.training.setup import check_out_outside_data, choose_network, open_data
 from simmat.training.state import fingerprint_in
 from simmat.training.validation import Untrained, score_untrained
 
@@ -22,6 +22,7 @@ __all__ = [
     "Untrained",
     "changes_noted",
     "check_out_outside_data",
+    "choose_network",
     "fingerprint_in",
     "open_data",
     "resume",

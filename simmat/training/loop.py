@@ -46,7 +46,7 @@ def train(
     """
     if loss is not None:
         config = config.model_copy(update={"loss": "custom"})
-    run = Run(_with_foundation(config, registry), registry, callback or Callback(), resume=False, loss=loss)
+    run = Run(config, registry, callback or Callback(), resume=False, loss=loss)
     _Rounds([run], config.out).run()
     return run.folder.bundle
 
@@ -88,7 +88,7 @@ def train_sensors(
     for name, config in sensors.items():
         runs.append(
             Run(
-                _with_foundation(config, registry),
+                config,
                 registry,
                 (callbacks or {}).get(name) or Callback(),
                 resume=resume,
@@ -100,12 +100,6 @@ def train_sensors(
         atomic_write_text(whole.config, dump_sensors(dict(zip(sensors, (run.config for run in runs), strict=True))))
         _Rounds(runs, whole.root, states).run()
     return whole.root
-
-
-def _with_foundation(config: TrainConfig, registry: Registry) -> TrainConfig:
-    if config.foundation or config.init is not None:  # the bundle of --init has its own
-        return config
-    return config.model_copy(update={"foundation": registry.default_foundation()})
 
 
 def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None) -> Path:

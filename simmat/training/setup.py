@@ -160,14 +160,9 @@ def prepare(
         known: the saved spec of a resumed run, whose statistics are used; None computes them.
         own: the bundle of a resumed run, which is read in place of that of --init; None if it has none.
     """
-    start = read_start(config, own)
-    if start is not None:
-        config = with_network_of(config, start)
-    foundation = registry.foundation(config.foundation, fetch=known is None)
-    config = with_recipe(config, foundation)
+    config, foundation, start = choose_network(config, registry, own=own, fetch=known is None)
     layer, tuner = registry.transfer_layer(config.mat or foundation.mat), registry.tuner(config.tune or foundation.tune)
     size = config.image_size or foundation.image_size
-    foundation.check_image_size(size)
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = _opened(config, adapter)
@@ -204,12 +199,28 @@ def prepare(
     return Setup(config, dataset, contents, train, val, val_every, spec, parts, pipeline, steps, notes, start)
 
 
-def with_recipe(config: TrainConfig, foundation: FoundationSpec) -> TrainConfig:
-    """Choose transfer layer and tuner as suits the foundation model, where the config names none."""
+def choose_network(
+    config: TrainConfig, registry: Registry, *, own: Path | None = None, fetch: bool = True
+) -> tuple[TrainConfig, FoundationSpec, BundleSpec | None]:
+    """Choose foundation model, transfer layer and tuner, and check their names and options; this needs no data.
+
+    Returns:
+        The config with what it left open, its foundation model, and the bundle that a training starts from.
+    """
+    start = read_start(config, own)
+    if start is not None:
+        config = with_network_of(config, start)
+    elif not config.foundation:
+        config = config.model_copy(update={"foundation": registry.default_foundation()})
+    foundation = registry.foundation(config.foundation, fetch=fetch)
+    foundation.check_image_size(config.image_size or foundation.image_size)
     layer = {"mat": foundation.mat, "mat_options": {**foundation.mat_options, **config.mat_options}}
-    return config.model_copy(
+    config = config.model_copy(
         update=(layer if config.mat is None else {}) | ({"tune": foundation.tune} if config.tune is None else {})
     )
+    complete_options(registry.transfer_layer(config.mat or foundation.mat), config.mat_options)
+    complete_options(registry.tuner(config.tune or foundation.tune), config.tune_options)
+    return config, foundation, start
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:

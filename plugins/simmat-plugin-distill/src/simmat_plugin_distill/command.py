@@ -112,6 +112,8 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
         say(stopped, err=True)
         click.get_current_context().exit(130)
     say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
+    if folder.page.exists():
+        say(f"its page: {folder.page}")
     if (folder.teacher / "annotations" / "test.json").exists():
         words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
         say(f"agreement on held-back pairs: {shlex.join(words)}")
@@ -151,6 +153,7 @@ def taught(
         say(report_alignment(pairs), err=True)
     settings = settings.model_copy(update={"crop": pairs.card.crop})
     match = what_to_match(match, teacher == own.name, model, settings, registry)
+    training.choose_network(from_untuned(settings, registry, decoder=match != "embeddings"), registry)
     with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
         side = write_masks(
             pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
