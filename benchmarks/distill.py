@@ -15,8 +15,8 @@ SAR by 1, 2 and 4 pixels, each in a direction of its own, with and without --tol
 after -- are those of `simmat train`, for every training. With another model as teacher, `--teacher mobilesam`, the
 embeddings differ in shape, so take `--arms masks`.
 
-What is done is kept in DIR, each row of DIR/table.md as it is measured, and a call that was stopped can be repeated;
---count is the number of simulated scenes. The teacher looks at the images once for all
+What is done is kept in DIR, each row of its table-SPLIT-ON.md as it is measured, and a call that was stopped can be
+repeated; --count is the number of simulated scenes. The teacher looks at the images once for all
 seeds and arms. Minutes of a CPU core that a simulated sensor takes, estimated from steps at 192 pixels: 6 for the
 teacher `lite` (60 for `mobilesam`), and for each seed 5 for embeddings, 15 for masks, 15 for both, 15 supervised. The
 pairs: 11 for the teacher, and for each seed 7, 23, 24, and 7 for each start with ten images. A shift: 6 for the teacher
@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, given: argparse.Namespace) -> None:
         self.root, self.seeds, self.split, self.arms = Path(given.dir), given.seeds, given.split, given.arms
         self.teacher_name, self.teacher_size = given.teacher, given.teacher_image_size
-        self.count = given.count
+        self.count, self.file = given.count, self.root / f"table-{given.split}-{'-'.join(given.on)}.md"
         self.student = ["--foundation", given.student, "--no-pictures", *given.options]
         size = ["--teacher-image-size", given.teacher_image_size] if given.teacher_image_size else []
         self.teacher = ["--teacher", given.teacher, *size]
@@ -137,7 +137,7 @@ class Bench:
         share = f"{(fmean(tuned) - untuned) / way:.0%}" if way > 0 else ""
         self.rows.append([name, start, f"{untuned:.3f}", of, mean_and_std(tuned), mean_and_std(full), share])
         print("|", " | ".join(self.rows[-1]), "|", flush=True)
-        atomic_write_text(self.root / "table.md", self.table())
+        atomic_write_text(self.file, self.table())
 
     def simulated(self, sensor: str) -> Path:
         """Make the scenes of a sensor, which have exact masks."""
@@ -212,7 +212,7 @@ def mean_and_std(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Run what the command line says, and write DIR/table.md."""
+    """Run what the command line says, and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir")
     parser.add_argument("--on", nargs="+", default=["thermal", "polarization", "nir", "sar", "pairs"])

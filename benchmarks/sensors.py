@@ -8,8 +8,8 @@ sensor of --new a training on the others, to which it comes with ten images: a s
 (--new-sensor), and from there everything tuned (--init). --split is what is scored, val by default: the test split is
 for the last look. Options after -- are those of `simmat train`, for every training.
 
-What is done is kept in DIR, and a call that was stopped can be repeated; DIR/table.md is written after each seed. On
-two CPU cores a seed takes about an hour and a half, and half an hour more for each sensor of --new.
+What is done is kept in DIR, and a call that was stopped can be repeated; DIR/table-SPLIT.md is written after each
+seed. On two CPU cores a seed takes about an hour and a half, and half an hour more for each sensor of --new.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def table(rows: dict[str, list[list[float]]], few: dict[str, list[list[float]]],
 
 
 def main() -> None:
-    """Run what the command line says, and write DIR/table.md."""
+    """Run what the command line says, and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("sensors.toml"))
@@ -117,7 +117,7 @@ def main() -> None:
             for scores, run in zip(few[name], (separate, layer, tuned), strict=True):
                 scores.append(bench.score(run, settings[name]))
         text = table(rows, few, trained)
-        atomic_write_text(bench.root / "table.md", text)
+        atomic_write_text(bench.root / f"table-{bench.split}.md", text)
         print(f"{text}\nmeans of {len(next(iter(rows.values()))[0])} of {len(given.seeds)} seeds", flush=True)
 
 
