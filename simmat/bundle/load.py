@@ -77,7 +77,7 @@ def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin
     if not same_channels(expected, channels):
         raise BundleError(
             f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
-            "use files of the same sensor and unit, or train a bundle for these"
+            "say their unit with --modality-option, use files of the same sensor, or train a bundle for these"
         )
 
 
