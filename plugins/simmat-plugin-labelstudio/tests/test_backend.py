@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -111,6 +112,16 @@ def test_the_model_can_be_on_another_machine(tmp_path: Path, monkeypatch: pytest
         assert there.picture("train/s1") == here.picture("train/s1")
     planes, again = model.encoded
     assert (planes == again).all()
+
+
+def test_a_port_in_use_is_an_error_with_its_remedy(tmp_path: Path) -> None:
+    """The server of the model has one."""
+    door = pytest.importorskip("annotate_server").door
+    root = sensor_files(tmp_path / "set")
+    with door(scripted_backend(root)[0]._predictor, tmp_path / "home") as address:
+        words = [address, "--data", str(root), "--port", str(urlsplit(address).port)]
+        with pytest.raises(ConfigError, match="--port"):
+            command.main(words, standalone_mode=False)
 
 
 def found_objects(*class_ids: int | None) -> list[FoundObject]:

@@ -88,4 +88,7 @@ def command(
     backend = Backend(predictor, name, images, address, semantic=semantic)
     say(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
     app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    try:
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    except SystemExit as error:  # uvicorn has printed the cause
+        raise ConfigError(f"cannot listen on {host}:{port}; choose another --port, or check --host") from error
