@@ -37,8 +37,8 @@ FREE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "tra
 PATH_SETTINGS = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
-BUNDLE_ELSEWHERE = re.compile(r"gallery:|\w{2,}:/")
-"""How the place of a bundle begins that is no path: gallery:NAME, hf://ORG/NAME. C:/ is a drive."""
+BUNDLE_ELSEWHERE = re.compile(r"gallery:|\w{2,}:[/\\]")
+"""How the place of a bundle begins that is no path: gallery:NAME, hf://ORG/NAME (also as a path). C:/ is a drive."""
 
 CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
 """Settings that replace those of the data card."""

@@ -1,12 +1,12 @@
 """Settings of a training run."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
 
-from simmat.config import TrainConfig, default_steps, dump_toml, load_config
+from simmat.config import BUNDLE_ELSEWHERE, TrainConfig, default_steps, dump_toml, load_config
 from simmat.errors import ConfigError
 from simmat.sensors.channel_selection import parse_channels
 
@@ -206,3 +206,12 @@ def test_a_wrong_channel_list_is_refused(text: str) -> None:
     """A range that is empty or huge is a slip of the keyboard."""
     with pytest.raises(ValueError, match=r"empty item|backwards|more than once|at most"):
         parse_channels(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_elsewhere"), [("hf://a/b", True), ("gallery:a", True), ("C:/a", False), ("a/b", False)]
+)
+def test_the_place_of_a_bundle_is_told_from_a_path(place: str, is_elsewhere: bool) -> None:
+    """A path of the command line has backslashes on Windows."""
+    for path in (PurePosixPath(place), PureWindowsPath(place)):
+        assert bool(BUNDLE_ELSEWHERE.match(str(path))) is is_elsewhere

@@ -110,7 +110,7 @@ def _checked_folder(path: Path | str) -> Iterator[Path]:
         if sensor:
             write_sensors(folder, {"": read_bundle(whole / sensor)})
         check_bundle(folder)
-        if (folder / README_NAME).is_symlink() and not str(path).startswith(HUB):
+        if (folder / README_NAME).is_symlink() and not Path(path).as_posix().startswith(HUB):
             raise BundleError(
                 f"{folder / README_NAME} is a link, which could lead to any file; put a copy in its place"
             )

@@ -29,13 +29,13 @@ def url_of(path: Path) -> str | None:
 
     A stranger's folder may hold a folder "https:", and its files are no URL.
     """
-    match = _URL.fullmatch(str(path))
+    match = _URL.fullmatch(path.as_posix())
     return f"{match[1].lower()}://{match[2]}" if match and not path.exists() else None
 
 
 def missing(path: Path, what: str) -> str:
     """Say that there is no file or folder at a path, and for a URL which ones are read."""
-    match = _URL.search(str(path))  # a relative path may have become absolute
+    match = _URL.search(path.as_posix())  # a relative path may have become absolute
     if match is None:
         return f"{path}: no such {what}"
     url = f"{match[1]}://{match[2]}".partition("?")[0]
