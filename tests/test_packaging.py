@@ -28,6 +28,13 @@ def test_every_package_is_built_without_leftovers(folder: Path) -> None:
     assert tool["distutils"]["aliases"] == {"bdist_wheel": "clean --all bdist_wheel"}
 
 
+def test_the_image_is_given_packages_alone() -> None:
+    """Its build installs every folder of plugins/, and fails at one that is no package."""
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    folders = [path for path in (ROOT / "plugins").iterdir() if f"plugins/{path.name}" not in left_out]
+    assert [path.name for path in folders if path.is_dir() and not (path / "pyproject.toml").is_file()] == []
+
+
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
     """The script that builds what is published."""
