@@ -211,6 +211,9 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     }
     assert 2 in files.unsure[4]  # where it left
     assert 5 not in files.unsure
+    back = follow_files(predictor(), job(tmp_path, "back", {9: known[9]}))
+    assert 2 in back.unsure[7]  # where it left, as seen from the end
+    assert 5 not in back.unsure
     lines = (out / "frames.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * COUNT
     assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"

@@ -85,9 +85,9 @@ class TrackFiles:
             rows: sorted by frame.
             formats: of `FORMATS`.
             smooth: slices on each side that the volume is smoothed by; 0 for none.
-            kept: frames that are not smoothed.
+            kept: frames with given masks, which are not smoothed; at least one.
         """
-        self.written = [self.labels, self._write_table(rows)]
+        self.written = [self.labels, self._write_table(rows, min(kept))]
         if "coco" in formats:
             self.written.append(self._write_coco({(row.frame, row.number): row for row in rows}))
         if "mots" in formats:
@@ -128,13 +128,16 @@ class TrackFiles:
                     most = np.maximum(most, votes)
             yield chosen
 
-    def _write_table(self, rows: Sequence[Row]) -> Path:
-        """Write a row for each object of each frame, and note which ones to look at."""
+    def _write_table(self, rows: Sequence[Row], first: int) -> Path:
+        """Write a row for each object of each frame, and note which ones to look at.
+
+        Before the first frame with masks, objects are followed backward, and lost after the next frame.
+        """
         lines = [("frame", "name", "object", "pixels", "score", "look")]
-        areas: dict[int, int] = {}
+        areas = {(frame, number): area for frame, number, area, _ in rows}
         for frame, number, area, score in rows:
-            look = score < self.min_score if area else areas.get(number, 0) > 0
-            areas[number] = area
+            before = frame - 1 if frame >= first else frame + 1
+            look = score < self.min_score if area else areas.get((before, number), 0) > 0
             if look:
                 self.unsure.setdefault(frame, []).append(number)
             name = self.frames.names[frame]
