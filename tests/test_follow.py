@@ -214,6 +214,8 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     back = follow_files(predictor(), job(tmp_path, "back", {9: known[9]}))
     assert 2 in back.unsure[7]  # where it left, as seen from the end
     assert 5 not in back.unsure
+    gone = follow_files(predictor(), job(tmp_path, "gone", {0: known[0], 4: known[4]}))
+    assert 4 not in gone.unsure  # as a person has said
     lines = (out / "frames.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * COUNT
     assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"

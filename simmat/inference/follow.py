@@ -113,7 +113,7 @@ def follow_files(
             for index in sorted(done)
             for number in done[index]["scores"]
         ]
-        files.write(rows, job.formats, smooth=job.smooth, kept=frozenset(job.masks))
+        files.write(rows, job.formats, smooth=job.smooth, given=job.masks)
         remove_folder(state / whole)
     return files
 

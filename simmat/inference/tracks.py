@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -78,16 +78,18 @@ class TrackFiles:
         """Return the file of the ids in a frame."""
         return self.labels / f"{self.frames.names[index]}.png"
 
-    def write(self, rows: Sequence[Row], formats: Collection[str], *, smooth: int, kept: Collection[int]) -> None:
+    def write(
+        self, rows: Sequence[Row], formats: Collection[str], *, smooth: int, given: Mapping[int, Container[int]]
+    ) -> None:
         """Write all but the masks, which are there, from what was found in every frame.
 
         Args:
             rows: sorted by frame.
             formats: of `FORMATS`.
             smooth: slices on each side that the volume is smoothed by; 0 for none.
-            kept: frames with given masks, which are not smoothed; at least one.
+            given: frame, at least one -> objects whose mask was given there; it is not smoothed, nor to be looked at.
         """
-        self.written = [self.labels, self._write_table(rows, min(kept))]
+        self.written = [self.labels, self._write_table(rows, given)]
         if "coco" in formats:
             self.written.append(self._write_coco({(row.frame, row.number): row for row in rows}))
         if "mots" in formats:
@@ -100,7 +102,7 @@ class TrackFiles:
         if "overlay" in formats:
             self.written.append(write_film(self.out / "overlay", self._pictures(rows), len(self.frames), _RATE))
         if "volume" in formats:
-            self.written.append(self._write_volume(self._smoothed(smooth, kept)))
+            self.written.append(self._write_volume(self._smoothed(smooth, given)))
 
     def _plane(self, index: int) -> Plane:
         plane: Plane = read_labels(self.mask_file(index)).planes[0]
@@ -128,7 +130,7 @@ class TrackFiles:
                     most = np.maximum(most, votes)
             yield chosen
 
-    def _write_table(self, rows: Sequence[Row], first: int) -> Path:
+    def _write_table(self, rows: Sequence[Row], given: Mapping[int, Container[int]]) -> Path:
         """Write a row for each object of each frame, and note which ones to look at.
 
         Before the first frame with masks, objects are followed backward, and lost after the next frame.
@@ -136,8 +138,9 @@ class TrackFiles:
         lines = [("frame", "name", "object", "pixels", "score", "look")]
         areas = {(frame, number): area for frame, number, area, _ in rows}
         for frame, number, area, score in rows:
-            before = frame - 1 if frame >= first else frame + 1
+            before = frame - 1 if frame >= min(given) else frame + 1
             look = score < self.min_score if area else areas.get((before, number), 0) > 0
+            look = look and number not in given.get(frame, ())
             if look:
                 self.unsure.setdefault(frame, []).append(number)
             name = self.frames.names[frame]
