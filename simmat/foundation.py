@@ -65,7 +65,8 @@ class MaskPrediction:
 class Backbone(Protocol):
     """The image side of a foundation model; an nn.Module.
 
-    Where `embed` is one convolution, it should have a `first_layer`, see `HasFirstLayer`.
+    Where `embed` is one convolution, it should have a `first_layer`, see `HasFirstLayer`; where the embedding can have
+    finer levels than its decoder takes, `finer_levels`, see `HasFinerLevels`.
     """
 
     def embed(self, image: Tensor) -> Tensor:
@@ -87,6 +88,16 @@ class HasFirstLayer(Protocol):
 
         After a transfer layer of output "features" it is not run, so not trained.
         """
+
+
+class HasFinerLevels(Protocol):
+    """A backbone that can add levels for a dense head, finer than those that its decoder takes.
+
+    Attributes:
+        finer_levels: whether it does; False, as built.
+    """
+
+    finer_levels: bool
 
 
 class Memory(Protocol):
@@ -143,6 +154,11 @@ class FoundationModel(Protocol):
 def has_first_layer(backbone: object) -> TypeGuard[HasFirstLayer]:
     """Return whether a backbone fits `HasFirstLayer`."""
     return hasattr(backbone, "first_layer")
+
+
+def has_finer_levels(backbone: object) -> TypeGuard[HasFinerLevels]:
+    """Return whether a backbone fits `HasFinerLevels`."""
+    return hasattr(backbone, "finer_levels")
 
 
 def is_tunable_attention(module: object) -> TypeGuard[TunableAttention]:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError, PluginError, SimMATError
-from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
+from simmat.foundation import (
+    Backbone,
+    FoundationModel,
+    ImageEmbedding,
+    MaskPrediction,
+    PromptBatch,
+    has_finer_levels,
+    has_first_layer,
+)
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.dense_head import DenseHead
 from simmat.nn.device import keep_freed_memory
@@ -190,6 +198,8 @@ def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | Non
     if spec.dense is None:
         return None
     widths, strides = spec.dense.widths, spec.dense.strides
+    if has_finer_levels(foundation.backbone):
+        foundation.backbone.finer_levels = True
     if not widths:
         embedding = embedding_layout(foundation, spec.image_size)
         widths, strides = tuple(level.shape[1] for level in embedding.levels), tuple(embedding.strides)

@@ -96,11 +96,12 @@ class DenseHead(nn.Module):
             nn.init.constant_(_bias(self.classes)[:1], (log_odds + math.log(max(classes - 1, 1))) / GAIN)
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
-        """Predict for every image of an embedding."""
+        """Predict for every image of an embedding, from as many of its levels as the head has, the coarsest ones."""
+        levels = embedding.levels[-len(self.widths) :]
         x: Tensor | None = None
         for index in range(len(self.mix) - 1, -1, -1):
             level = index - self.finer
-            lateral = self.lateral[level](embedding.levels[level]) if level >= 0 else None
+            lateral = self.lateral[level](levels[level]) if level >= 0 else None
             if x is not None:
                 x = self.narrow[index](x)
                 if lateral is None:

@@ -132,6 +132,17 @@ def mobile_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_dense_head_gets_finer_levels_and_the_decoder_the_same_one(image: Tensor) -> None:
+    """A class map from stride 16 alone has no fine borders; masks must not change by it."""
+    model = build_mobilesam(MOBILESAM, image_size=SIDE, weights=None, seed=0)
+    with torch.no_grad():
+        plain = encode(model, image)
+        model.backbone.finer_levels = True
+        levels = model.backbone.encode(model.backbone.embed(image)).levels
+    assert [tuple(level.shape[1:]) for level in levels] == [(64, 24, 24), (128, 12, 12), (256, 6, 6)]
+    torch.testing.assert_close(levels[-1], plain, rtol=0, atol=0)
+
+
 def test_the_published_file_computes_what_its_layout_says(mobile_sam: Path, image: Tensor) -> None:
     """BatchNorm folded, heads reordered, odd sizes padded: the embedding is that of the network as published."""
     model = build_mobilesam(MOBILESAM_RELEASE, image_size=SIDE, weights=mobile_sam, seed=0)

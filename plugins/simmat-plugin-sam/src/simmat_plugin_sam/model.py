@@ -139,7 +139,7 @@ class SamDecoder(nn.Module):
 
         Computes what `MaskDecoder.predict_masks` does, which takes the prompts of one image only.
         """
-        (level,) = embedding.levels
+        level = embedding.levels[-1]
         decoder = self.mask_decoder
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
         if len(level) == 1 and prompts.mask_input is None:

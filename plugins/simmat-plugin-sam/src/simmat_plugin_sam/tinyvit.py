@@ -18,7 +18,7 @@ from simmat.foundation import ImageEmbedding, Memory
 from simmat.nn.prompt_tuning import join_memory
 from simmat_plugin_sam.fused import affine, can_fuse, depthwise_gelu, linear, on_map
 
-STRIDE = 16
+STRIDES = (4.0, 8.0, 16.0)
 """Of the embedding, in pixels of the input."""
 EXPANSION = 4
 """Width of the blocks' hidden layers, as a multiple of that of the blocks."""
@@ -186,7 +186,7 @@ class Stage(nn.Module):
 
 
 class TinyVit(nn.Module):
-    """TinyViT with the neck of Segment Anything; its output has a stride of 16.
+    """TinyViT with the neck of Segment Anything.
 
     Args:
         widths: channels of the four stages.
@@ -229,8 +229,12 @@ class TinyVit(nn.Module):
             ]
         )
 
-    def forward(self, stem: Tensor) -> Tensor:
-        """Map the first convolution's output (B, D, S/2, S/2) to (B, out, S/16, S/16)."""
+    def forward(self, stem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map the first convolution's output (B, D, S/2, S/2) to levels of strides 4, 8 and 16.
+
+        The last one is (B, out, S/16, S/16); the finer ones are outputs of stages, normalized.
+        """
+        finer: list[Tensor] = []
         x = self.patch_embed(stem)
         for stage in cast(Iterable[Stage], self.layers):
             for block in stage.blocks:
@@ -238,11 +242,13 @@ class TinyVit(nn.Module):
                     x = checkpoint(block, x, use_reentrant=False)
                 else:
                     x = block(x)
+            if len(finer) < 2:
+                finer.append(F.layer_norm(x, x.shape[-1:]))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         conv1, norm1, conv2, norm2 = self.neck
         level: Tensor = norm2(on_map(cast(nn.Conv2d, conv2), norm1(linear(conv1, x))))
-        return level.permute(0, 3, 1, 2)
+        return finer[0].permute(0, 3, 1, 2), finer[1].permute(0, 3, 1, 2), level.permute(0, 3, 1, 2)
 
 
 class TinyVitBackbone(nn.Module):
@@ -250,11 +256,13 @@ class TinyVitBackbone(nn.Module):
 
     Attributes:
         image_encoder: the network.
+        finer_levels: see `simmat.foundation.Backbone`.
     """
 
     def __init__(self, image_encoder: TinyVit) -> None:
         super().__init__()
         self.image_encoder = image_encoder
+        self.finer_levels = False
 
     @property
     def first_layer(self) -> nn.Conv2d:
@@ -267,5 +275,7 @@ class TinyVitBackbone(nn.Module):
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
-        """Run the rest: features of `embed` -> one level (B, out, S/16, S/16)."""
-        return ImageEmbedding((self.image_encoder(features),), (STRIDE,))
+        """Run the rest: features of `embed` -> (B, out, S/16, S/16), after finer levels if a dense head takes them."""
+        levels = self.image_encoder(features)
+        kept = levels if self.finer_levels else levels[-1:]
+        return ImageEmbedding(kept, STRIDES[-len(kept) :])
