@@ -1,13 +1,14 @@
 """How well objects are followed from the masks of one frame, beside simpler ways; and what it costs.
 
-    python benchmarks/follow.py score DIR [--on ct-spleen ...] [--frames 30] [--objects 6] [--json FILE]
+    python benchmarks/follow.py score DIR [--on ct-spleen ...] [--frames 30] [--objects 6] [--bundle RUN] [--json FILE]
     python benchmarks/follow.py speed [--json FILE]
 
 Both take [--foundation lite] [--image-size 256]. `score` needs OpenCV (pip install opencv-python-headless). DIR has
-a folder for each sequence: index.json, frames/ and masks/, or NIfTI volumes and mask.nii.gz. Objects are given in the
-first frame, of a stack in the middle slice, and looked for in all others by: `simmat follow`; optical flow (DIS), which
-moves the masks; a box around each mask as the prompt in the next frame; and of a stack that with a stop where masks of
-two slices have an IoU below 0.5, as in micro-sam. J is the mean IoU over frames and objects that are in them; Dice is
+a folder for each sequence: index.json, frames/ and masks/, or NIfTI volumes and mask.nii.gz. Or it is a data set of
+`simmat data simulate --frames`, and --modality is its sensor. Objects are given in the first frame, of a stack in the
+middle slice, and looked for in all others by: `simmat follow`; optical flow (DIS), which moves the masks; a box around
+each mask as the prompt in the next frame; and of a stack that with a stop where masks of two slices have an IoU below
+0.5, as in micro-sam. J is the mean IoU over frames and objects that are in them, and at the end over sequences; Dice is
 of whole objects, without the given slice. Other sequences of --json FILE stay as they are.
 
 `speed`: seconds for a thermal frame of 512 pixels with 1 and 3 objects, on all threads; the machine must be idle.
@@ -20,6 +21,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -50,11 +52,15 @@ STOP = 0.5
 """IoU of two slices below which an object ends."""
 
 
-def read_sequence(folder: Path) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
+def read_sequence(folder: Path, sensor: str) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
     """Return the frames, their labels (H, W), and whether they are slices of a stack."""
+    if not (folder / "index.json").exists():
+        frames = simmat.Sequence(folder, sensor)
+        masks = folder.parents[1] / "masks" / folder.name
+        return frames, [read_mask(masks / f"{name}.png") for name in frames.names], False
     about = json.loads((folder / "index.json").read_text())
     if about["kind"] != "volume":
-        frames = simmat.Sequence(folder / "frames", SENSORS.get(folder.name, "gray"))
+        frames = simmat.Sequence(folder / "frames", sensor)
         return frames, [read_mask(folder / file) for file in about["masks"]], False
     planes = [simmat.Sequence(folder / file, "gray") for file in about["frames"]]
     labels = [read_mask(folder / "mask.nii.gz" / "z" / str(index)) for index in range(len(planes[0]))]
@@ -127,15 +133,15 @@ def until_change(found: dict[int, Masks]) -> Step:
 
 def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of a sequence."""
-    frames, labels, stack = read_sequence(folder)
+    sensor = given.modality or SENSORS.get(folder.name, "gray")
+    frames, labels, stack = read_sequence(folder, sensor)
     start = len(frames) // 2 if stack else 0
     first = max(start - given.frames // 2, 0) if stack else 0
     frames, labels, start = frames[first : first + given.frames], labels[first : first + given.frames], start - first
     ids, counts = np.unique(labels[start], return_counts=True)
     ids = ids[(ids > 0) & (counts >= MIN_PIXELS)][: given.objects].tolist()
     masks = {one: labels[start] == one for one in ids}
-    sensor = SENSORS.get(folder.name, "gray")
-    predictor = untuned(given, sensor)
+    predictor = simmat.load(given.bundle, device="cpu") if given.bundle else untuned(given, sensor)
     images = [predictor.inputs.load(frame, ()) for frame in frames]
     began = time.process_time()
     found = {"simmat": {one.index: one.masks for one in predictor.follow(images, {start: masks})}}
@@ -147,7 +153,7 @@ def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     if stack:
         found["box, stop"] = chained(until_change(found["box"]), masks, start, len(images))
     others = [index for index in range(len(images)) if index != start]
-    row: dict[str, Any] = {"sequence": folder.name, "sensor": sensor, "foundation": given.foundation}
+    row: dict[str, Any] = {"sequence": folder.name, "sensor": sensor, "foundation": given.bundle or given.foundation}
     row |= {"image_size": predictor.pipeline.size, "frames": len(images), "objects": len(ids)}
     row |= {"cpu_s_a_frame": round(cpu_s, 3), "J": {}} | ({"Dice": {}} if stack else {})
     for way, by_frame in found.items():
@@ -166,12 +172,14 @@ def scores(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     known = json.loads(given.json.read_text()) if given.json and given.json.exists() else []
     rows = {one["sequence"]: one for one in known}
-    for folder in sorted(file.parent for file in given.folder.glob("*/index.json")):
+    folders = [file.parent for file in given.folder.glob("*/index.json")] or given.folder.glob("frames/*")
+    for folder in sorted(folders):
         if given.on is None or folder.name in given.on:
             rows[folder.name] = score(folder, given)
             print(json.dumps(rows[folder.name]), flush=True)
             if given.json:
                 atomic_write_json(given.json, [rows[name] for name in sorted(rows)])
+    print({way: round(fmean(row["J"][way] for row in rows.values()), 3) for way in ("simmat", "flow", "box")})
 
 
 def simulated(size_hw: tuple[int, int]) -> Iterator[tuple[SensorImage, npt.NDArray[np.int32]]]:
@@ -212,6 +220,8 @@ def main() -> None:
     parser.add_argument("what", choices=list(ways))
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR")
     add_model_options(parser)
+    parser.add_argument("--bundle", help="a tuned model in place of --foundation")
+    parser.add_argument("--modality", help="of a data set")
     parser.add_argument("--frames", type=int, default=30, help="of each sequence, at most")
     parser.add_argument("--objects", type=int, default=6, help="of each sequence, at most")
     add_json_option(parser)
