@@ -229,12 +229,13 @@ class TinyVit(nn.Module):
             ]
         )
 
-    def forward(self, stem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map the first convolution's output (B, D, S/2, S/2) to levels of strides 4, 8 and 16.
+    def forward(self, stem: Tensor, *, finer: bool) -> tuple[Tensor, ...]:
+        """Map the first convolution's output (B, D, S/2, S/2) to levels, finest first.
 
-        The last one is (B, out, S/16, S/16); the finer ones are outputs of stages, normalized.
+        The last one is (B, out, S/16, S/16). With `finer`, the normalized outputs of the first two stages, of strides 4
+        and 8, come before it.
         """
-        finer: list[Tensor] = []
+        levels: list[Tensor] = []
         x = self.patch_embed(stem)
         for stage in cast(Iterable[Stage], self.layers):
             for block in stage.blocks:
@@ -242,13 +243,13 @@ class TinyVit(nn.Module):
                     x = checkpoint(block, x, use_reentrant=False)
                 else:
                     x = block(x)
-            if len(finer) < 2:
-                finer.append(F.layer_norm(x, x.shape[-1:]))
+            if finer and len(levels) < 2:
+                levels.append(F.layer_norm(x, x.shape[-1:]))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         conv1, norm1, conv2, norm2 = self.neck
-        level: Tensor = norm2(on_map(cast(nn.Conv2d, conv2), norm1(linear(conv1, x))))
-        return finer[0].permute(0, 3, 1, 2), finer[1].permute(0, 3, 1, 2), level.permute(0, 3, 1, 2)
+        levels.append(norm2(on_map(cast(nn.Conv2d, conv2), norm1(linear(conv1, x)))))
+        return tuple(level.permute(0, 3, 1, 2) for level in levels)
 
 
 class TinyVitBackbone(nn.Module):
@@ -256,7 +257,7 @@ class TinyVitBackbone(nn.Module):
 
     Attributes:
         image_encoder: the network.
-        finer_levels: see `simmat.foundation.Backbone`.
+        finer_levels: see `simmat.foundation.HasFinerLevels`.
     """
 
     def __init__(self, image_encoder: TinyVit) -> None:
@@ -276,6 +277,5 @@ class TinyVitBackbone(nn.Module):
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Run the rest: features of `embed` -> (B, out, S/16, S/16), after finer levels if a dense head takes them."""
-        levels = self.image_encoder(features)
-        kept = levels if self.finer_levels else levels[-1:]
-        return ImageEmbedding(kept, STRIDES[-len(kept) :])
+        levels = self.image_encoder(features, finer=self.finer_levels)
+        return ImageEmbedding(levels, STRIDES[-len(levels) :])
