@@ -39,6 +39,14 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
+def test_a_head_of_fewer_levels_takes_the_coarsest() -> None:
+    """A bundle of a head on one level loads where its foundation model has finer levels by now."""
+    fine, coarse = torch.randn(1, 4, 16, 16), torch.randn(1, 8, 4, 4)
+    head = _head(seed=0)
+    several, one = head(ImageEmbedding((fine, coarse), (4, 16))), head(ImageEmbedding((coarse,), (16,)))
+    torch.testing.assert_close(several.classes, one.classes)
+
+
 def test_a_new_head_predicts_background_for_most_pixels() -> None:
     """Else the first tens of steps go into learning that, and short runs end there."""
     answer = _head(seed=0)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
