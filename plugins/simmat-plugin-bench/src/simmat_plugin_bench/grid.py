@@ -22,6 +22,7 @@ from simmat_plugin_bench.settings import (
     LENGTH,
     STEPS,
     SUBSET_OPTIONS,
+    ArmSettings,
     BenchSettings,
     DataSet,
     Grid,
@@ -120,32 +121,27 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     whole = settings
     if quick:
         settings = shortened(settings, path)
-    given_arms = [*_from_grids(settings), *_from_arms(settings)]
+    given_arms = list(_given_arms(settings))
     problems: list[str] = []
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in given_arms), "arm")
         if quick and settings.quick.arms is not None:
             given_arms = [arm for arm in given_arms if arm.name in settings.quick.arms]
     no_zero_shot: dict[str, str] = {}
-    for foundation in dict.fromkeys(arm.foundation for arm in given_arms):
+    for foundation in dict.fromkeys([*(arm.foundation for arm in given_arms), *settings.checkpoints]):
+        own = [arm for arm in given_arms if arm.foundation == foundation]
         try:
             spec = registry.foundation(foundation, fetch=True)
         except SimMATError as error:
-            problems.append(str(error))
+            problems.append(str(error) if own else f"checkpoints: {error}")
             continue
-        peer = all(arm.peer for arm in given_arms if arm.foundation == foundation)
-        if not peer and (not spec.promptable or spec.weights is None):
+        if not all(arm.peer for arm in own) and (not spec.promptable or spec.weights is None):
             why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
             no_zero_shot[foundation] = why
-    for foundation in settings.checkpoints:
-        try:
-            registry.foundation(foundation, fetch=True)
-        except SimMATError as error:
-            problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, given_arms, no_zero_shot))
     problems += _shared_folders(settings, arms)
     if whole.reference is not None:
-        all_arms = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
+        all_arms = _with_references(whole, list(_given_arms(whole)), no_zero_shot)
         problems += unknown_names([whole.reference], (arm.name for arm in all_arms), "arm", where="reference")
     cells: list[Cell] = []
     problems += _setting_problems(settings, registry)
@@ -193,54 +189,37 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.+@=-]+", "-", tight).strip("-")
 
 
-def _from_grids(settings: BenchSettings) -> Iterator[Arm]:
+def _given_arms(settings: BenchSettings) -> Iterator[Arm]:
+    """Yield the arms of the grids, then the single ones."""
+
+    def arm(table: Grid | ArmSettings, name: str, foundation: str | None, options: dict[str, Any], **more: Any) -> Arm:
+        return Arm(
+            name,
+            foundation or settings.foundation,
+            options,
+            seeds=tuple(dict.fromkeys(table.seeds or settings.seeds)),
+            rates=tuple(dict.fromkeys(table.lr or settings.lr or (None,))),
+            on=tuple(data.name for data in settings.data if table.on is None or data.name in table.on),
+            **more,
+        )
+
     for grid in settings.grid:
-        fewer = _subsets(grid)
+        subsets: list[dict[str, Any]] = [{"train_images": number} for number in grid.train_images or ()]
+        subsets = subsets or [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
         for foundation, mat, tune, subset in product(
-            grid.foundation or (settings.foundation,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), fewer
+            grid.foundation or (None,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), subsets
         ):
-            yield Arm(
-                name=f"{mat} + {tune}{_subset_name(subset)}",
-                foundation=foundation,
-                options={**grid.options, "mat": mat, "tune": tune, **subset},
-                seeds=tuple(dict.fromkeys(grid.seeds or settings.seeds)),
-                rates=_rates(grid.lr, settings),
-                on=_on(grid.on, settings),
-            )
-
-
-def _subsets(grid: Grid) -> list[dict[str, Any]]:
-    if grid.train_images is not None:
-        return [{"train_images": number} for number in grid.train_images]
-    return [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
+            name = f"{mat} + {tune}{_subset_name(subset)}"
+            yield arm(grid, name, foundation, {**grid.options, "mat": mat, "tune": tune, **subset})
+    for one in settings.arm:
+        options = dict(one.options)
+        yield arm(one, one.name, one.foundation, options, steps_factor=one.steps_factor, peer=one.peer)
 
 
 def _subset_name(subset: dict[str, Any]) -> str:
     if "train_images" in subset:
         return f" @ {subset['train_images']} images"
     return f" @ {100 * subset['train_share']:g}%" if "train_share" in subset else ""
-
-
-def _from_arms(settings: BenchSettings) -> Iterator[Arm]:
-    for arm in settings.arm:
-        yield Arm(
-            name=arm.name,
-            foundation=arm.foundation or settings.foundation,
-            options=dict(arm.options),
-            seeds=tuple(dict.fromkeys(arm.seeds or settings.seeds)),
-            rates=_rates(arm.lr, settings),
-            on=_on(arm.on, settings),
-            steps_factor=arm.steps_factor,
-            peer=arm.peer,
-        )
-
-
-def _rates(own: Sequence[float] | None, settings: BenchSettings) -> tuple[float | None, ...]:
-    return tuple(dict.fromkeys(own or settings.lr or (None,)))
-
-
-def _on(own: Sequence[str] | None, settings: BenchSettings) -> tuple[str, ...]:
-    return tuple(data.name for data in settings.data if own is None or data.name in own)
 
 
 def _with_references(settings: BenchSettings, arms: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
@@ -312,9 +291,7 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
     return spec.weights.sha256 if spec.weights is not None else None
 
 
-@cache
-def _file_sha256(path: Path) -> str:
-    return sha256_of(path)
+_file_sha256 = cache(sha256_of)
 
 
 def _cell_name(seed: int, lr: float | None) -> str:
