@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.page import write_report
+from simmat_plugin_bench.report import Difference, differences, write_report
 from simmat_plugin_bench.results import collect
-from simmat_plugin_bench.table import Difference, differences
 
 from simmat.errors import ConfigError
 from simmat.evaluation.scores import mean_interval

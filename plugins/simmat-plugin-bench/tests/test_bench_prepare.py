@@ -11,7 +11,7 @@ from bench_set import TINY, bench_of, cells_named, fill
 from runs import config, gray_set, registry
 from simmat_plugin_bench.cells import Cell, write_order
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
+from simmat_plugin_bench.run import check_inputs, lock_folder, ready_to_run
 
 from simmat import training
 from simmat.data.dataset import open_dataset
@@ -197,5 +197,5 @@ def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(tmp_p
 def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
     """Both would train the same cells over each other."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    with locked(bench), pytest.raises(OutputError, match="another bench"):
-        locked(bench)
+    with lock_folder(bench), pytest.raises(OutputError, match="another bench"):
+        lock_folder(bench)

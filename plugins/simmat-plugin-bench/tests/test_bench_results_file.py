@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench_set import TINY, bench_of, fill
 from simmat_plugin_bench.cells import read_results, take_results
-from simmat_plugin_bench.page import write_report
+from simmat_plugin_bench.report import write_report
 
 from simmat.cli import run
 from simmat.errors import DataError

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.page import write_report
 from simmat_plugin_bench.plots import arm_styles, curves_figure
+from simmat_plugin_bench.report import as_csv, data_table, differences, markdown, overview, write_report
 from simmat_plugin_bench.results import Spread, collect
-from simmat_plugin_bench.table import as_csv, data_table, differences, markdown, overview
 
 from simmat.cli import run
 from simmat.errors import ConfigError

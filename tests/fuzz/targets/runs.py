@@ -81,10 +81,9 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
 def _report(place: Place, rng: random.Random) -> Case:
     from simmat_plugin_bench.cells import read_results, results_of, take_results, write_results
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.page import write_bench_page
+    from simmat_plugin_bench.report import as_csv, markdown, write_bench_page
     from simmat_plugin_bench.results import collect
     from simmat_plugin_bench.settings import read_settings
-    from simmat_plugin_bench.table import as_csv, markdown
 
     bench, toml = _bench(place, place.files / "out")
     out = bench.out

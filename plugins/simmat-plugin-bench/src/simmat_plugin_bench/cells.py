@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import filelock
 from pydantic import ConfigDict, Field, field_validator
 
 from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.documents import Document, validate
-from simmat.errors import DataError
+from simmat.errors import DataError, OutputError
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
@@ -104,14 +106,11 @@ class Clock(CellFile):
     seconds: Seconds
 
 
-def read_cell_file(
-    path: Path, kind: type[CellFile], *, what: str = "file of a bench", remedy: str = ""
-) -> dict[str, Any]:
+def read_cell_file(path: Path, kind: type[CellFile], *, remedy: str = "") -> dict[str, Any]:
     """Read and check a json file of a bench.
 
     Args:
         kind: model of its content.
-        what: what the file is, for messages.
         remedy: what to do if it is damaged; by default to remove the cell.
 
     Returns:
@@ -120,7 +119,7 @@ def read_cell_file(
     Raises:
         DataError: the file is damaged, or of another format.
     """
-    content = read_bytes(path, what)
+    content = read_bytes(path, "file of a bench")
     try:
         values = parse_json(content)
         if not isinstance(values, dict) or "format" not in values:
@@ -261,6 +260,14 @@ def _sensor(part: str) -> str:
     return f"{declaration.name} ({digest_of(declaration.model_dump(mode='json'))[:16]})"
 
 
+def locked(path: Path, problem: str, *, timeout_s: float = 0) -> AbstractContextManager[object]:
+    """Lock a file for this process; raise OutputError with the problem if another one holds it for `timeout_s`."""
+    try:
+        return filelock.FileLock(path).acquire(timeout=timeout_s)
+    except filelock.Timeout as error:
+        raise OutputError(problem) from error
+
+
 def write_order(cell: Cell) -> None:
     """Write a cell's settings into its folder, before it starts."""
     order = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
@@ -288,7 +295,6 @@ class StoredResult(CellFile):
 class StoredResults(CellFile):
     """The content of the file."""
 
-    format: int
     cells: dict[str, StoredResult]
 
 
@@ -322,9 +328,7 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: it cannot be read, is damaged or of another format, or a result does not belong to its settings.
     """
-    remedy = f"give the {RESULTS} of a bench"
-    values = read_cell_file(path, StoredResults, what="file of results", remedy=remedy)
-    return dict(values["cells"])
+    return dict(read_cell_file(path, StoredResults, remedy=f"give the {RESULTS} of a bench")["cells"])
 
 
 def take_results(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:

@@ -79,7 +79,7 @@ def command(
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench was run in {folder}; run it first, or give its folder with --out")
     runner = None if report else _run(bench, cells, registry, jobs, only, results, rerun=rerun_changed)
-    from simmat_plugin_bench.page import write_report
+    from simmat_plugin_bench.report import write_report
 
     found, files = write_report(bench)
     _print(found)
@@ -102,11 +102,10 @@ def _run(
     rerun: bool,
 ) -> Runner:
     """Run the cells; return the runner, which knows what failed and whether a signal stopped it."""
-    from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
-    from simmat_plugin_bench.run import Runner, process_slots
+    from simmat_plugin_bench.run import Runner, check_inputs, lock_folder, process_slots, ready_to_run
 
     check_inputs(bench, cells, registry)
-    with locked(bench):
+    with lock_folder(bench):
         _take_results(bench, results)
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
         runner = Runner(bench, process_slots(jobs), _print_outcome, only)
@@ -152,7 +151,7 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
 
 
 def _print(results: Results) -> None:
-    from simmat_plugin_bench.table import data_table, overview
+    from simmat_plugin_bench.report import data_table, overview
 
     sets = results.bench.settings.data
     several = len(sets) > 1  # then the last table lists what has not begun

@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 import simmat
 from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.errors import DataError, OutputError, SimMATError
+from simmat.errors import DataError, SimMATError
 from simmat.evaluation import Scores, evaluate_bundle, find_protocol, seen_note
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
 from simmat.nn.device import pick_device
@@ -34,7 +33,7 @@ from simmat.terminal import escaped_streams, say
 from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
-from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, read_cell_file
+from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, locked, read_cell_file
 
 LOCK_SECONDS = 120
 """How long to wait for the process of a killed bench to finish its step."""
@@ -77,7 +76,8 @@ def main(arguments: list[str]) -> int:
     folder, test, everything = CellFolder(Path(arguments[0])), "--test" in arguments, "--everything" in arguments
     _end_with_parent()
     try:
-        with _locked(folder):
+        problem = f"another process is running in {folder.root}; wait for it, or stop it"
+        with locked(folder.lock, problem, timeout_s=LOCK_SECONDS):
             remove_temporary(folder.root)
             _work(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:
@@ -211,15 +211,6 @@ def _circumstances(device: str) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def _locked(folder: CellFolder) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except filelock.Timeout as error:
-        raise OutputError(f"another process is running in {folder.root}; wait for it, or stop it") from error
-    return lock
 
 
 def _end_with_parent() -> None:
