@@ -69,10 +69,6 @@ def command(
 
     adapter = load_registry().modality(modality or "raster", modality_options)
     with progress_bar("converting", " images") as bar:
-
-        def advance() -> None:
-            bar.update(1)
-
         done = convert(
             data,
             out,
@@ -85,7 +81,7 @@ def command(
             polygons=polygons,
             boxes=boxes,
             lossy=lossy,
-            progress=advance,
+            progress=bar.update,
         )
     for line in done.notes:
         say(f"warning: {line}", err=True)

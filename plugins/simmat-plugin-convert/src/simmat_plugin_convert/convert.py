@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.errors import ConfigError, DataError, OutputError, all_problems
+from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
-from simmat_plugin_convert.image_files import check_upright
 from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, Source, check_file_names, check_names, drawn_labels
 from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.target import Images, Target
@@ -48,7 +47,7 @@ def convert(
     polygons: bool = False,
     boxes: bool = False,
     lossy: bool = False,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Conversion:
     """Write the labels of a data set in another format, completely or not at all.
 
@@ -76,11 +75,9 @@ def convert(
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
     check_file_names(labels)
-    if to in TURNED:
-        _check_upright(labels)
     present: set[int | None] = set()
     objects = 0
-    for _, drawn in drawn_labels(labels):  # find all problems before anything is written
+    for _, drawn in drawn_labels(labels, upright=to in TURNED):  # find all problems before anything is written
         present.update(one.class_id for one in drawn.objects)
         objects += len(drawn.objects)
     names = _all_names(labels, present)
@@ -91,17 +88,6 @@ def convert(
             title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
     return Conversion(found, len(labels.items), objects, tuple(filter(None, (labels.note, *losses.lines()))))
-
-
-def _check_upright(labels: Labels) -> None:
-    problems = []
-    for item in labels.items:
-        try:
-            check_upright(item.files)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError(all_problems(f"{labels.root}: images rotated by their EXIF orientation:", problems))
 
 
 def _all_names(labels: Labels, present: set[int | None]) -> dict[int, str]:

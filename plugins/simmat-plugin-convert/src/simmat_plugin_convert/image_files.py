@@ -60,8 +60,7 @@ def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> di
         adapter: the sensor; only its first source is looked for.
     """
     for name in names:
-        clean = posixpath.normpath(name.replace("\\", "/"))
-        if posixpath.isabs(clean) or clean == ".." or clean.startswith("../") or ":" in clean[:2] or "\0" in clean:
+        if (clean := path_inside(name)) is None:
             return f"{name!r} is outside of {root}; move the file into the folder"
         path = root / clean
         if path.is_file():
@@ -73,6 +72,13 @@ def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> di
                 )
             return {source.name: path}
     return f"{names[0]!r}: no such image in {root}"
+
+
+def path_inside(name: str) -> str | None:
+    """Return a relative path in its shortest form, with "/" between folders; None if it leads out of its folder."""
+    clean = posixpath.normpath(name.replace("\\", "/"))
+    outside = posixpath.isabs(clean) or clean == ".." or clean.startswith("../") or ":" in clean[:2] or "\0" in clean
+    return None if outside else clean
 
 
 def stem_of(path: str) -> str:

@@ -7,7 +7,7 @@ import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -16,7 +16,6 @@ from pydantic import BeforeValidator, Field
 
 from simmat.data.dataset import open_images
 from simmat.data.instances import Instance
-from simmat.data.samples import SPLITS
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_text
@@ -199,11 +198,7 @@ def read_label_studio(source: Source) -> Labels:
                         f"{paths[0]}: {where} was labelled on its side; turn it back and label again"
                     )
             items.append(item.item(name, ""))
-    splits = [one.name.split("/")[0] for one in items]
-    has_splits = bool(items) and set(splits) <= set(SPLITS)
-    for place, split in enumerate(splits if has_splits else ()):
-        items[place] = replace(items[place], name=items[place].name.removeprefix(f"{split}/"), split=split)
-    return source.done(items, numbers, card, "tasks of Label Studio", has_splits=has_splits, skipped=skipped)
+    return source.done(items, numbers, card, "tasks of Label Studio", skipped=skipped)
 
 
 def task_files(root: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
-from simmat.errors import ConfigError, DataError, all_problems, equal_problems
+from simmat.errors import ConfigError, DataError, all_problems, equal_problems, shortened
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray
+from simmat_plugin_convert.image_files import check_upright, split_of_name
 
 NO_CLASS = "object"
 """Class of objects without one, in formats where every object has a class."""
@@ -165,14 +166,25 @@ class Source:
         card: DataCard,
         what: str,
         *,
-        has_splits: bool,
+        has_splits: bool | None = None,
         skipped: int = 0,
     ) -> Labels:
-        """Return the labels, or raise the problems that were found."""
+        """Return the labels, or raise the problems that were found.
+
+        Args:
+            has_splits: None takes the first folders of all names as splits, if that is what all of them name.
+        """
         if self.problems:
             raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
         if not items:
             raise DataError(f"{self.root}: {what} name no image")
+        if has_splits is None:
+            splits = [split_of_name(item.name.split("/")[0]) if "/" in item.name else "" for item in items]
+            if has_splits := all(splits):
+                items = [
+                    replace(item, name=item.name.partition("/")[2], split=split)
+                    for item, split in zip(items, splits, strict=True)
+                ]
         for name in sorted(self.seen - {IGNORE}):
             numbers.number(name)
         return Labels(self.root, items, numbers.names, card, has_splits, skipped)
@@ -187,9 +199,6 @@ def polygon_region(
         DataError: a polygon is invalid or completely outside the image.
     """
     height, width = size_hw
-    for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise DataError(f"{where}: a polygon needs x,y of at least 3 corners, got {len(polygon)} numbers")
     listed = [[float(value) for value in polygon] for polygon in polygons]
     if problem := segmentation_problem(listed, size_hw):
         raise DataError(f"{where}: {problem}")
@@ -250,15 +259,20 @@ def check_names(names: Mapping[int, str], root: Path) -> None:
         raise ConfigError(all_problems(f"{root}: class names that cannot be converted; rename them:", problems))
 
 
-def drawn_labels(labels: Labels) -> Iterator[tuple[Item, ImageLabels]]:
+def drawn_labels(labels: Labels, *, upright: bool = False) -> Iterator[tuple[Item, ImageLabels]]:
     """Yield all images with their labels; objects without a class keep None.
 
+    Args:
+        upright: check that no image is rotated by its EXIF orientation.
+
     Raises:
-        DataError: labels cannot be read; the message lists all problems.
+        DataError: labels cannot be read, or images are rotated; the message lists all problems.
     """
     problems: list[str] = []
     for item in labels.items:
         try:
+            if upright:
+                check_upright(item.files)
             drawn = item.draw()
         except DataError as error:
             problems.append(str(error))
@@ -266,7 +280,7 @@ def drawn_labels(labels: Labels) -> Iterator[tuple[Item, ImageLabels]]:
         if not problems:
             yield item, drawn
     if problems:
-        raise DataError(all_problems(f"{labels.root}: labels that cannot be read:", problems))
+        raise DataError(all_problems(f"{labels.root}: images and labels that cannot be converted:", problems))
 
 
 def named_class(instance: Instance, names: Mapping[int, str]) -> str:
@@ -299,5 +313,4 @@ def one_line(value: Any) -> str:
 
     A short yaml file can contain nested lists whose full text does not fit into memory.
     """
-    text = _SHORT.repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shortened(_SHORT.repr(value))

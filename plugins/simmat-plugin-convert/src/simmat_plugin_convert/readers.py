@@ -19,7 +19,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_bytes, read_json, require_folder
-from simmat_plugin_convert.image_files import find_image, split_of_name, stem_of
+from simmat_plugin_convert.image_files import find_image, path_inside, split_of_name, stem_of
 from simmat_plugin_convert.label_studio import EXPORTS, TASKS_FILE, read_label_studio, task_files
 from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLabels, Item, Labels, Source, one_line
 from simmat_plugin_convert.shapes import Shapes, whole_number
@@ -32,35 +32,21 @@ LABELME_LABELS = "labels.txt"
 _LABELME_RESERVED = ("__ignore__", "_background_")
 
 
-def format_of(root: Path) -> str:
-    """Return the format of the labels in a folder.
+def formats_in(root: Path) -> list[str]:
+    """Return the formats of the labels in a folder.
 
     Raises:
-        DataError: it has labels of no known format, or of several.
+        DataError: it is no folder.
     """
     require_folder(root, "give the folder that contains images and labels")
-    found = []
-    if (root / MASKS).is_dir() or (root / MANIFEST_FILE).is_file():
-        found.append("masks")
-    if annotation_files(root):
-        found.append("coco")
-    if (root / CVAT_FILE).is_file():
-        found.append("cvat")
-    if any((root / name).is_file() for name in YOLO_FILES):
-        found.append("yolo")
-    if task_files(root):
-        found.append("label-studio")
-    if not found and _labelme_files(root):
-        found.append("labelme")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"{root}: contains labels of {' and '.join(found)}; choose one with --from")
-    raise DataError(
-        f"{root}: no labels found: none of masks/ or manifest.csv (masks), annotations.json or annotations/ (coco), "
-        f"json files with shapes (labelme), data.yaml (yolo), {CVAT_FILE} (cvat), {TASKS_FILE} or {EXPORTS} "
-        "(label-studio)"
-    )
+    has = {
+        "masks": (root / MASKS).is_dir() or (root / MANIFEST_FILE).is_file(),
+        "coco": annotation_files(root),
+        "cvat": (root / CVAT_FILE).is_file(),
+        "yolo": any((root / name).is_file() for name in YOLO_FILES),
+        "label-studio": task_files(root),
+    }
+    return [kind for kind, files in has.items() if files] or ["labelme"] * bool(_labelme_files(root))
 
 
 def read_own(source: Source) -> Labels:
@@ -108,17 +94,12 @@ def read_labelme(source: Source) -> Labels:
         if isinstance(files, str):
             source.problems.append(f"{path}: imagePath {files}")
             continue
-        parts = place.with_suffix("").parts
-        split = split_of_name(parts[0]) if len(parts) > 1 else ""
         item = Shapes(source, path, files, numbers)
         for number, shape in enumerate(content["shapes"]):
             item.labelme(number, shape)
-        items.append(item.item("/".join(parts[1:] if split else parts), split))
+        items.append(item.item(place.with_suffix("").as_posix(), ""))
         item.check_stated(content.get("imageHeight"), content.get("imageWidth"))
-    has_splits = all(item.split for item in items)
-    if not has_splits:
-        items = [Item(item.where, "", item.files, item.draw) for item in items]
-    return source.done(items, numbers, card, "LabelMe files", has_splits=has_splits)
+    return source.done(items, numbers, card, "LabelMe files")
 
 
 def _labelme_files(root: Path) -> list[Path]:
@@ -183,9 +164,7 @@ def _parse_xml(path: Path) -> ElementTree.Element:
 
 def read_yolo(source: Source) -> Labels:
     """Read a YOLO data set with polygons: `data.yaml`, `images/`, `labels/`."""
-    path = next((source.root / name for name in YOLO_FILES if (source.root / name).is_file()), None)
-    if path is None:
-        raise DataError(f"{source.root}: no data.yaml, which names the classes of a YOLO data set")
+    path = next(source.root / name for name in YOLO_FILES if (source.root / name).is_file())
     card = source.known_card()
     try:
         content = yaml.safe_load(read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode())
@@ -207,8 +186,7 @@ def read_yolo(source: Source) -> Labels:
     items: list[Item] = []
     seen: dict[str, str] = {}
     again: list[str] = []
-    for split, image in _yolo_images(source, path, content):
-        relative = image.relative_to(source.root).as_posix()
+    for split, relative in _yolo_images(source, path, content):
         if relative in seen:
             if (first := seen[relative]) != split:
                 again.append(f"{relative} in {first} and {split}")
@@ -234,18 +212,17 @@ def read_yolo(source: Source) -> Labels:
     return replace(source.done(items, numbers, card, "YOLO images", has_splits=True), note=note)
 
 
-def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield split and file of each image; `path` in the file may be of another machine and is ignored."""
+def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield split and relative path of each image; `path` in the file may be of another machine and is ignored."""
     for split in SPLITS:
         given = content.get(split) or []
         for entry in given if isinstance(given, list) else [given]:
             if not isinstance(entry, str):
                 source.problems.append(f"{path}: {split} must name a folder of images, got {one_line(entry)}")
                 continue
-            clean = posixpath.normpath(entry.replace("\\", "/"))
-            if clean.startswith("../images"):  # Roboflow writes it, but the folder is not one level up
-                clean = clean.removeprefix("../")
-            if posixpath.isabs(clean) or clean.startswith("..") or "\0" in clean:
+            # Roboflow writes ../images, but the folder is not one level up
+            clean = path_inside(entry.removeprefix("../") if entry.startswith("../images") else entry)
+            if clean is None:
                 source.problems.append(f"{path}: {split} {entry!r} is outside of {source.root}")
                 continue
             place = source.root / clean
@@ -253,15 +230,12 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
                 found = files_by_stem(place, source.adapter.sources[0].extensions)
                 if not found:
                     source.problems.append(f"{path}: {split} {entry!r} contains no image")
-                yield from ((split, image) for _, images in sorted(found.items()) for image in images)
+                files = (file for _, images in sorted(found.items()) for file in images)
+                yield from ((split, file.relative_to(source.root).as_posix()) for file in files)
             elif place.is_file() and place.suffix == ".txt":
                 for line in read_bytes(place, "list of images").decode(errors="replace").splitlines():
                     if line.strip():
-                        inner = posixpath.normpath(line.strip().replace("\\", "/"))
-                        if posixpath.isabs(inner) or inner.startswith(".."):
-                            source.problems.append(f"{place}: {line.strip()!r} is outside of {source.root}")
-                        else:
-                            yield split, source.root / inner
+                        yield split, posixpath.normpath(line.strip().replace("\\", "/"))
             else:
                 source.problems.append(f"{path}: {split} {entry!r}: no such folder in {source.root}")
 
@@ -287,21 +261,16 @@ def read_labels(source: Source, kind: str | None) -> tuple[str, Labels]:
         DataError: the folder has another format, or cannot be read.
         ConfigError: its card is invalid.
     """
-    if kind is None:
-        kind = format_of(source.root)
-    elif not source.root.is_dir():
-        format_of(source.root)
-    elif kind in ("masks", "coco"):
-        has_masks = (source.root / MASKS).is_dir() or (source.root / MANIFEST_FILE).is_file()
-        if (kind == "masks" and not has_masks) or (kind == "coco" and not annotation_files(source.root)):
-            raise ConfigError(f"--from {kind}: {source.root} contains no such labels, but {_found_labels(source.root)}")
-    elif kind == "cvat" and not (source.root / CVAT_FILE).is_file():
-        raise ConfigError(f"--from cvat: {source.root} contains no {CVAT_FILE}, but {_found_labels(source.root)}")
+    root, found = source.root, formats_in(source.root)
+    if not found:
+        raise DataError(
+            f"{root}: no labels found: no masks/ or manifest.csv (masks), annotations.json or annotations/ (coco), "
+            f"json files with shapes (labelme), data.yaml (yolo), {CVAT_FILE} (cvat), {TASKS_FILE} or {EXPORTS} "
+            "(label-studio)"
+        )
+    if kind is None and len(found) > 1:
+        raise DataError(f"{root}: contains labels of {' and '.join(found)}; choose one with --from")
+    if kind not in (None, "labelme", *found):
+        raise ConfigError(f"--from {kind}: {root} contains no such labels, but labels of {' and '.join(found)}")
+    kind = kind or found[0]
     return kind, READERS[kind](source)
-
-
-def _found_labels(root: Path) -> str:
-    try:
-        return f"labels of {format_of(root)}"
-    except DataError:
-        return "none of a known format"

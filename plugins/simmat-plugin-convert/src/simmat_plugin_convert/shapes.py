@@ -262,12 +262,11 @@ def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where:
     Raises:
         DataError: it is invalid, or larger than its image of `size_hw` pixels.
     """
-    place = [whole_number(attributes.get(name)) for name in ("top", "left", "height", "width")]
-    counts = [whole_number(text) for text in attributes.get("rle", "").split(",")]
-    top, left, height, width = place
-    if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
-        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers")
-    runs = [count for count in counts if count is not None]
+    try:
+        top, left, height, width = (int(attributes.get(name, "")) for name in ("top", "left", "height", "width"))
+        runs = [int(text) for text in attributes.get("rle", "").split(",")]
+    except ValueError:
+        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers") from None
     _check_size((height, width), size_hw, where)
     if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
         raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")

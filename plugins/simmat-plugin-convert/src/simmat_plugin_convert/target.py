@@ -49,7 +49,7 @@ class Target:
     images: Images
     regions: RegionRule | None
     losses: Losses
-    progress: Callable[[], None]
+    progress: Callable[[], object]
 
     def place(self, item: Item, folder: str, *, split_last: bool = False, every: bool = True) -> str:
         """Put the image files of an item into the new folder; return the relative path of the first.

@@ -8,6 +8,7 @@ import posixpath
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from PIL import Image
 
 from simmat.data.instances import PANOPTIC, region_from_mask, seen_part
+from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError
 from simmat.inference import run_lengths
 from simmat.io.files import atomic_write_json, atomic_write_text
@@ -34,9 +36,6 @@ from simmat_plugin_convert.labels import (
 from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons
 from simmat_plugin_convert.readers import LABELME_LABELS
 from simmat_plugin_convert.target import Target
-
-_LARGE_MASK = ".tif", np.uint32
-"""Ending of masks whose values do not fit into a PNG."""
 
 
 def write_masks(target: Target) -> None:
@@ -61,8 +60,8 @@ def write_masks(target: Target) -> None:
             values[drawn.ignore] = ignore
             ignores = True
         target.place(item, "images")
-        largest = int(values.max())
-        ending, kind = (".png", np.uint8) if largest < 256 else (".png", np.uint16) if largest < 65536 else _LARGE_MASK
+        kind = np.min_scalar_type(int(values.max()))
+        ending = ".png" if kind.itemsize <= 2 else ".tif"
         write_image(target.new_file(f"masks/{item.where}{ending}", item.reference), values.astype(kind)[None])
     target.write_card(regions, ignore=ignore if ignores else None)
 
@@ -221,7 +220,7 @@ def write_yolo(target: Target) -> None:
     for item, drawn in target.all():
         split = item.split or "train"
         used.add(split)
-        item = Item(item.name, split, item.files, item.draw)
+        item = replace(item, split=split)
         target.place(item, "images", every=False)
         height, width = drawn.size_hw
         lines = []
@@ -232,12 +231,8 @@ def write_yolo(target: Target) -> None:
         if drawn.ignore is not None:
             target.losses.add("images have areas to ignore, which YOLO treats as background", item.where)
         atomic_write_text(target.new_file(f"labels/{item.where}.txt", item.reference), "".join(lines))
-    content: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
-    if "test" in used:
-        content["test"] = "images/test"
-    if "train" not in used or "val" not in used:
-        content = {key: value for key, value in content.items() if key == "path" or key in used}
-    content["names"] = dict(enumerate(target.names[number] for number in order))
+    names = dict(enumerate(target.names[number] for number in order))
+    content = {"path": ".", **{split: f"images/{split}" for split in SPLITS if split in used}, "names": names}
     atomic_write_text(target.folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     target.write_card("instances")
 
