@@ -98,7 +98,6 @@ class Labels:
         items: its images.
         class_names: class -> name, of all classes that objects may have.
         card: other facts of the data set.
-        has_splits: True if the format gives splits.
         skipped: number of images without labels, which are left out.
         note: a sentence for the user on what was read otherwise than it is stated; "" if nothing was.
     """
@@ -107,7 +106,6 @@ class Labels:
     items: Sequence[Item]
     class_names: Mapping[int, str]
     card: DataCard
-    has_splits: bool
     skipped: int = 0
     note: str = ""
 
@@ -166,28 +164,26 @@ class Source:
         card: DataCard,
         what: str,
         *,
-        has_splits: bool | None = None,
         skipped: int = 0,
+        note: str = "",
     ) -> Labels:
         """Return the labels, or raise the problems that were found.
 
-        Args:
-            has_splits: None takes the first folders of all names as splits, if that is what all of them name.
+        If no image has a split, and the first folders of all names mean one, these are the splits.
         """
         if self.problems:
             raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
         if not items:
             raise DataError(f"{self.root}: {what} name no image")
-        if has_splits is None:
-            splits = [split_of_name(item.name.split("/")[0]) if "/" in item.name else "" for item in items]
-            if has_splits := all(splits):
-                items = [
-                    replace(item, name=item.name.partition("/")[2], split=split)
-                    for item, split in zip(items, splits, strict=True)
-                ]
+        heads = [split_of_name(item.name.split("/")[0]) if "/" in item.name else "" for item in items]
+        if all(heads) and not any(item.split for item in items):
+            items = [
+                replace(one, name=one.name.partition("/")[2], split=head)
+                for one, head in zip(items, heads, strict=True)
+            ]
         for name in sorted(self.seen - {IGNORE}):
             numbers.number(name)
-        return Labels(self.root, items, numbers.names, card, has_splits, skipped)
+        return Labels(self.root, items, numbers.names, card, skipped, note)
 
 
 def polygon_region(

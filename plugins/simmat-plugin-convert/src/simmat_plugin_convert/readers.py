@@ -61,7 +61,7 @@ def read_own(source: Source) -> Labels:
     no_class = list(dataset.class_names.values()) == [NO_CLASS]
     items = [_simmat_item(dataset, sample, has_splits=has_splits, no_class=no_class) for sample in dataset.samples]
     names = {} if no_class else dict(dataset.class_names)
-    return Labels(source.root, items, names, crops, has_splits, len(dataset.unlabelled))
+    return Labels(source.root, items, names, crops, len(dataset.unlabelled))
 
 
 def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool, no_class: bool) -> Item:
@@ -133,7 +133,6 @@ def read_cvat(source: Source) -> Labels:
     numbers = ClassNumbers(card.class_names, list(dict.fromkeys(listed)))
     items = []
     splits = [split_of_name(image.get("subset", "")) for image in root.iter("image")]
-    has_splits = bool(splits) and all(splits)
     for image, split in zip(root.iter("image"), splits, strict=True):
         name = image.get("name", "")
         folder = [f"images/{split}/{name}", f"images/{image.get('subset')}/{name}"] if split else []
@@ -147,9 +146,9 @@ def read_cvat(source: Source) -> Labels:
         ordered = sorted(enumerate(image), key=lambda pair: (whole_number(pair[1].get("z_order", "0")) or 0, pair[0]))
         for number, shape in ordered:
             item.cvat(number, shape)
-        items.append(item.item(stem_of(posixpath.normpath(name)), split if has_splits else ""))
+        items.append(item.item(stem_of(posixpath.normpath(name)), split if all(splits) else ""))
         item.check_stated(whole_number(image.get("height", "")), whole_number(image.get("width", "")))
-    return source.done(items, numbers, card, "CVAT annotations", has_splits=has_splits)
+    return source.done(items, numbers, card, "CVAT annotations")
 
 
 def _parse_xml(path: Path) -> ElementTree.Element:
@@ -209,7 +208,7 @@ def read_yolo(source: Source) -> Labels:
         head = name.split("/")[0]
         items.append(item.item(name.removeprefix(f"{head}/") if split_of_name(head) == split else name, split))
     note = f"{len(again)} images are in two splits and are kept in the first (first: {again[0]})" if again else ""
-    return replace(source.done(items, numbers, card, "YOLO images", has_splits=True), note=note)
+    return source.done(items, numbers, card, "YOLO images", note=note)
 
 
 def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
