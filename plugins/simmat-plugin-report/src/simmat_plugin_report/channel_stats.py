@@ -6,6 +6,7 @@ does not grow with their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -61,40 +62,35 @@ class ChannelStats:
     range: tuple[float, float] | None = None
 
 
+@dataclass
 class _Tally:
-    """Accumulates the values of one channel."""
+    """The values of one channel so far.
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel, self.pixels, self.step = channel, 0, 1
-        self.moments: Moments | None = None
-        self.low, self.high = np.inf, -np.inf
-        self.values: list[FloatArray] = []  # every `step`-th value
+    Attributes:
+        values: every `step`-th valid value.
+    """
+
+    channel: Channel
+    pixels: int = 0
+    moments: Moments | None = None
+    low: float = math.inf
+    high: float = -math.inf
+    step: int = 1
+    values: list[FloatArray] = field(default_factory=list)
 
     def add(self, image: SensorImage) -> None:
         """Add an image of one channel."""
         self.pixels += image.data.size
         values = image.data[image.valid]
-        if values.size:
-            self._add(image_moments(image), float(values.min()), float(values.max()), [values[:: self.step]])
-
-    def merge(self, other: _Tally) -> None:
-        """Add the values of another tally of the same channel."""
-        self.pixels += other.pixels
-        if other.moments is not None:
-            thinner = max(self.step // other.step, 1)
-            self._thin(max(other.step // self.step, 1))
-            self._add(other.moments, other.low, other.high, [part[::thinner] for part in other.values])
-
-    def _add(self, moments: Moments, low: float, high: float, values: list[FloatArray]) -> None:
+        if not values.size:
+            return
+        moments = image_moments(image)
         self.moments = moments if self.moments is None else self.moments.merge(moments)
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.values += values
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.values.append(values[:: self.step])
         while sum(part.size for part in self.values) > MAX_VALUES:
-            self._thin(2)
-
-    def _thin(self, by: int) -> None:
-        self.step *= by
-        self.values = [part[::by].copy() for part in self.values]
+            self.step *= 2
+            self.values = [part[::2].copy() for part in self.values]
 
     def stats(self, bins: int) -> ChannelStats:
         """Return the statistics, with a histogram of so many bins."""
@@ -144,19 +140,16 @@ def channel_stats(
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
     for sample in samples:
         place = (sample.images, sample.window)
-        image_tallies: list[_Tally] = []  # for this image only, whose end may be damaged
+        before = [replace(tally, values=[*tally.values]) for tally in tallies]  # the image may be damaged at its end
         try:
             for image in () if place in seen else read_parts(dataset, sample):
                 shown = dataset.adapter.transform(image) if transformed else image
-                image_tallies = image_tallies or [_Tally(channel) for channel in shown.channels]
-                for index, tally in enumerate(image_tallies):
+                tallies = tallies or [_Tally(channel) for channel in shown.channels]
+                for index, tally in enumerate(tallies):
                     tally.add(shown.select([index]))
             seen.add(place)
-            for tally, more in zip(tallies, image_tallies, strict=False):
-                tally.merge(more)
-            tallies = tallies or image_tallies
         except SimMATError as error:
-            faults[sample.id] = str(error)
+            tallies, faults[sample.id] = before, str(error)
         if progress is not None:
             progress(1)
     if not seen:
