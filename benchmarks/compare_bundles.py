@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 from simmat_plugin_report.pictures import draw_comparison
-from simmat_plugin_report.sheet import GAP, GROUND, LINE, MARGIN, TEXT
+from simmat_plugin_report.preview import GAP, GROUND, LINE, MARGIN, TEXT
 
 from simmat.bundle import load_bundle
 from simmat.data.clicks import center_click

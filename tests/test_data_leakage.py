@@ -42,7 +42,8 @@ def test_touching_and_overlapping_tiles_are_warned_of(tmp_path: Path, step: int)
     found = warning(tiles(tmp_path, 12, step=step))
     assert "--crop" in found
     assert "manifest.csv" in found
-    assert found in check_dataset(open_dataset(tmp_path, Raster(), {"regions": "instances"})).notes
+    report = check_dataset(open_dataset(tmp_path, Raster(), {"regions": "instances"}))
+    assert found in [one.text for one in report.findings]
 
 
 def test_the_warning_is_given_at_later_starts_too(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from data_sets import open_planes, save_image, save_mask
 from scipy import ndimage
-from simmat_plugin_report.checks import check_dataset
-from simmat_plugin_report.data_report import DataReport
+from simmat_plugin_report.checks import DataReport, check_dataset
 
 from simmat.cli import run
 from simmat.types import BoolArray, FloatArray

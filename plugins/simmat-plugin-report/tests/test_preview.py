@@ -9,8 +9,7 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from PIL import Image
 from simmat_plugin_report import preview
-from simmat_plugin_report.preview import panels_of, preview_sheets
-from simmat_plugin_report.sheet import Panel, Sheet, track_numbers
+from simmat_plugin_report.preview import Panel, Sheet, panels_of, preview_sheets, track_numbers
 
 from simmat.cli import run
 from simmat.data.dataset import open_dataset, open_images

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
+from simmat_plugin_report.checks import DataReport, SplitReport
 from simmat_plugin_report.confidence import confidence_blocks
-from simmat_plugin_report.data_report import DataReport, SplitReport
 from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_page import advice, settings_blocks, summary_of, worst_images

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simmat.plugins.hooks import hookimpl
-from simmat_plugin_report import commands, data_commands
+from simmat_plugin_report import commands
 
 if TYPE_CHECKING:
     from simmat.callbacks import Callback
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
     """Return `report`, `data check`, `data stats` and `data preview`."""
-    return [commands.report, data_commands.check, data_commands.stats, data_commands.preview]
+    return [commands.report, commands.check, commands.stats, commands.preview]
 
 
 @hookimpl

@@ -1,17 +1,202 @@
-"""`simmat report`: show a run, or several side by side, on one page."""
+"""`simmat data check`, `stats` and `preview` inspect a data set; `simmat report` shows runs on one page."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
-from simmat.cli.options import config_options, foundation_options
-from simmat.errors import ConfigError, OutputError, SimMATError
-from simmat.io.files import check_writable
+from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, progress_bar
+from simmat.cli.options import config_options, data_options, foundation_options
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError
+from simmat.io.files import atomic_path, check_writable, staged_files
 from simmat.terminal import say
+
+if TYPE_CHECKING:
+    from simmat.data.card import DataCard
+    from simmat.data.dataset import Dataset
+    from simmat.data.samples import Sample
+    from simmat.sensors.adapter import ModalityAdapter
+
+
+_SENSOR = ("modality", "modality_options", "channels")
+_sensor_options = config_options(*_SENSOR, required=("modality",))
+
+
+@click.command("data check")
+@click.argument("data", metavar="DIR", type=PATH)
+@_sensor_options
+@data_options
+@click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
+@click.option("--quick", is_flag=True, help="Skip near-duplicates, which take longest.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    data: Path,
+    write_card: bool,
+    quick: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Read every file of the data set in DIR, and report its content and its problems, by severity.
+
+    It also finds near-duplicate images in different splits, images without an object, and rare classes. Where no image
+    has a mask, the images alone are checked. The exit code is 2 if a problem would stop training or scoring.
+    """
+    from simmat.data.dataset import open_dataset, open_images
+    from simmat_plugin_report.checks import check_dataset
+    from simmat_plugin_report.near_duplicates import MAX_COMPARED
+
+    adapter, card = _sensor(options)
+    try:
+        dataset = open_dataset(data, adapter, card)
+    except DataError:
+        dataset = open_images(data, adapter, card)  # which raises the same unless there are no labels at all
+    count = len(dataset.samples)
+    with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MAX_COMPARED))) as bar:
+        report = check_dataset(dataset, bar.update, twice=not quick)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        say(report.text())
+    if write_card:
+        say(_write_card(dataset.root, dataset.card), err=True)
+    if report.errors:
+        ctx.exit(2)
+
+
+@click.command("data stats")
+@click.argument("data", metavar="DIR", type=PATH)
+@_sensor_options
+@data_options
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
+@click.option("--transformed", is_flag=True, help="Values for the network (log, dB, sin and cos), not physical values.")
+@json_option
+@click.pass_context
+def stats(
+    ctx: click.Context,
+    /,
+    data: Path,
+    split: str | None,
+    bins: int,
+    transformed: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Describe the values of each channel of DIR: missing, mean, std, percentiles and a histogram, in its unit.
+
+    DIR is a data set, or a folder of images without labels. The exit code is 2 if an image cannot be read.
+    """
+    from simmat_plugin_report.channel_stats import channel_stats, stats_lines
+
+    dataset, samples = _images(data, split, options)
+    with progress_bar("reading", " images", total=len(samples)) as bar:
+        images, found, faults = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
+    sequences = len({sample.sequence for sample in samples} - {""})
+    if as_json:
+        counts = {"images": images, "sequences": sequences}
+        print_json({"root": str(dataset.root), **counts, "channels": [asdict(one) for one in found], "faults": faults})
+    else:
+        of = f"frames of {sequences} sequence{'s' * (sequences != 1)}" if sequences else "images"
+        say("\n\n".join([f"{dataset.root}: {images} {of}", *("\n".join(stats_lines(one)) for one in found)]))
+    for one in found:
+        if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
+            say(
+                f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean "
+                f"would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
+                err=True,
+            )
+    for name, fault in faults.items():
+        say(f"warning: {name} is left out: {fault}", err=True)
+    if faults:
+        ctx.exit(2)
+
+
+@click.command("data preview")
+@click.argument("data", metavar="DIR", type=PATH)
+@_sensor_options
+@data_options
+@click.option(
+    "--out", required=True, type=PATH, metavar="FILE.png", help="Several sheets are FILE-1.png, FILE-2.png, …"
+)
+@click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
+@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, to compare colours.")
+def preview(
+    data: Path,
+    out: Path,
+    count: int,
+    split: str | None,
+    labels: bool,
+    same_scale: bool,
+    **options: Any,
+) -> None:
+    """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
+
+    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set; of sequences,
+    each row is a strip of frames of one.
+    """
+    from simmat_plugin_report.preview import PER_SHEET, preview_sheets, shown_samples
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
+    dataset, samples = _images(data, split, options)
+    shown = shown_samples(samples, count)
+    several = len(shown) > PER_SHEET
+    problems: list[tuple[str, str]] = []
+    with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
+        sheets = preview_sheets(
+            dataset, shown, labels=labels, same_scale=same_scale, problems=problems, progress=bar.update
+        )
+        names = []
+        for number, sheet in enumerate(sheets, start=1):
+            names.append(f"{out.stem}-{number}.png" if several else out.name)
+            sheet.save(folder / names[-1])
+    for name, problem in problems:
+        say(f"warning: {name} is not shown: {problem}", err=True)
+    for name in names:
+        say(f"wrote {out.parent / name}")
+
+
+def _sensor(options: dict[str, Any]) -> tuple[ModalityAdapter, dict[str, Any]]:
+    """Return the sensor that options name, and the other options, which override the data card."""
+    card = {name: value for name, value in options.items() if name not in _SENSOR}
+    name, chosen, channels = (options[name] for name in _SENSOR)
+    return load_registry().modality(name, chosen, channels=channels), card
+
+
+def _images(data: Path, split: str | None, options: dict[str, Any]) -> tuple[Dataset, tuple[Sample, ...]]:
+    """Open a data set or a folder of images; return it with the samples of the split."""
+    from simmat.data.dataset import open_images
+
+    dataset = open_images(data, *_sensor(options))
+    return dataset, dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
+
+
+def _write_card(root: Path, card: DataCard) -> str:
+    """Write a card if it changed; the former one, which may contain comments, becomes card.toml.old."""
+    from simmat.data.card import CARD_FILE, load_card, write_card
+
+    path = root / CARD_FILE
+    if not path.exists():
+        return f"wrote {write_card(root, card)}"
+    try:
+        former = load_card(root, {})
+    except ConfigError:
+        former = None
+    if former == card:
+        return f"{path} is up to date"
+    with atomic_path(root / f"{CARD_FILE}.old") as kept:
+        shutil.copyfile(path, kept)
+    return f"wrote {write_card(root, card)}; the former one is {path.name}.old"
 
 
 @click.command("report")

@@ -18,7 +18,7 @@ from simmat.errors import BundleError, ConfigError
 from simmat.evaluation import ObjectScore
 from simmat.io.reading import read_json
 from simmat.training import RunFolder
-from simmat_plugin_report.data_report import ClassNumber, DataReport, Listed
+from simmat_plugin_report.checks import ClassNumber, DataReport, Listed
 
 
 def _decoded(value: object) -> object:

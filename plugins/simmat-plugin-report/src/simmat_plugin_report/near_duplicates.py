@@ -19,7 +19,7 @@ from simmat.data.index import DataIndex
 from simmat.data.samples import SPLITS, Sample, evenly_spaced
 from simmat.errors import SimMATError
 from simmat.types import BoolArray, FloatArray, SensorImage
-from simmat_plugin_report.data_report import Finding, finding
+from simmat_plugin_report.checks import Finding, finding
 
 MIN_CORRELATION = 0.8
 """Least correlation of near-duplicates."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
+from simmat.data.instances import Label
 from simmat.data.samples import Sample, evenly_spaced
-from simmat.drawing.display import display_channels, display_style
+from simmat.drawing.display import Limits, colour_bar, display_channels, display_limits, display_style, show_channels
+from simmat.drawing.found import with_legend
+from simmat.drawing.overlay import Colour, class_colour, font, object_colour, paint_regions, region_colours, region_map
 from simmat.errors import DataError, SimMATError
 from simmat.sensors.normalize import rgb_indices
+from simmat.terminal import escape
 from simmat.types import Channel, SensorImage, Window
 from simmat_plugin_report.channel_stats import MAX_PIXELS, with_channels
-from simmat_plugin_report.sheet import CELL_PX, Item, Panel, Sheet
 
 MAX_PANELS = 4
 """Most pictures of one image."""
@@ -28,6 +36,206 @@ Problems = list[tuple[str, str]]
 
 _STRIP = 6
 """Frames of a sequence on a sheet."""
+
+GROUND: Colour = (22, 24, 29)
+CELL_GROUND: Colour = (34, 37, 44)
+TEXT: Colour = (236, 238, 242)
+FAINT: Colour = (160, 166, 178)
+
+GAP = 10
+MARGIN = 18
+LINE = 24
+
+CELL_PX = 240
+"""Width of a picture."""
+_SHEET_PX = 1560
+"""Approximate width of a sheet in pixels."""
+_FILL = 0.3
+
+
+class Panel(NamedTuple):
+    """One picture of an image.
+
+    Attributes:
+        channels: index of the shown channel, or of those shown as red, green and blue.
+    """
+
+    title: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image on a sheet.
+
+    Attributes:
+        image: the shown channels, reduced to about the size of a cell.
+        size_hw: (height, width) of the whole image in pixels.
+        label: label of the image; None without a label.
+        note: why the image cannot be shown; "" if it can.
+        is_middle: True if `image` and `label` are of the middle of a large image.
+    """
+
+    sample: Sample
+    image: SensorImage | None
+    size_hw: tuple[int, int]
+    label: Label | None
+    note: str = ""
+    is_middle: bool = False
+
+
+def track_numbers(item: Item) -> list[int]:
+    """Return the numbers that colour the regions: in a sequence their ids, so that a track keeps its colour."""
+    regions = item.label.regions if item.label is not None else ()
+    ids = [region.object_id for region in regions] if item.sample.sequence else []
+    return [index if id is None else id for index, id in enumerate(ids or [None] * len(regions))]
+
+
+class Sheet:
+    """Draws images of a data set in rows, each with its colour bars and labels."""
+
+    def __init__(self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], *, same_scale: bool) -> None:
+        self._items, self._panels = items, panels
+        shown = [item.image for item in items if item.image is not None]
+        tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
+        self._cell = (CELL_PX, max(round(CELL_PX * min(tallest, 1.25)), CELL_PX // 3))
+        self._limits: dict[int, Limits] = {}
+        if same_scale and shown:
+            for panel in panels:
+                if len(panel.channels) == 1:
+                    (index,) = panel.channels
+                    self._limits[index] = _limits_of_all([image.select([index]) for image in shown])
+        found = {region.class_id for item in items if item.label for region in item.label.regions}
+        self._by_class = dataset.has_classes and None not in found
+        self._legend: list[tuple[Colour, str]] = []
+        names = dataset.class_names
+        if self._by_class and (len(found) > 1 or found & set(names)):
+            present = sorted(number for number in found if number is not None)
+            self._legend = [(class_colour(number), escape(class_title(number, names), keep="")) for number in present]
+
+    def draw(self, title: str) -> Image.Image:
+        """Return the sheet under a title."""
+        width = max(len(self._panels), 1) * (self._cell[0] + GAP) - GAP
+        columns = min(max((_SHEET_PX + 2 * GAP) // (width + 2 * GAP), 1), len(self._items))
+        height = LINE + self._cell[1] + 2 * LINE
+        places = self._places(columns)
+        rows = places[-1][0] + 1
+        full = max(2 * MARGIN + columns * (width + 2 * GAP) - 2 * GAP, 420)
+        head = MARGIN + LINE + GAP
+        sheet = Image.new("RGB", (full, head + rows * (height + GAP) + MARGIN - GAP), GROUND)
+        pen = ImageDraw.Draw(sheet)
+        face = font(17, bold=True)
+        pen.text((MARGIN, MARGIN), shorten(title, face, full - 2 * MARGIN), font=face, fill=TEXT)
+        for (row, column), item in zip(places, self._items, strict=True):
+            self._block(sheet, pen, item, MARGIN + column * (width + 2 * GAP), head + row * (height + GAP), width)
+        return with_legend(sheet, self._legend)
+
+    def _places(self, columns: int) -> list[tuple[int, int]]:
+        """Return row and column of each item; a sequence starts a new row."""
+        places = [(0, 0)]
+        for before, item in pairwise(self._items):
+            row, column = places[-1]
+            is_next = before.sample.sequence != item.sample.sequence or column + 1 == columns
+            places.append((row + 1, 0) if is_next else (row, column + 1))
+        return places
+
+    def _block(self, sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, width: int) -> None:
+        face, small = font(13, bold=True), font(12)
+        size = f"{item.size_hw[1]}x{item.size_hw[0]}" if item.image else ""
+        count = len(item.label.regions) if item.label else 0
+        objects = f"{count} region{'s' * (count != 1)}" if item.label is not None and not item.is_middle else ""
+        size += ", middle" * item.is_middle
+        about = () if item.sample.sequence else (item.sample.split, size)  # the same in a strip, where names are long
+        note = " · ".join(filter(None, (*about, objects)))
+        room = width - int(small.getlength(note)) - GAP
+        name = shorten(item.sample.id, face, room if room > 60 else width)
+        pen.text((left, top + 4), name, font=face, fill=TEXT)
+        if room > 60:
+            pen.text((left + width, top + 4), note, font=small, fill=FAINT, anchor="ra")
+        top += LINE
+        for number, panel in enumerate(self._panels):
+            x = left + number * (self._cell[0] + GAP)
+            pen.rectangle((x, top, x + self._cell[0] - 1, top + self._cell[1] - 1), fill=CELL_GROUND)
+            if item.image is not None:
+                self._picture(sheet, item, item.image, panel, x, top)
+                self._caption(pen, item.image, panel, x, top + self._cell[1] + 3)
+        if item.image is None:
+            _write_lines(pen, f"cannot be read: {item.note}", left + 8, top + 8, width - 16, self._cell[1] - 16)
+
+    def _picture(self, sheet: Image.Image, item: Item, image: SensorImage, panel: Panel, left: int, top: int) -> None:
+        height, width = image.size_hw
+        scale = min(self._cell[0] / width, self._cell[1] / height)
+        inner = (max(round(width * scale), 1), max(round(height * scale), 1))
+        picture = Image.fromarray(show_channels(image, panel.channels, self._limits.get(panel.channels[0])))
+        larger = inner[0] >= picture.width
+        picture = picture.resize(inner, Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
+        if item.label is not None:
+            regions = item.label.regions
+            numbers = region_map(regions, item.label.size_hw, inner)
+            colours = (
+                region_colours(regions) if self._by_class else [object_colour(number) for number in track_numbers(item)]
+            )
+            picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
+        corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
+        sheet.paste(picture, corner)
+
+    def _caption(self, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int) -> None:
+        """Write the title of a picture and its scale."""
+        small, width = font(12), self._cell[0]
+        channels = [image.channels[index] for index in panel.channels]
+        look = display_style(channels[0])
+        title = panel.title if len(channels) > 1 else f"{panel.title} [{look.unit}]"
+        pen.text((left, top), shorten(title, small, width), font=small, fill=FAINT)
+        top += LINE - 5
+        if len(channels) > 1:
+            names = ", ".join(f"{letter} {channel.name}" for letter, channel in zip("RGB", channels, strict=True))
+            pen.text((left, top), shorten(names, small, width), font=small, fill=FAINT)
+            return
+        (index,) = panel.channels
+        plane, valid = image.data[index], image.valid[index]
+        if not valid.any():
+            pen.text((left, top), "no valid pixel", font=small, fill=FAINT)
+            return
+        low, high = self._limits.get(index) or display_limits(plane, valid, look)
+        texts = [_number(look.shown(value), look.shown(high) - look.shown(low)) for value in (low, high)]
+        first, last = (int(small.getlength(text)) for text in texts)
+        pen.text((left, top), texts[0], font=small, fill=TEXT)
+        pen.text((left + width, top), texts[1], font=small, fill=TEXT, anchor="ra")
+        begin, end = left + first + 7, left + width - last - 7
+        for x, colour in zip(range(begin, end), colour_bar(look, max(end - begin, 0)), strict=True):
+            pen.line((x, top + 3, x, top + 12), fill=colour)
+
+
+def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
+    """Return the limits of one channel over images of one plane."""
+    values = np.concatenate([image.data[0][image.valid[0]] for image in images])[None]
+    return display_limits(values, np.ones(values.shape, np.bool_), display_style(images[0].channels[0]))
+
+
+def _number(value: float, span: float) -> str:
+    """Format a number with the digits that its scale needs: 21.3 for a span of 20, 0.0213 for 0.02."""
+    if not span > 0:
+        return f"{value:.4g}"
+    digits = min(max(2 - int(np.floor(np.log10(span))), 0), 6)
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int) -> None:
+    """Write text in lines of about `width` pixels, as many as fit into `height`."""
+    for number, line in enumerate(textwrap.wrap(escape(text, keep=""), width // 7)[: max(height // 15, 1)]):
+        pen.text((left, top + 15 * number), line, font=font(11), fill=TEXT)
+
+
+def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+    """Shorten a text in the middle to at most `room` pixels; characters that cannot be drawn are escaped."""
+    text = escape(text, keep="")
+    if face.getlength(text) <= room:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :]
+        if face.getlength(short) <= room:
+            return short
+    return "…"
 
 
 def shown_samples(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:

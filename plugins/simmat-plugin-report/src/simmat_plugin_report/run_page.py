@@ -17,8 +17,8 @@ from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
 from simmat.training import RunFolder
 from simmat.types import MAX_SHRUNK, SMALL_SIDE
+from simmat_plugin_report.checks import texts_of
 from simmat_plugin_report.confidence import confidence_blocks
-from simmat_plugin_report.data_report import texts_of
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
