@@ -355,7 +355,7 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
             "range": None if limits is None else list(limits),
             "look": asdict(display_style(channel)),
         }
-        for channel, limits in zip(planes.channels, planes.ranges(), strict=True)
+        for channel, limits in zip(planes.channels, planes.ranges, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +90,6 @@ class Planes:
     memory: ImageCache
     home: Path
     digest: str = field(default="", init=False)
-    _size_hw: tuple[int, int] | None = field(default=None, init=False)
-    _in_parts: bool = field(default=False, init=False)
-    _channels: tuple[Channel, ...] = field(default=(), init=False)
-    _georeference: Georeference | None = field(default=None, init=False)
-    _ranges: list[tuple[float, float] | None] | None = field(default=None, init=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         parts: list[object] = [self.adapter.name, options_of(self.adapter)]
@@ -111,35 +106,34 @@ class Planes:
         """The first file."""
         return str(next(iter(self.files.values())))
 
-    @property
+    @cached_property
+    def _stated_hw(self) -> tuple[int, int] | None:
+        """(height, width) by the headers of the files; None if the sensor must read them whole for that."""
+        return self.adapter.window_size(self.files)
+
+    @cached_property
     def size_hw(self) -> tuple[int, int]:
         """(height, width) in pixels; only file headers are read if the sensor supports that."""
-        with self._lock:
-            if self._size_hw is None:
-                size_hw = self.adapter.window_size(self.files)
-                self._in_parts = size_hw is not None and size_hw[0] * size_hw[1] > _WHOLE_PX
-                self._size_hw = size_hw or self._whole().size_hw
-            return self._size_hw
+        return self._stated_hw or self._whole().size_hw
+
+    @property
+    def _in_parts(self) -> bool:
+        return self._stated_hw is not None and math.prod(self._stated_hw) > _WHOLE_PX
+
+    @cached_property
+    def _facts(self) -> tuple[tuple[Channel, ...], Georeference | None]:
+        first = self.read(Window(0, 0, 1, 1))
+        return first.channels, first.georeference or read_georeference(next(iter(self.files.values())))
 
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The C channels."""
-        with self._lock:
-            if not self._channels:
-                first = self.read(Window(0, 0, 1, 1)) if self._is_read_in_parts() else self._whole()
-                self._channels = first.channels
-                self._georeference = first.georeference or read_georeference(next(iter(self.files.values())))
-            return self._channels
+        return self._facts[0]
 
     @property
     def georeference(self) -> Georeference | None:
         """Georeference of the image; None if the file has none."""
-        self.channels  # noqa: B018
-        return self._georeference
-
-    def _is_read_in_parts(self) -> bool:
-        self.size_hw  # noqa: B018
-        return self._in_parts
+        return self._facts[1]
 
     @property
     def levels(self) -> int:
@@ -148,25 +142,25 @@ class Planes:
 
     def read(self, window: Window) -> SensorImage:
         """Read a part of the image."""
-        if not self._is_read_in_parts():
+        if not self._in_parts:
             whole = self._whole()
             return whole if window == (0, 0, *self.size_hw) else whole.cut(window)
         return load_sample(self.adapter, self.files, window)
 
+    @cached_property
     def ranges(self) -> list[tuple[float, float] | None]:
-        """Return the 2nd and 98th percentile of each channel, in its unit; None for a channel without valid pixels.
+        """The 2nd and 98th percentile of each channel, in its unit; None for a channel without valid pixels.
 
         For an image that is read in parts they are those of 16 tiles on a regular grid.
         """
-        with self._lock:
-            if self._ranges is None:
-                parts = self._samples()
-                self._ranges = []
-                for index in range(len(self.channels)):
-                    values = np.concatenate([part.data[index][part.valid[index]] for part in parts])
-                    low, high = np.percentile(values, _RANGE_PERCENT).tolist() if len(values) else (0.0, 0.0)
-                    self._ranges.append((low, high) if len(values) else None)
-            return self._ranges
+        ys, xs = (np.linspace(0, max(length - TILE, 0), 4).astype(int).tolist() for length in self.size_hw)
+        parts = [self.read(self._window(y, x, TILE)) for y in ys for x in xs] if self._in_parts else [self._whole()]
+        found: list[tuple[float, float] | None] = []
+        for index in range(len(self.channels)):
+            values = np.concatenate([part.data[index][part.valid[index]] for part in parts])
+            low, high = np.percentile(values, _RANGE_PERCENT).tolist() if len(values) else (0.0, 0.0)
+            found.append((low, high) if len(values) else None)
+        return found
 
     def tile(self, level: int, column: int, row: int, channels: Sequence[int]) -> tuple[tuple[int, int, int], bytes]:
         """Return the shape (C, h, w) of a tile, and its bytes: float32 offset and scale of each channel, then planes.
@@ -198,7 +192,7 @@ class Planes:
             DataError: the image cannot be read.
         """
         last = self.levels - 1
-        if self._is_read_in_parts() and not self._tile_file(last, 0, 0).exists():
+        if self._in_parts and not self._tile_file(last, 0, 0).exists():
             raise UnknownError("there is no thumbnail before the image was opened")
         picture = Image.fromarray(display_rgb(SensorImage(*self._tile(last, 0, 0), self.channels)))
         picture.thumbnail((side, side))
@@ -209,14 +203,10 @@ class Planes:
     def _whole(self) -> SensorImage:
         return self.memory.get((self.digest,), lambda: load_sample(self.adapter, self.files))
 
-    def _samples(self) -> list[SensorImage]:
+    def _window(self, y: int, x: int, side: int) -> Window:
+        """Return the window from a pixel on, of a side in pixels or as far as the image reaches."""
         height, width = self.size_hw
-        if not self._in_parts:
-            return [self._whole()]
-        starts = [np.linspace(0, max(length - TILE, 0), 4).astype(int).tolist() for length in (height, width)]
-        return [
-            self.read(Window(y, x, min(y + TILE, height), min(x + TILE, width))) for y in starts[0] for x in starts[1]
-        ]
+        return Window(y, x, min(y + side, height), min(x + side, width))
 
     def _level_hw(self, level: int) -> tuple[int, int]:
         if not 0 <= level < self.levels:
@@ -225,10 +215,8 @@ class Planes:
 
     def _tile(self, level: int, column: int, row: int) -> tuple[FloatArray, BoolArray]:
         """Return the values (C, h, w) and validity (C, h, w) of all channels of a tile."""
-        height, width = self._level_hw(level)
-        y, x = row * TILE, column * TILE
         if level == 0:
-            return self._native(Window(y, x, min(y + TILE, height), min(x + TILE, width)))
+            return self._native(self._window(row * TILE, column * TILE, TILE))
         stored = self._tile_file(level, column, row) if self._in_parts and level >= _FIRST_STORED else None
         if stored is not None and (found := _read_tile(stored)) is not None:
             return found
@@ -253,9 +241,7 @@ class Planes:
         if not self._in_parts:
             image, part = self._whole(), window
         else:
-            y, x = window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK
-            height, width = self.size_hw
-            block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
+            block = self._window(window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK, _BLOCK)
             image = self.memory.get((self.digest, block), lambda: self.read(block))
             part = window.relative_to(block)
         return image.data[:, *part.slices], image.valid[:, *part.slices]
