@@ -122,29 +122,23 @@ class Training:
             self._process.stdin.close()
 
     async def _follow(self, steps: int | None, model: Model, more: Sequence[str]) -> None:
-        assert self.run is not None
         try:
-            command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]
-            command += [] if steps is None else ["--steps", str(steps)]
-            code = await self._simmat(command, self.run.with_suffix(".log"))
-            if self._stopped:
-                self._end("stopped", "stopped")
-                return
-            if code != 0:
-                self._end("failed", _reason(self._log(), code))
-                return
-            await self._compare(model)
+            self.state, self.message = await self._train(steps, model, more)
         except Exception as error:  # any error of run, evaluation or loading, such as out of memory
-            if self._stopped:
-                self._end("stopped", "stopped")
-                return
-            if not isinstance(error, SimMATError | OSError):
+            if not self._stopped and not isinstance(error, SimMATError | OSError):
                 _log.exception("the training failed")
-            self._end("failed", str(error) or type(error).__name__)
+            self.state, self.message = "failed", str(error) or type(error).__name__
+        if self._stopped and not self.adopted:
+            self.state, self.message = "stopped", "stopped"
+        self.changed()
 
-    async def _compare(self, model: Model) -> None:
-        """Score the new bundle and the present model on the same validation images, and use the better one."""
+    async def _train(self, steps: int | None, model: Model, more: Sequence[str]) -> tuple[State, str]:
+        """Run `simmat train`, and use the new bundle if it is better; return how that ended."""
         assert self.run is not None
+        command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]
+        command += [] if steps is None else ["--steps", str(steps)]
+        if code := await self._simmat(command, self.run.with_suffix(".log")):
+            return "failed", _reason(self._log(), code)
         self.message = "comparing with the present model"
         self.changed()
         new = await self._scores(self.run)
@@ -156,18 +150,16 @@ class Training:
                 old = None
         self.score, self.before, shared = _compared(new["scores"], old)
         if self._stopped:
-            self._end("stopped", "stopped")
-            return
+            return "stopped", "stopped"
         self.adopted = self.score is not None and (self.before is None or self.score > self.before)
         new_score = "" if self.score is None else f"{self.score:.3f}"
         old_score = "unknown" if self.before is None else f"{self.before:.3f}"
         if self.before is not None and shared < len(new["scores"]):
             old_score += f" (on {shared} of {len(new['scores'])} objects, whose images neither was trained on)"
-        if self.adopted:
-            await self.adopt(self.run)
-            self._end("done", f"better: {new_score}, before {old_score}; the page uses it now")
-        else:
-            self._end("done", f"not better: {new_score}, before {old_score}; the page keeps its model")
+        if not self.adopted:
+            return "done", f"not better: {new_score}, before {old_score}; the page keeps its model"
+        await self.adopt(self.run)
+        return "done", f"better: {new_score}, before {old_score}; the page uses it now"
 
     async def _scores(self, bundle: Path) -> Mapping[str, Any]:
         """Return the scores of a bundle, with those of every object, of the validation images it was not trained on."""
@@ -237,10 +229,6 @@ class Training:
             text = self.run.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
             return [line[-300:] for line in text.replace("\r", "\n").splitlines() if line.strip()][-_LOG_LINES:]
         return []
-
-    def _end(self, state: State, message: str) -> None:
-        self.state, self.message = state, message
-        self.changed()
 
 
 def _new_run(root: Path) -> Path:
