@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.card import DataCard
-from simmat.data.instances import PANOPTIC, Instance, label_from_mask, read_mask, region_from_mask
+from simmat.data.instances import PANOPTIC, Instance, check_equal_size, label_from_mask, read_mask, region_from_mask
 from simmat.errors import DataError
 
 MAX_PNG_SIDE = 8192
@@ -104,8 +104,7 @@ def draw_labels(
     values = rule.values(objects, ignored)
     hidden = rule.card.ignore if ignored is not None else None
     largest = max([0, *values.values(), *([] if hidden is None else [hidden])])
-    kind = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if largest <= np.iinfo(kind).max)
-    plane = np.zeros(size_hw, kind)
+    plane = np.zeros(size_hw, np.min_scalar_type(largest))
     if ignored is not None and hidden is not None:
         plane[ignored.window.slices][ignored.crop] = hidden
     for number, region in objects.items():
@@ -124,12 +123,7 @@ def read_objects(path: Path, size_hw: tuple[int, int], rule: Rule, known: Object
         DataError: the mask cannot be read, or is of another size.
     """
     card, mask = rule.card, read_mask(path)
-    height, width = size_hw
-    if mask.shape != size_hw:
-        raise DataError(
-            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height} (width x height); "
-            "they must be equal"
-        )
+    check_equal_size(path, mask.shape, "it labels", size_hw)
     label = label_from_mask(mask, card, origin=str(path))
     ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
     if rule.tracks is not None and card.regions in ("instances", "panoptic"):

@@ -6,9 +6,9 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,13 +165,19 @@ class ModelService:
         Raises:
             SimMATError: the prompt is invalid, or the image cannot be read.
         """
+        import torch
+
         model, (image, planes) = self.model, self._image(key)
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
         image.encode()  # with all threads
-        with _one_thread():  # of several, each waits in short loops for one that has no core while a training runs
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # of several, each waits in short loops for one that has no core while a training runs
+        try:
             found = image.predict_all(prompt)
+        finally:
+            torch.set_num_threads(threads)
         self._ready.add((model.digest, planes.digest))
         masks = []
         for one in found:
@@ -379,16 +385,3 @@ def _check_count(windows: int) -> None:
             f"to search {windows} windows would take very long, at most {MAX_SUGGESTED} are allowed; zoom in, or give "
             "a box: only that part is searched"
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread in this thread while the block runs."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
