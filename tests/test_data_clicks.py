@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.clicks import center_click, corrective_click, jitter_box, random_click, tight_box
+from simmat.data.instances import region_from_mask
 from simmat.errors import DataError
 
 
@@ -53,12 +54,19 @@ def test_empty_mask_has_no_click(click: object) -> None:
         click(np.zeros((3, 3), dtype=np.bool_))  # type: ignore[operator]
 
 
+def corrected(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None = None) -> object:
+    region = region_from_mask(truth, None)
+    assert region is not None
+    ignore = np.zeros(truth.shape, np.bool_) if ignore is None else ignore
+    return corrective_click(region, region_from_mask(prediction, None), ignore)
+
+
 def test_correction_clicks_the_largest_error() -> None:
     """A person mends the worst first: here the false 3 by 3 square, not two smaller misses that are larger in sum."""
     truth, prediction = np.zeros((2, 9, 20), dtype=np.bool_)
     truth[0:2, 0:3] = truth[0:2, 10:13] = True
     prediction[4:7, 5:8] = True
-    assert corrective_click(truth, prediction) == ((6, 5), 0)
+    assert corrected(truth, prediction) == ((6, 5), 0)
 
 
 def test_correction_prefers_what_is_missing_among_equals() -> None:
@@ -66,19 +74,19 @@ def test_correction_prefers_what_is_missing_among_equals() -> None:
     truth, prediction = np.zeros((2, 5, 12), dtype=np.bool_)
     prediction[1:4, 1:4] = True
     truth[1:4, 7:10] = True
-    assert corrective_click(truth, prediction) == ((8, 2), 1)
+    assert corrected(truth, prediction) == ((8, 2), 1)
 
 
 def test_correction_does_not_look_at_ignored_pixels() -> None:
     """Where there is no truth there is no error."""
     truth, prediction = np.zeros((2, 4, 4), dtype=np.bool_)
-    prediction[0:2] = True
-    assert corrective_click(truth, prediction, ignore=prediction) is None
+    prediction[0:2] = truth[3] = prediction[3] = True
+    assert corrected(truth, prediction, ignore=prediction) is None
 
 
 def test_nothing_wrong_gives_no_click() -> None:
     """The loop over clicks ends here."""
-    assert corrective_click(blob(0), blob(0)) is None
+    assert corrected(blob(0), blob(0)) is None
 
 
 def test_tight_box_ends_after_the_last_pixel() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simmat.data.instances import Instance, region_from_mask
-from simmat.evaluation.protocol import middle_pixel, resize_nearest
+from simmat.evaluation.protocol import resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.types import Window
 
@@ -44,16 +44,16 @@ def test_the_boundary_iou_of_a_shifted_square() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "xy"),
+    ("mask", "number", "xy"),
     [
-        ([[0, 0, 0, 1], [1, 1, 1, 0]], (1, 1)),  # number 2 of 4
-        ([[1, 1, 0, 0], [0, 0, 0, 1]], (1, 0)),  # number 1 of 3
-        ([[0, 0], [0, 1]], (1, 1)),
+        ([[0, 0, 0, 1], [1, 1, 1, 0]], 2, (1, 1)),
+        ([[1, 1, 0, 0], [0, 0, 0, 1]], 1, (1, 0)),
+        ([[0, 0], [0, 1]], 0, (1, 1)),
     ],
 )
-def test_the_middle_pixel_is_counted_in_raster_order(mask: list[list[int]], xy: tuple[float, float]) -> None:
-    """Row by row, as the released code lists a region's pixels; it need not be in the middle of the shape."""
-    assert middle_pixel(region(mask)) == xy
+def test_pixels_are_numbered_in_raster_order(mask: list[list[int]], number: int, xy: tuple[float, float]) -> None:
+    """Row by row, as the released code lists a region's pixels, the middle one of which it clicks."""
+    assert region(mask).pixel_xy(number) == xy
 
 
 def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:

@@ -121,7 +121,6 @@ def test_figures_within_boxes_are_those_of_the_whole_image(ignored: str) -> None
             expected = plain_boundary_iou(mask, truth, ~ignore, width)
             assert boundary_iou(found, region, ~ignore, width) == expected
         assert corrective_click(region, found, ignore) == plain_correction(truth, mask, ignore)
-        assert corrective_click(truth, mask, ignore) == plain_correction(truth, mask, ignore)
 
 
 FRAMES = [

@@ -120,10 +120,10 @@ def _box(y0: int, x0: int, side: int, value: int = 0) -> Instance:
 
 def test_ious_count_no_ignored_pixel() -> None:
     """There is no truth there."""
-    ignore = np.zeros((20, 20), np.bool_)
-    assert ious([_box(0, 0, 10)], [_box(0, 5, 10), _box(12, 12, 4)], ignore).tolist() == [[pytest.approx(1 / 3), 0]]
-    ignore[:, 10:] = True
-    assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], ignore)[0, 0] == pytest.approx(0.5)
+    scored = np.ones((20, 20), np.bool_)
+    assert ious([_box(0, 0, 10)], [_box(0, 5, 10), _box(12, 12, 4)], scored).tolist() == [[pytest.approx(1 / 3), 0]]
+    scored[:, 10:] = False
+    assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], scored)[0, 0] == pytest.approx(0.5)
 
 
 def _matches(

@@ -35,6 +35,10 @@ def square(y0: int, x0: int, side: int, value: int = 1) -> Instance:
     return Instance(value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
 
 
+def objects(regions: Sequence[Instance], scores: Sequence[float]) -> list[FoundObject]:
+    return [FoundObject(region, score, (0, 0)) for region, score in zip(regions, scores, strict=True)]
+
+
 def label_of(*regions: Instance, smallest: int = 1) -> Label:
     label = Label((SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest)
     large = tuple(one for one in regions if one.area >= smallest)
@@ -61,7 +65,7 @@ def test_average_precision_is_that_of_pycocotools() -> None:
         moved = [square(t.window.y0, t.window.x0, size, t.class_id or 0) for t, size in sizes]
         found = moved + [square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3)))) for _ in range(3)]
         scores = rng.random(len(found)).astype(np.float32)
-        images.append(ImageMatches.of(found, scores.tolist(), label_of(*true, smallest=smallest)))
+        images.append(ImageMatches.of(objects(found, scores.tolist()), label_of(*true, smallest=smallest)))
         truth["images"].append({"id": number, "width": SIZE, "height": SIZE})
         for one in true:
             known = len(truth["annotations"]) + 1
@@ -83,19 +87,19 @@ def test_what_is_found_in_ignored_pixels_is_not_a_false_alarm() -> None:
     """Ignored pixels have no truth; an object that lies there by half or more is excused at 0.5."""
     label = label_of(square(2, 2, 8))
     label.ignore[:, 16:] = True
-    found = [square(2, 2, 8), square(4, 20, 8), square(20, 13, 8)]
-    assert object_scores([ImageMatches.of(found, [0.5, 0.9, 0.8], label)])["f1"] == 1
+    found = objects([square(2, 2, 8), square(4, 20, 8), square(20, 13, 8)], [0.5, 0.9, 0.8])
+    assert object_scores([ImageMatches.of(found, label)])["f1"] == 1
     label.ignore[:, 16:] = False
-    assert object_scores([ImageMatches.of(found, [0.5, 0.9, 0.8], label)])["f1"] == pytest.approx(2 / 4)
+    assert object_scores([ImageMatches.of(found, label)])["f1"] == pytest.approx(2 / 4)
 
 
 def test_the_probabilities_of_found_objects_stand_beside_their_true_class() -> None:
     """A temperature is fitted to them, and to no object that is none; -1 is a class that the model does not know."""
     true = [square(0, 0, 4, 3), square(0, 6, 4, 5), square(6, 0, 4, 9)]
     found = [*true, square(6, 6, 4, 3)]
-    matches = ImageMatches.of(found, [0.9, 0.8, 0.7, 0.6], label_of(*true))
     known = {3: 0.7, 5: 0.3}
-    rows = replace(matches, class_probabilities=[known, known, known, known]).confidence()[1]
+    with_classes = [replace(one, class_probabilities=known) for one in objects(found, [0.9, 0.8, 0.7, 0.6])]
+    rows = ImageMatches.of(with_classes, label_of(*true)).confidence()[1]
     assert rows == [(0, 0.7, 0.3), (1, 0.7, 0.3), (-1, 0.7, 0.3)]
 
 

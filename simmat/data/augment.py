@@ -190,12 +190,11 @@ def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Wi
     if not label.regions:
         return Window(0, 0, 0, 0)
     region = label.regions[int(rng.integers(len(label.regions)))]
-    y0, x0, y1, x1 = region.window
-    place = int(rng.integers(region.area))
-    if y1 - y0 <= size[0] and x1 - x0 <= size[1]:
+    number, (height, width) = int(rng.integers(region.area)), region.window.size_hw
+    if height <= size[0] and width <= size[1]:
         return region.window
-    row, column = divmod(int(np.flatnonzero(region.crop)[place]), x1 - x0)
-    return Window(y0 + row, x0 + column, y0 + row + 1, x0 + column + 1)
+    x, y = map(int, region.pixel_xy(number))
+    return Window(y, x, y + 1, x + 1)
 
 
 def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:

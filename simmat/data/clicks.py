@@ -21,19 +21,21 @@ def center_click(mask: BoolArray | Instance) -> tuple[float, float]:
     Returns:
         (x, y), the centre of that pixel.
     """
-    return _center(_region(mask))
+    region = _region(mask)
+    # No pixel outside the box is nearer than those just around it, so the crop is enough.
+    distance = distance_inside(region.crop)
+    row, column = divmod(int(np.argmax(distance)), distance.shape[1])
+    return float(column + region.window.x0), float(row + region.window.y0)
 
 
 def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[float, float]:
     """Return the centre (x, y) of a random pixel of an (H, W) mask or a region."""
     region = _region(mask)
-    inside = np.flatnonzero(region.crop)
-    row, column = divmod(int(inside[rng.integers(len(inside))]), region.crop.shape[1])
-    return float(column + region.window[1]), float(row + region.window[0])
+    return region.pixel_xy(int(rng.integers(region.area)))
 
 
 def corrective_click(
-    truth: BoolArray | Instance, prediction: BoolArray | Instance | None, ignore: BoolArray | None = None
+    truth: Instance, prediction: Instance | None, ignore: BoolArray
 ) -> tuple[tuple[float, float], int] | None:
     """Return the next click that corrects a prediction: the centre of its largest error.
 
@@ -42,25 +44,21 @@ def corrective_click(
     and the first in raster order before others of its kind.
 
     Args:
-        truth: (H, W) bool, or a region.
-        prediction: (H, W) bool, a region, or None if it is empty; for regions only their boxes are computed.
+        prediction: None if it is empty.
         ignore: (H, W) bool, pixels that are neither right nor wrong.
 
     Returns:
         ((x, y), label), label 1 on a false negative and 0 on a false positive; None without an error.
     """
-    right = region_from_mask(truth, None) if isinstance(truth, np.ndarray) else truth
-    found = region_from_mask(prediction, None) if isinstance(prediction, np.ndarray) else prediction
-    missing, extra = _largest_component(right, found, ignore), _largest_component(found, right, ignore)
+    missing, extra = _largest_component(truth, prediction, ignore), _largest_component(prediction, truth, ignore)
     if missing is not None and (extra is None or missing.area >= extra.area):
-        return _center(missing), 1
-    return None if extra is None else (_center(extra), 0)
+        return center_click(missing), 1
+    return None if extra is None else (center_click(extra), 0)
 
 
 def tight_box(mask: BoolArray | Instance) -> FloatArray:
     """Return the (4,) float32 XYXY box of an (H, W) mask or a region; x1 and y1 are the last column and row + 1."""
-    y0, x0, y1, x1 = _region(mask).window
-    return np.asarray([x0, y0, x1, y1], dtype=np.float32)
+    return np.asarray(_region(mask).box_xyxy, dtype=np.float32)
 
 
 def jitter_box(boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator) -> FloatArray:
@@ -81,13 +79,6 @@ def jitter_box(boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Gener
     return inside
 
 
-def _center(region: Instance) -> tuple[float, float]:
-    # No pixel outside the box is nearer than those just around it, so the crop is enough.
-    distance = distance_inside(region.crop)
-    row, column = divmod(int(np.argmax(distance)), distance.shape[1])
-    return float(column + region.window[1]), float(row + region.window[0])
-
-
 def _region(mask: BoolArray | Instance) -> Instance:
     if isinstance(mask, Instance):
         return mask
@@ -97,7 +88,7 @@ def _region(mask: BoolArray | Instance) -> Instance:
     return region
 
 
-def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray | None) -> Instance | None:
+def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray) -> Instance | None:
     """Return the largest 8-connected component of a region without another one and (H, W) `ignore`; None if empty.
 
     It is the first in raster order among equals.
@@ -106,9 +97,9 @@ def _largest_component(region: Instance | None, without: Instance | None, ignore
         return None
     from scipy import ndimage  # slow to import, and a prediction needs none
 
-    left = region.crop.copy() if without is None else region.crop & ~without.within(region.window)
-    if ignore is not None:
-        left &= ~ignore[region.window.slices]
+    left = region.crop & ~ignore[region.window.slices]
+    if without is not None:
+        left &= ~without.within(region.window)
     around = region_from_mask(left, None, region.window[:2])
     if around is None:
         return None

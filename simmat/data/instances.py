@@ -108,6 +108,11 @@ class Instance:
         y0, x0, y1, x1 = self.window
         return x0, y0, x1, y1
 
+    def pixel_xy(self, number: int) -> tuple[float, float]:
+        """Return (x, y) in the image of one of its pixels, which are numbered from 0 in raster order."""
+        row, column = divmod(int(np.flatnonzero(self.crop)[number]), self.crop.shape[1])
+        return float(column + self.window.x0), float(row + self.window.y0)
+
     def mask(self, size_hw: tuple[int, int]) -> BoolArray:
         """Return the region as (H, W) bool."""
         return self.within(Window(0, 0, *size_hw))

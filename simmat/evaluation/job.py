@@ -258,9 +258,7 @@ def evaluate(
         image.encode()
         start = perf_counter()
         if everything and not unmarked:
-            found = image.segment_everything(settings)
-            one = ImageMatches.of([each.instance for each in found], [each.score for each in found], label)
-            one = replace(one, class_probabilities=[each.class_probabilities for each in found])
+            one = ImageMatches.of(image.segment_everything(settings), label)
             scores.update(matches=one, everything_s=perf_counter() - start)
         start = perf_counter()
         if semantic:

@@ -22,7 +22,7 @@ class Protocol:
     Attributes:
         name: what `--protocol` takes.
         first_click: "center", the maximum of the region's distance transform, see `simmat.data.clicks.center_click`,
-            or "middle", the middle pixel of the region in raster order, in the network's input.
+            or "middle", pixel ⌊n / 2⌋ of the n of the region in raster order, in the network's input.
         grid: where masks are compared: "original", at the size of the image, or "quarter", at a quarter of the
             network's input, into which the image is squashed.
         alternatives: score the best-predicted and the best of a decoder's alternative masks too.
@@ -142,15 +142,9 @@ def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[floa
     squashed = resize_region(seen, frame.original_hw, (frame.size, frame.size))
     if squashed is None:
         return None
-    x, y = frame.points_to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
+    middle = squashed.pixel_xy(squashed.area // 2)
+    x, y = frame.points_to_original(np.asarray(middle, dtype=np.float32)).tolist()
     return x, y
-
-
-def middle_pixel(region: Instance) -> tuple[float, float]:
-    """Return (x, y) of the middle pixel of a region in raster order: pixel ⌊n / 2⌋ of n, counted from 0."""
-    inside = np.flatnonzero(region.crop)
-    row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
-    return float(column + region.window[1]), float(row + region.window[0])
 
 
 def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.calibration import RIGHT_IOU, Kind
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import FoundObject, Instance, Label
 from simmat.evaluation.calibration import binned
 from simmat.types import BoolArray, FloatArray
 
@@ -25,27 +25,29 @@ THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
 """IoU thresholds of COCO's average precision."""
 
 Ious = npt.NDArray[np.float64]
-"""(F, T) IoU of found and true objects, in double precision: an IoU of 3/5 then reaches a threshold of 0.6."""
+"""(F, T) IoU of found and true objects."""
 
 
-def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray) -> Ious:
-    """Return (F, T) IoU of found and true objects of one image over the pixels that are not ignored."""
+def ious(found: Sequence[Instance], true: Sequence[Instance], scored: BoolArray) -> Ious:
+    """Return (F, T) IoU of found and true objects of one image over the scored (H, W) pixels; 0 where both are empty.
+
+    It is computed in 64 bits: in 32 bits 9 pixels of 10 are less than 0.9, which NoC@90 would miss.
+    """
     table = np.zeros((len(found), len(true)), np.float64)
-    areas = [_counted(region, ignore) for region in true]
+    areas = [scored_area(region, scored) for region in true]
     for row, region in enumerate(found):
-        own = _counted(region, ignore)
+        own = scored_area(region, scored)
         for column, other in enumerate(true):
-            if (box := region.window.intersection(other.window)) is None:
-                continue
-            both = region.within(box) & other.within(box) & ~ignore[box[0] : box[2], box[1] : box[3]]
-            shared = int(np.count_nonzero(both))
-            table[row, column] = shared / max(own + areas[column] - shared, 1)
+            if (box := region.window.intersection(other.window)) is not None:
+                both = region.within(box) & other.within(box) & scored[box.slices]
+                shared = int(np.count_nonzero(both))
+                table[row, column] = shared / max(own + areas[column] - shared, 1)
     return table
 
 
-def _counted(region: Instance, ignore: BoolArray) -> int:
-    y0, x0, y1, x1 = region.window
-    return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
+def scored_area(region: Instance, scored: BoolArray) -> int:
+    """Return how many pixels of a region are among the scored (H, W) pixels."""
+    return int(np.count_nonzero(region.crop & scored[region.window.slices]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,23 +68,22 @@ class ImageMatches:
     iou: Ious
     hidden: npt.NDArray[np.float64]
     uncounted: BoolArray
-    class_probabilities: Sequence[Mapping[int, float] | None] | None = None
+    class_probabilities: Sequence[Mapping[int, float] | None] = ()
 
     @classmethod
-    def of(cls, found: Sequence[Instance], scores: Sequence[float], label: Label) -> ImageMatches:
+    def of(cls, objects: Sequence[FoundObject], label: Label) -> ImageMatches:
         """Compare found objects with the truth; an object without a class is of class 1."""
-        true = [*label.regions, *label.small]
-        areas = [max(region.area, 1) for region in found]
-        shown = [_counted(region, label.ignore) for region in found]
-        hidden = [1.0 if seen < label.smallest else 1 - seen / area for seen, area in zip(shown, areas, strict=True)]
-        uncounted = [_counted(region, label.ignore) == 0 for region in label.regions] + [True] * len(label.small)
+        found, true, scored = [one.instance for one in objects], [*label.regions, *label.small], ~label.ignore
+        shown = [(scored_area(region, scored), max(region.area, 1)) for region in found]
+        uncounted = [scored_area(region, scored) == 0 for region in label.regions] + [True] * len(label.small)
         return cls(
-            np.asarray(scores, np.float32),
+            np.asarray([one.score for one in objects], np.float32),
             _classes(found),
             _classes(true),
-            ious(found, true, label.ignore),
-            np.asarray(hidden, np.float64),
+            ious(found, true, scored),
+            np.asarray([1 if seen < label.smallest else 1 - seen / area for seen, area in shown], np.float64),
             np.asarray(uncounted, np.bool_),
+            [one.class_probabilities for one in objects],
         )
 
     def of_class(self, value: int) -> ImageMatches:
@@ -123,7 +124,7 @@ class ImageMatches:
         counts = np.where(best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU)
         objects = list(zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True))
         classes: list[tuple[float, ...]] = []
-        for row, known in enumerate(self.class_probabilities or ()):
+        for row, known in enumerate(self.class_probabilities):
             if known and counts[row] and best[row] >= RIGHT_IOU:
                 true = int(self.true_classes[column[row]])
                 classes.append((list(known).index(true) if true in known else -1, *known.values()))
@@ -168,16 +169,11 @@ def true_classes(images: Sequence[ImageMatches]) -> list[int]:
     return sorted({int(value) for image in images for value in image.true_classes[~image.uncounted]})
 
 
-def average_precision(images: Sequence[ImageMatches], threshold: float) -> float | None:
-    """Return COCO's average precision at one IoU threshold, the mean over classes; None if no object is true.
+def average_precision(images: Sequence[ImageMatches], threshold: float, value: int) -> float:
+    """Return COCO's average precision of a class of which objects are true, at one IoU threshold.
 
     101 recall points, as in pycocotools, and no limit on the number of found objects.
     """
-    values = [_precision_of(images, threshold, value) for value in true_classes(images)]
-    return float(np.mean(values)) if values else None
-
-
-def _precision_of(images: Sequence[ImageMatches], threshold: float, value: int) -> float:
     scores, hits, total = [], [], 0
     for every in images:
         image = every.of_class(value)
@@ -214,10 +210,12 @@ def panoptic_quality(images: Sequence[ImageMatches]) -> dict[str, float | None]:
 
 
 def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
-    """Return AP, AP50, PQ and F1 at 0.5 of a data set."""
-    every = [average_precision(images, threshold) for threshold in THRESHOLDS]
-    known = [value for value in every if value is not None]
-    return {"ap": float(np.mean(known)) if known else None, "ap50": every[0], **panoptic_quality(images)}
+    """Return AP and AP50, the means over classes, PQ and F1 at 0.5; None where no object is true."""
+    found: dict[str, float | None] = {"ap": None, "ap50": None}
+    if classes := true_classes(images):
+        every = [float(np.mean([average_precision(images, one, value) for value in classes])) for one in THRESHOLDS]
+        found = {"ap": float(np.mean(every)), "ap50": every[0]}
+    return found | panoptic_quality(images)
 
 
 PIXEL_BINS = 64
