@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from simmat.documents import Document, as_tuples
+from simmat.documents import Document, FromLists
 from simmat.errors import ConfigError
 
 Kind = Literal["click", "box", "object", "class_probability", "pixel"]
@@ -30,7 +30,7 @@ MAX_PERCENT = 50
 RIGHT_IOU = 0.5
 """IoU with a true object from which a found one is right."""
 
-Numbers = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(as_tuples)]
+Numbers = FromLists[tuple[Annotated[float, Field(ge=0, le=1)], ...]]
 
 
 class Curve(Document):
@@ -83,7 +83,7 @@ class Calibration(Document):
     box: Curve | None = None
     object: Curve | None = None
     temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    thresholds: Annotated[tuple[float | None, ...], BeforeValidator(as_tuples)] = ()
+    thresholds: FromLists[tuple[float | None, ...]] = ()
 
     def problems(self) -> Iterator[str]:
         """Yield the problems of its maps and thresholds."""

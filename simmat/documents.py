@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
@@ -124,6 +124,11 @@ def _joined(demands: Sequence[str]) -> str:
 def as_tuples(value: Any) -> Any:
     """Return lists as tuples at every depth: json and TOML have no tuples, and strict models accept no lists."""
     return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+Value = TypeVar("Value")
+FromLists = Annotated[Value, BeforeValidator(as_tuples)]
+"""A tuple, perhaps of tuples, that is a list in json and TOML: `FromLists[tuple[int, int]]`."""
 
 
 def of_dataclass(kind: type[Any]) -> BeforeValidator:

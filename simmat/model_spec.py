@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue, create_model
 
 from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
-from simmat.documents import Document, as_tuples, of_dataclass, parse
+from simmat.documents import Document, FromLists, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.sensor_toml import Declaration
@@ -25,7 +25,7 @@ def as_json(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
-Channels = Annotated[tuple[Annotated[Channel, of_dataclass(Channel)], ...], BeforeValidator(as_tuples)]
+Channels = FromLists[tuple[Annotated[Channel, of_dataclass(Channel)], ...]]
 
 MEASURED_FIELDS = ("channels", "statistics", "zero_shot", "image_side", "dense")
 """Fields measured on the training split; the others are settings, or follow from names and files."""
@@ -42,9 +42,9 @@ class DenseSpec(Document):
     """
 
     background: bool
-    classes: Annotated[tuple[int | None, ...], BeforeValidator(as_tuples)]
-    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuples)] = ()
-    strides: Annotated[tuple[Annotated[float, Field(gt=0, le=MAX_IMAGE_SIZE)], ...], BeforeValidator(as_tuples)] = ()
+    classes: FromLists[tuple[int | None, ...]]
+    widths: FromLists[tuple[Annotated[int, Field(ge=1)], ...]] = ()
+    strides: FromLists[tuple[Annotated[float, Field(gt=0, le=MAX_IMAGE_SIZE)], ...]] = ()
 
     @property
     def count(self) -> int:
@@ -85,11 +85,11 @@ class ModelSpec(Document):
 
     modality: Name
     modality_options: dict[str, Options] = Field(default_factory=dict)
-    picks: Annotated[tuple[str | int, ...], BeforeValidator(as_tuples)] | None = None
+    picks: FromLists[tuple[str | int, ...]] | None = None
     sensor_channels: Channels
     channels: Channels
     statistics: Annotated[Statistics, of_dataclass(Statistics)]
-    zero_shot: Annotated[tuple[tuple[float, ...], ...], BeforeValidator(as_tuples)]
+    zero_shot: FromLists[tuple[tuple[float, ...], ...]]
     foundation: Name
     foundation_sha256: str | None = None
     seed: int = Field(ge=0, lt=2**63)
@@ -102,7 +102,7 @@ class ModelSpec(Document):
     tune_options: Options = Field(default_factory=dict)
     card: DataCard
     dense: DenseSpec | None = None
-    described: Annotated[tuple[Declaration, ...], BeforeValidator(as_tuples)] = ()
+    described: FromLists[tuple[Declaration, ...]] = ()
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions: numbers for other channels, and inconsistent sensors."""

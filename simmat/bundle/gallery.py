@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator
 
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
 from simmat.io.files import atomic_write_bytes, cache_folder
 from simmat.io.reading import parse_json, read_bytes
@@ -65,7 +65,7 @@ class GalleryIndex(_Table):
     """The content of index.json."""
 
     format: int
-    bundles: Annotated[tuple[GalleryEntry, ...], BeforeValidator(as_tuples)]
+    bundles: FromLists[tuple[GalleryEntry, ...]]
 
     @field_validator("format")
     @classmethod

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from simmat.documents import Document, as_tuples, validate
+from simmat.documents import Document, FromLists, validate
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import output_error, sync
 from simmat.io.reading import parse_json
@@ -68,15 +68,15 @@ class Record(Document):
 
     kind: Literal["base", "edit", "undo", "redo", "done", "outside", "written", "follow"]
     version: int
-    changes: Annotated[tuple[Change, ...], BeforeValidator(as_tuples)] = ()
+    changes: FromLists[tuple[Change, ...]] = ()
     done: bool = False
     objects: int = 0
-    classes: Annotated[tuple[int | None, ...] | None, BeforeValidator(as_tuples)] = None
-    ids: Annotated[tuple[tuple[int, int | None], ...] | None, BeforeValidator(as_tuples)] = None
+    classes: FromLists[tuple[int | None, ...] | None] = None
+    ids: FromLists[tuple[tuple[int, int | None], ...] | None] = None
     followed: int = 0
     score: float | None = None
-    lost: Annotated[tuple[int, ...], BeforeValidator(as_tuples)] = ()
-    absent: Annotated[tuple[int, ...], BeforeValidator(as_tuples)] = ()
+    lost: FromLists[tuple[int, ...]] = ()
+    absent: FromLists[tuple[int, ...]] = ()
     rule: RegionRule = "instances"
     was: str | None = None
     sha256: str | None = None

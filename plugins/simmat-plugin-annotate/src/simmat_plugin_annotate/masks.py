@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, FailFast, Field
 
 from simmat.data.instances import Instance, region_from_mask
-from simmat.documents import Document, as_tuples
+from simmat.documents import Document, FromLists, as_tuples
 from simmat.errors import DataError
 
 MAX_PX = 2**28
@@ -28,7 +28,7 @@ class MaskDocument(Document):
             first is outside and may be 0.
     """
 
-    box: Annotated[tuple[Edge, Edge, Edge, Edge], BeforeValidator(as_tuples)]
+    box: FromLists[tuple[Edge, Edge, Edge, Edge]]
     runs: Annotated[tuple[Edge, ...], FailFast(), Field(max_length=2**22), BeforeValidator(as_tuples)]
 
 

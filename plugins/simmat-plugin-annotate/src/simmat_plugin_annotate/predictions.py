@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
 from simmat.data.samples import Sample
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, parse
 from simmat.errors import DataError
 from simmat.io.reading import read_json
 from simmat_plugin_annotate.masks import encode_mask, is_known
@@ -45,9 +45,9 @@ class _Annotation(Document, extra="ignore"):
 
 
 class _Coco(Document, extra="ignore"):
-    images: Annotated[tuple[_Image, ...], BeforeValidator(as_tuples)]
-    categories: Annotated[tuple[_Category, ...], BeforeValidator(as_tuples)]
-    annotations: Annotated[tuple[_Annotation, ...], BeforeValidator(as_tuples)]
+    images: FromLists[tuple[_Image, ...]]
+    categories: FromLists[tuple[_Category, ...]]
+    annotations: FromLists[tuple[_Annotation, ...]]
 
 
 @dataclass

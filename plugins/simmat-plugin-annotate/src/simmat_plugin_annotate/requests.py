@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 
 from simmat.config import MAX_IMAGE_SIZE
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, as_tuples, parse
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import parse_json
 from simmat_plugin_annotate.drafts import Overlap
@@ -29,7 +29,7 @@ Version = Annotated[int, Field(ge=0, lt=2**31)]
 ObjectId = Annotated[int, Field(ge=1, lt=2**53)]
 ClassId = Annotated[int, Field(ge=1, lt=MAX_CLASS_ID)]
 Place = Annotated[float, Field(ge=-1, lt=2**31)]
-Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)]
+Point = FromLists[tuple[Place, Place, Literal[0, 1]]]
 
 
 class EncodeBody(Document):
@@ -47,7 +47,7 @@ class PredictBody(Document):
     """A prompt: points (x, y, label) with label 1 on the object and 0 beside it, or a box (x0, y0, x1, y1)."""
 
     points: Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS), BeforeValidator(as_tuples)] = ()
-    box: Annotated[tuple[Place, Place, Place, Place], BeforeValidator(as_tuples)] | None = None
+    box: FromLists[tuple[Place, Place, Place, Place]] | None = None
 
 
 class AddEdit(Document):

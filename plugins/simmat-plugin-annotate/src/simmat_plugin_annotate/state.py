@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 from filelock import FileLock, Timeout
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from simmat.data.card import CARD_FILE, DataCard
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import output_error, with_home
@@ -56,7 +56,7 @@ class FolderState(Document):
     """
 
     format: int = Field(1, ge=1, le=1)
-    classes: Annotated[tuple[ObjectClass, ...], BeforeValidator(as_tuples)] = ()
+    classes: FromLists[tuple[ObjectClass, ...]] = ()
     highest: int = Field(default=0, ge=0)
     default: int | None = None
     panoptic: bool = False

@@ -9,14 +9,14 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from simmat.data.dataset import open_images
 from simmat.data.instances import Instance
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, parse
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_text
 from simmat.io.reading import read_json
@@ -60,7 +60,7 @@ class Region(Document, extra="ignore"):
 
 
 class _Annotation(Document, extra="ignore"):
-    result: Annotated[tuple[Region, ...], BeforeValidator(as_tuples)]
+    result: FromLists[tuple[Region, ...]]
     was_cancelled: bool = False
     ground_truth: bool = False
 
@@ -68,11 +68,11 @@ class _Annotation(Document, extra="ignore"):
 class _Task(Document, extra="ignore"):
     data: dict[str, Any]
     id: int | str | None = None
-    annotations: Annotated[tuple[_Annotation, ...], BeforeValidator(as_tuples)] = ()
+    annotations: FromLists[tuple[_Annotation, ...]] = ()
 
 
 class _Tasks(Document, extra="ignore"):
-    tasks: Annotated[tuple[_Task, ...], BeforeValidator(as_tuples)]
+    tasks: FromLists[tuple[_Task, ...]]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ElementTree
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from PIL import Image
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from simmat_plugin_convert.label_studio import (
     BRUSH,
     POLYGON,
@@ -30,7 +30,7 @@ from simmat_plugin_convert.shapes import turned_box
 
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Instance, region_from_mask
-from simmat.documents import Document, as_tuples, parse
+from simmat.documents import Document, FromLists, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.predictor import LargeImage, Predictor, RemoteImage, RemotePredictor
@@ -46,7 +46,7 @@ class _Table(Document):
 
 
 class _Context(_Table):
-    result: Annotated[tuple[Region, ...], BeforeValidator(as_tuples)] = ()
+    result: FromLists[tuple[Region, ...]] = ()
 
 
 class _Params(_Table):
@@ -62,7 +62,7 @@ class _Setup(_Table):
 
 
 class _Predict(_Table):
-    tasks: Annotated[tuple[_Task, ...], BeforeValidator(as_tuples)]
+    tasks: FromLists[tuple[_Task, ...]]
     label_config: str
     params: _Params | None = None
 

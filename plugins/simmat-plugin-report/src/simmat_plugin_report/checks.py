@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
@@ -15,15 +15,12 @@ from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
-from simmat.documents import Document, as_tuples
+from simmat.documents import Document, FromLists
 from simmat.drawing.display import display_style
 from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
 
 Severity = Literal["error", "warning", "note"]
-Item = TypeVar("Item")
-Listed = Annotated[tuple[Item, ...], BeforeValidator(as_tuples)]
-"""A tuple that is a list in json."""
 ClassNumber = Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)]
 """The number of a class, which is a string where it is a key in json."""
 
@@ -84,15 +81,15 @@ class SplitReport(Document):
 
     name: str
     samples: int
-    sequences: Listed[tuple[str, int, int]] = ()
-    without_region: Listed[str]
+    sequences: FromLists[tuple[tuple[str, int, int], ...]] = ()
+    without_region: FromLists[tuple[str, ...]]
     regions: int
     dropped: int
-    area_px: Annotated[tuple[int, int, int], BeforeValidator(as_tuples)] | None
+    area_px: FromLists[tuple[int, int, int]] | None
     classes: dict[ClassNumber, int]
-    sizes_hw: Listed[tuple[int, int, int]]
+    sizes_hw: FromLists[tuple[tuple[int, int, int], ...]]
     ignored: float
-    channels: Listed[ChannelReport]
+    channels: FromLists[tuple[ChannelReport, ...]]
 
     def lines(self, names: Mapping[int, str]) -> Iterator[str]:
         """Yield lines of text, with names of classes."""
@@ -132,8 +129,8 @@ class Finding(Document):
     severity: Severity
     kind: str
     text: str
-    samples: Listed[str] = ()
-    pairs: Listed[tuple[str, str]] = ()
+    samples: FromLists[tuple[str, ...]] = ()
+    pairs: FromLists[tuple[tuple[str, str], ...]] = ()
 
 
 def finding(
@@ -165,10 +162,10 @@ class DataReport(Document):
     root: str
     regions: str
     split_note: str
-    splits: Annotated[Listed[SplitReport], Field(min_length=1)]
-    findings: Listed[Finding]
+    splits: Annotated[FromLists[tuple[SplitReport, ...]], Field(min_length=1)]
+    findings: FromLists[tuple[Finding, ...]]
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
-    unlabelled: Listed[str] = ()
+    unlabelled: FromLists[tuple[str, ...]] = ()
 
     @property
     def errors(self) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.calibration import Kind
 from simmat.config import TrainConfig, load_config
-from simmat.documents import Document, as_tuples, of_dataclass, parse
+from simmat.documents import Document, FromLists, of_dataclass, parse
 from simmat.errors import BundleError, ConfigError
 from simmat.evaluation import ObjectScore
 from simmat.io.reading import read_json
 from simmat.training import RunFolder
-from simmat_plugin_report.checks import ClassNumber, DataReport, Listed
+from simmat_plugin_report.checks import ClassNumber, DataReport
 
 
 def _decoded(value: object) -> object:
@@ -34,7 +34,7 @@ Jpeg = Annotated[
 
 
 Scored = Annotated[ObjectScore, of_dataclass(ObjectScore)]
-Pictures = Annotated[tuple[str, dict[str, Jpeg]], BeforeValidator(as_tuples)]
+Pictures = FromLists[tuple[str, dict[str, Jpeg]]]
 """Id of a sample, and title -> picture."""
 Rank = Literal["best", "median", "worst"]
 
@@ -66,12 +66,12 @@ class ChannelAblation(Document):
         interval: 95 % interval of `miou - base`, from a bootstrap over images; None for a single image.
     """
 
-    channels: Listed[str]
+    channels: FromLists[tuple[str, ...]]
     images: int
     objects: int
     miou: float
     base: float
-    interval: Annotated[tuple[float, float], BeforeValidator(as_tuples)] | None
+    interval: FromLists[tuple[float, float]] | None
 
 
 class Analysis(Document):
@@ -101,23 +101,21 @@ class Analysis(Document):
     available: int
     seen: str = ""
     protocol: str
-    scores: Listed[Scored]
-    zero_shot: Listed[Scored] | None = None
+    scores: FromLists[tuple[Scored, ...]]
+    zero_shot: FromLists[tuple[Scored, ...]] | None = None
     no_zero_shot: str = ""
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     class_iou: dict[ClassNumber, float | None] = Field(default_factory=dict)
-    confidence: dict[Kind, Listed[Annotated[tuple[str | float, ...], BeforeValidator(as_tuples)]]] = Field(
-        default_factory=dict
-    )
+    confidence: dict[Kind, FromLists[tuple[FromLists[tuple[str | float, ...]], ...]]] = Field(default_factory=dict)
     mistakes: dict[str, dict[str, int]] = Field(default_factory=dict)
-    examples: Listed[ExamplePrediction] = ()
-    views: Listed[Pictures] = ()
-    ablations: Listed[ChannelAblation] = ()
-    dense: Listed[Pictures] = ()
+    examples: FromLists[tuple[ExamplePrediction, ...]] = ()
+    views: FromLists[tuple[Pictures, ...]] = ()
+    ablations: FromLists[tuple[ChannelAblation, ...]] = ()
+    dense: FromLists[tuple[Pictures, ...]] = ()
     data_report: DataReport | None = None
     example: dict[str, str] = Field(default_factory=dict)
-    example_xy: Annotated[tuple[float, float], BeforeValidator(as_tuples)] = (0.0, 0.0)
+    example_xy: FromLists[tuple[float, float]] = (0.0, 0.0)
 
 
 class RunReport(Document):
@@ -139,7 +137,7 @@ class RunReport(Document):
     total: int
     train_images: int
     machine: dict[str, str]
-    notes: Listed[str]
+    notes: FromLists[tuple[str, ...]]
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
     weights_sha256: str
     analysis: Analysis
