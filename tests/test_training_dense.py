@@ -17,8 +17,8 @@ from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.predictor.everything import EverythingSettings
 from simmat.training.compatibility import check_settings, settings_of
+from simmat.training.run import choosing_score
 from simmat.training.setup import prepare
-from simmat.training.validation import choosing_score
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from simmat.callbacks import Callback, RunPlan
 from simmat.training.callbacks import ConsoleCallback
 from simmat.training.compatibility import changes_noted
-from simmat.training.loop import Interrupted, resume, train, train_sensors
+from simmat.training.loop import Interrupted, Untrained, resume, score_untrained, train, train_sensors
 from simmat.training.run import Diverged
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import check_out_outside_data, choose_network, open_data
 from simmat.training.state import fingerprint_in
-from simmat.training.validation import Untrained, score_untrained
 
 __all__ = [
     "Callback",

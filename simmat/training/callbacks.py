@@ -84,6 +84,7 @@ class ConsoleCallback(Callback):
 
     def __init__(self, name: str = "train") -> None:
         self.name = name
+        self._of_sensor = "" if name == "train" else f"{name}: "
         self.plan: RunPlan | None = None
         self.bundle: Path | None = None
         self.best = float("nan")
@@ -119,7 +120,6 @@ class ConsoleCallback(Callback):
         self.plan = plan
         if plan.best_miou is not None and plan.best_step is not None:
             self.best, self.best_step = plan.best_miou, plan.best_step
-        of_sensor = "" if self.name == "train" else f"{self.name}: "
         share = 100 * plan.trainable / max(plan.total, 1)
         for line in (
             *plan.notes,
@@ -127,9 +127,10 @@ class ConsoleCallback(Callback):
             f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
             f"on {plan.device}" + (f", in {plan.processes} processes" if plan.processes > 1 else ""),
         ):
-            tqdm.write(escape(of_sensor + line), file=sys.stderr)
+            tqdm.write(escape(self._of_sensor + line), file=sys.stderr)
         if plan.first_step:
-            tqdm.write(escape(f"{of_sensor}resuming after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
+            text = f"{self._of_sensor}resuming after step {plan.first_step} of {plan.steps}"
+            tqdm.write(escape(text), file=sys.stderr)
         self._bar = tqdm(
             total=plan.steps,
             initial=plan.first_step,
@@ -164,10 +165,9 @@ class ConsoleCallback(Callback):
         """Remember where the best bundle is, and warn if it is the model before training."""
         self.bundle = bundle
         if self.best_step == 0:
-            of_sensor = "" if self.name == "train" else f"{self.name}: "
             text = (
-                f"{of_sensor}Warning: no step had a better validation score than the model before training (step 0); "
-                "train longer (--steps) or with another learning rate (--lr)"
+                f"{self._of_sensor}Warning: no step had a better validation score than the model before training "
+                "(step 0); train longer (--steps) or with another learning rate (--lr)"
             )
             tqdm.write(escape(text), file=sys.stderr)
 

@@ -1,4 +1,7 @@
-"""Train and resume: the training loop; in a round each run takes a step, and a training of one sensor is one run."""
+"""Train and resume: the training loop; in a round each run takes a step, and a training of one sensor is one run.
+
+`score_untrained` scores a network as it is before its first step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from statistics import fmean
@@ -18,15 +22,17 @@ from simmat.bundle import write_sensors
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, load_config
 from simmat.errors import ConfigError, SimMATError
+from simmat.evaluation import Scores, evaluate, find_protocol
 from simmat.io.files import atomic_folder, atomic_write_text, recover_folder
-from simmat.nn.device import fixed_threads, launched_processes
+from simmat.model import assemble, count_parameters
+from simmat.nn.device import fixed_threads, launched_processes, pick_device
 from simmat.nn.losses import Loss
 from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
 from simmat.sensor_tables import dump_sensors, load_sensors
-from simmat.training.run import Run
+from simmat.training.run import Run, choosing_score
 from simmat.training.run_folder import STATES, RunFolder
-from simmat.training.setup import joined
-from simmat.training.validation import choosing_score
+from simmat.training.setup import joined, prepare
 
 
 class Interrupted(SimMATError):
@@ -127,6 +133,32 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None, *, 
     run = Run(config, registry, callback or Callback(), resume=True, loss=loss)
     _Rounds([run], root).run()
     return run.folder.bundle
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """The result of `score_untrained`."""
+
+    scores: Scores
+    parameters: int
+    fingerprint: str
+    device: str
+
+
+def score_untrained(config: TrainConfig, registry: Registry, split: str, *, everything: bool = False) -> Untrained:
+    """Build the network of a config as `train` does, and score it untrained on "train", "val" (as `train`) or "test".
+
+    The channel statistics are always those of the training images. `everything` also finds every object by a grid of
+    clicks.
+    """
+    setup = prepare(config, registry, Callback())
+    device = pick_device(config.device)
+    model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
+    samples = setup.val if split == "val" else setup.dataset.split(split)
+    predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
+    protocol = find_protocol(config.protocol)
+    scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything)
+    return Untrained(scores, count_parameters(model)[1], setup.contents.fingerprint, str(device))
 
 
 class _Rounds:

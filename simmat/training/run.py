@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +28,7 @@ from simmat.bundle import (
 )
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.batches import Batch, TrainingItems
+from simmat.data.batches import Batch
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError
 from simmat.evaluation import Processes, Scores, find_protocol, fit_calibration, validate
@@ -51,13 +53,18 @@ from simmat.training.state import (
     optimizer_tensors,
     save_state,
 )
-from simmat.training.step import (
-    TrainingStep,
-    build_optimizer,
-    learning_rate,
-    set_rates,
-)
-from simmat.training.validation import choosing_score
+from simmat.training.step import TrainingStep, build_optimizer, learning_rate, set_rates
+
+
+def choosing_score(summary: Mapping[str, Any]) -> float:
+    """Return the score by which the best bundle is chosen, from `Scores.summary` of a validation.
+
+    It is the mean IoU of one click, or with a dense head its mean with the AP50 of every object and the mIoU of the
+    class map, as far as there are such figures.
+    """
+    blocks = (("everything", "ap50"), ("semantic", "miou"))
+    dense = [value for block, key in blocks if (value := summary.get(block, {}).get(key)) is not None]
+    return fmean([summary["miou_object"], *dense]) if dense else float(summary["miou_object"])
 
 
 class Diverged(ConfigError):
@@ -121,6 +128,7 @@ class Run:
             _share_foundation(self.model, beside.model, config)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation)
+        self.peak = config.lr if config.lr is not None else self.setup.parts.learning_rate
         self.done, self.has_state = (known.notes.step if known else 0), known is not None
         # Without its best bundle a resumed run validates what it has, which becomes the best.
         self.best = known.notes.best if known and own else None
@@ -152,9 +160,12 @@ class Run:
             backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
             backbone_factor=config.backbone_lr_factor,
         )
-        items, workers = self._items()
+        items = self.setup.items(self.loss if isinstance(self.loss, EmbeddingTargets) else None)
+        left = (self.setup.steps - self.done) * config.batch_size
+        workers = loading_processes(config, self.accelerator, items, left)
+        image_bytes = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
         loader = DataLoader(
-            items,
+            replace(items, image_bytes=image_bytes),
             sampler=range(self.done * config.batch_size, self.setup.steps * config.batch_size),
             batch_size=config.batch_size // config.grad_accumulation,  # of all processes, among which it is split
             num_workers=workers,
@@ -167,17 +178,6 @@ class Run:
             if self.accelerator.scaler and state.notes.scaler:  # a run may move to a device that scales nothing
                 self.accelerator.scaler.load_state_dict(state.notes.scaler)
 
-    def _items(self) -> tuple[TrainingItems, int]:
-        """Return the training items, and how many processes load them."""
-        embeddings = self.loss if isinstance(self.loss, EmbeddingTargets) else None
-        items, left = self.setup.items(embeddings), (self.setup.steps - self.done) * self.config.batch_size
-        workers = loading_processes(self.config, self.accelerator, items, left)
-        share = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
-        return replace(items, image_bytes=share), workers
-
-    def _peak(self) -> float:
-        return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
-
     def _frozen(self) -> AbstractContextManager[None]:
         """Return a context in which the tuned weights do not train where a new sensor gets the transfer layer alone."""
         return without_training(self.model.foundation) if self.config.new_sensor else nullcontext()
@@ -189,51 +189,48 @@ class Run:
             yield
             return
         with self.folder.locked():
-            self._write_folder()
+            if not self.resumes:
+                self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
+            self.folder.reopen(self.done if self.has_state else -1)
+            atomic_write_text(self.folder.config, dump_toml(self.config))
+            atomic_write_json(self.folder.contents, self.setup.contents.notes())
+            if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
+                self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
             with tracked(self.accelerator, self.config) as loggers:
                 self.callback = Callbacks([self.callback], [*loggers, *self.of_plugins])
                 yield
 
-    def _write_folder(self) -> None:
-        if not self.resumes:
-            self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
-        self.folder.reopen(self.done if self.has_state else -1)
-        atomic_write_text(self.folder.config, dump_toml(self.config))
-        atomic_write_json(self.folder.contents, self.setup.contents.notes())
-        if warning := write_splits(self.setup.dataset.root, self.setup.dataset.new_splits):
-            self.setup = replace(self.setup, notes=(*self.setup.notes, warning))
-
     def take_step(self, batches: Iterator[Batch]) -> None:
         """Take an optimiser step."""
-        with self._frozen():
-            self._one_step(batches)
-
-    def _one_step(self, batches: Iterator[Batch]) -> None:
         config = self.config
         rate = learning_rate(
             self.done,
-            peak=self._peak(),
+            peak=self.peak,
             steps=self.setup.steps,
             warmup=self.setup.warmup,
             schedule=config.schedule,
             epoch=self.done * config.batch_size // len(self.setup.train),
         )
         set_rates(self.optimizer, rate)
-        set_train_mode(self.model)
         # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
         parts = (config.seed, self.done, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
-        totals: dict[str, float] = {}
-        for _ in range(config.grad_accumulation):
-            with self.accelerator.accumulate(self.step):
-                losses = self.step(next(batches))
-                self.accelerator.backward(losses["loss"])
-                if self.accelerator.sync_gradients:
-                    self._clip(losses["loss"].detach())
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            for name, value in self._shared(losses).items():
-                totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
+        totals: defaultdict[str, float] = defaultdict(float)
+        with self._frozen():
+            set_train_mode(self.model)
+            for _ in range(config.grad_accumulation):
+                with self.accelerator.accumulate(self.step):
+                    losses = self.step(next(batches))
+                    self.accelerator.backward(losses["loss"])
+                    if self.accelerator.sync_gradients:
+                        self._clip(losses["loss"].detach())
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+                names = sorted(losses)
+                values = torch.stack([losses[name].detach().float() for name in names])
+                means = cast(Tensor, self.accelerator.reduce(values, "mean")).tolist()
+                for name, value in zip(names, means, strict=True):
+                    totals[name] += value / config.grad_accumulation
         self.done += 1
         if not np.isfinite(totals["loss"]):
             raise self._diverged(f"the loss became {totals['loss']}", self.done)
@@ -250,14 +247,9 @@ class Run:
     def _diverged(self, what: str, step: int) -> Diverged:
         precision = self.config.precision
         return Diverged(
-            f"{what} at step {step}; lower --lr (now {self._peak():g})"
+            f"{what} at step {step}; lower --lr (now {self.peak:g})"
             + ("" if precision == "fp32" else f" or use --precision fp32 (now {precision})")
         )
-
-    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        names = sorted(losses)
-        values = torch.stack([losses[name].detach().float() for name in names])
-        return dict(zip(names, cast(Tensor, self.accelerator.reduce(values, "mean")).tolist(), strict=True))
 
     def validate(self) -> Scores:
         """Score the network on the validation split."""

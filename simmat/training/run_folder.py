@@ -56,9 +56,8 @@ class RunFolder:
     def create(self) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
 
-        The remains of a run that was killed before it wrote its settings are allowed, which `reopen` removes, and
-        `teacher`. Raises
-        ConfigError if the folder is not empty, OutputError if it cannot be written to.
+        The remains of a run that was killed before it wrote its settings, which `reopen` removes, and `teacher` are
+        allowed. Raises ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
             occupied = self.root.is_dir() and not all(map(_is_leftover, self.root.iterdir()))

@@ -33,7 +33,7 @@ from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
 from simmat.nn.losses import EmbeddingTargets
-from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
@@ -165,9 +165,12 @@ def prepare(
     size = config.image_size or foundation.image_size
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
-    dataset = _opened(config, adapter)
+    dataset = open_data(config, registry, adapter)
     dataset.split("val")  # refused before all files are read
-    config = _with_heads(config, foundation, dataset, known)
+    if config.heads == "auto":  # a resumed run keeps those that it has
+        marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
+        dense = marked if known is None else known.dense is not None
+        config = config.model_copy(update={"heads": "prompt,dense" if dense else "prompt"})
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
     dataset = index.dataset
@@ -178,21 +181,43 @@ def prepare(
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = subset_of(every, config)
     contents = index.contents
-    digest = _weights_digest(foundation, weights, config)
-    configured = _configured_fields(config, layer, tuner, adapter, dataset, size, digest)
+    digest = None
+    if weights is not None:
+        digest = sha256_of(weights)
+        if config.checkpoint is None:  # else the user gave the file
+            check_digest(foundation, weights, digest)
     measured = (
         known.model_dump(include=set(MEASURED_FIELDS)) if known else _measured_fields(config, foundation, index, train)
     )
     if start is not None and not config.new_sensor:
         measured |= {name: getattr(start, name) for name in MEASURED_WITH_WEIGHTS}
-    spec = ModelSpec(**configured, **measured)
+    spec = ModelSpec(
+        modality=dataset.adapter.name,
+        modality_options=options_of(adapter),
+        picks=config.channels,
+        sensor_channels=dataset.loaded_channels,
+        foundation=config.foundation,
+        foundation_sha256=digest,
+        seed=config.seed,
+        image_size=size,
+        aspect=config.aspect,
+        mat=layer.name,
+        mat_options=as_json(complete_options(layer, config.mat_options)),
+        tune=tuner.name,
+        tune_options=as_json(complete_options(tuner, config.tune_options)),
+        card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
+        described=declarations_of(dataset.adapter),
+        **measured,
+    )
     if start is not None:
         check_start(config, start, spec)
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
-    if config.steps is None and config.epochs is None:
-        config = config.model_copy(update={"steps": default_steps(len(train))})
-    steps = _steps(config, len(train))
+    if config.epochs is not None:
+        steps = max(math.ceil(config.epochs * len(train) / config.batch_size), 1)
+    else:
+        steps = config.steps or default_steps(len(train))
+        config = config.model_copy(update={"steps": steps})
     val = validation_subset(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts)))
     val_every = validation_interval(index, val, config, spec, steps)
@@ -223,14 +248,9 @@ def choose_network(
     return config, foundation, start
 
 
-def open_data(config: TrainConfig, registry: Registry) -> Dataset:
-    """Open the data set of a config as `train` does."""
-    adapter = registry.modality(config.modality, config.modality_options, channels=config.channels)
-    return _opened(config, adapter)
-
-
-def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
-    dataset = open_dataset(config.data, adapter, config.card_overrides())
+def open_data(config: TrainConfig, registry: Registry, adapter: ModalityAdapter | None = None) -> Dataset:
+    """Open the data set of a config as `train` does; None takes the sensor of the config."""
+    dataset = open_dataset(config.data, adapter or _sensor(config, registry, None), config.card_overrides())
     check_repeats(config.paste, dataset.card, dataset.root)
     return dataset
 
@@ -245,16 +265,6 @@ def check_out_outside_data(config: TrainConfig) -> None:
             )
 
 
-def _weights_digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
-    """Return the sha256 of the weight file; unless the user gave the file, check it against the spec."""
-    if weights is None:
-        return None
-    digest = sha256_of(weights)
-    if config.checkpoint is None:
-        check_digest(foundation, weights, digest)
-    return digest
-
-
 def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
     """Return the sensor; a resumed run without its `sensor.toml` uses the description in its spec."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
@@ -263,35 +273,6 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
             known.modality, known.modality_options, channels=known.picks, described=known.described
         )
     return registry.modality(config.modality, config.modality_options, channels=config.channels)
-
-
-def _configured_fields(
-    config: TrainConfig,
-    transfer: TransferLayerSpec,
-    tuner: TunerSpec,
-    adapter: ModalityAdapter,
-    dataset: Dataset,
-    size: int,
-    digest: str | None,
-) -> dict[str, Any]:
-    """Return the fields of the spec that come from config, plugins and files, compared on resume."""
-    return {
-        "modality": dataset.adapter.name,
-        "modality_options": options_of(adapter),
-        "picks": config.channels,
-        "sensor_channels": dataset.loaded_channels,
-        "foundation": config.foundation,
-        "foundation_sha256": digest,
-        "seed": config.seed,
-        "image_size": size,
-        "aspect": config.aspect,
-        "mat": transfer.name,
-        "mat_options": as_json(complete_options(transfer, config.mat_options)),
-        "tune": tuner.name,
-        "tune_options": as_json(complete_options(tuner, config.tune_options)),
-        "card": dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
-        "described": declarations_of(dataset.adapter),
-    }
 
 
 def _measured_fields(
@@ -311,17 +292,6 @@ def _measured_fields(
     }
 
 
-def _with_heads(
-    config: TrainConfig, foundation: FoundationSpec, dataset: Dataset, known: ModelSpec | None
-) -> TrainConfig:
-    """Choose the heads if the config leaves them open; a resumed run keeps those that it has."""
-    if config.heads != "auto":
-        return config
-    marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
-    dense = marked if known is None else known.dense is not None
-    return config.model_copy(update={"heads": "prompt,dense" if dense else "prompt"})
-
-
 def _dense_spec(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> DenseSpec | None:
     if config.heads == "prompt":
         return None
@@ -332,9 +302,3 @@ def _dense_spec(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) 
             "that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
         )
     return DenseSpec(background=zero == "background", classes=index.classes(train))
-
-
-def _steps(config: TrainConfig, samples: int) -> int:
-    if config.epochs is not None:
-        return max(math.ceil(config.epochs * samples / config.batch_size), 1)
-    return config.steps or 1

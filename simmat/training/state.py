@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -35,7 +34,7 @@ class Best(Document):
     Attributes:
         miou: mean IoU over objects of one click.
         step: steps done before it.
-        score: by which it was chosen, where that is not `miou`, see `simmat.training.validation.choosing_score`.
+        score: by which it was chosen, where that is not `miou`, see `simmat.training.run.choosing_score`.
     """
 
     miou: float
@@ -88,43 +87,29 @@ def save_state(path: Path, state: RunState) -> None:
     atomic_write_bytes(path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)}))
 
 
-def load_state(path: Path) -> RunState:
-    """Read a state; raise DataError if it is missing, damaged or of another format."""
-    with _opened(path) as file:
-        notes = _read_notes(file, path)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        check_dimensions(tensors)
-    return RunState(_below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
-
-
-def fingerprint_in(path: Path) -> str:
-    """Return the data fingerprint of a state, without reading its tensors; raises as `load_state`."""
-    with _opened(path) as file:
-        return _read_notes(file, path).fingerprint
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def load_state(path: Path, *, tensors: bool = True) -> RunState:
+    """Read a state, or its notes alone; raise DataError if it is missing, damaged or of another format."""
     if not path.exists():
         raise DataError(f"no state to resume at {path}; the run has not saved one: start it again without --resume")
     require_file(path, "state of a run")
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
-    except InvalidDocument as error:
-        raise _damaged(path, str(error)) from error
-    except (
-        ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, TypeError,
-        ValueError,
-    ) as error:  # fmt: skip
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+            notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
+            if notes.pop("format") != FORMAT:
+                raise DataError(f"{path} was written by another version of simmat; resume it with that version")
+            found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118 (no mapping)
+        check_dimensions(found)
+        return RunState(_below(found, "model/"), _below(found, "optimizer/"), validate(RunNotes, notes))
+    except DataError:
+        raise
+    except Exception as error:  # the kinds differ between versions of safetensors
+        why = str(error) if isinstance(error, InvalidDocument) else f"{type(error).__name__}: {error}"
+        raise _damaged(path, why) from error
 
 
-def _read_notes(file: Any, path: Path) -> RunNotes:
-    notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
-    if notes.pop("format") != FORMAT:
-        raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-    return validate(RunNotes, notes)
+def fingerprint_in(path: Path) -> str:
+    """Return the data fingerprint of a state; raises as `load_state`."""
+    return load_state(path, tensors=False).notes.fingerprint
 
 
 def _damaged(path: Path | str, why: str) -> DataError:
