@@ -21,7 +21,7 @@ from PIL import Image
 
 TOKEN = "token-of-the-tests"
 PATIENCE_S = 60.0
-START = "import sys; from simmat_plugin_annotate.command import command; command.main(sys.argv[1:])"
+START = "import sys; from simmat_plugin_annotate.commands import annotate; annotate.main(sys.argv[1:])"
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
-from simmat_plugin_annotate.command import command
+from simmat_plugin_annotate.commands import annotate
 
 from simmat.errors import ConfigError, DataError, SimMATError
 
@@ -26,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def run(*arguments: str) -> Any:
-    return command.main([*arguments, "--device", "cpu"], standalone_mode=False)
+    return annotate.main([*arguments, "--device", "cpu"], standalone_mode=False)
 
 
 def files(root: Path) -> list[Path]:

@@ -235,7 +235,7 @@ def test_the_command_serves_with_its_limits(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pixels bound what is decoded at all; of the clients' images nothing is left, also after SIGTERM."""
-    from simmat_plugin_annotate.serve_command import command
+    from simmat_plugin_annotate.commands import serve
     from simmat_plugin_annotate.uploads import Uploads
 
     from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
@@ -252,7 +252,7 @@ def test_the_command_serves_with_its_limits(
 
     monkeypatch.setattr(Uploads, "__init__", kept)
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: signal.raise_signal(signal.SIGTERM))
-    assert command.main([str(bundle), "--max-megapixels", "1", "--device", "cpu"], standalone_mode=False) == 0
+    assert serve.main([str(bundle), "--max-megapixels", "1", "--device", "cpu"], standalone_mode=False) == 0
     assert f"/?token={TOKEN}" in capsys.readouterr().out
     assert decoded_limit() == 16 * 10**6
     assert not homes[0].exists()

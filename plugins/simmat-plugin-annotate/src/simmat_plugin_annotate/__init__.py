@@ -7,11 +7,10 @@ from collections.abc import Iterable
 import click
 
 from simmat.plugins.hooks import hookimpl
-from simmat_plugin_annotate.command import command
-from simmat_plugin_annotate.serve_command import command as serve_command
+from simmat_plugin_annotate import commands
 
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
     """Return `annotate` and `serve`."""
-    return [command, serve_command]
+    return [commands.annotate, commands.serve]

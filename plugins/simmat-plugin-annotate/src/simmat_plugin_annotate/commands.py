@@ -1,15 +1,18 @@
-"""The command `simmat annotate`."""
+"""The commands `simmat annotate` and `simmat serve`."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from simmat.cli.common import PATH, Command, ended_by_sigterm, load_registry
-from simmat.cli.options import config_options
+from simmat.cli.options import config_options, foundation_options
 from simmat.errors import ConfigError
 from simmat.terminal import say
 
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from simmat_plugin_annotate.folder import LabelFolder
     from simmat_plugin_annotate.models import Model
 
-TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
-"""Environment variable with the token, for scripts; the default is a random token at each start."""
+ANNOTATE_TOKEN, SERVE_TOKEN = "SIMMAT_ANNOTATE_TOKEN", "SIMMAT_SERVE_TOKEN"
+"""Environment variables with the token, for scripts; the default is a random token at each start."""
 
 
 def network_options(command: Command) -> Command:
@@ -53,7 +56,7 @@ def network_options(command: Command) -> Command:
 @network_options
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
 @config_options("device")
-def command(
+def annotate(
     folder: Path,
     modality: str | None,
     modality_options: dict[str, Any] | None,
@@ -84,7 +87,8 @@ def command(
     from simmat.sensors.adapter import options_of
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.models import Model
-    from simmat_plugin_annotate.serve import listen, serve
+    from simmat_plugin_annotate.serve import listen
+    from simmat_plugin_annotate.serve import serve as serve_page
     from simmat_plugin_annotate.state import locked_folder
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
@@ -135,7 +139,7 @@ def command(
         }
         return [word for name, value in arguments.items() if value is not None for word in (name, str(value))]
 
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(ANNOTATE_TOKEN)
     with ended_by_sigterm(), listen(host, port, allow_host) as listener, locked_folder(folder):
         annotator = Annotator(
             folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, tuned, predictions
@@ -143,7 +147,7 @@ def command(
         if unknown := annotator.predictions.unknown:
             say(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
-        serve(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
+        serve_page(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
     return 0
 
 
@@ -154,3 +158,69 @@ def _sensor_of(model: Model) -> ModalityAdapter:
     bundle = model.predictor.bundle
     assert bundle is not None
     return fitted_to_card(bundle.sensor, bundle.spec.card.model_dump(exclude={"nodata"}))
+
+
+_limit = partial(click.option, type=click.IntRange(1), show_default=True, metavar="INT")
+
+
+@click.command("serve", short_help="Serve a model over HTTP.")
+@click.argument("bundle", type=PATH)
+@foundation_options
+@network_options
+@_limit("--max-mb", default=256, help="Size of an upload, in 10^6 bytes.")
+@_limit("--max-megapixels", default=64, help="Size of an image.")
+@_limit("--max-clients", default=256, help="Connections at once.")
+@_limit("--keep-gb", default=4, help="Disk for the images of clients; those used longest ago are dropped.")
+@config_options("device")
+def serve(
+    bundle: Path,
+    foundation: str | None,
+    checkpoint: Path | None,
+    port: int | None,
+    host: str,
+    allow_host: tuple[str, ...],
+    max_mb: int,
+    max_megapixels: int,
+    max_clients: int,
+    keep_gb: int,
+    device: str | None,
+) -> int:
+    """Serve BUNDLE over HTTP: clients send an image, then ask for masks of clicks, all objects, or classes.
+
+    The model is described at /model, the requests at /openapi.json. They need the printed token, as the header
+    Authorization: Bearer TOKEN. By default the server answers this machine only. Images are files as the sensor wrote
+    them; they are kept in a temporary folder, which is removed at the end.
+    """
+    from simmat.api import load
+    from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
+    from simmat_plugin_annotate.door import make_door
+    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.serve import listen, server_of
+    from simmat_plugin_annotate.uploads import Uploads
+
+    predictor = load(
+        bundle, foundation=foundation, checkpoint=checkpoint, device=device or "auto", registry=load_registry()
+    )
+    pixels = max_megapixels * 10**6
+    decoded = pixels * 4 * max(len(predictor.channels), 4)  # float32; an alpha plane counts, too
+    os.environ[LIMIT_VARIABLE] = repr(min(decoded, decoded_limit()) / 2**30)  # no file is decoded that has more
+    limits = {"bytes": max_mb * 10**6, "pixels": pixels, "clients": max_clients}
+    with (
+        listen(host, port, allow_host) as listener,
+        tempfile.TemporaryDirectory(prefix="simmat-serve-", ignore_cleanup_errors=True) as home,
+        suppress(KeyboardInterrupt),
+        ended_by_sigterm(),
+    ):
+        uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
+        server, address = server_of(
+            make_door(Model(predictor, bundle.name), uploads, limits),
+            listener,
+            host=host,
+            allowed=allow_host,
+            token=os.environ.get(SERVE_TOKEN),
+            upload=limits["bytes"],
+            clients=max_clients,
+        )
+        say(address)
+        server.run(sockets=[listener])
+    return 0
