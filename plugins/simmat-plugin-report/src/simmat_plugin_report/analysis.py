@@ -163,8 +163,8 @@ def analysis_of(
     class_names: Mapping[int, str],
 ) -> Analysis:
     """Return an analysis with scores only."""
-    unprompted = scores.unprompted.summary() if scores.unprompted is not None else {}
-    certain = scores.unprompted.confidence() if scores.unprompted is not None else {}
+    found = scores.unprompted
+    unprompted, certain = ({}, {}) if found is None else (found.summary(), found.confidence())
     class_iou = unprompted.get("semantic", {}).pop("iou_by_class", {})
     return Analysis(
         data=str(data),
@@ -178,7 +178,7 @@ def analysis_of(
         class_names=dict(class_names),
         unprompted=unprompted,
         class_iou={int(value): iou for value, iou in class_iou.items()},
-        mistakes=scores.unprompted.mistakes() if scores.unprompted is not None else {},
+        mistakes={} if found is None else found.mistakes(),
         confidence={kind: tuple(rows) for kind, rows in certain.items()},
     )
 

@@ -30,7 +30,7 @@ from simmat.threads import cpu_name, usable_cpus
 from simmat.training import RunFolder
 from simmat_plugin_report.analysis import analyse, analysis_of, pass_limits, zero_shot_scores
 from simmat_plugin_report.compare_page import write_page
-from simmat_plugin_report.documents import Analysis, RunReport, is_of, read_report, view_of
+from simmat_plugin_report.documents import Analysis, RunReport, read_report, view_of
 
 _PAUSE_FACTOR = 20
 """Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""
@@ -56,18 +56,12 @@ class ReportCallback(Callback):
     def started(self, plan: RunPlan) -> None:
         """Continue the report of a resumed run."""
         self._plan = plan
-        if plan.best_step is not None:
-            with suppress(SimMATError):  # a damaged report is replaced
-                self._continue()
-
-    def _continue(self) -> None:
-        kept = read_report(self._folder)
-        if kept is None:
-            return
-        self._before, self._zero_shot = kept.seconds, kept.analysis.zero_shot
-        spec = read_bundle_spec(self._folder.bundle)
-        if is_of(kept, spec):  # otherwise the run was killed between writing bundle and report
-            self._analysis, self._weights_sha256 = kept.analysis, spec.weights_sha256
+        with suppress(SimMATError):  # a damaged report is replaced
+            if plan.best_step is not None and (report := read_report(self._folder)) is not None:
+                self._before, self._zero_shot = report.seconds, report.analysis.zero_shot
+                spec = read_bundle_spec(self._folder.bundle)
+                if report.weights_sha256 == spec.weights_sha256:  # else the run was killed before it wrote the report
+                    self._analysis, self._weights_sha256 = report.analysis, spec.weights_sha256
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Store the scores of the best bundle, and write the page unless it was written recently."""
@@ -86,7 +80,7 @@ class ReportCallback(Callback):
         if report is None:
             return
         began, folder = time.monotonic(), self._folder
-        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report, report.analysis)
+        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report)
         write_page(folder.page, [replace(view, running=running)])
         self._written_at = time.monotonic()
         self._write_seconds = self._written_at - began

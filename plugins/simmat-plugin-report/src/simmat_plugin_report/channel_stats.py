@@ -121,7 +121,7 @@ def channel_stats(
     *,
     bins: int = 40,
     transformed: bool = False,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> tuple[int, list[ChannelStats], dict[str, str]]:
     """Read images once and compute statistics of their channels; an image shared by several samples counts once.
 
@@ -150,8 +150,7 @@ def channel_stats(
             seen.add(place)
         except SimMATError as error:
             tallies, faults[sample.id] = before, str(error)
-        if progress is not None:
-            progress(1)
+        progress(1)
     if not seen:
         first = next(iter(faults.values()), "there is none")
         raise DataError(f"{dataset.root}: no image can be read; the first: {first}")

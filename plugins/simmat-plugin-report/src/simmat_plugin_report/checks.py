@@ -196,7 +196,7 @@ class DataReport(Document):
 
 
 def check_dataset(
-    dataset: Dataset, progress: Callable[[int], object] | None = None, *, twice: bool = False
+    dataset: Dataset, progress: Callable[[int], object] = lambda _: None, *, twice: bool = False
 ) -> DataReport:
     """Check every image and label; files that have not changed since the last pass are not read again.
 

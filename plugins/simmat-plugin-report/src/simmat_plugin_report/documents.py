@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -193,7 +193,8 @@ class RunView:
     @property
     def trained(self) -> Analysis | None:
         """The analysis of this bundle on the validation split by training; None if there is none."""
-        return self.report.analysis if self.report is not None and is_of(self.report, self.spec) else None
+        report = self.report
+        return report.analysis if report is not None and report.weights_sha256 == self.spec.weights_sha256 else None
 
     @property
     def is_complete(self) -> bool:
@@ -204,11 +205,6 @@ class RunView:
     def is_own(self, found: Analysis) -> bool:
         """Return whether an analysis is on the images that selected the bundle."""
         return found.split == "val" and found.data == str(self.config.data)
-
-
-def is_of(report: RunReport, spec: BundleSpec) -> bool:
-    """Return whether a report has the scores of a bundle, not those of an earlier one."""
-    return report.weights_sha256 == spec.weights_sha256
 
 
 def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
@@ -232,14 +228,12 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
         if folder.bundle_root.exists():
             raise
         raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
-    return view_of(config, spec, folder, read_report(folder), analysis)
+    view = view_of(config, spec, folder, read_report(folder))
+    return view if analysis is None else replace(view, analysis=analysis)
 
 
-def view_of(
-    config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None, analysis: Analysis | None = None
-) -> RunView:
-    """Return the content of the page of a run; without an analysis, that of its report is used."""
-    if analysis is None and report is not None and is_of(report, spec):
-        analysis = report.analysis
+def view_of(config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None) -> RunView:
+    """Return the content of the page of a run, with the analysis of its report if that is of this bundle."""
     name = folder.root.name or str(folder.root)
-    return RunView(name, folder.bundle, config, spec, folder.records(), report, analysis, folder.running)
+    view = RunView(name, folder.bundle, config, spec, folder.records(), report, None, folder.running)
+    return replace(view, analysis=view.trained)

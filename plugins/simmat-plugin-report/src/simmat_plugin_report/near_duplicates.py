@@ -36,7 +36,7 @@ Pairs = list[tuple[float, Sample, Sample]]
 """Correlation and the two samples."""
 
 
-def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] | None = None) -> Iterator[Finding]:
+def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
     """Read the images of a data set again, and yield a finding if some are near-duplicates in different splits."""
     digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
     thumbs: list[FloatArray] = []
@@ -47,8 +47,7 @@ def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] 
         except SimMATError:  # changed since the index was made
             continue
         finally:
-            if progress is not None:
-                progress(1)
+            progress(1)
         seen.append(sample)
     pairs = [
         (alike, one, other)

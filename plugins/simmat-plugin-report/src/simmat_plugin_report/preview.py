@@ -282,7 +282,7 @@ def preview_sheets(
     labels: bool = True,
     same_scale: bool = False,
     problems: Problems | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Image.Image]:
     """Draw sheets of images, with a colour bar for every channel that has a scale.
 
@@ -309,8 +309,7 @@ def preview_sheets(
             items.append(item)
             if item.note:
                 failed.append((sample.id, item.note))
-            if progress is not None:
-                progress(1)
+            progress(1)
         if len(failed) == len(samples):
             raise DataError(f"{dataset.root}: no image can be read; the first: {failed[0][1]}")
         part = f", sheet {number + 1} of {count}" if count > 1 else ""
