@@ -10,7 +10,7 @@ import pytest
 from data_sets import Planes, label_of, region_at
 from scipy import ndimage
 
-from simmat.data.augment import Augmentation, choose_window, cut_image, cut_label
+from simmat.data.augment import Augmentation, cut_image, cut_label, place_window
 from simmat.data.card import DataCard
 from simmat.data.instances import Label, label_from_mask
 from simmat.sensors.adapter import Axis
@@ -128,7 +128,7 @@ def test_a_window_holds_the_whole_of_a_region_that_fits() -> None:
     """The object asked about should be seen."""
     whole = label_of((24, 31), region_at(3, 20, np.ones((14, 9))))
     for seed in range(30):
-        window = choose_window(whole, 1.5, np.random.default_rng(seed))
+        window = place_window(whole, (16, 21), np.random.default_rng(seed))
         assert cut_label(whole, window, 0).regions[0].area == 14 * 9
         assert 0 <= window[0] < window[2] <= 24
         assert 0 <= window[1] < window[3] <= 31
@@ -140,13 +140,13 @@ def test_a_window_smaller_than_the_region_shows_some_of_it() -> None:
     ring[1:-1, 1:-1] = False
     label = label_of((24, 31), region_at(2, 5, ring))
     for seed in range(50):
-        assert cut_label(label, choose_window(label, 6, np.random.default_rng(seed)), 0).regions
+        assert cut_label(label, place_window(label, (4, 5), np.random.default_rng(seed)), 0).regions
 
 
 def test_without_a_region_the_window_may_lie_anywhere() -> None:
     """Images without objects must not always be seen in one corner."""
     empty = label_of((8, 8))
-    windows = {choose_window(empty, 2, np.random.default_rng(seed)) for seed in range(200)}
+    windows = {place_window(empty, (4, 4), np.random.default_rng(seed)) for seed in range(200)}
     assert {window[0] for window in windows} == {window[1] for window in windows} == set(range(5))
 
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from data_sets import Planes, open_planes, save_image, save_mask
+from scripted_model import object_score
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
@@ -20,7 +22,7 @@ from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import Processes, evaluate
+from simmat.evaluation import Processes, Scores, evaluate, job
 from simmat.evaluation.unprompted import ImageMatches, Unprompted, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -155,7 +157,8 @@ def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, de
 def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> Unprompted:
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
-    found = evaluate(model, dataset, dataset.samples, protocol=None, **asked).unprompted
+    with patch.object(job, "_by_prompts", return_value=Scores((object_score(),))):  # the model answers no prompts
+        found = evaluate(model, dataset, dataset.samples, **asked).unprompted
     assert found is not None
     return found
 

@@ -72,7 +72,9 @@ class Augmentation:
             image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
         if self.scale != (1, 1):
             low, high = np.log(self.scale)
-            window = choose_window(label, float(np.exp(rng.uniform(low, high))), rng)
+            magnification = float(np.exp(rng.uniform(low, high)))
+            height, width = (max(round(side / magnification), 1) for side in label.size_hw)
+            window = place_window(label, (height, width), rng)
             image, label = cut_image(image, window), cut_label(label, window, self.keep)
         image = self._jitter(image, adapter.logarithmic(image.channels), rng)
         moved = image is not before and image.georeference is not None
@@ -110,11 +112,14 @@ class Augmentation:
                 np.exp(changed, out=changed)
                 low, high = channel.valid_range or (0.0, np.inf)
             else:
-                low, high = _limits(measured, channel.valid_range)
+                low, high = channel.valid_range or (-np.inf, np.inf)
+                if (least := float(measured.min())) >= 0:  # a logarithm or a reciprocal may follow
+                    low = max(low, least)
             np.clip(changed, low, high, out=changed)
             moves = taken
             if channel.quantity != RGB_QUANTITY and channel.valid_range is not None:
-                moves = moves & ~at_an_end(plane, channel.valid_range)
+                lowest, highest = channel.valid_range
+                moves = moves & (plane > lowest) & (plane < full_scale(highest))
             if not moves.all():
                 np.copyto(changed, plane, where=~moves)
         return replace(image, data=data)
@@ -138,17 +143,11 @@ def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
     return values[start : start + count].reshape(size_hw)
 
 
-def choose_window(label: Label, magnification: float, rng: np.random.Generator) -> Window:
-    """Choose a window of 1/`magnification` of the image size that contains a random region.
-
-    A region that fits is completely inside; of a larger one, a random pixel is. It may extend beyond the image.
-    """
-    height, width = label.size_hw
-    return place_window(label, (max(round(height / magnification), 1), max(round(width / magnification), 1)), rng)
-
-
 def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
-    """Choose a window of some height and width that contains a random region, as `choose_window` does."""
+    """Choose a window of some height and width that contains a random region.
+
+    A region that fits is completely inside; of a larger one, a random pixel is. The window may extend beyond the image.
+    """
     must = _anchor(label, size, rng)
     y0, x0 = (
         _place(extent, length, (must[axis], must[axis + 2]), rng)
@@ -240,21 +239,3 @@ def _changed(label: Label, turn: Callable[[BoolArray], BoolArray], move: Callabl
     ignore = np.ascontiguousarray(turn(label.ignore))
     height, width = ignore.shape
     return replace(label, size_hw=(height, width), regions=regions, small=small, ignore=ignore)
-
-
-def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:
-    """Return (H, W) True where values are at an end of a range, or saturated in 16 bits, see `full_scale`."""
-    if valid_range is None:
-        return np.zeros(plane.shape, dtype=np.bool_)
-    low, high = valid_range
-    return np.asarray((plane <= low) | (plane >= full_scale(high)))
-
-
-def _limits(measured: FloatArray, valid_range: Sequence[float] | None) -> tuple[float, float]:
-    """Return a channel's valid range, whose lower limit is the smallest value if no value is negative.
-
-    A logarithm or a reciprocal may follow, so values must not become negative.
-    """
-    low, high = valid_range if valid_range is not None else (-np.inf, np.inf)
-    least = float(measured.min())
-    return (max(low, least) if least >= 0 else low), high

@@ -119,7 +119,7 @@ class TrainingItems(TorchDataset[Batch]):
         return Batch(
             planes=prepared.planes,
             content=prepared.content,
-            targets=torch.from_numpy(_masks(targets, self.pipeline.size)),
+            targets=torch.from_numpy(np.stack([target.mask(size_hw) for target in targets])),
             ignore=torch.from_numpy(ignore),
             clicks=torch.from_numpy(points.astype(np.float32)),
             boxes=torch.from_numpy(boxes),
@@ -191,14 +191,6 @@ class _Cache:
             self._bytes += size
             self.values[key] = value
         return value
-
-
-def _masks(regions: Sequence[Instance], size: int) -> BoolArray:
-    """Return (P, S, S) the masks of P regions."""
-    masks = np.zeros((len(regions), size, size), np.bool_)
-    for mask, region in zip(masks, regions, strict=True):
-        mask[region.window.slices] = region.crop
-    return masks
 
 
 def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:

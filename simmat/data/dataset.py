@@ -22,6 +22,7 @@ from simmat.data.formats.frames import FRAMES
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Sample, decide_splits
+from simmat.data.targets import class_map, object_map
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.reading import require_folder
@@ -121,8 +122,6 @@ class Dataset:
         Raises:
             DataError: a file cannot be read.
         """
-        from simmat.data.targets import class_map, object_map  # loads scipy
-
         sample = self.samples[index]
         image = self.image(sample)
         seen = self.adapter.transform(image)
@@ -182,7 +181,18 @@ class Dataset:
         Raises:
             DataError: the mask cannot be read, or has another size than the image.
         """
-        label = self._read_label(sample)
+        if self.polygons is not None and sample.has_polygons:
+            label = self.polygons.label(sample, self.card)
+        elif (path := sample.mask) is not None:
+            mask = read_mask(path, sample.window)
+            label = label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(path))
+        elif self.coco is not None:
+            label = self.coco.label(sample.image_id, self.card)
+            if sample.window is not None:
+                cut = cut_label(label, sample.window, keep=0)
+                label = make_label(cut.size_hw, cut.regions, cut.ignore, self.card.smallest_px(cut.size_hw))
+        else:
+            raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
         return label if image is None else self.label_ignoring_invalid(label, sample, image, seen)
 
     def label_ignoring_invalid(
@@ -254,20 +264,6 @@ class Dataset:
             return self.known_channels
         image = load_sample(self.adapter, self.first.files, self.first.window)
         return image.channels, self.adapter.transform(image).channels
-
-    def _read_label(self, sample: Sample) -> Label:
-        if self.polygons is not None and sample.has_polygons:
-            return self.polygons.label(sample, self.card)
-        if (path := sample.mask) is not None:
-            mask = read_mask(path, sample.window)
-            return label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(path))
-        if self.coco is None:
-            raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
-        label = self.coco.label(sample.image_id, self.card)
-        if sample.window is None:
-            return label
-        cut = cut_label(label, sample.window, keep=0)
-        return make_label(cut.size_hw, cut.regions, cut.ignore, self.card.smallest_px(cut.size_hw))
 
 
 def open_dataset(

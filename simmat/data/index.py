@@ -148,8 +148,17 @@ class DataIndex:
             different.setdefault((sample.images, sample.window), sample)
         if not different:
             raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
-        table = self.table_of(different.values()).rows
-        self._check(table["low"].min(axis=0), table["high"].max(axis=0))
+        table, card, problems = self.table_of(different.values()).rows, self.dataset.card, []
+        extremes = table["low"].min(axis=0), table["high"].max(axis=0)
+        for channel, least, most in zip(self.dataset.channels(), *extremes, strict=True):
+            if least > most:
+                nodata = "" if card.nodata is None else f" (nodata is {format_nodata(card.nodata)})"
+                problems.append(f"channel {channel.name!r} has no valid pixel{nodata}")
+            elif least == most:
+                problems.append(f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel")
+        if problems:
+            title = f"{self.dataset.root}: channels without information; leave them out with --channels, or check "
+            raise DataError(all_problems(f"{title}--nodata:", problems))
         return merge_moments(table["moments"]).statistics()
 
     @cached_property
@@ -163,18 +172,6 @@ class DataIndex:
             return np.array([self._rows[sample.id] for sample in samples], np.int64)
         except KeyError as error:
             raise self.faults[error.args[0]] from None
-
-    def _check(self, low: Floats, high: Floats) -> None:
-        card, problems = self.dataset.card, []
-        for channel, least, most in zip(self.dataset.channels(), low, high, strict=True):
-            if least > most:
-                nodata = "" if card.nodata is None else f" (nodata is {format_nodata(card.nodata)})"
-                problems.append(f"channel {channel.name!r} has no valid pixel{nodata}")
-            elif least == most:
-                problems.append(f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel")
-        if problems:
-            title = f"{self.dataset.root}: channels without information; leave them out with --channels, or check "
-            raise DataError(all_problems(f"{title}--nodata:", problems))
 
 
 def read_index(dataset: Dataset, progress: Progress | None = None, *, processes: int | None = None) -> DataIndex:

@@ -211,13 +211,11 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
             note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
         if new:
             note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
-    listed = [
-        Sample(sample.id, split, *sample[2:])
-        if sample.split in ("", "train") and (split := chosen.get(_place(sample)))
-        else sample
+    listed = tuple(
+        sample._replace(split=chosen.get(_place(sample), sample.split)) if sample.split in ("", "train") else sample
         for sample in samples
-    ]
-    return Listing(tuple(listed), note, bool(chosen), new)
+    )
+    return Listing(listed, note, bool(chosen), new)
 
 
 def _draw(

@@ -300,12 +300,8 @@ def confidence_summary(confidence: Mapping[Kind, Pairs], calibration: Calibratio
             "aurc": risk_area(pairs),
         }
         if kind == "object" and after is not pairs and calibration is not None:
-            blocks[kind] |= _kept_by_default(after, calibration)
+            least = calibration.thresholds[round(100 * MAX_WRONG) - 1] if calibration.thresholds else None
+            kept = after.predicted >= (math.inf if least is None else least)
+            right = float((after.true[kept] >= RIGHT_IOU).mean()) if kept.any() else None
+            blocks[kind] |= {"auto_kept": None if least is None else float(kept.mean()), "auto_right": right}
     return blocks
-
-
-def _kept_by_default(pairs: Pairs, calibration: Calibration) -> dict[str, float | None]:
-    least = calibration.thresholds[round(100 * MAX_WRONG) - 1] if calibration.thresholds else None
-    kept = pairs.predicted >= (math.inf if least is None else least)
-    right = float((pairs.true[kept] >= RIGHT_IOU).mean()) if kept.any() else None
-    return {"auto_kept": None if least is None else float(kept.mean()), "auto_right": right}

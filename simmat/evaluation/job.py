@@ -33,19 +33,18 @@ from simmat.types import Frame, SensorImage
 
 MAX_CLICKS = 256
 """Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
-TRAINED_CARD_FIELDS = {
-    *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options"),
-    *("class_attribute", "crop"),
-}
-"""Fields of the data card that a bundle provides; the other fields describe one data set only."""
 
 Note = Callable[[str], object]
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
-    """Return the fields of a bundle's card that count where a data set's own card leaves them open."""
+    """Return the fields of a bundle's card that count where a data set's own card leaves them open.
+
+    The others describe one data set only.
+    """
+    fields = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "crop"}
     named = set() if card.class_attribute is None else {"class_names"}
-    return card.model_dump(include=TRAINED_CARD_FIELDS | named)
+    return card.model_dump(include=fields | named | {"modality_options", "class_attribute"})
 
 
 def evaluate_bundle(
@@ -198,7 +197,7 @@ def evaluate(
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
-    protocol: Protocol | None = ONE_CLICK,
+    protocol: Protocol = ONE_CLICK,
     everything: bool = False,
     semantic: bool = False,
     settings: EverythingSettings | None = None,
@@ -214,7 +213,6 @@ def evaluate(
     Args:
         predictor: the model; a protocol that squashes the image overrides its aspect. With `dense`, its dense head
             finds the objects.
-        protocol: the prompts; None scores masks without prompts alone.
         everything: find every object, too.
         semantic: find the class of every pixel, too.
         settings: how objects are found.
@@ -238,9 +236,8 @@ def evaluate(
             f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
             "without prompts cannot be scored; leave --everything out, or mark all objects"
         )
-    if protocol is not None:
-        pipeline = scoring_pipeline(protocol, predictor.pipeline)
-        grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
+    pipeline = scoring_pipeline(protocol, predictor.pipeline)
+    grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
     if note is not None and everything and dense is None:
         note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
     calibration, predictor = predictor.calibration, predictor.uncalibrated()  # `Scores.calibration` counts its effect
@@ -275,18 +272,18 @@ def evaluate(
         image = dataset.image(sample)
         predictor.inputs.check_channels(image)
         label, large = dataset.label(sample, image), LargeImage(predictor, LoadedImage(image))
-        scores = Scores(()) if protocol is None else _by_prompts(predictor, large, image, label, sample.id, protocol)
+        scores = _by_prompts(predictor, large, image, label, sample.id, protocol)
         return replace(scores, unprompted=find(sample, label, large) if everything or semantic else None)
 
-    numbers, own = range(len(samples)), []
+    work, own = processes or Processes(torch.device("cpu")), []
     with torch.inference_mode():
-        for number in numbers if processes is None else processes.share(numbers):
+        for number in work.share(range(len(samples))):
             own.append((number, score(samples[number])))
             if progress is not None:
                 progress(1)
-    parts = [own] if processes is None else processes.gather(own)
+    parts = work.gather(own)
     scores = merge_scores([one for _, one in sorted(itertools.chain.from_iterable(parts), key=itemgetter(0))])
-    if protocol is not None and not scores.objects:
+    if not scores.objects:
         raise nothing_to_score(dataset, samples)
     return replace(scores, calibration=calibration)
 

@@ -61,7 +61,7 @@ def score_report(
     seen = None if tuned is None or tuned.seen is None else asdict(tuned.seen)
     trainable, total = count_parameters(predictor.model)
     device = next(predictor.model.parameters()).device
-    memory = _peak_memory_bytes(device)
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
     summary, zero = (None if scores is None else scores.summary() for scores in (tuned, untuned))
     if summary is not None and zero is not None:
         zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})
@@ -85,7 +85,7 @@ def score_report(
         "zero_shot": zero,
         "cost": {
             "device": str(device),
-            "peak_memory_mib": None if memory is None else round(memory / 2**20, 1),
+            "peak_memory_mib": round(memory / 2**20, 1),
             "tuned": None if tuned is None else _times(tuned),
             "zero_shot": None if untuned is None else _times(untuned),
         },
@@ -111,11 +111,6 @@ def is_score_report(path: Path) -> bool:
     except DataError:
         return False
     return isinstance(values, dict) and {"format", "protocol", "tuned", "zero_shot"} <= values.keys()
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory so far: torch's on a CUDA device, else the process's."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
 
 
 def _times(scores: Scores) -> dict[str, float]:
