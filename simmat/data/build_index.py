@@ -24,7 +24,7 @@ from simmat.geo import read_georeference
 from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import SensorImage
 
-_AHEAD = 8
+_PREFETCHED = 8
 """Samples of each process that may be waiting for those before them."""
 _MIN_SAMPLES_PER_PROCESS = 32
 _MAX_PROCESSES = 16
@@ -58,7 +58,7 @@ def read_samples(
             batch_size=None,
             collate_fn=cast(Any, read),
             num_workers=processes,
-            prefetch_factor=_AHEAD,
+            prefetch_factor=_PREFETCHED,
             multiprocessing_context="fork",
             generator=torch.Generator(),  # torch's own would be drawn from
         )

@@ -18,9 +18,6 @@ from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
 FORMAT = 1
-INTRINSICS = {"fx", "fy", "cx", "cy"}
-SIZE_RULE = {"min_region", "min_region_share"}
-"""Fields that together set the smallest region."""
 
 NO_REGIONS = """{where}: the data card does not define what a region is. Use one of
   --regions instances   every label value but 0 is one object, whatever its shape
@@ -83,12 +80,10 @@ class DataCard(Document):
     @field_validator("intrinsics")
     @classmethod
     def _whole(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value is None:
-            return None
-        if set(value) != INTRINSICS:
+        if value is not None and value.keys() != {"fx", "fy", "cx", "cy"}:
             raise ValueError(f"needs fx, fy, cx and cy and nothing else, has {', '.join(sorted(value)) or 'none'}")
-        if not all(math.isfinite(number) for number in value.values()) or min(value["fx"], value["fy"]) <= 0:
-            raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
+        if value is not None and min(value["fx"], value["fy"]) <= 0:
+            raise ValueError("must have fx and fy greater than 0")
         return value
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
@@ -120,8 +115,8 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 
     `min_region` and `min_region_share` are one rule: if `overrides` sets one of them, both are replaced.
     """
-    given = {key: value for key, value in overrides.items() if value is not None}
-    replaced = SIZE_RULE if SIZE_RULE & set(given) else set()
+    given, size_rule = {k: v for k, v in overrides.items() if v is not None}, {"min_region", "min_region_share"}
+    replaced = set() if size_rule.isdisjoint(given) else size_rule
     return {key: value for key, value in card.items() if key not in replaced} | given
 
 

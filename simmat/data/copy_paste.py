@@ -18,8 +18,8 @@ from simmat.types import BoolArray, SensorImage
 MAX_COPIES = 4
 """Largest number of copies in one image."""
 
-_TRIES = 10
-_CUT = 0.1
+_MAX_TRIES = 10
+_MAX_HIDDEN = 0.1
 """A region is cut off if more than this fraction of the pixels around it are outside the image or ignored."""
 
 
@@ -90,7 +90,7 @@ def repeatable(label: Label) -> Sequence[Instance]:
         y0, x0, y1, x1 = region.window
         ring = np.pad(region.crop, 1)
         ring = ndimage.binary_dilation(ring, EIGHT) & ~ring
-        is_cut = np.count_nonzero(unknown[y0 : y1 + 2, x0 : x1 + 2] & ring) > _CUT * np.count_nonzero(ring)
+        is_cut = np.count_nonzero(unknown[y0 : y1 + 2, x0 : x1 + 2] & ring) > _MAX_HIDDEN * np.count_nonzero(ring)
         if not is_cut and (part := seen_part(region, label.ignore)) is not None:
             found.append(part)
     return found
@@ -131,7 +131,7 @@ def _free_place(
     (height, width), (rows, columns) = mask.shape, closed.shape
     if height > rows or width > columns:
         return None
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         if anchor is None:
             y, x = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
         else:

@@ -11,12 +11,11 @@ from functools import cached_property
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.data.build_index import read_samples
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Contents
-from simmat.data.index_storage import NO_CLASS, Floats, IndexTable, Ints, load_index, row_type, save_index
+from simmat.data.index_storage import NO_CLASS, IndexTable, Ints, load_index, row_type, save_index
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
@@ -30,8 +29,8 @@ Progress = Callable[[int], object]
 
 _MAX_COMPARED = 1024
 """Tiles of val and test that are compared with all others, at most."""
-_NEAR = 0.01
-"""Part of a tile's side up to which a gap is none."""
+_MAX_GAP = 0.01
+"""Largest gap of two tiles that touch, as a part of a tile's side."""
 _LOCK_TIMEOUT_S = 3600.0
 """How long to wait for another process that reads the same data set."""
 
@@ -271,7 +270,11 @@ def neighbour_warning(index: DataIndex) -> str:
     known = np.flatnonzero(np.isfinite(places).all(axis=1))
     splits = np.array([samples[row].split for row in known.tolist()])
     for row in known[splits != "train"][:_MAX_COMPARED].tolist():
-        others = known[(splits != samples[row].split) & _touching(places[row], places[known])]
+        least, most = places[row, :2], places[row, 2:4]  # (2,) x, y
+        gap = _MAX_GAP * (most - least)
+        apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)  # (N, 2)
+        touching = (places[known, 4] == places[row, 4]) & ~apart.any(axis=1)
+        others = known[(splits != samples[row].split) & touching]
         if len(others):
             one, other = samples[row], samples[int(others[0])]
             return (
@@ -281,13 +284,6 @@ def neighbour_warning(index: DataIndex) -> str:
                 "of manifest.csv), or train on the whole map with --crop"
             )
     return ""
-
-
-def _touching(place: Floats, places: Floats) -> npt.NDArray[np.bool_]:
-    """Return (N,) whether each of (N, 5) places touches one of the same coordinate system, see `row_type`."""
-    gap = _NEAR * (place[2:4] - place[:2])  # (2,) x, y
-    apart = (places[:, :2] > place[2:4] + gap) | (places[:, 2:4] < place[:2] - gap)  # (N, 2)
-    return np.asarray((places[:, 4] == place[4]) & ~apart.any(axis=1))
 
 
 def normalized_warning(index: DataIndex) -> str:

@@ -14,7 +14,7 @@ from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
 from simmat.io.images import frame_of
 from simmat.io.images.planes import read_labels
-from simmat.types import BoolArray, RegionRule, Window, ZeroMeans
+from simmat.types import BoolArray, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -214,22 +214,17 @@ def label_from_mask(
     for value, window, crop in _values(mask, origin, card.ignore, zero=zero):
         if card.regions == "components":
             found += components(crop, value, window[:2])
+        elif card.regions != "panoptic":
+            found.append(Instance(value if card.regions == "classes" else None, window, crop, value))
+        elif value >= PANOPTIC:
+            found.append(Instance(value // PANOPTIC, window, crop, value))
         else:
-            found.append(Instance(_class_of(value, card.regions, origin), window, crop, value))
+            raise DataError(
+                f"{origin or 'mask'}: label value {value} has no class; by --regions panoptic values are "
+                f"class * {PANOPTIC} + number. Use --regions instances where objects have no classes"
+            )
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
-
-
-def _class_of(value: int, rule: RegionRule, origin: str) -> int | None:
-    """Return the class that a label value means; None if values are only ids."""
-    if rule != "panoptic":
-        return value if rule == "classes" else None
-    if value < PANOPTIC:
-        raise DataError(
-            f"{origin or 'mask'}: label value {value} has no class; by --regions panoptic values are "
-            f"class * {PANOPTIC} + number. Use --regions instances where objects have no classes"
-        )
-    return value // PANOPTIC
 
 
 def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:

@@ -108,8 +108,10 @@ def frame_files(
     adapter: ModalityAdapter, path: str | Path | Mapping[str, str | Path], axis: str = "z"
 ) -> list[dict[str, Path]]:
     """Return source name -> file of each frame of a sequence, in order; see `Sequence`."""
-    if not isinstance(path, Mapping) and (manifest := _manifest_of(Path(path))) is not None:
-        return _frames_of_manifest(adapter, manifest, Path(path).relative_to(manifest).as_posix())
+    if not isinstance(path, Mapping):
+        for file in (Path(path), *Path(path).parents):
+            if file.name == MANIFEST_FILE and file.is_file():
+                return _frames_of_manifest(adapter, file, Path(path).relative_to(file).as_posix())
     given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
     if set(given) != set(adapter.source_names()):
         needed, got = (", ".join(names) for names in (adapter.source_names(), given))
@@ -124,10 +126,6 @@ def frame_files(
     if problem := place_problem(frames[0] for frames in found.values()):
         raise DataError(problem)
     return [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)]
-
-
-def _manifest_of(path: Path) -> Path | None:
-    return next((one for one in (path, *path.parents) if one.name == MANIFEST_FILE and one.is_file()), None)
 
 
 def _frames_of_manifest(adapter: ModalityAdapter, manifest: Path, sequence: str) -> list[dict[str, Path]]:

@@ -1,4 +1,4 @@
-"""How far scores say the truth, and maps that make them: calibration error, risk by coverage, thresholds.
+"""Calibration of scores: how far they are from the truth, maps that correct them, and thresholds.
 
 A score is calibrated if objects with a score of 0.8 have an IoU of 0.8 on average (or 80 % of them are right, for
 classes).
@@ -21,12 +21,12 @@ BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
 _FOLDS = 5
 _KNOTS = np.linspace(0, 1, 33)
-_SLOPE = 1e-3
+_MIN_SLOPE = 1e-3
 """Smallest slope of a map, so that it changes no ranking."""
-_PRIOR = 0.3
+_PRIOR_WEIGHT = 0.3
 """Weight of the prior that scores are calibrated already."""
-_BELIEVED = 4
-"""Objects that a temperature takes to be of the classes that the network says, as often as it says."""
+_PRIOR_OBJECTS = 4
+"""Objects added to the fit of a temperature, distributed over the classes as the network predicts."""
 _MIN_OBJECTS, _MIN_ISOTONIC, _MAX_KNOTS = 10, 200, 10
 """Objects that a map needs, and those that an isotonic one needs to beat two parameters; its inner knots."""
 
@@ -131,8 +131,8 @@ def _platt(pairs: Pairs) -> Knots:
 
     def loss(parameters: Values) -> tuple[float, Values]:
         logits, far = inputs @ parameters, parameters - start
-        total = pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits) + _PRIOR / 2 * far @ far
-        return float(total), inputs.T @ (pairs.weights * (expit(logits) - pairs.true)) + _PRIOR * far
+        total = pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits) + _PRIOR_WEIGHT / 2 * far @ far
+        return float(total), inputs.T @ (pairs.weights * (expit(logits) - pairs.true)) + _PRIOR_WEIGHT * far
 
     slope, offset = minimize(loss, start, jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B").x
     return _KNOTS, expit(slope * _logit(_KNOTS) + offset)
@@ -157,13 +157,13 @@ def _isotonic(pairs: Pairs) -> Knots:
     )
 
 
-def _logit(chances: Values) -> Values:
-    inside = np.clip(chances, 0.02, 0.98)
+def _logit(probabilities: Values) -> Values:
+    inside = np.clip(probabilities, 0.02, 0.98)
     return np.log(inside / (1 - inside))
 
 
 def _temperature(pairs: Pairs) -> float:
-    """Fit one temperature by the log-likelihood of the true classes, and of `_BELIEVED` objects as the network says."""
+    """Fit a temperature by the log-likelihood of the true classes, and of `_PRIOR_OBJECTS` as the network predicts."""
     assert pairs.probabilities is not None
     assert pairs.classes is not None
     rows = np.flatnonzero(pairs.classes >= 0)
@@ -174,7 +174,7 @@ def _temperature(pairs: Pairs) -> float:
     def loss(log_temperature: float) -> float:
         logs = np.log(np.maximum(tempered(probabilities, math.exp(log_temperature)), 1e-12))
         believed = (probabilities * logs).sum() / len(rows)
-        return float(-np.take_along_axis(logs, classes, 1).sum() - _BELIEVED * believed)
+        return float(-np.take_along_axis(logs, classes, 1).sum() - _PRIOR_OBJECTS * believed)
 
     return math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
 
@@ -233,7 +233,7 @@ def fit_curve(pairs: Pairs) -> Curve | None:
     predicted, true = form(pairs)
     return Curve(
         predicted=tuple(predicted.round(9).tolist()),
-        true=tuple(((1 - _SLOPE) * true + _SLOPE * predicted).round(9).tolist()),
+        true=tuple(((1 - _MIN_SLOPE) * true + _MIN_SLOPE * predicted).round(9).tolist()),
         objects=len(pairs.predicted),
         ece=calibration_error(pairs),
         ece_calibrated=None if unseen is None else calibration_error(unseen),

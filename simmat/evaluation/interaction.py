@@ -51,7 +51,7 @@ class ScoredImage:
     Attributes:
         targets: its objects.
         frame: its size, and that of the network's input.
-        together: how many prompts to decode at once; fewer on a large grid, to bound memory.
+        batch_size: how many prompts to decode at once; fewer on a large grid, to bound memory.
         decode_s: seconds per prompt of each decoding.
     """
 
@@ -60,7 +60,7 @@ class ScoredImage:
         self.frame = encoded.prepared.frame
         self._grid_hw = None if protocol.grid == "original" else grid_hw(self.frame, protocol)
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        self.together = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
+        self.batch_size = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         self.decode_s: list[float] = []
 
     def decode(
@@ -96,8 +96,8 @@ class ScoredImage:
     def single_ious(self, prompts: Sequence[Prompt], targets: Sequence[Target]) -> npt.NDArray[np.float64]:
         """Return (K, 2) IoU, true and predicted, of the single mask of any number of prompts, see `decode`."""
         found = [np.zeros((0, 2))]
-        for start in range(0, len(prompts), self.together):
-            part = slice(start, start + self.together)
+        for start in range(0, len(prompts), self.batch_size):
+            part = slice(start, start + self.batch_size)
             answer = self.decode(prompts[part], targets[part])
             found.append(np.stack([answer.ious[:, 0], answer.predicted[:, 0].double().cpu().numpy()], axis=1))
         return np.concatenate(found)
@@ -106,8 +106,8 @@ class ScoredImage:
 def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
     """Score every object of an image."""
     scores: list[ObjectScore] = []
-    for start in range(0, len(image.targets.found), image.together):
-        targets = image.targets.found[start : start + image.together]
+    for start in range(0, len(image.targets.found), image.batch_size):
+        targets = image.targets.found[start : start + image.batch_size]
         prompts = [Prompt.points([target.click_xy]) for target in targets]
         answer = image.decode(prompts, targets, alternatives=protocol.alternatives)
         firsts = [_first_click_score(image, k, target, sample, answer, protocol) for k, target in enumerate(targets)]

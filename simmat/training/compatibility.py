@@ -98,8 +98,8 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else shown(value)
 
 
-_NETWORK = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")
-_OF_WEIGHTS = ("foundation_sha256", "sensor_channels")
+_NETWORK_FIELDS = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")
+_WEIGHT_FIELDS = ("foundation_sha256", "sensor_channels")
 MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
 """Fields of a spec that its weights are used to, so that they stay when it is trained on."""
 
@@ -136,7 +136,7 @@ def with_network_of(config: TrainConfig, start: BundleSpec) -> TrainConfig:
             f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
         )
     chosen = ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
-    own = {name: getattr(start, name) for name in _NETWORK if name not in chosen}
+    own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}
     for name, value in own.items():
         given = getattr(config, name)
         if given not in (None, "", {}, value) and not (isinstance(given, dict) and given.items() <= value.items()):
@@ -153,7 +153,7 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
     Raises:
         ConfigError: they do not.
     """
-    for name in ("foundation_sha256",) if config.new_sensor else _OF_WEIGHTS:
+    for name in ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS:
         if getattr(start, name) != getattr(spec, name):
             raise ConfigError(
                 f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "

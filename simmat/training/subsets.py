@@ -13,7 +13,7 @@ from simmat.model_spec import ModelSpec
 
 _ENOUGH_WORK = 100
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
-_VALIDATIONS, _CURVE = 10, 5
+_MAX_VALIDATIONS, _MIN_VALIDATIONS = 10, 5
 _TRAIN_STEP_COST = 3
 """How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
 
@@ -84,10 +84,10 @@ def validation_interval(
 ) -> int:
     """Return the steps between validations: from the config, or so many that validation is at most a fifth of the work.
 
-    At most `_VALIDATIONS` are made, and at least `_CURVE`, which show how the score rises.
+    At most `_MAX_VALIDATIONS` are made, and at least `_MIN_VALIDATIONS`, which show how the score rises.
     """
     if config.val_every is not None:
         return config.val_every
     allowed = steps * config.batch_size * _TRAIN_STEP_COST / 4
     validations = int(allowed / work_of_validation(index, val, config, spec))
-    return math.ceil(steps / min(max(validations - 1, _CURVE), _VALIDATIONS))
+    return math.ceil(steps / min(max(validations - 1, _MIN_VALIDATIONS), _MAX_VALIDATIONS))

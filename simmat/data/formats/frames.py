@@ -14,8 +14,8 @@ from simmat.io.images.stacks import frame_of, frame_paths, open_stack, stack_end
 
 FRAMES = "frames"
 """The folder of sequences: each is a folder of images in it, or a file."""
-_SAME_MM = 0.01
-"""Most difference of two affines of one grid; some formats round positions."""
+_MAX_DIFFERENCE_MM = 0.01
+"""Largest difference of two affines of one grid; some formats round positions."""
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -89,7 +89,7 @@ def place_problem(paths: Iterable[str | Path]) -> str:
     volumes = [frame for path in paths if (frame := frame_of(Path(path))) is not None and frame.axis]
     places = [(one.file, affine) for one in volumes if (affine := open_stack(one.file, one.axis).affine) is not None]
     for file, affine in places[1:]:
-        if not np.allclose(affine, places[0][1], rtol=0, atol=_SAME_MM):
+        if not np.allclose(affine, places[0][1], rtol=0, atol=_MAX_DIFFERENCE_MM):
             return (
                 f"{file}: its voxels are not those of {places[0][0].name}: their affines differ (origin, direction or "
                 "spacing); resample it to that grid"
