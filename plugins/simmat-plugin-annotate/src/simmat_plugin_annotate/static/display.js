@@ -103,9 +103,8 @@ export class DisplayPanel {
 
   /** What the two numbers are: shown = factor * value + offset. */
   #unit() {
-    if (this.display.mode === "rgb") return { name: "%", factor: 1, offset: 0 };
-    if (this.display.mode === "index") return { name: "", factor: 1, offset: 0 };
-    return shownUnit(this.channels[this.display.channels[0]]);
+    const { mode, channels } = this.display;
+    return mode === "single" ? shownUnit(this.channels[channels[0]]) : { name: mode === "rgb" ? "%" : "", factor: 1, offset: 0 };
   }
 
   /** Values from darkest to brightest; of three channels in percent of their ranges. */
@@ -225,9 +224,7 @@ export class DisplayPanel {
       context.fillStyle = "#ffffff";
       context.strokeStyle = "#000000";
       context.beginPath();
-      context.moveTo(x, 41);
-      context.lineTo(x + 6, 56);
-      context.lineTo(x - 6, 56);
+      for (const [dx, y] of [[0, 41], [6, 56], [-6, 56]]) context.lineTo(x + dx, y);
       context.closePath();
       context.fill();
       context.stroke();

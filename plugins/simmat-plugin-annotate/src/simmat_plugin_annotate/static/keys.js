@@ -12,20 +12,13 @@ import { show } from "./scene.js";
 import { byId } from "./show.js";
 import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
 
-function resize(factor) {
-  setRadius(app.radius * factor);
-}
+const resize = (factor) => setRadius(app.radius * factor);
 
 function setRadius(radius) {
   app.radius = Math.min(200, Math.max(0.5, radius));
   byId("brush").value = Math.log2(app.radius);
   byId("brush-size").title = `Brush of ${(2 * app.radius).toPrecision(3)} pixels (, and .)`;
   stage.redraw();
-}
-
-/** Click in the middle of the view, with the keyboard. */
-function clickMiddle(label) {
-  click(stage.middle, label);
 }
 
 const PAN_PX = 80;
@@ -35,7 +28,7 @@ const KEYS = {
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
   o: () => setTool("polygon"), i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
-  p: () => clickMiddle(1), m: () => clickMiddle(0),
+  p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
   f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),

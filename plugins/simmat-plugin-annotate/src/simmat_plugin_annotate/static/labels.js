@@ -25,8 +25,14 @@ export class Labels {
   }
 
   /** One request after another, each with the version that the one before it left. */
+  #queue(request) {
+    const work = this.work.then(request);
+    this.work = work.catch(() => {});
+    return work;
+  }
+
   #post(action, body) {
-    const work = this.work.then(async () => {
+    return this.#queue(async () => {
       try {
         const change = await post(`/api/images/${this.key}/${action}`, { version: this.version, ...body });
         this.#change(change);
@@ -37,8 +43,6 @@ export class Labels {
         throw error;
       }
     });
-    this.work = work.catch(() => {});
-    return work;
   }
 
   /** One step that can be undone; on disk when it returns. */
@@ -57,15 +61,13 @@ export class Labels {
 
   /** Read the image again where the server has another version; returns whether it had. */
   refresh(version) {
-    const work = this.work.then(async () => {
+    return this.#queue(async () => {
       if (version !== undefined && version <= this.version) return false;
       const document = await get(`/api/images/${this.key}`);
       const changed = document.version !== this.version;
       this.#take(document);
       return changed;
     });
-    this.work = work.catch(() => {});
-    return work;
   }
 
   /** The object at an image pixel, the smallest of several. */

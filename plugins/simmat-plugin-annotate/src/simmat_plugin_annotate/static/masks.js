@@ -147,28 +147,22 @@ export class Mask {
       path.lineTo(this.x + x1 * step, this.y + y1 * step);
     };
     const at = (x, y) => (x >= 0 && y >= 0 && x < w && y < h ? bits[y * w + x] : 0);
-    for (let y = 0; y <= h; y += 1) {
-      let start = -1;
-      for (let x = 0; x <= w; x += 1) {
-        const edge = x < w && at(x, y - 1) !== at(x, y);
-        if (edge && start < 0) start = x;
-        if (!edge && start >= 0) {
-          line(start, y, x, y);
-          start = -1;
+    /** Draw the edges along each of the lines between pixels, joined where they go on. */
+    const lines = (count, length, isEdge, draw) => {
+      for (let i = 0; i <= count; i += 1) {
+        let start = -1;
+        for (let j = 0; j <= length; j += 1) {
+          const edge = j < length && isEdge(i, j);
+          if (edge && start < 0) start = j;
+          if (!edge && start >= 0) {
+            draw(i, start, j);
+            start = -1;
+          }
         }
       }
-    }
-    for (let x = 0; x <= w; x += 1) {
-      let start = -1;
-      for (let y = 0; y <= h; y += 1) {
-        const edge = y < h && at(x - 1, y) !== at(x, y);
-        if (edge && start < 0) start = y;
-        if (!edge && start >= 0) {
-          line(x, start, x, y);
-          start = -1;
-        }
-      }
-    }
+    };
+    lines(h, w, (y, x) => at(x, y - 1) !== at(x, y), (y, from, to) => line(from, y, to, y));
+    lines(w, h, (x, y) => at(x - 1, y) !== at(x, y), (x, from, to) => line(x, from, x, to));
     this.path = path;
     return path;
   }

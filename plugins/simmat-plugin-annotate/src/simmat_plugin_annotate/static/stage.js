@@ -103,13 +103,7 @@ export class Stage {
     }
     for (const [x, y, label] of points) {
       const [cx, cy] = view.toScreen(x + 0.5, y + 0.5);
-      context.beginPath();
-      context.arc(cx, cy, 7, 0, 7);
-      context.fillStyle = label ? "#1a9850" : "#d73027";
-      context.fill();
-      context.lineWidth = 1.5;
-      context.strokeStyle = "#fff";
-      context.stroke();
+      drawDisc(context, cx, cy, 7, label ? "#1a9850" : "#d73027", "#fff");
       context.beginPath(); // plus and minus: not by colour alone
       context.moveTo(cx - 4, cy);
       context.lineTo(cx + 4, cy);
@@ -141,13 +135,8 @@ export class Stage {
       for (const [x, y] of pointer ? [...corners, pointer] : corners) context.lineTo(x, y);
     });
     for (const [i, [x, y]] of corners.entries()) {
-      context.beginPath();
-      context.arc(x, y, i === 0 ? CLOSE_PX : 4, 0, 7);
-      context.fillStyle = i === 0 ? "#1a985080" : "#fff";
-      context.fill();
-      context.lineWidth = 1.5;
-      context.strokeStyle = i === 0 ? "#fff" : "#000";
-      context.stroke();
+      if (i === 0) drawDisc(context, x, y, CLOSE_PX, "#1a985080", "#fff");
+      else drawDisc(context, x, y, 4, "#fff", "#000");
     }
   }
 
@@ -227,6 +216,14 @@ export class Stage {
       this.redraw();
     }, { passive: false });
   }
+}
+
+function drawDisc(context, x, y, radius, fill, edge) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 7);
+  Object.assign(context, { fillStyle: fill, strokeStyle: edge, lineWidth: 1.5 });
+  context.fill();
+  context.stroke();
 }
 
 /** Stroke a path with a dark edge, so that it is seen on every image. */
