@@ -44,7 +44,7 @@ def of_image(
     root: Path, mask: Path | None = None, card: DataCard | None = None, size: tuple[int, int] = SIZE, **more: Any
 ) -> Any:
     from simmat_plugin_annotate.labels import ImageLabels
-    from simmat_plugin_annotate.mask_files import Rule
+    from simmat_plugin_annotate.masks import Rule
 
     rule = Rule(card or DataCard(regions="instances"), 1)
     placed = more.get("placed", lambda path: None)

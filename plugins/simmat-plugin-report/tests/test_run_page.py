@@ -11,10 +11,10 @@ import pytest
 from bundles import BUNDLE_SPEC
 from runs import config
 from simmat_plugin_report.checks import DataReport, SplitReport
-from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
 from simmat_plugin_report.run_page import advice, settings_blocks, summary_of, worst_images
+from simmat_plugin_report.scores import confidence_blocks
 
 from simmat.calibration import Calibration
 from simmat.evaluation import ObjectScore

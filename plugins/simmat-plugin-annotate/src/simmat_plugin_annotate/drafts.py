@@ -11,8 +11,7 @@ import numpy as np
 from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat_plugin_annotate.journal import Change, StoredObject
-from simmat_plugin_annotate.mask_files import Followed, Objects
-from simmat_plugin_annotate.masks import MaskDocument, decode_mask, encode_mask, subtract
+from simmat_plugin_annotate.masks import Followed, MaskDocument, Objects, decode_mask, encode_mask, subtract
 
 
 class StaleError(Exception):

@@ -24,7 +24,7 @@ from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
-from simmat_plugin_annotate.mask_files import Rule, sha256_of
+from simmat_plugin_annotate.masks import Rule, sha256_of
 from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
 from simmat_plugin_annotate.state import CACHES, HOME, JOURNAL, STATE_FILE, FolderState, GivenClass, check_inside, trim
 

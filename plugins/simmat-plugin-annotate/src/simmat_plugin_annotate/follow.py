@@ -17,7 +17,7 @@ from simmat.errors import DataError, SimMATError
 from simmat.types import BoolArray
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import ImageLabels
-from simmat_plugin_annotate.mask_files import Followed
+from simmat_plugin_annotate.masks import Followed
 from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService
 
 if TYPE_CHECKING:

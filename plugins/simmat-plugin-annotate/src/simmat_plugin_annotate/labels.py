@@ -24,18 +24,20 @@ from simmat_plugin_annotate.drafts import (
     revert_changes,
 )
 from simmat_plugin_annotate.journal import Change, Journal, Record
-from simmat_plugin_annotate.mask_files import (
+from simmat_plugin_annotate.masks import (
     Followed,
+    MaskDocument,
     Objects,
     Rule,
+    decode_mask,
     draw_labels,
     encode_labels,
+    encode_mask,
     mask_ending,
     read_objects,
     sha256_of,
     times,
 )
-from simmat_plugin_annotate.masks import MaskDocument, decode_mask, encode_mask
 
 AT_ONCE_PX = 2**22
 """Largest image whose mask file is written with every edit; for larger ones it is written when edits pause."""

@@ -13,7 +13,7 @@ from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.types import RegionRule
-    from simmat_plugin_convert.target import Images
+    from simmat_plugin_convert.writers import Images
 
 FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
 

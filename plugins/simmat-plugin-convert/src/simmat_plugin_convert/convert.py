@@ -12,8 +12,7 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
 from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, Source, check_file_names, check_names, drawn_labels
 from simmat_plugin_convert.readers import read_labels
-from simmat_plugin_convert.target import Images, Target
-from simmat_plugin_convert.writers import WRITERS
+from simmat_plugin_convert.writers import WRITERS, Images, Target
 
 TURNED = ("labelme", "cvat", "yolo", "label-studio")
 """Formats of tools that rotate images by their EXIF orientation."""

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field
@@ -25,7 +25,9 @@ from simmat_plugin_convert.image_files import stem_of
 from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, Item, Labels, Source, named_regions
 from simmat_plugin_convert.outlines import one_polygon
 from simmat_plugin_convert.shapes import Shapes
-from simmat_plugin_convert.target import Target
+
+if TYPE_CHECKING:
+    from simmat_plugin_convert.writers import Target
 
 TASKS_FILE = "label-studio.json"
 """The file of tasks that is written."""

@@ -18,7 +18,6 @@ from simmat.sensors.options import modality_parts
 from simmat.training import RunFolder
 from simmat.types import MAX_SHRUNK, SMALL_SIDE
 from simmat_plugin_report.checks import texts_of
-from simmat_plugin_report.confidence import confidence_blocks
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
@@ -27,6 +26,7 @@ from simmat_plugin_report.scores import (
     NONE,
     class_counts,
     common,
+    confidence_blocks,
     counted,
     curves,
     difference,
