@@ -93,13 +93,13 @@ def curves_figure(results: Results, styles: Styles) -> Figure | None:
         _scale_steps(axes, _full(results.of(data)))
 
     every = results.bench.settings.data
-    sets = [data for data in every if any(any(row.curves.values()) for row in _full(results.of(data)))]
+    sets = [data for data in every if any(row.curves for row in _full(results.of(data)))]
     return _figure(results, sets, draw, "step", "validation mIoU")
 
 
 def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
     """Scale the step axis: linear, or logarithmic from the first validation on if a run has over twice the steps."""
-    curves = [[step for step, _ in curve] for row in rows for curve in row.curves.values() if curve]
+    curves = [list(curve) for row in rows for curve in row.curves]
     lengths = [steps[-1] for steps in curves]
     axes.set_xlim(left=0)
     if min(lengths) > 0 and max(lengths) > 2 * min(lengths):
@@ -113,7 +113,7 @@ def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_curve(axes: Axes, row: Row, label: str, style: Mapping[str, Any]) -> None:
-    runs = [dict(curve) for curve in row.curves.values() if curve]
+    runs = row.curves
     if not runs:
         return
     steps = sorted(set.intersection(*(set(run) for run in runs)))
@@ -137,7 +137,7 @@ def _subset_sizes(results: Results, styles: Styles) -> Figure | None:
         for rows in _families(results, data):
             last = rows[-1].arm
             axes.errorbar(
-                [row.samples or 0 for row in rows],
+                [row.samples for row in rows],
                 [row.score.mean if row.score else math.nan for row in rows],
                 yerr=[(row.score.std if row.score else None) or 0.0 for row in rows],
                 **styles[family(last)],
@@ -161,7 +161,7 @@ def _families(results: Results, data: DataSet) -> list[list[Row]]:
     for row in results.of(data):
         if row.arm.kind == "train" and row.score is not None and row.samples:
             groups.setdefault(family(row.arm), []).append(row)
-    several = [sorted(rows, key=lambda row: row.samples or 0) for rows in groups.values()]
+    several = [sorted(rows, key=lambda row: row.samples) for rows in groups.values()]
     return [rows for rows in several if len({row.samples for row in rows}) > 1]
 
 

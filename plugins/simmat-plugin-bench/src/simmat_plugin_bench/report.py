@@ -126,7 +126,7 @@ def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Tabl
             results.label(row.arm),
             str(row.score) if row.score is not None else NONE,
             signed(row.gain),
-            f"{row.trainable:,}" if row.trainable is not None else NONE,
+            f"{row.facts['trainable']:,}" if row.facts else NONE,
             _rate(row),
             f"{row.seconds:.0f}" if row.seconds is not None else NONE,
             row.state,
@@ -235,10 +235,11 @@ def as_csv(results: Results) -> str:
     writer.writerow(CSV_HEAD)
     for row in results.rows:
         for seed in row.arm.seeds:
-            score = row.scores.get(seed)
+            score, result = row.scores.get(seed), row.results.get(seed, {})
             writer.writerow((
                 row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
-                row.lr, row.trainable, row.total, row.steps, row.times.get(seed), row.peaks.get(seed),
+                row.lr, *map(row.facts.get, ("trainable", "total", "steps")), result.get("seconds"),
+                result.get("peak_device_bytes") or result.get("peak_memory_bytes"),
                 row.vals.get(seed), "done" if score is not None else row.state,
             ))  # fmt: skip
     return text.getvalue()

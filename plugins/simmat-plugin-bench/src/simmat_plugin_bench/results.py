@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -43,14 +43,9 @@ class Row:
 
     Attributes:
         scores: seed -> score, of the seeds that are done.
+        results: seed -> tested result, see `Result`.
         lr: the chosen learning rate; None while none is chosen, or for the tuner's own.
         gain: mean score minus that of the zero-shot model; None if one of them is missing.
-        trainable: number of trainable parameters; None before the first result, as `total`, `steps` and `samples`.
-        times: seed -> seconds of the run.
-        peaks: seed -> peak memory of the run in bytes; that of the device on a GPU.
-        samples: training images of a run.
-        curves: seed -> (step, validation mIoU) of each validation.
-        ious: seed -> test sample -> IoU of each object; without seeds whose result has no IoUs.
         vals: seed -> validation score of the best bundle, see `val_metric`.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
             "changed", "begun", "not begun"; "no such metric" if the results lack the requested score.
@@ -60,19 +55,12 @@ class Row:
     data: DataSet
     arm: Arm
     scores: Mapping[int, float]
-    lr: float | None = None
+    results: Mapping[int, Mapping[str, Any]]
+    lr: float | None
+    vals: Mapping[int, float]
+    state: str
+    failures: tuple[str, ...]
     gain: float | None = None
-    trainable: int | None = None
-    total: int | None = None
-    times: Mapping[int, float] = field(default_factory=dict)
-    peaks: Mapping[int, int] = field(default_factory=dict)
-    steps: int | None = None
-    samples: int | None = None
-    curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    ious: Mapping[int, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    vals: Mapping[int, float] = field(default_factory=dict)
-    state: str = "not begun"
-    failures: tuple[str, ...] = ()
 
     @property
     def score(self) -> Spread | None:
@@ -82,7 +70,28 @@ class Row:
     @property
     def seconds(self) -> float | None:
         """Mean seconds of a run over the finished seeds."""
-        return fmean(self.times.values()) if self.times else None
+        return fmean(result["seconds"] for result in self.results.values()) if self.results else None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """A result, for what all seeds have in common; empty without one."""
+        return next(iter(self.results.values()), {})
+
+    @property
+    def samples(self) -> int:
+        """The number of training images; 0 without a result."""
+        return int(self.facts.get("train_samples", 0))
+
+    @property
+    def curves(self) -> list[dict[int, float]]:
+        """Step -> validation mIoU of each seed that has validations."""
+        curves = [result["curve"] for result in self.results.values() if result["curve"]]
+        return [{point["step"]: point["miou_object"] for point in curve} for curve in curves]
+
+    @property
+    def ious(self) -> dict[int, Mapping[str, Sequence[float]]]:
+        """Seed -> test sample -> IoU of each object; without seeds whose result has no IoUs."""
+        return {seed: result["test_ious"] for seed, result in self.results.items() if "test_ious" in result}
 
     @property
     def val(self) -> float | None:
@@ -169,23 +178,12 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
     tested = {seed: result for seed, result in results.items() if result["test"] is not None}
     figures = {seed: dict(metrics_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
     scores = {seed: figure for seed, figure in figures.items() if figure is not None}
-    some = next(iter(tested.values()), {})
     return Row(
         data=data,
         arm=arm,
         scores=scores,
+        results=tested,
         lr=state.chosen[0].lr if state.chosen else None,
-        trainable=some.get("trainable"),
-        total=some.get("total"),
-        times={seed: float(result["seconds"]) for seed, result in tested.items()},
-        peaks={seed: _peak(result) for seed, result in tested.items()},
-        steps=some.get("steps"),
-        samples=some.get("train_samples"),
-        curves={
-            seed: tuple((point["step"], point["miou_object"]) for point in result["curve"])
-            for seed, result in tested.items()
-        },
-        ious={seed: result["test_ious"] for seed, result in tested.items() if "test_ious" in result},
         vals={
             seed: figure
             for seed, result in tested.items()
@@ -213,10 +211,6 @@ def _check_score(bench: Bench, rows: list[Row]) -> None:
             if (result := cell.result()) is not None and result["test"] is not None:
                 numbers |= dict(metrics_of(result["test"]))
     raise ConfigError(f"score = {score!r} is not a metric of these results{hint(score, numbers)}")
-
-
-def _peak(result: Mapping[str, Any]) -> int:
-    return int(result["peak_device_bytes"] or result["peak_memory_bytes"])
 
 
 def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:
