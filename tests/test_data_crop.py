@@ -48,7 +48,7 @@ def pixels(dataset: Dataset, split: str) -> set[float]:
 
 
 def items_of(dataset: Dataset, **settings: Any) -> TrainingItems:
-    index = read_index(dataset, processes=1)
+    index = read_index(dataset)
     samples = index.training_samples()
     channels = fit_channels(
         index.dataset.channels(), index.statistics(samples), pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3
@@ -187,7 +187,7 @@ def test_a_region_larger_than_the_crop_is_trained_in_parts(tmp_path: Path) -> No
 
 def test_statistics_are_those_of_the_training_blocks(tmp_path: Path) -> None:
     """Blocks share a file, and each of them counts, once."""
-    index = read_index(open_planes(scene(tmp_path), crop=CROP), processes=1)
+    index = read_index(open_planes(scene(tmp_path), crop=CROP))
     values = np.array(sorted(pixels(index.dataset, "train")))
     found = index.statistics(index.dataset.split("train"))
     assert found.pixels == (len(values),)
@@ -199,7 +199,7 @@ def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
     scene(tmp_path)
     for crop in (16, 32, 16):
         dataset = open_planes(tmp_path, crop=crop)
-        rows = read_index(dataset, processes=1).table.rows
+        rows = read_index(dataset).table.rows
         sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
         assert sizes == [dataset.image(sample).size_hw for sample in dataset.samples]
 

@@ -15,10 +15,10 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from safetensors.numpy import load, save
 
-from simmat.data import build_index
+from simmat.data import index_table
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, contents_of, read_index
-from simmat.data.index_storage import FOLDER
+from simmat.data.index_table import FOLDER
 from simmat.errors import DataError
 from simmat.sensors.composed_modality import SelectedChannels
 from simmat.types import Channel, SensorImage
@@ -42,13 +42,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose content is taken for its digest."""
     found: list[str] = []
-    read = build_index.file_digest
+    read = index_table.file_digest
 
     def counted(path: str) -> bytes:
         found.append(path)
         return read(path)
 
-    monkeypatch.setattr(build_index, "file_digest", counted)
+    monkeypatch.setattr(index_table, "file_digest", counted)
     monkeypatch.setattr("simmat.data.fingerprint.file_digest", counted)
     return found
 
@@ -56,6 +56,11 @@ def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def index_of(root: Path) -> Path:
     (path,) = (root / FOLDER).iterdir()
     return path
+
+
+def read_in_processes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(index_table, "_MIN_SAMPLES_PER_PROCESS", 1)
+    monkeypatch.setattr(index_table, "usable_cpus", lambda: count)
 
 
 def values_of(index: DataIndex) -> tuple[object, ...]:
@@ -82,13 +87,16 @@ def test_a_second_start_reads_no_image(tmp_path: Path, loads: list[str], bytes_r
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_it_is_the_same_to_the_bit_for_any_number_of_processes(tmp_path: Path, processes: int) -> None:
+def test_it_is_the_same_to_the_bit_for_any_number_of_processes(
+    tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Training is the same to the bit, and stands on these statistics."""
     root = folder_of(tmp_path / "set", 40, channels=3)
     np.save(root / "images/s7.npy", np.zeros((2, 2), dtype=np.complex64))
-    alone = read_index(open_planes(root), processes=1)
+    alone = read_index(open_planes(root))
     index_of(root).unlink()
-    shared = read_index(open_planes(root), processes=processes)
+    read_in_processes(monkeypatch, processes)
+    shared = read_index(open_planes(root))
     assert values_of(shared) == values_of(alone)
     samples = [sample for sample in shared.dataset.samples if sample.id != "s7"]
     assert shared.statistics(samples) == alone.statistics(samples)
@@ -252,5 +260,6 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(tmp_path: Path, monke
         return read(self, sample)
 
     monkeypatch.setattr(Dataset, "image", die)
+    read_in_processes(monkeypatch, 2)
     with pytest.raises(DataError, match="killed"):
-        read_index(dataset, processes=2)
+        read_index(dataset)

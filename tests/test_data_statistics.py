@@ -12,7 +12,7 @@ from data_sets import folder_of, open_planes, save_image
 from simmat.data import statistics
 from simmat.data.dataset import Dataset
 from simmat.data.index import read_index
-from simmat.data.index_storage import FOLDER
+from simmat.data.index_table import FOLDER
 from simmat.errors import DataError
 
 

@@ -12,10 +12,9 @@ from itertools import islice
 
 import numpy as np
 
-from simmat.data.build_index import read_samples
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Contents
-from simmat.data.index_storage import NO_CLASS, IndexTable, Ints, load_index, row_type, save_index
+from simmat.data.index_table import NO_CLASS, IndexTable, Ints, load_index, read_samples, row_type, save_index
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
@@ -173,14 +172,13 @@ class DataIndex:
             raise self.faults[error.args[0]] from None
 
 
-def read_index(dataset: Dataset, progress: Progress | None = None, *, processes: int | None = None) -> DataIndex:
+def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
     """Return the index of a data set: load it, read the files that changed, and store it again.
 
     Files with the same size, mtime and ctime are unchanged. Samples that cannot be used are read again each time.
 
     Args:
         progress: called with the number of completed samples.
-        processes: number of processes that read; None is one per core, fewer for a small data set.
 
     Raises:
         DataError: no image can be read; or a process was killed.
@@ -203,7 +201,7 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
         missing = [dataset.samples[number] for number in new]
-        for place, found in zip(new, read_samples(dataset, missing, advance, processes), strict=True):
+        for place, found in zip(new, read_samples(dataset, missing, advance), strict=True):
             if isinstance(found, IndexTable):
                 tables.append(found)
                 places.append(place)

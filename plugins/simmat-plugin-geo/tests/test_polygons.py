@@ -125,7 +125,7 @@ def test_an_attribute_gives_classes(tmp_path: Path) -> None:
     dataset = opened(one_raster(tmp_path), class_attribute="crop")
     assert dataset.class_names == {1: "barley", 2: "maize", 3: "wheat"}
     assert drawn(dataset)[1] == (2, 1, 3)
-    assert read_index(dataset, processes=1).classes(dataset.split("train")) == (1, 2, 3)
+    assert read_index(dataset).classes(dataset.split("train")) == (1, 2, 3)
     assert drawn(opened(tmp_path))[1] == (None, None, None)
 
 
