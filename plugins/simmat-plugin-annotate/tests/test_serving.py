@@ -143,9 +143,10 @@ def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
             if in_parts:
                 patch.setattr("simmat_plugin_annotate.planes._WHOLE_PX", 100)
                 patch.setattr("simmat_plugin_annotate.planes._BLOCK", 256)
+            patch.setattr("simmat_plugin_annotate.planes._MAX_CACHED_VALUES", 300_000)
             sensor = registry().modality("gray")
             files = {sensor.sources[0].name: tmp_path / "a.tif"}
-            planes = Planes(sensor, files, ImageCache(300_000), tmp_path / name)
+            planes = Planes(sensor, files, ImageCache(), tmp_path / name)
             assert (planes.size_hw, planes.levels) == ((700, 900), 3)
             made.append([planes.tile(level, 0, 0, [0]) for level in (0, 1, 2)] + [planes.tile(0, 3, 2, [0])])
             assert bool(list(tmp_path.glob(f"{name}/tiles/*/2-0-0.npy"))) is in_parts

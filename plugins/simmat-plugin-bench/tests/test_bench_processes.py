@@ -15,20 +15,24 @@ from bench_set import TINY, bench_of
 from simmat_plugin_bench import run
 from simmat_plugin_bench.run import Runner, process_slots
 
+from simmat.threads import usable_cpus
+
 TOML = TINY + '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname = "x"\n'
 
 
 def test_each_gpu_gets_a_cell_and_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cells on one of two GPUs would leave the other idle."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert process_slots(None, {}) == [{"CUDA_VISIBLE_DEVICES": number} for number in "01"]
-    assert process_slots(3, {}) == [{"CUDA_VISIBLE_DEVICES": number} for number in "010"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert process_slots(None) == [{"CUDA_VISIBLE_DEVICES": number} for number in "01"]
+    assert process_slots(3) == [{"CUDA_VISIBLE_DEVICES": number} for number in "010"]
 
 
 def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a shared machine the others belong to somebody else; torch counts the visible ones from 0."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    found = process_slots(None, {"CUDA_VISIBLE_DEVICES": "5,GPU-7"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    found = process_slots(None)
     assert found == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
 
 
@@ -36,9 +40,11 @@ def test_cores_are_divided_unless_their_number_is_set(monkeypatch: pytest.Monkey
     """Four cells of eight threads each on eight cores are slower than four of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(run, "usable_cpus", lambda: 8)
-    assert process_slots(4, {}) == [{"OMP_NUM_THREADS": "2"}] * 4
-    assert len(process_slots(None, {})) == 1
-    assert process_slots(4, {"OMP_NUM_THREADS": "1"}) == [{}] * 4
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert process_slots(4) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert len(process_slots(None)) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", str(usable_cpus() + 1))
+    assert process_slots(4) == [{}] * 4
 
 
 def test_a_process_that_cannot_start_fails_that_cell_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,33 +270,30 @@ class Annotator:
     def image_document(self, key: str) -> dict[str, Any]:
         """Return an image with its objects; keep the error of one that cannot be read, for the list of images."""
         try:
-            document = self._image_document(key)
+            self.folder.read_frames(key)
+            labels, planes = self.folder.labels(key), self.folder.planes(key)
+            with labels.lock:
+                labels.refresh()
+                document = {
+                    "key": key,
+                    "name": self.folder.find(key).id,
+                    "digest": planes.digest,
+                    "size_hw": list(planes.size_hw),
+                    "levels": planes.levels,
+                    "tile": TILE,
+                    "channels": _channels(planes),
+                    "shown": display_channels(planes.channels),
+                    "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
+                    "tracks": sorted(self.folder.frames.tracks(key).items()),
+                    **_progress(labels),
+                    "ready": self.service.is_ready(key),
+                    "notice": labels.problem,
+                }
         except SimMATError as error:
             self.folder.problems[key] = str(error)
             raise
         self.folder.problems.pop(key, None)
         return document
-
-    def _image_document(self, key: str) -> dict[str, Any]:
-        self.folder.read_frames(key)
-        labels, planes = self.folder.labels(key), self.folder.planes(key)
-        with labels.lock:
-            labels.refresh()
-            return {
-                "key": key,
-                "name": self.folder.find(key).id,
-                "digest": planes.digest,
-                "size_hw": list(planes.size_hw),
-                "levels": planes.levels,
-                "tile": TILE,
-                "channels": _channels(planes),
-                "shown": display_channels(planes.channels),
-                "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
-                "tracks": sorted(self.folder.frames.tracks(key).items()),
-                **_progress(labels),
-                "ready": self.service.is_ready(key),
-                "notice": labels.problem,
-            }
 
     def objects_of(self, labels: ImageLabels) -> tuple[int, dict[int, Instance]]:
         """Return the version of the labels of an image, and its objects with their classes."""

@@ -20,7 +20,7 @@ from PIL import Image
 from simmat.drawing.display import display_rgb
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
-from simmat.io.files import atomic_write_bytes
+from simmat.io.files import atomic_path
 from simmat.io.images import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
@@ -45,14 +45,9 @@ class UnknownError(Exception):
 
 
 class ImageCache:
-    """Cache of recently read images and parts of images.
+    """Cache of recently read images and parts of images: at least the last one."""
 
-    Attributes:
-        max_values: largest number of values, not counting the last entry.
-    """
-
-    def __init__(self, max_values: int = _MAX_CACHED_VALUES) -> None:
-        self.max_values = max_values
+    def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], SensorImage] = OrderedDict()
         self._lock = threading.Lock()
         self._reading: dict[tuple[object, ...], threading.Lock] = {}
@@ -67,7 +62,7 @@ class ImageCache:
             found = read() if found is None else found
             with self._lock:
                 self._kept[key] = found
-                while len(self._kept) > 1 and sum(image.data.size for image in self._kept.values()) > self.max_values:
+                while len(self._kept) > 1 and sum(one.data.size for one in self._kept.values()) > _MAX_CACHED_VALUES:
                     self._kept.popitem(last=False)
                 self._reading.pop(key, None)
         return found
@@ -297,7 +292,5 @@ def _read_tile(path: Path) -> tuple[FloatArray, BoolArray] | None:
 
 
 def _write_tile(path: Path, values: FloatArray, valid: BoolArray) -> None:
-    stream = io.BytesIO()
-    np.save(stream, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)
-    with suppress(OutputError):  # computed again next time
-        atomic_write_bytes(path, stream.getvalue())
+    with suppress(OutputError), atomic_path(path) as temporary:  # else computed again next time
+        np.save(temporary, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)

@@ -48,19 +48,15 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
             "knows: add --allow-host NAME, the name in the browser, such as --allow-host node7 or --allow-host 10.0.0.5"
         )
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     for number in [FIRST_PORT, 0] if port is None else [port]:
-        found = socket.socket(kind, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, number))
-            found.listen(128)
+            return socket.create_server((host, number), family=kind, backlog=128, dualstack_ipv6=both)
         except OSError as error:
-            found.close()
             if error.errno == errno.EADDRINUSE and port is None and number:
                 continue
             hint = "choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "check --host"
             raise ConfigError(f"cannot listen on {host}:{number}: {error.strerror or error}; {hint}") from error
-        return found
     raise ConfigError(f"no port of {host} is free; give one with --port")
 
 

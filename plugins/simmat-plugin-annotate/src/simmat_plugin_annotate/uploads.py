@@ -16,12 +16,12 @@ from typing import BinaryIO
 from simmat.errors import DataError
 from simmat.io.files import output_errors
 from simmat.io.images import read_image
+from simmat.io.weights import sha256_of
 from simmat.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.types import SensorImage, Window
 from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
 
-_CHUNK = 2**20
 _NAME = 100
 """Most characters of a file's name."""
 
@@ -143,12 +143,9 @@ def _written(files: Mapping[str, tuple[str, BinaryIO]], folder: Path) -> tuple[d
     for number, (source, (name, stream)) in enumerate(sorted(files.items())):
         path = folder / str(number) / safe_name(name)
         path.parent.mkdir()
-        own = hashlib.sha256()
         with path.open("xb") as target:
-            while chunk := stream.read(_CHUNK):
-                own.update(chunk)
-                target.write(chunk)
-        whole.update(repr((source, path.name, own.hexdigest())).encode())
+            shutil.copyfileobj(stream, target)
+        whole.update(repr((source, path.name, sha256_of(path))).encode())
         paths[source] = path
     return paths, whole.hexdigest()[:32]
 

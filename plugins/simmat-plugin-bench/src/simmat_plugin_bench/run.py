@@ -26,7 +26,7 @@ from simmat.evaluation import nothing_to_score
 from simmat.io.files import atomic_write_json, atomic_write_text, check_writable, recover_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.simulated_scene import import_scenes
-from simmat.threads import THREADS_VARIABLE, usable_cpus
+from simmat.threads import THREADS_VARIABLE, threads_are_chosen, usable_cpus
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import FORMAT, Cell, CellFolder, Result, locked, matches, read_cell_file, write_order
 from simmat_plugin_bench.grid import Bench, slug
@@ -318,7 +318,7 @@ def start_cell(
         )
 
 
-def process_slots(jobs: int | None, environment: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
+def process_slots(jobs: int | None) -> list[dict[str, str]]:
     """Return the environment variables of each of `jobs` processes; by default one per GPU, or one on all CPU cores.
 
     Each gets one GPU, named as in CUDA_VISIBLE_DEVICES. On a CPU they share the cores, unless the environment sets
@@ -327,12 +327,12 @@ def process_slots(jobs: int | None, environment: Mapping[str, str] = os.environ)
     import torch
 
     count = torch.cuda.device_count()
-    visible = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     if gpus := visible[:count] if visible else list(map(str, range(count))):
         return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs or len(gpus))]
-    cpus, jobs = usable_cpus(), jobs or 1
-    chosen = environment.get(THREADS_VARIABLE, str(cpus)) != str(cpus)  # simmat sets the quota of a container
-    return [{} if chosen else {THREADS_VARIABLE: str(max(cpus // jobs, 1))} for _ in range(jobs)]
+    jobs = jobs or 1
+    own: dict[str, str] = {} if threads_are_chosen() else {THREADS_VARIABLE: str(max(usable_cpus() // jobs, 1))}
+    return [own] * jobs
 
 
 def _last_lines(log: Path, code: int) -> str:

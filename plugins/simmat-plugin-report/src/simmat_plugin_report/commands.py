@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, progress_bar
 from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
-from simmat.io.files import atomic_path, check_writable, staged_files
+from simmat.io.files import atomic_write_bytes, check_writable, staged_files
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -188,14 +188,10 @@ def _write_card(root: Path, card: DataCard) -> str:
     path = root / CARD_FILE
     if not path.exists():
         return f"wrote {write_card(root, card)}"
-    try:
-        former = load_card(root, {})
-    except ConfigError:
-        former = None
-    if former == card:
-        return f"{path} is up to date"
-    with atomic_path(root / f"{CARD_FILE}.old") as kept:
-        shutil.copyfile(path, kept)
+    with suppress(ConfigError):
+        if load_card(root, {}) == card:
+            return f"{path} is up to date"
+    atomic_write_bytes(root / f"{CARD_FILE}.old", path.read_bytes())
     return f"wrote {write_card(root, card)}; the former one is {path.name}.old"
 
 
