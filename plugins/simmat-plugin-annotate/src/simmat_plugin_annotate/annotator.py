@@ -32,6 +32,7 @@ from simmat_plugin_annotate.security import MAX_BODY
 from simmat_plugin_annotate.training import Training
 
 MAPS = ("gray", "inferno", "turbo", "twilight")
+"""Colour maps, which the page gets as base64 of (256, 3) sRGB bytes."""
 Result = TypeVar("Result")
 SEARCH_S = 5.0
 """Seconds after which `Annotator.least_sure` answers with what is known."""
@@ -73,7 +74,10 @@ class Annotator:
         self.folder.recover()
         self.service = ModelService(first, self.folder.planes, self.class_names)
         self.training = Training(
-            self.folder.root, lambda: train(self.folder, self.service.model), self._training_changed, self._adopt
+            self.folder.root,
+            lambda: train(self.folder, self.service.model),
+            lambda: self.publish("training", self.training.document()),
+            self._adopt,
         )
         self.predictions = Predictions()
         if predictions is not None:
@@ -186,9 +190,6 @@ class Annotator:
         self.folder.flush()
         self.service.close()
 
-    def _training_changed(self) -> None:
-        self.publish("training", self.training.document())
-
     async def _adopt(self, bundle: Path) -> None:
         model = await self.service.run(partial(self._load, bundle))
         await self.service.run(partial(self.service.take, model))
@@ -198,7 +199,7 @@ class Annotator:
 
     def session_document(self) -> dict[str, Any]:
         """Return the state of the session: sensor, classes, model, training."""
-        folder = self.folder
+        folder, ramp = self.folder, np.linspace(0, 1, 256, dtype=np.float32)[None]
         return {
             "session": self.session,
             "folder": str(folder.root),
@@ -207,7 +208,7 @@ class Annotator:
             "regions": folder.card.regions,
             "notice": folder.notice,
             "model": self.service.model.document(),
-            "maps": {name: _colours(name) for name in MAPS},
+            "maps": {name: base64.b64encode(apply_colour_map(ramp, name).tobytes()).decode() for name in MAPS},
             "limits": {"body": MAX_BODY, "edits": MAX_EDITS, "score": MIN_SCORE},
             "following": self.following.document,
             "training": self.training.document(),
@@ -334,11 +335,6 @@ def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
 def _set_classes(classes: Mapping[int, int | None], draft: Draft) -> None:
     for number in classes.keys() & draft.objects.keys():
         draft.set_class(number, classes[number])
-
-
-def _colours(name: str) -> str:
-    """Return the 256 colours of a colour map, as base64 of (256, 3) sRGB bytes."""
-    return base64.b64encode(apply_colour_map(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
 
 
 def _channels(planes: Planes) -> list[dict[str, Any]]:

@@ -17,7 +17,6 @@ from simmat.errors import ConfigError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    from simmat.sensors.adapter import ModalityAdapter
     from simmat_plugin_annotate.folder import LabelFolder
     from simmat_plugin_annotate.models import Model
 
@@ -84,7 +83,7 @@ def annotate(
     from the page that scored better than the one before, or else the foundation model `lite`.
     """
     from simmat.api import load
-    from simmat.sensors.adapter import options_of
+    from simmat.sensors.adapter import fitted_to_card, options_of
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.models import Model
     from simmat_plugin_annotate.serve import listen
@@ -103,7 +102,10 @@ def annotate(
     if modality is not None:
         adapter = registry.modality(modality, modality_options, channels=channels)
     elif given is not None:
-        adapter = _sensor_of(given).with_options(modality_options or {})
+        used = given.predictor.bundle
+        assert used is not None
+        fitted = fitted_to_card(used.sensor, used.spec.card.model_dump(exclude={"nodata"}))  # that of the folder counts
+        adapter = fitted.with_options(modality_options or {})
     else:
         raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
 
@@ -149,15 +151,6 @@ def annotate(
         say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
         serve_page(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
     return 0
-
-
-def _sensor_of(model: Model) -> ModalityAdapter:
-    """Return the sensor of a bundle, with its card but for nodata: that of the folder counts."""
-    from simmat.sensors.adapter import fitted_to_card
-
-    bundle = model.predictor.bundle
-    assert bundle is not None
-    return fitted_to_card(bundle.sensor, bundle.spec.card.model_dump(exclude={"nodata"}))
 
 
 _limit = partial(click.option, type=click.IntRange(1), show_default=True, metavar="INT")

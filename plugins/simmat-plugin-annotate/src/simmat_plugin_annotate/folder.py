@@ -85,8 +85,9 @@ class LabelFolder:
         """The data card with the present classes, as `write_card` writes it."""
         rule = "panoptic" if self.state.panoptic else self._card.regions
         names = {one.id: one.name for one in self.state.classes}
-        hidden = {number: name for number, name in self._card.class_names.items() if not self._is_class(number)}
-        names |= hidden if names else {}
+        if names:
+            stated = self._card.class_names.items()
+            names |= {number: name for number, name in stated if number <= 0 or number == self._card.ignore}
         return self._card.model_copy(update={"regions": rule, "class_names": names or self._card.class_names})
 
     @property
@@ -235,7 +236,13 @@ class LabelFolder:
                 )
             if not before.classes and after.classes and self._card.regions == "instances":
                 after = after.model_copy(update={"panoptic": True})
-                self._prepare_classes(Rule(self._card.model_copy(update={"regions": "panoptic"}), after.default))
+                rule = Rule(self._card.model_copy(update={"regions": "panoptic"}), after.default)
+                for key in self._editable():  # while mask values are still ids
+                    labels = self.labels(key)
+                    try:
+                        labels.prepare(rule)
+                    except DataError as error:
+                        raise DataError(f"{labels.mask}: {error}") from None
             with self._lock:
                 seen = tuple(
                     one for one in self.state.classes if one.id not in before.ids()
@@ -244,15 +251,6 @@ class LabelFolder:
                 self._write_state(after.model_copy(update=update))
             self._rewrite_masks()
             self.write_card()
-
-    def _prepare_classes(self, rule: Rule) -> None:
-        """Check that every mask can contain classes, and store its objects in its journal."""
-        for key in self._editable():  # while mask values are still ids
-            labels = self.labels(key)
-            try:
-                labels.prepare(rule)
-            except DataError as error:
-                raise DataError(f"{labels.mask}: {error}") from None
 
     def keep_bundle(self, bundle: str | None) -> None:
         """Store the run whose bundle the next session starts with."""
@@ -372,9 +370,6 @@ class LabelFolder:
         if self._has_manifest and any(mask.with_suffix("") == own for mask in others):  # the mask of another row
             return _key_of(sample.id)
         return sample.id
-
-    def _is_class(self, number: int) -> bool:
-        return number > 0 and number != self._card.ignore
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
         masks = self.root / MASKS

@@ -113,8 +113,12 @@ class FollowService:
         for found in self._found(plan, check):
             if found.index >= plan.first:
                 key = plan.keys[found.index]
-                there = {number for number, mask in found.masks.items() if mask.any()}
-                objects = {number: _followed(found, number, plan.classes.get(number)) for number in found.masks}
+                objects: dict[int, Followed | None] = dict.fromkeys(found.masks)
+                for number, mask in found.masks.items():
+                    if (region := region_from_mask(mask, plan.classes.get(number))) is not None:
+                        place = region.class_id, region.window, region.crop
+                        objects[number] = Followed(*place, score=found.scores[number])
+                there = {number for number, region in objects.items() if region is not None}
                 self._folder.labels(key).follow(objects, before - there)
                 before = there
                 filled(key)
@@ -199,8 +203,3 @@ def _given(labels: ImageLabels, ids: Iterable[int], *, followed: bool) -> dict[i
             elif number in labels.absent or (labels.done and region is None):
                 given[number] = np.zeros(labels.size_hw, np.bool_)
         return given
-
-
-def _followed(found: FollowedFrame, number: int, class_id: int | None) -> Followed | None:
-    region = region_from_mask(found.masks[number], class_id)
-    return None if region is None else Followed(class_id, region.window, region.crop, score=found.scores[number])

@@ -151,7 +151,7 @@ class Journal:
     def append(self, *records: Record) -> int:
         """Append records, wait until they are on disk, and return the byte offset of the last one."""
         every = [record for record in (self.held, *records) if record is not None]
-        lines = [_line(_plain(record)) for record in every]
+        lines = [_line(record.model_dump(mode="json", by_alias=True, exclude_defaults=True)) for record in every]
         before = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,10 +191,3 @@ def last_record(path: Path) -> Record | None:
 
 def _line(values: dict[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    return record.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {
-        "kind": record.kind,
-        "version": record.version,
-    }

@@ -229,7 +229,8 @@ class Planes:
         valid = np.concatenate([np.concatenate([tile[1] for tile in tiles], axis=2) for tiles in rows], axis=1)
         result = halve(values, valid)
         if stored is not None:
-            _write_tile(stored, *result)
+            with suppress(OutputError), atomic_path(stored) as temporary:  # else computed again next time
+                np.save(temporary, np.where(result[1], result[0], np.float32(np.nan)), allow_pickle=False)
         return result
 
     def _native(self, window: Window) -> tuple[FloatArray, BoolArray]:
@@ -289,8 +290,3 @@ def _read_tile(path: Path) -> tuple[FloatArray, BoolArray] | None:
         return None
     valid = np.isfinite(values)
     return np.where(valid, values, np.float32(0)), valid
-
-
-def _write_tile(path: Path, values: FloatArray, valid: BoolArray) -> None:
-    with suppress(OutputError), atomic_path(path) as temporary:  # else computed again next time
-        np.save(temporary, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)

@@ -266,7 +266,8 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
 
 def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry) -> Iterator[Cell]:
     for seed, lr in product(arm.seeds, arm.rates):
-        folder = out / "cells" / _folder(data, arm) / _cell_name(seed, lr)
+        rate = "" if lr is None else f"_lr-{lr:g}" if float(f"{lr:g}") == lr else f"_lr-{lr!r}"
+        folder = out / "cells" / _folder(data, arm) / f"seed-{seed}{rate}"
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
         spec = registry.foundation(config.foundation)
         complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
@@ -292,13 +293,6 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
 
 
 _file_sha256 = cache(sha256_of)
-
-
-def _cell_name(seed: int, lr: float | None) -> str:
-    if lr is None:
-        return f"seed-{seed}"
-    short = f"{lr:g}"
-    return f"seed-{seed}_lr-{short if float(short) == lr else repr(lr)}"
 
 
 def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:

@@ -162,7 +162,9 @@ def collect(bench: Bench) -> Results:
     for data in bench.settings.data:
         own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
         zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
-        rows += [_with_gain(row, zero.get(row.arm.foundation)) for row in own]
+        for row in own:
+            base = None if row.arm.kind == ZERO_SHOT else zero.get(row.arm.foundation)
+            rows.append(row if base is None or row.score is None else replace(row, gain=row.score.mean - base.mean))
     _check_score(bench, rows)
     wanted = sum(data.averaged for data in bench.settings.data)
     averages = [
@@ -227,12 +229,6 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
     if done:
         return f"{done} of {len(arm.seeds)} seeds"
     return "begun" if states - {"open"} else "not begun"
-
-
-def _with_gain(row: Row, zero: Spread | None) -> Row:
-    if zero is None or row.score is None or row.arm.kind == ZERO_SHOT:
-        return row
-    return replace(row, gain=row.score.mean - zero.mean)
 
 
 def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:

@@ -96,11 +96,6 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) or value is None else [value]
 
 
-def _one_table(value: Any) -> Any:
-    """Accept a single table in place of a list: [grid] for [[grid]]."""
-    return [value] if isinstance(value, Mapping) else value
-
-
 def _named(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w .,:+@%()=-]*", value):
         raise ValueError("must start with a letter or digit; also allowed are spaces and . , : + @ % ( ) = - _")
@@ -109,7 +104,11 @@ def _named(value: Any) -> Any:
 
 Item = TypeVar("Item")
 Listed = Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_listed)]
-Tables = Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_one_table)]
+Tables = Annotated[
+    tuple[Item, ...],
+    Field(strict=False),
+    BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),  # [grid] for [[grid]]
+]
 Name = Annotated[str, BeforeValidator(_named)]
 Names = Listed[str]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

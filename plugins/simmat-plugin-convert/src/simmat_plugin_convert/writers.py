@@ -301,8 +301,10 @@ def write_cvat(target: Target) -> None:
                 continue
             y0, x0, y1, x1 = instance.window
             box = {"left": str(x0), "top": str(y0), "width": str(x1 - x0), "height": str(y1 - y0)}
-            runs = ", ".join(map(str, _runs(instance.crop)))
-            ElementTree.SubElement(image, "mask", {**shape, "rle": runs, **box})
+            flat = instance.crop.ravel()  # (h * w,); the runs start with background
+            runs = np.diff(np.flatnonzero(np.diff(flat)) + 1, prepend=0, append=flat.size).tolist()
+            rle = ", ".join(map(str, [0, *runs] if flat[0] else runs))
+            ElementTree.SubElement(image, "mask", {**shape, "rle": rle, **box})
     for name in [name for _, name in sorted(target.names.items())] + [IGNORE] * has_ignore:
         ElementTree.SubElement(ElementTree.SubElement(listed, "label"), "name").text = name
     ElementTree.indent(root)
@@ -334,13 +336,6 @@ def write_yolo(target: Target) -> None:
     content = {"path": ".", **{split: f"images/{split}" for split in SPLITS if split in used}, "names": names}
     atomic_write_text(target.folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     target.write_card("instances")
-
-
-def _runs(crop: Any) -> list[int]:
-    """Return the run lengths of an (h, w) mask row by row, starting with background."""
-    flat = crop.ravel()  # (h * w,)
-    runs: list[int] = np.diff(np.flatnonzero(np.diff(flat)) + 1, prepend=0, append=flat.size).tolist()
-    return [0, *runs] if flat[0] else runs
 
 
 WRITERS: Mapping[str, Callable[[Target], None]] = {

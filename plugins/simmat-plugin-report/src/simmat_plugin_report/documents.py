@@ -20,14 +20,9 @@ from simmat.io.reading import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.checks import ClassNumber, DataReport
 
-
-def _decoded(value: object) -> object:
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
-
-
 Jpeg = Annotated[
     bytes,
-    BeforeValidator(_decoded),
+    BeforeValidator(lambda value: base64.b64decode(value, validate=True) if isinstance(value, str) else value),
     PlainSerializer(lambda data: base64.b64encode(data).decode("ascii"), return_type=str, when_used="json"),
 ]
 """A JPEG file, base64 in json."""

@@ -110,7 +110,9 @@ def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> 
         return []
     whole = np.stack(thumbs)  # (N, C, 24, 24)
     mean = whole.mean(axis=0).ravel()
-    common = _common(whole.reshape(len(whole), -1) - mean)  # (K, C · 24 · 24)
+    some = whole.reshape(len(whole), -1)[:: max(len(whole) // 1000, 1)] - mean
+    # (K, C · 24 · 24): directions that many images share, such as the shapes of a sonar's fan
+    common = np.linalg.svd(some, full_matrices=False)[2][: min(_MAX_COMMON, len(whole) // _MAX_COMMON)]
 
     def own(planes: FloatArray) -> FloatArray:
         """Return (N, D) unit vectors: each image without the common structure."""
@@ -138,14 +140,6 @@ def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> 
         pairs[pair] = max(pairs.get(pair, 0.0), float(best[i]))
     found = [(alike, samples[i], samples[j]) for (i, j), alike in pairs.items()]
     return sorted(found, key=lambda pair: (-pair[0], pair[1].id, pair[2].id))
-
-
-def _common(flat: FloatArray) -> FloatArray:
-    """Return (K, D) directions that many of the (N, D) images share, such as the shapes of a sonar's fan."""
-    count = min(_MAX_COMMON, len(flat) // _MAX_COMMON)
-    some = flat[:: max(len(flat) // 1000, 1)]
-    directions: FloatArray = np.linalg.svd(some, full_matrices=False)[2][:count]
-    return directions
 
 
 def _turned(planes: FloatArray) -> Iterator[FloatArray]:

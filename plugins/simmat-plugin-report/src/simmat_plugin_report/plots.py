@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -135,7 +135,9 @@ def _draw_losses(axes: Axes, runs: Sequence[Points], looks: Sequence[Mapping[str
         width, alpha = (0.8, 0.35 if len(runs) == 1 else 0.15) if smooth else (1.6, 1)
         axes.plot(steps, losses, lw=width, alpha=alpha, marker="o" if len(points) == 1 else None, **look)
         if smooth:
-            axes.plot(steps, _running_mean(losses, len(losses) // 20), lw=1.8, **look)
+            half = len(losses) // 20  # neighbours on each side in the running mean, fewer at the ends
+            means = [fmean(losses[max(i - half, 0) : i + half + 1]) for i in range(len(losses))]
+            axes.plot(steps, means, lw=1.8, **look)
     axes.set_ylim(bottom=0 if all(loss >= 0 for points in runs for _, loss in points) else None)
 
 
@@ -164,9 +166,3 @@ def _draw_scores(axes: Axes, runs: Mapping[str, Records], looks: Sequence[Mappin
 def _write_empty(axes: Axes, text: str) -> None:
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=COLOURS["faint"])
-
-
-def _running_mean(values: Sequence[float], half: int) -> list[float]:
-    """Return the centred mean over `half` neighbours on each side, fewer at the ends; the length is unchanged."""
-    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
-    return [math.fsum(window) / len(window) for window in windows]

@@ -104,7 +104,9 @@ class Sheet:
             for panel in panels:
                 if len(panel.channels) == 1:
                     (index,) = panel.channels
-                    self._limits[index] = _limits_of_all([image.select([index]) for image in shown])
+                    values = np.concatenate([image.data[index][image.valid[index]] for image in shown])[None]
+                    style = display_style(shown[0].channels[index])
+                    self._limits[index] = display_limits(values, np.ones(values.shape, np.bool_), style)
         found = {region.class_id for item in items if item.label for region in item.label.regions}
         self._by_class = dataset.has_classes and None not in found
         self._legend: list[tuple[Colour, str]] = []
@@ -160,7 +162,9 @@ class Sheet:
                 self._picture(sheet, item, item.image, panel, x, top)
                 self._caption(pen, item.image, panel, x, top + self._cell[1] + 3)
         if item.image is None:
-            _write_lines(pen, f"cannot be read: {item.note}", left + 8, top + 8, width - 16, self._cell[1] - 16)
+            lines = textwrap.wrap(escape(f"cannot be read: {item.note}", keep=""), (width - 16) // 7)
+            for number, line in enumerate(lines[: max((self._cell[1] - 16) // 15, 1)]):
+                pen.text((left + 8, top + 8 + 15 * number), line, font=font(11), fill=TEXT)
 
     def _picture(self, sheet: Image.Image, item: Item, image: SensorImage, panel: Panel, left: int, top: int) -> None:
         height, width = image.size_hw
@@ -206,24 +210,12 @@ class Sheet:
             pen.line((x, top + 3, x, top + 12), fill=colour)
 
 
-def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
-    """Return the limits of one channel over images of one plane."""
-    values = np.concatenate([image.data[0][image.valid[0]] for image in images])[None]
-    return display_limits(values, np.ones(values.shape, np.bool_), display_style(images[0].channels[0]))
-
-
 def _number(value: float, span: float) -> str:
     """Format a number with the digits that its scale needs: 21.3 for a span of 20, 0.0213 for 0.02."""
     if not span > 0:
         return f"{value:.4g}"
     digits = min(max(2 - int(np.floor(np.log10(span))), 0), 6)
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
-
-
-def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int) -> None:
-    """Write text in lines of about `width` pixels, as many as fit into `height`."""
-    for number, line in enumerate(textwrap.wrap(escape(text, keep=""), width // 7)[: max(height // 15, 1)]):
-        pen.text((left, top + 15 * number), line, font=font(11), fill=TEXT)
 
 
 def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:

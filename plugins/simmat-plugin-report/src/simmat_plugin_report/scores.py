@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.calibration import KINDS, Calibration, Kind
+from simmat.calibration import KINDS, Kind
 from simmat.data.card import class_title
 from simmat.evaluation import (
     SIZES,
@@ -175,7 +175,10 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield curves and a table of the calibration of each kind of score."""
     confidence = {**Scores(found.scores).confidence(), **pairs_of(found.confidence)}
     calibration = run.spec.calibration
-    pairs = {kind: (raw, _calibrated(kind, raw, calibration, run.is_own(found))) for kind, raw in confidence.items()}
+    pairs: dict[Kind, tuple[Pairs, Pairs]] = {}
+    for kind, raw in confidence.items():
+        after = calibrated_pairs(calibration, kind, raw)
+        pairs[kind] = raw, held_out(raw) if run.is_own(found) and after is not raw else after
     head = ("score of", "number", "ECE before", *(["ECE after"] if calibration else []), "area of the risk")
     yield Table(
         head,
@@ -199,12 +202,6 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
             "The bundle calibrates its scores by these images. After calibration means here: the scores of each fifth "
             "of the images by what the other four fifths give."
         )
-
-
-def _calibrated(kind: Kind, raw: Pairs, calibration: Calibration | None, is_own: bool) -> Pairs:
-    """Return calibrated scores; on the images that calibrate the bundle, each image by the others."""
-    after = calibrated_pairs(calibration, kind, raw)
-    return held_out(raw) if is_own and after is not raw else after
 
 
 def _calibration_curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:
