@@ -14,8 +14,7 @@ from accelerate.utils import DistributedType
 from runs import config
 
 from simmat.errors import ConfigError
-from simmat.evaluation import join_processes
-from simmat.nn.device import keep_freed_memory, pick_device
+from simmat.nn.device import join_processes, keep_freed_memory, pick_device
 from simmat.training import accelerator as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"

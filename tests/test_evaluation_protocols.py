@@ -14,9 +14,10 @@ from torch import Tensor
 
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Processes, Protocol, Scores, evaluate, find_protocol
+from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Protocol, Scores, evaluate, find_protocol
 from simmat.evaluation.scores import possible_summary
 from simmat.foundation import PromptBatch
+from simmat.nn.device import Processes
 from simmat.predictor import Predictor
 
 CLICKS = Protocol("clicks", clicks=20)

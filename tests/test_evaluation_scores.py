@@ -6,7 +6,8 @@ import pytest
 import torch
 from scripted_model import object_score
 
-from simmat.evaluation import Processes, Scores
+from simmat.evaluation import Scores
+from simmat.nn.device import Processes
 
 THREE = Scores(
     (

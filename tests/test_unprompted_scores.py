@@ -22,10 +22,11 @@ from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import Processes, Scores, evaluate, job
+from simmat.evaluation import Scores, evaluate, job
 from simmat.evaluation.unprompted import ImageMatches, Unprompted, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
+from simmat.nn.device import Processes
 from simmat.predictor import Predictor
 from simmat.predictor.encoded import EncodedImage
 from simmat.types import SensorImage, Window

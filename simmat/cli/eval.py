@@ -112,8 +112,9 @@ def command(
     Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
     """
     from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, seen_note, why_no_zero_shot
+    from simmat.evaluation import evaluate_bundle, find_protocol, seen_note, why_no_zero_shot
     from simmat.evaluation.report import is_score_report, object_report, score_report
+    from simmat.nn.device import join_processes
     from simmat.predictor import Predictor
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)

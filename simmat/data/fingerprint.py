@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,22 +55,19 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     """
 
     @lru_cache(maxsize=8)
-    def states(files: tuple[Path, ...]) -> list[os.stat_result]:
-        return [os.stat(file) for file in files]
+    def times(files: tuple[Path | str, ...]) -> tuple[int, int, int]:
+        found = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in map(os.stat, files)]
+        sizes, modified, changed = zip(*found, strict=True)
+        return sum(sizes), max(modified), max(changed)
 
-    def numbers() -> Iterator[int]:
-        for path in paths:
-            try:
-                several = path[-1:].isdigit() or path.lower().endswith(".shp")  # a frame or a shapefile
-                found = states(files_of(path)) if several else [os.stat(path)]
-            except (OSError, ValueError):
-                yield from (-1, -1, -1)
-            else:
-                yield sum(status.st_size for status in found)
-                yield max(status.st_mtime_ns for status in found)
-                yield max(status.st_ctime_ns for status in found)
+    def times_of(path: str) -> tuple[int, int, int]:
+        several = path[-1:].isdigit() or path.lower().endswith(".shp")  # a frame or a shapefile
+        try:
+            return times(files_of(path) if several else (path,))
+        except (OSError, ValueError):
+            return -1, -1, -1
 
-    return np.fromiter(numbers(), np.int64).reshape(-1, 3)
+    return np.fromiter(chain.from_iterable(map(times_of, paths)), np.int64).reshape(-1, 3)
 
 
 def file_digest(files: tuple[Path, ...]) -> bytes:
@@ -79,8 +77,7 @@ def file_digest(files: tuple[Path, ...]) -> bytes:
         for file in files:
             require_file(file, "image or mask", hint="restore it, or remove its sample")
             with file.open("rb") as stream:
-                while block := stream.read(2**20):
-                    digest.update(block)
+                hashlib.file_digest(stream, lambda: digest)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
     return digest.digest()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
 from simmat.sensors.normalize import Statistics
 from simmat.types import BoolArray, FloatArray, SensorImage
 
@@ -122,11 +122,6 @@ def image_moments(image: SensorImage) -> Moments:
     """Return the moments of the valid pixels of a (C, H, W) image."""
     values = image.data.reshape(len(image.channels), -1)  # (C, H·W)
     valid = image.valid.reshape(values.shape)
-    found: Moments | None = None
     step = max(BLOCK_VALUES // len(values), 1)
-    for start in range(0, values.shape[1], step):
-        part = Moments.of_pixels(values[:, start : start + step], valid[:, start : start + step])
-        found = part if found is None else found.merge(part)
-    if found is None:
-        raise DataError("an image without pixels has no statistics")
-    return found
+    blocks = [slice(start, start + step) for start in range(0, max(values.shape[1], 1), step)]
+    return reduce(Moments.merge, (Moments.of_pixels(values[:, block], valid[:, block]) for block in blocks))

@@ -31,7 +31,6 @@ from simmat.evaluation.scores import (
     possible_summary,
     seen_note,
 )
-from simmat.nn.device import Processes, join_processes
 
 __all__ = [
     "COMPAT",
@@ -41,7 +40,6 @@ __all__ = [
     "SIZES",
     "ObjectScore",
     "Pairs",
-    "Processes",
     "Protocol",
     "Scores",
     "calibrated_pairs",
@@ -51,7 +49,6 @@ __all__ = [
     "find_protocol",
     "fit_calibration",
     "held_out",
-    "join_processes",
     "mean_interval",
     "nothing_to_score",
     "pairs_of",

@@ -105,8 +105,22 @@ class ImageMatches:
         )
 
     def counted(self, threshold: float) -> tuple[npt.NDArray[np.int64], BoolArray]:
-        """Return what each found object is matched with, see `greedy_matches`, and (F,) which of them count."""
-        matched = greedy_matches(self.iou, self.scores, threshold, self.uncounted)
+        """Match found objects by falling score, each with the free true one of largest IoU.
+
+        An object that is not counted is matched only if no other one reaches the threshold.
+
+        Returns:
+            (F,) index of the true object, -1 without a match; and (F,) which found objects count.
+        """
+        matched = np.full(len(self.scores), -1, np.int64)
+        free = np.ones(len(self.uncounted), np.bool_)
+        for row in np.argsort(-self.scores, kind="stable"):
+            for group in (free & ~self.uncounted, free & self.uncounted):
+                if group.any():
+                    best = int(np.argmax(np.where(group, self.iou[row], -1.0)))
+                    if self.iou[row, best] >= threshold:
+                        matched[row], free[best] = best, False
+                        break
         excused = self.hidden >= threshold
         if len(self.uncounted):
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
@@ -145,23 +159,6 @@ class ImageMatches:
 
 def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
     return np.asarray([1 if region.class_id is None else region.class_id for region in regions], np.int64)
-
-
-def greedy_matches(iou: Ious, scores: FloatArray, threshold: float, uncounted: BoolArray) -> npt.NDArray[np.int64]:
-    """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match.
-
-    An object that is not counted is matched only if no other one reaches the threshold.
-    """
-    matched = np.full(len(scores), -1, np.int64)
-    free = np.ones(iou.shape[1], np.bool_)
-    for row in np.argsort(-scores, kind="stable"):
-        for group in (free & ~uncounted, free & uncounted):
-            if group.any():
-                best = int(np.argmax(np.where(group, iou[row], -1.0)))
-                if iou[row, best] >= threshold:
-                    matched[row], free[best] = best, False
-                    break
-    return matched
 
 
 def true_classes(images: Sequence[ImageMatches]) -> list[int]:

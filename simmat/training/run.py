@@ -31,9 +31,10 @@ from simmat.config import TrainConfig, dump_toml
 from simmat.data.batches import Batch
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError
-from simmat.evaluation import Processes, Scores, find_protocol, fit_calibration, validate
+from simmat.evaluation import Scores, find_protocol, fit_calibration, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
+from simmat.nn.device import Processes
 from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
 from simmat.nn.tuners import pretrained_backbone, set_train_mode, trainable_state, without_training
 from simmat.plugins.registry import Registry
