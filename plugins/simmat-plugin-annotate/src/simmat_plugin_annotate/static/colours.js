@@ -3,11 +3,6 @@
 /** Name -> (256 * 3) sRGB of a map; they come with the session. */
 export const MAPS = {};
 
-/** Take maps that are base64. */
-export function setMaps(maps) {
-  for (const [name, text] of Object.entries(maps)) MAPS[name] = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-}
-
 /** Colour of an object without a class; the server says those of classes. */
 export const NO_CLASS = "#56b4e9";
 

@@ -12,7 +12,7 @@ const COLOURS = { none: "#4a4a4a", followed: "#56b4e9", hand: "#f2f2f2", low: "#
 
 /** The images of the open image's sequence, in order; none if it is not a frame. */
 function frames() {
-  const sequence = lists.images.find((image) => image.key === app.image?.key)?.sequence;
+  const sequence = lists.find(app.image?.key)?.sequence;
   return sequence ? lists.images.filter((image) => image.sequence === sequence) : [];
 }
 

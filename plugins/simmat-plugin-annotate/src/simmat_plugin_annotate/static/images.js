@@ -26,13 +26,13 @@ export async function open(key, by = 0, watched = false) {
       image = await get(`/api/images/${key}`);
     } catch (error) {
       if (error.code !== "data") throw error;
-      const name = lists.unreadable(key, error.message);
-      messages.bad(`${name} cannot be opened${by ? " and is skipped" : ""}: ${error.message}`, `unreadable ${key}`);
+      lists.update(key, { problem: error.message });
+      messages.bad(`${lists.find(key)?.name ?? key} cannot be opened${by ? " and is skipped" : ""}: ${error.message}`, `unreadable ${key}`);
       if (by && opening === app.opening) await open(lists.neighbour(by, key), by);
       return;
     }
     if (opening !== app.opening) return;
-    lists.readable(key);
+    if (lists.find(key)?.problem) lists.update(key, { problem: "" });
     app.raster?.close();
     app.looking?.abort();
     if (app.draft?.mask && app.image.key !== key) {

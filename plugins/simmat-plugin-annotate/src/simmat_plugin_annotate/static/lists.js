@@ -37,8 +37,8 @@ export class Lists {
     this.showImages();
   }
 
-  has(key) {
-    return this.images.some((image) => image.key === key);
+  find(key) {
+    return this.images.find((image) => image.key === key);
   }
 
   first() {
@@ -57,16 +57,6 @@ export class Lists {
     return states[byId("filter-state").value] && image.name.toLowerCase().includes(text);
   }
 
-  /** Mark an image as one that cannot be opened, and say why; returns its name. */
-  unreadable(key, problem) {
-    this.update(key, { problem });
-    return this.images.find((image) => image.key === key)?.name ?? key;
-  }
-
-  readable(key) {
-    if (this.images.find((image) => image.key === key)?.problem) this.update(key, { problem: "" });
-  }
-
   /** Key of the image before (-1) or after (1) another one, of those that the filter lets through; null at the end. */
   neighbour(by, key = this.app.image?.key) {
     const at = this.images.findIndex((image) => image.key === key);
@@ -77,7 +67,7 @@ export class Lists {
   }
 
   update(key, state) {
-    const image = this.images.find((known) => known.key === key);
+    const image = this.find(key);
     if (!image) return;
     Object.assign(image, state);
     const row = this.rows.get(key);
@@ -150,7 +140,7 @@ export class Lists {
     }
     const row = this.rows.get(key);
     if (row) reveal(byId("images"), row);
-    else if (key && this.images.length > SHOWN && this.#passes(this.images.find((image) => image.key === key))) {
+    else if (key && this.images.length > SHOWN && this.#passes(this.find(key))) {
       this.rows.set(key, element("li"));
       this.showImages();
     }

@@ -3,7 +3,7 @@
 import { get, listen } from "./api.js";
 import { app, messages } from "./app.js";
 import { rename } from "./classes.js";
-import { setMaps } from "./colours.js";
+import { MAPS } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { beginStroke, boxed, click, drawTrack, pick, select } from "./drawing.js";
 import { attempt, EVENTS, load } from "./events.js";
@@ -43,7 +43,9 @@ export const training = new TrainingPanel(messages);
 
 await attempt(async () => {
   app.session = await get("/api/session");
-  setMaps(app.session.maps);
+  for (const [name, text] of Object.entries(app.session.maps)) {
+    MAPS[name] = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  }
   byId("folder").textContent = app.session.name;
   byId("folder").title = app.session.folder;
   document.title = `${app.session.name} – SimMAT annotate`;
@@ -52,6 +54,6 @@ await attempt(async () => {
   // While the server is gone, or is one of another folder, nothing but its coming back counts.
   listen((kind, data) => (kind === "hello" || !app.gone) && EVENTS[kind]?.(data));
   const wanted = location.hash.slice(1);
-  await open(lists.has(wanted) ? wanted : lists.first(), 1);
+  await open(lists.find(wanted) ? wanted : lists.first(), 1);
   stage.canvas.focus({ preventScroll: true });
 });
