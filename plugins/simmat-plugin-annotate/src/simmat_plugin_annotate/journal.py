@@ -144,10 +144,6 @@ class Journal:
                 "of the mask"
             ) from None
 
-    def hold(self, record: Record) -> None:
-        """Keep a record in memory until the first step."""
-        self.last = self.held = record
-
     def append(self, *records: Record) -> int:
         """Append records, wait until they are on disk, and return the byte offset of the last one."""
         every = [record for record in (self.held, *records) if record is not None]

@@ -154,7 +154,7 @@ class ImageLabels:
             ignored=None if ignored is None else MaskDocument.model_validate(encode_mask(ignored)),
         )
         if first:
-            self._journal.hold(record)
+            self._journal.last = self._journal.held = record
             self._replay(record, 0)
         else:
             self._append(record)

@@ -254,7 +254,8 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
     parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
     for where, options in parts:
         try:
-            _validated({"modality": "rgb", "data": Path("data"), "out": Path("out"), **options})
+            needed = {"modality": "rgb", "data": Path("data"), "out": Path("out")}
+            TrainConfig.model_validate({**needed, **options}, context="settings")
         except ConfigError as error:
             yield from (f"{where}: {line}" for line in _lines(error))
     for data in settings.data:
@@ -268,7 +269,8 @@ def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry
     for seed, lr in product(arm.seeds, arm.rates):
         rate = "" if lr is None else f"_lr-{lr:g}" if float(f"{lr:g}") == lr else f"_lr-{lr!r}"
         folder = out / "cells" / _folder(data, arm) / f"seed-{seed}{rate}"
-        config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr})
+        values = _values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}
+        config = TrainConfig.model_validate(values, context="settings")
         spec = registry.foundation(config.foundation)
         complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
         complete_options(registry.tuner(config.tune or spec.tune), config.tune_options)
@@ -318,10 +320,6 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
     return values
-
-
-def _validated(values: dict[str, Any]) -> TrainConfig:
-    return TrainConfig.model_validate(values, context="settings")
 
 
 def _lines(error: SimMATError) -> list[str]:

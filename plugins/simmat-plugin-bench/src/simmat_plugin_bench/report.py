@@ -109,8 +109,14 @@ def tables(results: Results) -> list[tuple[str, Table, str]]:
         averaged = sum(data.averaged for data in sets)
         note = f"The mean is over {averaged} data set{'s' * (averaged != 1)}; the best in each column is marked."
         found.append(("All data sets", overview(results), note))
-    if (compared := difference_table(results)).rows:
-        found.append((f'Difference from "{results.bench.settings.reference}"', compared, DIFFERENCE_NOTE))
+    if compared := differences(results):
+        head = ("arm", "mean", *(data.name for data in sets))  # the mean comes first, because the table may be wide
+        lines = [
+            (results.label(arm), signed(mean), *(str(on.get(data.name, NONE)) for data in sets))
+            for arm, on, mean in compared
+        ]
+        title = f'Difference from "{results.bench.settings.reference}"'
+        found.append((title, Table(head, lines, 1), DIFFERENCE_NOTE))
     return [*found, *((data.name, data_table(results, data), "") for data in sets)]
 
 
@@ -164,23 +170,6 @@ def overview(results: Results) -> Table:
     for number, column in enumerate(columns, start=1):
         best |= _best(number, [row.score if row is not None and row.done else None for row in column])
     return Table(head, lines, 1, best)
-
-
-def difference_table(results: Results) -> Table:
-    """Return the table of differences from the reference arm; no rows without one.
-
-    The mean comes first, because the table may be wide.
-    """
-    sets = results.bench.settings.data
-    lines = [
-        (
-            results.label(arm),
-            signed(mean),
-            *(str(on.get(data.name, NONE)) for data in sets),
-        )
-        for arm, on, mean in differences(results)
-    ]
-    return Table(("arm", "mean", *(data.name for data in sets)), lines, 1)
 
 
 def _short(row: Row | None) -> str:
