@@ -125,7 +125,7 @@ class Instance:
         return part
 
     def picked(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
-        """Return what is left of it at some rows and columns of the image, both ascending; it may be empty."""
+        """Return the region sampled at some rows and columns of the image, both ascending; it may be empty."""
         top, left, bottom, right = self.window
         (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
         crop = self.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)

@@ -33,11 +33,10 @@ def dense_targets(
         (S, S) index of the class, `NO_TRUTH` in the padding and where the label says nothing; and (S, S) distance to
         the border of the object as a part of the largest one in it, 0 outside of objects.
     """
-    height, width = frame.scaled_hw
     rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
     whole = (*label.regions, *label.small)
     every = [region.picked(rows, columns) for region in whole]
-    seen = _numbered(every, [region.area for region in whole], (height, width))
+    seen = _numbered(every, frame.scaled_hw, [region.area for region in whole])
     classes = np.full((frame.size, frame.size), background, np.int64)
     distance = np.zeros((frame.size, frame.size), np.float32)
     for number, region in enumerate(every, start=1):
@@ -53,29 +52,26 @@ def dense_targets(
 
 def class_map(label: Label) -> npt.NDArray[np.int64]:
     """Return the (H, W) label values of an image: 0 outside of objects, 1 where an object has no class."""
-    values = (1 if region.class_id is None else region.class_id for region in (*label.regions, *label.small))
-    return np.asarray([0, *values], np.int64)[_numbers_of(label)]
+    every = (*label.regions, *label.small)
+    values = (1 if region.class_id is None else region.class_id for region in every)
+    return np.asarray([0, *values], np.int64)[_numbered(every, label.size_hw)]
 
 
 def object_map(label: Label) -> npt.NDArray[np.int64]:
     """Return the (H, W) numbers of the objects from 1, in the order of `label.regions`; 0 outside of objects."""
-    numbers = _numbered(label.regions, [region.area for region in label.regions], label.size_hw)
-    return numbers.astype(np.int64)
+    return _numbered(label.regions, label.size_hw).astype(np.int64)
 
 
 def outside_objects(label: Label) -> BoolArray:
     """Return (H, W) True where no object is marked."""
-    return np.asarray(_numbers_of(label) == 0)
+    return np.asarray(_numbered((*label.regions, *label.small), label.size_hw) == 0)
 
 
-def _numbers_of(label: Label) -> npt.NDArray[np.int32]:
-    every = (*label.regions, *label.small)
-    return _numbered(every, [region.area for region in every], label.size_hw)
-
-
-def _numbered(every: Sequence[Instance], areas: Sequence[int], size_hw: tuple[int, int]) -> npt.NDArray[np.int32]:
+def _numbered(
+    every: Sequence[Instance], size_hw: tuple[int, int], areas: Sequence[int] | None = None
+) -> npt.NDArray[np.int32]:
     """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
-    numbers = np.zeros(size_hw, np.int32)
+    numbers, areas = np.zeros(size_hw, np.int32), areas or [region.area for region in every]
     for index in sorted(range(len(every)), key=lambda index: -areas[index]):
         numbers[every[index].window.slices][every[index].crop] = index + 1
     return numbers

@@ -220,13 +220,13 @@ def _suffices(pairs: Pairs) -> bool:
 
 
 def fit_temperature(pairs: Pairs) -> float | None:
-    """Return the temperature of class probabilities; None of fewer than ten objects of classes that are known."""
+    """Return the temperature of class probabilities; None with fewer than ten objects of known classes."""
     assert pairs.classes is not None
     return _temperature(pairs) if _suffices(pairs.where(pairs.classes >= 0)) else None
 
 
 def fit_curve(pairs: Pairs) -> Curve | None:
-    """Return the map of scores to their mean truth; None of fewer than ten objects, or where all scores are equal."""
+    """Return the map of scores to their mean truth; None with fewer than ten objects, or where all scores are equal."""
     if not _suffices(pairs):
         return None
     form, unseen = _best_form(pairs)

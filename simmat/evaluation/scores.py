@@ -23,7 +23,7 @@ from simmat.types import BoolArray
 def mean_interval(images: Iterable[Sequence[float]]) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean over objects, by drawing images with replacement 2000 times.
 
-    `images` are the values of each one's objects; None of fewer than two.
+    `images` are the values of each one's objects; None with fewer than two images.
     """
     kept = list(images)
     if len(kept) < 2:
@@ -169,7 +169,7 @@ class Scores:
         decode_s: seconds per prompt of each decoding.
         unprompted: scores of masks without prompts; None if they were not asked for.
         seen: which of the images the bundle knows; None if it does not say.
-        calibration: that of the bundle, which is in no other score.
+        calibration: that of the bundle; only "confidence" in `summary` uses it.
     """
 
     objects: tuple[ObjectScore, ...]

@@ -69,7 +69,7 @@ def share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
 def loading_processes(config: TrainConfig, accelerator: Accelerator, items: TrainingItems, count: int) -> int:
     """Return how many processes load the next `count` items: as the config says, or so many that no step waits.
 
-    0 where they cost more than they give: for few items, and on a CPU of few cores, which compute the steps. 0, too, on
+    0 where they would slow it down: for few items, and on a CPU of few cores, which compute the steps. 0, too, on
     systems other than Linux, where each would start Python anew, in a process that may have no children, and where
     /dev/shm, through which they pass batches, has little room.
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Callbacks(Callback):
     """The caller's callbacks, then those of trackers and plugins.
 
-    One of the latter that fails is left out with a warning: the training is worth more.
+    One of the latter that fails is left out with a warning, and the training continues.
     """
 
     def __init__(self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
@@ -66,7 +66,7 @@ def _warned(package: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        line = f"warning: {package} failed ({type(error).__name__}: {error}); the training goes on without it"
+        line = f"warning: {package} failed ({type(error).__name__}: {error}); the training continues without it"
         tqdm.write(escape(line), file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Check that a run fits what it goes on from: its own state, or the bundle that --init names; load the latter."""
+"""Check that a run fits what it continues, its own state or the bundle of --init, and load that bundle."""
 
 from __future__ import annotations
 

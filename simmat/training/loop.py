@@ -72,7 +72,7 @@ def train_sensors(
     Args:
         sensors: name -> settings as `load_sensors` returns them, with `out` = the training's folder / name.
         callbacks: name -> what is told of the run of a sensor.
-        resume: go on from the last state of all.
+        resume: continue from the last state of all.
 
     Returns:
         The folder of the training.

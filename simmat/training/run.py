@@ -99,7 +99,7 @@ class Run:
             raise ConfigError(
                 f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
                 "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python, or for the embeddings of a "
-                "teacher, with which `simmat distill --resume` goes on; it cannot be named otherwise"
+                "teacher, with which `simmat distill --resume` continues; it cannot be named otherwise"
             )
         self.config = config
         self.loss = loss or LOSSES[config.loss]

@@ -161,7 +161,13 @@ def write_arrays(
     card: Mapping[str, object],
 ) -> None:
     """Write images and masks to a data set folder, completely or not at all."""
-    names = _splits(split, len(images))
+    names = [] if split is None else list(split)
+    if isinstance(split, Mapping):
+        names = [name for name, size in split.items() for _ in range(size)]
+    if unknown := sorted(set(names) - set(SPLITS)):
+        raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+    if split is not None and len(names) != len(images):
+        raise ValueError(f"split names {len(names)} images, expected {len(images)}")
     if not len(images) and not len(masks):
         raise ValueError("expected at least one image and its mask, got none")
     if len(images) != len(masks):
@@ -190,14 +196,3 @@ def write_arrays(
             rows.append([f"{number:06}", place, label, *([names[number]] if names else [])])
         write_rows(new / MANIFEST_FILE, rows)
         write_card(new, made)
-
-
-def _splits(split: Sequence[str] | Mapping[str, int] | None, count: int) -> list[str]:
-    if split is None:
-        return []
-    names = [name for name, size in split.items() for _ in range(size)] if isinstance(split, Mapping) else list(split)
-    if unknown := sorted(set(names) - set(SPLITS)):
-        raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
-    if len(names) != count:
-        raise ValueError(f"split names {len(names)} images, expected {count}")
-    return names
