@@ -86,11 +86,6 @@ class Sample(NamedTuple):
     sequence: str = ""
     frame: int = 0
 
-    @classmethod
-    def of(cls, id: str, split: str, files: Mapping[str, Path], mask: Path | None) -> Sample:
-        """Make a sample from files (source name -> file) and a mask."""
-        return cls(id, split, tuple(files), tuple(map(str, (*files.values(), *([mask] if mask else ())))))
-
     def within(self, window: Window) -> Sample:
         """Return a part of the image as a sample; its id ends with the row and column of its first pixel."""
         return self._replace(id=f"{self.image_id}@{window.y0},{window.x0}", window=window)
@@ -196,7 +191,10 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
     chosen: dict[_Place, str] = {}
     new: dict[str, str] = {}
     if parts:
-        groups = _groups([sample for sample in samples if sample.split in ("", "train")])
+        groups: dict[_Place, list[str]] = {}
+        for sample in samples:
+            if sample.split in ("", "train"):
+                groups.setdefault(_place(sample), []).append(sample.sequence or sample.id)
         written = read_splits(root)
         chosen, new = _draw(groups, written, parts)
         found = Counter(chosen.values())
@@ -228,7 +226,8 @@ def _draw(
     with the next label: what is written stays, and later images fill val and test up to 15 % each.
 
     Args:
-        groups: reference file, block of it or sequence -> ids, of which the first in alphabetical order is hashed.
+        groups: reference file, block of it or sequence -> ids, or for each frame the name of its sequence; the first in
+            alphabetical order is hashed.
         written: id -> split, see `read_splits`.
         parts: the splits to draw, beside train.
     """
@@ -272,16 +271,6 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
         if other.split != sample.split:
             name = file if sample.sequence else sample.reference.name
             yield f"{name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
-
-
-def _groups(samples: Sequence[Sample]) -> dict[_Place, list[str]]:
-    """Return reference file, or block of it -> ids; of a sequence its name."""
-    found: dict[_Place, list[str]] = {}
-    for sample in samples:
-        ids = found.setdefault(_place(sample), [])
-        if not (sample.sequence and ids):
-            ids.append(sample.sequence or sample.id)
-    return found
 
 
 def _as_written(id: str) -> str:

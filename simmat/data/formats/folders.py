@@ -18,7 +18,6 @@ from simmat.data.formats.frames import (
     numbers_in,
     place_problem,
     sequence_frames,
-    without_split,
 )
 from simmat.data.samples import (
     JPEG_EXTENSIONS,
@@ -96,9 +95,8 @@ def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -
     if not all(folder.is_dir() for folder in folders):
         return ()
     found = [files_by_stem(folder, source.extensions) for folder, source in zip(folders, sources, strict=True)]
-    stems = sorted(set(found[0]).intersection(*found[1:]))
-    files = [{source.name: files[stem][0] for source, files in zip(sources, found, strict=True)} for stem in stems]
-    return tuple(Sample.of(stem, "", paths, None) for stem, paths in zip(stems, files, strict=True))
+    stems, names = sorted(set(found[0]).intersection(*found[1:])), tuple(source.name for source in sources)
+    return tuple(Sample(stem, "", names, tuple(str(files[stem][0]) for files in found)) for stem in stems)
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
@@ -260,8 +258,9 @@ class _Scan:
         every = files_by_stem(folder, (*extensions, *stack_endings())) if folder.is_dir() else {}
         for stem, paths in every.items():
             inside = stem.rpartition("/")[0]
+            first, _, rest = inside.partition("/")
             for path in paths:
-                stacked = is_stack(path, inside if kind == "images" else without_split(inside))
+                stacked = is_stack(path, rest if kind == "masks" and first in SPLITS else inside)
                 if stacked and not ((form := stack_format(path)) and form.is_folder):
                     places.setdefault(stem, set()).add(path)
                 elif stacked or kind == "images":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat.data.samples import SPLITS, Sample
+from simmat.data.samples import Sample
 from simmat.errors import DataError, few_of
 from simmat.io.images.stacks import frame_of, frame_paths, open_stack, stack_endings, stack_format
 
@@ -106,9 +106,3 @@ def as_sequences(samples: Iterable[Sample]) -> list[Sample]:
         frame = found[-1].frame + 1 if found and found[-1].sequence == sequence else 0
         found.append(sample._replace(sequence=sequence, frame=frame))
     return found
-
-
-def without_split(stem: str) -> str:
-    """Return a name below a folder without the folder of a split at its start."""
-    first, _, rest = stem.partition("/")
-    return rest if first in SPLITS else stem

@@ -44,7 +44,7 @@ class Found:
         if lacking:
             self.missing.append(f"{split} sample {name!r} has no {', '.join(lacking)}")
         else:
-            self.samples.append(Sample.of(name, split, {k: v for k, v in files.items() if v is not None}, mask))
+            self.samples.append(Sample(name, split, tuple(files), tuple(map(str, (*files.values(), mask)))))
 
     def keep_test_apart(self) -> None:
         """Leave out training samples whose reference image is also in the test split."""
