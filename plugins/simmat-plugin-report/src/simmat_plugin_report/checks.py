@@ -16,7 +16,7 @@ from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, 
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.documents import Document, FromLists
-from simmat.drawing.display import display_style
+from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
 
@@ -54,12 +54,16 @@ class ChannelReport(Document):
     high: float | None
     invalid: float
 
+    @property
+    def look(self) -> DisplayStyle:
+        """How its values are shown."""
+        return display_style(Channel(self.name, self.quantity, self.unit))
+
     def __str__(self) -> str:
-        look = display_style(Channel(self.name, self.quantity, self.unit))
-        title = f"{self.name} [{look.unit}]"
+        title = f"{self.name} [{self.look.unit}]"
         if self.low is None or self.mean is None or self.high is None:
             return f"{title}: no valid pixel"
-        low, mean, high = (look.text(value) for value in (self.low, self.mean, self.high))
+        low, mean, high = (self.look.text(value) for value in (self.low, self.mean, self.high))
         return f"{title}: {low} to {high}, mean {mean}, {self.invalid:.1%} invalid"
 
 
@@ -207,13 +211,14 @@ def check_dataset(
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
-    used = [tally for name in (*SPLITS, "") if (tally := _Tally(index, name)).samples]
+    present = {sample.split for sample in dataset.samples}
+    checked = [_check_split(index, name) for name in (*SPLITS, "") if name in present]
     findings = [finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
-    findings += [one for tally in used for one in tally.findings()]
+    findings += [one for _, found in checked for one in found]
     findings += [
         finding("error", "duplicates", text) for text in shared_images(dataset.samples, index.reference_digests())
     ]
-    findings += _notes(dataset, used)
+    findings += _imbalance(dataset, {split.name: split for split, _ in checked})
     if neighbours := neighbour_warning(index):
         findings.append(finding("warning", "neighbours", neighbours))
     if fractions := normalized_warning(index):
@@ -232,139 +237,105 @@ def check_dataset(
         root=str(dataset.root),
         regions=dataset.card.regions,
         split_note=dataset.split_note,
-        splits=tuple(tally.report() for tally in used),
+        splits=tuple(split for split, _ in checked),
         findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
         class_names=dict(dataset.class_names),
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
     )
 
 
-class _Tally:
-    """Totals over the samples of one split."""
-
-    def __init__(self, index: DataIndex, name: str) -> None:
-        self.dataset, self.name, self.channels = index.dataset, name, index.dataset.channels()
-        self.title = name or "images"
-        samples = [sample for sample in self.dataset.samples if sample.split == name]
-        used = [sample for sample in samples if sample.id not in index.faults]
-        table = index.table_of(used)
-        rows = table.rows
-        self.samples, self.read = len(samples), len(used)
-        frames, objects = Counter(sample.sequence for sample in samples), index.sequence_objects(used)
-        self.sequences = tuple((name, frames[name], objects.get(name, 0)) for name in frames if name)
-        regions = table.instance_counts().tolist()
-        self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
-        self.areas = table.instances[:, 2].tolist()
-        known = set(index.classes(used)) - {None}
-        self.classes = Counter(number for number in table.instances[:, 1].tolist() if number in known)
-        self.sizes = Counter(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
-        self.pixels = sum(height * width * count for (height, width), count in self.sizes.items())
-        self.dropped, self.ignored, self.hidden = (
-            int(table.rows[name].sum()) for name in ("dropped", "ignored", "hidden")
-        )
-        low, high, moments = rows["low"], rows["high"], Moments.unstacked(rows["moments"])
-        self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
-        mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
-        self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield the problems that would stop training or scoring on this split."""
-        if self.name and self.read and not self.areas:  # images without labels belong to no split
-            card = self.dataset.card
-            text = f"{self.name}: no sample has a region of at least {card.smallest}; check the masks, --regions "
-            yield finding("error", "no-regions", f"{text}and --min-region")
-        severity: Severity = "error" if self.name == "train" else "warning"  # statistics come from train
-        for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
-            text, look = f"{self.title}: channel {channel.name!r}", display_style(channel)
-            if self.read and least > most:
-                yield finding("error", "no-valid-pixel", f"{text} has no valid pixel; check --nodata")
-            if least == most:
-                yield finding(severity, "constant-channel", f"{text} is {look.text(least)} {look.unit} everywhere")
-
-    def report(self) -> SplitReport:
-        """Return the report of the split."""
-        mean = self.total / np.maximum(self.valid, 1)
-        areas = self.areas
-        return SplitReport(
-            name=self.title,
-            samples=self.samples,
-            sequences=self.sequences,
-            without_region=tuple(self.without_region) if self.name else (),
-            regions=len(self.areas),
-            dropped=self.dropped,
-            area_px=(min(areas), round(np.median(areas)), max(areas)) if areas else None,
-            classes=dict(sorted(self.classes.items())),
-            sizes_hw=tuple((*size, count) for size, count in self.sizes.most_common()),
-            ignored=self.ignored / max(self.pixels, 1),
-            channels=tuple(
-                ChannelReport(
-                    name=channel.name,
-                    quantity=channel.quantity,
-                    unit=channel.unit,
-                    low=_finite(self.low[index]),
-                    mean=_finite(mean[index]) if self.valid[index] else None,
-                    high=_finite(self.high[index]),
-                    invalid=1 - float(self.valid[index]) / max(self.pixels, 1),
-                )
-                for index, channel in enumerate(self.channels)
-            ),
-        )
-
-
-def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
-    for tally in tallies:
-        if tally.dropped > len(tally.areas):
-            text = (
-                f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.smallest} and dropped, "
-                f"{len(tally.areas)} are kept"
+def _check_split(index: DataIndex, name: str) -> tuple[SplitReport, list[Finding]]:
+    """Return the contents of a split, "" for images without labels, and its problems."""
+    dataset = index.dataset
+    samples = [sample for sample in dataset.samples if sample.split == name]
+    used = [sample for sample in samples if sample.id not in index.faults]
+    table = index.table_of(used)
+    rows, areas = table.rows, table.instances[:, 2].tolist()
+    frames, objects = Counter(sample.sequence for sample in samples), index.sequence_objects(used)
+    counts = zip(used, table.instance_counts().tolist(), strict=True)
+    known = set(index.classes(used)) - {None}
+    classes = Counter(number for number in table.instances[:, 1].tolist() if number in known)
+    sizes = Counter(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
+    pixels = max(sum(height * width * count for (height, width), count in sizes.items()), 1)
+    dropped, ignored, hidden = (int(rows[field].sum()) for field in ("dropped", "ignored", "hidden"))
+    lows, highs = rows["low"].min(axis=0, initial=np.inf), rows["high"].max(axis=0, initial=-np.inf)
+    moments = Moments.unstacked(rows["moments"])
+    means, numbers = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
+    totals, valid = (means * numbers).sum(axis=0), numbers.sum(axis=0)
+    report = SplitReport(
+        name=name or "images",
+        samples=len(samples),
+        sequences=tuple((name, frames[name], objects.get(name, 0)) for name in frames if name),
+        without_region=tuple(sample.id for sample, count in counts if not count) if name else (),
+        regions=len(areas),
+        dropped=dropped,
+        area_px=(min(areas), round(np.median(areas)), max(areas)) if areas else None,
+        classes=dict(sorted(classes.items())),
+        sizes_hw=tuple((*size, count) for size, count in sizes.most_common()),
+        ignored=ignored / pixels,
+        channels=tuple(
+            ChannelReport(
+                name=channel.name,
+                quantity=channel.quantity,
+                unit=channel.unit,
+                low=float(low) if low <= high else None,
+                mean=float(total / count) if count else None,
+                high=float(high) if low <= high else None,
+                invalid=1 - float(count) / pixels,
             )
-            yield finding("warning", "dropped-regions", text)
-        if tally.hidden:
-            text = f"{tally.name}: {tally.hidden} regions have no pixel that can be scored (all ignored or invalid)"
-            yield finding("warning", "hidden-regions", text)
-        unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
-        if unnamed:
-            yield finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
-        yield from _fill_values(tally)
-        yield from _background_only(tally)
-    yield from _imbalance(dataset, tallies)
-
-
-def _fill_values(tally: _Tally) -> Iterator[Finding]:
-    """Describe channels whose lowest value looks like one that files hold where nothing was measured."""
-    found: dict[float, list[str]] = {}
-    for channel, low in zip(tally.channels, tally.low.tolist(), strict=True):
-        if low in _FILL_VALUES or (low == 0 and channel.unit == "K"):
-            found.setdefault(low, []).append(channel.name)
-    for low, names in found.items():
-        text = (
-            f"{tally.title}: the lowest value of {', '.join(names)} is {low:g}, which usually means no measurement; if "
-            f"it does, use --nodata {low:g}"
-        )
-        yield finding("warning", "fill-values", text)
-
-
-def _background_only(tally: _Tally) -> Iterator[Finding]:
-    """Describe the images of a split without a region; a split without any region is an error of its own."""
-    count = len(tally.without_region)
-    if not count or not tally.areas:
-        return
-    severity: Severity = "warning" if count > _MANY_EMPTY * tally.read else "note"
-    text = (
-        f"{tally.name}: {count} of {tally.read} images ({count / tally.read:.0%}) are all background, and training and "
-        "scoring with clicks skip them; if they contain objects, their masks are missing"
+            for channel, low, high, total, count in zip(dataset.channels(), lows, highs, totals, valid, strict=True)
+        ),
     )
-    yield finding(severity, "background-only", text, tuple(tally.without_region))
+    return report, list(_split_findings(report, dataset, len(used), hidden))
 
 
-def _imbalance(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
+def _split_findings(split: SplitReport, dataset: Dataset, read: int, hidden: int) -> Iterator[Finding]:
+    """Yield the problems of a split: `read` images could be read, and `hidden` regions have no pixel to score."""
+    name, card, empty = split.name, dataset.card, split.without_region
+    if name in SPLITS and read and not split.regions:  # images without labels belong to no split
+        text = (
+            f"{name}: no sample has a region of at least {card.smallest}; check the masks, --regions and --min-region"
+        )
+        yield finding("error", "no-regions", text)
+    severity: Severity = "error" if name == "train" else "warning"  # statistics come from train
+    fill_values: dict[float, list[str]] = {}
+    for channel in split.channels:
+        text, low = f"{name}: channel {channel.name!r}", channel.low
+        if low is None:
+            if read:
+                yield finding("error", "no-valid-pixel", f"{text} has no valid pixel; check --nodata")
+            continue
+        if low == channel.high:
+            said = f"{text} is {channel.look.text(low)} {channel.look.unit} everywhere"
+            yield finding(severity, "constant-channel", said)
+        if low in _FILL_VALUES or (low == 0 and channel.unit == "K"):
+            fill_values.setdefault(low, []).append(channel.name)
+    for low, names in fill_values.items():
+        text = f"{name}: the lowest value of {', '.join(names)} is {low:g}, which usually means no measurement; if "
+        yield finding("warning", "fill-values", f"{text}it does, use --nodata {low:g}")
+    if split.dropped > split.regions:
+        text = f"{name}: {split.dropped} regions are smaller than {card.smallest} and dropped, {split.regions} are kept"
+        yield finding("warning", "dropped-regions", text)
+    if hidden:
+        text = f"{name}: {hidden} regions have no pixel that can be scored (all ignored or invalid)"
+        yield finding("warning", "hidden-regions", text)
+    if dataset.class_names and (unnamed := sorted(set(split.classes) - set(dataset.class_names))):
+        yield finding("note", "unnamed-classes", f"{name}: classes without a name in the card: {unnamed}")
+    if empty and split.regions:  # a split without any region is an error of its own
+        text = (
+            f"{name}: {len(empty)} of {read} images ({len(empty) / read:.0%}) are all background, and training and "
+            "scoring with clicks skip them; if they contain objects, their masks are missing"
+        )
+        yield finding("warning" if len(empty) > _MANY_EMPTY * read else "note", "background-only", text, empty)
+
+
+def _imbalance(dataset: Dataset, splits: Mapping[str, SplitReport]) -> Iterator[Finding]:
     """Describe classes that are rare in train, or absent there and in another split."""
-    by_split = {tally.name: tally for tally in tallies}
-    train = by_split.get("train")
+    train = splits.get("train")
     if train is None or not train.classes:
         return
-    for name, tally in by_split.items():
-        if absent := sorted(set(tally.classes) - set(train.classes)):
+    for name, split in splits.items():
+        if absent := sorted(set(split.classes) - set(train.classes)):
             titles = ", ".join(class_title(number, dataset.class_names) for number in absent)
             text = f"{name} has classes that are missing in train: {titles}; nothing can learn them, so move samples"
             yield finding("warning", "class-imbalance", text)
@@ -377,7 +348,3 @@ def _imbalance(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]
             f"{fewest[1]}; rare classes are learned poorly and their scores vary a lot; label more of them"
         )
         yield finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
