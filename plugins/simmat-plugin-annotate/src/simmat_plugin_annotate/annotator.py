@@ -304,10 +304,11 @@ class Annotator:
 
     def change_document(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
         """Return the changes of a step; the caller holds the lock of the labels."""
+        ids, objects = [one.id for one in edited.changes], labels.objects
         return {
-            "changed": [_object(number, region, labels) for number, region in edited.changed.items()],
-            "removed": edited.removed,
-            "added": edited.added,
+            "changed": [_object(number, objects[number], labels) for number in ids if number in objects],
+            "removed": [number for number in ids if number not in objects],
+            "added": [number for number in edited.added if number in objects],
             **_progress(labels),
         }
 

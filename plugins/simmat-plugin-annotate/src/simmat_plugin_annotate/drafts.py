@@ -18,31 +18,18 @@ class StaleError(Exception):
     """The labels have changed since the version that an edit was made for."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Edited:
-    """The result of an edit.
+    """The result of an edit: what has changed, and the ids of new objects, in the order of the edits."""
 
-    Attributes:
-        changed: id -> changed or new object.
-        added: ids of new objects, in the order of the edits.
-        classes: id -> class of objects whose class has changed.
-    """
+    changes: tuple[Change, ...] = ()
+    added: Sequence[int] = ()
 
-    changed: Objects = field(default_factory=dict)
-    removed: list[int] = field(default_factory=list)
-    added: list[int] = field(default_factory=list)
-    classes: dict[int, int | None] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, changes: Sequence[Change], objects: Objects, added: Sequence[int] = ()) -> Edited:
-        """Return what changes have made of objects."""
-        ids, both = [one.id for one in changes], [(one.id, one.before, one.after) for one in changes]
-        return cls(
-            {number: objects[number] for number in ids if number in objects},
-            [number for number in ids if number not in objects],
-            [number for number in added if number in objects],
-            {number: new.class_id for number, old, new in both if old and new and old.class_id != new.class_id},
-        )
+    @property
+    def classes(self) -> dict[int, int | None]:
+        """Id -> class of the objects whose class has changed."""
+        both = [(one.id, one.before, one.after) for one in self.changes]
+        return {number: new.class_id for number, old, new in both if old and new and old.class_id != new.class_id}
 
 
 Overlap = Literal["keep", "take", "skip"]

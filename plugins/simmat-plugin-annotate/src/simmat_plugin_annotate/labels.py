@@ -189,7 +189,7 @@ class ImageLabels:
                 gone: dict[str, Any] = {"lost": (), "absent": self.absent | self.lost} if draft.accepted else {}
                 self._write("edit", changes, **gone)
                 self._next = max([self._next, *(number + 1 for number in draft.added)])
-            return Edited.of(changes, self.objects, draft.added)
+            return Edited(changes, draft.added)
 
     def follow(self, found: Mapping[int, Followed | None], lost: Iterable[int] = ()) -> None:
         """Put what was followed from another frame into this one; what the user has drawn or removed here stays.
@@ -216,7 +216,7 @@ class ImageLabels:
             changes = self._journal.at(self.steps[kind][-1]).changes
             changes = revert_changes(changes) if kind == "undo" else changes
             self._write(kind, changes)
-            return Edited.of(changes, self.objects)
+            return Edited(changes)
 
     def set_done(self, version: int, done: bool, *, empty: bool = False) -> Edited:
         """Mark the image as finished or not.

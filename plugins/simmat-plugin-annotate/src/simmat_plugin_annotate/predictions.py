@@ -65,18 +65,22 @@ class Predictions:
     _names: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: object, origin: str, samples: Mapping[str, Sample]) -> Predictions:
-        """Read a COCO document.
+    def read(cls, path: Path, samples: Mapping[str, Sample]) -> Predictions:
+        """Read a COCO file, or the one in a folder of `simmat predict`.
 
         Args:
-            origin: where it is from, for messages.
             samples: key of an image -> its files.
 
         Raises:
             ConfigError: it is not a COCO document.
-            DataError: it has no image of the folder.
+            DataError: it cannot be read, or has no image of the folder.
         """
-        coco = parse(_Coco, document, origin)
+        file = path / COCO_FILE if path.is_dir() else path
+        if path.is_dir() and not file.exists():
+            raise DataError(
+                f"{path}: no {COCO_FILE} there; `simmat predict` writes one with --everything, or with --format coco"
+            )
+        coco = parse(_Coco, read_json(file, "COCO json"), str(file))
         keys = _keys_by_name(samples)
         found: dict[int | str, list[_Annotation]] = defaultdict(list)
         for annotation in coco.annotations:
@@ -92,27 +96,13 @@ class Predictions:
                 result._images[key], result._found[key] = image, found[image.id]
         if unknown and len(unknown) == len(coco.images):
             raise DataError(
-                f"{origin}: none of its {len(unknown)} images is in this folder, such as {unknown[0]!r}; a file_name "
+                f"{file}: none of its {len(unknown)} images is in this folder, such as {unknown[0]!r}; a file_name "
                 "is the path of an image below images/"
             )
         used = {names.get(one.category_id, NO_CLASS): None for every in result._found.values() for one in every}
         result.class_names = tuple(name for name in used if name != NO_CLASS)
         result.unknown = tuple(unknown)
         return result
-
-    @classmethod
-    def read(cls, path: Path, samples: Mapping[str, Sample]) -> Predictions:
-        """Read a COCO file, or the one in a folder of `simmat predict`.
-
-        Raises:
-            SimMATError: it cannot be read; see `of`.
-        """
-        file = path / COCO_FILE if path.is_dir() else path
-        if path.is_dir() and not file.exists():
-            raise DataError(
-                f"{path}: no {COCO_FILE} there; `simmat predict` writes one with --everything, or with --format coco"
-            )
-        return cls.of(read_json(file, "COCO json"), str(file), samples)
 
     def of_image(self, key: str) -> int:
         """Return the number of objects of an image."""

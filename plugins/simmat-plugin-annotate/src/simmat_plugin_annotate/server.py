@@ -311,8 +311,8 @@ class Routes:
             with labels.lock:
                 edited = change(labels)
                 document = self.annotator.change_document(labels, edited)
-            for region in edited.changed.values():
-                self.folder.add_found_class(labels.class_of(region))
+            for one in document["changed"]:
+                self.folder.add_found_class(one["class"])
             return document, [key, *self.annotator.set_track_classes(key, edited.classes)]
 
         try:
