@@ -219,12 +219,6 @@ def _suffices(pairs: Pairs) -> bool:
     return len(pairs.predicted) >= _MIN_OBJECTS and float(np.ptp(pairs.predicted)) >= 1e-6
 
 
-def fit_temperature(pairs: Pairs) -> float | None:
-    """Return the temperature of class probabilities; None with fewer than ten objects of known classes."""
-    assert pairs.classes is not None
-    return _temperature(pairs) if _suffices(pairs.where(pairs.classes >= 0)) else None
-
-
 def fit_curve(pairs: Pairs) -> Curve | None:
     """Return the map of scores to their mean truth; None with fewer than ten objects, or where all scores are equal."""
     if not _suffices(pairs):
@@ -264,12 +258,13 @@ def fit_calibration(confidence: Mapping[Kind, Pairs]) -> Calibration | None:
     """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is none."""
     known = {kind: pairs for kind, pairs in confidence.items() if kind in Calibration.model_fields}
     curves: dict[str, Any] = {kind: curve for kind, pairs in known.items() if (curve := fit_curve(pairs))}
-    if classes := confidence.get("class_probability"):
-        curves["temperature"] = fit_temperature(classes)
+    pairs = confidence.get("class_probability")
+    if pairs is not None and pairs.classes is not None and _suffices(pairs.where(pairs.classes >= 0)):
+        curves["temperature"] = _temperature(pairs)
     found = Calibration(**curves)
     if found.object is not None:
-        pairs = calibrated_pairs(found, "object", confidence["object"])
-        found = found.model_copy(update={"thresholds": thresholds(pairs)})
+        objects = calibrated_pairs(found, "object", confidence["object"])
+        found = found.model_copy(update={"thresholds": thresholds(objects)})
     return None if found == Calibration() else found
 
 

@@ -166,14 +166,13 @@ def true_classes(images: Sequence[ImageMatches]) -> list[int]:
     return sorted({int(value) for image in images for value in image.true_classes[~image.uncounted]})
 
 
-def average_precision(images: Sequence[ImageMatches], threshold: float, value: int) -> float:
-    """Return COCO's average precision of a class of which objects are true, at one IoU threshold.
+def average_precision(images: Sequence[ImageMatches], threshold: float) -> float:
+    """Return COCO's average precision of objects of one class, some of them true, at one IoU threshold.
 
     101 recall points, as in pycocotools, and no limit on the number of found objects.
     """
     scores, hits, total = [], [], 0
-    for every in images:
-        image = every.of_class(value)
+    for image in images:
         total += int(np.count_nonzero(~image.uncounted))
         matched, counts = image.counted(threshold)
         scores.append(image.scores[counts])
@@ -187,32 +186,33 @@ def average_precision(images: Sequence[ImageMatches], threshold: float, value: i
     return float(np.mean([precision[place] if place < len(precision) else 0.0 for place in places]))
 
 
-def panoptic_quality(images: Sequence[ImageMatches]) -> dict[str, float | None]:
-    """Return PQ (Kirillov et al. 2019, arXiv 1801.00868), the mean over classes, and F1 at IoU 0.5."""
-    classes = sorted({int(v) for image in images for v in (*image.true_classes, *image.found_classes)})
-    quality, hits, count = [], 0, 0
-    for value in classes:
-        total, iou_sum, true_positives = 0, 0.0, 0
-        for every in images:
-            image = every.of_class(value)
+def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
+    """Return AP, AP50, PQ (Kirillov et al. 2019, arXiv 1801.00868), and F1 at IoU 0.5; None without objects.
+
+    AP, AP50 and PQ are means over classes, AP and AP50 over those of true objects.
+    """
+    known, precisions, qualities, hits, count = true_classes(images), [], [], 0, 0
+    for value in sorted({int(v) for image in images for v in (*image.true_classes, *image.found_classes)}):
+        own = [image.of_class(value) for image in images]
+        if value in known:
+            precisions.append([average_precision(own, threshold) for threshold in THRESHOLDS])
+        total, iou_sum = 0, 0.0
+        for image in own:
             matched, counts = image.counted(0.5)
             total += int(np.count_nonzero(counts)) + int(np.count_nonzero(~image.uncounted))
             rows = np.flatnonzero(counts & (matched >= 0))
-            true_positives += len(rows)
+            hits += len(rows)
             iou_sum += float(image.iou[rows, matched[rows]].sum())
         if total:
-            quality.append(2 * iou_sum / total)
-        hits, count = hits + true_positives, count + total
-    return {"pq": float(np.mean(quality)) if quality else None, "f1": 2 * hits / count if count else None}
-
-
-def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
-    """Return AP and AP50, the means over classes, PQ and F1 at 0.5; None where no object is true."""
-    found: dict[str, float | None] = {"ap": None, "ap50": None}
-    if classes := true_classes(images):
-        every = [float(np.mean([average_precision(images, one, value) for value in classes])) for one in THRESHOLDS]
-        found = {"ap": float(np.mean(every)), "ap50": every[0]}
-    return found | panoptic_quality(images)
+            qualities.append(2 * iou_sum / total)
+        count += total
+    ap = [float(np.mean(values)) for values in zip(*precisions, strict=True)]  # by threshold
+    return {
+        "ap": float(np.mean(ap)) if ap else None,
+        "ap50": ap[0] if ap else None,
+        "pq": float(np.mean(qualities)) if qualities else None,
+        "f1": 2 * hits / count if count else None,
+    }
 
 
 PIXEL_BINS = 64

@@ -280,25 +280,21 @@ def _measured_fields(
 ) -> dict[str, Any]:
     """Return the fields of the spec that come from the training split."""
     dataset, statistics = index.dataset, index.statistics(train)
+    zero, dense = dataset.card.zero_means, None
+    if config.heads != "prompt":
+        if zero == "unlabelled":
+            raise ConfigError(
+                f"--heads {config.heads} needs images in which every object is marked, but the card of {config.data} "
+                "says that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
+            )
+        dense = DenseSpec(background=zero == "background", classes=index.classes(train))
     channels = fit_channels(
         dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
     )
     return {
-        "dense": _dense_spec(config, index, train),
+        "dense": dense,
         "image_side": int(np.median(index.image_sides(train))),
         "channels": channels,
         "statistics": statistics,
         "zero_shot": zero_shot_map(channels, statistics, foundation.pixel_std).tolist(),
     }
-
-
-def _dense_spec(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> DenseSpec | None:
-    if config.heads == "prompt":
-        return None
-    zero = index.dataset.card.zero_means
-    if zero == "unlabelled":
-        raise ConfigError(
-            f"--heads {config.heads} needs images in which every object is marked, but the card of {config.data} says "
-            "that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
-        )
-    return DenseSpec(background=zero == "background", classes=index.classes(train))
