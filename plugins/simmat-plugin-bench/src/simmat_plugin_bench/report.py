@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from simmat_plugin_report.page import Block, Code, Figure, Table, write_sections
+from simmat_plugin_report.scores import NONE, counted, signed
 
 from simmat.evaluation import mean_interval
 from simmat.io.files import atomic_write_text
@@ -38,8 +39,7 @@ class Difference:
 
     def __str__(self) -> str:
         """Format as "+0.053 [-0.010, +0.110]"."""
-        low_high = "" if self.interval is None else " [{:+.3f}, {:+.3f}]".format(*self.interval)
-        return f"{self.mean:+.3f}{low_high}" + (f" ({self.state})" if self.state else "")
+        return signed((self.mean, self.interval)) + (f" ({self.state})" if self.state else "")
 
 
 def differences(results: Results) -> list[tuple[Arm, dict[str, Difference], float | None]]:
@@ -93,7 +93,6 @@ def _means(row: Row, sample: str) -> list[float]:
 
 
 HEAD = ("arm", "score", "gain", "trainable", "lr", "seconds", "state")
-NONE = "–"
 DIFFERENCE_NOTE = (
     "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval of a "
     "bootstrap over test images, the same for both arms. It covers the random choice of test images, not that of the "
@@ -107,7 +106,7 @@ def tables(results: Results) -> list[tuple[str, Table, str]]:
     found = []
     if len(sets) > 1:
         averaged = sum(data.averaged for data in sets)
-        note = f"The mean is over {averaged} data set{'s' * (averaged != 1)}; the best in each column is marked."
+        note = f"The mean is over {counted(averaged, 'data set')}; the best in each column is marked."
         found.append(("All data sets", overview(results), note))
     if compared := differences(results):
         head = ("arm", "mean", *(data.name for data in sets))  # the mean comes first, because the table may be wide
@@ -185,11 +184,6 @@ def mean_of(average: Average) -> str:
     if average.score is not None:
         return str(average.score)
     return f"{NONE} ({average.done} of {average.wanted})" if average.wanted else NONE
-
-
-def signed(value: float | None) -> str:
-    """Format a difference with its sign."""
-    return f"{value:+.3f}" if value is not None else NONE
 
 
 def markdown(results: Results) -> str:
@@ -283,7 +277,7 @@ def _summary(results: Results) -> str:
     done = sum(row.done for row in results.rows)
     arms, sets = len(results.bench.arms), len(settings.data)
     summary = (
-        f"{arms} arm{'s' * (arms != 1)} on {sets} data set{'s' * (sets != 1)}; {done} of {len(results.rows)} rows are "
+        f"{counted(arms, 'arm')} on {counted(sets, 'data set')}; {done} of {len(results.rows)} rows are "
         f"done. Score: {settings.score} on the test split, mean ± standard deviation over seeds."
     )
     if any(len(arm.rates) > 1 for arm in results.bench.arms):

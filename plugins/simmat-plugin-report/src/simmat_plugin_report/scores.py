@@ -80,12 +80,12 @@ def difference(objects: Objects, base: Objects) -> Change | None:
     return fmean(value for image in images.values() for value in image), mean_interval(images.values())
 
 
-def signed(change: Change | None, separator: str = " ") -> str:
-    """Return a difference as text: "+0.012 [+0.001, +0.023]"."""
+def signed(change: Change | float | None, separator: str = " ") -> str:
+    """Return a difference as text, with its interval if it has one: "+0.012 [+0.001, +0.023]"."""
     if change is None:
         return NONE
-    interval = "" if change[1] is None else separator + "[{:+.3f}, {:+.3f}]".format(*change[1])
-    return f"{change[0]:+.3f}{interval}"
+    value, interval = change if isinstance(change, tuple) else (change, None)
+    return f"{value:+.3f}" + ("" if interval is None else separator + "[{:+.3f}, {:+.3f}]".format(*interval))
 
 
 def figures(objects: Objects) -> dict[str, str]:
