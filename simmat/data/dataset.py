@@ -295,7 +295,15 @@ def open_dataset(
         )
     card = load_card(folder, overrides or {}, defaults={"regions": "instances", **(defaults or {})})
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
-    samples, said_by, coco = _find_samples(folder, adapter, annotations, card.stack_axis)
+    coco = None
+    if annotations:
+        samples, coco = read_coco(folder, adapter.sources, annotations)
+        said_by = ", ".join(path.name for path in annotations.values())
+    elif (folder / MANIFEST_FILE).exists():
+        samples, said_by = read_manifest(folder, adapter.sources), MANIFEST_FILE
+    else:
+        samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
+        said_by = f"the folders of {FRAMES if (folder / FRAMES).is_dir() else IMAGES}/"
     unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
     samples = [sample for sample in samples if coco or sample.has_mask]
     if not samples:
@@ -323,18 +331,8 @@ def open_dataset(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"
         )
-    return Dataset(
-        folder,
-        adapter,
-        card,
-        listed,
-        note,
-        coco,
-        unlabelled,
-        polygons,
-        by_hash=listing.by_hash,
-        new_splits=listing.new_splits,
-    )
+    by_hash, new_splits = listing.by_hash, listing.new_splits
+    return Dataset(folder, adapter, card, listed, note, coco, unlabelled, polygons, by_hash, new_splits)
 
 
 def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:
@@ -352,27 +350,11 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
     try:
         return open_dataset(folder, adapter, overrides, defaults=defaults)
     except DataError:
-        if not folder.is_dir() or _has_masks(folder) or annotation_files(folder):
+        masks = (folder / MASKS).iterdir() if (folder / MASKS).is_dir() else ()
+        if not folder.is_dir() or annotation_files(folder) or any(path.name[0] != "." for path in masks):
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
         adapter = fitted_to_card(adapter, card.model_dump())
         if not (samples := unlabelled_samples(folder, adapter.sources, card.stack_axis)):
             raise
     return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")
-
-
-def _has_masks(folder: Path) -> bool:
-    return (folder / MASKS).is_dir() and any(not path.name.startswith(".") for path in (folder / MASKS).iterdir())
-
-
-def _find_samples(
-    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], axis: str
-) -> tuple[list[Sample], str, CocoLabels | None]:
-    """Return all samples of a folder, what names their splits, and the labels of a COCO file."""
-    if annotations:
-        samples, coco = read_coco(folder, adapter.sources, annotations)
-        return samples, ", ".join(path.name for path in annotations.values()), coco
-    if (folder / MANIFEST_FILE).exists():
-        return read_manifest(folder, adapter.sources), MANIFEST_FILE, None
-    of = FRAMES if (folder / FRAMES).is_dir() else IMAGES
-    return find_samples(folder, adapter.sources, axis=axis), f"the folders of {of}/", None
