@@ -7,8 +7,9 @@ windows of their blocks, side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from simmat.data.formats.coco import CocoLabels
 from simmat.data.instances import check_equal_size
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems, equal_problems
@@ -23,13 +24,13 @@ _MAX_CROPS = 4
 
 
 def divide_images(
-    samples: Sequence[Sample], adapter: ModalityAdapter, crop: int, label_sizes: Mapping[str, tuple[int, int]]
+    samples: Sequence[Sample], adapter: ModalityAdapter, crop: int, coco: CocoLabels | None
 ) -> list[Sample]:
     """Return the blocks of some images, in order and row by row.
 
     Args:
         crop: side of a window in pixels.
-        label_sizes: (H, W) of the images of a COCO file, by the sample's id.
+        coco: the labels if a COCO file holds them.
 
     Raises:
         DataError: an image cannot be read, or has another size than its label; lists all that fail.
@@ -39,8 +40,9 @@ def divide_images(
     for sample in samples:
         try:
             size_hw = adapter.window_size(sample.files) or load_sample(adapter, sample.files).size_hw
-            if sample.id in label_sizes:
-                check_equal_size(f"COCO annotations of {sample.id}", label_sizes[sample.id], sample.reference, size_hw)
+            if coco is not None:
+                label_hw = coco.images[sample.id].size_hw
+                check_equal_size(f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw)
             elif sample.mask is not None and not sample.has_polygons:
                 check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
             found += [sample.within(window) for window in plan_blocks(size_hw, crop)]

@@ -316,10 +316,8 @@ def open_dataset(
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if card.crop is not None:
-        label_sizes = {name: image.size_hw for name, image in coco.images.items()} if coco else {}
-        samples = divide_images(samples, adapter, card.crop, label_sizes)
-    listing = decide_splits(folder, samples, said_by, unlabelled)
-    listed, note = listing.samples, listing.split_note
+        samples = divide_images(samples, adapter, card.crop, coco)
+    listed, note, by_hash, new_splits = decide_splits(folder, samples, said_by, unlabelled)
     if card.crop is not None:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None
@@ -331,7 +329,6 @@ def open_dataset(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"
         )
-    by_hash, new_splits = listing.by_hash, listing.new_splits
     return Dataset(folder, adapter, card, listed, note, coco, unlabelled, polygons, by_hash, new_splits)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -131,8 +130,7 @@ def start_of_paths(folder: Path) -> str:
     return "" if folder == Path() else os.path.join(folder, "")
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """The samples of a folder.
 
     Attributes:
@@ -144,8 +142,8 @@ class Listing:
 
     samples: tuple[Sample, ...]
     split_note: str
-    by_hash: bool = False
-    new_splits: Mapping[str, str] = field(default_factory=dict)
+    by_hash: bool
+    new_splits: Mapping[str, str]
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
