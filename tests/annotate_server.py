@@ -180,15 +180,15 @@ def door(
     predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
 ) -> Iterator[str]:
     """Serve a model in a thread while the block runs; yield its address."""
-    from simmat_plugin_annotate.door import make_door
     from simmat_plugin_annotate.models import Model
     from simmat_plugin_annotate.serve import listen, server_of
+    from simmat_plugin_annotate.serve_app import make_serve_app
     from simmat_plugin_annotate.uploads import Uploads
 
     home.mkdir()
     uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
     with listen("127.0.0.1", 0) as listener:
-        app = make_door(Model(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
+        app = make_serve_app(Model(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
         server, address = server_of(app, listener, host="127.0.0.1", token=TOKEN, upload=upload)
         thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
         thread.start()

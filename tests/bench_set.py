@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import registry
-from simmat_plugin_bench.cells import FORMAT, Cell, write_order
+from simmat_plugin_bench.cells import FORMAT, Cell, write_cell_settings
 from simmat_plugin_bench.grid import Bench, expand
 from simmat_plugin_bench.settings import read_settings
 
@@ -40,7 +40,7 @@ def cells_named(bench: Bench, part: str) -> list[Cell]:
 
 def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes: Any) -> None:
     """Put a result into a cell, as its process would."""
-    write_order(cell)
+    write_cell_settings(cell)
     result = {
         "format": FORMAT,
         "digest": cell.digest(),

@@ -421,7 +421,7 @@ def test_another_image_without_labels_is_a_key_away(opened):
 
 def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(tmp_path, new_tab, monkeypatch):
     """While images are still being searched the page says so, and opens the least sure one so far."""
-    monkeypatch.setattr(annotator, "SEARCH_S", 0.5)
+    monkeypatch.setattr(annotator, "SEARCH_TIMEOUT_S", 0.5)
     go = threading.Event()
     scores = {"s0": [0.9], "s1": [0.3, 0.3, 0.3], "s2": [0.3, 0.3], "s3": [0.3]}
     monkeypatch.setattr(LargeImage, "segment_everything", finds(scores, go))

@@ -66,7 +66,7 @@ def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_damaged_cell_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     """The user must know which of hundreds of cells to remove."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    order = bench.cells[-1].folder.order
+    order = bench.cells[-1].folder.settings
     order.parent.mkdir(parents=True)
     order.write_text(content, encoding="utf-8")
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from runs import config, gray_set, registry
-from simmat_plugin_bench.cells import Cell, write_order
+from simmat_plugin_bench.cells import Cell, write_cell_settings
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.run import check_inputs, lock_folder, ready_to_run
 
@@ -88,7 +88,7 @@ def test_a_started_cell_of_other_data_can_be_started_again(tmp_path: Path) -> No
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     cell = bench.cells[0]
-    write_order(cell)
+    write_cell_settings(cell)
     training.train(config(tmp_path / "set", cell.folder.run, steps=1), registry())
     assert (cell.state(), ready(bench)) == ("begun", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")

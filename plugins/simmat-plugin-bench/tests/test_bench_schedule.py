@@ -7,7 +7,7 @@ from pathlib import Path
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.cells import FORMAT
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.run import remove_losers
+from simmat_plugin_bench.run import remove_bundles
 from simmat_plugin_bench.schedule import all_jobs, arm_state
 
 from simmat.io.files import atomic_write_json
@@ -84,5 +84,5 @@ def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:
     for cell, val in zip(tried, (0.2, 0.6, 0.4), strict=True):
         fill(cell, val=val)
         (cell.folder.run / "bundle").mkdir(parents=True)
-    remove_losers(bench, tried[1])
+    remove_bundles(bench, tried[1])
     assert [(cell.folder.run / "bundle").is_dir() for cell in tried] == [False, True, False]

@@ -15,7 +15,7 @@ from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import arm_styles, curves_figure
 from simmat_plugin_bench.report import as_csv, data_table, differences, markdown, overview, write_report
-from simmat_plugin_bench.results import Spread, collect
+from simmat_plugin_bench.results import SeedScores, collect
 
 from simmat.cli import run
 from simmat.errors import ConfigError
@@ -58,10 +58,10 @@ def test_scores_are_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None
     """Of a few seeds the deviation with n instead of n - 1 is far too small."""
     results = collect(filled(tmp_path))
     row = next(row for row in results.rows if row.data.name == "a" and row.arm.name == "x")
-    assert row.score == Spread((0.4, 0.6))
+    assert row.score == SeedScores((0.4, 0.6))
     assert str(row.score) == f"0.500 ± {statistics.stdev([0.4, 0.6]):.3f}"
     assert row.gain == pytest.approx(0.25)
-    assert str(Spread((0.25,))) == "0.250"
+    assert str(SeedScores((0.25,))) == "0.250"
 
 
 DENSE = {"everything": {"ap50": 0.3}, "semantic": {"miou": 0.5}}
@@ -80,7 +80,7 @@ def test_a_score_may_be_of_masks_without_prompts(tmp_path: Path) -> None:
         atomic_write_json(cell.folder.result, values | {"val": val})
     fill(cells_named(bench, "a/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
     row, zero = (next(row for row in collect(bench).rows if row.arm.name == name) for name in ("x", "zero-shot"))
-    assert (row.lr, row.score, row.vals, row.gain) == (1e-4, Spread((0.5,)), {0: 0.6}, None)
+    assert (row.lr, row.score, row.vals, row.gain) == (1e-4, SeedScores((0.5,)), {0: 0.6}, None)
     assert (zero.score, zero.state) == (None, "no such metric")
 
 
@@ -185,7 +185,7 @@ def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
     """Also one that stands in a table of them."""
     bench = filled(tmp_path)
     small = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
-    assert next(row for row in collect(small).rows if row.arm.name == "x").score == Spread((0.125, 0.125))
+    assert next(row for row in collect(small).rows if row.arm.name == "x").score == SeedScores((0.125, 0.125))
     assert bench.cells[0].digest() == small.cells[0].digest()
 
 

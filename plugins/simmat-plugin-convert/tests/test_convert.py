@@ -458,7 +458,7 @@ def test_images_that_exif_turns_are_refused_both_ways(
         convert(start, tmp_path / "out", Raster(), kind)
     convert(start, tmp_path / "coco", Raster(), "coco")  # which does not turn them
     with monkeypatch.context() as patch:
-        patch.setattr("simmat_plugin_convert.convert.TURNED", ())
+        patch.setattr("simmat_plugin_convert.convert.ROTATED_BY_EXIF", ())
         convert(start, tmp_path / kind, Raster(), kind)
     with pytest.raises(DataError, match=r"i0\.jpg: its EXIF orientation is 3"):
         convert(tmp_path / kind, tmp_path / "back", Raster(), "masks")

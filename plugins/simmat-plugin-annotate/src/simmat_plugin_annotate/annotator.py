@@ -34,7 +34,7 @@ from simmat_plugin_annotate.training import Training
 MAPS = ("gray", "inferno", "turbo", "twilight")
 """Colour maps, which the page gets as base64 of (256, 3) sRGB bytes."""
 Result = TypeVar("Result")
-SEARCH_S = 5.0
+SEARCH_TIMEOUT_S = 5.0
 """Seconds after which `Annotator.least_sure` answers with what is known."""
 
 
@@ -156,7 +156,7 @@ class Annotator:
             )
         if self._search is None or self._search.done():
             self._search = asyncio.create_task(self._search_unlabelled())
-        await asyncio.wait([self._search], timeout=SEARCH_S)
+        await asyncio.wait([self._search], timeout=SEARCH_TIMEOUT_S)
         if self._search.done():
             self._search.result()  # raises what ended it
         known = await self.on_files(lambda: {key: self.service.expected_wrong(key) for key in self._unlabelled()})
@@ -353,7 +353,7 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
     ]
 
 
-_FLUSH_S = 1.0
+_FLUSH_INTERVAL_S = 1.0
 _IDLE_S = 2.0
 """Seconds without an edit after which the mask file of a large image is written."""
 
@@ -361,5 +361,5 @@ _IDLE_S = 2.0
 async def flush(annotator: Annotator) -> None:
     """Regularly write the mask files of large images that are not up to date."""
     while True:
-        await asyncio.sleep(_FLUSH_S)
+        await asyncio.sleep(_FLUSH_INTERVAL_S)
         await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))

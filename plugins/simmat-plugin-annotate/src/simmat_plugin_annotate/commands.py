@@ -186,9 +186,9 @@ def serve(
     """
     from simmat.api import load
     from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
-    from simmat_plugin_annotate.door import make_door
     from simmat_plugin_annotate.models import Model
     from simmat_plugin_annotate.serve import listen, server_of
+    from simmat_plugin_annotate.serve_app import make_serve_app
     from simmat_plugin_annotate.uploads import Uploads
 
     predictor = load(
@@ -206,7 +206,7 @@ def serve(
     ):
         uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
         server, address = server_of(
-            make_door(Model(predictor, bundle.name), uploads, limits),
+            make_serve_app(Model(predictor, bundle.name), uploads, limits),
             listener,
             host=host,
             allowed=allow_host,

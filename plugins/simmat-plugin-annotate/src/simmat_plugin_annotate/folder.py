@@ -26,7 +26,16 @@ from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
 from simmat_plugin_annotate.masks import Rule, sha256_of
 from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
-from simmat_plugin_annotate.state import CACHES, HOME, JOURNAL, STATE_FILE, FolderState, GivenClass, check_inside, trim
+from simmat_plugin_annotate.state import (
+    CACHES,
+    HOME,
+    JOURNAL,
+    STATE_FILE,
+    FolderState,
+    GivenClass,
+    check_inside,
+    trim_cache,
+)
 
 _MAX_CACHED_LABELS = 64
 """Number of images whose labels stay in memory without being used."""
@@ -330,7 +339,7 @@ class LabelFolder:
             if folder.is_dir():
                 remove_temporary(folder)
         for name in CACHES:
-            trim(self.home / name)
+            trim_cache(self.home / name)
         for path in sorted((self.home / JOURNAL).glob("*.jsonl")):
             if path.stem in self.images:
                 with self._report_errors(path.stem):

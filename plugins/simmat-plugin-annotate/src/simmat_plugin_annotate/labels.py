@@ -33,10 +33,10 @@ from simmat_plugin_annotate.masks import (
     draw_labels,
     encode_labels,
     encode_mask,
+    file_state,
     mask_ending,
     read_objects,
     sha256_of,
-    times,
 )
 
 AT_ONCE_PX = 2**22
@@ -125,7 +125,7 @@ class ImageLabels:
             if self.unwritten and not rewrite:
                 return
             self._find_mask()
-            stat, last = times(self.mask), self.last
+            stat, last = file_state(self.mask), self.last
             if not rewrite and stat == self._mask_stat and last is not None:
                 return
             digest = sha256_of(self.mask)
@@ -296,7 +296,7 @@ class ImageLabels:
 
     def _was_replaced(self) -> bool:
         """Read the mask if another program has replaced it, and return whether it has."""
-        stat = times(self.mask)
+        stat = file_state(self.mask)
         if stat != self._mask_stat:
             digest = sha256_of(self.mask)
             if digest not in (self._sha256, self._intended_sha256):
@@ -320,7 +320,7 @@ class ImageLabels:
             if old_mask is not None:  # two masks of one image are refused, so the old one goes first
                 old_mask.unlink(missing_ok=True)
                 self._sha256 = self._mask_stat = None
-        self._mask_stat = times(target)
+        self._mask_stat = file_state(target)
         self._replay(record, at)
         if self.mask != target:
             self._mask_moved(target)

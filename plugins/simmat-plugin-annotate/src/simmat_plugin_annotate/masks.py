@@ -292,7 +292,7 @@ def sha256_of(path: Path | None) -> str | None:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
 
 
-def times(path: Path | None) -> tuple[int, int] | None:
+def file_state(path: Path | None) -> tuple[int, int] | None:
     """Return modification time in ns and size in bytes of a file; None if it does not exist."""
     try:
         stat = None if path is None else path.stat()

@@ -50,7 +50,7 @@ from simmat_plugin_annotate.security import TooLargeError, error_document
 STATIC = Path(__file__).parent / "static"
 _MAX_PLANES = 16
 _THUMBNAIL_PX = 64
-_PING_S = 15.0
+_PING_INTERVAL_S = 15.0
 
 
 class RestartedError(Exception):
@@ -352,7 +352,7 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
                 event, data = await asyncio.wait_for(queue.get(), 0.5)  # short, so that the server can stop
             except TimeoutError:
                 quiet += 0.5
-                if quiet >= _PING_S:
+                if quiet >= _PING_INTERVAL_S:
                     quiet = 0.0
                     yield ": here\n\n"
                 continue

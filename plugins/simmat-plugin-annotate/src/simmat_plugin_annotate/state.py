@@ -171,7 +171,7 @@ def check_inside(root: Path, path: Path) -> None:
         raise DataError(f"{path} leads out of {root} to {target}; put a copy in place of the link")
 
 
-def trim(cache: Path) -> None:
+def trim_cache(cache: Path) -> None:
     """Remove links from a cache, and its oldest files if it is too large."""
     files = []
     for path in cache.rglob("*"):

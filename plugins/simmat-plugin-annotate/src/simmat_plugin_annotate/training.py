@@ -26,7 +26,7 @@ from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
 _LOG_LINES = 40
-_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
 _MAX_POINTS = 120
 """Most points of a curve in the page."""
 
@@ -194,7 +194,7 @@ class Training:
             self._ask_to_end()
         waiting = asyncio.create_task(self._process.wait())
         while not waiting.done():
-            await asyncio.wait([waiting], timeout=_EVERY_S)
+            await asyncio.wait([waiting], timeout=_POLL_INTERVAL_S)
             self._read_metrics()
         return waiting.result()
 

@@ -38,7 +38,7 @@ class CellFile(Document):
     model_config = ConfigDict(extra="ignore")
 
 
-class Order(CellFile):
+class CellSettings(CellFile):
     """`cell.json`: the cell's settings."""
 
     kind: str
@@ -144,7 +144,7 @@ class CellFolder:
     """Paths of a cell.
 
     Attributes:
-        order: the cell's settings, json, see `Order`.
+        settings: the cell's settings, json, see `CellSettings`.
         config: the settings of the run, TOML, as `simmat train --config` reads them.
         run: the folder of the run.
         result: the result, json; exists once the run is done.
@@ -156,7 +156,7 @@ class CellFolder:
 
     def __init__(self, root: Path) -> None:
         self.root, self.run = root, root / "run"
-        self.order, self.config = root / "cell.json", root / "config.toml"
+        self.settings, self.config = root / "cell.json", root / "config.toml"
         self.result, self.failure, self.clock = (root / f"{name}.json" for name in ("result", "failure", "clock"))
         self.log, self.lock = root / "log.txt", root / ".lock"
 
@@ -211,10 +211,9 @@ class Cell:
     def state(self) -> State:
         """Return the state of the cell."""
         folder = self.folder
-        if not folder.order.is_file():
+        if not folder.settings.is_file():
             return "open"
-        order = read_cell_file(folder.order, Order)
-        if order["digest"] != self.digest():
+        if read_cell_file(folder.settings, CellSettings)["digest"] != self.digest():
             return "changed"
         if folder.failure.is_file():
             return "failed"
@@ -230,7 +229,7 @@ class Cell:
 
     def changes(self) -> str:
         """Return the settings that changed since the cell was started, for messages."""
-        before, now = read_cell_file(self.folder.order, Order)["settings"], self.settings()
+        before, now = read_cell_file(self.folder.settings, CellSettings)["settings"], self.settings()
         return ", ".join(
             f"{key} = {now.get(key, 'default')}, was {before.get(key, 'default')}"
             for key in sorted(before.keys() | now.keys())
@@ -268,10 +267,10 @@ def locked(path: Path, problem: str, *, timeout_s: float = 0) -> AbstractContext
         raise OutputError(problem) from error
 
 
-def write_order(cell: Cell) -> None:
+def write_cell_settings(cell: Cell) -> None:
     """Write a cell's settings into its folder, before it starts."""
-    order = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
-    atomic_write_json(cell.folder.order, order)
+    values = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
+    atomic_write_json(cell.folder.settings, values)
 
 
 RESULTS = "results.json"
@@ -307,7 +306,7 @@ def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     found = {}
     for cell in cells:
         if (result := cell.result()) is not None:
-            settings = read_cell_file(cell.folder.order, Order)["settings"]
+            settings = read_cell_file(cell.folder.settings, CellSettings)["settings"]
             found[cell.name] = {"settings": settings, "result": {k: v for k, v in result.items() if k != "format"}}
     return found
 
@@ -352,6 +351,6 @@ def take_results(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
         # The order is written last: without it a cell counts as not started, even after a crash.
         cell.root.mkdir(parents=True, exist_ok=True)
         atomic_write_json(cell.folder.result, {"format": FORMAT, **entry["result"]})
-        write_order(cell)
+        write_cell_settings(cell)
         done += 1
     return done, other

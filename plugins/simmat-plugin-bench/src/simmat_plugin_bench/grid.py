@@ -17,7 +17,7 @@ from simmat.io.weights import sha256_of
 from simmat.model_spec import complete_options
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
-from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
+from simmat_plugin_bench.cells import Cell, CellFolder, CellSettings, read_cell_file
 from simmat_plugin_bench.settings import (
     LENGTH,
     STEPS,
@@ -288,9 +288,9 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
         return None
     if config.checkpoint is not None and config.checkpoint.is_file():
         return _file_sha256(config.checkpoint)
-    order = CellFolder(cell).order
-    if config.checkpoint is not None and order.is_file():
-        return cast(str | None, read_cell_file(order, Order)["settings"].get("weights"))
+    settings = CellFolder(cell).settings
+    if config.checkpoint is not None and settings.is_file():
+        return cast(str | None, read_cell_file(settings, CellSettings)["settings"].get("weights"))
     return spec.weights.sha256 if spec.weights is not None else None
 
 

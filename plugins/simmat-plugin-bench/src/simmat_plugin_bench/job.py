@@ -33,7 +33,7 @@ from simmat.terminal import escaped_streams, say
 from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
-from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, locked, read_cell_file
+from simmat_plugin_bench.cells import FORMAT, CellFolder, CellSettings, Clock, Result, locked, read_cell_file
 
 LOCK_SECONDS = 120
 """How long to wait for the process of a killed bench to finish its step."""
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         problem = f"another process is running in {folder.root}; wait for it, or stop it"
         with locked(folder.lock, problem, timeout_s=LOCK_SECONDS):
             remove_temporary(folder.root)
-            _work(folder, load_plugins(), test=test, everything=everything)
+            _run_cell(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:
         say(error)
         return 130
@@ -89,8 +89,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _work(folder: CellFolder, registry: Registry, *, test: bool, everything: bool) -> None:
-    kind = read_cell_file(folder.order, Order)["kind"]
+def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything: bool) -> None:
+    kind = read_cell_file(folder.settings, CellSettings)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
         say("its bundle was removed when another learning rate was chosen; training again")
@@ -120,7 +120,7 @@ def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:
     atomic_write_json(
-        folder.result, {"format": FORMAT, "digest": read_cell_file(folder.order, Order)["digest"], **result}
+        folder.result, {"format": FORMAT, "digest": read_cell_file(folder.settings, CellSettings)["digest"], **result}
     )
 
 
@@ -156,7 +156,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
         "steps": callback.plan.steps,
         "train_samples": callback.plan.train_samples,
         "seconds": callback.seconds,
-        **_circumstances(callback.plan.device),
+        **_machine(callback.plan.device),
     }
 
 
@@ -194,11 +194,11 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
         "steps": 0,
         "train_samples": 0,
         "seconds": time.monotonic() - began,
-        **_circumstances(found.device),
+        **_machine(found.device),
     }
 
 
-def _circumstances(device: str) -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available() and device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name() if on_gpu else device,

@@ -14,7 +14,7 @@ from simmat_plugin_report.plots import COLOURS, figure_bytes, legend_below, line
 
 from simmat.io.files import atomic_write_bytes
 from simmat_plugin_bench.grid import Arm
-from simmat_plugin_bench.results import Results, Row, Spread
+from simmat_plugin_bench.results import Results, Row, SeedScores
 from simmat_plugin_bench.settings import DataSet
 
 COLUMNS = 3
@@ -117,7 +117,7 @@ def _draw_curve(axes: Axes, row: Row, label: str, style: Mapping[str, Any]) -> N
     if not runs:
         return
     steps = sorted(set.intersection(*(set(run) for run in runs)))
-    spreads = [Spread(tuple(run[step] for run in runs)) for step in steps]
+    spreads = [SeedScores(tuple(run[step] for run in runs)) for step in steps]
     means = [spread.mean for spread in spreads]
     axes.plot(steps, means, **{**style, "marker": "."}, ms=4, lw=1.6, label=label)
     if len(runs) > 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from simmat_plugin_report.page import Block, Code, Figure, Table, write_sections
-from simmat_plugin_report.scores import NONE, counted, signed
+from simmat_plugin_report.scores import NONE, plural, signed
 
 from simmat.evaluation import mean_interval
 from simmat.io.files import atomic_write_text
@@ -18,7 +18,7 @@ from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
 from simmat_plugin_bench.plots import draw_plots
-from simmat_plugin_bench.results import Average, Results, Row, Spread, collect
+from simmat_plugin_bench.results import Average, Results, Row, SeedScores, collect
 from simmat_plugin_bench.run import RUN_WITH
 from simmat_plugin_bench.settings import DEFAULT, DataSet
 
@@ -106,7 +106,7 @@ def tables(results: Results) -> list[tuple[str, Table, str]]:
     found = []
     if len(sets) > 1:
         averaged = sum(data.averaged for data in sets)
-        note = f"The mean is over {counted(averaged, 'data set')}; the best in each column is marked."
+        note = f"The mean is over {plural(averaged, 'data set')}; the best in each column is marked."
         found.append(("All data sets", overview(results), note))
     if compared := differences(results):
         head = ("arm", "mean", *(data.name for data in sets))  # the mean comes first, because the table may be wide
@@ -144,7 +144,7 @@ def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Tabl
     return Table(HEAD, lines, 1, _best(1, [row.score if row.done else None for row in shown]))
 
 
-def _best(column: int, scores: Sequence[Spread | None]) -> set[tuple[int, int]]:
+def _best(column: int, scores: Sequence[SeedScores | None]) -> set[tuple[int, int]]:
     """Return (row, column) of the highest scores of a column with two or more."""
     means = {row: score.mean for row, score in enumerate(scores) if score is not None}
     return {(row, column) for row, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
@@ -277,7 +277,7 @@ def _summary(results: Results) -> str:
     done = sum(row.done for row in results.rows)
     arms, sets = len(results.bench.arms), len(settings.data)
     summary = (
-        f"{counted(arms, 'arm')} on {counted(sets, 'data set')}; {done} of {len(results.rows)} rows are "
+        f"{plural(arms, 'arm')} on {plural(sets, 'data set')}; {done} of {len(results.rows)} rows are "
         f"done. Score: {settings.score} on the test split, mean ± standard deviation over seeds."
     )
     if any(len(arm.rates) > 1 for arm in results.bench.arms):

@@ -17,7 +17,7 @@ _NO_METRIC = "no such metric"
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedScores:
     """A metric over seeds."""
 
     values: tuple[float, ...]
@@ -63,9 +63,9 @@ class Row:
     gain: float | None = None
 
     @property
-    def score(self) -> Spread | None:
+    def score(self) -> SeedScores | None:
         """The score over the finished seeds; None if there is none."""
-        return Spread(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
+        return SeedScores(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
 
     @property
     def seconds(self) -> float | None:
@@ -119,7 +119,7 @@ class Average:
     """
 
     arm: Arm
-    score: Spread | None
+    score: SeedScores | None
     gain: float | None
     done: int
     wanted: int
@@ -235,7 +235,7 @@ def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:
     """Return the mean of an arm over all `wanted` data sets; no score if it is not done on one of them."""
     done = [row for row in rows if row.done]
     whole = bool(rows) and len(done) == wanted
-    score = Spread(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None
+    score = SeedScores(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None
     gains = [row.gain for row in rows if row.gain is not None]
     gain = fmean(gains) if whole and len(gains) == len(rows) else None
     return Average(arm, score, gain, len(done), wanted)

@@ -28,7 +28,16 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.simulated_scene import import_scenes
 from simmat.threads import THREADS_VARIABLE, threads_are_chosen, usable_cpus
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
-from simmat_plugin_bench.cells import FORMAT, Cell, CellFolder, Result, locked, matches, read_cell_file, write_order
+from simmat_plugin_bench.cells import (
+    FORMAT,
+    Cell,
+    CellFolder,
+    Result,
+    locked,
+    matches,
+    read_cell_file,
+    write_cell_settings,
+)
 from simmat_plugin_bench.grid import Bench, slug
 from simmat_plugin_bench.schedule import Job, all_jobs, arm_state
 from simmat_plugin_bench.settings import EVERYTHING
@@ -224,7 +233,7 @@ class Runner:
                 return
             if cell.root in busy or cell.name in self.failed or not matches(cell, self.only):
                 continue
-            write_order(cell)
+            write_cell_settings(cell)
             atomic_write_text(cell.folder.config, dump_toml(cell.config))
             cell.folder.failure.unlink(missing_ok=True)
             variables = self._free.popleft()
@@ -253,7 +262,7 @@ class Runner:
         if failure:
             self.failed[cell.name] = failure
             atomic_write_json(cell.folder.failure, {"format": FORMAT, "code": code, "log": failure})
-        remove_losers(self.bench, cell)
+        remove_bundles(self.bench, cell)
         self.ended(job, seconds, failure)
 
     def _end_all(self) -> None:
@@ -280,7 +289,7 @@ class Runner:
         self.stopped = True
 
 
-def remove_losers(bench: Bench, ended: Cell) -> None:
+def remove_bundles(bench: Bench, ended: Cell) -> None:
     """Remove bundles of the arm of a cell: of learning rates not chosen, and without `keep_bundles` of tested cells."""
     for data, arm in bench.pairs():
         cells = bench.cells_of(data, arm)

@@ -14,7 +14,7 @@ from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, Source, check
 from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, Target
 
-TURNED = ("labelme", "cvat", "yolo", "label-studio")
+ROTATED_BY_EXIF = ("labelme", "cvat", "yolo", "label-studio")
 """Formats of tools that rotate images by their EXIF orientation."""
 
 
@@ -76,7 +76,7 @@ def convert(
     check_file_names(labels)
     present: set[int | None] = set()
     objects = 0
-    for _, drawn in drawn_labels(labels, upright=to in TURNED):  # find all problems before anything is written
+    for _, drawn in drawn_labels(labels, upright=to in ROTATED_BY_EXIF):  # find all problems before anything is written
         present.update(one.class_id for one in drawn.objects)
         objects += len(drawn.objects)
     names = _all_names(labels, present)

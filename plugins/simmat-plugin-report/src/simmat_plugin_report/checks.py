@@ -55,15 +55,15 @@ class ChannelReport(Document):
     invalid: float
 
     @property
-    def look(self) -> DisplayStyle:
+    def style(self) -> DisplayStyle:
         """How its values are shown."""
         return display_style(Channel(self.name, self.quantity, self.unit))
 
     def __str__(self) -> str:
-        title = f"{self.name} [{self.look.unit}]"
+        title = f"{self.name} [{self.style.unit}]"
         if self.low is None or self.mean is None or self.high is None:
             return f"{title}: no valid pixel"
-        low, mean, high = (self.look.text(value) for value in (self.low, self.mean, self.high))
+        low, mean, high = (self.style.text(value) for value in (self.low, self.mean, self.high))
         return f"{title}: {low} to {high}, mean {mean}, {self.invalid:.1%} invalid"
 
 
@@ -306,7 +306,7 @@ def _split_findings(split: SplitReport, dataset: Dataset, read: int, hidden: int
                 yield finding("error", "no-valid-pixel", f"{text} has no valid pixel; check --nodata")
             continue
         if low == channel.high:
-            said = f"{text} is {channel.look.text(low)} {channel.look.unit} everywhere"
+            said = f"{text} is {channel.style.text(low)} {channel.style.unit} everywhere"
             yield finding(severity, "constant-channel", said)
         if low in _FILL_VALUES or (low == 0 and channel.unit == "K"):
             fill_values.setdefault(low, []).append(channel.name)

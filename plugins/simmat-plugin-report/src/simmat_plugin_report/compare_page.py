@@ -16,13 +16,13 @@ from simmat_plugin_report.scores import (
     curves,
     difference,
     duration,
-    figures,
     groups_of,
+    metric_texts,
     miou,
-    place_of,
+    scored_images,
     setting,
     signed,
-    unprompted_figures,
+    unprompted_metrics,
 )
 
 Analyses = Mapping[str, Analysis]
@@ -72,7 +72,7 @@ def _scores(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
     dense = UNPROMPTED.values() if any(one.unprompted for one in found.values()) else ()
     models = [
         *((name, scores, {}) for name, scores in untuned_models(runs, found).items()),
-        *((name, one.scores, unprompted_figures(one.unprompted)) for name, one in found.items()),
+        *((name, one.scores, unprompted_metrics(one.unprompted)) for name, one in found.items()),
     ]
     rows = [
         [*_row(name, scores, first), *(others.get(title, NONE) for title in dense)] for name, scores, others in models
@@ -82,7 +82,7 @@ def _scores(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
         ("run", "objects", "mIoU", "difference", "95 % interval", "boundary", "IoU 0.75+", *dense), rows, 1, marked
     )
     yield from (f"{name}: {one.seen}" for name, one in found.items() if one.seen)
-    said = f"One click per object, {place_of(first)}. "
+    said = f"One click per object, {scored_images(first)}. "
     if len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()}) > 1:
         said += "Not all runs were scored on the same objects; differences are of those that both have. "
     yield said + "Differences are object by object, with 95 % intervals over images."
@@ -103,7 +103,7 @@ def untuned_models(runs: Mapping[str, RunView], found: Analyses) -> dict[str, Ob
 
 
 def _row(name: str, scores: Objects, first: Analysis) -> list[str]:
-    found = figures(scores)
+    found = metric_texts(scores)
     return [
         name,
         str(len(scores)),

@@ -27,18 +27,18 @@ from simmat_plugin_report.scores import (
     class_counts,
     common,
     confidence_blocks,
-    counted,
     curves,
     difference,
     duration,
-    figures,
     groups_of,
+    metric_texts,
     miou,
-    place_of,
+    plural,
+    scored_images,
     setting,
     shown,
     signed,
-    unprompted_figures,
+    unprompted_metrics,
 )
 
 MAX_IMAGES = 200
@@ -61,9 +61,9 @@ def summary_of(run: RunView) -> str:
     said = f"{spec.mat} and {spec.tune} on {spec.foundation}, step {run.step}"
     if report is not None:
         said += f" of {report.steps}" if run.steps_done >= report.steps else f", {_steps_of(run, report)}"
-        said += f", trained on {counted(report.train_images, 'image')} in {duration(report.seconds)}"
+        said += f", trained on {plural(report.train_images, 'image')} in {duration(report.seconds)}"
     if found is not None:
-        said += f". With one click per object, its mean IoU is {miou(found.scores):.3f} on {place_of(found)}"
+        said += f". With one click per object, its mean IoU is {miou(found.scores):.3f} on {scored_images(found)}"
         if found.zero_shot and len(found.zero_shot) == len(found.scores):
             said += f"; that of the untuned model is {miou(found.zero_shot):.3f}"
     if run.step == 0 and run.steps_done:
@@ -97,7 +97,7 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
     """Yield the mean scores, with those of the untuned model beside them."""
     zero = found.zero_shot or ()
     objects = common(found.scores, zero) if zero else found.scores
-    tuned, untuned = figures(objects), figures(zero)
+    tuned, untuned = metric_texts(objects), metric_texts(zero)
     head = ("one click per object", *(["zero-shot"] if zero else []), "tuned")
     rows = [
         (title, *([untuned[title]] if zero else []), value)
@@ -105,11 +105,11 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
         if {value, untuned.get(title, NONE)} != {NONE}
     ]
     yield Table(head, rows, 1, {(0, len(head) - 1)} if not zero or miou(objects) >= miou(zero) else {(0, 1)})
-    said = f"{counted(len(objects), 'object')} in {place_of(found)}."
+    said = f"{plural(len(objects), 'object')} in {scored_images(found)}."
     if len(objects) != len(found.scores):
         said = (
-            f"{counted(len(objects), 'object')} that the untuned model was scored on; on all {len(found.scores):,} "
-            f"in {place_of(found)} the tuned one has {miou(found.scores):.3f}."
+            f"{plural(len(objects), 'object')} that the untuned model was scored on; on all {len(found.scores):,} "
+            f"in {scored_images(found)} the tuned one has {miou(found.scores):.3f}."
         )
     if zero:
         said += f" Tuned minus zero-shot, object by object: {signed(difference(objects, zero))} (95 % interval)."
@@ -123,7 +123,7 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
             "These images also chose the step, so the score is a little optimistic. A split that was not used says "
             "more: simmat report RUN --data DIR."
         )
-    if without_clicks := unprompted_figures(found.unprompted):
+    if without_clicks := unprompted_metrics(found.unprompted):
         yield Table(("without clicks", "tuned"), list(without_clicks.items()), 1)
 
 
@@ -166,14 +166,14 @@ def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
     objects, missed = (sum(one.get(key, 0) for one in found.mistakes.values()) for key in ("objects", "missed"))
     if objects and missed / objects >= _MANY_MISSED:
         yield (
-            f"Without clicks, {missed} of {counted(objects, 'object')} are missed. This takes more steps and images "
+            f"Without clicks, {missed} of {plural(objects, 'object')} are missed. This takes more steps and images "
             f"than masks of clicks: train longer ({longer}), and label more images completely."
         )
 
 
 def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
     if run.report is not None and run.report.train_images < _FEW_IMAGES:
-        yield f"The training had {counted(run.report.train_images, 'image')}: label more, with simmat annotate DIR."
+        yield f"The training had {plural(run.report.train_images, 'image')}: label more, with simmat annotate DIR."
     splits = found.data_report.splits if found.data_report is not None else ()
     classes = next((split.classes for split in splits if split.name == "train"), {})
     ious = {value: [score.iou for score in found.scores if score.class_id == value] for value in classes}
@@ -184,7 +184,7 @@ def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
         if count < enough and (not ious[value] or fmean(ious[value]) < miou(found.scores))
     ]
     if poor:
-        said = [f"class {class_title(one, found.class_names)} ({counted(classes[one], 'object')})" for one in poor]
+        said = [f"class {class_title(one, found.class_names)} ({plural(classes[one], 'object')})" for one in poor]
         yield f"Label more of what is rare in the training images: {', '.join(said[:8])}."
 
 
@@ -300,7 +300,7 @@ def _transfer_layer(run: RunView, found: Analysis) -> Iterator[Block]:
             yield f"{run.spec.mat} gives features in place of the first layer, not a picture."
         return
     yield (
-        f"{run.spec.mat} turns the sensor's {counted(len(run.spec.channels), 'channel')} into three planes, which the "
+        f"{run.spec.mat} turns the sensor's {plural(len(run.spec.channels), 'channel')} into three planes, which the "
         "foundation model takes for red, green and blue. They need not look natural to be useful. Each picture is "
         "stretched from the 2nd to the 98th percentile of its three planes together."
     )
@@ -321,7 +321,7 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
     yield Table(("without", "mIoU", "change"), rows, 1)
     first = found.ablations[0]
     yield (
-        f"With all channels, {counted(first.objects, 'object')} in {counted(first.images, 'image')} have a mean IoU "
+        f"With all channels, {plural(first.objects, 'object')} in {plural(first.images, 'image')} have a mean IoU "
         f"of {first.base:.3f}. A channel is withheld by setting it to its mean, as where nothing was measured, without "
         "training again: channels that say the same can stand in for each other."
     )
@@ -380,7 +380,7 @@ def settings_blocks(run: RunView) -> Iterator[Block]:
     ]
     yield Table(("setting", "value", "default"), rows, 3)
     if report is not None:
-        steps = f"{_steps_of(run, report)} on {counted(report.train_images, 'image')}, step {run.step} was kept"
+        steps = f"{_steps_of(run, report)} on {plural(report.train_images, 'image')}, step {run.step} was kept"
         share = 100 * report.trainable / max(report.total, 1)
         facts = {
             "trained": steps,

@@ -88,7 +88,7 @@ def signed(change: Change | float | None, separator: str = " ") -> str:
     return f"{value:+.3f}" + ("" if interval is None else separator + "[{:+.3f}, {:+.3f}]".format(*interval))
 
 
-def figures(objects: Objects) -> dict[str, str]:
+def metric_texts(objects: Objects) -> dict[str, str]:
     """Return title -> metric of objects; "–" for a metric that their protocol does not have."""
     if not objects:
         return {}
@@ -106,7 +106,7 @@ def shown(value: Any) -> str:
     return "{:.3f} to {:.3f}".format(*value) if isinstance(value, tuple) else f"{value:.3f}"
 
 
-def unprompted_figures(blocks: Mapping[str, Any]) -> dict[str, str]:
+def unprompted_metrics(blocks: Mapping[str, Any]) -> dict[str, str]:
     """Return title -> value of each metric without prompts that a model has."""
     values = {title: dict(blocks.get(block) or {}).get(key) for (block, key), title in UNPROMPTED.items()}
     return {title: shown(value) for title, value in values.items() if isinstance(value, float)}
@@ -142,10 +142,10 @@ def curves(runs: Mapping[str, RunView]) -> Figure:
     return Figure(plot, "Training loss and validation mIoU by step")
 
 
-def place_of(found: Analysis) -> str:
+def scored_images(found: Analysis) -> str:
     """Describe the scored images: "40 images of the val split of set"."""
     some = "" if found.images == found.available else f" of {found.available}, spread evenly,"
-    return f"{counted(found.images, 'image')}{some} of the {found.split} split of {Path(found.data).name}"
+    return f"{plural(found.images, 'image')}{some} of the {found.split} split of {Path(found.data).name}"
 
 
 def setting(value: Any) -> str:
@@ -159,7 +159,7 @@ def setting(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """Return a number with its noun: "1 image", "1,200 images"."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 

@@ -116,7 +116,7 @@ class ClassesAnswer(BaseModel):
     unmeasured: MaskDocument | None
 
 
-def make_door(model: Model, uploads: Uploads, limits: dict[str, int]) -> FastAPI:
+def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> FastAPI:
     """Return the app, with a `Guard` in front of it.
 
     Args:

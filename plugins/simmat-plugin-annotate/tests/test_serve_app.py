@@ -147,7 +147,7 @@ def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(root: Path, tmp_p
 
 def test_an_answer_is_of_the_form_that_openapi_states(address: str, root: Path) -> None:
     """Clients in other languages are generated from it."""
-    from simmat_plugin_annotate import door as forms
+    from simmat_plugin_annotate import serve_app as forms
 
     client, plain = Client(address), raw(address)
     client.set_image(root / "images/s0.png")
