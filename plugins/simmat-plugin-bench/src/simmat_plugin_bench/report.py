@@ -18,7 +18,7 @@ from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
 from simmat_plugin_bench.plots import draw_plots
-from simmat_plugin_bench.results import Average, Results, Row, SeedScores, collect
+from simmat_plugin_bench.results import Results, Row, SeedScores, collect
 from simmat_plugin_bench.run import RUN_WITH
 from simmat_plugin_bench.settings import DEFAULT, DataSet
 
@@ -158,14 +158,15 @@ def _rate(row: Row) -> str:
 
 def overview(results: Results) -> Table:
     """Return the table arms x data sets, with mean and gain over the averaged ones at the end."""
-    sets, averages = results.bench.settings.data, results.averages
+    sets, arms = results.bench.settings.data, results.bench.arms
     head = ("arm", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "mean", "gain")
-    columns = [[results.row(data, average.arm) for average in averages] for data in sets]
+    columns = [[results.row(data, arm) for arm in arms] for data in sets]
+    means = [mean_of(results, arm) for arm in arms]
     lines = [
-        (results.label(average.arm), *map(_short, rows), mean_of(average), signed(average.gain))
-        for average, *rows in zip(averages, *columns, strict=True)
+        (results.label(arm), *map(_short, rows), text, signed(gain))
+        for arm, (_, gain, text), *rows in zip(arms, means, *columns, strict=True)
     ]
-    best = _best(len(sets) + 1, [average.score for average in averages])
+    best = _best(len(sets) + 1, [score for score, _, _ in means])
     for number, column in enumerate(columns, start=1):
         best |= _best(number, [row.score if row is not None and row.done else None for row in column])
     return Table(head, lines, 1, best)
@@ -179,11 +180,20 @@ def _short(row: Row | None) -> str:
     return str(row.score) + ("" if row.done else f" ({row.state})")
 
 
-def mean_of(average: Average) -> str:
-    """Format the mean, or "(done of wanted)" if data sets are missing: means over other sets cannot be compared."""
-    if average.score is not None:
-        return str(average.score)
-    return f"{NONE} ({average.done} of {average.wanted})" if average.wanted else NONE
+def mean_of(results: Results, arm: Arm) -> tuple[SeedScores | None, float | None, str]:
+    """Return score and gain of an arm over the averaged data sets, and the score as text.
+
+    Without a result on one of them there is none, as means over other sets cannot be compared; the text then says how
+    many are done, "– (2 of 3)".
+    """
+    wanted = sum(data.averaged for data in results.bench.settings.data)
+    rows = [row for row in results.rows if row.arm is arm and row.data.averaged]
+    done = sum(row.done for row in rows)
+    if not rows or done < wanted:
+        return None, None, f"{NONE} ({done} of {wanted})" if wanted else NONE
+    score = SeedScores(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds))
+    gains = [row.gain for row in rows if row.gain is not None]
+    return score, fmean(gains) if len(gains) == len(rows) else None, str(score)
 
 
 def markdown(results: Results) -> str:

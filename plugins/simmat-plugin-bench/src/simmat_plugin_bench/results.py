@@ -110,22 +110,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Average:
-    """One arm over the averaged data sets.
-
-    Attributes:
-        score: the mean over data sets, for each seed; None if a data set is not done.
-        gain: mean over data sets; None if one is missing.
-    """
-
-    arm: Arm
-    score: SeedScores | None
-    gain: float | None
-    done: int
-    wanted: int
-
-
-@dataclass(frozen=True)
 class Results:
     """The results of a bench.
 
@@ -135,7 +119,6 @@ class Results:
 
     bench: Bench
     rows: tuple[Row, ...]
-    averages: tuple[Average, ...]
 
     def of(self, data: DataSet) -> list[Row]:
         """Return the rows of a data set."""
@@ -166,11 +149,7 @@ def collect(bench: Bench) -> Results:
             base = None if row.arm.kind == ZERO_SHOT else zero.get(row.arm.foundation)
             rows.append(row if base is None or row.score is None else replace(row, gain=row.score.mean - base.mean))
     _check_score(bench, rows)
-    wanted = sum(data.averaged for data in bench.settings.data)
-    averages = [
-        _average(arm, [row for row in rows if row.arm is arm and row.data.averaged], wanted) for arm in bench.arms
-    ]
-    return Results(bench, tuple(rows), tuple(averages))
+    return Results(bench, tuple(rows))
 
 
 def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
@@ -229,13 +208,3 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
     if done:
         return f"{done} of {len(arm.seeds)} seeds"
     return "begun" if states - {"open"} else "not begun"
-
-
-def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:
-    """Return the mean of an arm over all `wanted` data sets; no score if it is not done on one of them."""
-    done = [row for row in rows if row.done]
-    whole = bool(rows) and len(done) == wanted
-    score = SeedScores(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None
-    gains = [row.gain for row in rows if row.gain is not None]
-    gain = fmean(gains) if whole and len(gains) == len(rows) else None
-    return Average(arm, score, gain, len(done), wanted)
