@@ -273,6 +273,6 @@ def test_prompts_go_in_smaller_groups_on_a_large_image(
     at_once, _ = evaluate_bundle(bundle, data, "test")
     monkeypatch.setattr(asking, "_MAX_ELEMENTS", 1)
     one_by_one, _ = evaluate_bundle(bundle, data, "test")
-    assert (len(at_once.decode_s), len(one_by_one.decode_s)) == (2, 4)
+    assert (len(at_once.seconds["decode"]), len(one_by_one.seconds["decode"])) == (2, 4)
     for found, expected in zip(one_by_one.objects, at_once.objects, strict=True):
         assert found.iou == pytest.approx(expected.iou, abs=1e-6)

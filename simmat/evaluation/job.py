@@ -8,7 +8,6 @@ from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -246,34 +245,33 @@ def evaluate(
     classed = dataset.has_classes and named
     nothing = Unprompted(dense is not None, classed, unknown=dataset.has_classes and not named)
 
-    def find(sample: Sample, label: Label, image: LargeImage) -> Unprompted:
-        unmarked = dataset.may_have_unmarked(sample)
-        scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
-        scores: dict[str, Any] = {}
-        if not scored.any():
-            return nothing
-        image.encode()
-        start = perf_counter()
-        if everything and not unmarked:
-            one = ImageMatches.of(image.segment_everything(settings), label)
-            scores.update(matches=one, everything_s=perf_counter() - start)
-        start = perf_counter()
-        if semantic:
-            truth, seen = class_map(label), image.segment_semantic()
-            scores["confusions"] = count_confusion(truth, seen.labels, scored, classed=classed)
-            if classed or not named:
-                right = (truth == seen.labels) if classed else (truth != 0) == (seen.labels != 0)
-                scores["pixels"] = pixel_confidence(seen.probability[scored], right[scored])
-            scores["semantic_s"] = perf_counter() - start
-        by_sample: dict[str, Any] = {name: {sample.id: value} for name, value in scores.items()}
-        return replace(nothing, **by_sample)
-
     def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
         predictor.inputs.check_channels(image)
         label, large = dataset.label(sample, image), LargeImage(predictor, LoadedImage(image))
         scores = _by_prompts(predictor, large, image, label, sample.id, protocol)
-        return replace(scores, unprompted=find(sample, label, large) if everything or semantic else None)
+        if not (everything or semantic):
+            return scores
+        unmarked, found, seconds = dataset.may_have_unmarked(sample), nothing, dict(scores.seconds)
+        scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
+        if scored.any():
+            large.encode()
+            start = perf_counter()
+            if everything and not unmarked:
+                matches = ImageMatches.of(large.segment_everything(settings), label)
+                found = replace(found, matches={sample.id: matches})
+                seconds["everything"] = (perf_counter() - start,)
+            start = perf_counter()
+            if semantic:
+                truth, seen = class_map(label), large.segment_semantic()
+                confusion = count_confusion(truth, seen.labels, scored, classed=classed)
+                found = replace(found, confusions={sample.id: confusion})
+                if classed or not named:
+                    right = (truth == seen.labels) if classed else (truth != 0) == (seen.labels != 0)
+                    pixels = pixel_confidence(seen.probability[scored], right[scored])
+                    found = replace(found, pixels={sample.id: pixels})
+                seconds["semantic"] = (perf_counter() - start,)
+        return replace(scores, seconds=seconds, unprompted=found)
 
     work, own = processes or Processes(torch.device("cpu")), []
     with torch.inference_mode():
@@ -307,7 +305,7 @@ def _by_prompts(
         large.keep(large.windows[0], image, encoded)
     asked = ScoredImage(encoded, targets, protocol)
     objects = score_objects(asked, sample, protocol)
-    return Scores(tuple(objects), (), left_out, (encode_s,), tuple(asked.decode_s))
+    return Scores(tuple(objects), (), left_out, {"encode": (encode_s,), "decode": tuple(asked.decode_s)})
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

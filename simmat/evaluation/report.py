@@ -114,9 +114,5 @@ def is_score_report(path: Path) -> bool:
 
 
 def _times(scores: Scores) -> dict[str, float]:
-    """Return the median milliseconds to encode an image, to decode a prompt among others, and of `Unprompted.times`."""
-    return {
-        "encode_ms": round(1000 * median(scores.encode_s), 2),
-        "decode_ms": round(1000 * median(scores.decode_s), 2),
-        **(scores.unprompted.times() if scores.unprompted is not None else {}),
-    }
+    """Return the median milliseconds of all that was timed, see `Scores.seconds`."""
+    return {f"{name}_ms": round(1000 * median(each), 2) for name, each in scores.seconds.items() if each}

@@ -165,8 +165,8 @@ class Scores:
         objects: one score per object, in the order of the data set.
         without_region: ids of samples without a region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
-        encode_s: seconds to encode each image.
-        decode_s: seconds per prompt of each decoding.
+        seconds: "encode" -> those of each image; "decode" -> those per prompt of each decoding; "everything" and
+            "semantic" -> those of each image to find objects and classes, without encoding it.
         unprompted: scores of masks without prompts; None if they were not asked for.
         seen: which of the images the bundle knows; None if it does not say.
         calibration: that of the bundle; only "confidence" in `summary` uses it.
@@ -175,8 +175,7 @@ class Scores:
     objects: tuple[ObjectScore, ...]
     without_region: tuple[str, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
-    encode_s: tuple[float, ...] = field(default=(), compare=False)
-    decode_s: tuple[float, ...] = field(default=(), compare=False)
+    seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     unprompted: Unprompted | None = field(default=None, compare=False)
     seen: SeenImages | None = field(default=None, compare=False)
@@ -245,8 +244,12 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
 
 def merge_scores(parts: Sequence[Scores]) -> Scores:
     """Join the scores of parts of a split in the order of the parts."""
-    names = ("objects", "without_region", "left_out", "encode_s", "decode_s")
+    names = ("objects", "without_region", "left_out")
     joined: dict[str, Any] = {name: tuple(itertools.chain(*(getattr(part, name) for part in parts))) for name in names}
+    joined["seconds"] = {
+        name: tuple(itertools.chain(*(part.seconds.get(name, ()) for part in parts)))
+        for name in ("encode", "decode", "everything", "semantic")
+    }
     found = [part.unprompted for part in parts if part.unprompted is not None]
     return Scores(**joined, unprompted=Unprompted.merge(found) if found else None)
 

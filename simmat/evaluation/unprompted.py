@@ -10,7 +10,6 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -266,8 +265,6 @@ class Unprompted:
         matches: the objects found in each sample beside the true ones.
         confusions: pixels by true and found class, without ignored ones.
         pixels: `pixel_confidence` of the class map.
-        everything_s: seconds to find the objects, without encoding the image.
-        semantic_s: seconds to find the classes, likewise.
     """
 
     dense: bool
@@ -276,13 +273,11 @@ class Unprompted:
     matches: Mapping[str, ImageMatches] = field(default_factory=dict)
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    everything_s: Mapping[str, float] = field(default_factory=dict)
-    semantic_s: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def merge(cls, parts: Sequence[Unprompted]) -> Unprompted:
         """Join the scores of parts of a split, at least one, in the order of the parts."""
-        names = ("matches", "confusions", "pixels", "everything_s", "semantic_s")
+        names = ("matches", "confusions", "pixels")
         joined: dict[str, Any] = {
             name: dict(itertools.chain(*(getattr(part, name).items() for part in parts))) for name in names
         }
@@ -334,8 +329,3 @@ class Unprompted:
             counts = {"images": len(self.confusions), "pixels": confusion.total()}
             blocks["semantic"] = {**counts, **class_scores(confusion)}
         return blocks
-
-    def times(self) -> dict[str, float]:
-        """Return the median milliseconds for an image of what was scored, without encoding it."""
-        seconds = {"everything_ms": self.everything_s, "semantic_ms": self.semantic_s}
-        return {name: round(1000 * median(each.values()), 2) for name, each in seconds.items() if each}
