@@ -39,7 +39,7 @@ from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source
 from simmat.threads import START_METHOD, usable_cpus
-from simmat.types import Channel, SensorImage
+from simmat.types import SensorImage
 from simmat.version import __version__
 
 FORMAT = 7
@@ -57,7 +57,7 @@ _MIN_SAMPLES_PER_PROCESS = 32
 _MAX_PROCESSES = 16
 
 Ints = npt.NDArray[np.int64]
-KnownChannels = tuple[tuple[Channel, ...], tuple[Channel, ...]]
+KnownChannels = tuple[Channels, Channels]
 """The channels of all images, as loaded and after the transform."""
 
 
@@ -209,7 +209,12 @@ def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | Non
             content = path.read_bytes()
             if hashlib.sha256(content[:-32]).digest() != content[-32:]:
                 continue
-            table, channels = _parsed(dataset, content[:-32])
+            tensors = load(content[:-32])
+            known = tuple(parse_json(tensors["channels"].tobytes(), constants=True))
+            channels = TypeAdapter(KnownChannels).validate_python(known)
+            channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
+            kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
+            table = IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"])
         except (LookupError, OSError, SafetensorError, SimMATError, TypeError, ValueError):
             continue
         stored = {key.tobytes(): row for row, key in enumerate(table.rows["key"])}
@@ -237,16 +242,6 @@ def save_index(dataset: Dataset, table: IndexTable, channels: KnownChannels, pla
                 for old in sorted(indexes, key=lambda path: path.lstat().st_mtime_ns)[:-_MAX_FILES]:
                     old.unlink(missing_ok=True)
             return
-
-
-def _parsed(dataset: Dataset, content: bytes) -> tuple[IndexTable, KnownChannels]:
-    tensors = load(content)
-    channels = TypeAdapter(tuple[Channels, Channels]).validate_python(
-        tuple(parse_json(tensors["channels"].tobytes(), constants=True))
-    )
-    channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
-    kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
-    return IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"]), channels
 
 
 def _sample_keys(dataset: Dataset) -> Bytes:

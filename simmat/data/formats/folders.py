@@ -34,8 +34,6 @@ from simmat.sensors.adapter import Source
 IMAGES = "images"
 MASKS = "masks"
 
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-
 
 def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, axis: str = "z") -> list[Sample]:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
@@ -129,7 +127,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in SYSTEM_FILES
+    return not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def _raise(error: OSError) -> NoReturn:
