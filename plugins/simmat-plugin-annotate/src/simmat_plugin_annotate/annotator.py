@@ -98,7 +98,7 @@ class Annotator:
         return {one.id: one.name for one in self.folder.state.classes}
 
     def _take_predictions(self, found: Predictions) -> None:
-        """Take predictions; a folder without a label gets their classes, else objects of other classes have none."""
+        """Use predictions as suggestions; the folder gets their classes unless it has labels without classes."""
         state = self.folder.state
         known = [(one.id, one.name, one.colour) for one in state.classes]
         new = [name for name in found.class_names if name not in {one.name for one in state.classes}]

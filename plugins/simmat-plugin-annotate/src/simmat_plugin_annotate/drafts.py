@@ -78,14 +78,14 @@ class Draft:
         del self.objects[number]
 
     def accept(self) -> None:
-        """Take what was followed as if the user had drawn it; what is lost is not in the image."""
+        """Accept followed objects as if the user had drawn them; lost ones are not in the image."""
         self.accepted = True
         for number, region in self.objects.items():
             if isinstance(region, Followed):
                 self.objects[number] = Instance(region.class_id, region.window, region.crop)
 
     def follow(self, found: Mapping[int, Followed | None]) -> None:
-        """Put what was followed in place of what was followed before: free pixels, the highest score first.
+        """Replace what was followed before by objects in free pixels, the highest score first.
 
         What is mostly covered by others is left out.
         """

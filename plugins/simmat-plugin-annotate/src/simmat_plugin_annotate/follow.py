@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Plan:
-    """What is to be followed.
+    """The objects to follow, and their frames.
 
     Attributes:
         keys: the frames whose masks are known from before, the one to start from, then those to fill.
@@ -135,7 +135,7 @@ class FollowService:
         return [FollowedFrame(index, absent, {}) for index in range(plan.first, len(plan.keys))]
 
     def plan(self, key: str, count: int, chosen: Collection[int] = ()) -> Plan:
-        """Say what is to be followed from a frame.
+        """Plan which objects to follow from a frame, and to which frames.
 
         Objects that were seen before the frame, and were neither found in it nor removed, are looked for, too.
 
@@ -189,7 +189,7 @@ class FollowService:
 
 
 def _given(labels: ImageLabels, ids: Iterable[int], *, followed: bool) -> dict[int, BoolArray]:
-    """Return the masks of objects in a frame as the user has drawn them: empty where he has removed them.
+    """Return the masks of objects in a frame as the user has drawn them: empty where the user has removed them.
 
     Args:
         followed: True if objects that were followed there count, too.

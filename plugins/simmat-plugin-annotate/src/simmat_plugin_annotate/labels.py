@@ -192,7 +192,7 @@ class ImageLabels:
             return Edited(changes, draft.added)
 
     def follow(self, found: Mapping[int, Followed | None], lost: Iterable[int] = ()) -> None:
-        """Put what was followed from another frame into this one; what the user has drawn or removed here stays.
+        """Add objects followed from another frame; what the user has drawn or removed here stays.
 
         Args:
             found: id -> object; None if it was not found.

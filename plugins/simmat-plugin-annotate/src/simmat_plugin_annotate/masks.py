@@ -162,7 +162,7 @@ class Rule:
             elif regions == "panoptic":
                 value = PANOPTIC * class_id + number % PANOPTIC
                 if self.tracks is None or number % PANOPTIC == 0 or value in taken:
-                    free = (count for count in range(counts.get(class_id, 0) + 1, PANOPTIC))
+                    free = range(counts.get(class_id, 0) + 1, PANOPTIC)
                     count = next((one for one in free if PANOPTIC * class_id + one not in taken), PANOPTIC)
                     counts[class_id], value = count, PANOPTIC * class_id + count
                     if count == PANOPTIC:

@@ -73,14 +73,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Like:
-    """What to look for: a reference, and the folder's class for each of its classes."""
+    """A reference to search for, and the folder's class for each of its classes."""
 
     reference: Reference
     classes: Mapping[int | None, int | None]
 
 
 class BusyError(Exception):
-    """What is to be started is running already."""
+    """It is already running."""
 
 
 class CancelledError(Exception):

@@ -1,4 +1,4 @@
-"""Predictions from elsewhere, to correct: a COCO file, such as `simmat predict` writes."""
+"""Predictions of other programs, to correct: a COCO file, such as `simmat predict` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests of the page hold: bodies as pydantic models, and numbers in addresses."""
+"""Contents of requests of the page: bodies as pydantic models, and numbers in addresses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class RemoveEdit(Document):
 
 
 class AcceptEdit(Document):
-    """Take what was followed as if the user had drawn it."""
+    """Accept followed objects as if the user had drawn them."""
 
     op: Literal["accept"]
 

@@ -1,4 +1,4 @@
-"""What a folder keeps between sessions: where it lies, the lock of the server, the classes and other settings."""
+"""The files of a folder between sessions, the lock of the server, and the classes and other settings."""
 
 from __future__ import annotations
 

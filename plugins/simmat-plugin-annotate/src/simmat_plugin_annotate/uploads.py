@@ -61,7 +61,7 @@ class Uploads:
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Planes:
-        """Return the planes of an image; raise UnknownError if there is none, or none any more.
+        """Return the planes of an image; raise UnknownError if there is none, or it was dropped.
 
         It is now the one used last; of the others, those used longest ago are dropped while all take too much disk.
         """

@@ -36,7 +36,7 @@ from simmat.types import is_finite_number
 from simmat_plugin_bench.cells import FORMAT, CellFolder, CellSettings, Clock, Result, locked, read_cell_file
 
 LOCK_SECONDS = 120
-"""How long to wait for the process of a killed bench to finish its step."""
+"""Longest wait for the process of a killed bench to finish its step."""
 
 
 class JobCallback(Callback):

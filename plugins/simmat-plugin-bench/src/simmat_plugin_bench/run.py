@@ -49,7 +49,7 @@ _BENCH_FILES = {".lock", RUN_WITH, "cells"}
 LOG_LINES = 8
 """Last lines of the log that are kept of a failed cell."""
 GRACE_SECONDS = 90
-"""How long a stopped run may take to finish its step and save."""
+"""Longest time of a stopped run to finish its step and save."""
 _POLL_SECONDS = 0.1
 
 

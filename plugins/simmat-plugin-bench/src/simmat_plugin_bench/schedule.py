@@ -1,4 +1,4 @@
-"""What a bench runs next: the jobs of each arm, and the learning rate that validation chooses."""
+"""The next jobs of a bench: those of each arm, and the learning rate that validation chooses."""
 
 from __future__ import annotations
 

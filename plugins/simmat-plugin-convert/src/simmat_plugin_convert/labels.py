@@ -281,9 +281,7 @@ def drawn_labels(labels: Labels, *, upright: bool = False) -> Iterator[tuple[Ite
 
 def named_class(instance: Instance, names: Mapping[int, str]) -> str:
     """Return the name of an object's class."""
-    if instance.class_id is None:
-        return NO_CLASS
-    return names.get(instance.class_id) or str(instance.class_id)
+    return NO_CLASS if instance.class_id is None else names[instance.class_id]
 
 
 def named_regions(drawn: ImageLabels, names: Mapping[int, str]) -> list[tuple[str, Instance]]:

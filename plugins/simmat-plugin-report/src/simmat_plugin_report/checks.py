@@ -56,7 +56,7 @@ class ChannelReport(Document):
 
     @property
     def style(self) -> DisplayStyle:
-        """How its values are shown."""
+        """The colours and the unit in which its values are shown."""
         return display_style(Channel(self.name, self.quantity, self.unit))
 
     def __str__(self) -> str:
