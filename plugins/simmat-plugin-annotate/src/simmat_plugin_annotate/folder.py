@@ -341,9 +341,15 @@ class LabelFolder:
         for name in CACHES:
             trim_cache(self.home / name)
         for path in sorted((self.home / JOURNAL).glob("*.jsonl")):
-            if path.stem in self.images:
-                with self._report_errors(path.stem):
-                    self._recover_image(path)
+            if (key := path.stem) in self.images:
+                with self._report_errors(key):
+                    last, mask = last_record(path), self._masks[key]
+                    if last is None or last.sha256 != sha256_of(mask):
+                        self.labels(key)
+                        continue
+                    self._last_steps[key] = last
+                    if self.state.panoptic and last.rule != "panoptic" and mask is not None:
+                        self.labels(key).rewrite()
         if self.state.panoptic and self._card.regions != "panoptic":
             before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
             for key in self._editable():  # masks without a journal still follow the card
@@ -353,16 +359,6 @@ class LabelFolder:
             self.state = before
             self._rewrite_masks()
             self.write_card()
-
-    def _recover_image(self, journal: Path) -> None:
-        key = journal.stem
-        last, mask = last_record(journal), self._masks[key]
-        if last is None or last.sha256 != sha256_of(mask):
-            self.labels(key)
-            return
-        self._last_steps[key] = last
-        if self.state.panoptic and last.rule != "panoptic" and mask is not None:
-            self.labels(key).rewrite()
 
     def _mask_moved(self, key: str, path: Path | None) -> None:
         if self._has_manifest:

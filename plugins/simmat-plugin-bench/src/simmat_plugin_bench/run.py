@@ -135,29 +135,26 @@ def ready_to_run(
 
 
 def _data_change(cell: Cell, contents: Contents) -> str:
-    """Return how the data changed since a cell was run or started; "" if it did not."""
-    before = _data_of(cell)
-    if before is None or before == contents.fingerprint:
+    """Return how the data changed since a cell was run or started; "" if it did not, or that is unknown."""
+    run = RunFolder(cell.folder.run)
+    if cell.state() in ("open", "changed"):
         return ""
-    what = changes_noted(RunFolder(cell.folder.run), before, contents)
+    if cell.folder.result.is_file():  # a cell whose test failed has one, too
+        before = str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
+    else:
+        try:
+            before = fingerprint_in(run.state)
+        except DataError:  # missing or damaged: the cell's own run reports it
+            return ""
+    if before == contents.fingerprint:
+        return ""
+    what = changes_noted(run, before, contents)
     return "its data has changed" + (f": {what}" if what else "")
 
 
 def _reading(config: TrainConfig) -> str:
     """Return a key of all settings that affect how the data is read."""
     return repr((config.data, config.modality, config.modality_options, config.channels, config.card_overrides()))
-
-
-def _data_of(cell: Cell) -> str | None:
-    """Return the data fingerprint of a run or started cell; None if it is unknown or the cell has not started."""
-    if cell.state() in ("open", "changed"):
-        return None
-    if cell.folder.result.is_file():  # a cell whose test failed has one, too
-        return str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
-    try:
-        return fingerprint_in(RunFolder(cell.folder.run).state)
-    except DataError:
-        return None  # missing or damaged: the cell's own run reports it
 
 
 def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Callable[[str], object]) -> None:

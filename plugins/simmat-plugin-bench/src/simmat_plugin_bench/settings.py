@@ -303,23 +303,16 @@ def read_settings(path: Path) -> BenchSettings:
         ConfigError: it cannot be read or is invalid; the message holds every problem.
     """
     settings = parse(BenchSettings, read_toml(path, "bench", hint="give its TOML file"), str(path))
+    folder, data = path.absolute().parent, []
     try:
-        return _absolute(settings, path.absolute().parent)
+        for one in settings.data:
+            place = None if one.data is None else folder / with_home(one.data)
+            modality = with_absolute_files(one.modality, folder)
+            data.append(one.model_copy(update={"data": place, "modality": modality}))
+        checkpoints = {name: folder / with_home(file) for name, file in settings.checkpoints.items()}
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
-    def resolved(path: Path) -> Path:
-        return folder / with_home(path)
-
-    def placed(data: DataSet) -> DataSet:
-        place = resolved(data.data) if data.data is not None else None
-        return data.model_copy(update={"data": place, "modality": with_absolute_files(data.modality, folder)})
-
-    data = tuple(placed(one) for one in settings.data)
-    checkpoints = {name: resolved(path) for name, path in settings.checkpoints.items()}
-    return settings.model_copy(update={"data": data, "checkpoints": checkpoints})
+    return settings.model_copy(update={"data": tuple(data), "checkpoints": checkpoints})
 
 
 def shortened(settings: BenchSettings, path: Path) -> BenchSettings:

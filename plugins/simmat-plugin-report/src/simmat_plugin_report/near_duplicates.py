@@ -54,8 +54,21 @@ def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] 
         for alike, one, other in near_duplicates(seen, thumbs)
         if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]  # equal files are an error already
     ]
-    if pairs:
-        yield _finding(pairs, len(seen))
+    if not pairs:
+        return
+    held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
+    first = "; ".join(
+        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
+    )
+    text = (
+        f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same as an "
+        f"image of another split, so scores are too good: {first}"
+        + ("; --json lists all" if len(pairs) > 3 else "")
+        + f". Found by the correlation of the fine structure of {len(seen)} images, shrunk, in every flip and "
+        f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
+    )
+    ids = tuple((one.id, other.id) for _, one, other in pairs)
+    yield finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
 
 
 def _sample_subset(index: DataIndex) -> list[Sample]:
@@ -68,22 +81,6 @@ def _sample_subset(index: DataIndex) -> list[Sample]:
     rest = [sample for sample in once.values() if sample.split != "train"]
     rest = list(evenly_spaced(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))
     return [*evenly_spaced(train, MAX_COMPARED - len(rest)), *rest]
-
-
-def _finding(pairs: Pairs, compared: int) -> Finding:
-    held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
-    first = "; ".join(
-        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
-    )
-    text = (
-        f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same as an "
-        f"image of another split, so scores are too good: {first}"
-        + ("; --json lists all" if len(pairs) > 3 else "")
-        + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and "
-        f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
-    )
-    ids = tuple((one.id, other.id) for _, one, other in pairs)
-    return finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
 
 
 def thumbnail(image: SensorImage) -> FloatArray:
