@@ -162,19 +162,21 @@ def unseen_samples(
     digests = contents_of(replace(dataset, samples=tuple(samples))).reference_digests(samples)
     windows = [sample.window for sample in samples]
     trained, validated = (images.has(digests, windows) for images in (spec.trained_on, spec.validated_on))
-    found: dict[str, list[Sample]] = {"trained": [], "validated": [], "left_out": [], "new": []}
+    kept: list[Sample] = []
+    ids: dict[str, list[str]] = {"trained": [], "validated": [], "left_out": []}
     for sample, is_trained, is_validated in zip(samples, trained, validated, strict=True):
         if (is_trained and split != "train") or (is_validated and split == "test"):
-            found["left_out"].append(sample)
-        else:
-            found["trained" if is_trained else "validated" if is_validated else "new"].append(sample)
-    if len(left_out := {sample.id for sample in found["left_out"]}) == len(samples):
+            ids["left_out"].append(sample.id)
+            continue
+        kept.append(sample)
+        if is_trained or is_validated:
+            ids["trained" if is_trained else "validated"].append(sample.id)
+    if not kept:
         raise DataError(
             f"{dataset.root}: {bundle.path} was trained on all {len(samples)} images of the {split} split, or its step "
             "was chosen by them, so there is no score of new images; give images that it has not seen"
         )
-    ids = {name: tuple(sample.id for sample in group) for name, group in found.items() if name != "new"}
-    return tuple(sample for sample in samples if sample.id not in left_out), SeenImages(**ids, total=len(samples))
+    return tuple(kept), SeenImages(**{name: tuple(own) for name, own in ids.items()}, total=len(samples))
 
 
 def why_no_zero_shot(parts: Parts) -> str:

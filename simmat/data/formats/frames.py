@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,5 @@ def place_problem(paths: Iterable[str | Path]) -> str:
 def as_sequences(samples: Iterable[Sample]) -> list[Sample]:
     """Return frames whose id is SEQUENCE/NAME with their sequence and their place in it, in order."""
     ordered = sorted(samples, key=lambda sample: tuple(map(natural_key, sample.id.rpartition("/")[::2])))
-    found: list[Sample] = []
-    for sample in ordered:
-        sequence = sample.id.rpartition("/")[0]
-        frame = found[-1].frame + 1 if found and found[-1].sequence == sequence else 0
-        found.append(sample._replace(sequence=sequence, frame=frame))
-    return found
+    sequences = groupby(ordered, key=lambda sample: sample.id.rpartition("/")[0])
+    return [one._replace(sequence=name, frame=frame) for name, own in sequences for frame, one in enumerate(own)]
