@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field
@@ -22,12 +22,9 @@ from simmat.io.files import atomic_write_text
 from simmat.io.reading import read_json
 from simmat_plugin_convert.brush import encode_brush
 from simmat_plugin_convert.image_files import stem_of
-from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, Item, Labels, Source, named_regions
+from simmat_plugin_convert.labels import NO_CLASS, ClassNumbers, Item, Labels, Source
 from simmat_plugin_convert.outlines import one_polygon
 from simmat_plugin_convert.shapes import Shapes
-
-if TYPE_CHECKING:
-    from simmat_plugin_convert.writers import Target
 
 TASKS_FILE = "label-studio.json"
 """The file of tasks that is written."""
@@ -141,23 +138,6 @@ def label_config(names: Collection[str], kind: str = BRUSH) -> str:
     ElementTree.SubElement(view, "Image", picture)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
-
-
-def write_label_studio(target: Target) -> None:
-    """Write `label-studio.json`, tasks with an annotation each, and the labelling configuration."""
-    tags = Tags(kind=POLYGON if target.polygons else BRUSH)
-    tasks, has_ignore = [], False
-    for item, drawn in target.all():
-        target.place(item, "images")
-        has_ignore |= drawn.ignore is not None
-        regions = []
-        for number, (name, instance) in enumerate(named_regions(drawn, target.names), start=1):
-            regions.append(region_of(instance, drawn.size_hw, name, tags, str(number)))
-        tasks.append({"data": task_data(item.where), "annotations": [{"result": regions}]})
-    names = [name for _, name in sorted(target.names.items())] + [IGNORE] * has_ignore
-    save_tasks(target.folder / TASKS_FILE, tasks)
-    atomic_write_text(target.folder / CONFIG_FILE, label_config(names, tags.kind))
-    target.write_card("instances")
 
 
 def read_label_studio(source: Source) -> Labels:

@@ -27,7 +27,17 @@ from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.images import write_image
 from simmat.io.reading import require_file
 from simmat.types import RegionRule
-from simmat_plugin_convert.label_studio import write_label_studio
+from simmat_plugin_convert.label_studio import (
+    BRUSH,
+    CONFIG_FILE,
+    POLYGON,
+    TASKS_FILE,
+    Tags,
+    label_config,
+    region_of,
+    save_tasks,
+    task_data,
+)
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
@@ -335,6 +345,23 @@ def write_yolo(target: Target) -> None:
     names = dict(enumerate(target.names[number] for number in order))
     content = {"path": ".", **{split: f"images/{split}" for split in SPLITS if split in used}, "names": names}
     atomic_write_text(target.folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    target.write_card("instances")
+
+
+def write_label_studio(target: Target) -> None:
+    """Write `label-studio.json`, tasks with an annotation each, and the labelling configuration."""
+    tags = Tags(kind=POLYGON if target.polygons else BRUSH)
+    tasks, has_ignore = [], False
+    for item, drawn in target.all():
+        target.place(item, "images")
+        has_ignore |= drawn.ignore is not None
+        regions = []
+        for number, (name, instance) in enumerate(named_regions(drawn, target.names), start=1):
+            regions.append(region_of(instance, drawn.size_hw, name, tags, str(number)))
+        tasks.append({"data": task_data(item.where), "annotations": [{"result": regions}]})
+    names = [name for _, name in sorted(target.names.items())] + [IGNORE] * has_ignore
+    save_tasks(target.folder / TASKS_FILE, tasks)
+    atomic_write_text(target.folder / CONFIG_FILE, label_config(names, tags.kind))
     target.write_card("instances")
 
 

@@ -229,9 +229,10 @@ def check_dataset(
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))
     if twice:
-        from simmat_plugin_report.near_duplicates import near_duplicate_findings  # imports torch and scipy
+        from simmat_plugin_report.near_duplicates import near_duplicate_warning  # imports torch and scipy
 
-        findings += near_duplicate_findings(index, progress)
+        if alike := near_duplicate_warning(index, progress):
+            findings.append(finding("warning", "near-duplicates", *alike))
     order = ("error", "warning", "note")
     return DataReport(
         root=str(dataset.root),

@@ -19,7 +19,6 @@ from simmat.data.index import DataIndex
 from simmat.data.samples import SPLITS, Sample, evenly_spaced
 from simmat.errors import SimMATError
 from simmat.types import BoolArray, FloatArray, SensorImage
-from simmat_plugin_report.checks import Finding, finding
 
 MIN_CORRELATION = 0.8
 """Least correlation of near-duplicates."""
@@ -36,8 +35,14 @@ Pairs = list[tuple[float, Sample, Sample]]
 """Correlation and the two samples."""
 
 
-def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
-    """Read the images of a data set again, and yield a finding if some are near-duplicates in different splits."""
+def near_duplicate_warning(
+    index: DataIndex, progress: Callable[[int], object] = lambda _: None
+) -> tuple[str, list[str], tuple[tuple[str, str], ...]] | None:
+    """Read the images of a data set again, and find near-duplicates in different splits.
+
+    Returns:
+        A warning, the ids of the samples and of the pairs; None if there are none.
+    """
     digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
     thumbs: list[FloatArray] = []
     seen: list[Sample] = []
@@ -55,7 +60,7 @@ def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] 
         if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]  # equal files are an error already
     ]
     if not pairs:
-        return
+        return None
     held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
     first = "; ".join(
         f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
@@ -68,7 +73,7 @@ def near_duplicate_findings(index: DataIndex, progress: Callable[[int], object] 
         f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
     )
     ids = tuple((one.id, other.id) for _, one, other in pairs)
-    yield finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
+    return text, sorted({name for pair in ids for name in pair}), ids
 
 
 def _sample_subset(index: DataIndex) -> list[Sample]:
