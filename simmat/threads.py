@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -27,6 +28,7 @@ SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 """Rounds of a loop that does nothing, well under a millisecond; and milliseconds, the shortest that is not 0."""
 
 
+@cache  # each prompt asks for it
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return the CPU time per time, such as 1.5, that the container of this process may use; None without a limit."""
     files = [*_cgroup_files(root, "cpu.max"), *_cgroup_files(root, "cpu.cfs_quota_us", "cpu.cfs_period_us")]

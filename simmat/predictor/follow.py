@@ -275,7 +275,7 @@ class Follower:
             labels = (1 - other[1]) * labels + other[1] * other[0]
         chosen = np.zeros(self._grid.frame_hw, np.int32)
         for pixels, strongest in self._grid.strongest(labels, windows):
-            chosen[pixels.slices] = strongest.numpy()
+            chosen[pixels.slices] = strongest
         masks = {number: np.asarray(chosen == place) for place, number in enumerate(self.ids, start=1)}
         for number, mask in self._refined(index, masks, labels, windows).items():
             masks[number] = mask

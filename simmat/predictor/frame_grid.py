@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -142,7 +143,7 @@ class FrameGrid:
         where = F.max_pool2d((labels.amax(0, keepdim=True) > 0).float(), 2 * reach + 1, 1, reach)[0]
         return [one for one in self.windows if where[one.core.slices].any()]
 
-    def strongest(self, labels: Tensor, windows: list[GridWindow]) -> Iterator[tuple[Window, Tensor]]:
+    def strongest(self, labels: Tensor, windows: list[GridWindow]) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
         """Yield the pixels of the core of each window, and there which label (K, h, w) is the strongest.
 
         It is 0 where the background is, the rest of each cell, and else the number of the label from 1.
@@ -155,7 +156,8 @@ class FrameGrid:
             full = F.interpolate(known[None], size_hw, mode="bilinear", align_corners=False)[0]
             height, width = place.size_hw
             top, left = inner[:2]
-            yield place, full[:, top : top + height, left : left + width].argmax(0)
+            part = full[:, top : top + height, left : left + width]
+            yield place, part.numpy().argmax(0)  # takes a tenth of the time of torch's
 
     def pixels(self, cells: Window) -> Window:
         """Return the pixels of the frame in cells."""
