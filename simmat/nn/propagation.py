@@ -33,19 +33,25 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
         labels: (K, h, w) of each, how much of an object lies where; the rest is background.
         radius: farthest position that is compared, in positions along each axis.
     """
-    _, height, width = query.shape
+    labelled = torch.stack([one.amax(0) for one in labels]).amax(0) > 0  # (h, w)
+    if not labelled.any():
+        return torch.zeros_like(labels[0])
+    (top, bottom), (left, right) = (  # positions that are farther from every label get none
+        (max(int(own.min()) - radius, 0), min(int(own.max()) + radius + 1, length))
+        for own, length in zip(labelled.nonzero().T, labelled.shape, strict=True)
+    )
     side, reach = 2 * radius + 1, _BLOCK + 2 * radius
     window, inside = torch.arange(side, device=query.device), torch.ones_like(query[:1])
     rows = torch.arange(_BLOCK, device=query.device)[:, None] + window  # (B, k)
     places = (rows[:, None, :, None] * reach + rows[None, :, None, :]).flatten(2).flatten(0, 1)  # (B·B, k·k)
     found = torch.zeros_like(labels[0])
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
-            corner = top - radius, left - radius
+    for y in range(top, bottom, _BLOCK):
+        for x in range(left, right, _BLOCK):
+            corner = y - radius, x - radius
             votes = torch.stack([_part(one, corner, reach).flatten(1) for one in labels])  # (N, K, cells)
             if not votes.any():
                 continue
-            asked = _part(query, (top, left), _BLOCK).flatten(1).T  # (B·B, D)
+            asked = _part(query, (y, x), _BLOCK).flatten(1).T  # (B·B, D)
             outside = _part(inside, corner, reach).flatten()[places] == 0
             similarity = torch.cat(
                 [
@@ -58,7 +64,7 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
             weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
             values = votes[chosen // side**2, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
             block = (values * weight[..., None]).sum(1).T.reshape(-1, _BLOCK, _BLOCK)  # (K, B, B)
-            own = found[:, top : top + _BLOCK, left : left + _BLOCK]
+            own = found[:, y : y + _BLOCK, x : x + _BLOCK]
             own += block[:, : own.shape[1], : own.shape[2]]
     return found
 
