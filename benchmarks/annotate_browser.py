@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from simmat.data.clicks import center_click, corrective_click
+from simmat.data.instances import region_from_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins/simmat-plugin-annotate/tests"))
 from browser import Server, Tab, browser, same_on_disk, until
@@ -68,7 +69,8 @@ def label(tab: Tab, truth: np.ndarray, options: argparse.Namespace) -> tuple[int
             tab.press("a")
             keys += 1
         mask = tab.drafted()
-        following = corrective_click(truth, mask)
+        drafted = None if mask is None else region_from_mask(mask, None)
+        following = corrective_click(region_from_mask(truth, None), drafted, np.zeros_like(truth))
         if overlap(mask, truth) >= options.iou or following is None or clicks == options.most:
             break
         (x, y), positive = following

@@ -20,6 +20,7 @@ from measuring import Line, add_json_option, report
 from untuned import add_model_options
 
 from simmat.data.clicks import corrective_click
+from simmat.data.instances import region_from_mask
 from simmat.predictor import Predictor
 from simmat.predictor.follow import iou
 from simmat.types import BoolArray, Prompt
@@ -32,9 +33,10 @@ EVERY = 5
 def clicked(predictor: Predictor, truth: BoolArray) -> tuple[BoolArray, int]:
     """Click on the current image until the mask is right; return it, and the clicks. A last resort is to paint it."""
     clicks: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
-    mask = np.zeros_like(truth)
+    mask, region = np.zeros_like(truth), region_from_mask(truth, None)
+    assert region is not None  # an object has pixels
     for count in range(MAX_CLICKS):
-        error = corrective_click(truth, mask)
+        error = corrective_click(region, region_from_mask(mask, None), np.zeros_like(truth))
         if iou(mask, truth) >= RIGHT or error is None:
             return mask, count
         clicks[error[1]].append(error[0])
