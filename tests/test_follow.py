@@ -28,6 +28,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.inference.follow import FollowJob, follow_files
 from simmat.inference.track_prompts import predicted_masks
 from simmat.model import SimMAT
+from simmat.nn.propagation import propagate
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.predictor.follow import given_masks
 from simmat.sensors.builtin import Raster
@@ -379,3 +380,16 @@ def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.
     assert run(words) == 0
     assert "overlay." in capsys.readouterr().out
     assert len(list((tmp_path / "out/labels").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (13, 29), (33, 41)])
+def test_a_label_moves_with_its_features_wherever_it_is(y: int, x: int) -> None:
+    """Only positions that a label can reach are compared: at borders and between blocks, too."""
+    features = torch.nn.functional.normalize(torch.randn(32, 40, 48, generator=torch.Generator().manual_seed(0)), dim=0)
+    label = torch.zeros(1, 40, 48)
+    label[:, y : y + 7, x : x + 7] = 1
+    moved = propagate(features.roll((3, -4), (1, 2)), [features], [label], 5)
+    expected = label.roll((3, -4), (1, 2))
+    inside = np.s_[:, 8:-8, 8:-8]  # the roll takes what leaves one border to the other
+    torch.testing.assert_close(moved[inside].round(), expected[inside])
+    assert not propagate(features, [features], [torch.zeros_like(label)], 5).any()
