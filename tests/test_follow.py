@@ -387,7 +387,7 @@ def test_a_label_moves_with_its_features_wherever_it_is(y: int, x: int) -> None:
     """Only positions that a label can reach are compared: at borders and between blocks, too."""
     features = torch.nn.functional.normalize(torch.randn(32, 40, 48, generator=torch.Generator().manual_seed(0)), dim=0)
     label = torch.zeros(1, 40, 48)
-    label[:, y : y + 7, x : x + 7] = 1
+    label[:, y : y + 11, x : x + 11] = 1
     moved = propagate(features.roll((3, -4), (1, 2)), [features], [label], 5)
     expected = label.roll((3, -4), (1, 2))
     inside = np.s_[:, 8:-8, 8:-8]  # the roll takes what leaves one border to the other
