@@ -128,7 +128,7 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
         if seen is None:
             continue
         click_xy = _first_click(seen, frame, protocol)
-        truth = resize_region(region, label.size_hw, size_hw)
+        truth = resize_region_nearest(region, label.size_hw, size_hw)
         if click_xy is None or truth is None or seen_part(truth, ignore) is None:
             left_out.append(index)
         else:
@@ -139,7 +139,7 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
 def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(seen)
-    squashed = resize_region(seen, frame.original_hw, (frame.size, frame.size))
+    squashed = resize_region_nearest(seen, frame.original_hw, (frame.size, frame.size))
     if squashed is None:
         return None
     middle = squashed.pixel_xy(squashed.area // 2)
@@ -155,7 +155,7 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     return np.ascontiguousarray(mask[np.ix_(rows, columns)])
 
 
-def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
+def resize_region_nearest(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
     """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
     if old_hw == new_hw:
         return region

@@ -112,8 +112,9 @@ def test_a_port_that_is_taken_is_refused(root: Path, bundle: Path) -> None:
 
     with listen("127.0.0.1", 0 or None) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(ConfigError, match="choose another --port"):
+        with pytest.raises(ConfigError, match="choose another --port") as refused:
             run(str(root), "--bundle", str(bundle), "--port", str(port))
+        assert str(refused.value).count("127.0.0.1") == 1
 
 
 def test_class_masks_stay_class_masks(root: Path, bundle: Path, started: list[Any]) -> None:

@@ -56,7 +56,8 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
             if error.errno == errno.EADDRINUSE and port is None and number:
                 continue
             hint = "choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "check --host"
-            raise ConfigError(f"cannot listen on {host}:{number}: {error.strerror or error}; {hint}") from error
+            reason = (error.strerror or str(error)).partition(" (while attempting")[0]  # create_server adds the address
+            raise ConfigError(f"cannot listen on {host}:{number}: {reason}; {hint}") from error
     raise ConfigError(f"no port of {host} is free; give one with --port")
 
 
