@@ -22,6 +22,7 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 
 from napari.utils.notifications import notification_manager
 from napari_simmat import reader
+from napari_simmat.opengl import hide_triton
 from napari_simmat.panel import BOXES, BUNDLE, OFF, ON, PREVIEW, Panel
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
@@ -44,6 +45,7 @@ def panel(make_napari_viewer_proxy: Callable[[], Any]) -> Iterator[Panel]:
     _, found = make_napari_viewer_proxy().window.add_plugin_dock_widget("napari-simmat", "SimMAT")
     yield found
     reader._chosen.clear()
+    hide_triton()  # fixtures load models, too
 
 
 def squares(prompts: PromptBatch) -> torch.Tensor:

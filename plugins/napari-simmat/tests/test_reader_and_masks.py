@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from napari_simmat import reader
+from napari_simmat import opengl, reader
 from napari_simmat.masks import mask_path, write_mask
 
 from simmat.data.instances import read_mask
@@ -104,3 +105,15 @@ def test_the_manifest_names_what_exists() -> None:
     sensors = (load_plugins().modality(name) for name in load_plugins().names("modality"))
     endings = {ending for sensor in sensors for source in sensor.sources for ending in source.extensions}
     assert [ending for ending in endings if f'"*{ending}"' not in text] == []
+
+
+@pytest.mark.parametrize("library", ["libLLVM.so.19.1", "libnvidia-glcore.so.570"])
+def test_triton_is_hidden_where_mesa_has_loaded_llvm(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second LLVM in a process ends napari, and what was not saved is lost."""
+    (tmp_path / "maps").write_text(f"7f00-7f01 r-xp 00000000 08:01 42 /usr/lib/{library}\n")
+    monkeypatch.setattr(opengl, "MAPS", tmp_path / "maps")
+    monkeypatch.setattr(sys, "modules", {name: one for name, one in sys.modules.items() if name != "triton"})
+    opengl.hide_triton()
+    assert ("triton" in sys.modules) == ("LLVM" in library)

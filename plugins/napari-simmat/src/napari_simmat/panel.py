@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLa
 import simmat
 from napari_simmat.images import LayerImage, images_in, prompts_of
 from napari_simmat.masks import Found, add_objects, mask_path, with_classes, write_mask
+from napari_simmat.opengl import hide_triton
 from napari_simmat.reader import choose_sensor
 from simmat.errors import ConfigError, SimMATError
 from simmat.plugins.loader import installed
@@ -150,17 +151,18 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
 
     def load(self) -> None:
         """Load the chosen model."""
+        hide_triton()
         bundle = self.bundle.text() if self.kind.currentText() == BUNDLE else None
         network, sensor, text = self.foundation.currentText(), self.sensor.currentText(), self.options.text()
 
         def work() -> simmat.Predictor | RemotePredictor:
-            if bundle is not None and bundle.startswith(("http://", "https://")):
-                from simmat.predictor import RemotePredictor
-
-                return RemotePredictor(bundle)
-            if bundle is not None:
+            if bundle is None:
+                return simmat.load(foundation=network, modality=sensor, modality_options=options_in(text))
+            if not bundle.startswith(("http://", "https://")):
                 return simmat.load(bundle)
-            return simmat.load(foundation=network, modality=sensor, modality_options=options_in(text))
+            from simmat.predictor import RemotePredictor
+
+            return RemotePredictor(bundle)
 
         self.run("Loading the model", work, self._loaded)
 
