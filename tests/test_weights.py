@@ -191,6 +191,7 @@ def test_an_answer_that_is_not_a_file_is_reported_with_the_address(server: Serve
     assert server.url in str(caught.value)
     assert f"put it at {tmp_path / 'model.pth'}" in str(caught.value)
     assert "--checkpoint PATH" in str(caught.value)
+    assert not (tmp_path / "model.pth.part").exists()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"])

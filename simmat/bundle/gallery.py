@@ -23,9 +23,9 @@ SCHEME = "gallery:"
 VARIABLE = "SIMMAT_GALLERY"
 INDEX_NAME = "index.json"
 _MAX_INDEX = 4 << 20
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
-FileName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
+FileName = Annotated[str, Field(pattern=rf"^{NAME}$")]
 
 
 class _Table(Document):
@@ -46,7 +46,7 @@ class GalleryEntry(_Table):
         picture: a file beside the index; None if there is none.
     """
 
-    name: Annotated[str, Field(pattern=rf"^{_NAME}(/\w[\w+-]*)?$")]
+    name: Annotated[str, Field(pattern=rf"^{NAME}(/\w[\w+-]*)?$")]
     file: FileName
     sensor: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
@@ -81,10 +81,12 @@ class Gallery:
 
     Attributes:
         place: an address, or a folder.
+        unreachable: why the index is that of the last time; "" if it is not.
     """
 
     place: str
     bundles: tuple[GalleryEntry, ...]
+    unreachable: str = ""
 
     def bundle(self, name: str) -> Path:
         """Return the checked zip of a bundle, which is downloaded to the cache unless it is there.
@@ -97,13 +99,20 @@ class Gallery:
         found = next((one for one in self.bundles if name in (one.name, one.name.partition("/")[0])), None)
         if found is None:
             names = [one.name for one in self.bundles]
+            if not names:
+                raise ConfigError(f"{SCHEME}{name}: the gallery {self.place} has no bundles")
             raise unknown_name("bundle", name, names, hint=f"The gallery is {self.place}.")
         if _is_url(self.place):
             file = WeightFile(found.file, found.sha256, found.size, f"{self.place}/{found.file}")
             return fetch(file, _cache_of(self.place), instead=f"give its path in place of {SCHEME}{name}")
         path = Path(self.place) / found.file
-        if not path.is_file() or sha256_of(path) != found.sha256:
-            raise BundleError(f"{path} is not the file of the index; make it again: simmat bundle index {self.place}")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing, but in the index of the gallery; copy it there again")
+        if (digest := sha256_of(path)) != found.sha256:
+            raise BundleError(
+                f"{path} is not the file of the index: its sha256 is {digest}, should be {found.sha256}; copy it "
+                f"again, or if you made this gallery and changed the file: simmat bundle index {self.place}"
+            )
         return path
 
 
@@ -114,20 +123,26 @@ def open_gallery(place: str) -> Gallery:
         ConfigError: the index is not one.
         WeightsError: the address does not answer.
     """
+    given = place
     place = place.removesuffix(f"/{INDEX_NAME}").rstrip("/")
-    kept, fetched = _cache_of(place) / INDEX_NAME, False
+    kept, fetched, why = _cache_of(place) / INDEX_NAME, False, ""
     if not _is_url(place):
+        if not Path(place).is_dir() or not place:
+            raise ConfigError(f"no gallery at {given!r}; give a folder, or an address with http:// or https://")
+        if not (Path(place) / INDEX_NAME).exists():
+            raise ConfigError(f"{place} has no {INDEX_NAME}; make it: simmat bundle index {place}")
         content = read_bytes(Path(place) / INDEX_NAME, "index of a gallery", limit=_MAX_INDEX)
     else:
         try:
             content, fetched = fetch_bytes(f"{place}/{INDEX_NAME}", _MAX_INDEX), True
-        except WeightsError:
+        except WeightsError as error:
             if not kept.is_file():
                 raise
+            why = str(error)
             content = read_bytes(kept, "index of a gallery", limit=_MAX_INDEX)
     where = f"{place}/{INDEX_NAME}"
     try:
-        found = Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles)
+        found = Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles, why)
     except ValueError as error:
         raise ConfigError(f"{where} is not the index of a gallery: {error}; see simmat bundle index") from error
     if fetched:
@@ -142,13 +157,15 @@ def from_gallery(source: str) -> Path:
     """
     place = os.environ.get(VARIABLE, "").strip()
     if not place:
-        raise ConfigError(f"{source} needs the address or folder of a gallery: set {VARIABLE}")
+        raise ConfigError(
+            f"{source} needs a gallery: set {VARIABLE} to its folder or address, such as http://HOST:8000"
+        )
     name = source.removeprefix(SCHEME)
     return open_gallery(place).bundle(name) / name.partition("/")[2]
 
 
 def _is_url(place: str) -> bool:
-    return re.match(r"https?://", place, re.IGNORECASE) is not None
+    return re.match(r"https?://[^/]", place, re.IGNORECASE) is not None
 
 
 def _cache_of(place: str) -> Path:

@@ -65,6 +65,7 @@ def local_path(source: Path | str) -> Path:
     """
     path = Path(source)
     text = path.as_posix()
+    check_place(source)
     if text.startswith(SCHEME):
         return from_gallery(text)
     if BUNDLE_ELSEWHERE.match(text) or not text.strip():
@@ -73,6 +74,15 @@ def local_path(source: Path | str) -> Path:
         sensor = names.pop() if len(names) == 3 else ""
         return download(f"{scheme}//{'/'.join(names)}{at}{revision}") / sensor
     return path.parent if path.name == JSON_NAME else path
+
+
+def check_place(source: Path | str) -> None:
+    """Refuse an address that is not of the hub."""
+    if BUNDLE_ELSEWHERE.match(str(source)) and not str(source).startswith((SCHEME, HUB)):
+        raise ConfigError(
+            f"a bundle is a folder, a {ZIP_SUFFIX}, gallery:NAME, hf://ORG/NAME or hf://ORG/NAME@REVISION, got "
+            f"{str(source)!r}; download a file of another server first"
+        )
 
 
 def _located(path: Path) -> tuple[Path, str]:

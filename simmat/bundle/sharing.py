@@ -12,10 +12,10 @@ from typing import Any
 
 from simmat.bundle.document import BundleSpec, check_bundle, read_specs, write_sensors
 from simmat.bundle.files import JSON_NAME, README_NAME, SHARED_NAMES, ZIP_SUFFIX, write_zip
-from simmat.bundle.gallery import INDEX_NAME, SCHEME, GalleryIndex
+from simmat.bundle.gallery import INDEX_NAME, NAME, SCHEME, GalleryIndex
 from simmat.bundle.load import read_bundle
 from simmat.bundle.model_card import model_card
-from simmat.bundle.places import HUB, bundle_folder, hub_client, hub_errors, hub_repository, named_as
+from simmat.bundle.places import HUB, bundle_folder, check_place, hub_client, hub_errors, hub_repository, named_as
 from simmat.documents import parse
 from simmat.errors import BundleError, ConfigError, OutputError
 from simmat.io.files import atomic_folder, atomic_write_json
@@ -52,6 +52,11 @@ def push_bundle(
         ConfigError: the destination or licence is not valid.
         OutputError: something exists already, or it cannot be written or sent.
     """
+    if destination.startswith(SCHEME):
+        raise ConfigError(
+            f"a gallery is a folder, got {destination!r}; push to FOLDER/NAME{ZIP_SUFFIX}, then run "
+            "simmat bundle index FOLDER"
+        )
     target = Path(destination) if destination.strip() and "://" not in destination else None
     if target is None:
         hub_repository(destination)
@@ -92,6 +97,7 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
         ConfigError: the source or `out` is not valid.
         OutputError: something exists already, or it cannot be written.
     """
+    check_place(source)
     target = out or Path(_name(source))
     if target.suffix.lower() == ZIP_SUFFIX:
         raise ConfigError(f"--out names a folder, got {target}; to make a zip: simmat bundle push BUNDLE {target}")
@@ -177,6 +183,8 @@ def index_folder(folder: Path) -> GalleryIndex:
     """
     zips = sorted(folder.glob(f"*{ZIP_SUFFIX}"))
     if not zips:
+        if not folder.is_dir():
+            raise BundleError(f"there is no folder {folder}; give one with bundles NAME{ZIP_SUFFIX}")
         raise BundleError(f"{folder} has no bundles NAME{ZIP_SUFFIX}; make them with simmat bundle push RUN NAME.zip")
     index = parse(GalleryIndex, {"format": 1, "bundles": [one for path in zips for one in _entries(path)]}, str(folder))
     atomic_write_json(folder / INDEX_NAME, index.model_dump(mode="json"))
@@ -184,6 +192,11 @@ def index_folder(folder: Path) -> GalleryIndex:
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    if not re.fullmatch(NAME, path.stem):
+        raise ConfigError(
+            f"{path}: a bundle of a gallery is named by letters, digits and ._-, and begins with one of the first two; "
+            "rename the file"
+        )
     with bundle_folder(path) as (folder, _):
         check_bundle(folder)
         specs, licence = read_specs(folder), ""

@@ -142,7 +142,10 @@ def list_gallery(gallery: str, as_json: bool) -> None:
     """List the bundles of a gallery. With SIMMAT_GALLERY set, their names work as gallery:NAME in place of a BUNDLE."""
     from simmat.bundle import open_gallery
 
-    found = open_gallery(gallery).bundles
+    opened = open_gallery(gallery)
+    found = opened.bundles
+    if opened.unreachable:
+        say(f"note: this is the list of the last time: {opened.unreachable}", err=True)
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
@@ -170,4 +173,5 @@ def index(folder: Path) -> None:
     """
     from simmat.bundle import index_folder
 
-    say(f"{folder / 'index.json'}: {len(index_folder(folder).bundles)} bundles")
+    names = [one.name for one in index_folder(folder).bundles]
+    say(f"wrote {folder / 'index.json'}: {', '.join(names)}")

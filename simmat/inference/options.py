@@ -162,7 +162,7 @@ class PredictOptions(Document):
         if wrong := [_flag(name) for name in (for_prompts if self.searches else for_search) if getattr(self, name)]:
             way = "which need no prompt" if self.searches else "so add one of them"
             searches = f"{'not ' * self.searches}for --everything, --semantic and --reference"
-            yield f"{', '.join(wrong)}: {searches}, {way}; or leave it out"
+            yield f"{', '.join(wrong)}: {searches}, {way}"
         if self.max_wrong is not None and self.min_score != "auto":
             yield "--max-wrong is for --min-score auto; give both, or leave it out"
         if len(self.reference) != len(self.reference_mask):

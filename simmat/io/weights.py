@@ -117,7 +117,12 @@ def fetch(
         with FileLock(folder / f"{file.filename}.lock"):
             if target.is_file() and sha256_of(target) == file.sha256:
                 return target
-            _download(file, target, progress or (lambda done, total: None), by_hand)
+            try:
+                _download(file, target, progress or (lambda done, total: None), by_hand)
+            finally:
+                part = target.with_name(f"{target.name}.part")
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
     except OSError as error:
         raise WeightsError(f"cannot store {target}: {error.strerror or error}. {by_hand}") from error
     return target
