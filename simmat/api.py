@@ -83,8 +83,8 @@ def load(
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
         raise ConfigError(
-            "give a BUNDLE (source), which has its own sensor, without --foundation and --modality; or for an untuned "
-            "model both of them"
+            "give a BUNDLE (source), which has its own sensor, or for an untuned model both --foundation NAME and "
+            "--modality NAME"
         )
     spec = known.foundation(foundation, fetch=True)
     file = find_weights(spec, weights)

@@ -79,9 +79,10 @@ def local_path(source: Path | str) -> Path:
 def check_place(source: Path | str) -> None:
     """Refuse an address that is not of the hub."""
     if BUNDLE_ELSEWHERE.match(str(source)) and not str(source).startswith((SCHEME, HUB)):
+        address = re.sub(r"^(\w+:)/+", r"\1//", str(source))  # a path has one slash
         raise ConfigError(
             f"a bundle is a folder, a {ZIP_SUFFIX}, gallery:NAME, hf://ORG/NAME or hf://ORG/NAME@REVISION, got "
-            f"{str(source)!r}; download a file of another server first"
+            f"{address!r}; download a file of another server first"
         )
 
 
