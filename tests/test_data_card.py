@@ -55,7 +55,7 @@ def test_written_card_holds_only_what_was_set(tmp_path: Path) -> None:
 
 
 def test_all_wrong_fields_are_reported_at_once_with_the_nearest_name(tmp_path: Path) -> None:
-    """A user mends a file once, not once a field."""
+    """A user fixes a file once, not once a field."""
     with pytest.raises(ConfigError) as caught:
         make_card({"regions": "instance", "min_regoin": 3, "nodata": float("nan")}, where="here")
     message = str(caught.value)

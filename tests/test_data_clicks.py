@@ -62,7 +62,7 @@ def corrected(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | No
 
 
 def test_correction_clicks_the_largest_error() -> None:
-    """A person mends the worst first: here the false 3 by 3 square, not two smaller misses that are larger in sum."""
+    """A person fixes the worst first: here the false 3 by 3 square, not two smaller misses that are larger in sum."""
     truth, prediction = np.zeros((2, 9, 20), dtype=np.bool_)
     truth[0:2, 0:3] = truth[0:2, 10:13] = True
     prediction[4:7, 5:8] = True

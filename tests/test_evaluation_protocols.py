@@ -66,7 +66,7 @@ def test_an_image_is_encoded_once_however_many_prompts_follow(bar: Path) -> None
 
 
 def test_the_mask_before_is_fed_back(bar: Path) -> None:
-    """A person mends what is on the screen; a decoder that does not see it begins anew."""
+    """A person fixes what is on the screen; a decoder that does not see it begins anew."""
     model = Scripted(growing)
     score(model, make_set(bar, BAR), 32, CLICKS)
     assert model.asked[0].mask_input is None

@@ -37,7 +37,7 @@ def test_rgb_gives_the_counts_of_the_file_as_rgb_channels(tmp_path: Path) -> Non
 def test_rgb_refuses_other_pictures_and_names_the_right_modality(
     tmp_path: Path, values: np.ndarray, advice: str
 ) -> None:
-    """Grey repeated three times, or alpha dropped, would be mending in silence."""
+    """Grey repeated three times, or alpha dropped, would be a silent repair."""
     Image.fromarray(values).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=advice):
         Rgb().load({"rgb": tmp_path / "a.png"})

@@ -152,7 +152,7 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     ],
 )
 def test_a_mistake_ends_with_2_and_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
-    """2 is a mistake one can mend; 1 means that a plugin is broken."""
+    """2 is a mistake one can fix; 1 means that a plugin is broken."""
     assert run(["plugins", "check", *words.split()]) == 2
     captured = capsys.readouterr()
     assert re.search(said, captured.err)

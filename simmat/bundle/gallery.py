@@ -92,6 +92,7 @@ class Gallery:
         """Return the checked zip of a bundle, which is downloaded to the cache unless it is there.
 
         Raises:
+            ConfigError: the gallery is empty.
             UnknownNameError: there is no such bundle.
             WeightsError: it cannot be downloaded.
             BundleError: a zip in a folder is not the one of the index.
@@ -120,7 +121,7 @@ def open_gallery(place: str) -> Gallery:
     """Read the index of a gallery, an http address or a folder; without network the index of the last time.
 
     Raises:
-        ConfigError: the index is not one.
+        ConfigError: there is no index, or it is not one.
         WeightsError: the address does not answer.
     """
     given = place

@@ -194,8 +194,8 @@ def index_folder(folder: Path) -> GalleryIndex:
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
     if not re.fullmatch(NAME, path.stem):
         raise ConfigError(
-            f"{path}: a bundle of a gallery is named by letters, digits and ._-, and begins with one of the first two; "
-            "rename the file"
+            f"{path}: the name of a bundle in a gallery has letters, digits and ._-, and starts with one of the "
+            "first two; rename the file"
         )
     with bundle_folder(path) as (folder, _):
         check_bundle(folder)

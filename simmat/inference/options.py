@@ -160,7 +160,7 @@ class PredictOptions(Document):
         for_prompts = ("points", "negative", "box", "prompts", "crs", "uncertainty", "cache")
         for_search = ("classes", "min_score", "max_wrong", "min_area", "overlap", "mosaic")
         if wrong := [_flag(name) for name in (for_prompts if self.searches else for_search) if getattr(self, name)]:
-            way = "which need no prompt" if self.searches else "so add one of them"
+            way = "which need no prompt; leave it out" if self.searches else "so add one of them, or leave it out"
             searches = f"{'not ' * self.searches}for --everything, --semantic and --reference"
             yield f"{', '.join(wrong)}: {searches}, {way}"
         if self.max_wrong is not None and self.min_score != "auto":

@@ -117,12 +117,7 @@ def fetch(
         with FileLock(folder / f"{file.filename}.lock"):
             if target.is_file() and sha256_of(target) == file.sha256:
                 return target
-            try:
-                _download(file, target, progress or (lambda done, total: None), by_hand)
-            finally:
-                part = target.with_name(f"{target.name}.part")
-                if part.exists() and not part.stat().st_size:
-                    part.unlink()
+            _download(file, target, progress or (lambda done, total: None), by_hand)
     except OSError as error:
         raise WeightsError(f"cannot store {target}: {error.strerror or error}. {by_hand}") from error
     return target
@@ -157,10 +152,9 @@ def _remedy(file: WeightFile, name: str) -> str:
 def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) -> None:
     """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
     part = target.with_name(f"{target.name}.part")
-    part.touch()
     tries, complete, cause = 0, False, "the connection was closed early"
     while not complete and tries < _MAX_EMPTY_TRIES:
-        have = part.stat().st_size
+        have = _size_of(part)
         try:
             complete = _download_rest(file, part, have, progress)
         except urllib.error.HTTPError as error:
@@ -169,9 +163,9 @@ def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) 
                 raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
         except (OSError, HTTPException) as error:
             cause = _cause(error)
-        tries = 0 if part.stat().st_size > have else tries + 1
+        tries = 0 if _size_of(part) > have else tries + 1
     if not complete:
-        kept = f"{part.stat().st_size} bytes are kept, and the next try resumes there"
+        kept = f"{_size_of(part)} bytes are kept, and the next try resumes there"
         raise WeightsError(f"cannot download {file.url}: {cause}; {kept}. {by_hand}")
     digest = sha256_of(part)
     if digest != file.sha256:
@@ -181,6 +175,10 @@ def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) 
             f"removed. Try again; if this repeats, a proxy may change the file. {by_hand}"
         )
     part.replace(target)
+
+
+def _size_of(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) -> bool:

@@ -48,6 +48,15 @@ def panel(make_napari_viewer_proxy: Callable[[], Any]) -> Iterator[Panel]:
     hide_triton()  # fixtures load models, too
 
 
+def test_loading_a_model_keeps_triton_out(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded later may import it, and that ends napari where Mesa draws."""
+    done: list[str] = []
+    monkeypatch.setattr("napari_simmat.panel.hide_triton", lambda: done.append("hidden"))
+    monkeypatch.setattr(panel, "run", lambda *_: done.append("loaded"))
+    panel.load()
+    assert done == ["hidden", "loaded"]
+
+
 def squares(prompts: PromptBatch) -> torch.Tensor:
     """Answer a box by its inside, a point by the 9x9 pixels around it, less the 3x3 around points not on the object."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
