@@ -69,7 +69,7 @@ def test_a_bundle_keeps_the_names_of_its_categories(bundle: Path, capsys: pytest
     assert run(["bundle", "show", str(bundle)]) == 0
     said = capsys.readouterr().out
     assert "4: boat" in said
-    assert "iou_by_class 9 (plane)" in said
+    assert "class 9 (plane)" in said
 
 
 def test_a_run_that_is_resumed_keeps_them(data: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ METRICS = {
         "miou_object_interval": [0.4, 0.6],
         "miou_class": None,
         "iou_by_class": {"3": 0.25, "4": 0.5},
-        "by_size": {"small": {"objects": 2, "boundary_iou": 0.75}},
+        "by_size": {"small": {"objects": 2, "miou_object": 0.7}},
     },
     "step": 30,
     "protocol": "one-click",
@@ -47,15 +47,14 @@ def test_every_value_is_on_a_line_of_its_own(bundle: Path, capsys: pytest.Captur
         "classes 3: boat, 7: plane",
         "source the sea",
         "licence CC0-1.0",
-        "val objects 8",
-        "val miou_object 0.5123",
-        "val miou_object_interval 0.4, 0.6",
-        "val miou_class None",
-        "val iou_by_class 3 (boat) 0.25",
-        "val iou_by_class 4 0.5",
-        "val by_size small boundary_iou 0.75",
+        "objects 8",
         "step 30",
         "protocol one-click",
+        "one click: mean over objects 0.5123",
+        "95 % interval (bootstrap over images) 0.4000–0.6000",
+        "class 3 (boat) 0.2500",
+        "class 4 0.5000",
+        "small objects 0.7000",
     ):
         assert line in lines
     assert not set("{}[]") & set(said.replace(str(bundle), ""))
@@ -78,7 +77,15 @@ def test_calibration_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {"clicks 40 0.200 0.050", "boxes 40 0.200 -"} <= set(lines)
 
 
-@pytest.mark.parametrize("metrics", [{}, {"val": None}, {"a": {"b": {"c": {"d": {"e": [{"f": True}, None]}}}}}])
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"val": None},
+        {"a": {"b": {"c": {"d": {"e": [{"f": True}, None]}}}}},
+        {"val": {"by_size": 3, "iou_by_class": {"x": "y"}, "box": {"tight": {"a": None}}, "random_click": [True, {}]}},
+    ],
+)
 def test_metrics_of_any_shape_are_shown(
     metrics: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

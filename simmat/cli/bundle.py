@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +11,7 @@ from simmat.calibration import KINDS
 from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_declarations
-from simmat.data.card import class_title
+from simmat.cli.score_rows import score_rows
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -74,21 +72,14 @@ def _show(title: str, spec: BundleSpec) -> None:
             for kind, one in curves.items()
         ]
         print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
-    if rows := list(_metric_rows(spec.metrics, spec.card.class_names)):
+    scores = spec.metrics.get("val")
+    if isinstance(scores, dict):
         say()
-        print_table(("METRIC", "VALUE"), rows)
-
-
-def _metric_rows(metrics: Mapping[str, Any], names: Mapping[int, str], title: str = "") -> Iterator[tuple[str, str]]:
-    """Yield name and value of each stored metric; the name contains the keys of all its tables."""
-    for key, value in metrics.items():
-        is_class = title.endswith("iou_by_class ") and re.fullmatch(r"-?[0-9]{1,19}", key)
-        path = title + (class_title(int(key), names) if is_class else key)
-        if isinstance(value, dict):
-            yield from _metric_rows(value, names, f"{path} ")
-        else:
-            values = value if isinstance(value, list) else [value]
-            yield path, ", ".join(f"{one:.4g}" if isinstance(one, float) else str(one) for one in values)
+        own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
+        counted = [(name, str(scores[name])) for name in ("objects", "images") if name in scores]
+        chosen = [(name, str(spec.metrics[name])) for name in ("step", "protocol") if name in spec.metrics]
+        rows = [*counted, *chosen, *score_rows(own, spec.card.class_names)]
+        print_table(("VALIDATION SPLIT", ""), rows)
 
 
 @command.command("push")

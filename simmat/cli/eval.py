@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from simmat.calibration import KINDS
 from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
 from simmat.cli.options import config_options, data_options, foundation_options
-from simmat.data.card import class_title
+from simmat.cli.score_rows import score_rows
 from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
 from simmat.terminal import say
-
-_SHOWN_CLICKS = ("1", "3", "5", "8")
-"""Numbers of clicks in the table, besides the largest; the file has all."""
-_ROWS = {
-    "miou_object": "one click: mean over objects",
-    "miou_object_interval": "  95 % interval (bootstrap over images)",
-    "miou_image": "  mean over images",
-    "miou_class": "  mean over classes",
-    "miou_best_predicted": "  best alternative by predicted IoU",
-    "miou_oracle": "  best alternative by true IoU",
-    "boundary_iou": "  boundary IoU",
-    "by_size.*.miou_object": "  {} objects",
-    "iou_by_class.*": "  class {}",
-    "everything.ap": "every object: AP (IoU 0.5 to 0.95)",
-    "everything.ap50": "  AP50",
-    "everything.pq": "  PQ",
-    "everything.f1": "  F1 at IoU 0.5",
-    "everything.any_class.ap": "  AP, whatever the class",
-    "everything.any_class.ap50": "  AP50, whatever the class",
-    "everything.any_class.pq": "  PQ, whatever the class",
-    "everything.any_class.f1": "  F1 at IoU 0.5, whatever the class",
-    "everything.by_class.*.ap50": "  AP50 of class {}",
-    "semantic.miou": "class map: mIoU",
-    "semantic.pixel_accuracy": "  pixel accuracy",
-    "semantic.iou_by_class.*": "  IoU of class {}",
-    "clicks.miou.*": "clicks: {}",
-    "clicks.noc85": "NoC@85",
-    "clicks.noc90": "NoC@90",
-    "box.tight": "tight box",
-    "box.jittered": "jittered box",
-    "random_click": "random click",
-    "confidence.*.ece": "calibration error (ECE) of {}",
-    "confidence.*.ece_uncalibrated": "  before calibration: {}",
-    "confidence.*.aurc": "  area of risk by coverage: {}",
-    "confidence.object.auto_kept": "  kept by --min-score auto",
-    "confidence.object.auto_right": "  of these right",
-}
-"""Path of a figure in the scores -> title of its row; * stands for any key, {} for its name."""
 
 
 @click.command()
@@ -170,7 +130,7 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     names = {int(key): name for key, name in report["class_names"].items()}
-    rows, others = _rows(tuned, names), dict(_rows(zero_shot or {}, names))
+    rows, others = score_rows(tuned, names), dict(score_rows(zero_shot or {}, names))
     print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")
@@ -186,35 +146,3 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
         f"{tuning}{times['encode_ms']:.0f} ms per image and {times['decode_ms']:.1f} ms per prompt on "
         f"{cost['device']}{memory}"
     )
-
-
-def _rows(scores: dict[str, Any], names: dict[int, str]) -> list[tuple[str, str]]:
-    """Return title and figure of each row of `_ROWS` of which there are scores."""
-    rows = []
-    for path, title in _ROWS.items():
-        for key, value in _values(scores, path.split(".")):
-            if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
-                continue
-            name = class_title(int(key), names) if "class {" in title else KINDS.get(key, key)
-            rows.append((title.format(name), _figure(value)))
-    return rows
-
-
-def _values(found: Any, keys: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (key for *, value) at a path of nested tables and lists; the numbers of a list begin at 1."""
-    if not keys:
-        yield from () if found is None else [(name, found)]
-    elif keys[0] == "*" and found:
-        items = found.items() if isinstance(found, dict) else enumerate(found, start=1)
-        for key, value in items:
-            yield from _values(value, keys[1:], str(key))
-    elif isinstance(found, dict) and keys[0] in found:
-        yield from _values(found[keys[0]], keys[1:], name)
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, dict) and "failures" in value:
-        return f"{value['mean']:.2f} ({value['failures']} failed, counted as {value['most_clicks']})"
-    if isinstance(value, dict):
-        return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["std"] is not None else "")
-    return "–".join(f"{number:.4f}" for number in (value if isinstance(value, list | tuple) else [value]))

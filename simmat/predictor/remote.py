@@ -65,7 +65,9 @@ class RemoteImage:
         self.cached_bytes = reader.image.data.nbytes if isinstance(reader, LoadedImage) else 0
 
     def predict(self, prompt: Prompt) -> RemotePrediction:
-        """Segment the object that a prompt marks; DataError if the server refuses it."""
+        """Segment the object that a prompt marks; DataError if it has a mask, or the server refuses it."""
+        if prompt.mask_input is not None:
+            raise DataError("a server takes points and a box, not an earlier mask; leave mask_input out")
         marked = zip(prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True)
         body: dict[str, Any] = {"points": [[x, y, label] for (x, y), label in marked]}
         body |= {} if prompt.box is None else {"box": prompt.box.tolist()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predict
         for value in (0, 1):  # of a class the mean arrives
             certain = classes.probability[classes.labels == value].sum() * (value != 0)
             assert there.probability[classes.labels == value].sum() == pytest.approx(certain, rel=1e-3)
+    with pytest.raises(DataError, match="leave mask_input out"):
+        remote.predict_prompts([replace(prompt, mask_input=np.zeros((8, 8), np.float32))])
     with pytest.raises(DataError, match="at most"):
         remote.set_image(np.zeros((1, 1200, 1200), np.float32))
     with pytest.raises(DataError, match="token"):

@@ -1,0 +1,81 @@
+"""Scores as the rows of a table, for `simmat eval` and `simmat bundle show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from simmat.calibration import KINDS
+from simmat.data.card import class_title
+
+_SHOWN_CLICKS = ("1", "3", "5", "8")
+"""Numbers of clicks in the table, besides the largest; the file has all."""
+_ROWS = {
+    "miou_object": "one click: mean over objects",
+    "miou_object_interval": "  95 % interval (bootstrap over images)",
+    "miou_image": "  mean over images",
+    "miou_class": "  mean over classes",
+    "miou_best_predicted": "  best alternative by predicted IoU",
+    "miou_oracle": "  best alternative by true IoU",
+    "boundary_iou": "  boundary IoU",
+    "by_size.*.miou_object": "  {} objects",
+    "iou_by_class.*": "  class {}",
+    "everything.ap": "every object: AP (IoU 0.5 to 0.95)",
+    "everything.ap50": "  AP50",
+    "everything.pq": "  PQ",
+    "everything.f1": "  F1 at IoU 0.5",
+    "everything.any_class.ap": "  AP, whatever the class",
+    "everything.any_class.ap50": "  AP50, whatever the class",
+    "everything.any_class.pq": "  PQ, whatever the class",
+    "everything.any_class.f1": "  F1 at IoU 0.5, whatever the class",
+    "everything.by_class.*.ap50": "  AP50 of class {}",
+    "semantic.miou": "class map: mIoU",
+    "semantic.pixel_accuracy": "  pixel accuracy",
+    "semantic.iou_by_class.*": "  IoU of class {}",
+    "clicks.miou.*": "clicks: {}",
+    "clicks.noc85": "NoC@85",
+    "clicks.noc90": "NoC@90",
+    "box.tight": "tight box",
+    "box.jittered": "jittered box",
+    "random_click": "random click",
+    "confidence.*.ece": "calibration error (ECE) of {}",
+    "confidence.*.ece_uncalibrated": "  before calibration: {}",
+    "confidence.*.aurc": "  area of risk by coverage: {}",
+    "confidence.object.auto_kept": "  kept by --min-score auto",
+    "confidence.object.auto_right": "  of these right",
+}
+"""Path of a figure in the scores -> title of its row; * stands for any key, {} for its name."""
+
+
+def score_rows(scores: Mapping[str, Any], names: Mapping[int, str]) -> list[tuple[str, str]]:
+    """Return title and figure of each row of `_ROWS` of which there are scores; class names by label value."""
+    rows = []
+    for path, title in _ROWS.items():
+        for key, value in _values(scores, path.split(".")):
+            if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
+                continue
+            is_class = "class {" in title and key.isdecimal()
+            name = class_title(int(key), names) if is_class else KINDS.get(key, key)
+            rows.append((title.format(name), _figure(value)))
+    return rows
+
+
+def _values(found: Any, keys: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (key for *, value) at a path of nested tables and lists; the numbers of a list begin at 1."""
+    if not keys:
+        yield from () if found is None else [(name, found)]
+    elif keys[0] == "*" and isinstance(found, dict | list):
+        items = found.items() if isinstance(found, dict) else enumerate(found, start=1)
+        for key, value in items:
+            yield from _values(value, keys[1:], str(key))
+    elif isinstance(found, dict) and keys[0] in found:
+        yield from _values(found[keys[0]], keys[1:], name)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict) and "failures" in value:
+        return f"{value['mean']:.2f} ({value['failures']} failed, counted as {value['most_clicks']})"
+    if isinstance(value, dict) and "mean" in value:
+        return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["std"] is not None else "")
+    values = value if isinstance(value, list | tuple) else [value]
+    return "–".join(f"{one:.4f}" if isinstance(one, int | float) else str(one) for one in values)
