@@ -20,6 +20,7 @@ from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
 from simmat_plugin_distill.teacher import write_masks
 
 import simmat
+from simmat.bundle import read_bundle_specs
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.data.instances import FoundObject, Instance
@@ -72,6 +73,15 @@ def test_a_student_learns_from_pairs_without_labels(pairs: Path, tmp_path: Path)
     assert all(dataset.may_have_unmarked(sample) for sample in dataset.samples)
     more = ["train", "--modality", "gray", "--init", str(tmp_path / "run"), "--data", str(teacher), "--steps", "1"]
     assert run([*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]) == 0
+
+
+def test_a_student_joins_the_sensors_of_a_bundle(pairs: Path, tmp_path: Path) -> None:
+    """Whether it holds one, or several by then."""
+    assert distill(pairs, tmp_path / "1") == 0
+    for number in (2, 3):
+        start = f"--init {tmp_path / str(number - 1)} --new-sensor gray{number}"
+        assert distill(pairs, tmp_path / str(number), f"--modality gray {TEACHER} {start}") == 0
+    assert list(read_bundle_specs(tmp_path / "3")) == ["gray", "gray2", "gray3"]
 
 
 def test_embeddings_of_the_same_model_are_matched(
@@ -308,6 +318,7 @@ def nothing(pairs: Path) -> None:
         (nothing, "--teacher ./no/bundle", ("no/bundle",)),
         (nothing, "", ("--teacher is missing",)),
         (nothing, f"{TEACHER} --match embeddings", ("--match embeddings", "128 px", "64 px", "--match masks")),
+        (nothing, f"{TEACHER} --match embeddings --from-scratch", ("--match embeddings", "trains a decoder")),
         (cropped, f"{TEACHER} --match embeddings", ("--match embeddings", "whole images", "crop changes them")),
         (nothing, f"{TEACHER} --mat mats", ("no transfer layer 'mats'",)),
         (nothing, f"{TEACHER} --resume run", ("--resume takes no other option", "--teacher")),
@@ -326,6 +337,7 @@ def nothing(pairs: Path) -> None:
         "no bundle",
         "no teacher",
         "other shape",
+        "random student",
         "crops",
         "unknown layer",
         "resumed with options",

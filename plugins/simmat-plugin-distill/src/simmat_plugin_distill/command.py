@@ -184,7 +184,11 @@ def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainCo
     problem = shapes_differ(model, settings, registry)
     if moved := [name for name in _OF_GEOMETRY if getattr(settings, name)]:
         problem = f"embeddings are those of whole images, and {', '.join(moved)} changes them"
+    if settings.from_scratch or settings.tune == "decoder":
+        problem = "no embedding trains a decoder, which --from-scratch and --tune decoder need"
     if match == "auto":
+        if settings.init and not problem:
+            problem = "the student of --init is tuned, the teacher is not"
         if problem:
             say(f"note: masks are learned, not embeddings: {problem}", err=True)
         return "masks" if problem else "embeddings"

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.bundle import read_bundle_spec
+from simmat.bundle import read_bundle_spec, read_bundle_specs
 from simmat.config import TrainConfig
 from simmat.errors import DataError
 from simmat.foundation import FoundationModel, ImageEmbedding
@@ -89,7 +89,8 @@ class TeacherEmbeddings(EmbeddingTargets):
 def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int]:
     """Return the student's foundation model, and the side of its input."""
     if config.init is not None:
-        start = read_bundle_spec(config.init)
+        sensors = read_bundle_specs(config.init) if config.new_sensor else {"": read_bundle_spec(config.init)}
+        start = next(iter(sensors.values()))
         return registry.foundation(start.foundation, fetch=True), start.image_size
     spec = registry.foundation(config.foundation or registry.default_foundation(), fetch=True)
     return spec, config.image_size or spec.image_size
