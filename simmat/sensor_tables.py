@@ -20,7 +20,7 @@ from simmat.config import (
     with_paths,
 )
 from simmat.documents import listed
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, did_you_mean
 
 OF_SENSOR = (
     "modality", "modality_options", "data", "mat", "mat_options", "channels", *CARD_FIELDS, "train_images",
@@ -68,9 +68,12 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
         if name in found:
             problems.append(f"data {number}: sensor {name!r} is given twice; give each a `name` of its own")
         elif unknown := sorted(set(table) - set(OF_SENSOR)):
-            problems.append(
-                f"data {number} ({name!r}): {', '.join(unknown)} is not a setting of one sensor; set it for all"
-            )
+            problems += [
+                f"data {number} ({name!r}): {key} is not a setting of one sensor; set it for all"
+                if key in TrainConfig.model_fields
+                else f"data {number} ({name!r}): no key {key!r}{did_you_mean(key, OF_SENSOR)}"
+                for key in unknown
+            ]
         elif not problems:
             values = {"steps": 500, **shared, **with_paths(table, Path(path or "").absolute().parent)}
             found[name] = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")

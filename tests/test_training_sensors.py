@@ -183,6 +183,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
             "'b' and 'a' are one sensor given twice",
         ),
         ([{"modality": "gray", "data": "day", "image_size": 32}], "image_size is not a setting of one sensor"),
+        ([{"modality": "gray", "data": "day", "regoins": "classes"}], "no key 'regoins'; did you mean 'regions'?"),
         ([{"name": "../a", "modality": "gray", "data": "day"}], r"got '\.\./a'"),
         ([{"name": "config.toml", "modality": "gray", "data": "day"}], r"got 'config\.toml'"),
         ([{"name": "bundle", "modality": "gray", "data": "day"}], "got 'bundle'"),

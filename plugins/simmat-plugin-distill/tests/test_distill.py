@@ -62,9 +62,13 @@ def distill(data: Path, out: Path, given: str = f"--modality gray {TEACHER}") ->
     return run([*f"distill {given} {TINY}".split(), "--data", str(data), "--out", str(out)])
 
 
-def test_a_student_learns_from_pairs_without_labels(pairs: Path, tmp_path: Path) -> None:
-    """Its bundle is one like any other, and starts a training."""
+def test_a_student_learns_from_pairs_without_labels(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bundle is one like any other, and starts a training; its scores say that nobody checked the masks."""
     assert distill(pairs, tmp_path / "run") == 0
+    assert run(["eval", str(tmp_path / "run"), "--data", str(tmp_path / "run/teacher"), "--split", "val"]) == 0
+    assert "not checked by anyone" in capsys.readouterr().err
     bundle = simmat.load(tmp_path / "run")
     assert bundle.spec.modality == "gray"
     teacher = tmp_path / "run/teacher"

@@ -154,10 +154,14 @@ def taught(
     settings = settings.model_copy(update={"crop": pairs.card.crop})
     match = what_to_match(match, teacher == own.name, model, settings, registry)
     training.choose_network(from_untuned(settings, registry, decoder=match != "embeddings"), registry)
-    with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
-        side = write_masks(
-            pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
-        )
+    try:
+        with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
+            side = write_masks(
+                pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
+            )
+    except KeyboardInterrupt:
+        say("the teacher's answers so far are kept; repeat the command to go on", err=True)
+        raise
     if match == "masks":
         (folder.teacher / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
         return None

@@ -69,7 +69,7 @@ def summary_of(run: RunView) -> str:
     if run.step == 0 and run.steps_done:
         validated = any(record.get("kind") == "val" and record["step"] > 0 for record in run.records)
         said += f". Step 0 was kept: no later step was {'better' if validated else 'scored'} on validation"
-    return f"{said}."
+    return f"{said}. {spec.card.notes}".strip()
 
 
 def run_sections(run: RunView) -> Iterator[tuple[str, list[Block]]]:
