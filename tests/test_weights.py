@@ -24,6 +24,7 @@ from simmat.plugins.builtin import TINY
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
+PART = f"model.pth.{DIGEST[:8]}.part"
 LARGE = replace(
     TINY, name="large", weights=WeightFile("large.pth", "0" * 64, 375_042_383, "https://localhost/large.pth")
 )
@@ -106,7 +107,7 @@ def test_a_file_is_fetched_whole_with_progress_to_the_end(server: Server, tmp_pa
     assert path.read_bytes() == BODY
     assert seen[0] == (0, len(BODY))
     assert seen[-1] == (len(BODY), len(BODY))
-    assert not path.with_name("model.pth.part").exists()
+    assert not path.with_name(PART).exists()
 
 
 def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_cut_connection_is_resumed_from_where_it_broke(server: Server, tmp_pat
 
 def test_what_a_killed_download_left_is_used(server: Server, tmp_path: Path) -> None:
     """Another process, another day."""
-    (tmp_path / "model.pth.part").write_bytes(BODY[:777])
+    (tmp_path / PART).write_bytes(BODY[:777])
     seen: list[int] = []
     fetch(file_at(server.url), tmp_path, lambda done, total: seen.append(done))
     assert server.behaviour.ranges == ["bytes=777-"]
@@ -133,10 +134,21 @@ def test_what_a_killed_download_left_is_used(server: Server, tmp_path: Path) -> 
     assert (tmp_path / "model.pth").read_bytes() == BODY
 
 
+def test_an_interrupted_download_of_another_version_is_not_resumed(server: Server, tmp_path: Path) -> None:
+    """The bundles of a gallery are replaced; the joined file would be neither."""
+    other = file_at(server.url, sha256="0" * 64)
+    server.behaviour.cut_after = 0
+    (tmp_path / PART.replace(DIGEST[:8], "0" * 8)).write_bytes(b"x" * 777)
+    with pytest.raises(WeightsError, match="777 bytes are kept"):
+        fetch(other, tmp_path)
+    server.behaviour.cut_after = None
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
 def test_a_server_that_ignores_range_sends_all_again(server: Server, tmp_path: Path) -> None:
     """Its whole file must not be appended to the part."""
     server.behaviour.takes_range = False
-    (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
+    (tmp_path / PART).write_bytes(b"x" * 777)
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
@@ -152,19 +164,19 @@ def test_a_server_that_sends_without_end_fills_no_disk(server: Server, tmp_path:
     server.behaviour.says_length, server.behaviour.endless = False, True
     with pytest.raises(WeightsError, match="not the right file"):
         fetch(file_at(server.url), tmp_path)
-    assert not (tmp_path / "model.pth.part").exists()
+    assert not (tmp_path / PART).exists()
 
 
 def test_a_connection_that_brings_nothing_is_one_error(server: Server, tmp_path: Path) -> None:
     """It must end, keep what it has, and say how to go on."""
-    (tmp_path / "model.pth.part").write_bytes(BODY[:500])
+    (tmp_path / PART).write_bytes(BODY[:500])
     server.behaviour.cut_after = 0
     with pytest.raises(WeightsError, match="500 bytes are kept") as caught:
         fetch(file_at(server.url), tmp_path)
     assert server.url in str(caught.value)
     assert str(tmp_path / "model.pth") in str(caught.value)
     assert len(server.behaviour.ranges) == 3
-    assert (tmp_path / "model.pth.part").read_bytes() == BODY[:500]
+    assert (tmp_path / PART).read_bytes() == BODY[:500]
 
 
 def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
@@ -176,7 +188,7 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: 
 
 def test_a_damaged_part_does_not_spoil_the_next_download(server: Server, tmp_path: Path) -> None:
     """Resuming after garbage fails once, with words, and then works."""
-    (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
+    (tmp_path / PART).write_bytes(b"x" * 777)
     with pytest.raises(WeightsError, match="sha256"):
         fetch(file_at(server.url), tmp_path)
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
@@ -191,7 +203,7 @@ def test_an_answer_that_is_not_a_file_is_reported_with_the_address(server: Serve
     assert server.url in str(caught.value)
     assert f"put it at {tmp_path / 'model.pth'}" in str(caught.value)
     assert "--checkpoint PATH" in str(caught.value)
-    assert not (tmp_path / "model.pth.part").exists()
+    assert not (tmp_path / PART).exists()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"])
@@ -205,7 +217,7 @@ def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> No
 
 def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path) -> None:
     """Others write to the disk too."""
-    (tmp_path / "model.pth.part").symlink_to("/dev/full")
+    (tmp_path / PART).symlink_to("/dev/full")
     with pytest.raises(WeightsError, match="No space left on device"):
         fetch(file_at(server.url), tmp_path)
 
@@ -228,11 +240,11 @@ def test_a_network_failure_is_not_reported_as_a_disk_failure(
 
 def test_a_login_page_does_not_replace_what_was_loaded(server: Server, tmp_path: Path) -> None:
     """A hotel's network answers 200 and a page of its own to whatever is asked for."""
-    (tmp_path / "model.pth.part").write_bytes(BODY[:777])
+    (tmp_path / PART).write_bytes(BODY[:777])
     server.behaviour.takes_range = False
     with pytest.raises(WeightsError, match=r"has 256000 bytes, should have 256001.*login page"):
         fetch(file_at(server.url, size_bytes=len(BODY) + 1), tmp_path)
-    assert (tmp_path / "model.pth.part").read_bytes() == BODY[:777]
+    assert (tmp_path / PART).read_bytes() == BODY[:777]
 
 
 def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Weight files of foundation models: find them, download them.
 
-A download is written to NAME.part, resumed after an interruption, and renamed once its sha256 is right. If several
-processes fetch one file, the first downloads it and the others wait for it.
+A download is written to NAME.DIGEST.part, resumed after an interruption, and renamed once its sha256 is right. If
+several processes fetch one file, the first downloads it and the others wait for it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _remedy(file: WeightFile, name: str) -> str:
 
 def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) -> None:
     """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f"{target.name}.{file.sha256[:8]}.part")  # another version is not resumed
     tries, complete, cause = 0, False, "the connection was closed early"
     while not complete and tries < _MAX_EMPTY_TRIES:
         have = _size_of(part)
