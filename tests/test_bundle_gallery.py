@@ -108,17 +108,21 @@ def test_an_answer_that_is_no_index_does_not_replace_the_last_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A login page, or a newer format: without network, the kept index still works."""
+    """Behind a login page the kept index works; a newer format is an error."""
     monkeypatch.setenv("SIMMAT_GALLERY", f"http://127.0.0.1:{server.server_port}")
     index = (folder / "index.json").read_bytes()
-    assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
-    for answer, said in (
-        (b"<html>Log in</html>", "not the index"),
-        (index.replace(b'": 1', b'": 2', 1), "update SimMAT"),
+    for answer, code, said in (
+        (b"<html>Log in</html>", 2, "not the index"),
+        (index, 0, ""),
+        (b"<html>Log in</html>", 0, "of the last time"),
+        (index.replace(b'": 1', b'": 2', 1), 2, "update SimMAT"),
     ):
         (folder / "index.json").write_bytes(answer)
-        assert run(["bundle", "list"]) == 2
+        assert run(["bundle", "list"]) == code
         assert said in capsys.readouterr().err
+    for answer in (index, b"<html>Log in</html>"):
+        (folder / "index.json").write_bytes(answer)
+        assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
     server.shutdown()
     server.server_close()
     assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err

@@ -118,7 +118,7 @@ class Gallery:
 
 
 def open_gallery(place: str) -> Gallery:
-    """Read the index of a gallery, an http address or a folder; without network the index of the last time.
+    """Read the index of a gallery, an http address or a folder; without network, or behind a login page, the last one.
 
     Raises:
         ConfigError: there is no index, or it is not one.
@@ -126,7 +126,7 @@ def open_gallery(place: str) -> Gallery:
     """
     given = place
     place = place.removesuffix(f"/{INDEX_NAME}").rstrip("/")
-    kept, fetched, why = _cache_of(place) / INDEX_NAME, False, ""
+    where, kept, fetched, why = f"{place}/{INDEX_NAME}", _cache_of(place) / INDEX_NAME, False, ""
     if not _is_url(place):
         if not Path(place).is_dir() or not place:
             raise ConfigError(f"no gallery at {given!r}; give a folder, or an address with http:// or https://")
@@ -135,13 +135,14 @@ def open_gallery(place: str) -> Gallery:
         content = read_bytes(Path(place) / INDEX_NAME, "index of a gallery", limit=_MAX_INDEX)
     else:
         try:
-            content, fetched = fetch_bytes(f"{place}/{INDEX_NAME}", _MAX_INDEX), True
-        except WeightsError as error:
+            content, fetched = fetch_bytes(where, _MAX_INDEX), True
+            if kept.is_file():
+                parse_json(content)  # a login page is not json
+        except (WeightsError, ValueError) as error:
             if not kept.is_file():
                 raise
-            why = str(error)
-            content = read_bytes(kept, "index of a gallery", limit=_MAX_INDEX)
-    where = f"{place}/{INDEX_NAME}"
+            why = str(error) if isinstance(error, WeightsError) else f"{where} is not the index of a gallery: {error}"
+            content, fetched = read_bytes(kept, "index of a gallery", limit=_MAX_INDEX), False
     try:
         found = Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles, why)
     except ValueError as error:
