@@ -13,12 +13,13 @@ import numpy as np
 from simmat.client import Client, crop_of
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
+from simmat.io.images import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.prompts import prompt_of
-from simmat.predictor.reading import Files, ImageLike, Inputs, LoadedImage
+from simmat.predictor.reading import ImageLike, Inputs, LoadedImage
 from simmat.sensors.adapter import fitted_to_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 
@@ -62,7 +63,9 @@ class RemoteImage:
 
     def __init__(self, client: Client, reader: ImageReader, class_names: Mapping[int, str]) -> None:
         self._client, self.reader, self._class_names = client, reader, class_names
-        self.cached_bytes = reader.image.data.nbytes if isinstance(reader, LoadedImage) else 0
+        self.cached_bytes = sum(len(content) for *_, content in client._parts)
+        if isinstance(reader, LoadedImage):
+            self.cached_bytes += reader.image.data.nbytes + reader.image.valid.nbytes
 
     def predict(self, prompt: Prompt) -> RemotePrediction:
         """Segment the object that a prompt marks; DataError if it has a mask, or the server refuses it."""
@@ -128,21 +131,25 @@ class RemotePredictor:
         self._current: RemoteImage | None = None
 
     def open_image(self, image: ImageLike) -> RemoteImage:
-        """Send an image: files as they are, an array or a loaded image in the units of its channels.
+        """Send an image: files as they are; an array, a loaded image or a frame in the units of its channels.
 
         Raises:
             SimMATError: it cannot be read here, or the server refuses it.
         """
-        client = copy(self._client)
-        if isinstance(image, str | Path | Mapping):
-            reader = self.reader(image)
-            client.set_image(image)
+        client, reader = copy(self._client), self.reader(image)
+        if isinstance(image, str | Path):
+            image = {self.adapter.source_names()[0]: image}
+        if isinstance(image, Mapping) and not any(frame_of(Path(file)) for file in image.values()):
+            try:
+                client.set_image(image)
+            except OSError as error:
+                raise DataError(f"{reader.origin}: cannot be sent: {error.strerror}") from error
         else:
-            reader = LoadedImage(loaded := self.inputs.load(image, ()))
-            client.set_image(np.where(loaded.valid, loaded.data, np.float32(np.nan)))
+            whole = reader.read(Window(0, 0, *reader.size_hw))
+            client.set_image(np.where(whole.valid, whole.data, np.float32(np.nan)))
         return RemoteImage(client, reader, self.class_names)
 
-    def reader(self, image: Path | str | Files) -> ImageReader:
+    def reader(self, image: ImageLike) -> ImageReader:
         """Load an image here, or open one that is large; raise SimMATError if it cannot be read."""
         return self.inputs.reader(image, (), _WHOLE_SIDE)
 
