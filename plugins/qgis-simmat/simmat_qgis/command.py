@@ -71,7 +71,7 @@ def save_window(
     if extent.isEmpty():
         raise QgsProcessingException(f"{raster.name()}: nothing of it lies there")
     corners = [extent.xMinimum(), extent.yMaximum(), extent.xMaximum(), extent.yMinimum()]
-    with gdal.ExceptionMgr():
+    with gdal.ExceptionMgr(), gdal.config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):  # the default since GDAL 3.9
         try:
             gdal.Translate(
                 str(path),
