@@ -11,6 +11,7 @@ import http.client
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import numpy.typing as npt
+
+_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
 
 
 class ServerError(Exception):
@@ -43,11 +46,17 @@ class Client:
             timeout_s: seconds to wait for an answer.
         """
         parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
+            raise self._error(
+                f"{address.partition('?')[0]}: not an address of simmat serve; give what it prints: "
+                "http://HOST:PORT/?token=TOKEN"
+            )
         self._place, self._timeout_s = parts.netloc, timeout_s
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         token = parse_qs(parts.query).get("token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")])[0]
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._image, self._parts, self.size_hw = "", [("", "", b"")], (0, 0)
+        self._image, self.size_hw = "", (0, 0)
+        self._parts: list[tuple[str, str, bytes]] = []
         self.model: dict[str, Any] = self._ask("GET", "/model")
 
     def set_image(self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]) -> None:
@@ -57,12 +66,20 @@ class Client:
             image: a file as the sensor wrote it, or {source: file}; or an array (C, H, W) in the units of the model's
                 channels, NaN where nothing was measured.
         """
+        self._image, self._parts, self.size_hw = "", [], (0, 0)
         if isinstance(image, np.ndarray):
             stream = io.BytesIO()
             np.save(stream, np.asarray(image, np.float32), allow_pickle=False)
             self._parts = [("array", "array.npy", stream.getvalue())]
         else:
             given = image if isinstance(image, Mapping) else {self.model["sources"][0]: image}
+            for file in given.values():
+                notes = Path(f"{file}.aux.xml")
+                if Path(f"{file}.msk").exists() or (notes.is_file() and _CHANGING.search(notes.read_bytes())):
+                    raise self._error(
+                        f"{file}: the mask (.msk) or values (.aux.xml) beside it are not sent; put them into the file "
+                        "(gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES OLD.tif NEW.tif), or move them away"
+                    )
             self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in given.items()]
         self._send()
 
@@ -98,6 +115,8 @@ class Client:
 
     def ask(self, method: str, what: str, body: Any = None) -> Any:
         """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
+        if not self._image:
+            raise self._error("no image is set; call set_image first")
         content = None if body is None else json.dumps(body).encode()
         try:
             return self._ask(method, f"/images/{self._image}/{what}", content)
@@ -116,12 +135,15 @@ class Client:
         return {**answer, "mask": mask}
 
     def _send(self) -> None:
+        model = self._ask("GET", "/model")
+        if model["digest"] != self.model["digest"]:  # else an answer would be read with the classes of the old one
+            raise self._error(f"{self._place}: the server has another model now; connect again")
         boundary, parts = secrets.token_hex(16), []
         for source, file, content in self._parts:
             name = "".join("_" if one in '"\r\n\\' else one for one in file)
             head = f'--{boundary}\r\nContent-Disposition: form-data; name="{source}"; filename="{name}"\r\n\r\n'
             parts += [head.encode(), content, b"\r\n"]
-        body, limit = b"".join([*parts, f"--{boundary}--\r\n".encode()]), self.model["limits"]["bytes"]
+        body, limit = b"".join([*parts, f"--{boundary}--\r\n".encode()]), model["limits"]["bytes"]
         if len(body) > limit:
             raise self._error(f"{file}: the image has {len(body)} bytes, the server takes at most {limit}")
         found = self._ask("POST", "/images", body, f"multipart/form-data; boundary={boundary}")
@@ -138,13 +160,15 @@ class Client:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
             raise self._error(f"{self._place}: no answer of simmat serve: {error or type(error).__name__}") from error
-        if answer.status == 200:
-            return json.loads(content)
-        if not content.startswith(b"{"):
-            raise self._error(f"{self._place}: {answer.status} {answer.reason}")
-        said = json.loads(content)["error"]
-        text = "; ".join([said["message"], *said["problems"]])
-        raise (FileNotFoundError if answer.status == 404 and self._image else self._error)(text)
+        try:
+            found = json.loads(content)
+            if answer.status == 200 and (path != "/model" or "digest" in found):
+                return found
+            text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
+        except (ValueError, TypeError, KeyError):  # of another program
+            said = f"{answer.status} {answer.reason}, which is not an answer of simmat serve; check the address"
+            raise self._error(f"{self._place}: {said}") from None
+        raise (FileNotFoundError if answer.status == 404 and path.startswith("/images/") else self._error)(text)
 
 
 def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
