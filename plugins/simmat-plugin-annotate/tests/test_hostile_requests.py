@@ -223,6 +223,30 @@ def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
         assert (answer is None) is known
 
 
+@pytest.mark.parametrize("name", ["seg.example.org", "seg.example.org:443"])
+def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
+    """A client of an https address sends a name without a port, and a browser that address as the origin."""
+    from simmat_plugin_annotate.serve import listen, server_of
+
+    async def app(*given: object) -> None:
+        """Answer nothing."""
+
+    with listen("127.0.0.1", 0) as listener:
+        guard: Any = server_of(app, listener, host="127.0.0.1", allowed=[name], token=TOKEN)[0].config.app
+    own = {"host": "seg.example.org", "authorization": f"Bearer {TOKEN}"}
+    for given, known in (
+        ({}, True),
+        ({"host": "seg.example.org:443"}, True),
+        ({"origin": "https://seg.example.org"}, True),
+        ({"origin": "http://seg.example.org"}, False),  # another server of that machine
+        ({"origin": "https://evil.example"}, False),
+        ({"host": "evil.example"}, False),
+    ):
+        headers = [(key.encode(), value.encode()) for key, value in {**own, **given}.items()]
+        scope = {"type": "http", "method": "GET", "path": "/model", "query_string": b"", "headers": headers}
+        assert (guard._answer(scope) is None) is known, given
+
+
 def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
     """And its terminal shows no traceback."""
     from simmat_plugin_annotate.security import Guard

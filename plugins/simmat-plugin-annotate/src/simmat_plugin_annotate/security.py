@@ -20,6 +20,8 @@ POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+_PORTS = {"http": 80, "https": 443}
+"""The port of an address without one."""
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -49,7 +51,8 @@ class Guard:
         """Guard an app.
 
         Args:
-            hosts: names and addresses that Host may contain; without a port they have `port`.
+            hosts: names and addresses that Host may contain; without a port they have `port`. Of those with 80 or 443
+                Host needs no port.
             upload: most bytes of a request with files; 0 refuses files.
         """
         self._app, self._token = app, token
@@ -119,7 +122,7 @@ class Guard:
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """Return status, code and message for a request that is refused even with the token, else None."""
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+        if len(hosts) != 1 or not self._hosts & {with_port(hosts[0].lower(), port) for port in _PORTS.values()}:
             return 403, "host", "this server answers only to its own address; see --allow-host"
         site, origins = headers.get("sec-fetch-site", "none"), headers.getlist("origin")
         foreign = len(origins) > 1 or any(not self._is_own(origin) for origin in origins)
@@ -141,7 +144,8 @@ class Guard:
             parts = urlsplit(origin)
         except ValueError:  # for example "http://["
             return False
-        return parts.scheme == "http" and parts.netloc.lower() in self._hosts and not parts.path
+        port = _PORTS.get(parts.scheme)
+        return port is not None and with_port(parts.netloc.lower(), port) in self._hosts and not parts.path
 
     def _has_token(self, headers: Headers) -> bool:
         for value in headers.getlist("authorization"):

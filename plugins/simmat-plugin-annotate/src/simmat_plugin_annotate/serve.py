@@ -95,9 +95,10 @@ def server_of(
     """
     token, port = token or secrets.token_urlsafe(32), int(listener.getsockname()[1])
     own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
+    proxied = [with_port(name, 443) for name in allowed]  # by a proxy with TLS, which passes Host on
     first = next(iter([*own, *allowed, LOCAL[0]]))
     config = uvicorn.Config(
-        Guard(app, token=token, port=port, hosts=[*LOCAL, *own, *allowed], upload=upload),
+        Guard(app, token=token, port=port, hosts=[*LOCAL, *own, *allowed, *proxied], upload=upload),
         http=Protocol,
         log_level="warning",
         access_log=False,
