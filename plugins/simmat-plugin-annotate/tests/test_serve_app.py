@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,26 @@ def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> No
         Client(address).set_image(second)
         assert len(list((tmp_path / "home").iterdir())) == 1
         np.testing.assert_array_equal(client.predict([(16, 12)])[0]["mask"], mask)
+
+
+def test_uploads_that_stall_do_not_keep_others_waiting(
+    address: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four images are received at once; a client whose network is gone must not take such a place for ever."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "_BODY_TIMEOUT_S", 0.2)
+    port = raw(address).port
+    head = (
+        f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000\r\n\r\n--x\r\n"
+    )
+    with ExitStack() as stalled:
+        streams = [stalled.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(4)]
+        for stream in streams:
+            stream.sendall(head.encode())
+        Client(address, timeout_s=20).set_image(root / "images/s3.png")
+        assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
 
 
 def test_without_the_token_nothing_is_answered(address: str) -> None:

@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 8 * 2**20
 """Most bytes of a json request."""
+_BODY_TIMEOUT_S = 30
+"""Seconds in which the next part of a body must arrive, so that a stalled upload does not keep others waiting."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -68,11 +70,16 @@ class Guard:
         if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        received, started, limit = 0, False, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
+        received, complete, started, limit = 0, False, False, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
 
         async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            try:
+                async with asyncio.timeout(None if complete else _BODY_TIMEOUT_S):
+                    message = await receive()
+            except TimeoutError:
+                message = {"type": "http.disconnect"}
+            complete = complete or not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > limit:
                 raise TooLargeError(limit)

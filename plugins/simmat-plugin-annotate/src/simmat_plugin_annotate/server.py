@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -364,6 +364,7 @@ _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     BusyError: (409, "busy", ""),
     RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
     CancelledError: (409, "cancelled", "the request was cancelled"),
+    ClientDisconnect: (408, "timeout", "the body of the request did not arrive"),
     TooLargeError: (413, "size", ""),
     ConfigError: (422, "invalid", ""),
     SimMATError: (422, "data", ""),
