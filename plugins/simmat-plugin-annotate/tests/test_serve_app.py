@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -210,6 +211,40 @@ def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> No
         Client(address).set_image(second)
         assert len(list((tmp_path / "home").iterdir())) == 1
         np.testing.assert_array_equal(client.predict([(16, 12)])[0]["mask"], mask)
+
+
+@pytest.mark.parametrize("slow", ["encode_ahead", "suggestions"])
+def test_an_image_is_kept_while_a_request_for_it_is_in_progress(
+    predictor: Predictor, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The model reads its files; another image that finds no room beside it is refused, not stored."""
+    from simmat_plugin_annotate.models import ModelService
+
+    work, started, go = getattr(ModelService, slow), threading.Event(), threading.Event()
+
+    def wait(self: ModelService, *given: Any) -> Any:
+        started.set()
+        go.wait(20)
+        return work(self, *given)
+
+    def ask() -> Any:
+        client = Client(address)
+        client.set_image(root / "images/s0.png")
+        return client.everything()
+
+    home, late = tmp_path / "home", root / "images/s1.png"
+    room = (root / "images/s0.png").stat().st_size + late.stat().st_size - 1
+    monkeypatch.setattr(ModelService, slow, wait)
+    with door(predictor, home, kept=room) as address, ThreadPoolExecutor(1) as other:
+        answer = other.submit(ask)
+        assert started.wait(20)
+        with pytest.raises(ServerError, match="--keep-gb"):
+            Client(address).set_image(late)
+        assert len(list(home.iterdir())) == 1
+        go.set()
+        assert isinstance(answer.result(20), list)
+        Client(address).set_image(late)
+        assert len(list(home.iterdir())) == 1
 
 
 def test_uploads_that_stall_do_not_keep_others_waiting(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
@@ -189,14 +189,27 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
             if len(given) < len(parts):
                 raise DataError("a part of the form is no file, or one source has two")
             key = await asyncio.get_running_loop().run_in_executor(files, partial(uploads.add, given))
-        await service.run(partial(service.encode_ahead, key), slow=True)
-        size_hw, tile = uploads.find(key).size_hw, model.predictor.tile_of(uploads.find(key).size_hw)
+        try:
+            await service.run(partial(service.encode_ahead, key), slow=True)
+            size_hw = uploads.find(key).size_hw
+        finally:
+            uploads.release(key)
+        tile = model.predictor.tile_of(size_hw)
         return Json({"id": key, "size_hw": size_hw, "window": tile if tile < max(size_hw) else None})
+
+    @contextmanager
+    def in_use(image: str) -> Iterator[None]:
+        uploads.use(image)
+        try:
+            yield
+        finally:
+            uploads.release(image)
 
     @app.post("/images/{image}/predict", response_model=PredictAnswer)
     async def predict(image: str, body: PredictBody) -> Response:
         """Return the masks for points, a box, or both, in pixels of the image."""
-        return await service.run(lambda: Json(service.predict(image, body.points, body.box)))
+        with in_use(image):
+            return await service.run(lambda: Json(service.predict(image, body.points, body.box)))
 
     box = {"name": "box", "in": "query", "schema": {"type": "string"}, "description": "x0,y0,x1,y1: search this part"}
 
@@ -204,13 +217,15 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
     async def everything(image: str, request: Request) -> Response:
         """Return every object of the image that the model finds."""
         part = box_of(request)
-        found = await search(request, service, partial(service.suggestions, image, (), part))
+        with in_use(image):
+            found = await search(request, service, partial(service.suggestions, image, (), part))
         return await json_of({"objects": found["objects"]})
 
     @app.get("/images/{image}/classes", response_model=ClassesAnswer)
     async def classes(image: str) -> Response:
         """Return the class of every pixel, as a mask for each class."""
-        return await service.run(lambda: Json(_classes(service, image, names)), slow=True)
+        with in_use(image):
+            return await service.run(lambda: Json(_classes(service, image, names)), slow=True)
 
     return app
 

@@ -10,10 +10,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from simmat.errors import DataError
+from simmat.errors import DataError, OutputError
 from simmat.io.files import output_errors
 from simmat.io.images import read_image
 from simmat.io.weights import sha256_of
@@ -43,8 +44,17 @@ class _ArrayFile(ModalityAdapter):
         return self._predictor.inputs.load(read_image(files[ARRAY]).planes, ())
 
 
+@dataclass
+class _Image:
+    """A stored image, its bytes on disk, and the number of requests for it in progress."""
+
+    planes: Planes
+    size: int
+    requests: int = 0
+
+
 class Uploads:
-    """The images that clients have sent; those used longest ago are dropped."""
+    """The images that clients have sent; those used longest ago are dropped, but none with a request in progress."""
 
     def __init__(self, predictor: Predictor, home: Path, *, max_pixels: int, max_bytes: int) -> None:
         """Keep images in a folder.
@@ -57,28 +67,48 @@ class Uploads:
         self._predictor, self._home = predictor, home
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._memory = ImageCache()
-        self._images: OrderedDict[str, tuple[Planes, int]] = OrderedDict()
+        self._images: OrderedDict[str, _Image] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Planes:
-        """Return the planes of an image; raise UnknownError if there is none, or it was dropped.
+        """Return the planes of an image; raise UnknownError if there is none, or it was dropped."""
+        if (image := self._images.get(key)) is None:
+            raise UnknownError("there is no image with this id, or none any more; send its files again")
+        return image.planes
 
-        It is now the one used last; of the others, those used longest ago are dropped while all take too much disk.
-        """
-        dropped = []
+    def use(self, key: str) -> None:
+        """Keep an image until `release`; raise UnknownError if there is none, or it was dropped."""
         with self._lock:
-            if key not in self._images:
-                raise UnknownError("there is no image with this id, or none any more; send its files again")
-            planes, _ = self._images.pop(key)
-            self._images[key] = planes, _bytes_in(planes.home)
-            while len(self._images) > 1 and sum(size for _, size in self._images.values()) > self._max_bytes:
-                dropped.append(self._images.popitem(last=False)[1][0].home)
-        for folder in dropped:
-            shutil.rmtree(folder, ignore_errors=True)
-        return planes
+            self.find(key)
+            self._images[key].requests += 1
+
+    def release(self, key: str) -> None:
+        """End a request for an image, which is now the one used last."""
+        with self._lock:
+            image = self._images[key]
+            image.requests -= 1
+            image.size = _bytes_in(image.planes.home)  # with its embeddings
+            self._images.move_to_end(key)
+            self._make_room()
+
+    def _make_room(self) -> bool:
+        """While the images take too much disk, drop those used longest ago; return whether the last one has room.
+
+        The last one stays, and those with a request in progress.
+        """
+        for key, image in list(self._images.items())[:-1]:
+            if self._is_full() and not image.requests:
+                del self._images[key]
+                shutil.rmtree(image.planes.home, ignore_errors=True)
+        return len(self._images) == 1 or not self._is_full()
+
+    def _is_full(self) -> bool:
+        return sum(image.size for image in self._images.values()) > self._max_bytes
 
     def add(self, files: Mapping[str, tuple[str, BinaryIO]]) -> str:
         """Store an image, unless it is there already, and return its key: a digest of its files.
+
+        It is kept until `release`, as by `use`.
 
         Args:
             files: source -> name and content of its file; or `ARRAY` -> those of an npy file.
@@ -86,7 +116,7 @@ class Uploads:
         Raises:
             DataError: the sources are not those of the sensor, an image has too many pixels, or cannot be read.
             BundleError: the image has other channels than the model.
-            OutputError: the files cannot be written.
+            OutputError: the files cannot be written, or images with requests in progress take the disk.
         """
         adapter: ModalityAdapter = self._predictor.adapter
         sources = adapter.source_names()
@@ -100,17 +130,25 @@ class Uploads:
         try:
             with output_errors(self._home):
                 paths, key = _written(files, folder)
-            if not (known := key in self._images):
-                planes = Planes(adapter, paths, self._memory, folder)
-                self._check(planes)
+            with suppress(UnknownError):
+                self.use(key)
+                shutil.rmtree(folder, ignore_errors=True)
+                return key
+            planes = Planes(adapter, paths, self._memory, folder)
+            self._check(planes)
+            with self._lock:
+                image = self._images.setdefault(key, _Image(planes, _bytes_in(folder)))
+                if image.planes is planes and not self._make_room():
+                    del self._images[key]
+                    raise OutputError(
+                        "the images of requests in progress take the disk that --keep-gb allows; send this one later"
+                    )
+                image.requests += 1
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        with self._lock:
-            if known or key in self._images:  # another client may have sent it meanwhile
-                shutil.rmtree(folder, ignore_errors=True)
-            else:
-                self._images[key] = planes, 0
+        if image.planes is not planes:  # another client has sent it meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
         return key
 
     def _check(self, planes: Planes) -> None:
