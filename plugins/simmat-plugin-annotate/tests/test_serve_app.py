@@ -22,9 +22,10 @@ from runs import registry
 
 from simmat.api import load
 from simmat.client import Client, ServerError
+from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.predictor import Predictor, RemotePredictor
+from simmat.predictor import LargeImage, Predictor, RemotePredictor
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt, Window
 
@@ -265,6 +266,17 @@ def test_uploads_that_stall_do_not_keep_others_waiting(
             stream.sendall(head.encode())
         Client(address, timeout_s=20).set_image(root / "images/s3.png")
         assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
+
+
+def test_everything_in_a_box_is_what_touches_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a predictor, also where the image is one window, which is searched as a whole."""
+    places = [Window(y, x, y + 4, x + 4) for y in range(0, 32, 8) for x in range(0, 48, 8)]
+    found = [FoundObject(Instance(None, one, np.ones((4, 4), np.bool_)), 0.9, (one.x0, one.y0)) for one in places]
+    monkeypatch.setattr(LargeImage, "segment", lambda self, *given, **more: (found, 0))
+    client = Client(address)
+    client.set_image(np.zeros((1, *SIZE), np.float32))
+    for box, count in ((None, 24), ([0, 0, 6, 6], 1), ([4, 4, 9, 20], 2), ([3, 0, 9, 40], 8), ([1000, 0, 1006, 6], 0)):
+        assert len(client.everything(box)) == count, box
 
 
 def test_without_the_token_nothing_is_answered(address: str) -> None:

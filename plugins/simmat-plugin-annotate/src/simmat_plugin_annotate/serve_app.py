@@ -215,11 +215,16 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
 
     @app.get("/images/{image}/everything", response_model=EverythingAnswer, openapi_extra={"parameters": [box]})
     async def everything(image: str, request: Request) -> Response:
-        """Return every object of the image that the model finds."""
+        """Return every object of the image, or of a part of it, that the model finds."""
         part = box_of(request)
         with in_use(image):
             found = await search(request, service, partial(service.suggestions, image, (), part))
-        return await json_of({"objects": found["objects"]})
+        objects = found["objects"]
+        if part is not None:  # an image of one window is searched as a whole
+            x0, y0, x1, y1 = part
+            boxes = [(one, *one["mask"]["box"]) for one in objects]
+            objects = [one for one, a, b, c, d in boxes if a < x1 and b < y1 and c > x0 and d > y0]
+        return await json_of({"objects": objects})
 
     @app.get("/images/{image}/classes", response_model=ClassesAnswer)
     async def classes(image: str) -> Response:
