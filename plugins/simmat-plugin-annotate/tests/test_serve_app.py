@@ -279,6 +279,13 @@ def test_everything_in_a_box_is_what_touches_it(address: str, monkeypatch: pytes
         assert len(client.everything(box)) == count, box
 
 
+def test_an_array_of_another_shape_is_refused_in_plain_words(address: str) -> None:
+    """It is the client's mistake, not one of the sensor's plugin."""
+    with pytest.raises(ServerError, match=r"\(1, H, W\)") as refused:
+        Client(address).set_image(np.zeros((*SIZE, 3), np.float32))
+    assert "plugin" not in str(refused.value)
+
+
 def test_without_the_token_nothing_is_answered(address: str) -> None:
     """Not even what the model is."""
     for path in ("/model", "/openapi.json", "/images/0/classes"):

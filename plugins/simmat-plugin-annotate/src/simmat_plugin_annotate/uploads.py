@@ -41,7 +41,10 @@ class _ArrayFile(ModalityAdapter):
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read them."""
-        return self._predictor.inputs.load(read_image(files[ARRAY]).planes, ())
+        try:
+            return self._predictor.inputs.load(read_image(files[ARRAY]).planes, ())
+        except ValueError as error:  # another shape
+            raise DataError(str(error)) from error
 
 
 @dataclass
