@@ -165,7 +165,9 @@ class Uploads:
 
     def without_paths(self, text: str) -> str:
         """Return a text in which no file is named by its place on this machine."""
-        text = re.sub(rf"{re.escape(str(self._home))}[\\/][^\\/]+[\\/]\d+[\\/]", "", text)
+        home = re.escape(str(self._home))
+        text = re.sub(rf"{home}[\\/][^\\/]+[\\/]\d+[\\/]", "", text)
+        text = re.sub(rf"{home}[\w.\\/-]*", "the server's folder", text)
         bundle = self._predictor.bundle
         return text if bundle is None else text.replace(str(bundle.path), bundle.path.name)
 
