@@ -16,6 +16,7 @@ from napari_simmat.masks import mask_path, write_mask
 from simmat.data.instances import read_mask
 from simmat.errors import ConfigError, DataError
 from simmat.plugins.loader import load_plugins
+from simmat.sensors.adapter import Source
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +92,26 @@ def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
     labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4)
     write_mask(str(tmp_path / "a.tif"), labels, {})
     np.testing.assert_array_equal(read_mask(tmp_path / "a.tif" / "0002"), labels[2])
-    assert mask_path("DIR/frames/train/a.npy", frames=True) == str(Path("DIR/masks/train/a.tif"))
+    assert mask_path("DIR/frames/train/a.npy", [], frames=True) == str(Path("DIR/masks/train/a.tif"))
     with pytest.raises(ConfigError, match=r"\.tif"):
         write_mask(str(tmp_path / "a.png"), labels, {})
+
+
+@pytest.mark.parametrize(
+    ("image", "frames", "mask"),
+    [
+        ("frames/a.nii.gz", True, "masks/a.tif"),
+        ("images/x/b_nir.png", False, "masks/x/b.png"),
+        ("images/there.png", False, "masks/there.npy"),
+        ("frames/2026.11.30", True, "masks/2026.11.30.tif"),
+    ],
+)
+def test_the_mask_that_is_offered_belongs_to_the_image(tmp_path: Path, image: str, frames: bool, mask: str) -> None:
+    """A data set with a mask of another name, or with two masks of one image, is refused."""
+    for name in ("frames/2026.11.30", "masks/there.npy"):
+        (tmp_path / name).mkdir(parents=True)
+    sources = [Source("nir", ("_nir.png", ".png"))]
+    assert mask_path(str(tmp_path / image), sources, frames=frames) == str(tmp_path / mask)
 
 
 def test_the_manifest_names_what_exists() -> None:

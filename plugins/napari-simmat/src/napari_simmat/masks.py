@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simmat.data.formats.frames import frame_name
 from simmat.data.instances import PANOPTIC
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.images import write_image
+from simmat.io.images.stacks import stack_endings
+from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, Window
 
 
@@ -89,7 +92,7 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     labels = with_classes(np.asarray(data), attributes.get("features"))
     kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if labels.max(initial=0) <= np.iinfo(kind).max)
     labels, ending = labels.astype(kind), Path(path).suffix.lower()
-    if labels.ndim == 3 and ending == ".tif":
+    if labels.ndim == 3 and ending in (".tif", ".tiff"):
         import tifffile
 
         with atomic_path(path) as temporary:
@@ -101,10 +104,20 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     return [path]
 
 
-def mask_path(image: str, *, frames: bool) -> str:
-    """Return where a data set has the mask of an image: masks/NAME.png beside images/; else beside the file."""
-    path, ending = Path(image), ".tif" if frames else ".png"
+def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:
+    """Return where a data set has the mask of an image: masks/NAME.* beside images/; else a file beside the image.
+
+    Args:
+        image: its file, or the folder of its frames.
+        sources: those of the sensor, whose endings are no part of NAME.
+        frames: a new mask is a .tif, not a .png.
+    """
+    path, endings = Path(image), (".tif", ".tiff", ".npy") if frames else (".png", ".tif", ".tiff", ".npy")
+    ignored = (*stack_endings(), *(ending for source in sources for ending in source.extensions))
+    name = path.name if path.is_dir() else frame_name(path, ignored)
     for folder in path.parents:
         if folder.name in ("images", "frames"):
-            return str((folder.with_name("masks") / path.relative_to(folder)).with_suffix(ending))
-    return str(path.with_name(f"{path.stem}_mask{ending}"))
+            inner = path.relative_to(folder).parent
+            masks = [folder.with_name("masks") / inner / f"{name}{ending}" for ending in endings]
+            return str(next(filter(Path.exists, masks), masks[0]))
+    return str(path.with_name(f"{name}_mask{endings[0]}"))

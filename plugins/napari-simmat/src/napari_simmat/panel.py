@@ -352,7 +352,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Write the labels where SimMAT looks for masks, or elsewhere."""
         image, _ = self.current()
         layer = self.labels(image)
-        path = mask_path(image.path, frames=image.is_stack)
+        path = mask_path(image.path, self.predictor.adapter.sources, frames=image.is_stack)
         if path := QFileDialog.getSaveFileName(self, "Save labels", path, "*.png *.tif *.npy")[0]:
             labels = np.asarray(layer.data)
             rule = "instances" if with_classes(labels, layer.features) is labels else "panoptic"
