@@ -143,6 +143,25 @@ def test_boxes_mark_an_object_each_by_their_outer_edges(panel: Panel, qtbot: Any
     assert np.unique(panel.viewer.layers["a.tif labels"].data).tolist() == [0, 1, 2]
 
 
+def test_images_with_the_same_file_name_have_layers_of_their_own(
+    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cameras number their files alike, and the objects of one day must not be saved as the mask of another."""
+    load_scripted(panel)
+    found = SimpleNamespace(labels=np.zeros((SIZE, SIZE), np.uint8), values=(0,), class_names={})
+    monkeypatch.setattr(panel, "run", lambda text, work, then: then(found))
+    for day in ("day1", "day2"):
+        open_image(panel, tmp_path / day / "a.tif")
+        image, _ = panel.current()
+        for _ in range(2):
+            panel.labels(image).data[:] += 1
+            panel.classes()
+    layers = {layer.name: layer for layer in panel.viewer.layers}
+    assert [name for name in layers if "labels" in name] == ["a.tif labels", "a.tif labels [1]"]
+    assert [name for name in layers if "classes" in name] == ["a.tif classes", "a.tif classes [1]"]
+    assert (layers["a.tif labels"].data == 2).all()
+
+
 def test_everything_keeps_what_is_labelled(panel: Panel, qtbot: Any, tmp_path: Path, dense_bundle: Path) -> None:
     """By a real network; and its classes are a layer."""
     panel.kind.setCurrentText(BUNDLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ from simmat.io.images.stacks import stack_endings
 from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, Window
 
+TITLE = "simmat_title"
+"""Key of a labels layer's metadata: the path of its image and what it holds; layers' names have the file name alone."""
+
 
 class Found(NamedTuple):
     """An object to label: its mask (h, w) in a window of the image, score, and class, None without classes."""
@@ -26,6 +29,11 @@ class Found(NamedTuple):
     mask: BoolArray
     score: float
     class_id: int | None
+
+
+def titled(layers: Iterable[Any], title: str) -> Any:
+    """Return the layer with a title; None if there is none."""
+    return next((layer for layer in layers if layer.metadata.get(TITLE) == title), None)
 
 
 def add_objects(layer: Any, frame: int | None, found: Sequence[Found], *, free_only: bool) -> int:

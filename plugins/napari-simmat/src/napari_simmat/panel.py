@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLa
 
 import simmat
 from napari_simmat.images import LayerImage, images_in, prompts_of
-from napari_simmat.masks import Found, add_objects, mask_path, with_classes, write_mask
+from napari_simmat.masks import TITLE, Found, add_objects, mask_path, titled, with_classes, write_mask
 from napari_simmat.opengl import hide_triton
 from napari_simmat.reader import choose_sensor
 from simmat.errors import ConfigError, SimMATError
@@ -178,15 +178,13 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.status.setText(f"Loaded for {predictor.adapter.name}: {channels or 'any channels'}")
 
     def _list_images(self) -> None:
-        chosen, count = self.image.currentText(), len(self.predictor.inputs.channels) if self.predictor else 0
-        new, known = images_in(self.viewer.layers, count), self.images
-        self.images = new
+        chosen, known = self.image.currentText(), self.images
+        new = self.images = images_in(self.viewer.layers, len(self.predictor.inputs.channels) if self.predictor else 0)
         if [*new] != [*known]:
             self.image.clear()
             self.image.addItems(new)
-            self.image.setCurrentText(
-                chosen if chosen in new and new.keys() <= known.keys() else next(reversed(new), "")
-            )
+            stays = chosen in new and new.keys() <= known.keys()
+            self.image.setCurrentText(chosen if stays else next(reversed(new), ""))
         self._enable()
 
     def current(self) -> tuple[LayerImage, int]:
@@ -282,17 +280,17 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
 
     def labels(self, image: LayerImage) -> Any:
         """Return the labels layer of an image, new if it is missing."""
-        name = f"{Path(image.path).name} labels"
-        if name not in self.viewer.layers:
-            frames = (len(image),) if image.is_stack else ()
-            self._add_labels(np.zeros((*frames, *image.size_hw), np.int32), name, image)
-        return self.viewer.layers[name]
+        title, frames = f"{image.path} labels", (len(image),) if image.is_stack else ()
+        empty = np.zeros((*frames, *image.size_hw), np.int32)
+        return titled(self.viewer.layers, title) or self._add_labels(empty, title, image)
 
-    def _add_labels(self, data: Any, name: str, image: LayerImage, **attributes: Any) -> None:
+    def _add_labels(self, data: Any, title: str, image: LayerImage, **attributes: Any) -> Any:
         """Add a labels layer, and leave the active one active."""
         active = self.viewer.layers.selection.active
-        self.viewer.add_labels(data, name=name, opacity=0.5, scale=image.scale[-data.ndim :], **attributes)
+        attributes |= {"name": Path(title).name, "metadata": {TITLE: title}, "scale": image.scale[-data.ndim :]}
+        layer = self.viewer.add_labels(data, opacity=0.5, **attributes)
         self.viewer.layers.selection.active = active
+        return layer
 
     def _label(self, image: LayerImage, frame: int, found: list[Found], *, free_only: bool) -> None:
         count = add_objects(self.labels(image), frame if image.is_stack else None, found, free_only=free_only)
@@ -313,11 +311,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         image, frame = self.current()
 
         def show(found: ClassMap) -> None:
-            name = f"{Path(image.path).name} classes" + f" {frame}" * image.is_stack
-            if name in self.viewer.layers:
-                self.viewer.layers.remove(name)
+            title = f"{image.path} classes" + f" {frame}" * image.is_stack
+            if layer := titled(self.viewer.layers, title):
+                self.viewer.layers.remove(layer)
             names = [found.class_names.get(value, str(value)) for value in found.values]
-            self._add_labels(found.labels, name, image, features={"index": found.values, "name": names})
+            self._add_labels(found.labels, title, image, features={"index": found.values, "name": names})
 
         self.run("Finding classes", lambda: self.encoded(image, frame).segment_semantic(), show)
 
