@@ -111,6 +111,17 @@ def test_windows_are_dropped_where_memory_is_full(
     assert 0 < windows.cached_bytes < 2**20
 
 
+def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
+    """The image is held before it is encoded; its only window is the image itself."""
+    predictor = Predictor.of_bundle(loaded)
+    image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
+    large = LargeImage(predictor, LoadedImage(image))
+    assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
+    _, encoded = large.encoded(large.windows[0])
+    assert encoded is not None
+    assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
+
+
 def test_windows_hold_their_prompt_with_room_around_it() -> None:
     """An object cut by a border has another shape."""
     rng = np.random.default_rng(0)

@@ -36,7 +36,7 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.reading import NothingMeasuredError
+from simmat.predictor.reading import LoadedImage, NothingMeasuredError
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
@@ -101,11 +101,15 @@ class LargeImage:
         self.warning = ""
         self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one used last is at the end
         self._views: tuple[Window | None, dict[str, EncodedImage]] = (None, {})  # of the last window, see `uncertainty`
+        self._loaded_bytes = self.cached_bytes  # there is no window yet
 
     @property
     def cached_bytes(self) -> int:
-        """Memory of the windows and embeddings that are kept."""
-        return sum(image.data.nbytes + image.valid.nbytes + one.nbytes for image, one in self._encoded.values())
+        """Memory of the image, if it was loaded as a whole, and of the windows and embeddings that are kept."""
+        loaded = [self.reader.image] if isinstance(self.reader, LoadedImage) else []
+        images = {id(image): image for image in (*loaded, *(image for image, _ in self._encoded.values()))}
+        pixels = sum(image.data.nbytes + image.valid.nbytes for image in images.values())
+        return pixels + sum(one.nbytes for _, one in self._encoded.values())
 
     @property
     def shrink_warning(self) -> str:
@@ -153,7 +157,7 @@ class LargeImage:
     def keep(self, window: Window, image: SensorImage, encoded: EncodedImage) -> None:
         """Keep the pixels of a window and its embedding in memory."""
         self._encoded[window] = image, encoded
-        while len(self._encoded) > 1 and self.cached_bytes > _CACHE_BYTES:
+        while len(self._encoded) > 1 and self.cached_bytes - self._loaded_bytes > _CACHE_BYTES:
             del self._encoded[next(iter(self._encoded))]
 
     def segment_window(self, window: Window, options: SegmentOptions) -> WindowResult:
