@@ -145,8 +145,9 @@ def test_without_a_prompt_all_objects_are_found_that_have_a_label(
     monkeypatch.setattr(LargeImage, "segment_everything", lambda self: found_objects(2, 1))
     (one,) = regions(backend.predict(asked()))
     assert (one["value"]["brushlabels"], round(one["score"], 3)) == (["ship"], 0.8)
-    with pytest.raises(Exception, match="ship, buoy"):
-        backend.predict(asked(config=label_config(["boat", "quay"])))
+    for others in (["boat", "quay"], ["boat"]):
+        with pytest.raises(ConfigError, match="ship, buoy"):
+            backend.predict(asked(config=label_config(others)))
 
 
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(
