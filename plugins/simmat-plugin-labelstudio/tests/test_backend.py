@@ -25,6 +25,7 @@ from simmat.data.dataset import open_dataset
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.errors import ConfigError
 from simmat.inference import run_lengths
+from simmat.io.images import write_image
 from simmat.predictor import LargeImage
 from simmat.sensors.builtin import Raster
 
@@ -64,6 +65,27 @@ def test_a_click_is_answered_from_all_planes_of_the_sensors_own_file(tmp_path: P
     backend.predict(asked(prompt("keypointlabels", x=1, y=1), prompt("keypointlabels", x=90, y=90, positive=False)))
     assert model.asked[1].point_labels.tolist() == [[1, 0]]
     assert len(model.encoded) == 1  # encoded once, clicked often
+
+
+def test_a_click_is_answered_from_the_file_as_it_is_now(tmp_path: Path) -> None:
+    """A person sees the new picture of an image that was replaced."""
+    root = sensor_files(tmp_path / "set")
+    backend, model = scripted_backend(root)
+    click = asked(prompt("keypointlabels", x=40, y=30))
+    backend.predict(click)
+    write_image(root / "images/train/s1.tif", np.full((5, *SIZE), 40000, np.uint16))
+    backend.predict(click)
+    assert len(model.encoded) == 2
+    assert np.allclose(model.encoded[1][0].numpy(), 1)
+
+
+def test_images_are_dropped_where_too_many_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is read in parts, or is on a server, takes memory that is not counted in bytes."""
+    monkeypatch.setattr("simmat_plugin_labelstudio.backend._MAX_CACHED_IMAGES", 1)
+    backend, model = scripted_backend(sensor_files(tmp_path / "set"))
+    for sample in ("train/s0", "train/s1", "train/s1", "train/s0"):
+        backend.predict(asked(prompt("keypointlabels", x=40, y=30), sample=sample))
+    assert len(model.encoded) == 3
 
 
 def test_a_box_is_answered_with_a_polygon_where_the_project_has_polygons(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from simmat_plugin_convert.labels import NO_CLASS
 from simmat_plugin_convert.shapes import turned_box
 
 from simmat.data.dataset import Dataset
+from simmat.data.fingerprint import file_times
 from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import Document, FromLists, parse
 from simmat.drawing.display import display_rgb
@@ -39,6 +40,8 @@ from simmat.types import Prompt, Window
 
 _MAX_CACHED_BYTES = 2**29
 """Images and embeddings that stay in memory for the next click."""
+_MAX_CACHED_IMAGES = 256
+"""Most of them: of an image that is read in parts, or is on a server, not all memory is counted."""
 
 
 class _Table(Document):
@@ -100,7 +103,7 @@ class Backend:
         self._predictor, self._semantic = predictor, semantic
         known = () if predictor.dense is None else predictor.dense.classes
         self._class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
-        self._images: OrderedDict[str, LargeImage | RemoteImage] = OrderedDict()
+        self._images: OrderedDict[tuple[str, bytes], LargeImage | RemoteImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -206,10 +209,14 @@ class Backend:
         return self.samples[sample]
 
     def _image(self, sample: str) -> LargeImage | RemoteImage:
-        """Return an image with its embedding, from memory where it was used lately."""
-        image = self._images.pop(sample, None) or self._predictor.open_image(self._files(sample))
-        self._images[sample] = image
-        while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
+        """Return an image with its embedding, from memory where it was used lately and its files are the same."""
+        files = self._files(sample)
+        key = sample, file_times(map(str, files.values())).tobytes()
+        image = self._images[key] = self._images.pop(key, None) or self._predictor.open_image(files)
+        while len(self._images) > 1 and (
+            len(self._images) > _MAX_CACHED_IMAGES
+            or sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES
+        ):
             self._images.popitem(last=False)
         return image
 
