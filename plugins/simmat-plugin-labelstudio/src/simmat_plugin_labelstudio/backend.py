@@ -212,7 +212,8 @@ class Backend:
         """Return an image with its embedding, from memory where it was used lately and its files are the same."""
         files = self._files(sample)
         key = sample, file_times(map(str, files.values())).tobytes()
-        image = self._images[key] = self._images.pop(key, None) or self._predictor.open_image(files)
+        image = self._images.pop(key, None) or self._predictor.open_image(files)
+        self._images[key] = image
         while len(self._images) > 1 and (
             len(self._images) > _MAX_CACHED_IMAGES
             or sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES
