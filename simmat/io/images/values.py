@@ -115,10 +115,10 @@ def require_one_plane(image: ImageFile, modality: str) -> None:
     """Raise DataError where a file holds several planes; it says which modality reads them."""
     count = len(image.planes)
     if count > 1:
-        colour = "modality rgb reads a colour picture, " if image.colour == "rgb" else ""
+        advice = "--modality rgb for a colour picture, or " if image.colour == "rgb" else ""
         raise DataError(
             f"{image.path}: modality {modality!r} needs one plane, got {count} of {image.planes.dtype}; give the "
-            f"sensor's own file, or save the one plane ({colour}raster with --channels 0 the first plane of any file)"
+            f"sensor's own file or one plane of it, or train with {advice}--modality raster with --channels 0"
         )
 
 
