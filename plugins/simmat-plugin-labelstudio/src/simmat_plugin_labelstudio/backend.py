@@ -194,11 +194,11 @@ class Backend:
         return [(one, label, score) for one, label, score in named if label is not None]
 
     def _label(self, class_id: int | None, labels: Sequence[str]) -> str | None:
-        """Return the label of a class: of its name, or the only one of a model without classes; else None."""
+        """Return the label of a class: of its name, or the only one of a model of at most one class."""
         name = NO_CLASS if class_id is None else self._class_names.get(class_id, str(class_id))
         if name in labels:
             return name
-        return labels[0] if len(labels) == 1 and not self._class_names else None
+        return labels[0] if len(labels) == 1 and len(self._class_names) < 2 else None
 
     def _files(self, sample: str) -> dict[str, Path]:
         if sample not in self.samples:
