@@ -367,6 +367,19 @@ def test_bad_input_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_interrupted_teacher_goes_on_by_the_same_command(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It takes hours of large models, and --resume is of the training."""
+
+    def stop(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simmat_plugin_distill.teacher.write_masks", stop)
+    assert distill(pairs, tmp_path / "run") == 130
+    assert "repeat the command" in capsys.readouterr().err
+
+
 def test_a_run_without_a_teacher_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its validation score is no agreement with one."""
     (tmp_path / "config.toml").write_text("")
