@@ -91,6 +91,13 @@ def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
     assert "was kept" not in summary_of(run)
 
 
+def test_the_notes_of_the_data_stand_at_the_top() -> None:
+    """Scores by masks that nobody checked are not taken for true ones."""
+    run = view(kept=2, done=60)
+    card = run.spec.card.model_copy(update={"notes": "Not checked."})
+    assert summary_of(replace(run, spec=run.spec.model_copy(update={"card": card}))).endswith(". Not checked.")
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
