@@ -78,7 +78,7 @@ class Client:
                 if Path(f"{file}.msk").exists() or (notes.is_file() and _CHANGING.search(notes.read_bytes())):
                     raise self._error(
                         f"{file}: the mask (.msk) or values (.aux.xml) beside it are not sent; put them into the file "
-                        "(gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES OLD.tif NEW.tif), or move them away"
+                        "(gdalwarp -dstnodata NUMBER OLD NEW for a mask, gdal_translate OLD NEW), or move them away"
                     )
             self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in given.items()]
         self._send()

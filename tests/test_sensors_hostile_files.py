@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,25 @@ def test_a_file_of_too_many_planes_is_refused_before_they_are_described(tmp_path
     for read in (read_image, check_tiff):
         with pytest.raises(DataError, match="65535 planes"):
             read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("read", [read_image, check_tiff])
+@pytest.mark.parametrize(
+    ("ending", "content", "said"),
+    [
+        (".msk", "", "a mask, .*gdalwarp -dstnodata"),
+        (".aux.xml", "<PAMRasterBand band='1'><Scale>2</Scale></PAMRasterBand>", "Scale, .*gdal_translate"),
+        (".aux.xml", "<PAMRasterBand band='1'><Description>a</Description></PAMRasterBand>", ""),
+    ],
+)
+def test_a_file_beside_a_tiff_that_changes_its_values_is_refused(
+    tmp_path: Path, read: Reader, ending: str, content: str, said: str
+) -> None:
+    """Map programs write a mask or a nodata value there; without them missing pixels would be measurements."""
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.uint16))
+    (tmp_path / f"a.tif{ending}").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.tif{ending} beside it holds {said}") if said else nullcontext():
+        read(tmp_path / "a.tif")
 
 
 def test_a_tile_larger_than_the_limit_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,6 +36,8 @@ _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
 _MAX_STRIP_BYTES = 320 * 2**20
 """Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
+_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
+_MAX_NOTES = 2**24  # bytes of an .aux.xml that are searched
 _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
@@ -66,13 +69,15 @@ class TiffImage:
         offsets: where the pages of one frame start in a file of frames; by default all pages are one image.
 
     Raises:
-        DataError: no readable page, pages that differ, or numbers that are not plain intensities (palette,
-            white-is-zero, YCbCr, CMYK).
+        DataError: no readable page, pages that differ, numbers that are not plain intensities (palette, white-is-zero,
+            YCbCr, CMYK), or a file beside it that changes its values.
     """
 
     def __init__(self, path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()) -> None:
         self.path = path
         self._itemsize = 8 if labels else 4
+        if not labels:
+            _check_beside(path)
         with opened(path) as tiff:  # tags are read on their first use, so all are used here
             self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
             self._order = tiff.byteorder
@@ -171,8 +176,9 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
         whole: False where only windows of it will be decoded, so its own size does not matter.
 
     Raises:
-        DataError: it is missing, damaged, or claims more than `check_size` allows.
+        DataError: it is missing, damaged, claims more than `check_size` allows, or a file beside it changes its values.
     """
+    _check_beside(path)
     with damaged(path, "tiff"), opened(path) as tiff:
         pages = _pages_of(path, tiff)
         _check_claims(path, pages)
@@ -181,6 +187,21 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
             stored = max((page.bitspersample or 8) // 8 for page in pages)
             count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
             check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=stored)
+
+
+def _check_beside(path: Path) -> None:
+    """Raise DataError for files beside a TIFF by which GDAL changes its values, and which are not read."""
+    mask, notes = (path.with_name(path.name + ending) for ending in (".msk", ".aux.xml"))
+    beside, said, how = mask, "a mask" if mask.exists() else "", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif"
+    if not said and notes.is_file():
+        with notes.open("rb") as stream:
+            said = ", ".join(sorted({name.decode() for name in _CHANGING.findall(stream.read(_MAX_NOTES))}))
+        beside, how = notes, "gdal_translate OLD.tif NEW.tif"
+    if said:
+        raise DataError(
+            f"{path}: {beside.name} beside it holds {said}, which is not read. Put it into the TIFF itself ({how}), or "
+            "move it away"
+        )
 
 
 def file_state(path: Path) -> tuple[int, ...]:

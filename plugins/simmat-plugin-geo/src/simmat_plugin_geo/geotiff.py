@@ -26,8 +26,6 @@ _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
 _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
 _OPAQUE = (0, 1, 255, 32767, 65535)  # transparent, and the full scales of floats and of 8, 15 and 16 bits
 _CACHE_BYTES = 320 * 2**20  # decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
-_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
-_MAX_NOTES = 2**24
 _MAX_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
 
 
@@ -165,7 +163,6 @@ def _remembered(path: Path, _state: tuple[int, ...], _process: int, _thread: int
 
 def _checked(path: Path, *, whole: bool) -> Any:
     check_tiff(path, whole=whole)
-    _check_beside(path)
     file = open_geotiff(path)
     if file.subdatasets:
         raise DataError(
@@ -175,20 +172,6 @@ def _checked(path: Path, *, whole: bool) -> Any:
     if any(role.name == "palette" for role in file.colorinterp):
         raise DataError(f"{path}: a palette image, whose values are indices, not intensities")
     return file
-
-
-def _check_beside(path: Path) -> None:
-    """Raise DataError for files beside a TIFF that would change its values if they were read."""
-    mask, notes = (path.with_name(path.name + ending) for ending in (".msk", ".aux.xml"))
-    said = "a mask" if mask.exists() else ""
-    if not said and notes.is_file():
-        with notes.open("rb") as stream:
-            said = ", ".join(sorted({name.decode() for name in _CHANGING.findall(stream.read(_MAX_NOTES))}))
-    if said:
-        raise DataError(
-            f"{path}: {(mask if mask.exists() else notes).name} beside it holds {said}, which is not read. Put it into "
-            "the TIFF itself (gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES OLD.tif NEW.tif), or move it away"
-        )
 
 
 def write_geotiff(
