@@ -108,10 +108,17 @@ def train_sensors(
     return whole.root
 
 
-def resume(root: Path, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None) -> Path:
+def resume(
+    root: Path,
+    registry: Registry,
+    callback: Callback | None = None,
+    *,
+    loss: Loss | None = None,
+    data: Path | None = None,
+) -> Path:
     """Resume a run from its last state; return the folder of the best bundle by validation.
 
-    A run with a `loss` of its own needs that again.
+    A run with a `loss` of its own needs that again. `data` is where its data set lies now, if that was moved.
 
     The result equals that of an uninterrupted run: to the bit on a CPU with the same number of threads, up to rounding
     elsewhere.
@@ -129,7 +136,8 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None, *, 
         return train_sensors(sensors, registry, dict.fromkeys(sensors, callback or Callback()), resume=True)
     if (root.absolute().parent / STATES / f"{root.name}.safetensors").exists():
         raise ConfigError(f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}")
-    config = load_config(folder.config, {"out": root})
+    moved = {} if data is None else {"data": data}
+    config = load_config(folder.config, {"out": root, **moved})
     run = Run(config, registry, callback or Callback(), resume=True, loss=loss)
     _Rounds([run], root).run()
     return run.folder.bundle

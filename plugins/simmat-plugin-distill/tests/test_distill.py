@@ -91,7 +91,7 @@ def test_a_student_joins_the_sensors_of_a_bundle(pairs: Path, tmp_path: Path) ->
 def test_embeddings_of_the_same_model_are_matched(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are kept, no prompt is decoded, and the training can be resumed without the teacher."""
+    """They are kept, no prompt is decoded, and a training is resumed without the teacher, and elsewhere."""
     monkeypatch.setattr("simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0))
     given = "--foundation lite --image-size 64 --steps 1 --batch-size 2 --device cpu --no-pictures"
     out = tmp_path / "run"
@@ -106,7 +106,8 @@ def test_embeddings_of_the_same_model_are_matched(
         assert "simmat distill --resume" in capsys.readouterr().err
     assert run(["distill", "--resume", str(out), "--tolerance", "1"]) == 2
     assert "got --tolerance" in capsys.readouterr().err
-    assert run(["distill", "--resume", str(out)]) == 0
+    moved = out.rename(tmp_path / "moved")
+    assert run(["distill", "--resume", str(moved)]) == 0
 
 
 SCENE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -93,7 +93,7 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
                 f"`simmat train --resume {resume}`"
             )
         loss = TeacherEmbeddings.saved(folder.teacher / EMBEDDINGS)
-        run = partial(training.resume, resume, registry, loss=loss)
+        run = partial(training.resume, resume, registry, loss=loss, data=folder.teacher)
     elif teacher is None:
         raise ConfigError("--teacher is missing: give an untuned foundation model, or a bundle")
     else:
