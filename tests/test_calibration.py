@@ -199,13 +199,16 @@ def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
         load_bundle(bundle, registry())
 
 
-def test_the_uncertainty_is_that_of_flipped_and_shifted_views(tmp_path: Path) -> None:
+def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Written beside the mask, in pixels of the image: high where the mask depends on how the image lies."""
     import tifffile
 
     bundle, images, out = tiny_bundle(tmp_path / "bundle"), images_in(tmp_path / "images"), tmp_path / "out"
     call = ["predict", str(bundle), str(images / "a.png"), "--uncertainty", "--out", str(out), "--device", "cpu"]
     assert run([*call, "--point", "20,12"]) == 0
+    assert f"{out / 'a_uncertainty.tif'}  probability" in capsys.readouterr().out
     mean, std = tifffile.imread(out / "a_uncertainty.tif", key=slice(0, 2))
     assert mean.shape == std.shape == (40, 56)
     assert "a_uncertainty.tif" in json.loads((out / "a.json").read_text())["written"]

@@ -105,6 +105,8 @@ class PromptSegmenter(Segmenter):
                 named = f"  {values['class_name']} ({values['class_probability']:.0%})" if "class" in values else ""
                 mask = f"{job.out / name}_mask.png"
                 lines.append(f"{mask}  score {one.score:.3f}  {values['mask_pixels']} px  of {names}{named}")
+                if seen is not None:
+                    lines.append(f"{job.out / name}_uncertainty.tif  probability over flips and shifts: mean, std")
         return ImageOutcome(task.name, tuple(paths), tuple(lines), image_warnings(warning, shown.size_note))
 
     def _write_object(
