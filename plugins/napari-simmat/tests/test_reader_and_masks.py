@@ -102,6 +102,8 @@ def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
     [
         ("frames/a.nii.gz", True, "masks/a.tif"),
         ("images/x/b_nir.png", False, "masks/x/b.png"),
+        ("images/nir/b.png", False, "masks/b.png"),
+        ("images/train/nir/x/b.png", False, "masks/train/x/b.png"),
         ("images/there.png", False, "masks/there.npy"),
         ("frames/2026.11.30", True, "masks/2026.11.30.tif"),
     ],

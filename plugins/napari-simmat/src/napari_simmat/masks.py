@@ -117,7 +117,7 @@ def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:
 
     Args:
         image: its file, or the folder of its frames.
-        sources: those of the sensor, whose endings are no part of NAME.
+        sources: those of the sensor, whose endings are no part of NAME, nor the folders of several of its place.
         frames: a new mask is a .tif, not a .png.
     """
     path, endings = Path(image), (".tif", ".tiff", ".npy") if frames else (".png", ".tif", ".tiff", ".npy")
@@ -125,7 +125,9 @@ def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:
     name = path.name if path.is_dir() else frame_name(path, ignored)
     for folder in path.parents:
         if folder.name in ("images", "frames"):
-            inner = path.relative_to(folder).parent
-            masks = [folder.with_name("masks") / inner / f"{name}{ending}" for ending in endings]
+            inner = list(path.relative_to(folder).parent.parts)  # SOURCE/…, or SPLIT/SOURCE/…
+            if (own := next((part for part in inner[:2] if part in [one.name for one in sources]), None)) is not None:
+                inner.remove(own)
+            masks = [folder.with_name("masks").joinpath(*inner, f"{name}{ending}") for ending in endings]
             return str(next(filter(Path.exists, masks), masks[0]))
     return str(path.with_name(f"{name}_mask{endings[0]}"))
