@@ -9,7 +9,7 @@ untuned student, of the untuned teacher on the RGB images that it teaches from, 
 from the teacher by each of --arms, and of one that learned from the masks. The share is that of the way from untuned to
 supervised. `pairs` are those of rgb-thermal-pairs: agreement with the teacher on held-back pairs; and from there
 thermal-udder: without labels, and with ten labelled images from each start. `shift` moves the RGB images of simulated
-SAR by 1, 2 and 4 pixels, each in a direction of its own, with and without --tolerance, by the first seed.
+thermal scenes by 1, 2 and 4 pixels, each in a direction of its own, with and without --tolerance, by the first seed.
 
 --split is what is scored, val by default: choose options there, and look at the test split once, at the end. Options
 after -- are those of `simmat train`, for every training. With another model as teacher, `--teacher mobilesam`, the
@@ -50,7 +50,7 @@ import simmat
 from simmat.io.files import atomic_write_json, atomic_write_text
 
 SIZE = ("256", "192")
-SHIFTS_PX, SHIFTED = (1, 2, 4), "sar"
+SHIFTS_PX, SHIFTED = (1, 2, 4), "thermal"
 ARMS = ("embeddings", "both", "masks")
 """What a student may learn; the first ones have the teacher keep its embeddings, too."""
 Scores = Sequence[dict[str, Any]]
