@@ -45,11 +45,11 @@ SMALLEST_PX = 30
 """Where the config names no smallest region."""
 
 
-def averaged(whole: EncodedImage, flipped: EncodedImage, upright: EncodedImage, points: FloatArray) -> MaskPrediction:
+def averaged(whole: EncodedImage, across: EncodedImage, down: EncodedImage, points: FloatArray) -> MaskPrediction:
     """Return the answers to K clicks at (K, 2) xy of the input, averaged over an image and its two mirror images."""
     frame = whole.prepared.frame
     probabilities, scores = [], []
-    for view, axis in ((whole, None), (flipped, 1), (upright, 0)):
+    for view, axis in ((whole, None), (across, 1), (down, 0)):
         own = points.copy()
         if axis is not None:
             own[:, 1 - axis] = frame.scaled_hw[axis] - 1 - own[:, 1 - axis]
