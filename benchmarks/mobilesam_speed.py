@@ -122,7 +122,7 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
     from simmat.model import SimMAT
     from simmat.nn.losses import LossWeights
     from simmat.nn.tuners import set_train_mode
-    from simmat.plugin_specs import resolve
+    from simmat.plugin_specs import import_from_string
     from simmat.plugins.builtin import TUNERS
     from simmat.training.step import TrainingStep
 
@@ -130,7 +130,7 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
     foundation.requires_grad_(False)
     tuner = next(tuner for tuner in TUNERS if tuner.name == "lora")
     generator = torch.Generator().manual_seed(0)
-    resolve(tuner.apply)(foundation, targets=spec.targets, generator=generator, **tuner.options)
+    import_from_string(tuner.apply)(foundation, targets=spec.targets, generator=generator, **tuner.options)
     model = SimMAT(torch.nn.Conv2d(3, 3, 1), foundation, "image")
     set_train_mode(model)
     step = TrainingStep(model, LossWeights(), box_fraction=0.0, corrections=1)

@@ -147,7 +147,7 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     from simmat.nn.device import keep_freed_memory
     from simmat.nn.losses import LossWeights
     from simmat.nn.tuners import set_train_mode
-    from simmat.plugin_specs import resolve
+    from simmat.plugin_specs import import_from_string
     from simmat.plugins.builtin import TUNERS
     from simmat.training.step import TrainingStep
 
@@ -155,7 +155,7 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     sam = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).requires_grad_(False)
     lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
     generator = torch.Generator().manual_seed(0)
-    resolve(lora.apply)(sam, targets=SAM_VIT_B.targets, generator=generator, **lora.options)
+    import_from_string(lora.apply)(sam, targets=SAM_VIT_B.targets, generator=generator, **lora.options)
     sam.gradient_checkpointing(checkpointing)
     model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
     set_train_mode(model)

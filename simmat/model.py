@@ -26,8 +26,15 @@ from simmat.nn.dense_head import DenseHead
 from simmat.nn.device import keep_freed_memory
 from simmat.nn.meta_device import meta_copy, meta_device
 from simmat.nn.tensor_files import first_line
-from simmat.nn.tuners import unfreeze_fresh
-from simmat.plugin_specs import FoundationSpec, Output, TransferLayerSpec, TunerSpec, build_foundation, resolve
+from simmat.nn.tuners import unfreeze_newly_initialized
+from simmat.plugin_specs import (
+    FoundationSpec,
+    Output,
+    TransferLayerSpec,
+    TunerSpec,
+    build_foundation,
+    import_from_string,
+)
 from simmat.plugins.registry import Registry
 from simmat.types import SensorImage
 
@@ -163,13 +170,13 @@ def assemble_on(foundation: FoundationModel, spec: ModelSpec, parts: Parts) -> S
     network.requires_grad_(False)
     mat = assemble_transfer(spec, parts, foundation)
     with _part("tuner", parts.tuner.name, tune_options):
-        resolve(parts.tuner.apply)(
+        import_from_string(parts.tuner.apply)(
             foundation,
             targets=parts.foundation.targets,
             generator=torch.Generator().manual_seed(spec.seed + 1),
             **tune_options,
         )
-    unfreeze_fresh(network, parts.foundation.targets)
+    unfreeze_newly_initialized(network, parts.foundation.targets)
     if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
     with _part("dense head", "dense", {}):
@@ -226,7 +233,7 @@ def assemble_transfer(spec: ModelSpec, parts: Parts, foundation: FoundationModel
     """Build the transfer layer of a spec for a foundation model; raises as `assemble`."""
     options = complete_options(parts.transfer, spec.mat_options)
     with _part("transfer layer", parts.transfer.name, options):
-        mat: nn.Module = resolve(parts.transfer.build)(
+        mat: nn.Module = import_from_string(parts.transfer.build)(
             channels=spec.channels,
             zero_shot=torch.tensor(spec.zero_shot, dtype=torch.float32, device="cpu"),
             backbone=foundation.backbone,

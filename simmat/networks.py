@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, assemble
 from simmat.model_spec import ModelSpec, complete_options
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import import_from_string
 from simmat.plugins.loader import Modality, installed, with_modality
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter
@@ -69,7 +69,7 @@ class MAT(nn.Module):
                 f"a transfer layer takes a number of channels, at least 1, or simmat.Channel objects, got {channels!r}"
             )
         fitted = tuple(channel.with_statistics(0.0, 1.0) for channel in planes)
-        self.layer: nn.Module = resolve(spec.build)(
+        self.layer: nn.Module = import_from_string(spec.build)(
             channels=fitted,
             zero_shot=torch.from_numpy(zero_shot_map(fitted, independent(len(fitted)))),
             backbone=None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simmat.foundation import FoundationModel
 
 
-API_VERSION = 3
+API_VERSION = 4
 """Version of the plugin interface; a change that breaks plugins increases it."""
 
 
@@ -55,8 +55,8 @@ class TransferLayerSpec:
             "image+features": called with both, the module returns an image as above and features to add to its
             embedding.
         options: option -> default; None if it may be of any type.
-        takes_missing: True where the module works without a channel it was trained with, whose plane is 0 everywhere;
-            `simmat predict --missing` needs it.
+        supports_missing_channels: True if the module also works without a channel that it was trained with, whose
+            plane is then 0 everywhere; `simmat predict --missing` needs it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class TransferLayerSpec:
     build: str
     output: Output = "image"
     options: Mapping[str, Any] = field(default_factory=dict)
-    takes_missing: bool = False
+    supports_missing_channels: bool = False
     api_version: int = API_VERSION
 
 
@@ -171,25 +171,25 @@ class TuningTargets:
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
             `r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3)` for q and v of a fused qkv, ((0,), 1) for all.
-        grid: layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
+        spatial_layers: layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
             (B, H, W, D), or 1x1 conv on (B, D, H, W).
         adapters: residual MLP or block that gets a parallel adapter -> name of the norm before it in the same parent,
             "" for none; the adapter gets the input of that norm. The first Linear (on (…, D)) or Conv2d (on
             (B, D, H, W)) in the module gives D; the output has the shape of the input.
         attention: attention modules, for prompt and prefix tuning, see `TunableAttention`.
         embed: parameter names that the `linear` tuner trains: the first layer and position embeddings.
-        never: parameter names that no tuner trains (SAM's prompt encoder).
-        fresh: parameter names without pretrained weights (a pyramid and decoder added to a bare backbone); every
-            tuner trains them, `frozen` too, since untrained they give noise.
+        frozen: parameter names that no tuner trains (SAM's prompt encoder).
+        newly_initialized: parameter names without pretrained weights (a pyramid and decoder added to a bare backbone).
+            Every tuner trains them, even the tuner `frozen`, since untrained they give noise.
     """
 
     lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
-    grid: tuple[str, ...] = ()
+    spatial_layers: tuple[str, ...] = ()
     adapters: Mapping[str, str] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()
-    never: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    newly_initialized: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ class FoundationSpec:
             )
 
 
-def resolve(reference: str) -> Any:
+def import_from_string(reference: str) -> Any:
     """Import "package.module:attribute"; SpecError where it does not exist, or its module fails."""
     module_name, _, attribute = reference.partition(":")
     try:
@@ -309,7 +309,7 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
         WeightsError: the file is damaged or of another model.
     """
     spec.check_image_size(image_size)
-    model: FoundationModel = resolve(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
+    model: FoundationModel = import_from_string(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
     return model
 
 
@@ -373,7 +373,7 @@ class FoundationFamily:
 
     def _call(self, reference: str, *args: str) -> object:
         """Call a function of the plugin; any error in it becomes a PluginError."""
-        function = resolve(reference)
+        function = import_from_string(reference)
         try:
             return function(*args)
         except SimMATError:

@@ -145,10 +145,10 @@ def build(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: 
 
 TARGETS = TuningTargets(
     lora={r"backbone[.]mix": ((0,), 1)},
-    grid=(r"backbone[.]mix",),
+    spatial_layers=(r"backbone[.]mix",),
     adapters={r"backbone[.]block": ""},
     embed=(r"backbone[.]stem[.].*",),
-    never=(r"decoder[.]iou[.].*",),
+    frozen=(r"decoder[.]iou[.].*",),
 )
 GOOD = FoundationSpec(
     name="tiny",
@@ -185,9 +185,12 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     ],
     "tuning-targets-match": [
         (aimed(lora={r"backbone[.]blocks[.]qkv": ((0,), 1)}), "targets.lora: .* matches none"),
-        (aimed(lora={r"backbone[.]stem": ((0,), 1)}, grid=()), "targets.lora names what tuner 'lora' cannot work on"),
+        (
+            aimed(lora={r"backbone[.]stem": ((0,), 1)}, spatial_layers=()),
+            "targets.lora names what tuner 'lora' cannot work on",
+        ),
         (aimed(attention=(r"backbone[.]mix",)), "targets.attention names .* takes no tokens"),
-        (aimed(never=(r"decoder[.]prompt[.].*",)), "targets.never: .* matches none"),
+        (aimed(frozen=(r"decoder[.]prompt[.].*",)), "targets.frozen: .* matches none"),
     ],
     "levels-have-their-strides": [
         (fault("stride"), r"for one input of 64 px the levels are \[\(1, 8, 16, 16\)\] and the strides \(8,\)"),

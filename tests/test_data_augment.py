@@ -215,7 +215,7 @@ def test_angles_have_no_gain() -> None:
 class Power(Planes):
     """A sensor of which the network gets decibel."""
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         return (True,) * len(channels)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.types import Channel
 
@@ -31,7 +31,7 @@ BACKBONE = Backbone().requires_grad_(False)
 def build(name: str, count: int, seed: int = 0, **options: object) -> nn.Module:
     """Build a transfer layer of `count` channels by its spec."""
     spec = SPECS[name]
-    layer: nn.Module = resolve(spec.build)(
+    layer: nn.Module = import_from_string(spec.build)(
         channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
         zero_shot=zero_shot(count),
         backbone=BACKBONE,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from simmat.errors import ConfigError
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
 from simmat.nn.mat import build_linear
-from simmat.plugin_specs import TransferLayerSpec, resolve
+from simmat.plugin_specs import TransferLayerSpec, import_from_string
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.sensors.normalize import Statistics, zero_shot_map
 from simmat.types import Channel
@@ -34,7 +34,7 @@ class Stem(nn.Module):
 def layer(name: str | TransferLayerSpec, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
     """Build a transfer layer, in evaluation."""
     spec = SPECS[name] if isinstance(name, str) else name
-    built: nn.Module = resolve(spec.build)(
+    built: nn.Module = import_from_string(spec.build)(
         channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
         zero_shot=torch.full((3, count), 1.5 / count),
         backbone=backbone or Backbone(),

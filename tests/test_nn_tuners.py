@@ -12,7 +12,7 @@ from simmat.errors import ConfigError
 from simmat.nn.lora import add_lora
 from simmat.nn.prompt_tuning import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
-from simmat.plugin_specs import TuningTargets, resolve
+from simmat.plugin_specs import TuningTargets, import_from_string
 from simmat.plugins.builtin import TUNERS
 
 SPECS = {spec.name: spec for spec in TUNERS}
@@ -22,11 +22,11 @@ TARGETS = TuningTargets(
         r"backbone[.]point": ((0,), 1),
         r"decoder[.]query": ((0,), 1),
     },
-    grid=(r"backbone[.]point",),
+    spatial_layers=(r"backbone[.]point",),
     adapters={r"backbone[.]mlp": "before"},
     attention=(r"decoder[.]attend",),
     embed=(r"backbone[.]point[.](weight|bias)",),
-    never=(r"decoder[.]prompt[.].*",),
+    frozen=(r"decoder[.]prompt[.].*",),
 )
 
 
@@ -112,7 +112,7 @@ def toy(seed: int = 0) -> Model:
 def tune(model: nn.Module, name: str, targets: TuningTargets = TARGETS, seed: int = 1, **options: object) -> nn.Module:
     """Apply a tuner by its spec."""
     spec = SPECS[name]
-    resolve(spec.apply)(
+    import_from_string(spec.apply)(
         model, targets=targets, generator=torch.Generator().manual_seed(seed), **{**spec.options, **options}
     )
     return model
@@ -212,7 +212,7 @@ def test_a_model_without_lora_layers_is_refused_by_name() -> None:
 def test_a_model_where_nothing_may_move_is_refused_by_name(name: str) -> None:
     """The same for tuners that unfreeze."""
     with pytest.raises(ConfigError, match=r"'toy' has no parameter"):
-        tune(toy(), name, TuningTargets(never=(r".*",)))
+        tune(toy(), name, TuningTargets(frozen=(r".*",)))
 
 
 def test_a_layer_lora_cannot_take_is_refused_by_name() -> None:

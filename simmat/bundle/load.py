@@ -26,9 +26,9 @@ from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
 from simmat.nn.meta_device import TooLargeError
-from simmat.plugin_specs import FoundationSpec, resolve
+from simmat.plugin_specs import FoundationSpec, import_from_string
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
+from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import check_sensors, options_by_sensor
 from simmat.types import Channel, same_channels
@@ -122,7 +122,7 @@ def load_bundle(
                 )
             spec = spec.model_copy(update={"foundation": foundation})
         sensor = _sensor(spec, registry, path)
-        adapter = fitted_to_card(sensor, card := spec.card.model_dump())
+        adapter = with_data_card(sensor, card := spec.card.model_dump())
         if modality_options:
             names = [part.name for part in adapter.sensors()]
             check_sensors(given := options_by_sensor(modality_options, names), names)
@@ -130,7 +130,7 @@ def load_bundle(
             spec = spec.model_copy(update={"modality_options": options_of(adapter)})
         if spec.exported is not None:
             loader = registry.get("model format", spec.exported).load
-            parts, model = _parts_of_exported(spec, registry), resolve(loader)(folder)
+            parts, model = _parts_of_exported(spec, registry), import_from_string(loader)(folder)
         else:
             file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
             parts = find_parts(spec, registry, file)

@@ -35,7 +35,7 @@ class Augmentation:
         gain: largest change of a channel's contrast around its mean, as a fraction.
         offset: largest shift of a channel, in its standard deviations within the image.
         noise: largest standard deviation of added Gaussian noise, in the same unit as `offset`. Gain, offset and noise
-            apply to the logarithm of channels that the adapter reports as `logarithmic`.
+            apply to the logarithm of channels that the adapter reports as `is_log_scale`.
         keep: a region cut by a window is kept if at least this fraction of it is inside.
         paste: fraction of images in which regions are repeated, see `repeat_regions`.
     """
@@ -76,7 +76,7 @@ class Augmentation:
             height, width = (max(round(side / magnification), 1) for side in label.size_hw)
             window = place_window(label, (height, width), rng)
             image, label = cut_image(image, window), cut_label(label, window, self.keep)
-        image = self._jitter(image, adapter.logarithmic(image.channels), rng)
+        image = self._jitter(image, adapter.is_log_scale(image.channels), rng)
         moved = image is not before and image.georeference is not None
         return (replace(image, georeference=None) if moved else image), label
 

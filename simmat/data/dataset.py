@@ -26,7 +26,7 @@ from simmat.data.targets import class_map, object_map
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonLabels, geo_backend
 from simmat.io.reading import require_folder
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
+from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
 
@@ -294,7 +294,7 @@ def open_dataset(
             f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
         )
     card = load_card(folder, overrides or {}, defaults={"regions": "instances", **(defaults or {})})
-    adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
+    adapter = with_data_card(adapter, card.model_dump())  # its options may change the sources of a sample
     coco = None
     if annotations:
         samples, coco = read_coco(folder, adapter.sources, annotations)
@@ -351,7 +351,7 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
         if not folder.is_dir() or annotation_files(folder) or any(path.name[0] != "." for path in masks):
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
-        adapter = fitted_to_card(adapter, card.model_dump())
+        adapter = with_data_card(adapter, card.model_dump())
         if not (samples := unlabelled_samples(folder, adapter.sources, card.stack_axis)):
             raise
     return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")

@@ -16,7 +16,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.inference.result import BAND_ROWS, ImageResult, label_bands, label_type
 from simmat.io.files import output_errors
 from simmat.io.images import write_image
-from simmat.plugin_specs import ResultFormat, ResultKind, resolve
+from simmat.plugin_specs import ResultFormat, ResultKind, import_from_string
 from simmat.plugins.registry import Registry
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def write_result(result: ImageResult, formats: Iterable[ResultFormat], folder: P
     `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
     """
     with output_errors(folder):
-        return list(dict.fromkeys(resolve(one.write)(result, folder) for one in formats))
+        return list(dict.fromkeys(import_from_string(one.write)(result, folder) for one in formats))
 
 
 def write_for_call(
@@ -108,7 +108,7 @@ def write_for_call(
 ) -> str:
     """Write the file that holds the results of all images, given by name and json; return a line to print."""
     file = folder / one.endings[0]
-    written: int = resolve(one.write)(images, class_names, file)
+    written: int = import_from_string(one.write)(images, class_names, file)
     return f"{file}  {written} image{'' if written == 1 else 's'}"
 
 
@@ -120,7 +120,7 @@ def _check_image(one: ResultFormat, image: ImageReader) -> None:
             "or give the image a georeference (gdal_edit)"
         )
     if one.check:
-        resolve(one.check)(image)
+        import_from_string(one.check)(image)
 
 
 def _can_hold(one: ResultFormat, image: ImageReader) -> bool:

@@ -23,7 +23,7 @@ from simmat.io.files import atomic_path, atomic_write_json, write_rows
 from simmat.io.images import frame_of, write_image
 from simmat.io.images.planes import read_labels
 from simmat.io.images.stacks import NpyStack, TiffStack, open_stack, stack_format
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import import_from_string
 
 FORMATS = ("coco", "mots", "overlay", "volume")
 """Files that can be written besides the masks and the table."""
@@ -193,7 +193,7 @@ class TrackFiles:
         kind = None if frame is None else stack_format(frame.file)
         if frame is not None and kind is not None and kind.write_labels:
             file = self.out / "volume.nii.gz"
-            resolve(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
+            import_from_string(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
             return file
         import tifffile
 

@@ -27,12 +27,12 @@ def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 
 
 def apply_full(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Train every parameter except `targets.never`."""
+    """Train every parameter except `targets.frozen`."""
     _unfreeze(model, targets, "full", ".*")
 
 
 def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Train the whole decoder except `targets.never`.
+    """Train the whole decoder except `targets.frozen`.
 
     Raises:
         ConfigError: the model's decoder has no such parameter.
@@ -66,7 +66,7 @@ def apply_conv_lora(
     Raises:
         ConfigError: as in `apply_lora`, or no named layer works on a grid.
     """
-    _add_lora("conv-lora", model, targets, targets.grid, where, rank=rank, alpha=alpha, generator=generator)
+    _add_lora("conv-lora", model, targets, targets.spatial_layers, where, rank=rank, alpha=alpha, generator=generator)
 
 
 def _add_lora(
@@ -124,10 +124,10 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     _unfreeze(model, targets, "linear", "|".join(targets.embed))
 
 
-def unfreeze_fresh(model: nn.Module, targets: TuningTargets) -> None:
+def unfreeze_newly_initialized(model: nn.Module, targets: TuningTargets) -> None:
     """Train the parameters that no weight file has, whatever the tuner; see `TuningTargets.fresh`."""
     for name, parameter in model.named_parameters():
-        if _matches(targets.fresh, name) and not _matches(targets.never, name):
+        if _matches(targets.newly_initialized, name) and not _matches(targets.frozen, name):
             parameter.requires_grad_(True)
 
 
@@ -136,7 +136,7 @@ def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Par
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if name.startswith("backbone.") and not _matches(targets.fresh, name)
+        if name.startswith("backbone.") and not _matches(targets.newly_initialized, name)
     ]
 
 
@@ -217,9 +217,9 @@ def targeted_modules(model: nn.Module, patterns: Iterable[str], tuner: str) -> l
 
 
 def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, wanted: str) -> None:
-    """Train the parameters whose whole name matches `wanted` and none of `targets.never`."""
+    """Train the parameters whose whole name matches `wanted` and none of `targets.frozen`."""
     matching = [(name, parameter) for name, parameter in model.named_parameters() if re.fullmatch(wanted, name)]
-    found = [parameter for name, parameter in matching if not _matches(targets.never, name)]
+    found = [parameter for name, parameter in matching if not _matches(targets.frozen, name)]
     if not found:
         raise ConfigError(
             f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to train; use --tune frozen"

@@ -147,7 +147,7 @@ def picture_of(reader: ImageReader) -> PictureArray:
     shown = display_channels(channels)
     picks = sorted(set(shown))
     if isinstance(reader, FileImage):
-        reader = replace(reader, adapter=reader.adapter.reading_only(picks))
+        reader = replace(reader, adapter=reader.adapter.with_channels(picks))
     step = -(-max(height, width) // _PICTURE_PX)
     if isinstance(reader, OverviewReader):
         small = reader.read_overview(Window(0, 0, height, width), step)

@@ -193,7 +193,7 @@ class Inputs:
                 "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
             )
         path, spec, transfer = self._bundle.path, self._bundle.spec, self._bundle.parts.transfer
-        if not transfer.takes_missing:
+        if not transfer.supports_missing_channels:
             raise ConfigError(
                 f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
                 "a bundle trained with --mat channel-attention takes a missing one"
@@ -252,7 +252,7 @@ class Inputs:
             check_sensor_channels(self._bundle.spec, image.channels, image.origin, self._bundle.path)
         except BundleError as error:
             found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
-            if not (found < expected and self._bundle.parts.transfer.takes_missing):
+            if not (found < expected and self._bundle.parts.transfer.supports_missing_channels):
                 raise
             missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
             raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None

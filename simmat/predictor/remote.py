@@ -20,7 +20,7 @@ from simmat.plugins.registry import Registry
 from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.prompts import prompt_of
 from simmat.predictor.reading import ImageLike, Inputs, LoadedImage
-from simmat.sensors.adapter import fitted_to_card
+from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 
 _WHOLE_SIDE = 4096
@@ -120,7 +120,7 @@ class RemotePredictor:
         self._client = _Client(address)
         model = self._client.model
         sensor = (registry or installed()).modality(model["sensor"]).with_options(model["options"])
-        self.adapter = fitted_to_card(sensor, model["card"])
+        self.adapter = with_data_card(sensor, model["card"])
         self.inputs = Inputs(self.adapter, None)
         self.inputs.channels = tuple(Channel(**channel) for channel in model["channels"])
         self.class_names = {int(value): name for value, name in model["classes"].items()}

@@ -134,7 +134,7 @@ class ModalityAdapter(ABC):
         """
         raise NotImplementedError(f"modality {self.name!r} reads no windows, as its window_size says")
 
-    def reading_only(self, picks: Sequence[str | int]) -> ModalityAdapter:
+    def with_channels(self, picks: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor for reading windows of which only some channels are used; default: no change.
 
         Override where files hold many bands and `transform` computes no channel of several: `load_window` may leave
@@ -220,7 +220,7 @@ class ModalityAdapter(ABC):
             raise NotImplementedError(f"{type(self).__name__} has a transform, but no transform_arrays")
         return data, valid
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each of C loaded channels whether `transform` takes its logarithm; default: no.
 
         Augmentation multiplies such a channel. Adding a part of its spread, which a radar's few bright targets
@@ -320,7 +320,7 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
     return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
 
 
-def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
+def with_data_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
     """Return a sensor with the options and the nodata of a data card, and `configured` for it.
 
     Raises:

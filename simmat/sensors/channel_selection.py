@@ -1,7 +1,7 @@
 """Some of a sensor's channels: those that `--channels` picks, and those that a sample lacks.
 
-A missing channel is a plane without a valid pixel. Nothing is filled in; a transfer layer that `takes_missing`
-ignores it.
+A missing channel is a plane without a valid pixel. Nothing is filled in; a transfer layer with
+`supports_missing_channels` ignores it.
 """
 
 from __future__ import annotations

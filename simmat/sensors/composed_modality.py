@@ -69,12 +69,12 @@ class SelectedChannels(ModalityAdapter):
 
     def load_window(self, files: Files, window: Window) -> SensorImage:
         """Read all planes of a window; those that are not picked may have no valid pixel."""
-        return self.base.reading_only(self.picks).load_window(files, window)
+        return self.base.with_channels(self.picks).load_window(files, window)
 
     sensors = _delegate("sensors")
     load = _delegate("load")
     window_size = _delegate("window_size")
-    logarithmic = _delegate("logarithmic")
+    is_log_scale = _delegate("is_log_scale")
     flip = _delegate("flip")
     rotate = _delegate("rotate")
     simulate = _delegate("simulate")
@@ -150,11 +150,11 @@ class ComposedModality(ModalityAdapter):
         values, where = zip(*done, strict=True)
         return library.concatenate(values, -3), library.concatenate(where, -3)
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
         flags: list[bool] = []
         for part, span in channel_spans(self, channels):
-            flags += part.logarithmic(_with_own_names(part, [channels[index] for index in span]))
+            flags += part.is_log_scale(_with_own_names(part, [channels[index] for index in span]))
         return tuple(flags)
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:

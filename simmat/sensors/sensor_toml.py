@@ -339,7 +339,7 @@ class DeclaredModality(WindowedAdapter):
         values, where = zip(*done, strict=True)
         return library.stack(values, -3), library.stack(where, -3)
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each channel whether it is normalized by a logarithm."""
         return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError, WeightsError, few_of
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch, is_foundation_model
 from simmat.io.weights import find_weights, sha256_of
-from simmat.plugin_specs import FoundationSpec, build_foundation, resolve
+from simmat.plugin_specs import FoundationSpec, build_foundation, import_from_string
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.networks import TUNER, backpropagate, build_network
 
@@ -108,15 +108,21 @@ def tuning_targets_match(case: FoundationCase) -> None:
     targets = case.spec.targets
     modules = [name for name, _ in case.skeleton.named_modules()]
     parameters = [name for name, _ in case.skeleton.named_parameters()]
-    for kind in ("lora", "grid", "adapters", "attention", "embed", "never", "fresh"):
-        names = parameters if kind in ("embed", "never", "fresh") else modules
+    for kind in ("lora", "spatial_layers", "adapters", "attention", "embed", "frozen", "newly_initialized"):
+        names = parameters if kind in ("embed", "frozen", "newly_initialized") else modules
         for pattern in getattr(targets, kind):
             if not any(re.fullmatch(pattern, name) for name in names):
                 raise CheckFailed(
                     f"targets.{kind}: {pattern!r} matches none of the {len(names)} names",
                     f"a pattern must match a whole name, which begins with backbone. or decoder., as {names[-1]}",
                 )
-    works_on = {"lora": "lora", "conv-lora": "grid", "adapter": "adapters", "prompt": "attention", "linear": "embed"}
+    works_on = {
+        "lora": "lora",
+        "conv-lora": "spatial_layers",
+        "adapter": "adapters",
+        "prompt": "attention",
+        "linear": "embed",
+    }
     for tuner, kind in works_on.items():
         if getattr(targets, kind):
             try:
@@ -124,7 +130,7 @@ def tuning_targets_match(case: FoundationCase) -> None:
             except ConfigError as error:
                 raise CheckFailed(
                     f"targets.{kind} names what tuner {tuner!r} cannot work on: {error}",
-                    "see simmat.foundation.TuningTargets for what each pattern must name",
+                    "see simmat.plugin_specs.TuningTargets for what each pattern must name",
                 ) from error
 
 
@@ -292,7 +298,7 @@ def what_trains_has_a_gradient(case: FoundationCase) -> None:
             raise CheckFailed(
                 f"under tuner {tuner!r} these train without a finite gradient: {few_of(sorted(silent))}",
                 "run embed and encode without no_grad or detach, leave out parameters that nothing uses, call layers "
-                "instead of reading their weights, or name what must not move in targets.never",
+                "instead of reading their weights, or name what must not move in targets.frozen",
             )
 
 
@@ -347,7 +353,7 @@ def _tuned(model: nn.Module, spec: FoundationSpec, tuner: str) -> nn.Module:
     """Return a tuned copy of a foundation model; raise ConfigError where the tuner refuses it."""
     copied = copy.deepcopy(model).requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
-    resolve(TUNER[tuner].apply)(copied, targets=spec.targets, generator=generator, **TUNER[tuner].options)
+    import_from_string(TUNER[tuner].apply)(copied, targets=spec.targets, generator=generator, **TUNER[tuner].options)
     return copied
 
 

@@ -79,7 +79,7 @@ def _expect_gradients(network: SimMAT, channels: int, part: nn.Module) -> None:
         raise CheckFailed(
             f"of {channels} channels these train without a finite gradient: {few_of(silent)}",
             "use every parameter in `forward`, make buffers of tensors that are fixed, and leave out those of "
-            "targets.never",
+            "targets.frozen",
         )
 
 
@@ -150,10 +150,10 @@ def tuner_is_seeded(spec: TunerSpec) -> None:
 
 
 def tuner_trains_with_a_gradient(spec: TunerSpec) -> None:
-    """Every parameter that the tuner lets train gets a finite gradient, and none of `targets.never` trains."""
+    """Every parameter that the tuner lets train gets a finite gradient, and none of `targets.frozen` trains."""
     network = tuned_network(spec)
     model: nn.Module = network.foundation
     trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if wrong := [name for name in trains if any(re.fullmatch(pattern, name) for pattern in TINY.targets.never)]:
-        raise CheckFailed(f"it trains what targets.never keeps fixed: {few_of(wrong)}", "leave those out")
+    if wrong := [name for name in trains if any(re.fullmatch(pattern, name) for pattern in TINY.targets.frozen)]:
+        raise CheckFailed(f"it trains what targets.frozen keeps fixed: {few_of(wrong)}", "leave those out")
     _expect_gradients(network, 3, model)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simmat.errors import ConfigError
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
+from simmat.sensors.adapter import ModalityAdapter, with_data_card
 from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import SensorImage
@@ -45,7 +45,7 @@ class ModalityCase:
     @cached_property
     def adapter(self) -> ModalityAdapter:
         """The sensor, ready for a data set whose card states a camera."""
-        return fitted_to_card(self.declared, CARD)
+        return with_data_card(self.declared, CARD)
 
     @property
     def samples(self) -> tuple[dict[str, Path], ...]:
@@ -66,7 +66,7 @@ class ModalityCase:
 
     def load(self, files: Mapping[str, Path], *, nodata: Mapping[str, float] | None = None) -> SensorImage:
         """Load a sample, with source -> number as the user's nodata; fail where the result is not a SensorImage."""
-        adapter = self.adapter if nodata is None else fitted_to_card(self.declared, {**CARD, "nodata": nodata})
+        adapter = self.adapter if nodata is None else with_data_card(self.declared, {**CARD, "nodata": nodata})
         image = adapter.load(files)
         if not isinstance(image, SensorImage):
             raise CheckFailed(

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from simmat.errors import SpecError, unknown_name
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import import_from_string
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
 from simmat.plugins.registry import Kind, Registry
@@ -110,7 +110,7 @@ def references_exist(case: PackageCase) -> None:
     for kind, fields in _REFERENCES.items():
         for name, field in ((name, field) for name in names_of(case, kind, registry) for field in fields):
             try:
-                resolve(getattr(registry.get(kind, name), field))
+                import_from_string(getattr(registry.get(kind, name), field))
             except SpecError as error:
                 raise CheckFailed(
                     f"{field} of {kind} {name!r}: {error}", 'name an existing one: "package.module:function"'

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch, has_first_layer, is_foundation_model
-from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
+from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_newly_initialized
 from simmat.plugin_specs import TuningTargets
 
 SIZE = 64
@@ -142,7 +142,7 @@ def test_a_prompt_that_says_nothing_is_refused() -> None:
 def test_a_backbone_without_a_weight_file_is_not_pretrained() -> None:
     """`--backbone-lr-factor` slows what is known already; a random pyramid has everything to learn."""
     network = model(4, 8, 16, 32)
-    known = {id(parameter) for parameter in pretrained_backbone(network, TuningTargets(fresh=FRESH))}
+    known = {id(parameter) for parameter in pretrained_backbone(network, TuningTargets(newly_initialized=FRESH))}
     names = [name for name, parameter in network.named_parameters() if id(parameter) in known]
     assert names == ["backbone.body.first_layer.weight", "backbone.body.first_layer.bias"]
 
@@ -152,7 +152,7 @@ def test_a_trained_decoder_is_kept_with_its_random_frequencies() -> None:
     network = model(4, 8, 16, 32)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    unfreeze_fresh(network, TuningTargets(fresh=FRESH))
+    unfreeze_newly_initialized(network, TuningTargets(newly_initialized=FRESH))
     kept = trainable_state(network)
     other = PromptableModel("zoo/m", Maps([4, 8, 16, 32]), image_size=SIZE, seed=4, dim=DIM, heads=2, hidden=16)
     other.backbone.body.load_state_dict(network.backbone.body.state_dict())

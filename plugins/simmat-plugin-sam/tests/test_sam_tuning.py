@@ -19,7 +19,7 @@ from simmat.nn.adapters import Adapted
 from simmat.nn.mat import build_mat
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
-from simmat.plugin_specs import TuningTargets, resolve
+from simmat.plugin_specs import TuningTargets, import_from_string
 from simmat.plugins.builtin import TUNERS
 from simmat.types import Channel
 
@@ -44,7 +44,7 @@ def tune(model: nn.Module, name: str, targets: TuningTargets = SAM_VIT_B.targets
     """Apply a tuner to a frozen model."""
     spec = SPECS[name]
     merged = {**spec.options, **options}
-    resolve(spec.apply)(model.requires_grad_(False), targets=targets, generator=drawn(), **merged)
+    import_from_string(spec.apply)(model.requires_grad_(False), targets=targets, generator=drawn(), **merged)
     return model
 
 

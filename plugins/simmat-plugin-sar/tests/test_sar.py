@@ -202,7 +202,7 @@ def test_cars_shine_and_the_sky_is_black(scene: Scene) -> None:
 def test_augmentation_keeps_the_sea(modality: str, factors: bool) -> None:
     """Power and amplitude are changed by factors: a fifth of the spread of a few bright ships is more than the sea."""
     channels = ADAPTERS[modality].channels
-    assert ADAPTERS[modality].logarithmic(channels) == (factors,) * len(channels)
+    assert ADAPTERS[modality].is_log_scale(channels) == (factors,) * len(channels)
 
 
 def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:

@@ -153,5 +153,5 @@ def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
     first = timm.get_pretrained_cfg(family.model).first_conv
     assert f"backbone.body.model.{first}.weight" in moved
     assert any("pos_embed" in n for n in moved) == any("pos_embed" in n for n, _ in family.theirs().named_parameters())
-    fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.fresh)]
+    fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.newly_initialized)]
     assert fresh == [name for name in names if not name.startswith("backbone.body.")]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
-from simmat.plugin_specs import resolve
+from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TUNERS
 from simmat.testing import build_network
 
@@ -67,7 +67,9 @@ def awake(family: Any, tuner: str) -> PromptableModel:
         parameter.add_(torch.randn(parameter.shape, generator=drawn) * (0.3 if fan_in < 300 else 0.5 / fan_in**0.5))
     spec = TUNER[tuner]
     options = {**spec.options, **SMALL.get(tuner, {})}
-    resolve(spec.apply)(model, targets=family.spec.targets, generator=torch.Generator().manual_seed(0), **options)
+    import_from_string(spec.apply)(
+        model, targets=family.spec.targets, generator=torch.Generator().manual_seed(0), **options
+    )
     return model
 
 

@@ -24,7 +24,7 @@ from simmat.errors import DataError
 from simmat.io.images.limits import check_size, check_window, damaged
 from simmat.io.images.tiff import TiffImage, open_tiff, opened
 from simmat.io.images.values import ImageFile
-from simmat.plugin_specs import API_VERSION, resolve
+from simmat.plugin_specs import API_VERSION, import_from_string
 from simmat.types import Window
 
 AXES = ("x", "y", "z")
@@ -161,7 +161,7 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
     with damaged(file, kind.name):
-        found = cast(Stack, resolve(kind.open)(file, axis))
+        found = cast(Stack, import_from_string(kind.open)(file, axis))
         if not 0 < len(found) <= MAX_FRAMES:
             raise DataError(f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged")
     return found

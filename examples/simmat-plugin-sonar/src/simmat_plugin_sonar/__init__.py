@@ -30,7 +30,7 @@ class Sonar(ModalityAdapter):
         decibel = 20 * np.log10(np.maximum(image.data, np.float32(0.5)))
         return replace(image, data=decibel, channels=(Channel("echo", "echo_strength", "dB"),))
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Say that the echo is one that `transform` takes the logarithm of."""
         return (True,)
 

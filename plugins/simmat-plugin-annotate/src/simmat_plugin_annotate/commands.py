@@ -83,7 +83,7 @@ def annotate(
     from the page that scored better than the one before, or else the foundation model `lite`.
     """
     from simmat.api import load
-    from simmat.sensors.adapter import fitted_to_card, options_of
+    from simmat.sensors.adapter import options_of, with_data_card
     from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.models import Model
     from simmat_plugin_annotate.serve import listen
@@ -104,7 +104,7 @@ def annotate(
     elif given is not None:
         used = given.predictor.bundle
         assert used is not None
-        fitted = fitted_to_card(used.sensor, used.spec.card.model_dump(exclude={"nodata"}))  # that of the folder counts
+        fitted = with_data_card(used.sensor, used.spec.card.model_dump(exclude={"nodata"}))  # that of the folder counts
         adapter = fitted.with_options(modality_options or {})
     else:
         raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")

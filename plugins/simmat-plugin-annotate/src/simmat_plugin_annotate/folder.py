@@ -20,7 +20,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, with_home
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
+from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import ImageLabels
@@ -81,7 +81,7 @@ class LabelFolder:
             with suppress(ConfigError):  # it is not valid without `overrides`
                 self._stored = self._read_card({})
         self._given_options = options_of(adapter)
-        self.adapter = fitted_to_card(adapter, self._card.model_dump())
+        self.adapter = with_data_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
         found = find_images(self.root, self.adapter, self._card.stack_axis, self._has_manifest)
         self.images = {_key_of(sample.id): sample for sample in found}

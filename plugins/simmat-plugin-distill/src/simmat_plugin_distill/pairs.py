@@ -18,7 +18,7 @@ from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError, all_problems, few_of
 from simmat.io.reading import require_folder
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample, options_of
+from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
 from simmat.terminal import say
@@ -76,7 +76,7 @@ def joined_sensor(config: TrainConfig, teacher: str, registry: Registry) -> tupl
     joined = registry.modality("+".join(dict.fromkeys(names)), options)
     defaults = {"regions": "instances", "min_region_share": SMALLEST_SHARE}
     card = load_card(config.data, config.card_overrides(), defaults=defaults)
-    return fitted_to_card(joined, card.model_dump()), card
+    return with_data_card(joined, card.model_dump()), card
 
 
 def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry) -> Pairs:
@@ -112,7 +112,7 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
         raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
     if warning := write_splits(root, listing.new_splits):
         say(warning, err=True)
-    student = fitted_to_card(student, card.model_dump())
+    student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
     return Pairs(root, listing.samples, teacher, student, *sources, card)
 

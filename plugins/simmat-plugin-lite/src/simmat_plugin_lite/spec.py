@@ -25,7 +25,7 @@ LITE_TARGETS = TuningTargets(
         r"decoder[.](search|settle|sharpen)[.][0-9]+[.]mix": ((0,), 1),
         r"decoder[.](sim16|sim8|sim4)[.](click|region)[.](key|query)": ((0,), 1),
     },
-    grid=(
+    spatial_layers=(
         r"backbone[.]blocks[.][0-9]+[.][0-9]+[.]conv_(pw|pwl)",
         r"backbone[.]neck[.]refine[.].*[.]mix",
         r"decoder[.](search|settle|sharpen)[.][0-9]+[.]mix",

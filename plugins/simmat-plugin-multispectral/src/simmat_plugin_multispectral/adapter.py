@@ -117,7 +117,7 @@ class Multispectral(WindowedAdapter):
         """Return the size of the file."""
         return geotiff_size(Path(files["multispectral"]))
 
-    def reading_only(self, picks: Sequence[str | int]) -> ModalityAdapter:
+    def with_channels(self, picks: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor with only these bands read, unless a subclass computes channels from several bands."""
         if type(self).transform is not ModalityAdapter.transform:
             return self

@@ -293,7 +293,7 @@ def preview_sheets(
     panels: tuple[Panel, ...] = ()
     if dataset.known_channels is not None:
         loaded, transformed = dataset.known_channels
-        _, panels = _picked(transformed if any(dataset.adapter.logarithmic(loaded)) else loaded)
+        _, panels = _picked(transformed if any(dataset.adapter.is_log_scale(loaded)) else loaded)
     for number in range(count):
         items = []
         for sample in samples[number * PER_SHEET : (number + 1) * PER_SHEET]:
@@ -327,7 +327,7 @@ def _read(dataset: Dataset, sample: Sample, *, labels: bool) -> Item:
             )
             sample = sample.within(Window(y0, x0, y0 + height, x0 + width))
         image = dataset.image(sample)
-        if any(dataset.adapter.logarithmic(image.channels)):  # radar power is dark except for a few pixels
+        if any(dataset.adapter.is_log_scale(image.channels)):  # radar power is dark except for a few pixels
             image = dataset.adapter.transform(image)
         label = dataset.label(sample, image) if labels and dataset.is_labelled(sample) else None
     except SimMATError as error:

@@ -30,14 +30,14 @@ SAM_TARGETS = TuningTargets(
         _ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
         _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
     },
-    grid=(_ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv",),
+    spatial_layers=(_ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv",),
     adapters={
         _ENCODER + r"blocks[.][0-9]+[.]mlp": "norm2",
         r"decoder[.]mask_decoder[.]transformer[.]layers[.][0-9]+[.]mlp": "",
     },
     attention=(_ENCODER + r"blocks[.][0-9]+[.]attn", _DECODER_ATTENTION),
     embed=(_ENCODER + r"pos_embed", _ENCODER + r"patch_embed[.]proj[.](weight|bias)"),
-    never=(r"decoder[.]prompt_encoder[.].*",),
+    frozen=(r"decoder[.]prompt_encoder[.].*",),
 )
 """LoRA on q and v of every attention; the prompt encoder is never trained."""
 
@@ -128,14 +128,14 @@ MOBILESAM_TARGETS = TuningTargets(
         _TINYVIT_BLOCKS + r"[.]attn[.]qkv": ((0, 2), 3),
         _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
     },
-    grid=(_TINYVIT_BLOCKS + r"[.]attn[.]qkv",),
+    spatial_layers=(_TINYVIT_BLOCKS + r"[.]attn[.]qkv",),
     adapters={
         _TINYVIT_BLOCKS + r"[.]mlp": "",  # its norm is inside
         r"decoder[.]mask_decoder[.]transformer[.]layers[.][0-9]+[.]mlp": "",
     },
     attention=(_TINYVIT_BLOCKS + r"[.]attn", _DECODER_ATTENTION),
     embed=(_ENCODER + r"patch_embed[.]seq[.]0[.](weight|bias)",),
-    never=(r"decoder[.]prompt_encoder[.].*",),
+    frozen=(r"decoder[.]prompt_encoder[.].*",),
 )
 """As `SAM_TARGETS`; TinyViT has no absolute position, and its first stage no attention."""
 

@@ -137,7 +137,7 @@ class Sar(WindowedAdapter):
         """Compute `transform`."""
         return decibel_arrays(data, valid, self.scale, channels[0].unit, library)
 
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+    def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return True for all channels, False if the file holds decibel."""
         return (self.scale.kind != "decibel",) * len(channels)
 

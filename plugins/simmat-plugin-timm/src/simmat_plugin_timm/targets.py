@@ -39,10 +39,10 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
     first = MODEL + re.escape(first_layer_name(network))
     return TuningTargets(
         lora=lora,
-        grid=tuple(lora) if architecture.module in _ON_GRID else (),
+        spatial_layers=tuple(lora) if architecture.module in _ON_GRID else (),
         adapters=_patterns(modules, _adapters(modules, attentions, architecture)),
         embed=(first + r"[.](weight|bias)", *_positions(network)),
-        fresh=FRESH,
+        newly_initialized=FRESH,
     )
 
 

@@ -49,7 +49,7 @@ _OBJECT_HEAD = r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*"
 
 
 def _sam_like(
-    projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...], *never: str
+    projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...], *frozen: str
 ) -> TuningTargets:
     """Describe an encoder with a SAM-like decoder.
 
@@ -59,7 +59,7 @@ def _sam_like(
         layer: pattern of a layer of the encoder.
         attention: its attention.
         embed: patterns of first layer and position embeddings.
-        never: parameters that no tuner trains, besides the prompt encoder.
+        frozen: parameters that no tuner trains, besides the prompt encoder.
     """
     attended = _VISION + layer + "[.]" + attention
     return TuningTargets(
@@ -67,10 +67,10 @@ def _sam_like(
             attended + "[.]" + projection: ((0, 2), 3) if parts == 3 else ((0,), 1),
             _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
         },
-        grid=(attended + "[.]" + projection,),
+        spatial_layers=(attended + "[.]" + projection,),
         adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
         embed=tuple(_VISION + name for name in embed),
-        never=(_PROMPTS, *never),
+        frozen=(_PROMPTS, *frozen),
     )
 
 
