@@ -30,7 +30,9 @@ def url_of(path: Path) -> str | None:
     A stranger's folder may hold a folder "https:", and its files are no URL.
     """
     match = _URL.fullmatch(path.as_posix())
-    return f"{match[1].lower()}://{match[2]}" if match and not path.exists() else None
+    if match is None or path.exists():
+        return None
+    return f"{match[1].lower()}://{match[2]}"
 
 
 def missing(path: Path, what: str) -> str:
@@ -82,8 +84,11 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
 
 def require_folder(path: Path, hint: str) -> None:
     """Raise DataError if `path` is no folder; `hint` says which one to give."""
-    if not path.is_dir():
-        raise DataError((f"{path}: a file, not a folder" if path.exists() else missing(path, "folder")) + f"; {hint}")
+    if path.is_dir():
+        return
+    if path.exists():
+        raise DataError(f"{path}: a file, not a folder; {hint}")
+    raise DataError(f"{missing(path, 'folder')}; {hint}")
 
 
 def read_bytes(
@@ -92,12 +97,11 @@ def read_bytes(
     """Return the content of a regular file of at most `limit` bytes; other arguments and errors: `require_file`."""
     require_file(path, what, error=error, hint=hint)
     try:
-        content = path.read_bytes() if path.stat().st_size <= limit else None
+        if path.stat().st_size <= limit:
+            return path.read_bytes()
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
-    if content is None:
-        raise error(f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file")
-    return content
+    raise error(f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file")
 
 
 def read_json(
@@ -145,7 +149,8 @@ def _check_numbers(node: Any, *, finite: bool, depth: int = 0) -> None:
     """Check the numbers in a list or table of a json value, and its depth."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    for child in node.values() if type(node) is dict else node:
+    children = node.values() if type(node) is dict else node
+    for child in children:
         kind = type(child)
         if kind is dict or kind is list:
             _check_numbers(child, finite=finite, depth=depth + 1)
@@ -163,19 +168,28 @@ def read_csv_rows(
     `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
     """
     content = read_bytes(path, what)
+    lines = []
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        for row in reader:
+            is_blank = not any(cell.strip() for cell in row)
+            if not is_blank:
+                lines.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not valid CSV in UTF-8: {error}") from None
     if not lines:
         raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
-    header = lines[0][1]
-    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
-        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
-    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
-    if odd:
-        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
+    _, header = lines[0]
+    if len(header) == 1:
+        for separator in ";\t":
+            if separator in header[0]:
+                raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
+    problems = []
+    for number, row in lines:
+        if len(row) != len(header):
+            problems.append(f"line {number}: {len(row)} cells, the header has {len(header)}")
+    if problems:
+        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", problems))
     return header, lines[1:]
 
 
@@ -187,9 +201,10 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     Raises:
         DataError: the path is not a file, or cannot be read.
     """
-    file, found = Path(path), []
+    file = Path(path)
+    records: list[dict[str, Any]] = []
     if not file.exists():
-        return []
+        return records
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
@@ -197,9 +212,9 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
                     break
-                found.append(record)
+                records.append(record)
     except ValueError:
-        return found
+        return records
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}; check who may read it") from error
-    return found
+    return records

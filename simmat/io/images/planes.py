@@ -25,7 +25,8 @@ _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
     "bmp": ((b"BM",), (".bmp",)),
 }
 """Format -> first bytes, file endings."""
-_IMAGES, _LABELS = ("png", "jpeg", "tiff", "npy"), ("png", "tiff", "npy", "bmp")
+_IMAGES = ("png", "jpeg", "tiff", "npy")
+_LABELS = ("png", "tiff", "npy", "bmp")
 PNG_KINDS = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
 """Planes and type that a PNG is written of."""
 
@@ -48,7 +49,9 @@ def read_image(path: Path | str, nodata: float | None = None, window: Window | N
     """
     file = Path(path)
     found = checked(_read(file, labels=False, window=window))
-    return found if nodata is None else replace(found, nodata=(*found.nodata, nodata))
+    if nodata is None:
+        return found
+    return replace(found, nodata=(*found.nodata, nodata))
 
 
 def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
@@ -61,7 +64,8 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
         DataError: as `read_image`, for what the head of the file shows.
     """
     file = Path(path)
-    if (frame := frame_of(file)) is not None:
+    frame = frame_of(file)
+    if frame is not None:
         return frame_size(frame)
     kind = _format_of(file, _LABELS if labels else _IMAGES)
     with damaged(file, kind):
@@ -72,8 +76,9 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
         if kind == "npy":
             height, width = _map_npy(file).shape[1:]
             return int(height), int(width)
+        depth = _png_depth(file) if kind == "png" else 8
         with _open_pillow(file, kind) as image:
-            _refuse_mode(file, image, _png_depth(file) if kind == "png" else 8, palette=labels)
+            _refuse_mode(file, image, depth, palette=labels)
             return int(image.height), int(image.width)
 
 
@@ -81,8 +86,11 @@ def window_size(path: Path | str) -> tuple[int, int] | None:
     """Return the `image_size` of a TIFF or npy file; None for other formats, which are only decoded whole."""
     file = Path(path)
     frame = frame_of(file)
-    kind = _format_of(file, _IMAGES) if frame is None else frame.file.suffix.lower()
-    return image_size(file) if kind in ("tiff", "npy", ".tif", ".tiff", ".npy") else None
+    if frame is None:
+        has_windows = _format_of(file, _IMAGES) in ("tiff", "npy")
+    else:
+        has_windows = frame.file.suffix.lower() in (".tif", ".tiff", ".npy")
+    return image_size(file) if has_windows else None
 
 
 def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
@@ -113,8 +121,10 @@ def write_image(
         ConfigError: the format cannot hold these planes or the description.
         OutputError: the file cannot be written.
     """
-    file, ending, kind = Path(path), Path(path).suffix.lower(), (len(planes), str(planes.dtype))
-    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and kind in PNG_KINDS}
+    file = Path(path)
+    ending = file.suffix.lower()
+    fits_png = (len(planes), str(planes.dtype)) in PNG_KINDS
+    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and fits_png}
     if not takes.get(ending):
         raise ConfigError(
             f"{file}: {len(planes)} planes of {planes.dtype} cannot be written there; use .tif, .npy (without a "
@@ -155,22 +165,28 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
     if not head:
         raise DataError(f"{path}: the file is empty")
-    kind = next((name for name, (magic, _) in _FORMATS.items() if head.startswith(magic)), None)
+    kind = None
+    claimed = None
+    for name, (magic, endings) in _FORMATS.items():
+        if head.startswith(magic):
+            kind = name
+        if path.suffix.lower() in endings:
+            claimed = name
     if kind is None or kind not in allowed:
         names = ", ".join(name if name == "npy" else name.upper() for name in allowed)
         but = f", but a {kind.upper()}" if kind else ""
         raise DataError(f"{path}: not a file of {names}{but}; convert it to one of these")
-    claimed = next((name for name, (_, endings) in _FORMATS.items() if path.suffix.lower() in endings), kind)
-    if claimed != kind:
+    if claimed not in (kind, None):
+        _, endings = _FORMATS[kind]
         raise DataError(
-            f"{path}: named {path.suffix} but its content is {kind.upper()}; rename it to "
-            f"{path.stem}{_FORMATS[kind][1][0]}"
+            f"{path}: named {path.suffix} but its content is {kind.upper()}; rename it to {path.stem}{endings[0]}"
         )
     return kind
 
 
 def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFile:
-    if (frame := frame_of(path)) is not None:
+    frame = frame_of(path)
+    if frame is not None:
         return read_frame(frame, labels=labels, window=window)
     kind = _format_of(path, _LABELS if labels else _IMAGES)
     with damaged(path, kind):
@@ -179,7 +195,9 @@ def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFil
         if kind == "tiff":
             from simmat.io.images.tiff import TiffImage, open_tiff
 
-            return (TiffImage if window is None else open_tiff)(path, labels=labels).read(window)
+            if window is None:
+                return TiffImage(path, labels=labels).read()
+            return open_tiff(path, labels=labels).read(window)
         found = _read_pillow(path, kind, labels=labels)
         if window is None:
             return found
@@ -198,7 +216,9 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
             f"{path}: an array of three axes is read as (planes, height, width), but shape {array.shape} looks like "
             "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
         )
-    return np.asarray(array[None]) if array.ndim == 2 else array  # (P, H, W)
+    if array.ndim == 2:
+        array = np.asarray(array[None])
+    return array  # (P, H, W)
 
 
 def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
@@ -215,9 +235,13 @@ def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
         values = values // np.uint8(255 // (2**depth - 1))
     if depth == 16 and values.dtype.itemsize == 4:  # older Pillow holds 16-bit grey in 32 bits
         values = values.astype(np.uint16)
-    planes = np.ascontiguousarray(values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0))  # (P, H, W)
+    if values.ndim == 2:
+        planes = values[None]
+    else:
+        planes = np.moveaxis(values, 2, 0)  # (P, H, W)
     colours: dict[str, Colour] = {"RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
-    return ImageFile(planes, kind, colours.get(mode, "gray"), path, description, alpha=mode in ("LA", "RGBA"))
+    colour = colours.get(mode, "gray")
+    return ImageFile(np.ascontiguousarray(planes), kind, colour, path, description, alpha=mode in ("LA", "RGBA"))
 
 
 def _open_pillow(path: Path, kind: str) -> Any:
@@ -244,10 +268,14 @@ def _png_depth(path: Path) -> int:
 
 def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
     """Refuse images whose numbers Pillow would change, or are not measurements; a palette unless it is allowed."""
-    modes = ("I;16", "I;16B", "I") if depth == 16 else ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I")
-    frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
-    if (image.mode not in modes and not (palette and image.mode == "P")) or frames > 1:
-        found = "an animation" if frames > 1 else f"{depth} bits in Pillow's mode {image.mode}"
+    modes = {"I;16", "I;16B", "I"}
+    if depth != 16:
+        modes |= {"1", "L", "LA", "RGB", "RGBA"}
+    if palette:
+        modes.add("P")
+    is_animation = image.format == "PNG" and getattr(image, "n_frames", 1) > 1
+    if image.mode not in modes or is_animation:
+        found = "an animation" if is_animation else f"{depth} bits in Pillow's mode {image.mode}"
         raise DataError(
             f"{path}: {found} cannot be read as stored; store it as grey, RGB or TIFF (of a palette the numbers are "
             "indices: Image.open(path).convert('RGB'), and 16 bits in several planes would become 8)"

@@ -25,8 +25,10 @@ from simmat.io.images.values import Colour, ImageFile
 from simmat.io.reading import require_file
 from simmat.types import Window
 
-_REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
-_GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
+_REDUCED = 1  # bits of NewSubfileType, TIFF 6.0 page 36
+_MASK = 4
+_GDAL_METADATA = 42112  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
+_NODATA = 42113
 _ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 _ORIENTATION = 274
 _HEADER = 8  # bytes at the start of a TIFF that hold no pixels
@@ -82,11 +84,9 @@ class TiffImage:
             self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
             self._order = tiff.byteorder
             self._decoders = [page.decode for page in self._pages]
-            self._tables = [
-                {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
-                for page in self._pages
-            ]
-            self._head = _described(path, self._pages, str(tiff.pages[0].aspage().description or ""))
+            self._tables = [_jpeg_tables(page) for page in self._pages]
+            description = str(tiff.pages[0].aspage().description or "")
+            self._head = _described(path, self._pages, description)
         self.size_hw = (int(self._pages[0].imagelength), int(self._pages[0].imagewidth))
         self._strips: dict[tuple[int, int], Any] = {}  # decoded ones, for the other windows of the same rows
 
@@ -96,35 +96,56 @@ class TiffImage:
         Raises:
             DataError: it reaches beyond the image, or is larger than `check_size` allows.
         """
-        window = Window(0, 0, *self.size_hw) if window is None else window
+        if window is None:
+            window = Window(0, 0, *self.size_hw)
         check_window(self.path, window, self.size_hw)
         empty = self._head.planes
         check_size(self.path, *window.size_hw, len(empty), itemsize=max(self._itemsize, empty.itemsize))
-        kept = list(self._strips.items())
-        self._strips = {key: one for key, one in kept if one[1][2] + one[2][1] > window.y0}
+        self._drop_strips_above(window.y0)
         with self.path.open("rb") as stream:
             parts = [self._read_page(stream, number, window) for number in range(len(self._pages))]
-        if (window.y1, window.x1) == self.size_hw:  # the last one in raster order
+        is_last_in_raster_order = (window.y1, window.x1) == self.size_hw
+        if is_last_in_raster_order:
             self._strips = {}
-        return replace(self._head, planes=np.ascontiguousarray(np.concatenate(parts)))  # (P, h, w)
+        planes = np.concatenate(parts)  # (P, h, w)
+        return replace(self._head, planes=np.ascontiguousarray(planes))
+
+    def _drop_strips_above(self, y0: int) -> None:
+        """Forget the strips that end above a row."""
+        kept = {}
+        for key, strip in list(self._strips.items()):  # a list: another thread may add one meanwhile
+            _, (_, _, top, _, _), shape = strip
+            if top + shape[1] > y0:
+                kept[key] = strip
+        self._strips = kept
 
     def _read_page(self, stream: BinaryIO, number: int, window: Window) -> npt.NDArray[Any]:
         """Return (S, h, w) of one page."""
         page = self._pages[number]
         if _is_mappable(page):
             dtype = page.dtype.newbyteorder(self._order)
-            whole = np.memmap(self.path, dtype=dtype, mode="r", offset=page.dataoffsets[0], shape=page.shape)
-            planes = whole[None] if page.axes == "YX" else np.moveaxis(whole, 2, 0) if page.axes == "YXS" else whole
+            planes: npt.NDArray[Any] = np.memmap(
+                self.path, dtype=dtype, mode="r", offset=page.dataoffsets[0], shape=page.shape
+            )
+            if page.axes == "YX":
+                planes = planes[None]
+            elif page.axes == "YXS":
+                planes = np.moveaxis(planes, 2, 0)
             return np.array(planes[:, *window.slices])
         height, width = window.size_hw
         separate, _, _, _, together = page.shaped  # samples in planes of their own, or side by side
         out = np.empty((separate, height, width, together), page.dtype)
         for index in _touched(page, window):
             values, (sample, _, top, left, _), shape = self._decoded(stream, number, index, window)
-            y0, x0 = max(top, window.y0), max(left, window.x0)
-            y1, x1 = min(top + shape[1], window.y1), min(left + shape[2], window.x1)
-            place = (sample, slice(y0 - window.y0, y1 - window.y0), slice(x0 - window.x0, x1 - window.x0))
-            out[place] = page.nodata if values is None else values[0, y0 - top : y1 - top, x0 - left : x1 - left]
+            y0 = max(top, window.y0)
+            x0 = max(left, window.x0)
+            y1 = min(top + shape[1], window.y1)
+            x1 = min(left + shape[2], window.x1)
+            part = out[sample, y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            if values is None:
+                part[...] = page.nodata
+            else:
+                part[...] = values[0, y0 - top : y1 - top, x0 - left : x1 - left]
         return np.moveaxis(out, 3, 1).reshape(-1, height, width)  # one of the two kinds of samples is 1
 
     def _decoded(self, stream: BinaryIO, number: int, index: int, window: Window) -> Any:
@@ -134,19 +155,42 @@ class TiffImage:
             return self._strips[number, index]
         stream.seek(page.dataoffsets[index])
         size = page.databytecounts[index]
-        decoded = self._decoders[number](stream.read(size) if size else None, index, **self._tables[number])
-        if not page.is_tiled and window.x1 - window.x0 < page.imagewidth:
-            # Where the room is full, dropping the oldest would drop each strip just before its next use.
-            kept = sum(one[0].nbytes for one in list(self._strips.values()) if one[0] is not None)
-            if decoded[0] is None or kept + decoded[0].nbytes <= _MAX_STRIP_BYTES:
-                self._strips[number, index] = decoded
+        encoded = stream.read(size) if size else None
+        decoded = self._decoders[number](encoded, index, **self._tables[number])
+        is_needed_again = not page.is_tiled and window.x1 - window.x0 < page.imagewidth
+        if is_needed_again and self._has_room_for(decoded[0]):
+            self._strips[number, index] = decoded
         return decoded
+
+    def _has_room_for(self, values: npt.NDArray[Any] | None) -> bool:
+        """Return whether one more strip may be kept.
+
+        Where there is no room, none is dropped: the oldest one is the one that is needed next.
+        """
+        if values is None:
+            return True
+        kept_bytes = 0
+        for strip, _, _ in list(self._strips.values()):
+            if strip is not None:
+                kept_bytes += strip.nbytes
+        return kept_bytes + values.nbytes <= _MAX_STRIP_BYTES
+
+
+def _jpeg_tables(page: Any) -> dict[str, Any]:
+    """Return what the decoder of a page needs of the tables that its tiles share."""
+    if page.compression not in _JPEG:
+        return {}
+    return {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
 
 
 def _touched(page: Any, window: Window) -> Iterator[int]:
     """Yield the indices of the tiles or strips that a window touches."""
-    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    rows, columns = math.ceil(page.imagelength / height), math.ceil(page.imagewidth / width)
+    if page.is_tiled:
+        height, width = page.tilelength, page.tilewidth
+    else:
+        height, width = page.rowsperstrip, page.imagewidth
+    rows = math.ceil(page.imagelength / height)
+    columns = math.ceil(page.imagewidth / width)
     for sample in range(page.shaped[0]):
         for row in range(window.y0 // height, (window.y1 - 1) // height + 1):
             for column in range(window.x0 // width, (window.x1 - 1) // width + 1):
@@ -155,17 +199,22 @@ def _touched(page: Any, window: Window) -> Iterator[int]:
 
 def _described(path: Path, pages: Sequence[Any], of_file: str) -> ImageFile:
     """Return an image of P planes without pixels, with what the pages say of it."""
-    count = len(pages) * pages[0].samplesperpixel
-    colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if count == 1 else "planes"
+    first = pages[0]
+    count = len(pages) * first.samplesperpixel
+    colour: Colour = "planes"
+    if first.photometric.name == "RGB":
+        colour = "rgb"
+    elif count == 1:
+        colour = "gray"
     return ImageFile(
-        np.empty((count, 0, 0), pages[0].dtype),
+        np.empty((count, 0, 0), first.dtype),
         "tiff",
         colour,
         path,
-        description=str(pages[0].description or of_file),
-        nodata=_nodata(path, pages[0]),
+        description=str(first.description or of_file),
+        nodata=_nodata(path, first),
         scales=_scales(pages),
-        alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
+        alpha=bool(first.extrasamples) and first.extrasamples[-1] in _ALPHA,
     )
 
 
@@ -191,17 +240,23 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
 
 def _check_beside(path: Path) -> None:
     """Raise DataError for files beside a TIFF by which GDAL changes its values, and which are not read."""
-    mask, notes = (path.with_name(path.name + ending) for ending in (".msk", ".aux.xml"))
-    beside, said, how = mask, "a mask" if mask.exists() else "", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif"
-    if not said and notes.is_file():
+    mask = path.with_name(path.name + ".msk")
+    if mask.exists():
+        raise _not_read(path, mask, "a mask", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif")
+    notes = path.with_name(path.name + ".aux.xml")
+    if notes.is_file():
         with notes.open("rb") as stream:
-            said = ", ".join(sorted({name.decode() for name in _CHANGING.findall(stream.read(_MAX_NOTES))}))
-        beside, how = notes, "gdal_translate OLD.tif NEW.tif"
-    if said:
-        raise DataError(
-            f"{path}: {beside.name} beside it holds {said}, which is not read. Put it into the TIFF itself ({how}), or "
-            "move it away"
-        )
+            names = set(_CHANGING.findall(stream.read(_MAX_NOTES)))
+        if names:
+            elements = b", ".join(sorted(names)).decode()
+            raise _not_read(path, notes, elements, "gdal_translate OLD.tif NEW.tif")
+
+
+def _not_read(path: Path, beside: Path, content: str, command: str) -> DataError:
+    return DataError(
+        f"{path}: {beside.name} beside it holds {content}, which is not read. Put it into the TIFF itself ({command}), "
+        "or move it away"
+    )
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -218,7 +273,8 @@ def opened(path: Path) -> Iterator[Any]:
 
     require_file(path, "image")
     log = logging.getLogger("tifffile")
-    before, log.disabled = log.disabled, True
+    before = log.disabled
+    log.disabled = True
     try:
         with tifffile.TiffFile(path, **_OWN_FILE_ONLY) as tiff:
             yield tiff
@@ -236,12 +292,11 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]
     for page in pages:
         if page.compression == 1:
             page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
+    wanted = "mask, without loss" if labels else "image of planes, MINISBLACK or RGB"
     faults = _unsupported(every, pages, None if offsets else tiff, labels=labels)
-    if found := next((what for what, is_so in faults.items() if is_so), None):
-        raise DataError(
-            f"{path}: {found}; store one {'mask, without loss' if labels else 'image of planes, MINISBLACK or RGB'}, "
-            "as TIFF or PNG"
-        )
+    for fault, is_so in faults.items():
+        if is_so:
+            raise DataError(f"{path}: {fault}; store one {wanted}, as TIFF or PNG")
     return pages
 
 
@@ -304,14 +359,18 @@ def _check_whole(path: Path, page: Any) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill missing ones with zeros."""
     size = path.stat().st_size
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    sparse = any(part == (0, 0) for part in parts) and page.tags.get(_NODATA) is not None
-    if sparse:
-        parts = [part for part in parts if part != (0, 0)]  # GDAL's sparse files omit tiles of nodata
-    elif not parts:
-        parts = [(size, 1)]
-    row = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # bytes, uncompressed
-    short = page.compression == 1 and not sparse and sum(count for _, count in parts) < page.imagelength * row
-    if short or any(offset < _HEADER or offset + count > size or count == 0 for offset, count in parts):
+    is_sparse = (0, 0) in parts and page.tags.get(_NODATA) is not None  # GDAL omits tiles of nodata
+    is_whole = bool(parts)
+    stored_bytes = 0
+    for offset, count in parts:
+        if is_sparse and (offset, count) == (0, 0):
+            continue
+        if offset < _HEADER or offset + count > size or count == 0:
+            is_whole = False
+        stored_bytes += count
+    row_bytes = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # uncompressed
+    is_short = page.compression == 1 and not is_sparse and stored_bytes < page.imagelength * row_bytes
+    if is_short or not is_whole:
         raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
 
 
@@ -336,11 +395,16 @@ def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
     samples = pages[0].samplesperpixel
     stated = np.tile([1.0, 0.0], (len(pages), samples, 1))  # (pages, samples, factor and offset)
     for number, page in enumerate(pages):
-        text = str(page.tags[_GDAL_METADATA].value) if _GDAL_METADATA in page.tags else ""
+        if _GDAL_METADATA not in page.tags:
+            continue
+        text = str(page.tags[_GDAL_METADATA].value).strip("\0 \n")
         with suppress(ElementTree.ParseError, ValueError):  # text of another program, or damaged: it states no scale
-            for item in ElementTree.fromstring(text.strip("\0 \n")).iter("Item"):
-                if (role := item.get("role")) in ("scale", "offset"):
-                    sample = int(item.attrib["sample"]) if "sample" in item.attrib else slice(None)
-                    with suppress(IndexError):
-                        stated[number, sample, int(role == "offset")] = float(item.text or "")
-    return tuple((float(factor), float(offset)) for factor, offset in stated.reshape(-1, 2))
+            for item in ElementTree.fromstring(text).iter("Item"):
+                role = item.get("role")
+                if role not in ("scale", "offset"):
+                    continue
+                sample = int(item.attrib["sample"]) if "sample" in item.attrib else slice(None)
+                with suppress(IndexError):
+                    stated[number, sample, int(role == "offset")] = float(item.text or "")
+    scales = stated.reshape(-1, 2)  # (P, factor and offset)
+    return tuple((float(factor), float(offset)) for factor, offset in scales)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +47,10 @@ class ImageFile:
     @property
     def scale(self) -> tuple[float, float]:
         """Factor and offset of the first plane for which the file states them; (1, 0) where it states none."""
-        return next((stated for stated in self.scales if stated != (1.0, 0.0)), (1.0, 0.0))
+        for stated in self.scales:
+            if stated != (1.0, 0.0):
+                return stated
+        return 1.0, 0.0
 
     @property
     def valid(self) -> BoolArray | None:
@@ -58,8 +60,9 @@ class ImageFile:
     @property
     def measured(self) -> BoolArray:
         """(P, H, W) True where a number is finite and valid; for channels computed from several planes."""
-        finite = np.isfinite(self.planes)
-        return np.asarray(finite) if self.valid is None else finite & self.valid
+        finite = np.asarray(np.isfinite(self.planes))
+        valid = self.valid
+        return finite if valid is None else finite & valid
 
     def described(self, key: str) -> Any:
         """Return a value of the json object in the description, such as `{"unit": "cK"}`; None if it has none."""
@@ -72,16 +75,23 @@ class ImageFile:
 
 def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
     """Return where stored numbers are none of those that mean "no measurement"; None if there are none of those."""
-    with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
-        others = [np.asarray(stored != number) for number in nodata if number is not None]
-    return reduce(np.logical_and, others) if others else None
+    valid: BoolArray | None = None
+    for number in nodata:
+        if number is None:
+            continue
+        with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
+            differs = np.asarray(stored != number)
+        valid = differs if valid is None else valid & differs
+    return valid
 
 
 def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
     """Refuse images without pixels, other types, and integers of more than `bits`; bring bytes into native order."""
-    planes, path = found.planes, found.path
-    kind, has = planes.dtype.kind, planes.dtype.itemsize * 8
-    if kind not in "buif" or (kind in "iu" and has > bits) or has > 64:
+    planes = found.planes
+    path = found.path
+    kind = planes.dtype.kind
+    stored_bits = planes.dtype.itemsize * 8
+    if kind not in "buif" or (kind in "iu" and stored_bits > bits) or stored_bits > 64:
         raise DataError(
             f"{path}: values of type {planes.dtype} are not supported; store them as float32 or integers of at most "
             f"{bits} bits"
@@ -190,8 +200,11 @@ def require_measured(
         measured: (1, H, W) False where the file or the user calls a number missing.
     """
     channel = image.channels[0]
-    taken = np.isfinite(values) if measured is None else np.isfinite(values) & measured
-    inside, outside = values[taken & image.valid], values[taken & ~image.valid]
+    taken = np.isfinite(values)
+    if measured is not None:
+        taken = taken & measured
+    inside = values[taken & image.valid]
+    outside = values[taken & ~image.valid]
     if channel.valid_range is None or inside.size >= outside.size:
         return image  # most images; finding the different numbers takes time
     if inside.size and 9 * np.unique(inside).size >= np.unique(outside).size:
@@ -210,8 +223,11 @@ def stated_bits(image: ImageFile) -> int | None:
     Raises:
         DataError: the file's type cannot hold that many bits.
     """
-    bits, most = image.described("bits"), image.planes.dtype.itemsize * 8
-    if bits is not None and (not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= most):
+    bits = image.described("bits")
+    if bits is None:
+        return None
+    most = image.planes.dtype.itemsize * 8
+    if type(bits) is not int or not 1 <= bits <= most:
         raise DataError(f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible")
     return bits
 
@@ -229,12 +245,15 @@ def largest_count(image: ImageFile) -> float:
     Raises:
         DataError: as `stated_bits`.
     """
-    if (bits := stated_bits(image)) is not None:
+    bits = stated_bits(image)
+    if bits is not None:
         return float(2**bits - 1)
     dtype = image.planes.dtype
     if dtype.kind == "f":
         return float("inf")
-    return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
+    if dtype.kind == "b":
+        return 1.0
+    return float(np.iinfo(dtype).max)
 
 
 def full_scale(largest: float) -> float:
