@@ -64,21 +64,35 @@ class Augmentation:
         before = image
         if self.paste and rng.random() < self.paste:
             image, label = repeat_regions(image, label, adapter, rng, rotate=self.rotate)
-        axes: tuple[Axis, ...] = ("horizontal", "vertical") if self.rotate else ("horizontal",)
-        for axis in axes if self.flip else ():
+        for axis in self._flip_axes():
             if rng.random() < 0.5:
-                image, label = adapter.flip(image, axis), _flip_label(label, axis)
-        if self.rotate and (turns := int(rng.integers(4))):
-            image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
+                image = adapter.flip(image, axis)
+                label = _flip_label(label, axis)
+        turns = int(rng.integers(4)) if self.rotate else 0
+        if turns:
+            image = adapter.rotate(image, turns)
+            label = _rotate_label(label, turns)
         if self.scale != (1, 1):
-            low, high = np.log(self.scale)
-            magnification = float(np.exp(rng.uniform(low, high)))
-            height, width = (max(round(side / magnification), 1) for side in label.size_hw)
-            window = place_window(label, (height, width), rng)
-            image, label = cut_image(image, window), cut_label(label, window, self.keep)
+            window = self._scaled_window(label, rng)
+            image = cut_image(image, window)
+            label = cut_label(label, window, self.keep)
         image = self._jitter(image, adapter.is_log_scale(image.channels), rng)
-        moved = image is not before and image.georeference is not None
-        return (replace(image, georeference=None) if moved else image), label
+        if image is not before:
+            image = replace(image, georeference=None)
+        return image, label
+
+    def _flip_axes(self) -> tuple[Axis, ...]:
+        if not self.flip:
+            return ()
+        return ("horizontal", "vertical") if self.rotate else ("horizontal",)
+
+    def _scaled_window(self, label: Label, rng: np.random.Generator) -> Window:
+        """Draw the window of a magnification: smaller than the image above 1, larger below."""
+        low, high = np.log(self.scale)
+        magnification = float(np.exp(rng.uniform(low, high)))
+        height, width = label.size_hw
+        size_hw = max(round(height / magnification), 1), max(round(width / magnification), 1)
+        return place_window(label, size_hw, rng)
 
     def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
         """Change each channel's contrast and level and add noise, within the channel's range.
@@ -113,7 +127,8 @@ class Augmentation:
                 low, high = channel.valid_range or (0.0, np.inf)
             else:
                 low, high = channel.valid_range or (-np.inf, np.inf)
-                if (least := float(measured.min())) >= 0:  # a logarithm or a reciprocal may follow
+                least = float(measured.min())
+                if least >= 0:  # a logarithm or a reciprocal may follow
                     low = max(low, least)
             np.clip(changed, low, high, out=changed)
             moves = taken
@@ -136,7 +151,8 @@ def _noise_values() -> FloatArray:
 
 def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
     """Return (H, W) standard normal values: a part of `_NOISE` ones, which repeat in larger images."""
-    values, count = _noise_values(), math.prod(size_hw)
+    values = _noise_values()
+    count = math.prod(size_hw)
     if count > _NOISE:
         return np.resize(np.roll(values, start), size_hw)
     start %= _NOISE - count + 1
@@ -149,20 +165,21 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
     A region that fits is completely inside; of a larger one, a random pixel is. The window may extend beyond the image.
     """
     must = _anchor(label, size, rng)
-    y0, x0 = (
-        _place(extent, length, (must[axis], must[axis + 2]), rng)
-        for axis, (extent, length) in enumerate(zip(label.size_hw, size, strict=True))
-    )
-    return Window(y0, x0, y0 + size[0], x0 + size[1])
+    height, width = size
+    y0 = _place(label.size_hw[0], height, (must.y0, must.y1), rng)
+    x0 = _place(label.size_hw[1], width, (must.x0, must.x1), rng)
+    return Window(y0, x0, y0 + height, x0 + width)
 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
     """Crop an image to a window; pixels outside the image are 0 and invalid."""
     data = np.zeros((len(image.channels), *window.size_hw), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
-    if (shared := window.intersection(Window(0, 0, *image.size_hw))) is not None:
+    shared = window.intersection(Window(0, 0, *image.size_hw))
+    if shared is not None:
         place = shared.relative_to(window).slices
-        data[:, *place], valid[:, *place] = image.data[:, *shared.slices], image.valid[:, *shared.slices]
+        data[:, *place] = image.data[:, *shared.slices]
+        valid[:, *place] = image.valid[:, *shared.slices]
     return replace(image, data=data, valid=valid)
 
 
@@ -173,14 +190,26 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     become `small`.
     """
     ignore = np.ones(window.size_hw, dtype=np.bool_)
-    if (shared := window.intersection(Window(0, 0, *label.size_hw))) is not None:
+    shared = window.intersection(Window(0, 0, *label.size_hw))
+    if shared is not None:
         ignore[shared.relative_to(window).slices] = label.ignore[shared.slices]
-    pieces = [(region, piece) for region in label.regions if (piece := _cut_region(region, window)) is not None]
-    kept = [piece for region, piece in pieces if piece.area >= keep * region.area]
-    if pieces and not kept:
-        kept = [max((piece for _, piece in pieces), key=lambda piece: piece.area)]
-    small = [piece for _, piece in pieces if not any(piece is one for one in kept)]
-    small += [piece for region in label.small if (piece := _cut_region(region, window)) is not None]
+    kept: list[Instance] = []
+    small: list[Instance] = []
+    for region in label.regions:
+        piece = _cut_region(region, window)
+        if piece is None:
+            continue
+        if piece.area >= keep * region.area:
+            kept.append(piece)
+        else:
+            small.append(piece)
+    if small and not kept:
+        largest = max(range(len(small)), key=lambda index: small[index].area)
+        kept.append(small.pop(largest))
+    for region in label.small:
+        piece = _cut_region(region, window)
+        if piece is not None:
+            small.append(piece)
     return replace(label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, small=tuple(small))
 
 
@@ -189,23 +218,29 @@ def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Wi
     if not label.regions:
         return Window(0, 0, 0, 0)
     region = label.regions[int(rng.integers(len(label.regions)))]
-    number, (height, width) = int(rng.integers(region.area)), region.window.size_hw
+    number = int(rng.integers(region.area))
+    height, width = region.window.size_hw
     if height <= size[0] and width <= size[1]:
         return region.window
-    x, y = map(int, region.pixel_xy(number))
+    column, row = region.pixel_xy(number)
+    x = int(column)
+    y = int(row)
     return Window(y, x, y + 1, x + 1)
 
 
 def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:
     """Draw the start of a window of `length` on an axis of `extent` so that it contains `must` (start, stop)."""
     low, high = sorted((0, extent - length))
-    if must[1] > must[0]:
-        low, high = max(low, must[1] - length), min(high, must[0])
+    start, stop = must
+    if stop > start:
+        low = max(low, stop - length)
+        high = min(high, start)
     return int(rng.integers(low, high + 1))
 
 
 def _cut_region(region: Instance, window: Window) -> Instance | None:
-    if (shared := window.intersection(region.window)) is None:
+    shared = window.intersection(region.window)
+    if shared is None:
         return None
     place = shared.relative_to(window)
     if shared == region.window:
@@ -235,7 +270,12 @@ def _changed(label: Label, turn: Callable[[BoolArray], BoolArray], move: Callabl
     def changed(region: Instance) -> Instance:
         return replace(region, window=move(*region.window), crop=np.ascontiguousarray(turn(region.crop)))
 
-    regions, small = (tuple(map(changed, group)) for group in (label.regions, label.small))
     ignore = np.ascontiguousarray(turn(label.ignore))
     height, width = ignore.shape
-    return replace(label, size_hw=(height, width), regions=regions, small=small, ignore=ignore)
+    return replace(
+        label,
+        size_hw=(height, width),
+        regions=tuple(map(changed, label.regions)),
+        small=tuple(map(changed, label.small)),
+        ignore=ignore,
+    )

@@ -50,10 +50,13 @@ def corrective_click(
     Returns:
         ((x, y), label), label 1 on a false negative and 0 on a false positive; None without an error.
     """
-    missing, extra = _largest_component(truth, prediction, ignore), _largest_component(prediction, truth, ignore)
+    missing = _largest_component(truth, prediction, ignore)
+    extra = _largest_component(prediction, truth, ignore)
     if missing is not None and (extra is None or missing.area >= extra.area):
         return center_click(missing), 1
-    return None if extra is None else (center_click(extra), 0)
+    if extra is not None:
+        return center_click(extra), 0
+    return None
 
 
 def tight_box(mask: BoolArray | Instance) -> FloatArray:

@@ -51,7 +51,8 @@ def repeat_regions(
     sources = repeatable(label)
     if not sources:
         return image, label
-    data, valid = image.data.copy(), image.valid.copy()
+    data = image.data.copy()
+    valid = image.valid.copy()
     union = np.zeros(label.size_hw, dtype=np.bool_)
     for region in label.regions:
         union[region.window.slices] |= region.crop
@@ -60,18 +61,26 @@ def repeat_regions(
     for _ in range(int(rng.integers(1, MAX_COPIES + 1))):
         source = sources[int(rng.integers(len(sources)))]
         piece, mask = _copy(image, source, adapter, rng, rotate=rotate, smallest=label.smallest)
-        anchor = regions[int(rng.integers(len(regions)))] if rng.random() < 0.5 else None
-        if (place := _free_place(mask, closed, anchor, rng)) is None:
+        anchor = None
+        if rng.random() < 0.5:
+            anchor = regions[int(rng.integers(len(regions)))]
+        place = _free_place(mask, closed, anchor, rng)
+        if place is None:
             continue
         data[:, *place][:, mask] = piece.data[:, mask]
         valid[:, *place][:, mask] = piece.valid[:, mask]
-        corner = (place[0].start, place[1].start)
-        if (copied := region_from_mask(mask, source.class_id, corner)) is not None:
+        rows, columns = place
+        copied = region_from_mask(mask, source.class_id, (rows.start, columns.start))
+        if copied is not None:
             regions.append(copied)
             closed |= ndimage.binary_dilation(copied.mask(label.size_hw), EIGHT)
     copies = regions[len(label.regions) :]
-    small = tuple(left for region in label.small if (left := _uncovered(region, copies)) is not None)
-    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions), small=small)
+    small = []
+    for region in label.small:
+        left = _uncovered(region, copies)
+        if left is not None:
+            small.append(left)
+    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions), small=tuple(small))
 
 
 def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
@@ -88,10 +97,12 @@ def repeatable(label: Label) -> Sequence[Instance]:
     found = []
     for region in label.regions:
         y0, x0, y1, x1 = region.window
-        ring = np.pad(region.crop, 1)
-        ring = ndimage.binary_dilation(ring, EIGHT) & ~ring
-        is_cut = np.count_nonzero(unknown[y0 : y1 + 2, x0 : x1 + 2] & ring) > _MAX_HIDDEN * np.count_nonzero(ring)
-        if not is_cut and (part := seen_part(region, label.ignore)) is not None:
+        padded = np.pad(region.crop, 1)
+        ring = ndimage.binary_dilation(padded, EIGHT) & ~padded
+        hidden = unknown[y0 : y1 + 2, x0 : x1 + 2] & ring
+        is_cut = np.count_nonzero(hidden) > _MAX_HIDDEN * np.count_nonzero(ring)
+        part = seen_part(region, label.ignore)
+        if part is not None and not is_cut:
             found.append(part)
     return found
 
@@ -106,34 +117,45 @@ def _copy(
     smallest: int,
 ) -> tuple[SensorImage, BoolArray]:
     """Return the image within a region's box and the region's mask, both mirrored, rotated and halved at random."""
-    piece, mask = replace(image.cut(region.window), georeference=None), region.crop
+    piece = replace(image.cut(region.window), georeference=None)
+    mask = region.crop
     if rng.random() < 0.5:
-        piece, mask = adapter.flip(piece, "horizontal"), mask[:, ::-1]
+        piece = adapter.flip(piece, "horizontal")
+        mask = mask[:, ::-1]
     if rotate:
         turns = int(rng.integers(4))
-        piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
+        piece = adapter.rotate(piece, turns)
+        mask = np.rot90(mask, turns)
     if rng.random() < 0.5 and _can_be_halved(mask, smallest):
-        data, valid = np.ascontiguousarray(piece.data[:, ::2, ::2]), np.ascontiguousarray(piece.valid[:, ::2, ::2])
-        piece, mask = replace(piece, data=data, valid=valid), mask[::2, ::2]
+        data = np.ascontiguousarray(piece.data[:, ::2, ::2])
+        valid = np.ascontiguousarray(piece.valid[:, ::2, ::2])
+        piece = replace(piece, data=data, valid=valid)
+        mask = mask[::2, ::2]
     return piece, np.ascontiguousarray(mask)
 
 
 def _can_be_halved(mask: BoolArray, smallest: int) -> bool:
     """Return True if every second pixel of an object is large enough and has as many pieces as the object."""
     half = mask[::2, ::2]
-    return bool(np.count_nonzero(half) >= smallest and ndimage.label(half, EIGHT)[1] == ndimage.label(mask, EIGHT)[1])
+    if np.count_nonzero(half) < smallest:
+        return False
+    _, pieces = ndimage.label(mask, EIGHT)
+    _, pieces_of_half = ndimage.label(half, EIGHT)
+    return bool(pieces_of_half == pieces)
 
 
 def _free_place(
     mask: BoolArray, closed: BoolArray, anchor: Instance | None, rng: np.random.Generator
 ) -> tuple[slice, slice] | None:
     """Draw rows and columns where a mask overlaps no `closed` (H, W) pixel, near `anchor` if given; else None."""
-    (height, width), (rows, columns) = mask.shape, closed.shape
+    height, width = mask.shape
+    rows, columns = closed.shape
     if height > rows or width > columns:
         return None
     for _ in range(_MAX_TRIES):
         if anchor is None:
-            y, x = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
+            y = int(rng.integers(rows - height + 1))
+            x = int(rng.integers(columns - width + 1))
         else:
             y0, x0, y1, x1 = anchor.window
             reach = rng.uniform(0.3, 1.2) * (np.hypot(y1 - y0, x1 - x0) + np.hypot(height, width)) / 2

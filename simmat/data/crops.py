@@ -8,6 +8,7 @@ windows of their blocks, side by side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from simmat.data.formats.coco import CocoLabels
 from simmat.data.instances import check_equal_size
@@ -35,22 +36,33 @@ def divide_images(
     Raises:
         DataError: an image cannot be read, or has another size than its label; lists all that fail.
     """
-    found: list[Sample] = []
+    blocks: list[Sample] = []
     problems: list[str] = []
     for sample in samples:
         try:
-            size_hw = adapter.window_size(sample.files) or load_sample(adapter, sample.files).size_hw
-            if coco is not None:
-                label_hw = coco.images[sample.id].size_hw
-                check_equal_size(f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw)
-            elif sample.mask is not None and not sample.has_polygons:
-                check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
-            found += [sample.within(window) for window in plan_blocks(size_hw, crop)]
+            size_hw = _checked_size(sample, adapter, coco)
         except DataError as error:
             problems.append(str(error))
+            continue
+        for window in plan_blocks(size_hw, crop):
+            blocks.append(sample.within(window))
     if problems:
         raise DataError(all_problems("images that --crop cannot divide:", equal_problems(problems)))
-    return found
+    return blocks
+
+
+def _checked_size(sample: Sample, adapter: ModalityAdapter, coco: CocoLabels | None) -> tuple[int, int]:
+    """Return the (H, W) of an image, which is that of its label."""
+    size_hw = adapter.window_size(sample.files)
+    if size_hw is None:
+        size_hw = load_sample(adapter, sample.files).size_hw
+    if coco is not None:
+        label_hw = coco.images[sample.id].size_hw
+        check_equal_size(f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw)
+    elif sample.mask is not None and not sample.has_polygons:
+        label_hw = image_size(sample.mask, labels=True)
+        check_equal_size(sample.mask, label_hw, sample.reference, size_hw)
+    return size_hw
 
 
 def divide_blocks(blocks: Iterable[Sample], crop: int) -> Iterator[Sample]:
@@ -59,7 +71,8 @@ def divide_blocks(blocks: Iterable[Sample], crop: int) -> Iterator[Sample]:
         if block.split == "train" or block.window is None:
             yield block
         else:
-            yield from (block.within(window) for window in crop_windows(block.window, crop))
+            for window in crop_windows(block.window, crop):
+                yield block.within(window)
 
 
 def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
@@ -68,19 +81,25 @@ def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
     Blocks start at multiples of the crop; the last ones take the rest. They are as large as possible with at least
     `_MIN_BLOCKS` of them, and at most about `_MAX_CROPS` crops on a side.
     """
-    counts = [max(length // crop, 1) for length in size_hw]  # whole crops along each side
+    height, width = size_hw
+    crops_down = max(height // crop, 1)  # whole ones
+    crops_across = max(width // crop, 1)
     for side in range(_MAX_CROPS, 0, -1):
-        rows, columns = (max(count // side, 1) for count in counts)
+        rows = max(crops_down // side, 1)
+        columns = max(crops_across // side, 1)
         if rows * columns >= _MIN_BLOCKS:
             break
-    edges = []
-    for length, count, blocks in zip(size_hw, counts, (rows, columns), strict=True):
-        edges.append([*(index * count // blocks * crop for index in range(blocks)), length])
-    return [
-        Window(y0, x0, y1, x1)
-        for y0, y1 in zip(edges[0], edges[0][1:], strict=False)
-        for x0, x1 in zip(edges[1], edges[1][1:], strict=False)
-    ]
+    blocks = []
+    for y0, y1 in pairwise(_edges(height, crops_down, rows, crop)):
+        for x0, x1 in pairwise(_edges(width, crops_across, columns, crop)):
+            blocks.append(Window(y0, x0, y1, x1))
+    return blocks
+
+
+def _edges(length: int, crops: int, blocks: int, crop: int) -> list[int]:
+    """Return where the blocks along one side begin, and where the last one ends."""
+    starts = [index * crops // blocks * crop for index in range(blocks)]
+    return [*starts, length]
 
 
 def crop_windows(block: Window, crop: int) -> list[Window]:
@@ -88,7 +107,8 @@ def crop_windows(block: Window, crop: int) -> list[Window]:
 
     What is left over belongs to no window, so no pixel is scored twice.
     """
-    height, width = (min(length, crop) for length in block.size_hw)
+    height = min(block.size_hw[0], crop)
+    width = min(block.size_hw[1], crop)
     return [
         Window(y, x, y + height, x + width)
         for y in range(block.y0, block.y1 - height + 1, height)

@@ -120,15 +120,18 @@ class Instance:
     def within(self, window: Window) -> BoolArray:
         """Return the part of the region inside a window, as (y1 - y0, x1 - x0) bool."""
         part = np.zeros(window.size_hw, dtype=np.bool_)
-        if (shared := window.intersection(self.window)) is not None:
+        shared = window.intersection(self.window)
+        if shared is not None:
             part[shared.relative_to(window).slices] = self.crop[shared.relative_to(self.window).slices]
         return part
 
     def picked(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
         """Return the region sampled at some rows and columns of the image, both ascending; it may be empty."""
         top, left, bottom, right = self.window
-        (y0, y1), (x0, x1) = rows.searchsorted((top, bottom)).tolist(), columns.searchsorted((left, right)).tolist()
-        crop = self.crop.take(rows[y0:y1] - top, axis=0).take(columns[x0:x1] - left, axis=1)
+        y0, y1 = rows.searchsorted((top, bottom)).tolist()
+        x0, x1 = columns.searchsorted((left, right)).tolist()
+        crop = self.crop.take(rows[y0:y1] - top, axis=0)
+        crop = crop.take(columns[x0:x1] - left, axis=1)
         return Instance(self.class_id, Window(y0, x0, y1, x1), crop)
 
 
@@ -160,8 +163,10 @@ class FoundObject:
     @property
     def class_probability(self) -> float | None:
         """Probability of its class; None without classes."""
-        value, known = self.instance.class_id, self.class_probabilities
-        return None if value is None or known is None else known[value]
+        value = self.instance.class_id
+        if value is None or self.class_probabilities is None:
+            return None
+        return self.class_probabilities[value]
 
     def shifted(self, y0: int, x0: int) -> FoundObject:
         """Return the object of a window whose first pixel is at row y0 and column x0, in pixels of the image."""
@@ -208,14 +213,18 @@ def label_from_mask(
     Raises:
         DataError: negative values that the card does not ignore, or values without a class by rule "panoptic".
     """
-    ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
+    ignore = np.zeros(mask.shape, dtype=np.bool_)
+    if card.ignore is not None:
+        ignore = mask == card.ignore
     zero = (zero_means or card.zero_means) == "none"
     found: list[Instance] = []
     for value, window, crop in _values(mask, origin, card.ignore, zero=zero):
         if card.regions == "components":
             found += components(crop, value, window[:2])
-        elif card.regions != "panoptic":
-            found.append(Instance(value if card.regions == "classes" else None, window, crop, value))
+        elif card.regions == "classes":
+            found.append(Instance(value, window, crop, value))
+        elif card.regions == "instances":
+            found.append(Instance(None, window, crop, value))
         elif value >= PANOPTIC:
             found.append(Instance(value // PANOPTIC, window, crop, value))
         else:
@@ -232,7 +241,10 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
     kept: list[Instance] = []
     small: list[Instance] = []
     for region in regions:
-        (kept if region.area >= min_region else small).append(region)
+        if region.area >= min_region:
+            kept.append(region)
+        else:
+            small.append(region)
     return Label(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
 
 
@@ -240,11 +252,14 @@ def region_from_mask(
     mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0), object_id: int | None = None
 ) -> Instance | None:
     """Return the True pixels of an (h, w) mask, which starts at `offset_yx`, as a region; None if there are none."""
-    rows, columns = np.asarray(mask.any(axis=1)), np.asarray(mask.any(axis=0))
+    rows = np.asarray(mask.any(axis=1))
+    columns = np.asarray(mask.any(axis=0))
     if not rows.any():
         return None
-    y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
-    x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
+    y0 = int(rows.argmax())
+    y1 = len(rows) - int(rows[::-1].argmax())
+    x0 = int(columns.argmax())
+    x1 = len(columns) - int(columns[::-1].argmax())
     window = Window(y0, x0, y1, x1)
     return Instance(class_id, window.moved(*offset_yx), np.ascontiguousarray(mask[window.slices]), object_id)
 
@@ -305,19 +320,30 @@ def _values(
     """Yield each label value except the ignored one with its window and its pixels there, in ascending order."""
     from scipy import ndimage
 
-    low, high = int(mask.min()), int(mask.max())
+    low = int(mask.min())
+    high = int(mask.max())
+    values: Sequence[int]
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
-        values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask
+        values = range(0 if zero else 1, high + 1)
+        numbered = mask + 1 if zero else mask
     else:
         unique, inverse = np.unique(mask, return_inverse=True)
-        values, numbered = unique.tolist(), inverse.reshape(mask.shape) + 1
-    negative = [value for value in values if value < 0 and value != ignored] if low < 0 else []
-    if negative:
+        values = unique.tolist()
+        numbered = inverse.reshape(mask.shape) + 1
+    if low < 0:
+        _refuse_negative([value for value in values if value < 0 and value != ignored], origin)
+    places = ndimage.find_objects(numbered)
+    for number, (value, place) in enumerate(zip(values, places, strict=True), start=1):
+        is_background = value == 0 and not zero
+        if place is None or value == ignored or is_background:
+            continue
+        rows, columns = place
+        yield value, Window(rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number
+
+
+def _refuse_negative(values: Sequence[int], origin: str) -> None:
+    if values:
         raise DataError(
-            f"{origin or 'mask'}: label values {negative[:5]} are negative; labels start at 0. If one means "
-            f"'no ground truth', use --ignore {negative[0]}, or ignore = {negative[0]} in card.toml"
+            f"{origin or 'mask'}: label values {values[:5]} are negative; labels start at 0. If one means "
+            f"'no ground truth', use --ignore {values[0]}, or ignore = {values[0]} in card.toml"
         )
-    for number, (value, place) in enumerate(zip(values, ndimage.find_objects(numbered), strict=True), start=1):
-        if place is not None and value != ignored and (value or zero):
-            rows, columns = place
-            yield value, Window(rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number

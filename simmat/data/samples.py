@@ -43,8 +43,12 @@ OTHER_SPLIT_NAMES = {
 
 def split_meant(name: str) -> str | None:
     """Return the split that a folder name means if it is not exactly the split's name, else None."""
+    if name in SPLITS:
+        return None
     plain = name.lower()
-    return None if name in SPLITS else plain if plain in SPLITS else OTHER_SPLIT_NAMES.get(plain)
+    if plain in SPLITS:
+        return plain
+    return OTHER_SPLIT_NAMES.get(plain)
 
 
 EVAL_SHARE = 0.15
@@ -172,46 +176,67 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
     Raises:
         DataError: an image is in two splits, or `splits.csv` cannot be used.
     """
-    if shared := list(_shared(samples)):
+    shared = list(_shared(samples))
+    if shared:
         raise DataError(
             all_problems(
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
     named = {sample.split for sample in samples if sample.split}
-    parts: tuple[str, ...] = ()
     if not named:
-        parts, note = ("val", "test"), f"No split is named in {root}"
+        parts: tuple[str, ...] = ("val", "test")
+        reason = f"No split is named in {root}"
     elif "train" in named and "val" not in named:
-        parts, note = ("val",), f"{said_by} of {root} names no val split"
+        parts = ("val",)
+        reason = f"{said_by} of {root} names no val split"
     else:
-        note = f"The splits are those of {said_by} in {root}."
-    chosen: dict[_Place, str] = {}
-    new: dict[str, str] = {}
-    if parts:
-        groups: dict[_Place, list[str]] = {}
-        for sample in samples:
-            if sample.split in ("", "train"):
-                groups.setdefault(_place(sample), []).append(sample.sequence or sample.id)
-        written = read_splits(root)
-        chosen, new = _draw(groups, written, parts)
-        found = Counter(chosen.values())
-        counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
-        note += f": by {SPLITS_FILE} and" * bool(written) + ":" * (not written)
-        what = "blocks" if any(sample.window for sample in samples) else "images"
-        what = "sequences" if any(sample.sequence for sample in samples) else what
-        note += f" by the hash of the ids, {counts} of {len(groups)} {what}."
-        every = (*samples, *unlabelled)
-        here = {_as_written(id) for one in every for id in (one.id, one.image_id, one.sequence)}
-        if strangers := [id for id in written if id not in here]:
-            note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
-        if new:
-            note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
-    listed = tuple(
-        sample._replace(split=chosen.get(_place(sample), sample.split)) if sample.split in ("", "train") else sample
-        for sample in samples
-    )
-    return Listing(listed, note, bool(chosen), new)
+        return Listing(tuple(samples), f"The splits are those of {said_by} in {root}.", False, {})
+    groups: dict[_Place, list[str]] = {}
+    for sample in samples:
+        if sample.split in ("", "train"):
+            groups.setdefault(_place(sample), []).append(sample.sequence or sample.id)
+    written = read_splits(root)
+    chosen, new = _draw(groups, written, parts)
+    listed = []
+    for sample in samples:
+        if sample.split in ("", "train"):
+            sample = sample._replace(split=chosen.get(_place(sample), sample.split))
+        listed.append(sample)
+    note = _split_note(reason, chosen, parts, samples, written)
+    strangers = _unknown_ids(written, (*samples, *unlabelled))
+    if strangers:
+        note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
+    if new:
+        note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
+    return Listing(tuple(listed), note, bool(chosen), new)
+
+
+def _split_note(
+    reason: str,
+    chosen: Mapping[_Place, str],
+    parts: Sequence[str],
+    samples: Sequence[Sample],
+    written: Mapping[str, str],
+) -> str:
+    """Say how the splits were drawn, and how many images each has."""
+    found = Counter(chosen.values())
+    counts = ", ".join(f"{found[split]} {split}" for split in ("train", *parts))
+    unit = "images"
+    if any(sample.sequence for sample in samples):
+        unit = "sequences"
+    elif any(sample.window for sample in samples):
+        unit = "blocks"
+    by = f"by {SPLITS_FILE} and by" if written else "by"
+    return f"{reason}: {by} the hash of the ids, {counts} of {len(chosen)} {unit}."
+
+
+def _unknown_ids(written: Mapping[str, str], samples: Sequence[Sample]) -> list[str]:
+    """Return the ids of `splits.csv` that no sample has."""
+    known = set()
+    for sample in samples:
+        known |= {_as_written(sample.id), _as_written(sample.image_id), _as_written(sample.sequence)}
+    return [id for id in written if id not in known]
 
 
 def _draw(
@@ -236,20 +261,30 @@ def _draw(
             chosen[place] = parts[part] if part < len(parts) else "train"
         return chosen, {}
     for place, ids in groups.items():
-        images = [id.rpartition("@")[0] for id in ids] if place[1] is not None else []  # of blocks
-        known = (written.get(_as_written(id)) for id in (*sorted(ids), *images))
-        if split := next((split for split in known if split in (*parts, "train")), None):
-            chosen[place] = split
+        names = sorted(ids)
+        is_block = place[1] is not None
+        if is_block:
+            names += [id.rpartition("@")[0] for id in ids]
+        for name in names:
+            split = written.get(_as_written(name))
+            if split in (*parts, "train"):
+                chosen[place] = split
+                break
     new = [place for place in groups if place not in chosen]
     new.sort(key=lambda place: id_digest(min(groups[place])))
-    share = max(round(EVAL_SHARE * len(groups)), 1) if len(groups) > len(parts) else 0
+    share = 0
+    if len(groups) > len(parts):
+        share = max(round(EVAL_SHARE * len(groups)), 1)
     free = new
     for split in parts:
-        missing = max(share - sum(other == split for other in chosen.values()), 0)
+        have = list(chosen.values()).count(split)
+        missing = max(share - have, 0)
         chosen |= dict.fromkeys(free[:missing], split)
         free = free[missing:]
     chosen |= dict.fromkeys(free, "train")
-    return chosen, {min(groups[place]): chosen[place] for place in new if share}
+    if not share:
+        return chosen, {}
+    return chosen, {min(groups[place]): chosen[place] for place in new}
 
 
 _Place = tuple[str, Window | None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +37,9 @@ class Moments:
         """Compute the moments of (C, P) values where (C, P) `valid` is True."""
         if not (valid == valid[:1]).all():
             return cls._of_gaps(values, valid)
-        return cls._of_whole(values if valid[0].all() else values[:, valid[0]])
+        if not valid[0].all():
+            values = values[:, valid[0]]
+        return cls._of_whole(values)
 
     @classmethod
     def _of_whole(cls, values: FloatArray) -> Moments:
@@ -46,23 +47,28 @@ class Moments:
         channels, pixels = values.shape
         count = np.full((channels, channels), float(pixels))
         if not pixels:
-            return cls(count, *(np.zeros_like(count) for _ in range(3)))
+            zeros = np.zeros_like(count)
+            return cls(count, zeros, zeros, zeros)
         shift = values.mean(axis=1, dtype=np.float64)[:, None]
         centred = values - shift
         rest = centred.mean(axis=1)
         cross = np.empty_like(count)
         for i in range(channels):
             for j in range(i, channels):
-                cross[i, j] = cross[j, i] = (centred[i] * centred[j]).sum() - rest[i] * rest[j] * pixels
-        own = np.repeat(np.maximum(np.diag(cross), 0)[:, None], channels, axis=1)
-        return cls(count, np.repeat(shift + rest[:, None], channels, axis=1), own, cross)
+                product = (centred[i] * centred[j]).sum() - rest[i] * rest[j] * pixels
+                cross[i, j] = product
+                cross[j, i] = product
+        mean = np.repeat(shift + rest[:, None], channels, axis=1)
+        square = np.repeat(np.maximum(np.diag(cross), 0)[:, None], channels, axis=1)
+        return cls(count, mean, square, cross)
 
     @classmethod
     def _of_gaps(cls, values: FloatArray, valid: BoolArray) -> Moments:
         """Compute the moments of (C, P) values where the channels are valid at different pixels."""
         weight = valid.astype(np.float64)
         # Sums of squares around the channel's mean are as precise for values near 300 K as for values near 0.
-        shift = (np.where(valid, values, 0).sum(axis=1, dtype=np.float64) / np.maximum(weight.sum(axis=1), 1))[:, None]
+        total = np.where(valid, values, 0).sum(axis=1, dtype=np.float64)
+        shift = (total / np.maximum(weight.sum(axis=1), 1))[:, None]
         centred = np.where(valid, values - shift, 0.0)
         count = weight @ weight.T
         safe = np.maximum(count, 1)
@@ -123,5 +129,8 @@ def image_moments(image: SensorImage) -> Moments:
     values = image.data.reshape(len(image.channels), -1)  # (C, H·W)
     valid = image.valid.reshape(values.shape)
     step = max(BLOCK_VALUES // len(values), 1)
-    blocks = [slice(start, start + step) for start in range(0, max(values.shape[1], 1), step)]
-    return reduce(Moments.merge, (Moments.of_pixels(values[:, block], valid[:, block]) for block in blocks))
+    moments = Moments.of_pixels(values[:, :step], valid[:, :step])
+    for start in range(step, values.shape[1], step):
+        block = slice(start, start + step)
+        moments = moments.merge(Moments.of_pixels(values[:, block], valid[:, block]))
+    return moments
