@@ -20,13 +20,13 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-polarization runtime)
+REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
-EXTRAS_simmat-plugin-volume := [all]
+EXTRAS_simmat-plugin-sequences := [all]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
 CORE_ALL := -e '.[dev,docs,wandb]'

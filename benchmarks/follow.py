@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from measuring import Seconds, add_json_option, report, seconds_of, time_lines
+from simmat_plugin_sequences.follower import iou
+from simmat_plugin_sequences.frame_encoder import FrameEncoder
 from untuned import add_model_options
 
 import simmat
@@ -36,8 +38,6 @@ from simmat.data.instances import read_mask
 from simmat.io.files import atomic_write_json
 from simmat.plugins.loader import installed
 from simmat.predictor import LargeImage, Predictor
-from simmat.predictor.follow import iou
-from simmat.predictor.frame_encoder import FrameEncoder
 from simmat.predictor.reading import LoadedImage
 from simmat.sensors.builtin import band_channels
 from simmat.types import BoolArray, Prompt, SensorImage

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from follow import MIN_PIXELS, Masks, simulated, untuned
 from measuring import Line, add_json_option, report
+from simmat_plugin_sequences.follower import iou
 from untuned import add_model_options
 
 from simmat.data.clicks import corrective_click
 from simmat.data.instances import region_from_mask
 from simmat.predictor import Predictor
-from simmat.predictor.follow import iou
 from simmat.types import BoolArray, Prompt
 
 RIGHT = 0.85

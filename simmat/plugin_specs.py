@@ -146,6 +146,23 @@ class ResultFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowerSpec:
+    """What follows objects through frames, as data.
+
+    Attributes:
+        name: lower case letters, digits and hyphens.
+        description: one line.
+        follow: "package.module:function"; called as `function(predictor, frames, masks, tile=…, progress=…)` with the
+            arguments of `Predictor.follow`, yields a `simmat.predictor.FollowedFrame` for each frame.
+    """
+
+    name: str
+    description: str
+    follow: str
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class GeoBackendSpec:
     """What reads maps, as data: georeferences, features in map coordinates, tiles of maps, rasters by URL.
 

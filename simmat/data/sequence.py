@@ -41,7 +41,7 @@ class Sequence(AbstractSequence[SensorImage]):
 
         Args:
             path: folder of the frames, whose order is that of the numbers in their names; or a multi-page TIFF, an npy
-                array (T, C, H, W), with simmat-plugin-volume a NIfTI file, a folder of DICOM slices, or a video; or
+                array (T, C, H, W), where a plugin reads it a NIfTI file, a folder of DICOM slices, or a video; or
                 DIR/manifest.csv/SEQUENCE of a data set. For a sensor with several sources {source: path}.
             modality: the sensor: a name, an adapter, or its class.
             modality_options: options of the sensor: {"unit": "cK"}.

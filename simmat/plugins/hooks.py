@@ -13,6 +13,7 @@ import pluggy
 
 from simmat.io.images.stacks import StackFormat
 from simmat.plugin_specs import (
+    FollowerSpec,
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -37,7 +38,6 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "train": ("Train a transfer layer and tune a foundation model.", None),
     "eval": ("Score a bundle and the zero-shot model on a data set.", None),
     "predict": ("Segment sensor images by clicks and boxes.", None),
-    "follow": ("Follow objects through a video, a time series or a stack.", None),
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
@@ -96,6 +96,11 @@ def simmat_result_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-bod
 @hookspec
 def simmat_stack_formats() -> Iterable[StackFormat]:  # type: ignore[empty-body]
     """Return the file formats of videos and volumes that a plugin reads frame by frame."""
+
+
+@hookspec
+def simmat_followers() -> Iterable[FollowerSpec]:  # type: ignore[empty-body]
+    """Return what follows objects through frames. The first by name is used."""
 
 
 @hookspec

@@ -13,6 +13,7 @@ import click
 from simmat.errors import ConfigError, PluginError, nearest, unknown_name
 from simmat.io.images.stacks import StackFormat
 from simmat.plugin_specs import (
+    FollowerSpec,
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "model format", "result format",
-    "stack format", "geo backend", "command", "callbacks",
+    "stack format", "follower", "geo backend", "command", "callbacks",
 ]  # fmt: skip
 
 PLUGIN_PREFIX = "simmat-plugin-"
@@ -39,9 +40,9 @@ PLUGIN_PREFIX = "simmat-plugin-"
 
 
 _OTHER_PACKAGES = {
-    "check": "report", "hf": "transformers", "hha": "depth", "index": "aims", "landsat8": "multispectral",
-    "mobilesam": "sam", "preview": "report", "red": "nir", "sentinel2": "multispectral", "serve": "annotate",
-    "simulate": "scenes", "stats": "report",
+    "check": "report", "follow": "sequences", "hf": "transformers", "hha": "depth", "index": "aims",
+    "landsat8": "multispectral", "mobilesam": "sam", "preview": "report", "red": "nir", "sentinel2": "multispectral",
+    "serve": "annotate", "simulate": "scenes", "stats": "report",
 }  # fmt: skip
 """First word of a name -> last word of the package that brings it, where they differ."""
 
@@ -99,6 +100,7 @@ KINDS: Mapping[Kind, type[Any]] = {
     "model format": ModelFormat,
     "result format": ResultFormat,
     "stack format": StackFormat,
+    "follower": FollowerSpec,
     "geo backend": GeoBackendSpec,
     "command": click.Command,
     "callbacks": CallbackHook,

@@ -2,7 +2,7 @@
 
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.follow import FollowedFrame
+from simmat.predictor.following import FollowedFrame
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.predictor import Predictor

@@ -16,7 +16,7 @@ from simmat.io.files import with_home
 from simmat.model_spec import ModelSpec
 from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.follow import FollowedFrame, Follower, given_masks
+from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import LargeImage
 from simmat.predictor.prompts import Choice, prompt_of
@@ -267,11 +267,12 @@ class Predictor(ImageEncoder):
             progress: called with the steps done and those of the whole work.
 
         Raises:
+            ConfigError: no plugin that follows objects is installed.
             DataError: no mask has an object, a frame number is unknown, a mask is not of the frame's size, or frames
                 are of different sizes.
             SimMATError: as `set_image` raises it.
         """
-        return iter(Follower(self, frames, given_masks(masks), tile=tile, progress=progress))
+        return installed_follow()(self, frames, masks, tile=tile, progress=progress)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.

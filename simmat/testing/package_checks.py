@@ -100,6 +100,7 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
     "tuner": ("apply",),
     "model format": ("load",),
     "result format": ("write",),
+    "follower": ("follow",),
 }
 """Kind -> fields of its specs that name a function."""
 

@@ -152,8 +152,8 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
     kind = stack_format(file)
     if kind is None:
         raise DataError(
-            f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos with "
-            "simmat-plugin-volume: pip install simmat-plugin-volume"
+            f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos by a "
+            "plugin, see SimMAT's README"
         )
     if kind.is_folder and not file.is_dir():
         raise DataError(f"{file}: one of the files of a {kind.name} series; give their folder")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from simmat.data.instances import LabelArray, check_equal_size
 from simmat.errors import DataError
-from simmat.nn.propagation import propagate
-from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.frame_encoder import FrameEncoder, PromptKind
-from simmat.predictor.frame_grid import GridWindow
+from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
+from simmat_plugin_sequences.frame_encoder import FrameEncoder, PromptKind
+from simmat_plugin_sequences.frame_grid import GridWindow
+from simmat_plugin_sequences.propagation import propagate
 
 RECENT = 3
 """Frames before the present one whose labels are propagated, besides those with given masks."""
@@ -45,20 +44,16 @@ _Key = tuple[str, int]
 """Labels of a frame, and its number: "f" as found, "b" propagated back from the next frame with masks, "g" given."""
 
 
-@dataclass(frozen=True)
-class FollowedFrame:
-    """The objects of a frame.
-
-    Attributes:
-        index: number of the frame.
-        masks: object id -> (H, W) bool; False everywhere where the object is not found.
-        scores: object id -> 0 to 1, how surely its mask is the same object: the mean propagated label inside of it; 1
-            where it is given, 0 where nothing is found.
-    """
-
-    index: int
-    masks: dict[int, BoolArray]
-    scores: dict[int, float]
+def follow(
+    predictor: Predictor,
+    frames: Sequence[Any],
+    masks: Mapping[int, LabelArray | Masks],
+    *,
+    tile: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[FollowedFrame]:
+    """Find the objects of some frames in all others, as `Predictor.follow` says."""
+    return iter(Follower(predictor, frames, given_masks(masks), tile=tile, progress=progress))
 
 
 class Follower:
@@ -75,7 +70,7 @@ class Follower:
 
     def __init__(
         self,
-        encoder: ImageEncoder,
+        encoder: Predictor,
         frames: Sequence[Any],
         masks: Mapping[int, Masks],
         *,

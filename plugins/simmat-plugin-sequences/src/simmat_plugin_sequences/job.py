@@ -8,14 +8,13 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Mu
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from simmat.data.sequence import Sequence as Frames
 from simmat.errors import ConfigError, DataError, OutputError, few_of
 from simmat.inference.records import files_key, request_digest
-from simmat.inference.tracks import Plane, Row, TrackFiles
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
@@ -27,11 +26,10 @@ from simmat.io.files import (
 from simmat.io.images import frame_of, write_image
 from simmat.io.reading import read_log
 from simmat.io.weights import sha256_of
-from simmat.predictor.follow import FollowedFrame, Follower, Masks
+from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
-
-if TYPE_CHECKING:
-    from simmat.predictor import Predictor
+from simmat_plugin_sequences.follower import Follower, Masks
+from simmat_plugin_sequences.tracks import Plane, Row, TrackFiles
 
 STATE = ".follow"
 """Folder in that of the results: what is done, and the labels that the next frames need."""

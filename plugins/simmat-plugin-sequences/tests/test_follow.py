@@ -19,18 +19,18 @@ from bundles import tiny_bundle
 from PIL import Image
 from runs import die, files_of
 from scripted_model import Scripted, one_mask
+from simmat_plugin_sequences.follower import given_masks
+from simmat_plugin_sequences.job import FollowJob, follow_files
+from simmat_plugin_sequences.propagation import propagate
+from simmat_plugin_sequences.track_prompts import predicted_masks
 
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import Sequence
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.inference.follow import FollowJob, follow_files
-from simmat.inference.track_prompts import predicted_masks
 from simmat.model import SimMAT
-from simmat.nn.propagation import propagate
 from simmat.predictor import FollowedFrame, Predictor
-from simmat.predictor.follow import given_masks
 from simmat.sensors.builtin import Raster
 from simmat.types import BoolArray, Channel, SensorImage
 
@@ -261,7 +261,7 @@ def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path, names: dict[int, 
     follow_files(predictor(), job(tmp_path, "whole", masks))
     whole = files_of(tmp_path / "whole")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["simmat.inference.follow", "simmat.predictor"])
+    context.set_forkserver_preload(["simmat_plugin_sequences.job", "simmat.predictor"])
     for stop in (2, 7, 12, 16):  # forward from a mask, back from the next, after the last
         process = context.Process(target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop))
         process.start()
@@ -304,7 +304,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     assert resident[count + 1] - resident[200] < 48, "MiB, with the files of all frames"
 
 
-@pytest.mark.plugins
+@pytest.mark.plugins("volume")
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -365,7 +365,7 @@ def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
     assert list(masks[3]) == [2, 4, 1, 3]
 
 
-@pytest.mark.plugins
+@pytest.mark.plugins("volume")
 @pytest.mark.parametrize("name", ["cat", "1"])
 def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Every frame has a mask, and the film every frame; objects may be named by words or by their ids."""

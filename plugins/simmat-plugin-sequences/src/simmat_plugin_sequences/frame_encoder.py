@@ -13,11 +13,10 @@ from simmat.data.clicks import center_click, tight_box
 from simmat.errors import DataError
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import restore_logits
-from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.frame_grid import FrameGrid, GridWindow
+from simmat.predictor import EncodedImage, Predictor
 from simmat.predictor.reading import LoadedImage, NothingMeasuredError
 from simmat.types import BoolArray, Prompt, SensorImage, Window
+from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 
 CELLS = 10
 """Side of the smallest object in cells, at least, for which frames are cut into windows."""
@@ -38,7 +37,7 @@ class FrameEncoder:
         side: cells along each side of a window.
     """
 
-    def __init__(self, encoder: ImageEncoder, frames: Sequence[Any], first: int, area: int, tile: int | None) -> None:
+    def __init__(self, encoder: Predictor, frames: Sequence[Any], first: int, area: int, tile: int | None) -> None:
         """Load the first frame.
 
         Args:

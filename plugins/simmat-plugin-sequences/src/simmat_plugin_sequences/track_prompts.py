@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,12 +15,10 @@ from simmat.inference.prompts import image_name, read_prompts
 from simmat.io.images import frame_of
 from simmat.io.images.stacks import open_stack, stack_format
 from simmat.io.reading import stem_of
+from simmat.predictor import Predictor
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
 from simmat.types import BoolArray
-
-if TYPE_CHECKING:
-    from simmat.predictor import Predictor
 
 _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""

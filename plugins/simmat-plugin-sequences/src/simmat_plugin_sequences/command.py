@@ -14,7 +14,7 @@ from simmat.errors import ConfigError
 from simmat.terminal import say
 
 
-@click.command()
+@click.command("follow")
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] SEQ")
 @config_options("modality", "modality_options", "channels")
 @foundation_options
@@ -35,7 +35,7 @@ from simmat.terminal import say
 @click.option("--smooth", type=click.IntRange(0), default=0, metavar="INT", help="Smooth the volume over INT slices.")
 @click.option("--tile", type=click.IntRange(32), metavar="INT", help="Cut frames into windows of this side in pixels.")
 @config_options("device")
-def command(
+def follow(
     paths: tuple[Path, ...],
     source: Mapping[str, Path],
     masks: tuple[str, ...],
@@ -65,11 +65,11 @@ def command(
     """
     from simmat.api import load
     from simmat.data.sequence import Sequence, frame_files
-    from simmat.inference.follow import FollowJob, follow_files
-    from simmat.inference.track_prompts import predicted_masks, read_label_images
-    from simmat.inference.tracks import check_formats, default_formats
     from simmat.io.images import frame_of
-    from simmat.predictor.follow import given_masks
+    from simmat_plugin_sequences.follower import given_masks
+    from simmat_plugin_sequences.job import FollowJob, follow_files
+    from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
+    from simmat_plugin_sequences.tracks import check_formats, default_formats
 
     untuned = loading["modality"] is not None
     needed = 1 - bool(source) + (not untuned)

@@ -21,7 +21,7 @@ def library(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"{extra} files need {module}: pip install simmat-plugin-volume[{extra}] ({error})"
+            f"{extra} files need {module}: pip install simmat-plugin-sequences[{extra}] ({error})"
         ) from error
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import ImageFile
-from simmat_plugin_volume.volume import library
+from simmat_plugin_sequences.volume import library
 
 _DEMUXERS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
 _EVEN = 0.9

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat_plugin_volume.volume import Volume, library
+from simmat_plugin_sequences.volume import Volume, library
 
 _TAGS = [
     "SeriesInstanceUID",

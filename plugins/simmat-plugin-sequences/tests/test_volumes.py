@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import tiny_bundle
-from simmat_plugin_volume.nifti import write_labels
+from simmat_plugin_sequences.nifti import write_labels
 
 import simmat
 from simmat.cli import run

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from simmat.data.instances import region_from_mask
 from simmat.data.sequence import Sequence as Frames
 from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
-from simmat.drawing.film import write_film
 from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.errors import ConfigError, few_of
 from simmat.inference.coco import coco_document, run_lengths
@@ -24,6 +23,7 @@ from simmat.io.images import frame_of, write_image
 from simmat.io.images.planes import read_labels
 from simmat.io.images.stacks import NpyStack, TiffStack, open_stack, stack_format
 from simmat.plugin_specs import import_from_string
+from simmat_plugin_sequences.film import write_film
 
 FORMATS = ("coco", "mots", "overlay", "volume")
 """Files that can be written besides the masks and the table."""
