@@ -39,7 +39,7 @@ from skimage.segmentation import watershed
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from simmat.data.instances import FoundObject, Label, region_from_mask
+from simmat.data.instances import Annotation, FoundObject, region_from_mask
 from simmat.data.samples import Sample
 from simmat.evaluation import evaluate
 from simmat.evaluation.unprompted import ImageMatches, object_scores
@@ -54,7 +54,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
 from simmat.training.callbacks import Callback
-from simmat.training.setup import Setup, prepare
+from simmat.training.setup import TrainingPlan, prepare
 from simmat.training.step import build_optimizer, learning_rate, set_rates
 from simmat.types import BoolArray, FloatArray, ImageReader, SensorImage
 
@@ -185,7 +185,7 @@ class WatershedImage(EncodedImage):
         assert chances is not None
         assert self._dense is not None
         with torch.inference_mode():
-            distance = restore_logits(self._dense.distance, self.prepared.frame)[0, 0].sigmoid().numpy()
+            distance = restore_logits(self._dense.distance, self.prepared.letterbox)[0, 0].sigmoid().numpy()
         return chances, 1 - chances[0], distance
 
     def find_objects(self, settings: EverythingSettings, like: Reference | None = None) -> list[FoundObject]:
@@ -228,7 +228,7 @@ class WatershedPredictor(Predictor):
         return self.kept[key]
 
 
-def scores(predictor: Predictor, setup: Setup, samples: Sequence[Sample]) -> dict[str, Any]:
+def scores(predictor: Predictor, setup: TrainingPlan, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the scores of the class map where there are classes, else of every object."""
     classes = setup.dataset.has_classes
     found = evaluate(predictor, setup.dataset, samples, protocol=None, everything=not classes, semantic=classes)
@@ -236,12 +236,12 @@ def scores(predictor: Predictor, setup: Setup, samples: Sequence[Sample]) -> dic
     return found.unprompted.summary()
 
 
-def choosing(found: dict[str, Any], setup: Setup) -> float:
+def choosing(found: dict[str, Any], setup: TrainingPlan) -> float:
     """Return the score by which validation chooses: mIoU of the class map where there are classes, else AP50."""
     return float(found["semantic"]["miou"] if setup.dataset.has_classes else found["everything"]["ap50"])
 
 
-def train(setup: Setup, rate: float, log: Callable[[str], object]) -> tuple[SimMAT, dict[str, Any]]:
+def train(setup: TrainingPlan, rate: float, log: Callable[[str], object]) -> tuple[SimMAT, dict[str, Any]]:
     """Train a U-Net on the items of a run; returns its best state by validation, and what that scored."""
     config, spec = setup.config, setup.spec
     assert spec.dense is not None
@@ -280,7 +280,7 @@ def train(setup: Setup, rate: float, log: Callable[[str], object]) -> tuple[SimM
     return model.eval(), {**best[2], "seconds": time.monotonic() - start}
 
 
-def best_watershed(predictor: WatershedPredictor, setup: Setup) -> Watershed:
+def best_watershed(predictor: WatershedPredictor, setup: TrainingPlan) -> Watershed:
     """Return the settings of highest AP50 on the validation split."""
 
     def ap50(rule: Watershed) -> float:
@@ -290,7 +290,7 @@ def best_watershed(predictor: WatershedPredictor, setup: Setup) -> Watershed:
     return max(Watershed.candidates(), key=ap50)
 
 
-def _objects(found: Iterator[tuple[list[FoundObject], Label]]) -> dict[str, float | None]:
+def _objects(found: Iterator[tuple[list[FoundObject], Annotation]]) -> dict[str, float | None]:
     return object_scores(
         [
             ImageMatches.of([one.instance for one in objects], [one.score for one in objects], label).without_classes()
@@ -307,10 +307,10 @@ def otsu_objects(plane: npt.NDArray[np.float32], rule: Watershed) -> list[FoundO
     return rule.objects(inside, distance, smooth / max(float(smooth.max()), 1e-6))
 
 
-def otsu(setup: Setup, samples: Sequence[Sample], rule: Watershed) -> dict[str, float | None]:
+def otsu(setup: TrainingPlan, samples: Sequence[Sample], rule: Watershed) -> dict[str, float | None]:
     """Score Otsu's threshold with watershed on the first channel."""
 
-    def found() -> Iterator[tuple[list[FoundObject], Label]]:
+    def found() -> Iterator[tuple[list[FoundObject], Annotation]]:
         for sample in samples:
             image = setup.dataset.image(sample)
             yield otsu_objects(image.data[0], rule), setup.dataset.label(sample, image)

@@ -37,7 +37,7 @@ from simmat.data.clicks import tight_box
 from simmat.data.instances import read_mask
 from simmat.io.files import atomic_write_json
 from simmat.plugins.loader import installed
-from simmat.predictor import LargeImage, Predictor
+from simmat.predictor import Predictor, TiledImage
 from simmat.predictor.reading import LoadedImage
 from simmat.sensors.builtin import band_channels
 from simmat.types import BoolArray, Prompt, SensorImage
@@ -55,14 +55,14 @@ STOP = 0.5
 def read_sequence(folder: Path, sensor: str) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
     """Return the frames, their labels (H, W), and whether they are slices of a stack."""
     if not (folder / "index.json").exists():
-        frames = simmat.Sequence(folder, sensor)
+        frames = simmat.FrameSequence(folder, sensor)
         masks = folder.parents[1] / "masks" / folder.name
         return frames, [read_mask(masks / f"{name}.png") for name in frames.names], False
     about = json.loads((folder / "index.json").read_text())
     if about["kind"] != "volume":
-        frames = simmat.Sequence(folder / "frames", sensor)
+        frames = simmat.FrameSequence(folder / "frames", sensor)
         return frames, [read_mask(folder / file) for file in about["masks"]], False
-    planes = [simmat.Sequence(folder / file, "gray") for file in about["frames"]]
+    planes = [simmat.FrameSequence(folder / file, "gray") for file in about["frames"]]
     labels = [read_mask(folder / "mask.nii.gz" / "z" / str(index)) for index in range(len(planes[0]))]
     if len(planes) == 1:
         return planes[0], labels, True
@@ -107,7 +107,7 @@ def by_box(predictor: Predictor, images: Sequence[SensorImage], tile: int) -> St
     """Ask in each frame with the boxes of the masks in the one before."""
 
     def step(before: int, index: int, masks: Masks) -> Masks:
-        image = LargeImage(predictor, LoadedImage(images[index]), tile=tile)
+        image = TiledImage(predictor, LoadedImage(images[index]), tile=tile)
         asked = [one for one, mask in masks.items() if mask.any()]
         none = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
         answers = image.predict_prompts([Prompt(*none, tight_box(masks[one])) for one in asked])
@@ -142,7 +142,7 @@ def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     ids = ids[(ids > 0) & (counts >= MIN_PIXELS)][: given.objects].tolist()
     masks = {one: labels[start] == one for one in ids}
     predictor = simmat.load(given.bundle, device="cpu") if given.bundle else untuned(given, sensor)
-    images = [predictor.inputs.load(frame, ()) for frame in frames]
+    images = [predictor.image_loader.load(frame, ()) for frame in frames]
     began = time.process_time()
     found = {"simmat": {one.index: one.masks for one in predictor.follow(images, {start: masks})}}
     cpu_s = (time.process_time() - began) / len(images)

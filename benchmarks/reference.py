@@ -19,15 +19,15 @@ from scipy.optimize import linear_sum_assignment
 from untuned import add_model_options, data_sets
 
 from simmat.data.clicks import center_click
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import Annotation, Instance
 from simmat.data.targets import class_map
 from simmat.evaluation.unprompted import ious
-from simmat.predictor import LargeImage, ZeroShotPredictor
+from simmat.predictor import TiledImage, ZeroShotPredictor
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Prompt
 
 
-def scores(found: list[Instance], true: list[Instance], label: Label) -> tuple[float, float, float]:
+def scores(found: list[Instance], true: list[Instance], label: Annotation) -> tuple[float, float, float]:
     """Return mIoU of the true objects, IoU of all pixels, and F1 at an IoU of 0.5."""
     table = ious(found, true, label.ignore)
     matched = table[linear_sum_assignment(table, maximize=True)]
@@ -50,12 +50,12 @@ def main() -> None:
     print(f"{'set':<20} {'one click':>9} {'found':>6} {'pixels':>6} {'F1':>6}")
     for name, dataset, predictor in data_sets(given, ZeroShotPredictor):
         samples = dataset.split("train")
-        images: list[tuple[LargeImage, Label]] = []
+        images: list[tuple[TiledImage, Annotation]] = []
         clicked: list[float] = []
         for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
             image = dataset.image(sample)
             label = dataset.label(sample, image)
-            images.append((LargeImage(predictor, LoadedImage(image), tile=given.tile), label))
+            images.append((TiledImage(predictor, LoadedImage(image), tile=given.tile), label))
             answers = images[-1][0].predict_prompts([Prompt.points([center_click(one)]) for one in label.regions])
             found = [answer.found_object((0, 0)) for answer in answers]
             for one, true in zip(found, label.regions, strict=True):

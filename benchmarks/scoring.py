@@ -20,7 +20,7 @@ from measuring import Line, add_json_option, report
 from scipy import ndimage
 from torch import Tensor, nn
 
-from simmat.data.instances import Label, region_from_mask
+from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.evaluation import ONE_CLICK, ObjectScore
 from simmat.evaluation.interaction import ScoredImage, score_objects
@@ -30,7 +30,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits
 from simmat.predictor import EncodedImage
-from simmat.types import BoolArray, Frame, Prompt
+from simmat.types import BoolArray, Letterbox, Prompt
 
 INPUT, LOW = 1024, 256
 BASELINE_OBJECTS, TOGETHER, MOST_VALUES = 16, 16, 2**26
@@ -81,7 +81,7 @@ class Discs(nn.Module):
         return MaskPrediction(logits, torch.tensor([0.9, 0.8, 0.7, 0.6]).expand(len(logits), 4))
 
 
-def make_label(case: Case) -> Label:
+def make_label(case: Case) -> Annotation:
     """Return discs anywhere in an image, a border of which is ignored."""
     rng = np.random.default_rng(0)
     size = case.object_px
@@ -91,21 +91,21 @@ def make_label(case: Case) -> Label:
     regions = [region for y, x in corners if (region := region_from_mask(disc, 1, (y, x))) is not None]
     ignore = np.zeros((case.side, case.side), dtype=np.bool_)
     ignore[:4] = True
-    return Label((case.side, case.side), tuple(regions), ignore)
+    return Annotation((case.side, case.side), tuple(regions), ignore)
 
 
-def within_boxes(label: Label, model: Discs) -> list[ObjectScore]:
+def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     """Score as `simmat eval` does."""
-    frame = Frame(label.size_hw, INPUT)
+    frame = Letterbox(label.size_hw, INPUT)
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
     image = ScoredImage(EncodedImage(cast(SimMAT, model), prepared), targets, ONE_CLICK)
     return score_objects(image, "image", ONE_CLICK)
 
 
-def on_the_whole_image(label: Label, model: Discs) -> list[tuple[float, ...]]:
+def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...]]:
     """Score with every mask at the size of the image: (x, y, IoU of the single mask, of the best one, boundary IoU)."""
-    frame, scored = Frame(label.size_hw, INPUT), torch.from_numpy(~label.ignore)
+    frame, scored = Letterbox(label.size_hw, INPUT), torch.from_numpy(~label.ignore)
     together = max(min(MOST_VALUES // (4 * label.ignore.size), TOGETHER), 1)
     embedding = model.encode(torch.zeros(1), torch.zeros(1))
     scores: list[tuple[float, ...]] = []
@@ -159,7 +159,7 @@ def check(found: Sequence[ObjectScore], expected: Sequence[tuple[float, ...]]) -
 def measure(case: Case, runs: int) -> Line:
     """Score the objects of a case both ways."""
     label = make_label(case)
-    few = Label(label.size_hw, label.regions[:BASELINE_OBJECTS], label.ignore)
+    few = Annotation(label.size_hw, label.regions[:BASELINE_OBJECTS], label.ignore)
     boxes: list[float] = []
     whole: list[float] = []
     for run in range(runs + 1):  # the first warms up

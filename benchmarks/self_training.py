@@ -47,16 +47,16 @@ SMALLEST_PX = 30
 
 def averaged(whole: EncodedImage, across: EncodedImage, down: EncodedImage, points: FloatArray) -> MaskPrediction:
     """Return the answers to K clicks at (K, 2) xy of the input, averaged over an image and its two mirror images."""
-    frame = whole.prepared.frame
+    letterbox = whole.prepared.letterbox
     probabilities, scores = [], []
     for view, axis in ((whole, None), (across, 1), (down, 0)):
         own = points.copy()
         if axis is not None:
-            own[:, 1 - axis] = frame.scaled_hw[axis] - 1 - own[:, 1 - axis]
+            own[:, 1 - axis] = letterbox.scaled_hw[axis] - 1 - own[:, 1 - axis]
         answer = view.decode_clicks(own)
-        seen = upsample_logits(answer.logits[:, :1].float(), (frame.size, frame.size)).sigmoid()  # (K, 1, S, S)
+        seen = upsample_logits(answer.logits[:, :1].float(), (letterbox.size, letterbox.size)).sigmoid()  # (K, 1, S, S)
         if axis is not None:  # the padding stays where it is
-            side = frame.scaled_hw[axis]
+            side = letterbox.scaled_hw[axis]
             seen.narrow(2 + axis, 0, side).copy_(seen.narrow(2 + axis, 0, side).flip(2 + axis))
         probabilities.append(seen)
         scores.append(answer.iou[:, :1].float())
@@ -72,7 +72,7 @@ def objects_in(model: Predictor, file: Path, smallest: int) -> tuple[tuple[int, 
         for one in (image, *(adapter.flip(image, axis) for axis in ("horizontal", "vertical")))
     ]
     settings = EverythingSettings(grid=10, stability=0, overlap=0.7, min_area=smallest)
-    found = find_objects(views[0].prepared.frame, lambda points: averaged(*views, points), None, None, settings)
+    found = find_objects(views[0].prepared.letterbox, lambda points: averaged(*views, points), None, None, settings)
     return image.size_hw, [one for one in found if one.instance.area < LARGEST * np.prod(image.size_hw)]
 
 

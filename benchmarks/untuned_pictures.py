@@ -35,9 +35,9 @@ class Shown(ZeroShotPredictor):
 
     chosen: tuple[str, float] = ("mean", 1.0)
 
-    def fit_to(self, reader: ImageReader) -> None:
+    def normalize_by(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image, and set the map."""
-        super().fit_to(reader)
+        super().normalize_by(reader)
         prepared = self.pipeline(reader.read(Window(0, 0, *reader.size_hw)))
         pixels = prepared.planes[:, prepared.content].numpy()  # (C, P)
         name, contrast = self.chosen

@@ -37,7 +37,7 @@ def shown_by_mat(model: Predictor) -> PictureArray:
     prepared = model.pipeline(model.image)
     with torch.inference_mode():
         planes = model.model.mat(prepared.planes[None])
-        planes = restore_logits(planes, prepared.frame)[0].numpy()
+        planes = restore_logits(planes, prepared.letterbox)[0].numpy()
     low, high = np.percentile(planes, (1, 99.5), axis=(1, 2))
     scaled = (planes - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
     return (scaled.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

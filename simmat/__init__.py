@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from simmat.api import train as train
     from simmat.callbacks import Callback as Callback
     from simmat.data.dataset import Dataset as Dataset
-    from simmat.data.sequence import Sequence as Sequence
+    from simmat.data.sequence import FrameSequence as FrameSequence
     from simmat.foundation import PromptBatch as PromptBatch
     from simmat.networks import MAT as MAT
     from simmat.networks import build as build
     from simmat.plugins.hooks import hookimpl as hookimpl
     from simmat.predictor import EverythingSettings as EverythingSettings
     from simmat.predictor import Predictor as Predictor
-    from simmat.sensors.adapter import Files as Files
     from simmat.sensors.adapter import ModalityAdapter as ModalityAdapter
+    from simmat.sensors.adapter import PathsBySource as PathsBySource
     from simmat.sensors.adapter import Source as Source
     from simmat.sensors.adapter import WindowedAdapter as WindowedAdapter
     from simmat.sensors.options import ModalityOptions as ModalityOptions
@@ -60,26 +60,29 @@ _NAMES = {
     ),
     "simmat.callbacks": ("Callback",),
     "simmat.data.dataset": ("Dataset",),
-    "simmat.data.sequence": ("Sequence",),
+    "simmat.data.sequence": ("FrameSequence",),
     "simmat.foundation": ("PromptBatch",),
     "simmat.networks": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("EverythingSettings", "Predictor"),
-    "simmat.sensors.adapter": ("Files", "ModalityAdapter", "Source", "WindowedAdapter"),
+    "simmat.sensors.adapter": ("ModalityAdapter", "PathsBySource", "Source", "WindowedAdapter"),
     "simmat.sensors.options": ("ModalityOptions",),
     "simmat.sensors.simulated_scene": ("Scene",),
     "simmat.types": ("Channel", "Prompt", "SensorImage", "Window"),
 }
 """Module -> the public names in it."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_FORMER_NAMES = {"Files": "PathsBySource", "Sequence": "FrameSequence"}
+"""Former name -> the name that replaced it; both work."""
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    current = _FORMER_NAMES.get(name, name)
+    if current not in _HOMES:
         raise AttributeError(f"module 'simmat' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[current]), current)
     globals()[name] = value
     return value
 

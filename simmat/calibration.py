@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from simmat.documents import Document, FromLists
+from simmat.documents import FromLists, StrictModel
 from simmat.errors import ConfigError
 
 Kind = Literal["click", "box", "object", "class_probability", "pixel"]
@@ -33,7 +33,7 @@ RIGHT_IOU = 0.5
 Numbers = FromLists[tuple[Annotated[float, Field(ge=0, le=1)], ...]]
 
 
-class Curve(Document):
+class MonotonicMap(StrictModel):
     """A strictly rising map of 0 to 1 into itself, linear between its knots; it changes no ranking.
 
     Attributes:
@@ -67,7 +67,7 @@ class Curve(Document):
             yield "predicted must go from 0 to 1"
 
 
-class Calibration(Document):
+class Calibration(StrictModel):
     """The maps of a bundle; one that was not measured is None, and leaves scores as they are.
 
     Attributes:
@@ -79,9 +79,9 @@ class Calibration(Document):
             `simmat.evaluation.calibration.thresholds`; None where there is none.
     """
 
-    click: Curve | None = None
-    box: Curve | None = None
-    object: Curve | None = None
+    click: MonotonicMap | None = None
+    box: MonotonicMap | None = None
+    object: MonotonicMap | None = None
     temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
     thresholds: FromLists[tuple[float | None, ...]] = ()
 
@@ -95,9 +95,9 @@ class Calibration(Document):
             yield from (f"{kind}: {problem}" for problem in curve.problems())
 
     @property
-    def curves(self) -> dict[Kind, Curve]:
+    def curves(self) -> dict[Kind, MonotonicMap]:
         """The maps that were measured."""
-        found: dict[Kind, Curve | None] = {"click": self.click, "box": self.box, "object": self.object}
+        found: dict[Kind, MonotonicMap | None] = {"click": self.click, "box": self.box, "object": self.object}
         return {kind: curve for kind, curve in found.items() if curve is not None}
 
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from simmat.documents import Document, listed, problems_of, read_toml
+from simmat.documents import StrictModel, listed, problems_of, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
@@ -31,7 +31,7 @@ DEFAULT_HEADS: Heads = "auto"
 MAX_WORKERS, MAX_BATCH, MAX_IMAGE_SIZE, MAX_STEPS = 256, 2**16, 2**14, 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
-FREE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
+MUTABLE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
 """Settings that do not change the result of a run, except for rounding."""
 
 PATH_SETTINGS = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
@@ -127,7 +127,7 @@ def sensor_name(value: str) -> str:
 SensorName = Annotated[str, AfterValidator(sensor_name)]
 
 
-class TrainConfig(Document):
+class TrainConfig(StrictModel):
     """All settings of a training run; a config file has the same fields.
 
     Paths become absolute. At most one of `steps` and `epochs` is set, see `default_steps`.

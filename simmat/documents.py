@@ -43,7 +43,7 @@ _MAX_SHOWN = 200
 _MAX_TOML_BYTES = 2**24
 
 
-class Document(BaseModel):
+class StrictModel(BaseModel):
     """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -58,7 +58,7 @@ class Document(BaseModel):
         yield from ()
 
 
-class InvalidDocument(ValueError):
+class InvalidDocumentError(ValueError):
     """A document that does not match its model; `problems` has a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -67,13 +67,13 @@ class InvalidDocument(ValueError):
 
 
 def validate(model: type[Model], values: object) -> Model:
-    """Return a document as its model; raise InvalidDocument, which holds every problem."""
+    """Return a document as its model; raise InvalidDocumentError, which holds every problem."""
     try:
         found = model.model_validate(values)
     except ValidationError as error:
-        raise InvalidDocument(problems_of(error, model, values)) from error
-    if isinstance(found, Document) and (across := list(found.problems())):
-        raise InvalidDocument(across)
+        raise InvalidDocumentError(problems_of(error, model, values)) from error
+    if isinstance(found, StrictModel) and (across := list(found.problems())):
+        raise InvalidDocumentError(across)
     return found
 
 
@@ -81,7 +81,7 @@ def parse(model: type[Model], values: object, where: str) -> Model:
     """Return a document as its model; raise ConfigError, which names `where` and holds every problem."""
     try:
         return validate(model, values)
-    except InvalidDocument as invalid:
+    except InvalidDocumentError as invalid:
         raise ConfigError(listed(where, invalid.problems)) from invalid
 
 
@@ -132,10 +132,10 @@ FromLists = Annotated[Value, BeforeValidator(as_tuples)]
 
 
 def of_dataclass(kind: type[Any]) -> BeforeValidator:
-    """Return a validator that reads a table as a plain dataclass, as strictly as a `Document`."""
+    """Return a validator that reads a table as a plain dataclass, as strictly as a `StrictModel`."""
     hints = get_type_hints(kind)
     given = {f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)}
-    table: type[Document] = create_model(kind.__name__, __base__=Document, **given)  # type: ignore[call-overload]
+    table: type[StrictModel] = create_model(kind.__name__, __base__=StrictModel, **given)  # type: ignore[call-overload]
 
     def read(value: Any) -> Any:
         if isinstance(value, kind):
@@ -155,7 +155,7 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
     """Return what values a key of a document allows, worded as in its error: "a number", "'K' or 'C'"."""
     try:
         validate(model, {key: object()})
-    except InvalidDocument as invalid:
+    except InvalidDocumentError as invalid:
         for problem in invalid.problems:
             if match := re.match(rf"{key} must be (.*), got <object", problem):
                 return match[1]
@@ -208,7 +208,7 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
     for key in loc:
         if inner := [_fields(table)[key] for table in tables if key in _fields(table)]:
             tables = [table for annotation in inner for table in _tables_in(annotation)]
-    known = (table.known_keys() if issubclass(table, Document) else map(str, _fields(table)) for table in tables)
+    known = (table.known_keys() if issubclass(table, StrictModel) else map(str, _fields(table)) for table in tables)
     return list(dict.fromkeys(key for keys in known for key in keys))
 
 

@@ -23,7 +23,7 @@ from simmat.types import BoolArray, Georeference, ImageReader, Prompt, SensorIma
 
 if TYPE_CHECKING:
     from simmat.data.card import DataCard
-    from simmat.data.instances import Label
+    from simmat.data.instances import Annotation
     from simmat.data.samples import Sample
 
 Coords = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class PolygonLabels(Protocol):
     def note(self) -> str:
         """A sentence for the user on coordinate systems; "" for none."""
 
-    def label(self, sample: Sample, card: DataCard) -> Label:
+    def label(self, sample: Sample, card: DataCard) -> Annotation:
         """Read the ground truth of one sample, in its window."""
 
 

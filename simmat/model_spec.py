@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue, create_model
 
 from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
-from simmat.documents import Document, FromLists, of_dataclass, parse
+from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.sensor_toml import Declaration
@@ -31,7 +31,7 @@ MEASURED_FIELDS = ("channels", "statistics", "zero_shot", "image_side", "dense")
 """Fields measured on the training split; the others are settings, or follow from names and files."""
 
 
-class DenseSpec(Document):
+class DenseSpec(StrictModel):
     """The classes of a dense head.
 
     Attributes:
@@ -67,7 +67,7 @@ class DenseSpec(Document):
         return {value: one for value, one in pairs if value is not None} or None
 
 
-class ModelSpec(Document):
+class ModelSpec(StrictModel):
     """Everything that determines a network: the same spec, parts and weight file give the same network, to the bit.
 
     Attributes:
@@ -130,7 +130,7 @@ def with_options(name: str, options: dict[str, Any]) -> str:
 def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a transfer layer or tuner; ConfigError lists the unknown and those of a wrong type."""
     fields: dict[str, Any] = {name: (_type_like(default), default) for name, default in spec.options.items()}
-    model = create_model("Options", __base__=Document, **fields)
+    model = create_model("Options", __base__=StrictModel, **fields)
     kind = "tuner" if isinstance(spec, TunerSpec) else "transfer layer"
     return parse(model, dict(given), f"options of {kind} {spec.name!r}").model_dump()
 

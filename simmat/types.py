@@ -165,7 +165,7 @@ class SensorImage:
         channels: C channels, in the order of the planes.
         origin: source, for messages (a path, "simulated").
         georeference: position on the earth, where the file states it.
-        picture_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
+        preview_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
     """
 
     data: FloatArray
@@ -173,7 +173,7 @@ class SensorImage:
     channels: tuple[Channel, ...]
     origin: str = ""
     georeference: Georeference | None = None
-    picture_hw: tuple[int, int] | None = None
+    preview_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         where = self.origin or "sensor image"
@@ -204,9 +204,9 @@ class SensorImage:
     @property
     def size_note(self) -> str:
         """Warn that viewers show a picture of another size than the image; "" if they do not."""
-        if self.picture_hw is None or self.picture_hw == self.size_hw:
+        if self.preview_hw is None or self.preview_hw == self.size_hw:
             return ""
-        (height, width), (shown_height, shown_width) = self.size_hw, self.picture_hw
+        (height, width), (shown_height, shown_width) = self.size_hw, self.preview_hw
         return (
             f"the image is {width}x{height}, but viewers show the file's picture of {shown_width}x{shown_height}; "
             f"multiply X read there by {width / shown_width:g} and Y by {height / shown_height:g}"
@@ -320,7 +320,7 @@ class Prompt:
             raise DataError(f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}")
         if self.mask_input is not None and (self.mask_input.ndim != 2 or self.mask_input.dtype.kind != "f"):
             raise DataError(
-                f"mask_input must be (h, w) float logits, the low_res of an earlier prediction, got "
+                f"mask_input must be (h, w) float logits, the low_res_logits of an earlier prediction, got "
                 f"{self.mask_input.dtype} of {self.mask_input.shape}; mark the object by its box where there is none"
             )
         if len(self.point_coords) == 0 and self.box is None and self.mask_input is None:
@@ -336,25 +336,25 @@ class Prompt:
 
 Aspect = Literal["keep", "squash"]
 
-MAX_SHRUNK = 2
+MAX_DOWNSCALE = 2
 """How many pixels of a side may become one in a network's input without a loss that matters."""
-MAX_SHRUNK_AS_TRAINED = 3
+MAX_DOWNSCALE_AS_TRAINED = 3
 """The same for images as large as those of training, which the network knows at that scale."""
 SMALL_SIDE = 16
 """Objects of fewer pixels than a square of this side in the network's input are hardly found."""
 
 
-def largest_whole(input_side: int, image_side: int | None) -> int:
+def max_untiled_side(input_side: int, image_side: int | None) -> int:
     """Return the longest side in pixels of an image that is not cut into windows.
 
-    It is shrunk at most `MAX_SHRUNK` times to the network's `input_side`. One that is not larger than the training
-    images, whose longer side is `image_side`, is shrunk at most `MAX_SHRUNK_AS_TRAINED` times.
+    It is shrunk at most `MAX_DOWNSCALE` times to the network's `input_side`. One that is not larger than the training
+    images, whose longer side is `image_side`, is shrunk at most `MAX_DOWNSCALE_AS_TRAINED` times.
     """
-    return max(MAX_SHRUNK * input_side, min(image_side or 0, MAX_SHRUNK_AS_TRAINED * input_side))
+    return max(MAX_DOWNSCALE * input_side, min(image_side or 0, MAX_DOWNSCALE_AS_TRAINED * input_side))
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Letterbox:
     """The position of one image in the S×S input.
 
     Attributes:

@@ -53,7 +53,7 @@ def filled(mask: Mapping[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def finds(scores: Mapping[str, Sequence[float]], go: threading.Event | None = None) -> Callable[..., list[FoundObject]]:
-    """Stand in for `LargeImage.segment_everything`: name of an image -> scores of its objects; the last waits for `go`.
+    """Stand in for `TiledImage.segment_everything`: name of an image -> scores of its objects; the last waits for `go`.
 
     An image that is not named cannot be read.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.io.images import image_size, read_image, write_image
-from simmat.sensors.adapter import Axis, Files, ModalityAdapter, Source
+from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
 from simmat.sensors.simulated_scene import Scene
 from simmat.types import Channel, SensorImage, Window
@@ -33,7 +33,7 @@ class Good(ModalityAdapter):
     sources = (Source("lwir", (".npy",)), Source("gloss", (".npy",)))
     channels = (LWIR, GLOSS)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         images = [read_image(files[source], self.nodata(source)) for source in ("lwir", "gloss")]
         if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
@@ -46,7 +46,7 @@ class Good(ModalityAdapter):
         gloss = (rng.random(scene.size_hw) + scene.instance % 2) / 2
         return SensorImage.from_planes(np.stack([kelvin, gloss]), (LWIR, GLOSS))
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         for plane, source in zip(image.data, ("lwir", "gloss"), strict=True):
             write_image(files[source], plane[None])
 
@@ -69,7 +69,7 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
     """Return the good sensor with something done to what it loads."""
 
     class Changed(Good):
-        def load(self, files: Files) -> SensorImage:
+        def load(self, files: PathsBySource) -> SensorImage:
             image: SensorImage = change(self, files, super().load(files))
             return image
 
@@ -87,7 +87,7 @@ class Unpicklable(Good):
 class WithoutPath(Good):
     """Refuses without saying which file."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         try:
             return super().load(files)
         except DataError as error:
@@ -99,7 +99,7 @@ class WithoutPath(Good):
 class FillsUp(Good):
     """Fills with zeros what a short file lacks."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         raw = files["gloss"].read_bytes()
         if raw[:6] != b"\x93NUMPY":
             return super().load(files)
@@ -110,7 +110,7 @@ class FillsUp(Good):
 class ReadsAnything(Good):
     """Takes whatever it cannot read for an image of the other source's size."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
@@ -120,10 +120,10 @@ class ReadsAnything(Good):
 class ScaledWindows(Good):
     """Scales what it loads by its own hottest pixel, and each window by that of the window."""
 
-    def window_size(self, files: Files) -> tuple[int, int]:
+    def window_size(self, files: PathsBySource) -> tuple[int, int]:
         return image_size(files["lwir"])
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         image = self.load(files).cut(window)
         return replace(image, data=image.data / image.data.max())
 
@@ -131,7 +131,7 @@ class ScaledWindows(Good):
 class OtherWindows(ScaledWindows):
     """Says width and height."""
 
-    def window_size(self, files: Files) -> tuple[int, int]:
+    def window_size(self, files: PathsBySource) -> tuple[int, int]:
         height, width = image_size(files["lwir"])
         return width, height
 
@@ -139,7 +139,7 @@ class OtherWindows(ScaledWindows):
 class Caches(Good):
     """Leaves an index beside the file."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         image = super().load(files)
         files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
         return image
@@ -156,7 +156,7 @@ class HalfTurn(Good):
 class Rounds(Good):
     """Writes both in steps: of one kelvin and of a tenth."""
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         steps = np.float32([[[1]], [[0.1]]])
         super().save(replace(image, data=np.rint(image.data / steps) * steps), files)
 
@@ -164,7 +164,7 @@ class Rounds(Good):
 class Filters(Good):
     """Takes the mean over nine pixels, as radars do against speckle."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         image = super().load(files)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
@@ -194,7 +194,7 @@ class Angles(Good):
     def __init__(self, sign: int = -1, quarter: float = 90.0) -> None:
         self.sign, self.quarter = sign, quarter
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         image = super().load(files)
         return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
 
@@ -247,11 +247,11 @@ class UndescribedOption(Good):
 class PassesFillValuesOn(Good):
     """Does not look at what the file calls missing."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         planes = [read_image(files[source], self.nodata(source)).planes[0] for source in ("lwir", "gloss")]
         return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         for plane, source in zip(np.rint(image.data).astype(np.uint16), ("lwir", "gloss"), strict=True):
             write_image(files[source], plane[None])
 
@@ -277,7 +277,7 @@ class SpawnShy(Good):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.lost = True
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         if getattr(self, "lost", False):
             raise RuntimeError("the calibration was not sent along")
         return super().load(files)
@@ -287,7 +287,7 @@ def with_save(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], Modali
     """Return the good sensor with something done to the (2, H, W) values that it writes."""
 
     class Changed(Good):
-        def save(self, image: SensorImage, files: Files) -> None:
+        def save(self, image: SensorImage, files: PathsBySource) -> None:
             super().save(replace(image, data=change(image.data).astype(np.float32)), files)
 
     return Changed

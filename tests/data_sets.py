@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import Annotation, Instance
 from simmat.io.images import not_nodata
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.types import Channel, SensorImage, Window
 
 
@@ -23,7 +23,7 @@ class Planes(ModalityAdapter):
     description = "test sensor"
     sources = (Source("planes", (".npy",)),)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
         channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
@@ -38,7 +38,7 @@ class Pair(ModalityAdapter):
     description = "test sensor of two files"
     sources = (Source("left", (".npy",)), Source("right", (".npy",)))
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read both files."""
         planes = np.stack([np.load(files["left"]), np.load(files["right"])])
         return SensorImage.from_planes(planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")])
@@ -83,9 +83,9 @@ def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None
     return Instance(class_id, Window(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
 
 
-def label_of(size_hw: tuple[int, int], *regions: Instance) -> Label:
+def label_of(size_hw: tuple[int, int], *regions: Instance) -> Annotation:
     """A label with nothing ignored."""
-    return Label(size_hw, regions, np.zeros(size_hw, dtype=np.bool_))
+    return Annotation(size_hw, regions, np.zeros(size_hw, dtype=np.bool_))
 
 
 def linked(folder: Path, into: Path) -> Path:

@@ -41,6 +41,13 @@ def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
     assert {row["model"] for row in rows_of(scores)} == {"tuned"}
 
 
+def test_former_names_still_work() -> None:
+    """Notebooks that were written with them go on working."""
+    former = ("Sequence", "Files")
+    assert [getattr(simmat, name) for name in former] == [simmat.FrameSequence, simmat.PathsBySource]
+    assert simmat.Dataset.of_split is simmat.Dataset.subset  # former name
+
+
 def rows_of(scores: ScoreReport) -> list[dict[str, Any]]:
     """Return the rows of the table of objects, with pandas or without."""
     table = scores.objects
@@ -137,7 +144,7 @@ class Doubled(simmat.ModalityAdapter):
     sources = (simmat.Source("doubled", (".txt",)),)
     channels = (simmat.Channel("doubled", "counts", "count"),)
 
-    def load(self, files: simmat.Files) -> simmat.SensorImage:
+    def load(self, files: simmat.PathsBySource) -> simmat.SensorImage:
         path = Path(files["doubled"])
         return simmat.SensorImage.from_planes(2 * np.loadtxt(path), self.channels, origin=str(path))
 
@@ -208,7 +215,7 @@ def test_arrays_are_trained_on(tmp_path: Path) -> None:
         modality="gray", data=arrays, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
     )
     assert simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"]["objects"] == 2
-    root, part = arrays.root, arrays.of_split("val")
+    root, part = arrays.root, arrays.subset("val")
     del arrays
     assert part[0]["image"].any()  # its files are there for as long as it is
     del part
@@ -231,7 +238,7 @@ def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the 1 samples has a region"):
         simmat.evaluate(run, opened, registry=registry(), device="cpu")
     with pytest.raises(ConfigError, match="val split"):
-        simmat.evaluate(run, opened.of_split("val"), registry=registry())
+        simmat.evaluate(run, opened.subset("val"), registry=registry())
     with pytest.raises(ConfigError, match="leave device out"):
         simmat.predict(loaded, [], out=tmp_path / "out", points=[(1, 1)], device="cpu")
 

@@ -16,9 +16,9 @@ from runs import config, gray_set, registry
 import simmat
 from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
-from simmat.calibration import Calibration, Curve, tempered
+from simmat.calibration import Calibration, MonotonicMap, tempered
 from simmat.cli import run
-from simmat.evaluation import Pairs, calibrated_pairs, calibration_error, fit_calibration
+from simmat.evaluation import ScoredPredictions, calibrated_pairs, calibration_error, fit_calibration
 from simmat.evaluation.calibration import fit_curve
 from simmat.model_spec import DenseSpec
 from simmat.predictor.encoder import ImageEncoder
@@ -27,12 +27,12 @@ from simmat.types import Prompt
 DENSE = DenseSpec(background=True, classes=(1, 2))
 
 
-def too_sure(count: int, seed: int) -> Pairs:
+def too_sure(count: int, seed: int) -> ScoredPredictions:
     """IoUs of a network that predicts them 0.15 too high, in images of eight objects."""
     rng = np.random.default_rng(seed)
     true = 0.85 * rng.beta(4, 2, count)
     predicted = np.clip(true + 0.15 + rng.normal(0, 0.08, count), 0, 1)
-    return Pairs.of(zip(np.arange(count) // 8, predicted, true, strict=True))
+    return ScoredPredictions.of(zip(np.arange(count) // 8, predicted, true, strict=True))
 
 
 @pytest.mark.parametrize("count", [40, 800])
@@ -62,13 +62,13 @@ def test_of_what_auto_keeps_the_promised_share_is_right() -> None:
     assert np.mean(shares) == pytest.approx(0.1, abs=0.015)
 
 
-def of_three_classes(count: int, seed: int, sharpness: float) -> Pairs:
+def of_three_classes(count: int, seed: int, sharpness: float) -> ScoredPredictions:
     """Classes drawn from known probabilities p, for which a network says p^sharpness, divided by their sum."""
     rng = np.random.default_rng(seed)
     true = rng.dirichlet([0.7, 0.7, 0.7], count)
     shown = tempered(true, 1 / sharpness)
     drawn = (rng.random((count, 1)) > true.cumsum(1)[:, :2]).sum(1)
-    return Pairs.of_classes(
+    return ScoredPredictions.of_classes(
         (number // 8, index, *row) for number, (index, row) in enumerate(zip(drawn, shown, strict=True))
     )
 
@@ -90,13 +90,13 @@ def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(
 def test_ten_right_classes_do_not_make_a_network_certain() -> None:
     """So few say little, and a class that the network does not know says nothing of the others."""
     rows = [(number, 0 if number < 10 else -1, 0.8 + number / 1e4, 0.2 - number / 1e4) for number in range(12)]
-    found = fit_calibration({"class_probability": Pairs.of_classes(rows)})
+    found = fit_calibration({"class_probability": ScoredPredictions.of_classes(rows)})
     assert found is not None
     assert found.temperature is not None
     assert tempered(np.array([0.8, 0.2]), found.temperature)[0] == pytest.approx((10 + 4 * 0.8) / 14, abs=0.01)
 
 
-CURVE = Curve(predicted=(0.0, 0.5, 1.0), true=(0.0, 0.1, 1.0), objects=40, ece=0.2, ece_calibrated=0.05)
+CURVE = MonotonicMap(predicted=(0.0, 0.5, 1.0), true=(0.0, 0.1, 1.0), objects=40, ece=0.2, ece_calibrated=0.05)
 
 
 def images_in(folder: Path) -> Path:
@@ -136,7 +136,9 @@ def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
 def test_a_map_can_be_fitted_where_one_image_holds_nearly_all_objects(second: int) -> None:
     """The other image alone is too little for the knots of an isotonic map."""
     predicted = np.random.default_rng(0).uniform(0.5, 1, 250 + second)
-    curve = fit_curve(Pairs.of(zip(np.arange(250 + second) >= 250, predicted, predicted * 0.8, strict=True)))
+    curve = fit_curve(
+        ScoredPredictions.of(zip(np.arange(250 + second) >= 250, predicted, predicted * 0.8, strict=True))
+    )
     assert curve is not None
     assert not list(curve.problems())
 
@@ -145,7 +147,7 @@ def test_a_map_of_scores_at_the_limit_can_be_loaded() -> None:
     """An IoU head may exceed 1: many objects at 1, and one just below it among them."""
     predicted = np.concatenate([np.linspace(0.3, 0.9, 480), [1 - 1e-5], np.ones(119)])
     true = np.select([predicted < 0.5, predicted < 0.95, np.arange(600) < 540], [0.2, 0.7, 0.75], 0.95)
-    curve = fit_curve(Pairs.of(zip(np.arange(600) % 5, predicted, true, strict=True)))
+    curve = fit_curve(ScoredPredictions.of(zip(np.arange(600) % 5, predicted, true, strict=True)))
     assert curve is not None
     assert not list(curve.problems())
 

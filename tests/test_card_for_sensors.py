@@ -19,7 +19,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import Files, ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat.sensors.builtin import Gray
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.types import Prompt, SensorImage
@@ -39,7 +39,7 @@ class Focal(Gray):
         other.fx = card["intrinsics"] and card["intrinsics"]["fx"]
         return other
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Refuse to read without it."""
         if self.fx is None:
             raise DataError("the card says no intrinsics")

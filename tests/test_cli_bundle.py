@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import SPEC, change_json, tiny_bundle
 
-from simmat.calibration import Calibration, Curve
+from simmat.calibration import Calibration, MonotonicMap
 from simmat.cli import run
 from simmat.data.card import DataCard
 
@@ -70,7 +70,7 @@ def test_json_holds_the_values_as_they_are(bundle: Path, capsys: pytest.CaptureF
 
 def test_calibration_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The metrics have those of the network's own scores, which nobody sees."""
-    curve = Curve(predicted=(0, 1), true=(0.1, 0.9), objects=40, ece=0.2, ece_calibrated=0.05)
+    curve = MonotonicMap(predicted=(0, 1), true=(0.1, 0.9), objects=40, ece=0.2, ece_calibrated=0.05)
     calibration = Calibration(click=curve, box=curve.model_copy(update={"ece_calibrated": None}))
     assert run(["bundle", "show", str(tiny_bundle(tmp_path / "b", calibration=calibration))]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

@@ -10,7 +10,7 @@ from pydantic import Field
 from simmat.cli import run
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 
@@ -53,7 +53,7 @@ class _Radar(ModalityAdapter):
     channels = (Channel("radar", "amplitude", "count"),)
     Options = _RadarOptions
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         raise NotImplementedError
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from simmat.data.augment import Augmentation, cut_image, cut_label, place_window
 from simmat.data.card import DataCard
-from simmat.data.instances import Label, label_from_mask
+from simmat.data.instances import Annotation, label_from_mask
 from simmat.sensors.adapter import Axis
 from simmat.types import Channel, Georeference, SensorImage, Window
 
@@ -31,7 +31,7 @@ class Angles(Planes):
         return SensorImage(turned.data + np.float32(90 * quarter_turns), turned.valid, turned.channels)
 
 
-def scene(seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)) -> tuple[SensorImage, Label]:
+def scene(seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)) -> tuple[SensorImage, Annotation]:
     """An image whose first channel is the label's own value, so that both can be compared after any change."""
     rng = np.random.default_rng(seed)
     blobs = ndimage.gaussian_filter(rng.standard_normal(size), 2) > 0.05
@@ -42,7 +42,7 @@ def scene(seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)) -> tup
     described = [Channel(f"p{index}", "temperature", "K") for index in range(channels)]
     image = SensorImage.from_planes(planes, described, valid=valid)
     label = label_from_mask(numbered.astype(np.int64), DataCard(regions="instances"))
-    return image, Label(label.size_hw, label.regions, ~valid[-1], 0)
+    return image, Annotation(label.size_hw, label.regions, ~valid[-1], 0)
 
 
 def still(**changes: Any) -> Augmentation:

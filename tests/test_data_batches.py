@@ -15,12 +15,12 @@ from torch.utils.data import default_collate
 
 from simmat.callbacks import Callback
 from simmat.data.batches import Batch, TrainingItems, sample_at
-from simmat.data.instances import Label, region_from_mask, visible_regions
+from simmat.data.instances import Annotation, region_from_mask, visible_regions
 from simmat.data.targets import ignored_pixels
 from simmat.foundation import ImageEmbedding
 from simmat.nn.losses import EmbeddingTargets
 from simmat.training.setup import prepare
-from simmat.types import Frame
+from simmat.types import Letterbox
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_padding_is_ignored(items: TrainingItems) -> None:
 
 def test_a_pixel_is_ignored_where_most_of_it_is() -> None:
     """The label of half an image says nothing of the other half."""
-    label = Label((64, 32), (), np.zeros((64, 32), np.bool_))
+    label = Annotation((64, 32), (), np.zeros((64, 32), np.bool_))
     label.ignore[40:] = True
-    found = ignored_pixels(label, Frame((64, 32), 32))
+    found = ignored_pixels(label, Letterbox((64, 32), 32))
     assert found[:, 16:].all()
     assert found[20:].all()
     assert not found[:20, :16].any()
@@ -181,8 +181,8 @@ def test_hidden_regions_are_not_prompted() -> None:
     regions = tuple(region for mask in (left, right) if (region := region_from_mask(mask, None)) is not None)
     ignore = np.zeros((4, 8), dtype=bool)
     ignore[:, 4:] = True
-    assert visible_regions(Label((4, 8), regions, ignore)) == regions[:1]
-    assert visible_regions(Label((4, 8), regions, ~ignore)) == regions[1:]
+    assert visible_regions(Annotation((4, 8), regions, ignore)) == regions[:1]
+    assert visible_regions(Annotation((4, 8), regions, ~ignore)) == regions[1:]
 
 
 def test_batches_stack(items: TrainingItems) -> None:

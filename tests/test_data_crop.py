@@ -22,7 +22,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.evaluation.job import trained_card
 from simmat.io.images.tiff import TiffImage
-from simmat.sensors.adapter import Files
+from simmat.sensors.adapter import PathsBySource
 from simmat.sensors.builtin import Raster
 from simmat.sensors.normalize import fit_channels
 from simmat.types import SensorImage, Window
@@ -146,10 +146,10 @@ class Traced(Planes):
         super().__init__()
         self.windows: list[Window] = []
 
-    def window_size(self, files: Files) -> tuple[int, int]:
+    def window_size(self, files: PathsBySource) -> tuple[int, int]:
         return SIDE, SIDE
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         self.windows.append(window)
         return self.load(files).cut(window)
 

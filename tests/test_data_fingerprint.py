@@ -11,8 +11,8 @@ import pytest
 from runs import gray_set, registry
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import Contents
-from simmat.data.index import contents_of
+from simmat.data.fingerprint import DatasetDigest
+from simmat.data.index import digest_dataset
 from simmat.errors import DataError
 
 
@@ -21,11 +21,11 @@ def opened(root: Path) -> Dataset:
 
 
 def fingerprint(root: Path) -> str:
-    return contents_of(opened(root)).fingerprint
+    return digest_dataset(opened(root)).fingerprint
 
 
-def contents(root: Path) -> Contents:
-    return contents_of(opened(root))
+def contents(root: Path) -> DatasetDigest:
+    return digest_dataset(opened(root))
 
 
 def change_a_byte(path: Path) -> None:
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     os.mkfifo(root / "images/s0.png")
     (root / "masks/s7.png").unlink()
     with pytest.raises(DataError) as caught:
-        contents_of(dataset)
+        digest_dataset(dataset)
     assert "s0.png: a pipe" in str(caught.value)
     assert "s7.png: no such file" in str(caught.value)
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from simmat.data import index_table
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import DataIndex, contents_of, read_index
+from simmat.data.index import DataIndex, digest_dataset, read_index
 from simmat.data.index_table import FOLDER
 from simmat.errors import DataError
 from simmat.sensors.composed_modality import SelectedChannels
@@ -82,7 +82,7 @@ def test_a_second_start_reads_no_image(tmp_path: Path, loads: list[str], bytes_r
     again = read_index(open_planes(root))
     assert values_of(again) == first
     assert again.dataset.channels() == channels
-    assert contents_of(open_planes(root)).fingerprint == again.contents.fingerprint
+    assert digest_dataset(open_planes(root)).fingerprint == again.contents.fingerprint
     assert not loads + bytes_read
 
 

@@ -38,10 +38,10 @@ def test_a_loader_of_torch_takes_it() -> None:
 def test_a_split_is_a_data_set() -> None:
     """Training and validation have loaders of their own."""
     data = made()
-    assert [len(data.of_split(name)) for name in ("train", "val", "test")] == [2, 1, 1]
-    assert data.of_split("val")[0]["image"].max() == 30
+    assert [len(data.subset(name)) for name in ("train", "val", "test")] == [2, 1, 1]
+    assert data.subset("val")[0]["image"].max() == 30
     with pytest.raises(DataError, match="the val split is empty"):
-        data.of_split("train").of_split("val")
+        data.subset("train").subset("val")
     with pytest.raises(IndexError):
         data[4]
 

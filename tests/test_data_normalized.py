@@ -13,7 +13,7 @@ from data_sets import one_square, save_image, save_mask
 from simmat.data.dataset import open_dataset
 from simmat.data.index import normalized_warning, read_index
 from simmat.io.images import read_image
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.builtin import Gray
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
@@ -33,7 +33,7 @@ class Thermometer(ModalityAdapter):
     channels = (Channel("t", "counts", "count"),)
     Options: ClassVar[type[ModalityOptions]] = WithUnit
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (1, H, W)."""
         image = read_image(files["thermometer"], self.nodata("thermometer"))
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))

@@ -16,7 +16,7 @@ from scipy import ndimage
 from simmat.data.augment import Augmentation
 from simmat.data.card import DataCard
 from simmat.data.copy_paste import MAX_COPIES, check_repeats, repeat_regions, repeatable
-from simmat.data.instances import EIGHT, Instance, Label
+from simmat.data.instances import EIGHT, Annotation, Instance
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
 from simmat.types import Channel, SensorImage
@@ -43,7 +43,7 @@ class Directed(Planes):
         return replace(turned, data=turned.data + np.float32(1e5 * quarter_turns))
 
 
-def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Label]:
+def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Annotation]:
     """An image of which every pixel has a value of its own, the second plane its negative."""
     values = np.arange(np.prod(SIZE), dtype=np.float32).reshape(SIZE)
     label = label_of(SIZE, *(regions or (region_at(20, 30, FLAG, 3), region_at(40, 10, np.ones((6, 12)), 5))))
@@ -51,7 +51,7 @@ def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Label]:
 
 
 def repeats(
-    image: SensorImage, label: Label, *, rotate: bool, adapter: Planes | None = None, seeds: int = 40
+    image: SensorImage, label: Annotation, *, rotate: bool, adapter: Planes | None = None, seeds: int = 40
 ) -> Iterator[tuple[SensorImage, tuple[Instance, ...]]]:
     """Images with copies, and the copies."""
     for seed in range(seeds):

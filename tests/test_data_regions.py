@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simmat.data.card import DataCard
-from simmat.data.instances import Label, label_from_mask
+from simmat.data.instances import Annotation, label_from_mask
 from simmat.errors import DataError
 
 MASK = np.asarray(
@@ -21,7 +21,7 @@ MASK = np.asarray(
 )
 
 
-def find(mask: Any, **card: Any) -> Label:
+def find(mask: Any, **card: Any) -> Annotation:
     """Regions of a mask by a card."""
     return label_from_mask(np.asarray(mask, dtype=np.int64), DataCard(**card))
 

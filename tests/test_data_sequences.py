@@ -143,13 +143,13 @@ def test_a_sequence_of_a_manifest_is_read_by_its_name(tmp_path: Path) -> None:
     rows = "id,image,sequence,frame\nb,dusk.png,day,7\na,dawn.png,day,2\n"
     (tmp_path / "manifest.csv").write_text(rows)
     for path in (tmp_path / "manifest.csv/day", tmp_path / "manifest.csv"):
-        frames = simmat.Sequence(path, "gray")
+        frames = simmat.FrameSequence(path, "gray")
         assert frames.names == ("dawn", "dusk")
         np.testing.assert_array_equal([image.data[0] for image in frames], FRAMES[:2])
     (tmp_path / "manifest.csv").write_text(f"{rows}c,dawn.png,night,0\n")
     for path in (tmp_path / "manifest.csv", tmp_path / "manifest.csv/dya"):
         with pytest.raises(DataError, match="day, night"):
-            simmat.Sequence(path, "gray")
+            simmat.FrameSequence(path, "gray")
 
 
 def test_frames_of_two_sizes_cannot_be_used(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_dates_are_an_order_without_gaps(tmp_path: Path) -> None:
     """A time series of a satellite has a picture when there is one."""
     for date in ("2024-01-05", "2024-02-09", "2024-11-30"):
         save(tmp_path / f"{date}.png", FRAMES[0])
-    assert simmat.Sequence(tmp_path, "gray").names == ("2024-01-05", "2024-02-09", "2024-11-30")
+    assert simmat.FrameSequence(tmp_path, "gray").names == ("2024-01-05", "2024-02-09", "2024-11-30")
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
@@ -294,7 +294,7 @@ def test_pages_are_planes_of_frames_as_the_axes_say(tmp_path: Path, name: str, a
     stored = frames if axes == "TCYX" else frames.swapaxes(0, 1)
     about = {"axes": axes} | ({"PhysicalSizeZ": 3, "PhysicalSizeY": 2, "PhysicalSizeX": 1} if "ome" in name else {})
     tifffile.imwrite(tmp_path / name, stored, photometric="minisblack", metadata=about)
-    read = simmat.Sequence(tmp_path / name, "raster")
+    read = simmat.FrameSequence(tmp_path / name, "raster")
     np.testing.assert_array_equal([image.data for image in read], frames)
     assert read.spacing == (pytest.approx((3e-3, 2e-3, 1e-3)) if "ome" in name else None)
 
@@ -302,7 +302,7 @@ def test_pages_are_planes_of_frames_as_the_axes_say(tmp_path: Path, name: str, a
 def test_a_path_that_is_missing_is_refused(tmp_path: Path) -> None:
     """As any input."""
     with pytest.raises(DataError, match="no such folder"):
-        simmat.Sequence(tmp_path / "walk", "gray")
+        simmat.FrameSequence(tmp_path / "walk", "gray")
 
 
 def test_a_sequence_reads_a_frame_when_it_is_asked_for(tmp_path: Path) -> None:
@@ -310,13 +310,13 @@ def test_a_sequence_reads_a_frame_when_it_is_asked_for(tmp_path: Path) -> None:
     read: list[str] = []
 
     class Counted(Raster):
-        def load(self, files: simmat.Files) -> simmat.SensorImage:
+        def load(self, files: simmat.PathsBySource) -> simmat.SensorImage:
             read.append(files["raster"].name)
             return super().load(files)
 
     two = np.stack([FRAMES, FRAMES + 1], axis=1)  # (T, 2, H, W)
     tifffile.imwrite(tmp_path / "a.tif", two, photometric="minisblack", metadata={"axes": "TCYX"})
-    frames = simmat.Sequence(tmp_path / "a.tif", Counted)
+    frames = simmat.FrameSequence(tmp_path / "a.tif", Counted)
     assert (len(frames), frames.names[:2], frames.spacing, read) == (12, ("0000", "0001"), None, [])
     np.testing.assert_array_equal(frames[-1].data, two[11])
     np.testing.assert_array_equal([image.data for image in frames[2:5]], two[2:5])
@@ -328,14 +328,14 @@ def test_a_sequence_refuses_a_frame_of_another_size(tmp_path: Path) -> None:
     as_files(tmp_path, FRAMES[:3])
     save(tmp_path / "frame3.png", FRAMES[3, 2:])
     with pytest.raises(DataError, match=r"20x14.*20x16"):
-        list(simmat.Sequence(tmp_path, "gray"))
+        list(simmat.FrameSequence(tmp_path, "gray"))
 
 
 def test_imagej_states_the_spacing_of_a_stack(tmp_path: Path) -> None:
     """In millimetres, from its micrometres."""
     about = {"axes": "ZYX", "spacing": 5.0, "unit": "um"}
     tifffile.imwrite(tmp_path / "a.tif", FRAMES, imagej=True, metadata=about, resolution=(2, 4))
-    assert simmat.Sequence(tmp_path / "a.tif", "gray").spacing == pytest.approx((0.005, 0.00025, 0.0005))
+    assert simmat.FrameSequence(tmp_path / "a.tif", "gray").spacing == pytest.approx((0.005, 0.00025, 0.0005))
 
 
 def test_a_frame_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from simmat.data.instances import pixels_under_centres, region_from_mask
 from simmat.data.targets import resized_region
 from simmat.nn.resize import resize_planes
-from simmat.types import Aspect, Frame
+from simmat.types import Aspect, Letterbox
 
 
 @pytest.mark.parametrize(("size", "scaled"), [(26, 23), (30, 11), (48, 44), (52, 23), (7, 7), (3, 9)])
@@ -25,7 +25,7 @@ def test_a_centre_on_the_border_of_two_pixels_lies_in_the_second(size: int, scal
 @pytest.mark.parametrize("size_hw", [(51, 64), (100, 37), (32, 32), (9, 7), (200, 3), (1, 90)])
 def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], aspect: Aspect) -> None:
     """Targets are those of the resizing of images, wherever the region is and whether it shrinks or grows."""
-    frame, rng = Frame(size_hw, 32, aspect), np.random.default_rng(0)
+    letterbox, rng = Letterbox(size_hw, 32, aspect), np.random.default_rng(0)
     masks, regions = [], []
     for _ in range(20):
         y0, x0 = (int(rng.integers(length)) for length in size_hw)
@@ -37,8 +37,8 @@ def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], as
             regions.append(region)
     for mask, region in zip(masks, regions, strict=True):
         plane = torch.from_numpy(mask[None].astype(np.float32))
-        covered = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
+        covered = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), letterbox)[0].numpy()
         threshold = min(0.5, covered.max() * 0.999)
         clear = abs(covered - threshold) > 1e-5  # rounding decides the rest
-        found = resized_region(region, frame).mask((32, 32))
+        found = resized_region(region, letterbox).mask((32, 32))
         assert np.array_equal(found[clear], covered[clear] > threshold)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import Annotation, Instance
 from simmat.data.targets import NO_TRUTH, dense_targets
 from simmat.foundation import ImageEmbedding
 from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead, dense_loss
-from simmat.types import Frame, Window
+from simmat.types import Letterbox, Window
 
 LAYOUTS = [
     ((16, 48, 96, 160), (2, 4, 8, 16)),
@@ -64,16 +64,16 @@ def _head(*, seed: int, background: bool = True) -> DenseHead:
     return DenseHead((8,), (16,), 3, background=background, generator=torch.Generator().manual_seed(seed))
 
 
-def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Label:
+def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Annotation:
     regions = tuple(
         Instance(c, Window(y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_)) for c, y0, x0, y1, x1 in boxes
     )
-    return Label((size, size), regions, np.zeros((size, size), np.bool_))
+    return Annotation((size, size), regions, np.zeros((size, size), np.bool_))
 
 
 def test_the_smaller_of_two_objects_is_in_front() -> None:
     """Else an object on another one is never learned."""
-    classes, _ = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Frame((32, 32), 32), {7: 1, 9: 2}, 0)
+    classes, _ = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Letterbox((32, 32), 32), {7: 1, 9: 2}, 0)
     assert classes[6, 6] == 2
     assert classes[1, 1] == 1
     assert classes[25, 25] == 0
@@ -81,7 +81,9 @@ def test_the_smaller_of_two_objects_is_in_front() -> None:
 
 def test_the_distance_is_largest_in_the_middle_of_each_object() -> None:
     """Its peaks are where to click, for small and large objects alike."""
-    _, distance = dense_targets(_label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Frame((32, 32), 32), {None: 1}, 0)
+    _, distance = dense_targets(
+        _label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Letterbox((32, 32), 32), {None: 1}, 0
+    )
     assert distance[5, 5] == distance[20, 20] == 1
     assert distance[0, 0] == 0
     assert distance[2, 2] < 0.5
@@ -92,11 +94,11 @@ def test_padding_and_ignored_pixels_have_no_truth() -> None:
     label = _label((None, 0, 0, 4, 4), size=16)
     ignore = label.ignore.copy()
     ignore[8, 8] = True
-    label = Label((16, 16), label.regions, ignore)
-    classes, _ = dense_targets(label, Frame((16, 16), 16), {None: 1}, NO_TRUTH)
+    label = Annotation((16, 16), label.regions, ignore)
+    classes, _ = dense_targets(label, Letterbox((16, 16), 16), {None: 1}, NO_TRUTH)
     assert (classes[label.ignore] == NO_TRUTH).all()
     assert classes[12, 12] == NO_TRUTH, "unmarked objects may be there"
-    wide, _ = dense_targets(Label((8, 16), (), np.zeros((8, 16), np.bool_)), Frame((8, 16), 16), {}, 0)
+    wide, _ = dense_targets(Annotation((8, 16), (), np.zeros((8, 16), np.bool_)), Letterbox((8, 16), 16), {}, 0)
     assert (wide[8:] == NO_TRUTH).all()
     assert (wide[:8] == 0).all()
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Discriminator, Field, JsonValue
 from simmat.bundle import BundleSpec
 from simmat.config import TrainConfig
 from simmat.data.card import DataCard
-from simmat.documents import Document, parse
+from simmat.documents import StrictModel, parse
 from simmat.errors import ConfigError, SimMATError
 from simmat.model_spec import ModelSpec
 from simmat.sensors.sensor_toml import Declaration
@@ -32,24 +32,24 @@ WRONG: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-class Left(Document):
+class Left(StrictModel):
     kind: Literal["left"]
     length: Annotated[float, Field(gt=0)]
 
 
-class Right(Document):
+class Right(StrictModel):
     kind: Literal["right"]
     width: int
 
 
-class Leaf(Document):
+class Leaf(StrictModel):
     name: str
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     numbers: Annotated[tuple[int, ...], Field(strict=False)] = ()
     side: Annotated[Left | Right, Discriminator("kind")] | None = None
 
 
-class Tree(Document):
+class Tree(StrictModel):
     leaf: Annotated[tuple[Leaf, ...], Field(strict=False)] = ()
     names: dict[Annotated[int, Field(strict=False)], str] = Field(default_factory=dict)
     picks: Annotated[tuple[str | int, ...], Field(strict=False)] = ()

@@ -21,7 +21,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.predictor.prompts import prompt_windows
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Prompt, SensorImage, Window
@@ -103,7 +103,7 @@ def test_windows_are_dropped_where_memory_is_full(
     monkeypatch.setattr("simmat.predictor.large_image._CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
-    windows = LargeImage(predictor, LoadedImage(image))
+    windows = TiledImage(predictor, LoadedImage(image))
     one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
     for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
         windows.encoded(window)
@@ -115,7 +115,7 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     """The image is held before it is encoded; its only window is the image itself."""
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
-    large = LargeImage(predictor, LoadedImage(image))
+    large = TiledImage(predictor, LoadedImage(image))
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
     _, encoded = large.encoded(large.windows[0])
     assert encoded is not None

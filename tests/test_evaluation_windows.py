@@ -14,7 +14,7 @@ from scripted_model import Scripted
 from torch import Tensor
 
 from simmat.data.clicks import corrective_click
-from simmat.data.instances import Instance, Label, region_from_mask
+from simmat.data.instances import Annotation, Instance, region_from_mask
 from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.interaction import ScoredImage, score_objects
@@ -23,7 +23,7 @@ from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
 from simmat.predictor import EncodedImage
-from simmat.types import Aspect, BoolArray, Frame
+from simmat.types import Aspect, BoolArray, Letterbox
 
 CLICKS = Protocol("clicks", clicks=4)
 
@@ -63,10 +63,10 @@ def plain_correction(truth: BoolArray, mask: BoolArray, ignore: BoolArray) -> tu
     return plain_centre(piece), on_object
 
 
-def plain_masks(logits: Tensor, frame: Frame, protocol: Protocol) -> BoolArray:
+def plain_masks(logits: Tensor, letterbox: Letterbox, protocol: Protocol) -> BoolArray:
     if protocol.grid == "original":
-        return cast(BoolArray, (restore_logits(logits, frame) > 0).numpy())
-    return cast(BoolArray, (upsample_logits(logits, (frame.size // 4, frame.size // 4)) > 0).numpy())
+        return cast(BoolArray, (restore_logits(logits, letterbox) > 0).numpy())
+    return cast(BoolArray, (upsample_logits(logits, (letterbox.size // 4, letterbox.size // 4)) > 0).numpy())
 
 
 def whole(region: Instance | None, size_hw: tuple[int, ...]) -> BoolArray:
@@ -140,11 +140,11 @@ def test_masks_are_those_of_logits_resized_as_a_whole(
 ) -> None:
     """Also an empty and a full one."""
     side, size = sides
-    frame = Frame(original_hw, size, aspect)
+    letterbox = Letterbox(original_hw, size, aspect)
     logits = torch.from_numpy(np.random.default_rng(1).standard_normal((3, 4, side, side))).float()
     logits[2, 1], logits[2, 2] = -1, 1
-    expected = plain_masks(logits, frame, protocol)
-    found = regions_from_logits(logits, frame, None if protocol is ONE_CLICK else grid_hw(frame, protocol))
+    expected = plain_masks(logits, letterbox, protocol)
+    found = regions_from_logits(logits, letterbox, None if protocol is ONE_CLICK else grid_hw(letterbox, protocol))
     for k, m in np.ndindex(*expected.shape[:2]):
         assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
 
@@ -153,14 +153,14 @@ def test_logits_above_zero_in_the_padding_alone_find_nothing() -> None:
     """Below a wide image there is no image."""
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., 12:, 3:9] = 1
-    assert regions_from_logits(logits, Frame((20, 40), 64)) == [[None]]
+    assert regions_from_logits(logits, Letterbox((20, 40), 64)) == [[None]]
 
 
 def test_the_window_of_a_mask_is_written_to_json() -> None:
     """NumPy's integers stop a page of the annotator, and a file of results."""
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., 3:9, 4:8] = 1
-    ((found,),) = regions_from_logits(logits, Frame((64, 64), 64))
+    ((found,),) = regions_from_logits(logits, Letterbox((64, 64), 64))
     assert found is not None
     assert json.loads(json.dumps(found.window)) == list(found.window)
 
@@ -185,13 +185,13 @@ class Answering(Scripted):
         return MaskPrediction(logits, torch.linspace(0.9, 0.5, count).expand(len(logits), count))
 
 
-def encoded(model: Scripted, label: Label, frame: Frame, protocol: Protocol) -> ScoredImage:
-    planes = torch.zeros(1, frame.size, frame.size)
-    prepared = PreparedImage(planes, content_mask(frame), frame)
-    return ScoredImage(EncodedImage(cast(Any, model), prepared), find_targets(label, frame, protocol), protocol)
+def encoded(model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol) -> ScoredImage:
+    planes = torch.zeros(1, letterbox.size, letterbox.size)
+    prepared = PreparedImage(planes, content_mask(letterbox), letterbox)
+    return ScoredImage(EncodedImage(cast(Any, model), prepared), find_targets(label, letterbox, protocol), protocol)
 
 
-def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Label:
+def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Annotation:
     """Blobs that lie anywhere, at the borders too, some of them under ignored pixels."""
     regions = []
     for _ in range(count):
@@ -200,7 +200,7 @@ def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int)
         region = region_from_mask(blobs(rng, height, width, level=-0.02), 1, corner)
         if region is not None:
             regions.append(region)
-    return Label(size_hw, tuple(regions), blobs(rng, *size_hw, level=0.06))
+    return Annotation(size_hw, tuple(regions), blobs(rng, *size_hw, level=0.06))
 
 
 @pytest.mark.parametrize("original_hw", [(120, 90), (37, 50)])
@@ -219,13 +219,13 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
         return logits
 
     label, model = random_label(rng, original_hw, 36), Answering(answers)
-    frame = Frame(original_hw, 64, "squash" if protocol.grid == "quarter" else "keep")
-    image = encoded(model, label, frame, protocol)
+    letterbox = Letterbox(original_hw, 64, "squash" if protocol.grid == "quarter" else "keep")
+    image = encoded(model, label, letterbox, protocol)
     scores = score_objects(image, "s", protocol)
     scored = image.targets.scored
     assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
     wholes = [region.mask(original_hw) for region in label.regions]
-    input_hw = (frame.size, frame.size) if protocol.grid == "quarter" else original_hw
+    input_hw = (letterbox.size, letterbox.size) if protocol.grid == "quarter" else original_hw
     assert [s.region for s in scores] == [
         index
         for index, mask in enumerate(wholes)
@@ -237,17 +237,17 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     clicks: dict[int, Any] = {}
     rows: list[int] = []
     for prompts, logits in zip(model.asked, model.given, strict=True):
-        masks = plain_masks(logits, frame, protocol)
+        masks = plain_masks(logits, letterbox, protocol)
         if prompts.point_coords.shape[1] == 1:
             rows = list(range(place, place + len(masks)))
             place += len(masks)
             for row, four in zip(rows, masks, strict=True):
-                check_first(scores[row], four, truths[row], label, scored, frame, protocol)
+                check_first(scores[row], four, truths[row], label, scored, letterbox, protocol)
         else:
             rows = [row for row in rows if clicks[row] is not None]
             for row, points, labels in zip(rows, prompts.point_coords, prompts.point_labels, strict=True):
                 expected_xy, on_object = clicks[row]
-                assert np.array_equal(points[-1].numpy(), frame.points_to_input(np.asarray(expected_xy)))
+                assert np.array_equal(points[-1].numpy(), letterbox.points_to_input(np.asarray(expected_xy)))
                 assert int(labels[-1]) == on_object
         for row, four in zip(rows, masks, strict=True):
             curves.setdefault(row, []).append(plain_iou(four[0], truths[row], scored))
@@ -262,9 +262,9 @@ def check_first(
     score: ObjectScore,
     masks: BoolArray,
     truth: BoolArray,
-    label: Label,
+    label: Annotation,
     scored: BoolArray,
-    frame: Frame,
+    letterbox: Letterbox,
     protocol: Protocol,
 ) -> None:
     """Compare all that is said of the first click with the whole image."""
@@ -275,9 +275,9 @@ def check_first(
         assert (score.iou_best_predicted, score.iou_oracle) == (ious[1], max(ious[1:]))
     if protocol.grid == "original":
         assert score.click_xy == plain_centre(seen)
-        width = boundary_width(frame.original_hw)
+        width = boundary_width(letterbox.original_hw)
         assert score.boundary_iou == plain_boundary_iou(masks[0], truth, scored, width)
     else:
-        rows, columns = np.nonzero(resize_nearest(seen, (frame.size, frame.size)))
+        rows, columns = np.nonzero(resize_nearest(seen, (letterbox.size, letterbox.size)))
         middle = np.asarray([columns[len(rows) // 2], rows[len(rows) // 2]])
-        assert score.click_xy == tuple(frame.points_to_original(middle).tolist())
+        assert score.click_xy == tuple(letterbox.points_to_original(middle).tolist())

@@ -21,7 +21,7 @@ from simmat.predictor.everything import (
     suppress,
     uncovered,
 )
-from simmat.types import Frame, Window
+from simmat.types import Letterbox, Window
 
 
 def test_every_bump_has_one_peak() -> None:
@@ -70,12 +70,12 @@ def test_a_part_within_an_object_of_another_class_is_not_covered_by_it() -> None
 
 def test_a_grid_of_clicks_stays_on_the_image() -> None:
     """Padding holds no object."""
-    points = grid_points(Frame((50, 100), 64), 8)
+    points = grid_points(Letterbox((50, 100), 64), 8)
     assert len(points) == 8 * 4
     assert (points[:, 0] < 64).all()
     assert (points[:, 1] < 32).all()
     assert (points > -0.5).all()
-    assert [len(grid_points(Frame((64, 64), size))) for size in (8, 256, 1024)] == [1, 16**2, 32**2]
+    assert [len(grid_points(Letterbox((64, 64), size))) for size in (8, 256, 1024)] == [1, 16**2, 32**2]
 
 
 def test_of_masks_of_one_object_the_best_stays() -> None:

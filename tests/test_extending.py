@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from installed import need_plugins
 
-from simmat import Dataset, Sequence
+from simmat import Dataset, FrameSequence
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.foundation import MaskPrediction
@@ -74,10 +74,10 @@ def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: 
     frames = np.random.default_rng(0).integers(0, 2**16, (2, 1, 512, 640), np.uint16)
     (tmp_path / "a.raw").write_bytes(frames.astype("<u2").tobytes())
     (tmp_path / "cut.raw").write_bytes(b"short")
-    found = list(Sequence(tmp_path / "a.raw", "gray"))
+    found = list(FrameSequence(tmp_path / "a.raw", "gray"))
     assert np.array_equal([image.data for image in found], frames)
     with pytest.raises(DataError, match=r"cut\.raw: damaged"):
-        Sequence(tmp_path / "cut.raw", "gray")
+        FrameSequence(tmp_path / "cut.raw", "gray")
 
 
 def test_a_command_prints_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from simmat.data.clicks import center_click, tight_box
 from simmat.nn.resize import resize_planes
-from simmat.types import Frame
+from simmat.types import Letterbox
 
 SHAPES = [((1024, 1024), 256, "keep"), ((480, 640), 256, "keep"), ((61, 97), 128, "keep"), ((61, 97), 128, "squash")]
 
@@ -16,20 +16,20 @@ SHAPES = [((1024, 1024), 256, "keep"), ((480, 640), 256, "keep"), ((61, 97), 128
 @pytest.mark.parametrize(("size_hw", "size", "aspect"), SHAPES, ids=str)
 def test_the_centre_of_a_pixel_goes_to_its_centre_in_the_input(size_hw: tuple[int, int], size: int, aspect) -> None:
     """Corners of the image are edges of its outermost pixels, in the original and in the input."""
-    frame = Frame(size_hw, size, aspect)
+    letterbox = Letterbox(size_hw, size, aspect)
     height, width = size_hw
-    scaled_height, scaled_width = frame.scaled_hw
+    scaled_height, scaled_width = letterbox.scaled_hw
     corners = np.asarray([[-0.5, -0.5], [width - 0.5, height - 0.5]])
     expected = np.asarray([[-0.5, -0.5], [scaled_width - 0.5, scaled_height - 0.5]])
-    np.testing.assert_allclose(frame.points_to_input(corners), expected, atol=1e-4)
+    np.testing.assert_allclose(letterbox.points_to_input(corners), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size_hw", "size", "aspect"), SHAPES, ids=str)
 def test_points_come_back(size_hw: tuple[int, int], size: int, aspect) -> None:
     """A click chosen in the input is reported in pixels of the image."""
-    frame = Frame(size_hw, size, aspect)
+    letterbox = Letterbox(size_hw, size, aspect)
     points = np.asarray([[0, 0], [3, 50], [60.25, 12.5]], np.float32)
-    np.testing.assert_allclose(frame.points_to_original(frame.points_to_input(points)), points, atol=1e-4)
+    np.testing.assert_allclose(letterbox.points_to_original(letterbox.points_to_input(points)), points, atol=1e-4)
 
 
 @pytest.mark.parametrize("place", range(24))
@@ -39,15 +39,15 @@ def test_a_click_on_a_small_object_stays_on_it(place: int) -> None:
     cx, cy = rng.integers(20, 1000, 2)
     y, x = np.mgrid[0:1024, 0:1024]
     disc = (x - cx) ** 2 + (y - cy) ** 2 <= 4
-    frame = Frame((1024, 1024), 256)
+    letterbox = Letterbox((1024, 1024), 256)
     plane = torch.from_numpy(disc[None].astype(np.float32))
-    small = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
-    u, v = frame.points_to_input(np.asarray(center_click(disc)))
+    small = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), letterbox)[0].numpy()
+    u, v = letterbox.points_to_input(np.asarray(center_click(disc)))
     assert small[round(float(v)), round(float(u))] > 0.3 * small.max()
 
 
 def test_a_box_keeps_to_the_edges_of_its_pixels() -> None:
     """A box around the whole image is the whole content of the input."""
-    frame = Frame((300, 400), 200)
+    letterbox = Letterbox((300, 400), 200)
     box = tight_box(np.ones((300, 400), bool))
-    np.testing.assert_allclose(frame.boxes_to_input(box), [0, 0, 200, 150], atol=1e-4)
+    np.testing.assert_allclose(letterbox.boxes_to_input(box), [0, 0, 200, 150], atol=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simmat.errors import DataError
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, Georeference, SensorImage
 
@@ -27,7 +27,7 @@ class Placed(ModalityAdapter):
         self.sources = (Source(name, (".png",)),)
         self.channels = (Channel(name, "counts", "count"),)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         return SensorImage.from_planes(np.ones((1, 2, 3)), self.channels, georeference=self.place)
 
 

@@ -44,8 +44,8 @@ def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
 def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(model: Predictor) -> None:
     """Else validation chooses by windows of another resolution than those of the result."""
     training_model = Predictor(model.model, model.pipeline, image_side=model.image_side)
-    assert training_model.tile_of((1000, 1000)) == model.tile_of((1000, 1000))
-    assert Predictor(model.model, model.pipeline).tile_of((1000, 1000)) == model.pipeline.size
+    assert training_model.tile_size((1000, 1000)) == model.tile_size((1000, 1000))
+    assert Predictor(model.model, model.pipeline).tile_size((1000, 1000)) == model.pipeline.size
 
 
 def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.channel_selection import MissingChannels
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.training import train
@@ -36,7 +36,7 @@ class Named(ModalityAdapter):
         self.sources = (Source(name, (".npy",)),)
         self.channels = tuple(Channel(own, "reflectance", "1") for own in names)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         planes = np.load(files[self.name])
         channels = [self.channels[int(plane.flat[0])] for plane in planes]
         return SensorImage.from_planes(planes, channels, origin=str(files[self.name]))

@@ -11,7 +11,7 @@ import pytest
 from data_sets import Planes
 
 from simmat.errors import DataError, PluginError
-from simmat.sensors.adapter import Files, load_sample
+from simmat.sensors.adapter import PathsBySource, load_sample
 from simmat.types import SensorImage
 
 
@@ -24,7 +24,7 @@ class Faulty(Planes):
         super().__init__()
         self.does = does
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         if isinstance(self.does, Exception):
             raise self.does
         return self.does  # type: ignore[no-any-return]
@@ -43,7 +43,7 @@ def test_a_load_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     ended = threading.Event()
 
     class Waits(Faulty):
-        def load(self, files: Files) -> SensorImage:
+        def load(self, files: PathsBySource) -> SensorImage:
             assert ended.wait(20)
             raise DataError("done")
 

@@ -20,7 +20,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import Files, ModalityAdapter, Source, options_of
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, options_of
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
@@ -46,7 +46,7 @@ class Eye(ModalityAdapter):
         super().__init__(options)
         self.sources = tuple(Source(name, (".png",)) for name in ("eye", "eye2")[: 1 + (self.options.files == "two")])
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         planes = np.asarray(Image.open(files["eye"]), dtype=np.float32)[None] * self.options.gain
         return SensorImage.from_planes(planes, self.channels, origin=str(files["eye"]))
 

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from simmat.nn.resize import content_mask, resize_planes
 from simmat.sensors.normalize import normalize
-from simmat.types import Aspect, Channel, Frame, SensorImage
+from simmat.types import Aspect, Channel, Letterbox, SensorImage
 
 
 def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,15 +32,15 @@ def measured(planes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 def test_an_image_of_the_right_size_passes_bit_for_bit() -> None:
     """Resampling without need would blur, and break parity with SAM."""
     planes = smooth(4, 32, 32)
-    assert torch.equal(resize_planes(planes, all_valid(planes), Frame((32, 32), 32)), planes)
+    assert torch.equal(resize_planes(planes, all_valid(planes), Letterbox((32, 32), 32)), planes)
 
 
 def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
     """Prompts and the way back count on this geometry."""
     planes = smooth(2, 20, 32) + 9
-    frame = Frame((20, 32), 32)
-    out = resize_planes(planes, all_valid(planes), frame)
-    mask = content_mask(frame)
+    letterbox = Letterbox((20, 32), 32)
+    out = resize_planes(planes, all_valid(planes), letterbox)
+    mask = content_mask(letterbox)
     assert out.shape == (2, 32, 32)
     assert torch.equal(out[:, :20], planes)
     assert (out[:, ~mask] == 0).all()
@@ -50,9 +50,9 @@ def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
 
 def test_squash_fills_the_whole_input() -> None:
     """The paper's protocol has no padding."""
-    frame = Frame((20, 60), 32, "squash")
-    out = resize_planes(torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), frame)
-    assert content_mask(frame).all()
+    letterbox = Letterbox((20, 60), 32, "squash")
+    out = resize_planes(torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), letterbox)
+    assert content_mask(letterbox).all()
     torch.testing.assert_close(out, torch.full((1, 32, 32), 3.0))
 
 
@@ -60,13 +60,13 @@ def test_squash_fills_the_whole_input() -> None:
 def test_it_is_the_antialiased_bilinear_filter_of_pil(size_hw: tuple[int, int]) -> None:
     """SAM was trained on PIL's filter; PIL in float, channel by channel, is the oracle."""
     planes = smooth(2, *size_hw)
-    frame = Frame(size_hw, 32)
-    height, width = frame.scaled_hw
+    letterbox = Letterbox(size_hw, 32)
+    height, width = letterbox.scaled_hw
     expected = [
         np.asarray(Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR))
         for plane in planes
     ]
-    out = resize_planes(planes, all_valid(planes), frame)[:, :height, :width]
+    out = resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width]
     np.testing.assert_allclose(out.numpy(), np.stack(expected), atol=1e-5)
 
 
@@ -85,21 +85,21 @@ def triangle(planes: np.ndarray, size: int) -> np.ndarray:
 def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count: int, aspect: Aspect) -> None:
     """torch repeats the first row of what becomes one pixel wide; a line scan would train on one constant."""
     planes = smooth(count, *size_hw)
-    frame = Frame(size_hw, 64, aspect)
-    height, width = frame.scaled_hw
+    letterbox = Letterbox(size_hw, 64, aspect)
+    height, width = letterbox.scaled_hw
     rows = triangle(planes.numpy().astype(np.float64), width)
     expected = triangle(rows.swapaxes(-1, -2), height).swapaxes(-1, -2)
-    out = resize_planes(planes, all_valid(planes), frame)[:, :height, :width]
+    out = resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width]
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size_hw", [(100, 73), (9, 2), (1, 1), (130, 64)], ids=str)
 def test_ordinary_sizes_keep_the_bits_of_torch(size_hw: tuple[int, int]) -> None:
     """Published figures and the parity with SAM stand on them."""
-    planes, frame = smooth(3, *size_hw), Frame(size_hw, 32)
-    expected = interpolate(planes[None], frame.scaled_hw, mode="bilinear", antialias=True)[0]
-    height, width = frame.scaled_hw
-    assert torch.equal(resize_planes(planes, all_valid(planes), frame)[:, :height, :width], expected)
+    planes, letterbox = smooth(3, *size_hw), Letterbox(size_hw, 32)
+    expected = interpolate(planes[None], letterbox.scaled_hw, mode="bilinear", antialias=True)[0]
+    height, width = letterbox.scaled_hw
+    assert torch.equal(resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width], expected)
 
 
 def test_invalid_pixels_bleed_into_nothing() -> None:
@@ -108,7 +108,7 @@ def test_invalid_pixels_bleed_into_nothing() -> None:
     valid = all_valid(planes)
     valid[0, 10:13, 20:23] = False
     planes[0, 10:13, 20:23] = float("nan")
-    out = resize_planes(measured(planes, valid), valid, Frame((64, 64), 32))
+    out = resize_planes(measured(planes, valid), valid, Letterbox((64, 64), 32))
     seen = out[out != 0]
     torch.testing.assert_close(seen, torch.full_like(seen, 5.0))
     assert torch.isfinite(out).all()
@@ -120,7 +120,7 @@ def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
     planes = torch.full((1, 64, 64), 5.0)
     valid = all_valid(planes)
     valid[:, :, 32:] = False
-    out = resize_planes(measured(planes, valid), valid, Frame((64, 64), 16))
+    out = resize_planes(measured(planes, valid), valid, Letterbox((64, 64), 16))
     assert (out[..., 8:] == 0).all()
     torch.testing.assert_close(out[..., :8], torch.full((1, 16, 8), 5.0))
 
@@ -129,7 +129,7 @@ def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
 @pytest.mark.parametrize("size_hw", [(80, 100), (100, 41), (20, 25), (600, 3)], ids=str)
 def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, int], holes: str) -> None:
     """Equal rows and equal channels are resized once, which may not show."""
-    (height, width), frame = size_hw, Frame(size_hw, 32)
+    (height, width), letterbox = size_hw, Letterbox(size_hw, 32)
     valid = torch.ones(3, height, width, dtype=torch.bool)
     if holes == "around":
         valid[:] = False
@@ -142,8 +142,8 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
         gone = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < 0.4
         valid[1 if holes == "in one channel" else slice(None), gone] = False
     planes = measured(smooth(3, height, width), valid)
-    out = resize_planes(planes, valid, frame)
-    sums = resize_planes(planes, torch.ones_like(valid), frame)
-    share = resize_planes(valid.float(), torch.ones_like(valid), frame)
+    out = resize_planes(planes, valid, letterbox)
+    sums = resize_planes(planes, torch.ones_like(valid), letterbox)
+    share = resize_planes(valid.float(), torch.ones_like(valid), letterbox)
     expected = torch.where(share > 0.4999, sums / share, torch.zeros(()))
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)

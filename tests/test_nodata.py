@@ -13,7 +13,7 @@ from simmat.data.card import load_card
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError
 from simmat.io.images import read_image, write_image
-from simmat.sensors.adapter import Files, ModalityAdapter, Source
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import format_nodata, parse_nodata
@@ -27,7 +27,7 @@ class Tenths(ModalityAdapter):
     sources = (Source("tenths", (".npy",)),)
     channels = (Channel("tenths", "temperature", "K"),)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         image = read_image(files["tenths"], self.nodata("tenths"))
         return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
 

@@ -41,7 +41,7 @@ def test_a_second_question_does_not_encode_again(
     predictor.set_image(picture)
     first = predictor.predict(points=[(20, 20)])
     predictor.predict(points=[(30, 10), (5, 5)], labels=[1, 0])
-    predictor.predict(box=(0, 0, 56, 40), mask=first.low_res)  # the edges of the image are allowed
+    predictor.predict(box=(0, 0, 56, 40), mask=first.low_res_logits)  # the edges of the image are allowed
     assert len(calls) == 1
 
 
@@ -116,8 +116,8 @@ def test_an_image_that_does_not_fit_is_refused(
         ({"box": (0, 0, 57, 40)}, "box 0,0,57,40 .*0 to 56"),
         ({"points": "20,20"}, r"points .*\[\(320, 240\)\].*'20,20'"),
         ({"points": [(1, 1)], "choice": "multi"}, "'single', 'best'.*'multi'"),
-        ({"mask": SCENE > 99}, "low_res.*bool of .40, 56."),
-        ({"mask": np.zeros((1, 16, 16), np.float32)}, "low_res.*float32 of .1, 16, 16."),
+        ({"mask": SCENE > 99}, "low_res_logits.*bool of .40, 56."),
+        ({"mask": np.zeros((1, 16, 16), np.float32)}, "low_res_logits.*float32 of .1, 16, 16."),
         ({"points": [(1, 1)], "mask": SCENE.astype(float)}, r"16, 16\).*40, 56\)"),
     ],
 )
@@ -142,7 +142,7 @@ def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
 def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(predictor: Predictor) -> None:
     """Thermal cameras show a picture of 320x240 and store 160x120 temperatures; clicks are read in the picture."""
     image = SensorImage.from_planes(SCENE, (GRAY,), origin="flir.jpg")
-    predictor.set_image(replace(image, picture_hw=(80, 112)))
+    predictor.set_image(replace(image, preview_hw=(80, 112)))
     with pytest.raises(ConfigError, match=r"56 wide and 40 high.*112x80.*X .*by 0\.5 and Y by 0\.5"):
         predictor.predict(points=[(100, 70)])
 

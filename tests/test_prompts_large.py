@@ -48,13 +48,13 @@ def test_a_negative_point_far_away_widens_no_window(
 ) -> None:
     """It says nothing of the object, and the window between both would be shrunk to nothing."""
     image, sizes = _scene(tmp_path / "a.tif"), []
-    real = large_image.LargeImage._predict_in
+    real = large_image.TiledImage._predict_in
 
-    def look(self: large_image.LargeImage, window: Any, *given: Any) -> Any:
+    def look(self: large_image.TiledImage, window: Any, *given: Any) -> Any:
         sizes.append(window.size_hw)
         return real(self, window, *given)
 
-    monkeypatch.setattr(large_image.LargeImage, "_predict_in", look)
+    monkeypatch.setattr(large_image.TiledImage, "_predict_in", look)
     call = ["--point", "10,10", "--negative", "170,140", "--tile", "32"]
     assert _predict(bundle, image, tmp_path / "out", *call) == 0
     assert sizes[0] == (32, 32)

@@ -103,7 +103,7 @@ def test_images_that_are_cut_show_and_find_the_same(model: Predictor) -> None:
 
 def test_a_class_that_no_mask_marks_is_refused(model: Predictor) -> None:
     """It is a class of the model, but nothing shows how it looks."""
-    model.inputs.card = DataCard(regions="classes", class_names={1: "warm", 2: "cold"})
+    model.image_loader.card = DataCard(regions="classes", class_names={1: "warm", 2: "cold"})
     scene = _scene(0, [(5, 5)], [])
     assert model.reference([scene], classes=["warm"]).spec.classes == (1,)
     with pytest.raises(DataError, match="'cold'"):

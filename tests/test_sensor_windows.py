@@ -10,7 +10,7 @@ import pytest
 from simmat import Channel, ModalityAdapter, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
-from simmat.sensors.adapter import Files, load_sample
+from simmat.sensors.adapter import PathsBySource, load_sample
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
@@ -27,14 +27,14 @@ class Plain(ModalityAdapter):
     sources = (Source("plain", (".tif",)),)
     channels = (Channel("plain", "counts", "count"),)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         return SensorImage.from_planes(read_image(files["plain"], self.nodata("plain")).planes, self.channels)
 
 
 class Halved(Gray):
     """A sensor that changes the values of one that reads windows."""
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         image = super().load(files)
         return SensorImage.from_planes(image.data / 2, image.channels)
 

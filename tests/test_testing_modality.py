@@ -12,7 +12,7 @@ import pytest
 from broken_modalities import BROKEN, Angles, Filters, Good, Rounds, with_channel
 
 from simmat.io.images import write_image
-from simmat.sensors.adapter import Files, ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat.sensors.builtin import MODALITIES, Raster
 from simmat.testing import MODALITY_CHECKS, ModalityCase, ModalityContract, run_check, run_checks
 from simmat.types import SensorImage
@@ -127,7 +127,7 @@ def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
 class Unreadable(Good):
     """Writes what it cannot read."""
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         for file in files.values():
             file.write_bytes(b"kelvin")
 

@@ -17,7 +17,7 @@ from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.predictor.everything import EverythingSettings
 from simmat.training.compatibility import check_settings, settings_of
-from simmat.training.run import choosing_score
+from simmat.training.run import selection_score
 from simmat.training.setup import prepare
 
 
@@ -75,9 +75,9 @@ def test_validation_scores_it_and_chooses_by_all_scores(run: Path) -> None:
 def test_the_mean_counts_what_there_is() -> None:
     """Without a dense head the score is that of the clicks, to the bit."""
     clicks = {"miou_object": 0.3}
-    assert choosing_score(clicks) == 0.3
-    assert choosing_score(clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
-    assert choosing_score(clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
+    assert selection_score(clicks) == 0.3
+    assert selection_score(clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
+    assert selection_score(clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
 
 
 def test_eval_scores_masks_without_prompts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

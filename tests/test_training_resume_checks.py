@@ -11,15 +11,15 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.callbacks import Callback
-from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml, load_config
+from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml, load_config
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.training.compatibility import check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import Setup, prepare
+from simmat.training.setup import TrainingPlan, prepare
 
 BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
-SETTINGS = sorted(set(TrainConfig.model_fields) - FREE_ON_RESUME - PATH_SETTINGS)
+SETTINGS = sorted(set(TrainConfig.model_fields) - MUTABLE_ON_RESUME - PATH_SETTINGS)
 """Every setting that may not change."""
 
 
@@ -37,7 +37,7 @@ def test_what_does_not_decide_the_result_may_change() -> None:
     free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "track": "mlflow", "workers": 2}
     files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
     files |= {"foundation": "hf/./moved", "init": Path("first")}
-    assert set(free) | set(files) == FREE_ON_RESUME | PATH_SETTINGS
+    assert set(free) | set(files) == MUTABLE_ON_RESUME | PATH_SETTINGS
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
 
 
@@ -77,32 +77,32 @@ def test_a_run_whose_file_was_edited_is_not_resumed(tmp_path: Path, line: str, s
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
     folder = tmp_path_factory.mktemp("begun")
     return prepare(config(gray_set(folder / "set"), folder / "run"), registry(), Callback())
 
 
-def refused(setup: Setup, **changes: Any) -> str:
+def refused(setup: TrainingPlan, **changes: Any) -> str:
     """Resume a run whose network was another when it began, and return what is said."""
     with pytest.raises(ConfigError) as caught:
         check_network(setup.config, setup.spec.model_copy(update=changes), setup.spec)
     return str(caught.value)
 
 
-def test_a_run_does_not_resume_on_other_weights(begun: Setup) -> None:
+def test_a_run_does_not_resume_on_other_weights(begun: TrainingPlan) -> None:
     """Updates learned on one network mean nothing on another, though all shapes fit."""
     check_network(begun.config, begun.spec, begun.spec)
     assert "sha256 of the weights = nothing, was '000" in refused(begun, foundation_sha256="0" * 64)
 
 
-def test_another_foundation_model_of_random_weights_is_refused(begun: Setup) -> None:
+def test_another_foundation_model_of_random_weights_is_refused(begun: TrainingPlan) -> None:
     """Nothing but its name says which it was."""
     assert begun.spec.foundation_sha256 is None
     assert "foundation = 'tiny', was 'another'" in refused(begun, foundation="another")
 
 
 @pytest.mark.parametrize("name", sorted(set(ModelSpec.model_fields) - set(MEASURED_FIELDS)))
-def test_a_run_is_resumed_only_with_its_own_network(begun: Setup, name: str) -> None:
+def test_a_run_is_resumed_only_with_its_own_network(begun: TrainingPlan, name: str) -> None:
     """Plugins change their defaults, and files what is in them, while the config stays as it was."""
     assert "start a new run" in refused(begun, **{name: "another"})
 

@@ -18,12 +18,12 @@ from scripted_model import object_score
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
+from simmat.data.instances import Annotation, FoundObject, Instance, label_from_mask
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Scores, evaluate, job
-from simmat.evaluation.unprompted import ImageMatches, Unprompted, object_scores
+from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import Processes
@@ -42,8 +42,8 @@ def objects(regions: Sequence[Instance], scores: Sequence[float]) -> list[FoundO
     return [FoundObject(region, score, (0, 0)) for region, score in zip(regions, scores, strict=True)]
 
 
-def label_of(*regions: Instance, smallest: int = 1) -> Label:
-    label = Label((SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest)
+def label_of(*regions: Instance, smallest: int = 1) -> Annotation:
+    label = Annotation((SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest)
     large = tuple(one for one in regions if one.area >= smallest)
     return replace(label, regions=large, small=tuple(one for one in regions if one.area < smallest))
 
@@ -155,7 +155,7 @@ def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, de
     return predictor
 
 
-def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> Unprompted:
+def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticScores:
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
     with patch.object(job, "_by_prompts", return_value=Scores((object_score(),))):  # the model answers no prompts

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
-from simmat.predictor.windows import ClassMapBlender, InstanceJoiner, plan_windows
+from simmat.predictor.windows import ClassMapBlender, TileMerger, plan_windows
 from simmat.types import Window
 
 
@@ -44,7 +44,7 @@ def _blobs(size_hw: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[FoundObject]:
-    joiner = InstanceJoiner(plan_windows(numbered.shape, tile, overlap))
+    joiner = TileMerger(plan_windows(numbered.shape, tile, overlap))
     found: list[FoundObject] = []
     for window in plan_windows(numbered.shape, tile, overlap):
         part = numbered[window.y0 : window.y1, window.x0 : window.x1]
@@ -78,7 +78,7 @@ def test_objects_beside_each_other_stay_two() -> None:
 
 def test_the_better_part_names_the_class() -> None:
     """Of two windows the surer one decides."""
-    joiner = InstanceJoiner(plan_windows((16, 24), 16, 8))
+    joiner = TileMerger(plan_windows((16, 24), 16, 8))
     crop = np.ones((4, 8), np.bool_)
     assert joiner.add([FoundObject(Instance(1, Window(4, 8, 8, 16), crop), 0.4, (8, 4))]) == []
     (one,) = joiner.add([FoundObject(Instance(2, Window(4, 8, 8, 16), crop), 0.9, (8, 4))])

@@ -15,7 +15,7 @@ from simmat.errors import SimMATError
 from simmat.geo import read_georeference
 from simmat.inference.formats import choose_formats
 from simmat.plugins.loader import load_plugins
-from simmat.predictor.reading import Inputs
+from simmat.predictor.reading import ImageLoader
 from simmat.sensors.builtin import Gray
 
 pytestmark = pytest.mark.plugins()
@@ -32,8 +32,8 @@ def polygons(folder: Path) -> None:
     "ask",
     [
         lambda _: choose_formats(["labels", "gpkg"], ["objects"], load_plugins()),
-        lambda _: Inputs(Gray(), None).reader("https://host/a.tif", (), 100),
-        lambda _: Inputs(Gray(), None).mosaic(["a.tif"], ()),
+        lambda _: ImageLoader(Gray(), None).reader("https://host/a.tif", (), 100),
+        lambda _: ImageLoader(Gray(), None).mosaic(["a.tif"], ()),
         polygons,
     ],
 )

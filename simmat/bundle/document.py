@@ -25,7 +25,7 @@ from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, read_weigh
 from simmat.bundle.places import bundle_folder
 from simmat.calibration import Calibration
 from simmat.config import SensorName
-from simmat.documents import Document, validate
+from simmat.documents import StrictModel, validate
 from simmat.errors import BundleError
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
 from simmat.io.reading import missing, parse_json, read_bytes
@@ -50,7 +50,7 @@ _MAX_RECORD = 12 << 20
 """Largest record in characters: 1.5 million images, or 400,000 windows."""
 
 
-class ImageDigests(Document):
+class ImageDigests(StrictModel):
     """The images that a bundle was trained or validated on, by their content.
 
     Attributes:
@@ -145,7 +145,7 @@ class BundleSpec(ModelSpec):
             yield f"metrics.val.miou_object must be a number, got {score!r}"
 
 
-class _Sensors(Document):
+class _Sensors(StrictModel):
     sensors: Annotated[dict[SensorName, dict[str, JsonValue]], Field(min_length=1)]
 
 

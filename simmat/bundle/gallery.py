@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator
 
-from simmat.documents import Document, FromLists, parse
+from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
 from simmat.io.files import atomic_write_bytes, cache_folder
 from simmat.io.reading import parse_json, read_bytes
@@ -28,7 +28,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 FileName = Annotated[str, Field(pattern=rf"^{NAME}$")]
 
 
-class _Table(Document):
+class _Table(StrictModel):
     model_config = ConfigDict(extra="ignore")  # a newer index says more
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from simmat.data.copy_paste import repeat_regions
-from simmat.data.instances import Instance, Label, region_from_mask
+from simmat.data.instances import Annotation, Instance, region_from_mask
 from simmat.io.images import full_scale
 from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage, Window
@@ -55,8 +55,8 @@ class Augmentation:
         return cls(flip=False, rotate=False, scale=(1, 1), gain=0, offset=0, noise=0)
 
     def __call__(
-        self, image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator
-    ) -> tuple[SensorImage, Label]:
+        self, image: SensorImage, label: Annotation, adapter: ModalityAdapter, rng: np.random.Generator
+    ) -> tuple[SensorImage, Annotation]:
         """Return a changed image and its label; the same `rng` state gives the same result.
 
         The image, (C, H, W) before the adapter's transform, may change its size. A label with a region still has one.
@@ -86,7 +86,7 @@ class Augmentation:
             return ()
         return ("horizontal", "vertical") if self.rotate else ("horizontal",)
 
-    def _scaled_window(self, label: Label, rng: np.random.Generator) -> Window:
+    def _scaled_window(self, label: Annotation, rng: np.random.Generator) -> Window:
         """Draw the window of a magnification: smaller than the image above 1, larger below."""
         low, high = np.log(self.scale)
         magnification = float(np.exp(rng.uniform(low, high)))
@@ -159,7 +159,7 @@ def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
     return values[start : start + count].reshape(size_hw)
 
 
-def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def place_window(label: Annotation, size: tuple[int, int], rng: np.random.Generator) -> Window:
     """Choose a window of some height and width that contains a random region.
 
     A region that fits is completely inside; of a larger one, a random pixel is. The window may extend beyond the image.
@@ -183,7 +183,7 @@ def cut_image(image: SensorImage, window: Window) -> SensorImage:
     return replace(image, data=data, valid=valid)
 
 
-def cut_label(label: Label, window: Window, keep: float) -> Label:
+def cut_label(label: Annotation, window: Window, keep: float) -> Annotation:
     """Crop a label to a window; pixels outside the image are ignored.
 
     A region is kept if at least a fraction `keep` of it is inside; if none is, the largest piece is. Other pieces
@@ -213,7 +213,7 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     return replace(label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, small=tuple(small))
 
 
-def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def _anchor(label: Annotation, size: tuple[int, int], rng: np.random.Generator) -> Window:
     """Return what the window must contain: the box or a pixel of a random region; an empty box without regions."""
     if not label.regions:
         return Window(0, 0, 0, 0)
@@ -249,14 +249,14 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
     return region_from_mask(piece, region.class_id, place[:2], region.object_id)
 
 
-def _flip_label(label: Label, axis: Axis) -> Label:
+def _flip_label(label: Annotation, axis: Axis) -> Annotation:
     height, width = label.size_hw
     if axis == "horizontal":
         return _changed(label, np.fliplr, lambda y0, x0, y1, x1: Window(y0, width - x1, y1, width - x0))
     return _changed(label, np.flipud, lambda y0, x0, y1, x1: Window(height - y1, x0, height - y0, x1))
 
 
-def _rotate_label(label: Label, quarter_turns: int) -> Label:
+def _rotate_label(label: Annotation, quarter_turns: int) -> Annotation:
     """Rotate counter-clockwise; a turn of 90° moves the pixel at (y, x) to (width - 1 - x, y)."""
     for _ in range(quarter_turns):
         width = label.size_hw[1]
@@ -264,7 +264,7 @@ def _rotate_label(label: Label, quarter_turns: int) -> Label:
     return label
 
 
-def _changed(label: Label, turn: Callable[[BoolArray], BoolArray], move: Callable[..., Window]) -> Label:
+def _changed(label: Annotation, turn: Callable[[BoolArray], BoolArray], move: Callable[..., Window]) -> Annotation:
     """Return a label with all masks turned, and all windows (y0, x0, y1, x1) moved."""
 
     def changed(region: Instance) -> Instance:

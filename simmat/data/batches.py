@@ -20,12 +20,12 @@ from torch.utils.data import Dataset as TorchDataset
 from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.instances import Instance, Label, seen_part, visible_regions
+from simmat.data.instances import Annotation, Instance, visible_part, visible_regions
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import NO_TRUTH, dense_targets, ignored_pixels, resized_region
 from simmat.errors import DataError
 from simmat.model_spec import DenseSpec
-from simmat.types import BoolArray, Frame, SensorImage
+from simmat.types import BoolArray, Letterbox, SensorImage
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class TrainingItems(TorchDataset[Batch]):
         image, label = self._read(sample, rng)
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
-        ignore = ignored_pixels(label, prepared.frame)
+        ignore = ignored_pixels(label, prepared.letterbox)
         if not (regions := visible_regions(label)):
             # Augmentation hid all regions. The batch needs targets of this shape, so all pixels are ignored.
             regions, ignore = label.regions, np.ones_like(ignore)
@@ -111,9 +111,9 @@ class TrainingItems(TorchDataset[Batch]):
             raise DataError(
                 f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
             )
-        targets = self._targets(regions, prepared.frame, rng)
+        targets = self._targets(regions, prepared.letterbox, rng)
         points = np.stack([_click(target, ignore, self.clicks, rng) for target in targets])
-        classes, distance = self._dense(sample, label, prepared.frame)
+        classes, distance = self._dense(sample, label, prepared.letterbox)
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = jitter_box(np.stack([tight_box(target) for target in targets]), size_hw, rng)
         return Batch(
@@ -130,7 +130,7 @@ class TrainingItems(TorchDataset[Batch]):
             embedding=torch.empty(0) if self.embedding_of is None else self.embedding_of(sample.id),
         )
 
-    def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Label]:
+    def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Annotation]:
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
         crop, whole = self.dataset.card.crop, self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
         if sample.window is None or crop is None:
@@ -145,7 +145,7 @@ class TrainingItems(TorchDataset[Batch]):
         image = self.dataset.image(sample)
         return image, self.dataset.label_ignoring_invalid(label, sample, image)
 
-    def _label(self, sample: Sample) -> tuple[Label, int]:
+    def _label(self, sample: Sample) -> tuple[Annotation, int]:
         """Read a label; return it with its size in memory."""
         label = self.dataset.label(sample)
         size = sum(region.crop.nbytes + _OBJECT_BYTES for region in (*label.regions, *label.small))
@@ -157,18 +157,18 @@ class TrainingItems(TorchDataset[Batch]):
         image = self.dataset.image(sample)
         return image, image.data.nbytes + image.valid.nbytes
 
-    def _dense(self, sample: Sample, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
+    def _dense(self, sample: Sample, label: Annotation, letterbox: Letterbox) -> tuple[Tensor, Tensor]:
         if self.dense is None:
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
         known = self.dense.background and not self.dataset.may_have_unmarked(sample)
-        classes, distance = dense_targets(label, frame, self.dense.index_of, 0 if known else NO_TRUTH)
+        classes, distance = dense_targets(label, letterbox, self.dense.index_of, 0 if known else NO_TRUTH)
         return torch.from_numpy(classes), torch.from_numpy(distance)
 
-    def _targets(self, regions: Sequence[Instance], frame: Frame, rng: np.random.Generator) -> list[Instance]:
+    def _targets(self, regions: Sequence[Instance], letterbox: Letterbox, rng: np.random.Generator) -> list[Instance]:
         """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
-        resized = {index: resized_region(regions[index], frame) for index in dict.fromkeys(order.tolist())}
+        resized = {index: resized_region(regions[index], letterbox) for index in dict.fromkeys(order.tolist())}
         return [resized[index] for index in order.tolist()]
 
 
@@ -195,7 +195,7 @@ class _Cache:
 
 def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:
     """Draw a click (x, y) on pixels of the target that are not ignored; on any if all are: the loss skips them."""
-    place = seen_part(target, ignore) or target
+    place = visible_part(target, ignore) or target
     return center_click(place) if clicks == "mixed" and rng.random() < 0.5 else random_click(place, rng)
 
 

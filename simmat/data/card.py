@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field, field_validator
 
-from simmat.documents import Document, parse, read_toml
+from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.sensors.options import NodataField
@@ -27,7 +27,7 @@ NO_REGIONS = """{where}: the data card does not define what a region is. Use one
 or add to {card}:  regions = "instances\""""
 
 
-class DataCard(Document):
+class DataCard(StrictModel):
     """The meaning of the labels and values of a data set, from `card.toml` in its folder.
 
     Attributes:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from simmat.data.card import DataCard
-from simmat.data.instances import EIGHT, Instance, Label, region_from_mask, seen_part
+from simmat.data.instances import EIGHT, Annotation, Instance, region_from_mask, visible_part
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray, SensorImage
@@ -39,8 +39,8 @@ def check_repeats(paste: float, card: DataCard, root: Path) -> None:
 
 
 def repeat_regions(
-    image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
-) -> tuple[SensorImage, Label]:
+    image: SensorImage, label: Annotation, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
+) -> tuple[SensorImage, Annotation]:
     """Copy up to `MAX_COPIES` of an image's regions to free places, with probability 0.5 close to another region.
 
     Copy-paste (Ghiasi et al., CVPR 2021) within one image, so that light, gain and noise match. A copy is mirrored,
@@ -91,7 +91,7 @@ def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
     return region_from_mask(crop, region.class_id, region.window[:2])
 
 
-def repeatable(label: Label) -> Sequence[Instance]:
+def repeatable(label: Annotation) -> Sequence[Instance]:
     """Return the visible parts of regions that are not cut off by the image's border or by ignored pixels."""
     unknown = np.pad(label.ignore, 1, constant_values=True)  # (H + 2, W + 2)
     found = []
@@ -101,7 +101,7 @@ def repeatable(label: Label) -> Sequence[Instance]:
         ring = ndimage.binary_dilation(padded, EIGHT) & ~padded
         hidden = unknown[y0 : y1 + 2, x0 : x1 + 2] & ring
         is_cut = np.count_nonzero(hidden) > _MAX_HIDDEN * np.count_nonzero(ring)
-        part = seen_part(region, label.ignore)
+        part = visible_part(region, label.ignore)
         if part is not None and not is_cut:
             found.append(part)
     return found

@@ -20,7 +20,7 @@ from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.frames import FRAMES
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
-from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
+from simmat.data.instances import Annotation, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.data.targets import class_map, object_map
 from simmat.errors import ConfigError, DataError
@@ -134,9 +134,12 @@ class Dataset:
         maps = {name: np.where(label.ignore, -1, values) for name, values in maps.items()}
         return {"image": np.where(seen.valid, seen.data, np.float32(0)), "valid": seen.valid, **maps, "id": sample.id}
 
-    def of_split(self, name: str) -> Dataset:
+    def subset(self, name: str) -> Dataset:
         """Return the data set with the samples of "train", "val" or "test" alone; DataError if there are none."""
         return replace(self, samples=self.split(name), known_channels=self._reference, part=name)
+
+    of_split = subset  # former name
+    """The former name."""
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test"; raise DataError if there are none."""
@@ -170,7 +173,7 @@ class Dataset:
             )
         return image
 
-    def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Label:
+    def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Annotation:
         """Read the ground truth of one sample, in its window.
 
         Args:
@@ -196,8 +199,8 @@ class Dataset:
         return label if image is None else self.label_ignoring_invalid(label, sample, image, seen)
 
     def label_ignoring_invalid(
-        self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None
-    ) -> Label:
+        self, label: Annotation, sample: Sample, image: SensorImage, seen: SensorImage | None = None
+    ) -> Annotation:
         """Return a label that also ignores the pixels that are invalid in all channels; see `label`."""
         if label.size_hw != image.size_hw:
             where = sample.mask or f"COCO annotations of {sample.image_id}"
@@ -298,12 +301,12 @@ def open_dataset(
     coco = None
     if annotations:
         samples, coco = read_coco(folder, adapter.sources, annotations)
-        said_by = ", ".join(path.name for path in annotations.values())
+        split_source = ", ".join(path.name for path in annotations.values())
     elif (folder / MANIFEST_FILE).exists():
-        samples, said_by = read_manifest(folder, adapter.sources), MANIFEST_FILE
+        samples, split_source = read_manifest(folder, adapter.sources), MANIFEST_FILE
     else:
         samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
-        said_by = f"the folders of {FRAMES if (folder / FRAMES).is_dir() else IMAGES}/"
+        split_source = f"the folders of {FRAMES if (folder / FRAMES).is_dir() else IMAGES}/"
     unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
     samples = [sample for sample in samples if coco or sample.has_mask]
     if not samples:
@@ -317,7 +320,7 @@ def open_dataset(
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if card.crop is not None:
         samples = divide_images(samples, adapter, card.crop, coco)
-    listed, note, by_hash, new_splits = decide_splits(folder, samples, said_by, unlabelled)
+    listed, note, by_hash, new_splits = decide_splits(folder, samples, split_source, unlabelled)
     if card.crop is not None:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None

@@ -84,7 +84,7 @@ def file_digest(files: tuple[Path, ...]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Contents:
+class DatasetDigest:
     """Digests of the parts of a data set: the card, and the split, images and labels of each sample.
 
     Attributes:
@@ -95,7 +95,7 @@ class Contents:
     digests: Bytes = field(repr=False)
 
     @classmethod
-    def of(cls, dataset: Dataset, known: Bytes, rows: npt.NDArray[np.int64]) -> Contents:
+    def of(cls, dataset: Dataset, known: Bytes, rows: npt.NDArray[np.int64]) -> DatasetDigest:
         """Make the contents from the digests that are known; DataError lists all files that cannot be read.
 
         Args:

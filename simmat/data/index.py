@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import Contents
+from simmat.data.fingerprint import DatasetDigest
 from simmat.data.index_table import NO_CLASS, IndexTable, Ints, load_index, read_samples, row_type, save_index
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
@@ -21,7 +21,7 @@ from simmat.io.files import locked
 from simmat.sensors.channel_selection import channels_by_source
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_options, format_nodata
-from simmat.types import MAX_SHRUNK, SMALL_SIDE, Window
+from simmat.types import MAX_DOWNSCALE, SMALL_SIDE, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
@@ -48,10 +48,10 @@ class DataIndex:
     faults: Mapping[str, SimMATError]
 
     @cached_property
-    def contents(self) -> Contents:
+    def contents(self) -> DatasetDigest:
         """Digests of all files; DataError lists those that cannot be read."""
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
-        return Contents.of(self.dataset, self.table.rows["sha256"], rows)
+        return DatasetDigest.of(self.dataset, self.table.rows["sha256"], rows)
 
     def table_of(self, samples: Iterable[Sample]) -> IndexTable:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
@@ -110,12 +110,12 @@ class DataIndex:
     def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
         """Say in how many samples, each with an object, the input of `size` pixels makes one too small; "" if in none.
 
-        Only images that are shrunk more than `MAX_SHRUNK` times count.
+        Only images that are shrunk more than `MAX_DOWNSCALE` times count.
         """
         table, factors = self.table_of(samples), self.image_sides(samples) / size
         areas = np.full(len(samples), np.iinfo(np.int64).max)
         np.minimum.at(areas, table.instances[:, 0], table.instances[:, 2])
-        lost = (factors > MAX_SHRUNK) & (areas < (SMALL_SIDE * factors) ** 2)
+        lost = (factors > MAX_DOWNSCALE) & (areas < (SMALL_SIDE * factors) ** 2)
         if not lost.any():
             return ""
         return (
@@ -233,13 +233,13 @@ def _unequal_frames(dataset: Dataset, table: IndexTable, faults: Mapping[str, Si
     return found
 
 
-def contents_of(dataset: Dataset) -> Contents:
+def digest_dataset(dataset: Dataset) -> DatasetDigest:
     """Return the digests of all files; those in the index are not computed again. DataError lists bad files."""
     stored = load_index(dataset)
     if stored is None:
         none = np.zeros((1, len(dataset.samples[0].paths), 32), np.uint8)
-        return Contents.of(dataset, none, np.full(len(dataset.samples), -1))
-    return Contents.of(dataset, stored[0].rows["sha256"], stored[2])
+        return DatasetDigest.of(dataset, none, np.full(len(dataset.samples), -1))
+    return DatasetDigest.of(dataset, stored[0].rows["sha256"], stored[2])
 
 
 def _with_known_channels(dataset: Dataset) -> Dataset:

@@ -28,7 +28,7 @@ from safetensors.numpy import load, save
 
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, annotations_digest, file_digest, file_times, files_of
-from simmat.data.instances import Label, count_joined, visible_regions
+from simmat.data.instances import Annotation, count_joined, visible_regions
 from simmat.data.samples import start_of_paths
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, OutputError, SimMATError
@@ -169,7 +169,7 @@ def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes])
     if dataset.is_labelled(sample):
         label = dataset.label(sample, image, seen)
     else:
-        label = Label(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
+        label = Annotation(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
     row = np.zeros(1, row_type(len(sample.paths), len(seen.channels)))
     row["times"], row["sha256"] = times, digests
     row["moments"] = image_moments(seen).stacked()

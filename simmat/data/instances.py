@@ -176,7 +176,7 @@ class FoundObject:
 
 
 @dataclass(frozen=True)
-class Label:
+class Annotation:
     """The ground truth of one image.
 
     Attributes:
@@ -199,7 +199,7 @@ class Label:
 
 def label_from_mask(
     mask: LabelArray, card: DataCard, *, zero_means: ZeroMeans | None = None, origin: str = ""
-) -> Label:
+) -> Annotation:
     """Find the regions of a label image by the card's rule.
 
     "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the value is the
@@ -236,7 +236,7 @@ def label_from_mask(
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
 
-def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:
+def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Annotation:
     """Make a label of the regions of at least `min_region` pixels; the others are `small`, and counted as dropped."""
     kept: list[Instance] = []
     small: list[Instance] = []
@@ -245,7 +245,7 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
             kept.append(region)
         else:
             small.append(region)
-    return Label(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
+    return Annotation(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
 
 
 def region_from_mask(
@@ -273,7 +273,7 @@ def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
     return np.asarray(ndimage.distance_transform_edt(around)[1:-1, 1:-1])
 
 
-def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
+def visible_part(region: Instance, ignore: BoolArray) -> Instance | None:
     """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
     hidden = ignore[region.window.slices]
     if not hidden.any():
@@ -281,11 +281,11 @@ def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
     return region_from_mask(region.crop & ~hidden, region.class_id, region.window[:2], region.object_id)
 
 
-def visible_regions(label: Label) -> tuple[Instance, ...]:
+def visible_regions(label: Annotation) -> tuple[Instance, ...]:
     """Return the regions with at least one pixel that is not ignored."""
     if not label.ignore.any():
         return label.regions
-    return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
+    return tuple(region for region in label.regions if visible_part(region, label.ignore) is not None)
 
 
 def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Instance]:
@@ -302,7 +302,7 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
     return regions
 
 
-def count_joined(label: Label) -> int:
+def count_joined(label: Annotation) -> int:
     """Return how many connected pieces of at least `smallest` pixels a label has more than regions."""
     from scipy import ndimage
 

@@ -17,7 +17,7 @@ from simmat.foundation import PromptBatch
 from simmat.nn.resize import content_mask, resize_planes, upsample_logits
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import normalize
-from simmat.types import Aspect, BoolArray, Channel, FloatArray, Frame, Prompt, SensorImage
+from simmat.types import Aspect, BoolArray, Channel, FloatArray, Letterbox, Prompt, SensorImage
 
 
 class PreparedImage(NamedTuple):
@@ -26,12 +26,12 @@ class PreparedImage(NamedTuple):
     Attributes:
         planes: (C, S, S) float32, normalized; invalid and padded pixels are exactly 0.
         content: (S, S) bool, False where there is only padding.
-        frame: position of the original image in the input.
+        letterbox: position of the original image in the input.
     """
 
     planes: Tensor
     content: Tensor
-    frame: Frame
+    letterbox: Letterbox
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Pipeline:
         adapter: the sensor.
         channels: C fitted channels (with mean and std).
         size: S, the side of the input in pixels.
-        aspect: how an image is fitted into the square, see `Frame`.
+        aspect: how an image is fitted into the square, see `Letterbox`.
     """
 
     adapter: ModalityAdapter
@@ -53,19 +53,21 @@ class Pipeline:
     def __call__(self, image: SensorImage) -> PreparedImage:
         """Prepare an image in physical units; raise SpecError if its channels are not those of the pipeline."""
         seen = self.adapter.transform(image)
-        frame = Frame(seen.size_hw, self.size, self.aspect)
+        letterbox = Letterbox(seen.size_hw, self.size, self.aspect)
         planes = torch.from_numpy(normalize(seen, self.channels))
-        return PreparedImage(resize_planes(planes, torch.from_numpy(seen.valid), frame), content_mask(frame), frame)
+        return PreparedImage(
+            resize_planes(planes, torch.from_numpy(seen.valid), letterbox), content_mask(letterbox), letterbox
+        )
 
 
-def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) -> PromptBatch:
+def prompt_batch(prompts: Sequence[Prompt], letterbox: Letterbox, device: torch.device) -> PromptBatch:
     """Convert K prompts of one image, all with as many points and the same fields, to pixels of the input."""
-    coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
+    coords = np.stack([letterbox.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
     boxes = None
     if prompts[0].box is not None:
         corners = np.stack([prompt.box for prompt in prompts if prompt.box is not None])
-        boxes = torch.from_numpy(frame.boxes_to_input(corners)).to(device)
+        boxes = torch.from_numpy(letterbox.boxes_to_input(corners)).to(device)
     masks = None
     if prompts[0].mask_input is not None:
         logits = np.stack([p.mask_input for p in prompts if p.mask_input is not None], dtype=np.float32)
@@ -80,7 +82,7 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) 
 
 
 def regions_from_logits(
-    logits: Tensor, frame: Frame, size_hw: tuple[int, int] | None = None
+    logits: Tensor, letterbox: Letterbox, size_hw: tuple[int, int] | None = None
 ) -> list[list[Instance | None]]:
     """Return where (K, M, h, w) logits of the S×S input are above 0: K times M regions, None where a mask is empty.
 
@@ -88,7 +90,7 @@ def regions_from_logits(
     `upsample_logits` on a grid of that height and width over the whole input. Only the pixels near logits above 0 are
     computed, so that thousands of small objects in a large image take no minutes.
     """
-    rows, columns = (_resize_weights(logits.shape[2 + axis], frame, size_hw, axis) for axis in (0, 1))
+    rows, columns = (_resize_weights(logits.shape[2 + axis], letterbox, size_hw, axis) for axis in (0, 1))
 
     def region(mask: FloatArray) -> Instance | None:
         positive = mask > 0
@@ -115,13 +117,13 @@ def _range_of(indices: npt.NDArray[np.intp]) -> slice:
 
 
 @lru_cache(maxsize=4)
-def _resize_weights(low: int, frame: Frame, size_hw: tuple[int, int] | None, axis: int) -> FloatArray:
+def _resize_weights(low: int, letterbox: Letterbox, size_hw: tuple[int, int] | None, axis: int) -> FloatArray:
     """Return (N, low): the weight of each logit along one axis in each of N pixels."""
     unit = torch.eye(low)[None, None]  # (1, 1, low, low)
     if size_hw is not None:
         whole = upsample_logits(unit, (size_hw[axis], low))
     else:
-        whole = upsample_logits(unit, (frame.size, low))[:, :, : frame.scaled_hw[axis]]
-        whole = upsample_logits(whole, (frame.original_hw[axis], low))
+        whole = upsample_logits(unit, (letterbox.size, low))[:, :, : letterbox.scaled_hw[axis]]
+        whole = upsample_logits(whole, (letterbox.original_hw[axis], low))
     weights: FloatArray = whole[0, 0].numpy()
     return weights

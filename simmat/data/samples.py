@@ -161,7 +161,9 @@ def id_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelled: Sequence[Sample] = ()) -> Listing:
+def decide_splits(
+    root: Path, samples: Sequence[Sample], split_source: str, unlabelled: Sequence[Sample] = ()
+) -> Listing:
     """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
     Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val,
@@ -170,7 +172,7 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
 
     Args:
         samples: labelled images or blocks of images, all with a split or all without.
-        said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
+        split_source: where the splits are named, for messages ("manifest.csv", "the folders of images/").
         unlabelled: images that are not used.
 
     Raises:
@@ -189,9 +191,9 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, unlabelle
         reason = f"No split is named in {root}"
     elif "train" in named and "val" not in named:
         parts = ("val",)
-        reason = f"{said_by} of {root} names no val split"
+        reason = f"{split_source} of {root} names no val split"
     else:
-        return Listing(tuple(samples), f"The splits are those of {said_by} in {root}.", False, {})
+        return Listing(tuple(samples), f"The splits are those of {split_source} in {root}.", False, {})
     groups: dict[_Place, list[str]] = {}
     for sample in samples:
         if sample.split in ("", "train"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence as AbstractSequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +17,7 @@ from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
 
 
-class Sequence(AbstractSequence[SensorImage]):
+class FrameSequence(Sequence[SensorImage]):
     """The frames of one sequence in order; a frame is read when it is asked for, and none is kept.
 
     Attributes:
@@ -33,7 +32,7 @@ class Sequence(AbstractSequence[SensorImage]):
         modality: Modality,
         *,
         modality_options: Mapping[str, Any] | None = None,
-        channels: AbstractSequence[str | int] | None = None,
+        channels: Sequence[str | int] | None = None,
         axis: str = "z",
         registry: Registry | None = None,
     ) -> None:
@@ -57,13 +56,13 @@ class Sequence(AbstractSequence[SensorImage]):
         self._set(adapter, frame_files(adapter, path, axis))
 
     @classmethod
-    def of_frames(cls, adapter: ModalityAdapter, files: AbstractSequence[Mapping[str, Path]]) -> Sequence:
+    def of_frames(cls, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]) -> FrameSequence:
         """Return the sequence of the files of frames, in order, such as `Sample.files`; at least one frame."""
         made = cls.__new__(cls)
         made._set(adapter, files)
         return made
 
-    def _set(self, adapter: ModalityAdapter, files: AbstractSequence[Mapping[str, Path]]) -> None:
+    def _set(self, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]) -> None:
         self.adapter, self.files = adapter, tuple(files)
         reference = adapter.sources[0]
         self.names = tuple(frame_name(own[reference.name], reference.extensions) for own in self.files)
@@ -71,7 +70,7 @@ class Sequence(AbstractSequence[SensorImage]):
 
     def __repr__(self) -> str:
         """Name the first file and the number of frames."""
-        return f"<Sequence of {len(self)} frames of {self.adapter.name}: {', '.join(self.names[:1])} …>"
+        return f"<FrameSequence of {len(self)} frames of {self.adapter.name}: {', '.join(self.names[:1])} …>"
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -80,15 +79,15 @@ class Sequence(AbstractSequence[SensorImage]):
     @overload
     def __getitem__(self, index: int) -> SensorImage: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence: ...
-    def __getitem__(self, index: int | slice) -> SensorImage | Sequence:
+    def __getitem__(self, index: slice) -> FrameSequence: ...
+    def __getitem__(self, index: int | slice) -> SensorImage | FrameSequence:
         """Read a frame (C, H, W); return a slice as a sequence.
 
         Raises:
             DataError: it cannot be read, or has another size or other channels than the frame that was read first.
         """
         if isinstance(index, slice):
-            return Sequence.of_frames(self.adapter, self.files[index])
+            return FrameSequence.of_frames(self.adapter, self.files[index])
         image = load_sample(self.adapter, self.files[index])
         size_hw, channels, origin = self._first = self._first or (image.size_hw, image.channels, image.origin)
         if image.size_hw != size_hw or not same_channels(image.channels, channels):
@@ -107,7 +106,7 @@ class Sequence(AbstractSequence[SensorImage]):
 def frame_files(
     adapter: ModalityAdapter, path: str | Path | Mapping[str, str | Path], axis: str = "z"
 ) -> list[dict[str, Path]]:
-    """Return source name -> file of each frame of a sequence, in order; see `Sequence`."""
+    """Return source name -> file of each frame of a sequence, in order; see `FrameSequence`."""
     if not isinstance(path, Mapping):
         for file in (Path(path), *Path(path).parents):
             if file.name == MANIFEST_FILE and file.is_file():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance, Label, distance_inside, pixels_under_centres, region_from_mask
-from simmat.types import BoolArray, FloatArray, Frame
+from simmat.data.instances import Annotation, Instance, distance_inside, pixels_under_centres, region_from_mask
+from simmat.types import BoolArray, FloatArray, Letterbox
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -20,7 +20,7 @@ NO_TRUTH = -1
 
 
 def dense_targets(
-    label: Label, frame: Frame, index_of: Mapping[int | None, int], background: int
+    label: Annotation, letterbox: Letterbox, index_of: Mapping[int | None, int], background: int
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Draw the objects of a label at the input; where objects overlap, the smaller one is in front.
 
@@ -33,12 +33,12 @@ def dense_targets(
         (S, S) index of the class, `NO_TRUTH` in the padding and where the label says nothing; and (S, S) distance to
         the border of the object as a part of the largest one in it, 0 outside of objects.
     """
-    rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
+    rows, columns = map(pixels_under_centres, label.size_hw, letterbox.scaled_hw)
     whole = (*label.regions, *label.small)
     every = [region.picked(rows, columns) for region in whole]
-    seen = _numbered(every, frame.scaled_hw, [region.area for region in whole])
-    classes = np.full((frame.size, frame.size), background, np.int64)
-    distance = np.zeros((frame.size, frame.size), np.float32)
+    seen = _numbered(every, letterbox.scaled_hw, [region.area for region in whole])
+    classes = np.full((letterbox.size, letterbox.size), background, np.int64)
+    distance = np.zeros((letterbox.size, letterbox.size), np.float32)
     for number, region in enumerate(every, start=1):
         place = region.window.slices
         inside = seen[place] == number
@@ -46,23 +46,23 @@ def dense_targets(
             np.copyto(classes[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
             far = distance_inside(inside)
             np.copyto(distance[place], far / far.max(), where=inside)
-    classes[ignored_pixels(label, frame)] = NO_TRUTH
+    classes[ignored_pixels(label, letterbox)] = NO_TRUTH
     return classes, distance
 
 
-def class_map(label: Label) -> npt.NDArray[np.int64]:
+def class_map(label: Annotation) -> npt.NDArray[np.int64]:
     """Return the (H, W) label values of an image: 0 outside of objects, 1 where an object has no class."""
     every = (*label.regions, *label.small)
     values = (1 if region.class_id is None else region.class_id for region in every)
     return np.asarray([0, *values], np.int64)[_numbered(every, label.size_hw)]
 
 
-def object_map(label: Label) -> npt.NDArray[np.int64]:
+def object_map(label: Annotation) -> npt.NDArray[np.int64]:
     """Return the (H, W) numbers of the objects from 1, in the order of `label.regions`; 0 outside of objects."""
     return _numbered(label.regions, label.size_hw).astype(np.int64)
 
 
-def outside_objects(label: Label) -> BoolArray:
+def outside_objects(label: Annotation) -> BoolArray:
     """Return (H, W) True where no object is marked."""
     return np.asarray(_numbered((*label.regions, *label.small), label.size_hw) == 0)
 
@@ -77,22 +77,22 @@ def _numbered(
     return numbers
 
 
-def ignored_pixels(label: Label, frame: Frame) -> BoolArray:
+def ignored_pixels(label: Annotation, letterbox: Letterbox) -> BoolArray:
     """Return (S, S) True in the padding, and where the pixel of the original under a pixel's centre is ignored."""
-    height, width = frame.scaled_hw
-    ignore = np.ones((frame.size, frame.size), np.bool_)
-    rows, columns = map(pixels_under_centres, label.size_hw, frame.scaled_hw)
+    height, width = letterbox.scaled_hw
+    ignore = np.ones((letterbox.size, letterbox.size), np.bool_)
+    rows, columns = map(pixels_under_centres, label.size_hw, letterbox.scaled_hw)
     ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1) if label.ignore.any() else False
     return ignore
 
 
-def resized_region(region: Instance, frame: Frame) -> Instance:
+def resized_region(region: Instance, letterbox: Letterbox) -> Instance:
     """Return the pixels of the input that a region of the original covers by more than half.
 
     How much it covers is what `simmat.nn.resize.resize_planes` makes of its mask. A region thinner than a pixel keeps
     its strongest pixels, so that every prompt has a target.
     """
-    rows, columns = map(_antialias_weights, frame.original_hw, frame.scaled_hw)
+    rows, columns = map(_antialias_weights, letterbox.original_hw, letterbox.scaled_hw)
     y0, x0, y1, x1 = region.window
     part = rows[:, y0:y1] @ region.crop.astype(np.float32)  # (h, x1 - x0)
     reached = np.flatnonzero(part.any(axis=1))

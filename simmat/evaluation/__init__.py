@@ -1,7 +1,7 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
 from simmat.evaluation.calibration import (
-    Pairs,
+    ScoredPredictions,
     calibrated_pairs,
     calibration_error,
     fit_calibration,
@@ -39,8 +39,8 @@ __all__ = [
     "ONE_CLICK",
     "SIZES",
     "ObjectScore",
-    "Pairs",
     "Protocol",
+    "ScoredPredictions",
     "Scores",
     "calibrated_pairs",
     "calibration_error",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Curve, Kind, tempered
+from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Kind, MonotonicMap, tempered
 
 BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -32,11 +32,11 @@ _MIN_OBJECTS, _MIN_ISOTONIC, _MAX_KNOTS = 10, 200, 10
 
 Values = npt.NDArray[np.float64]
 Knots = tuple[Values, Values]
-Form = Callable[["Pairs"], Knots | float]
+Form = Callable[["ScoredPredictions"], Knots | float]
 """Fits knots of a curve, or a temperature."""
 
 
-class Pairs(NamedTuple):
+class ScoredPredictions(NamedTuple):
     """N scores beside the truth.
 
     Attributes:
@@ -56,7 +56,7 @@ class Pairs(NamedTuple):
     classes: npt.NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
+    def of(cls, rows: Iterable[Sequence[Any]]) -> ScoredPredictions:
         """Make pairs of (image, score, truth) or (image, score, truth, weight); scores are cut to 0 to 1, NaN is 0."""
         images, predicted, true, *weights = zip(*rows, strict=True)
         scores = np.clip(np.nan_to_num(np.asarray(predicted, np.float64)), 0, 1)
@@ -65,7 +65,7 @@ class Pairs(NamedTuple):
         return cls(scores, np.asarray(true, np.float64), counts, numbers)
 
     @classmethod
-    def of_classes(cls, rows: Iterable[Sequence[Any]]) -> Pairs:
+    def of_classes(cls, rows: Iterable[Sequence[Any]]) -> ScoredPredictions:
         """Make pairs of (image, index of the true class, *probabilities of the classes); NaN is 0."""
         images, classes, *columns = zip(*rows, strict=True)
         found = np.nan_to_num(np.array(columns, np.float64).T)
@@ -73,19 +73,19 @@ class Pairs(NamedTuple):
         pairs = cls.of(zip(images, found.max(1), found.argmax(1) == indices, strict=True))
         return pairs._replace(probabilities=found, classes=indices)
 
-    def where(self, kept: npt.NDArray[np.bool_]) -> Pairs:
+    def where(self, kept: npt.NDArray[np.bool_]) -> ScoredPredictions:
         """Return some of them."""
-        return Pairs(*(None if values is None else values[kept] for values in self))  # type: ignore[arg-type]
+        return ScoredPredictions(*(None if values is None else values[kept] for values in self))  # type: ignore[arg-type]
 
 
 Rows = Mapping[Kind, Sequence[Sequence[Any]]]
-"""Kind of score -> rows as `Pairs.of` takes them; of class probabilities, as `Pairs.of_classes` does."""
+"""Kind of score -> rows as `ScoredPredictions.of` takes them; class probabilities as `of_classes` takes them."""
 
 
-def pairs_of(rows: Rows) -> dict[Kind, Pairs]:
+def pairs_of(rows: Rows) -> dict[Kind, ScoredPredictions]:
     """Return the pairs of each kind of score of which there are some."""
     return {
-        kind: (Pairs.of_classes if kind == "class_probability" else Pairs.of)(found)
+        kind: (ScoredPredictions.of_classes if kind == "class_probability" else ScoredPredictions.of)(found)
         for kind, found in rows.items()
         if found
     }
@@ -100,31 +100,31 @@ def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple
     return score, truth, np.asarray(total[kept], np.float64)
 
 
-def reliability(pairs: Pairs) -> tuple[Values, Values, Values]:
+def reliability(pairs: ScoredPredictions) -> tuple[Values, Values, Values]:
     """Return mean score, mean truth and weight of each of the `BINS` bins that is not empty."""
     return binned(BINS, pairs.predicted, pairs.true, pairs.weights)
 
 
-def calibration_error(pairs: Pairs) -> float:
+def calibration_error(pairs: ScoredPredictions) -> float:
     """Return the mean over `BINS` bins of the difference of mean score and mean truth, weighted by their number."""
     predicted, true, weights = reliability(pairs)
     return float(weights @ np.abs(predicted - true) / weights.sum())
 
 
-def risk_coverage(pairs: Pairs) -> tuple[Values, Values]:
+def risk_coverage(pairs: ScoredPredictions) -> tuple[Values, Values]:
     """Return (N,) shares that are kept, best score first, and the mean of 1 - truth of what is kept."""
     order = np.argsort(-pairs.predicted, kind="stable")
     kept = np.cumsum(pairs.weights[order])
     return kept / kept[-1], np.cumsum((pairs.weights * (1 - pairs.true))[order]) / kept
 
 
-def risk_area(pairs: Pairs) -> float:
+def risk_area(pairs: ScoredPredictions) -> float:
     """Return the area under the risk by coverage (AURC): the smaller, the better the ranking."""
     coverage, risk = risk_coverage(pairs)
     return float((risk * np.diff(coverage, prepend=0)).sum())
 
 
-def _platt(pairs: Pairs) -> Knots:
+def _platt(pairs: ScoredPredictions) -> Knots:
     """Fit p' = sigmoid(a logit(p) + b), a >= 0, by cross-entropy with a prior for a = 1 and b = 0."""
     inputs = np.stack([_logit(pairs.predicted), np.ones_like(pairs.predicted)], axis=1)
     start = np.array([1.0, 0.0])
@@ -138,7 +138,7 @@ def _platt(pairs: Pairs) -> Knots:
     return _KNOTS, expit(slope * _logit(_KNOTS) + offset)
 
 
-def _isotonic(pairs: Pairs) -> Knots:
+def _isotonic(pairs: ScoredPredictions) -> Knots:
     """Join groups of neighbours until their means rise (pool adjacent violators)."""
     groups: list[Values] = []
     for rows in np.array_split(np.argsort(pairs.predicted, kind="stable"), min(_MAX_KNOTS, len(pairs.predicted))):
@@ -162,7 +162,7 @@ def _logit(probabilities: Values) -> Values:
     return np.log(inside / (1 - inside))
 
 
-def _temperature(pairs: Pairs) -> float:
+def _temperature(pairs: ScoredPredictions) -> float:
     """Fit a temperature by the log-likelihood of the true classes, and of `_PRIOR_OBJECTS` as the network predicts."""
     assert pairs.probabilities is not None
     assert pairs.classes is not None
@@ -179,7 +179,7 @@ def _temperature(pairs: Pairs) -> float:
     return math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
 
 
-def _mapped(pairs: Pairs, fitted: Knots | float) -> Pairs:
+def _mapped(pairs: ScoredPredictions, fitted: Knots | float) -> ScoredPredictions:
     if not isinstance(fitted, float):
         return pairs._replace(predicted=np.interp(pairs.predicted, *fitted))
     assert pairs.probabilities is not None
@@ -187,7 +187,7 @@ def _mapped(pairs: Pairs, fitted: Knots | float) -> Pairs:
     return pairs._replace(predicted=found.max(1), probabilities=found)
 
 
-def _held_out(pairs: Pairs, form: Form) -> Pairs:
+def _held_out(pairs: ScoredPredictions, form: Form) -> ScoredPredictions:
     """Map the scores of each fifth of the images by what is fitted on the others."""
     _, numbers = np.unique(pairs.images, return_inverse=True)
     predicted = np.empty_like(pairs.predicted)
@@ -197,7 +197,7 @@ def _held_out(pairs: Pairs, form: Form) -> Pairs:
     return pairs._replace(predicted=predicted)
 
 
-def _best_form(pairs: Pairs) -> tuple[Callable[[Pairs], Knots], Pairs | None]:
+def _best_form(pairs: ScoredPredictions) -> tuple[Callable[[ScoredPredictions], Knots], ScoredPredictions | None]:
     """Return the form of map with the smallest squared error on held-out images, and what it makes of these."""
     if len(np.unique(pairs.images)) < 2:
         return _platt, None
@@ -207,25 +207,25 @@ def _best_form(pairs: Pairs) -> tuple[Callable[[Pairs], Knots], Pairs | None]:
     return forms[best], held_out[best]
 
 
-def held_out(pairs: Pairs) -> Pairs:
+def held_out(pairs: ScoredPredictions) -> ScoredPredictions:
     """Return pairs whose scores are calibrated, those of each image by a map, or a temperature, of other images."""
     if pairs.probabilities is not None:
         return _held_out(pairs, _temperature) if len(np.unique(pairs.images)) > 1 else pairs
     return _best_form(pairs)[1] or pairs
 
 
-def _suffices(pairs: Pairs) -> bool:
+def _suffices(pairs: ScoredPredictions) -> bool:
     """Return whether there are ten objects or more, and their scores differ."""
     return len(pairs.predicted) >= _MIN_OBJECTS and float(np.ptp(pairs.predicted)) >= 1e-6
 
 
-def fit_curve(pairs: Pairs) -> Curve | None:
+def fit_curve(pairs: ScoredPredictions) -> MonotonicMap | None:
     """Return the map of scores to their mean truth; None with fewer than ten objects, or where all scores are equal."""
     if not _suffices(pairs):
         return None
     form, unseen = _best_form(pairs)
     predicted, true = form(pairs)
-    return Curve(
+    return MonotonicMap(
         predicted=tuple(predicted.round(9).tolist()),
         true=tuple(((1 - _MIN_SLOPE) * true + _MIN_SLOPE * predicted).round(9).tolist()),
         objects=len(pairs.predicted),
@@ -234,7 +234,7 @@ def fit_curve(pairs: Pairs) -> Curve | None:
     )
 
 
-def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
+def thresholds(pairs: ScoredPredictions) -> tuple[float | None, ...]:
     """Return the smallest score with which at most 1, 2, 3 … 50 % of the objects are wrong; None where there is none.
 
     It is the infimum of the scores t for which (wrong + 1) / (kept + 1) is at most the share, where wrong and kept
@@ -254,7 +254,7 @@ def thresholds(pairs: Pairs) -> tuple[float | None, ...]:
     return tuple(found)
 
 
-def fit_calibration(confidence: Mapping[Kind, Pairs]) -> Calibration | None:
+def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration | None:
     """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is none."""
     known = {kind: pairs for kind, pairs in confidence.items() if kind in Calibration.model_fields}
     curves: dict[str, Any] = {kind: curve for kind, pairs in known.items() if (curve := fit_curve(pairs))}
@@ -268,7 +268,7 @@ def fit_calibration(confidence: Mapping[Kind, Pairs]) -> Calibration | None:
     return None if found == Calibration() else found
 
 
-def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: Pairs) -> Pairs:
+def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredPredictions) -> ScoredPredictions:
     """Return pairs whose scores are calibrated; the same ones where this kind of score was not measured."""
     if calibration is None:
         return pairs
@@ -278,7 +278,7 @@ def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: Pairs) 
     return pairs if curve is None else _mapped(pairs, (np.array(curve.predicted), np.array(curve.true)))
 
 
-def confidence_summary(confidence: Mapping[Kind, Pairs], calibration: Calibration | None) -> dict[str, Any]:
+def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration: Calibration | None) -> dict[str, Any]:
     """Return number, calibration error and area of the risk of each kind of score, as json values.
 
     "ece" is that of calibrated scores; "ece_uncalibrated" is None where nothing is calibrated. Of found objects

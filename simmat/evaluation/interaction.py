@@ -50,15 +50,15 @@ class ScoredImage:
 
     Attributes:
         targets: its objects.
-        frame: its size, and that of the network's input.
+        letterbox: its size, and that of the network's input.
         batch_size: how many prompts to decode at once; fewer on a large grid, to bound memory.
         decode_s: seconds per prompt of each decoding.
     """
 
     def __init__(self, encoded: EncodedImage, targets: Targets, protocol: Protocol) -> None:
         self._encoded, self.targets = encoded, targets
-        self.frame = encoded.prepared.frame
-        self._grid_hw = None if protocol.grid == "original" else grid_hw(self.frame, protocol)
+        self.letterbox = encoded.prepared.letterbox
+        self._grid_hw = None if protocol.grid == "original" else grid_hw(self.letterbox, protocol)
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.batch_size = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         self.decode_s: list[float] = []
@@ -85,7 +85,7 @@ class ScoredImage:
         self.decode_s.append((perf_counter() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
-        masks = regions_from_logits(logits, self.frame, self._grid_hw)
+        masks = regions_from_logits(logits, self.letterbox, self._grid_hw)
         scored = self.targets.scored
         ious = [
             [mask_iou(mask, target.truth, scored) for mask in of] for of, target in zip(masks, targets, strict=True)
@@ -130,7 +130,7 @@ def _first_click_score(
     others = slice(1, None) if len(ious) > 1 else slice(None)
     boundary = None
     if protocol.grid == "original":
-        boundary = boundary_iou(mask, target.truth, scored, boundary_width(image.frame.original_hw))
+        boundary = boundary_iou(mask, target.truth, scored, boundary_width(image.letterbox.original_hw))
     return ObjectScore(
         sample=sample,
         region=target.index,
@@ -184,7 +184,7 @@ def _with_draws(
         box = tight_box(target.region)
         for draw in range(draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
-            jittered.append(_box_prompt(jitter_box(box, image.frame.original_hw, rng)))
+            jittered.append(_box_prompt(jitter_box(box, image.letterbox.original_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
     repeated = [target for target in targets for _ in range(draws)]

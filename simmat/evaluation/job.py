@@ -14,21 +14,21 @@ import torch
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
-from simmat.data.index import contents_of
-from simmat.data.instances import Label
+from simmat.data.index import digest_dataset
+from simmat.data.instances import Annotation
 from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import ImageMatches, Unprompted, count_confusion, pixel_confidence
+from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
 from simmat.plugins.registry import Registry
-from simmat.predictor import EncodedImage, EverythingSettings, LargeImage, Predictor
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor, TiledImage
 from simmat.predictor.reading import LoadedImage
-from simmat.types import Frame, SensorImage
+from simmat.types import Letterbox, SensorImage
 
 MAX_CLICKS = 256
 """Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
@@ -161,7 +161,7 @@ def unseen_samples(
     spec = bundle.spec
     if spec.trained_on is None or spec.validated_on is None:
         return tuple(samples), None
-    digests = contents_of(replace(dataset, samples=tuple(samples))).reference_digests(samples)
+    digests = digest_dataset(replace(dataset, samples=tuple(samples))).reference_digests(samples)
     windows = [sample.window for sample in samples]
     trained, validated = (images.has(digests, windows) for images in (spec.trained_on, spec.validated_on))
     kept: list[Sample] = []
@@ -240,19 +240,19 @@ def evaluate(
             "without prompts cannot be scored; leave --everything out, or mark all objects"
         )
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
+    grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
     if note is not None and everything and dense is None:
         note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
     calibration, predictor = predictor.calibration, predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
     named = dense is not None and any(value is not None for value in dense.classes)
     classed = dataset.has_classes and named
-    nothing = Unprompted(dense is not None, classed, unknown=dataset.has_classes and not named)
+    nothing = AutomaticScores(dense is not None, classed, unknown=dataset.has_classes and not named)
 
     def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
-        predictor.inputs.check_channels(image)
-        label, large = dataset.label(sample, image), LargeImage(predictor, LoadedImage(image))
+        predictor.image_loader.check_channels(image)
+        label, large = dataset.label(sample, image), TiledImage(predictor, LoadedImage(image))
         scores = _by_prompts(predictor, large, image, label, sample.id, protocol)
         if not (everything or semantic):
             return scores
@@ -291,12 +291,12 @@ def evaluate(
 
 
 def _by_prompts(
-    predictor: Predictor, large: LargeImage, image: SensorImage, label: Label, sample: str, protocol: Protocol
+    predictor: Predictor, large: TiledImage, image: SensorImage, label: Annotation, sample: str, protocol: Protocol
 ) -> Scores:
     """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
-    predictor.fit_to(large.reader)  # an untuned model takes the statistics of each image
+    predictor.normalize_by(large.reader)  # an untuned model takes the statistics of each image
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
+    targets = find_targets(label, Letterbox(label.size_hw, pipeline.size, pipeline.aspect), protocol)
     left_out = tuple((sample, index) for index in targets.left_out)
     if not targets.found:
         return Scores((), () if left_out else (sample,), left_out)

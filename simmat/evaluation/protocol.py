@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from simmat.data.clicks import center_click
-from simmat.data.instances import Instance, Label, pixels_under_centres, region_from_mask, seen_part
+from simmat.data.instances import Annotation, Instance, pixels_under_centres, region_from_mask, visible_part
 from simmat.errors import ConfigError, unknown_name
-from simmat.types import BoolArray, Frame
+from simmat.types import BoolArray, Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,44 +106,44 @@ class Targets:
     left_out: tuple[int, ...]
 
 
-def grid_hw(frame: Frame, protocol: Protocol) -> tuple[int, int]:
+def grid_hw(letterbox: Letterbox, protocol: Protocol) -> tuple[int, int]:
     """Return (height, width) of the grid where masks are compared."""
     if protocol.grid == "original":
-        return frame.original_hw
-    if frame.size % QUARTER:
+        return letterbox.original_hw
+    if letterbox.size % QUARTER:
         raise ConfigError(
-            f"protocol {protocol.name!r} compares masks at a quarter of the input, but its side of {frame.size} px is "
-            f"not a multiple of {QUARTER}; use another protocol"
+            f"protocol {protocol.name!r} compares masks at a quarter of the input, but its side of {letterbox.size} px "
+            f"is not a multiple of {QUARTER}; use another protocol"
         )
-    return frame.size // QUARTER, frame.size // QUARTER
+    return letterbox.size // QUARTER, letterbox.size // QUARTER
 
 
-def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
+def find_targets(label: Annotation, letterbox: Letterbox, protocol: Protocol) -> Targets:
     """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target."""
-    size_hw = grid_hw(frame, protocol)
+    size_hw = grid_hw(letterbox, protocol)
     ignore = resize_nearest(label.ignore, size_hw)
     found, left_out = [], []
     for index, region in enumerate(label.regions):
-        seen = seen_part(region, label.ignore)
+        seen = visible_part(region, label.ignore)
         if seen is None:
             continue
-        click_xy = _first_click(seen, frame, protocol)
+        click_xy = _first_click(seen, letterbox, protocol)
         truth = resize_region_nearest(region, label.size_hw, size_hw)
-        if click_xy is None or truth is None or seen_part(truth, ignore) is None:
+        if click_xy is None or truth is None or visible_part(truth, ignore) is None:
             left_out.append(index)
         else:
             found.append(Target(index, region, seen, truth, click_xy))
     return Targets(tuple(found), ~ignore, tuple(left_out))
 
 
-def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
+def _first_click(seen: Instance, letterbox: Letterbox, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(seen)
-    squashed = resize_region_nearest(seen, frame.original_hw, (frame.size, frame.size))
+    squashed = resize_region_nearest(seen, letterbox.original_hw, (letterbox.size, letterbox.size))
     if squashed is None:
         return None
     middle = squashed.pixel_xy(squashed.area // 2)
-    x, y = frame.points_to_original(np.asarray(middle, dtype=np.float32)).tolist()
+    x, y = letterbox.points_to_original(np.asarray(middle, dtype=np.float32)).tolist()
     return x, y
 
 

@@ -14,9 +14,9 @@ from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind
 from simmat.data.instances import Instance
-from simmat.evaluation.calibration import Pairs, confidence_summary, pairs_of
+from simmat.evaluation.calibration import ScoredPredictions, confidence_summary, pairs_of
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.unprompted import Unprompted, ious, scored_area
+from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
 from simmat.types import BoolArray
 
 
@@ -177,7 +177,7 @@ class Scores:
     left_out: tuple[tuple[str, int], ...] = ()
     seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
-    unprompted: Unprompted | None = field(default=None, compare=False)
+    unprompted: AutomaticScores | None = field(default=None, compare=False)
     seen: SeenImages | None = field(default=None, compare=False)
     calibration: Calibration | None = field(default=None, compare=False)
 
@@ -185,7 +185,7 @@ class Scores:
         """Return the IoU of each object's single mask, by sample."""
         return _grouped(self.objects, lambda score: score.sample)
 
-    def confidence(self) -> dict[Kind, Pairs]:
+    def confidence(self) -> dict[Kind, ScoredPredictions]:
         """Return the scores of the network beside the truth, of each kind of which there are some."""
         boxes = [
             (o.sample, o.predicted_box, o.box)
@@ -204,7 +204,7 @@ class Scores:
         """Return the means over objects, over images and over classes (of the means of their objects), and by size.
 
         What the protocol leaves out is missing or None. `miou_object_interval` is the `mean_interval` of the mean over
-        objects. Masks without prompts have blocks of their own, see `Unprompted.summary`; "confidence" has one for
+        objects. Masks without prompts have blocks of their own, see `AutomaticScores.summary`; "confidence" has one for
         each kind of score, see `confidence_summary`.
         """
         by_class = _grouped(self.objects, lambda score: score.class_id)
@@ -251,7 +251,7 @@ def merge_scores(parts: Sequence[Scores]) -> Scores:
         for name in ("encode", "decode", "everything", "semantic")
     }
     found = [part.unprompted for part in parts if part.unprompted is not None]
-    return Scores(**joined, unprompted=Unprompted.merge(found) if found else None)
+    return Scores(**joined, unprompted=AutomaticScores.merge(found) if found else None)
 
 
 def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:

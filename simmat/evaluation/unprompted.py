@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.calibration import RIGHT_IOU, Kind
-from simmat.data.instances import FoundObject, Instance, Label
+from simmat.data.instances import Annotation, FoundObject, Instance
 from simmat.evaluation.calibration import binned
 from simmat.types import BoolArray, FloatArray
 
@@ -70,7 +70,7 @@ class ImageMatches:
     class_probabilities: Sequence[Mapping[int, float] | None] = ()
 
     @classmethod
-    def of(cls, objects: Sequence[FoundObject], label: Label) -> ImageMatches:
+    def of(cls, objects: Sequence[FoundObject], label: Annotation) -> ImageMatches:
         """Compare found objects with the truth; an object without a class is of class 1."""
         found, true, scored = [one.instance for one in objects], [*label.regions, *label.small], ~label.ignore
         shown = [(scored_area(region, scored), max(region.area, 1)) for region in found]
@@ -255,7 +255,7 @@ def count_confusion(
 
 
 @dataclass(frozen=True, eq=False)
-class Unprompted:
+class AutomaticScores:
     """The scores of masks without prompts on one split, by sample in the order of the data set.
 
     Attributes:
@@ -275,7 +275,7 @@ class Unprompted:
     pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def merge(cls, parts: Sequence[Unprompted]) -> Unprompted:
+    def merge(cls, parts: Sequence[AutomaticScores]) -> AutomaticScores:
         """Join the scores of parts of a split, at least one, in the order of the parts."""
         names = ("matches", "confusions", "pixels")
         joined: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from simmat.calibration import MAX_WRONG
-from simmat.documents import Document
+from simmat.documents import StrictModel
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
 from simmat.inference.prompts import BOX, POINT, make_prompt, parse_numbers
@@ -61,7 +61,7 @@ def _flag(name: str) -> str:
     return (isinstance(extra, dict) and str(extra["flag"]).partition(" ")[0]) or "--" + name.replace("_", "-")
 
 
-class PredictOptions(Document):
+class PredictOptions(StrictModel):
     """What to do with each image; the descriptions are the help of the command line.
 
     Texts are taken as the command line takes them: "10,20" for a point, "coco,overlay" for names.

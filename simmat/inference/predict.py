@@ -127,7 +127,7 @@ def _tasks(
     progress: Progress,
 ) -> Iterator[ImageTask]:
     """Yield the images of a call with their prompts."""
-    optional = predictor.inputs.optional_sources(predictor.inputs.missing_channels(options.missing))
+    optional = predictor.image_loader.optional_sources(predictor.image_loader.missing_channels(options.missing))
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
     if options.prompts is not None and not options.is_map_file:
         if isinstance(files, Mapping) or len(names) > 1 or len(files) > 1 or not all(path.is_dir() for path in files):
@@ -164,7 +164,7 @@ def _named_files(
 
     The files of `out` are results, not images.
     """
-    extensions, axis = predictor.adapter.sources[0].extensions, predictor.inputs.card.stack_axis
+    extensions, axis = predictor.adapter.sources[0].extensions, predictor.image_loader.card.stack_axis
     for path in paths:
         if stack_format(path) is not None and (path.is_dir() or path.name.lower().endswith(stack_endings())):
             name = frame_name(path, stack_endings())

@@ -21,7 +21,7 @@ from simmat.inference.prompts import prompt_in_pixels, prompt_values
 from simmat.inference.records import replaceable_files
 from simmat.inference.segmenter import Segmenter
 from simmat.io.files import atomic_write_json, output_errors, staged_files
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.reading import LoadedImage
 from simmat.predictor.uncertainty import Uncertainty
@@ -48,7 +48,7 @@ class PromptSegmenter(Segmenter):
         prompts = self._prompts_in(task, reader)
         for prompt in prompts.values():
             check_inside(prompt, reader)
-        image = LargeImage(predictor, reader, tile=options.tile, cache=options.cache)
+        image = TiledImage(predictor, reader, tile=options.tile, cache=options.cache)
         in_windows = options.tile is not None or not isinstance(reader, LoadedImage)
         is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
         if is_large and options.uncertainty:
@@ -69,12 +69,12 @@ class PromptSegmenter(Segmenter):
             return {task.name: prompt_in_pixels(options.points, options.negative, options.box, options.crs, reader)}
         return task.prompts or {}
 
-    def _predictions(self, image: LargeImage, prompts: Sequence[Prompt]) -> Iterator[Prediction]:
+    def _predictions(self, image: TiledImage, prompts: Sequence[Prompt]) -> Iterator[Prediction]:
         """Yield the mask of each prompt; some are decoded together, and so many are in memory."""
         for start in range(0, len(prompts), MAX_PROMPTS):
             yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], self.job.options.mask)
 
-    def _write_together(self, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:
+    def _write_together(self, task: ImageTask, image: TiledImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:
         """Write all objects to the same files."""
         self.job.formats.for_image("objects", image.reader)  # raises before any work
         objects, notes, warning = [], [], ""
@@ -87,7 +87,7 @@ class PromptSegmenter(Segmenter):
         results = self.results(task, image, objects)
         return replace(self.write(task, image, results, {"prompts": notes}), warnings=image_warnings(warning))
 
-    def _write_each(self, task: ImageTask, image: LargeImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:
+    def _write_each(self, task: ImageTask, image: TiledImage, prompts: Mapping[str, Prompt]) -> ImageOutcome:
         """Write mask, overlay and json of each object."""
         job, predictor, reader, options = self.job, self.predictor, image.reader, self.job.options
         paths, lines, warning = list[Path](), [], ""
@@ -126,7 +126,7 @@ class PromptSegmenter(Segmenter):
             written.append(backend.write_mask(prediction.mask, image.georeference, folder / f"{name}_mask").name)
         if uncertainty is not None:
             written.append(_write_uncertainty(uncertainty, folder / f"{name}_uncertainty.tif"))
-        missing = predictor.inputs.missing_channels(job.options.missing)
+        missing = predictor.image_loader.missing_channels(job.options.missing)
         kept = [i for i, channel in enumerate(image.channels) if channel.name not in missing]
         visible = image.select(kept) if missing else image  # `select` copies all planes
         colour = MASK if prediction.class_id is None else class_colour(prediction.class_id)
@@ -137,7 +137,7 @@ class PromptSegmenter(Segmenter):
             folder / written[2],
             {
                 **self.record(task, image.size_hw),
-                "picture_hw": image.picture_hw,
+                "preview_hw": image.preview_hw,
                 "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
                 **_mask_values(prediction, predictor),
                 **prompt_values(prompt),

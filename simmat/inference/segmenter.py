@@ -33,8 +33,8 @@ from simmat.inference.result import ImageResult, LabelMap, class_shares, summari
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
 from simmat.io.reading import shown_url
 from simmat.predictor.found import picture_of
-from simmat.predictor.large_image import LargeImage
-from simmat.predictor.reading import NothingMeasuredError
+from simmat.predictor.large_image import TiledImage
+from simmat.predictor.reading import NoValidPixelsError
 from simmat.predictor.windows import WindowStore
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Segmenter:
         """Return the number of windows of an image that can be answered separately; 1 if it is read as a whole."""
         try:
             size_hw = None if self.job.options.mosaic else self.predictor.adapter.window_size(task.files)
-            whole = size_hw is None or max(size_hw) <= self.predictor.tile_of(size_hw)
+            whole = size_hw is None or max(size_hw) <= self.predictor.tile_size(size_hw)
             return 1 if whole and not self.job.options.mosaic else len(self._open(task).windows)
         except SimMATError:  # raised again when the image is segmented
             return 1
@@ -73,7 +73,7 @@ class Segmenter:
         progress = None if store is None else partial(self.progress.windows, task.name, total=len(image.windows))
         try:
             objects, empty = image.segment(wanted, store=store, progress=progress, classes=classes)
-        except NothingMeasuredError:
+        except NoValidPixelsError:
             if store is not None:
                 store.remove()
             raise
@@ -97,7 +97,7 @@ class Segmenter:
                 store.write(index, image.segment_window(image.windows[index], self.job.search))
 
     def write(
-        self, task: ImageTask, image: LargeImage, results: Iterable[ImageResult], notes: Mapping[str, Any]
+        self, task: ImageTask, image: TiledImage, results: Iterable[ImageResult], notes: Mapping[str, Any]
     ) -> ImageOutcome:
         """Write the files of an image and the json that names them, all or none."""
         job, name, written, texts = self.job, task.name, list[str](), []
@@ -126,14 +126,14 @@ class Segmenter:
             "format": FORMAT,
             "request": self.job.request(task, predictor.digest),
             "files": {source: shown_url(file) for source, file in task.files.items()},
-            "missing": sorted(predictor.inputs.missing_channels(self.job.options.missing)),
+            "missing": sorted(predictor.image_loader.missing_channels(self.job.options.missing)),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "foundation": foundation,
             "size_hw": list(size_hw),
         }
 
     def results(
-        self, task: ImageTask, image: LargeImage, objects: Sequence[FoundObject] | None, classes: LabelMap | None = None
+        self, task: ImageTask, image: TiledImage, objects: Sequence[FoundObject] | None, classes: LabelMap | None = None
     ) -> Iterator[ImageResult]:
         """Return what was found as results to write, without the objects and classes that the job leaves out."""
         job, dense = self.job, self.predictor.dense
@@ -159,7 +159,7 @@ class Segmenter:
         is_sure = not isinstance(least, float) or found.score >= least
         return is_sure and (self.job.classes is None or found.instance.class_id in self.job.classes)
 
-    def _open(self, task: ImageTask) -> LargeImage:
+    def _open(self, task: ImageTask) -> TiledImage:
         job, options = self.job, self.job.options
         windows: dict[str, Any] = {"missing": options.missing, "tile": options.tile, "overlap": options.overlap}
         if options.mosaic:
@@ -170,7 +170,7 @@ class Segmenter:
             job.formats.for_image(kind, image.reader)  # raises before any work
         return image
 
-    def _store(self, task: ImageTask, image: LargeImage) -> WindowStore:
+    def _store(self, task: ImageTask, image: TiledImage) -> WindowStore:
         """Return the folder that stores the answers of the windows of an image."""
         job = self.job
         question = [repr(job.search), list(job.options.missing), image.tile, image.overlap]
@@ -178,7 +178,7 @@ class Segmenter:
         return WindowStore(job.out / f".{task.name}.windows", key)
 
 
-def _class_map(image: LargeImage, folder: Path | None = None) -> npt.NDArray[Any]:
+def _class_map(image: TiledImage, folder: Path | None = None) -> npt.NDArray[Any]:
     """Return an empty class map; with `folder`, it is stored there, not in memory."""
     dtype, _ = image.label_type()
     if folder is None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.types import Frame
+from simmat.types import Letterbox
 
 LEAST_SHARE = 0.5 - 1e-5
 """Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
 
 
-def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
+def resize_planes(planes: Tensor, valid: Tensor, letterbox: Letterbox) -> Tensor:
     """Resize and pad the planes of an image to the input of a network.
 
     Antialiased bilinear over the valid pixels (normalized convolution, Knutsson and Westin 1993), so missing values
@@ -23,45 +23,45 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
     Args:
         planes: (C, H, W) float on the CPU, 0 at invalid pixels, as `normalize` returns them.
         valid: (C, H, W) bool.
-        frame: position of the image in the input.
+        letterbox: position of the image in the input.
 
     Returns:
         (C, S, S) float; exactly 0 in the padding and where less than half of the input under a pixel is valid.
     """
     complete = bool(valid.numpy().all())  # many times faster than torch.all
-    if frame.scaled_hw != tuple(planes.shape[-2:]):
-        scaled = _antialiased(planes, frame.scaled_hw)  # (C, h, w)
+    if letterbox.scaled_hw != tuple(planes.shape[-2:]):
+        scaled = _antialiased(planes, letterbox.scaled_hw)  # (C, h, w)
         if not complete:
             same = bool((valid == valid[:1]).all())
-            share = _antialiased((valid[:1] if same else valid).float(), frame.scaled_hw)
+            share = _antialiased((valid[:1] if same else valid).float(), letterbox.scaled_hw)
             scaled /= share.clamp(min=0.5)
             np.copyto(scaled.numpy(), 0, where=(share < LEAST_SHARE).numpy())
         planes = scaled
-    height, width = frame.scaled_hw
-    return F.pad(planes, (0, frame.size - width, 0, frame.size - height))
+    height, width = letterbox.scaled_hw
+    return F.pad(planes, (0, letterbox.size - width, 0, letterbox.size - height))
 
 
-def content_mask(frame: Frame) -> Tensor:
+def content_mask(letterbox: Letterbox) -> Tensor:
     """Return (S, S) bool: True on the image, False on padding."""
-    height, width = frame.scaled_hw
-    mask = np.zeros((frame.size, frame.size), np.bool_)
+    height, width = letterbox.scaled_hw
+    mask = np.zeros((letterbox.size, letterbox.size), np.bool_)
     mask[:height, :width] = True
     return torch.from_numpy(mask)
 
 
-def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
+def restore_logits(logits: Tensor, letterbox: Letterbox) -> Tensor:
     """Resize mask logits to the original image, in the steps of `segment_anything.Sam.postprocess_masks`.
 
     Args:
         logits: (K, M, h, w) over the whole S×S input, with padding.
-        frame: position of the image in the input.
+        letterbox: position of the image in the input.
 
     Returns:
         (K, M, H, W) logits of the original image.
     """
-    height, width = frame.scaled_hw
-    content = upsample_logits(logits, (frame.size, frame.size))[..., :height, :width]  # (K, M, height, width)
-    return upsample_logits(content, frame.original_hw)
+    height, width = letterbox.scaled_hw
+    content = upsample_logits(logits, (letterbox.size, letterbox.size))[..., :height, :width]  # (K, M, height, width)
+    return upsample_logits(content, letterbox.original_hw)
 
 
 def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.prompts import Choice
 from simmat.predictor.reference import Reference
@@ -19,12 +19,12 @@ __all__ = [
     "EverythingSettings",
     "FollowedFrame",
     "FoundObjects",
-    "LargeImage",
     "Prediction",
     "Predictor",
     "Reference",
     "RemoteImage",
     "RemotePredictor",
+    "TiledImage",
     "Uncertainty",
     "ZeroShotPredictor",
 ]

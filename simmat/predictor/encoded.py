@@ -76,14 +76,15 @@ class EncodedImage:
         Raises:
             ValueError: a mask of the prompts is not of the decoder's size.
         """
-        batch = prompt_batch(prompts, self.prepared.frame, self._device)
+        batch = prompt_batch(prompts, self.prepared.letterbox, self._device)
         if mask_input is not None:
             batch = replace(batch, mask_input=mask_input)
         answer = self._model.decode(self.embedding, batch)
         given, size_hw = prompts[0].mask_input, tuple(answer.logits.shape[-2:])
         if given is not None and given.shape != size_hw:
             raise ValueError(
-                f"mask must be {size_hw} logits, the low_res of an earlier prediction of this model, got {given.shape}"
+                f"mask must be {size_hw} logits, the low_res_logits of an earlier prediction of this model, "
+                f"got {given.shape}"
             )
         return answer
 
@@ -110,22 +111,22 @@ class EncodedImage:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
         if self._dense is None or self._classes is None:
             return None
-        logits = restore_logits(self._dense.classes, self.prepared.frame)[0]
+        logits = restore_logits(self._dense.classes, self.prepared.letterbox)[0]
         probabilities: FloatArray = logits.softmax(0).cpu().numpy()
         return probabilities
 
     @threads_for_load()
     @torch.inference_mode()
-    def class_probabilities(self, low_res: FloatArray) -> Mapping[int, float] | None:
+    def class_probabilities(self, low_res_logits: FloatArray) -> Mapping[int, float] | None:
         """Return the probability of each class of objects for a mask; None without such classes, or a pixel.
 
         Args:
-            low_res: (h, w) logits of the mask at the decoder's own size.
+            low_res_logits: (h, w) logits of the mask at the decoder's own size.
         """
         spec = self._classes
-        if spec is None or self._dense is None or not (low_res > 0).any():
+        if spec is None or self._dense is None or not (low_res_logits > 0).any():
             return None
-        (found,), _ = classes_of(low_res[None] > 0, self._dense.classes[0].softmax(0), spec.background)
+        (found,), _ = classes_of(low_res_logits[None] > 0, self._dense.classes[0].softmax(0), spec.background)
         return spec.by_class(found.tolist())
 
     @threads_for_load()
@@ -137,7 +138,7 @@ class EncodedImage:
             settings: how objects are found.
             like: what to look for, in place of what the model's dense head knows.
         """
-        frame = self.prepared.frame
+        letterbox = self.prepared.letterbox
         if like is not None:
-            return find_like(like, self.embedding, frame, self.decode, settings)
-        return everything.find_objects(frame, self.decode_clicks, self._dense, self._classes, settings)
+            return find_like(like, self.embedding, letterbox, self.decode, settings)
+        return everything.find_objects(letterbox, self.decode_clicks, self._dense, self._classes, settings)

@@ -22,10 +22,10 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
 from simmat.predictor.encoded import EncodedImage, embed
-from simmat.predictor.reading import Inputs
+from simmat.predictor.reading import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
-from simmat.types import RGB_QUANTITY, Channel, ImageReader, SensorImage, largest_whole
+from simmat.types import RGB_QUANTITY, Channel, ImageReader, SensorImage, max_untiled_side
 
 
 class ImageEncoder:
@@ -39,11 +39,11 @@ class ImageEncoder:
         channels: the C channels of the sensor's images; empty if only a file can tell.
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
-        fits_to_image: whether `fit_to` changes the network.
+        normalizes_by_image: whether `normalize_by` changes the network.
         calibration: what scores are worth; None leaves them as the network gives them.
     """
 
-    fits_to_image: ClassVar[bool] = False
+    normalizes_by_image: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class ImageEncoder:
         self.model = model.eval()
         self.pipeline = pipeline
         self.bundle = bundle
-        self.inputs = Inputs(pipeline.adapter, bundle)
-        self.channels = self.inputs.channels
+        self.image_loader = ImageLoader(pipeline.adapter, bundle)
+        self.channels = self.image_loader.channels
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image_side = image_side or (bundle.spec.image_side if bundle else None)
         self.calibration = bundle.spec.calibration if bundle else None
-        self._fitted = ""  # what `fit_to` set, in words
+        self._fitted = ""  # what `normalize_by` set, in words
         self._encoding = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,25 +111,25 @@ class ImageEncoder:
         return self.dense
 
     @property
-    def largest_whole(self) -> int:
+    def max_untiled_side(self) -> int:
         """The longest side in pixels of an image that is not cut into windows."""
-        return largest_whole(self.pipeline.size, self.image_side)
+        return max_untiled_side(self.pipeline.size, self.image_side)
 
-    def tile_of(self, size_hw: tuple[int, int]) -> int:
+    def tile_size(self, size_hw: tuple[int, int]) -> int:
         """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
 
-        An image longer than `largest_whole` is cut. A window then has the size of the training images, whose resolution
-        the model knows.
+        An image longer than `max_untiled_side` is cut. A window then has the size of the training images, whose
+        resolution the model knows.
         """
         longest = max(size_hw)
-        return longest if longest <= self.largest_whole else self.image_side or self.pipeline.size
+        return longest if longest <= self.max_untiled_side else self.image_side or self.pipeline.size
 
     @property
     def class_names(self) -> Mapping[int, str]:
         """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
         if self.dense is not None and self.dense.classes == (None,):
             return {1: "object"}
-        return self.inputs.card.class_names
+        return self.image_loader.card.class_names
 
     @threads_for_load()
     def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
@@ -144,7 +144,7 @@ class ImageEncoder:
             OutputError: the embedding cannot be written.
         """
         with self._encoding:
-            self.fit_to(reader)
+            self.normalize_by(reader)
             prepared, model = self.pipeline(image), self.model.for_image(image)
             file = None if cache is None else embedding_file(cache, prepared, self.digest, self._fitted)
             found = None if file is None else read_embedding(file)
@@ -164,7 +164,7 @@ class ImageEncoder:
             images: the pixels of each, as `encode` takes them.
             readers: the image that each is of.
         """
-        if len(images) < 2 or self.fits_to_image or self.model.for_image(images[0]) is not self.model:
+        if len(images) < 2 or self.normalizes_by_image or self.model.for_image(images[0]) is not self.model:
             return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
         prepared = [self.pipeline(image) for image in images]
         planes, content = [one.planes for one in prepared], [one.content for one in prepared]
@@ -178,7 +178,7 @@ class ImageEncoder:
         warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
         return EncodedImage(model, prepared, self.dense, embedding, warning)
 
-    def fit_to(self, reader: ImageReader) -> None:
+    def normalize_by(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""
 
 

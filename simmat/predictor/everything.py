@@ -24,7 +24,7 @@ from simmat.foundation import MAX_PROMPTS, MaskPrediction
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.resize import restore_logits
-from simmat.types import BoolArray, FloatArray, Frame, Window
+from simmat.types import BoolArray, FloatArray, Letterbox, Window
 
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
@@ -69,23 +69,27 @@ class EverythingSettings:
 
 
 def find_objects(
-    frame: Frame, decode: Decode, dense: DenseAnswer | None, spec: DenseSpec | None, settings: EverythingSettings
+    letterbox: Letterbox,
+    decode: Decode,
+    dense: DenseAnswer | None,
+    spec: DenseSpec | None,
+    settings: EverythingSettings,
 ) -> list[FoundObject]:
     """Find every object of an image, best first, in pixels of the original image.
 
     Args:
-        frame: how the image lies in the network's input.
+        letterbox: how the image lies in the network's input.
         decode: answers clicks.
         dense: maps of the dense head; None clicks on a grid.
         spec: classes of the dense head.
     """
     if dense is None or spec is None:
-        found, _ = masks_of_clicks(grid_points(frame, settings.grid), decode, frame, settings, stable=True)
+        found, _ = masks_of_clicks(grid_points(letterbox, settings.grid), decode, letterbox, settings, stable=True)
         return sorted(found, key=lambda one: -one.score)
     distance = dense.distance[0, 0].sigmoid()  # (h, w)
     probabilities = dense.classes[0].float().softmax(0)  # (K, h, w)
-    stride = frame.size / distance.shape[-1]
-    height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+    stride = letterbox.size / distance.shape[-1]
+    height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
     objects = probabilities[1:].clone() if spec.background else torch.zeros_like(probabilities)
     objects[:, height:] = 0
     objects[:, :, width:] = 0
@@ -94,33 +98,33 @@ def find_objects(
         distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
     )
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
-    found, low = masks_of_clicks(clicks, decode, frame, settings, stable=False)
+    found, low = masks_of_clicks(clicks, decode, letterbox, settings, stable=False)
     if found:
         found, low = with_classes(found, low, probabilities, spec, settings.objectness)
     missed = parts[uncovered(parts, classes, low, [spec.classes.index(one.instance.class_id) for one in found])]
     if len(missed):
-        more, missed = _parts_as_objects(missed, objects.sum(0), distance, frame, settings)
+        more, missed = _parts_as_objects(missed, objects.sum(0), distance, letterbox, settings)
         found += with_classes(more, missed, probabilities, spec, 0.0)[0]
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.reach:
-        inside = restore_logits(1 - probabilities[None, :1], frame)[0, 0] > OBJECT
-        reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+        inside = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0] > OBJECT
+        reach = math.ceil(settings.reach * max(letterbox.original_hw) / max(letterbox.scaled_hw))
         regions = grown([one.instance for one in found], inside, reach)
         found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
     return found
 
 
 def _parts_as_objects(
-    parts: BoolArray, objectness: Tensor, distance: Tensor, frame: Frame, settings: EverythingSettings
+    parts: BoolArray, objectness: Tensor, distance: Tensor, letterbox: Letterbox, settings: EverythingSettings
 ) -> tuple[list[FoundObject], BoolArray]:
     """Return the large enough of (P, h, w) parts of a class map: as objects of `PART_SCORE`, and as parts."""
     inside = torch.from_numpy(parts).to(objectness.device)
     values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
     highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
     places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
-    clicks = frame.points_to_original(((places + 0.5) * (frame.size / len(distance)) - 0.5).astype(np.float32))
+    clicks = letterbox.points_to_original(((places + 0.5) * (letterbox.size / len(distance)) - 0.5).astype(np.float32))
     found, kept = [], []
-    for row, (region,) in enumerate(regions_from_logits(values, frame)):
+    for row, (region,) in enumerate(regions_from_logits(values, letterbox)):
         if region is not None and region.area >= settings.min_area:
             x, y = clicks[row].tolist()
             found.append(FoundObject(region, PART_SCORE, (x, y)))
@@ -226,10 +230,10 @@ def uncovered(
     return found
 
 
-def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
+def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
     """Return the (N, 2) xy centres of a grid over the content of the input, `count` cells along the longer side."""
-    height, width = frame.scaled_hw
-    count = count or max(min(frame.size // 16, 32), 1)
+    height, width = letterbox.scaled_hw
+    count = count or max(min(letterbox.size // 16, 32), 1)
     step = max(height, width) / count
     across, down = (max(round(side / step), 1) for side in (width, height))
     xs = (np.arange(across) + 0.5) * width / across - 0.5
@@ -238,7 +242,7 @@ def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
 
 
 def masks_of_clicks(
-    points: FloatArray, decode: Decode, frame: Frame, settings: EverythingSettings, *, stable: bool
+    points: FloatArray, decode: Decode, letterbox: Letterbox, settings: EverythingSettings, *, stable: bool
 ) -> tuple[list[FoundObject], BoolArray]:
     """Decode clicks in batches, drop masks that are empty, too small or unsure, and suppress overlapping ones.
 
@@ -249,7 +253,7 @@ def masks_of_clicks(
     Returns:
         F objects by falling score, and their (F, h, w) masks at the decoder's own size.
     """
-    places = frame.points_to_original(points)
+    places = letterbox.points_to_original(points)
     found: list[FoundObject] = []
     low: list[BoolArray] = []
     for start in range(0, len(points), MAX_PROMPTS):
@@ -262,7 +266,7 @@ def masks_of_clicks(
         rows = torch.nonzero(good)[:, 0]
         chosen = logits[rows]  # (N, 1, h, w)
         inside = (chosen[:, 0] > 0).cpu().numpy()
-        regions = regions_from_logits(chosen, frame)
+        regions = regions_from_logits(chosen, letterbox)
         parts = zip((start + rows).tolist(), inside, regions, predicted[rows].tolist(), strict=True)
         for place, mask, (region,), score in parts:
             if region is not None and region.area >= settings.min_area:

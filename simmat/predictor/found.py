@@ -25,13 +25,13 @@ _PART_PX = 512
 
 @dataclass(frozen=True)
 class Prediction:
-    """A mask of one image; those of `LargeImage` cover a window of it.
+    """A mask of one image; those of `TiledImage` cover a window of it.
 
     Attributes:
         mask: (H, W) bool at the original resolution.
         logits: (H, W) float32; the mask is where they are above 0.
         score: predicted IoU of the mask, calibrated where the bundle has a calibration.
-        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        low_res_logits: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
@@ -42,11 +42,16 @@ class Prediction:
     mask: BoolArray
     logits: FloatArray
     score: float
-    low_res: FloatArray
+    low_res_logits: FloatArray
     image: SensorImage
     window: Window
     warning: str = ""
     class_probabilities: Mapping[int, float] | None = None
+
+    @property
+    def low_res(self) -> FloatArray:  # former name
+        """The former name of `low_res_logits`."""
+        return self.low_res_logits
 
     @property
     def class_id(self) -> int | None:

@@ -36,13 +36,13 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.reading import LoadedImage, NothingMeasuredError
+from simmat.predictor.reading import LoadedImage, NoValidPixelsError
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.predictor.windows import (
     ClassMapBlender,
-    InstanceJoiner,
     SegmentOptions,
+    TileMerger,
     WindowResult,
     WindowStore,
     plan_windows,
@@ -57,7 +57,7 @@ _MAX_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
 
-class LargeImage:
+class TiledImage:
     """An image of any size, ready to be segmented.
 
     Attributes:
@@ -80,7 +80,7 @@ class LargeImage:
         """Cut an image into windows.
 
         Args:
-            tile: side of a window in pixels; None as `ImageEncoder.tile_of` says.
+            tile: side of a window in pixels; None as `ImageEncoder.tile_size` says.
             overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             cache: folder that keeps the embeddings of the windows around prompts; None keeps none.
 
@@ -88,7 +88,7 @@ class LargeImage:
             ConfigError: the overlap is not smaller than the window, or they are not positive.
         """
         self._encoder, self.reader, self._cache = encoder, reader, cache
-        self.tile = encoder.tile_of(reader.size_hw) if tile is None else tile
+        self.tile = encoder.tile_size(reader.size_hw) if tile is None else tile
         if self.tile < 1:
             raise ConfigError(f"--tile must be at least 1 pixel, got {self.tile}")
         self.overlap = min(self.tile, max(reader.size_hw)) // 8 if overlap is None else overlap
@@ -113,8 +113,8 @@ class LargeImage:
 
     @property
     def shrink_warning(self) -> str:
-        """Warn that windows are shrunk too much on their way into the network, see `largest_whole`; "" if not so."""
-        size, largest = self._encoder.pipeline.size, self._encoder.largest_whole
+        """Warn that windows are shrunk too much on their way into the network, see `max_untiled_side`; "" if not so."""
+        size, largest = self._encoder.pipeline.size, self._encoder.max_untiled_side
         side = min(self.tile, max(self.reader.size_hw))
         if side <= largest:
             return ""
@@ -146,7 +146,7 @@ class LargeImage:
             self._encoded[window] = self._encoded.pop(window)
             return self._encoded[window]
         image = self.reader.read(window)
-        self._encoder.inputs.check_channels(image)
+        self._encoder.image_loader.check_channels(image)
         if not image.valid.any():
             return image, None
         found = self._encoder.encode(image, self.reader, cache)
@@ -205,14 +205,14 @@ class LargeImage:
 
         Raises:
             ConfigError: classes are asked of a model without a dense head.
-            NothingMeasuredError: no window of the image has a measurement.
+            NoValidPixelsError: no window of the image has a measurement.
         """
         windows = self.windows if box is None else self.windows_in(box)
         values, nodata, blender = np.zeros(0, np.int64), 0, None
         if options.classes:
             values, nodata = np.asarray(self._encoder.required_dense().label_values), self.label_type()[1]
             blender = ClassMapBlender(self.reader.size_hw, self.tile, self.overlap, len(values))
-        joiner = InstanceJoiner(windows)
+        joiner = TileMerger(windows)
         objects, empty = list[FoundObject](), 0
         for index, window in enumerate(windows):
             result = None if store is None else store.read(index)
@@ -236,7 +236,7 @@ class LargeImage:
                 if probabilities is not None:
                     probabilities[:, rows] = band
         if empty == len(self.windows):
-            raise NothingMeasuredError(f"{self.reader.origin}: no pixel holds a measurement")
+            raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
         return sorted(objects, key=lambda one: -one.score), empty
 
     def label_type(self) -> tuple[npt.DTypeLike, int]:
@@ -377,19 +377,19 @@ class LargeImage:
             scores = answer.iou[row].tolist()
             for mask in range(len(scores)) if choice is None else [chosen_mask(scores, choice)]:
                 low = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
-                logits: FloatArray = restore_logits(low, encoded.prepared.frame)[0, 0].cpu().numpy()
+                logits: FloatArray = restore_logits(low, encoded.prepared.letterbox)[0, 0].cpu().numpy()
                 if not (np.isfinite(logits).all() and math.isfinite(scores[mask])):
                     source = bundle.path if bundle else "the model"
                     raise BundleError(f"{source} gives NaN or infinity for {image.origin}; its weights are damaged")
-                low_res: FloatArray = low[0, 0].cpu().numpy()
-                classes = calibrated_classes(calibration, encoded.class_probabilities(low_res))
+                low_res_logits: FloatArray = low[0, 0].cpu().numpy()
+                classes = calibrated_classes(calibration, encoded.class_probabilities(low_res_logits))
                 score = calibrated(calibration, "click" if prompt.box is None else "box", scores[mask])
-                one = Prediction(logits > 0, logits, score, low_res, image, window, encoded.warning, classes)
+                one = Prediction(logits > 0, logits, score, low_res_logits, image, window, encoded.warning, classes)
                 found[row].append(one)
         return found
 
     def _measured(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         image, encoded = self.encoded(window, cache=self._cache)
         if encoded is None:
-            raise NothingMeasuredError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
+            raise NoValidPixelsError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
         return image, encoded

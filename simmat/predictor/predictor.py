@@ -18,9 +18,9 @@ from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.predictor.prompts import Choice, prompt_of
-from simmat.predictor.reading import Files, ImageLike, LoadedImage
+from simmat.predictor.reading import ImageFiles, ImageLike, LoadedImage
 from simmat.predictor.reference import Reference
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Predictor(ImageEncoder):
     """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times."""
 
-    _current: LargeImage | None = None
+    _current: TiledImage | None = None
 
     @property
     def image(self) -> SensorImage | None:
@@ -86,8 +86,8 @@ class Predictor(ImageEncoder):
             OutputError: an embedding cannot be written to `cache`.
         """
         self._current = None  # after an error there is no image, not the one before
-        loaded = self.inputs.load(image, missing)
-        current = LargeImage(self, LoadedImage(loaded), cache=None if cache is None else with_home(cache))
+        loaded = self.image_loader.load(image, missing)
+        current = TiledImage(self, LoadedImage(loaded), cache=None if cache is None else with_home(cache))
         current.encode()
         self._current = current
         return loaded
@@ -100,13 +100,13 @@ class Predictor(ImageEncoder):
         tile: int | None = None,
         overlap: int | None = None,
         cache: Path | str | None = None,
-    ) -> LargeImage:
+    ) -> TiledImage:
         """Open an image of any size, to segment it window by window; only windows of it are in memory where possible.
 
         Args:
             image: as for `set_image`.
             missing: as for `set_image`.
-            tile: side of a window in pixels; None as `LargeImage`.
+            tile: side of a window in pixels; None as `TiledImage`.
             overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             cache: as for `set_image`.
 
@@ -114,7 +114,7 @@ class Predictor(ImageEncoder):
             SimMATError: as `set_image` raises it.
         """
         folder = None if cache is None else with_home(cache)
-        return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
+        return TiledImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
 
     def open_images(
         self,
@@ -122,7 +122,7 @@ class Predictor(ImageEncoder):
         *,
         missing: Sequence[str | int] = (),
         batch_size: int = 1,
-    ) -> Iterator[LargeImage]:
+    ) -> Iterator[TiledImage]:
         """Open images one after the other, encoded in batches, to predict in each, or to find its objects or classes.
 
         Those that are cut into windows, and all of an untuned or exported model, are encoded one by one. A batch, with
@@ -144,10 +144,10 @@ class Predictor(ImageEncoder):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         left = iter(images)
         while group := list(itertools.islice(left, batch_size)):
-            opened = [LargeImage(self, self.reader(image, missing=missing)) for image in group]
+            opened = [TiledImage(self, self.reader(image, missing=missing)) for image in group]
             whole = [(one, one.reader.read(one.windows[0])) for one in opened if len(one.windows) == 1]
             for _, pixels in whole:
-                self.inputs.check_channels(pixels)
+                self.image_loader.check_channels(pixels)
             whole = [(one, pixels) for one, pixels in whole if pixels.valid.any()]
             encoded = self.encode_batch([pixels for _, pixels in whole], [one.reader for one, _ in whole])
             for (one, pixels), embedding in zip(whole, encoded, strict=True):
@@ -158,12 +158,12 @@ class Predictor(ImageEncoder):
 
     def open_mosaic(
         self,
-        tiles: Sequence[Path | str | Files],
+        tiles: Sequence[Path | str | ImageFiles],
         *,
         missing: Sequence[str | int] = (),
         tile: int | None = None,
         overlap: int | None = None,
-    ) -> LargeImage:
+    ) -> TiledImage:
         """Open georeferenced files of one map as one image, of any size, to segment it window by window.
 
         Args:
@@ -176,7 +176,7 @@ class Predictor(ImageEncoder):
             DataError: files cannot be read, or are not on one pixel grid.
             SimMATError: as `set_image` raises it.
         """
-        return LargeImage(self, self.inputs.mosaic(tiles, missing), tile=tile, overlap=overlap)
+        return TiledImage(self, self.image_loader.mosaic(tiles, missing), tile=tile, overlap=overlap)
 
     def reader(self, image: ImageLike, *, missing: Sequence[str | int] = ()) -> ImageReader:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
@@ -188,7 +188,7 @@ class Predictor(ImageEncoder):
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        return self.inputs.reader(image, missing, self.largest_whole)
+        return self.image_loader.reader(image, missing, self.max_untiled_side)
 
     def predict(
         self,
@@ -205,7 +205,7 @@ class Predictor(ImageEncoder):
             points: (x, y) in pixels of the original image; (0, 0) is the centre of the top-left pixel.
             labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
             box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
-            mask: (h, w) logits of an earlier mask, `Prediction.low_res`.
+            mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
             choice: "single" takes the model's single mask; "best" the alternative with the highest predicted IoU,
                 which suits one ambiguous click.
 
@@ -258,7 +258,7 @@ class Predictor(ImageEncoder):
         Memory does not grow with the number of frames, but for compressed labels of the frames between two with masks.
 
         Args:
-            frames: T frames, each as `set_image` takes it, such as a `simmat.Sequence`; all of one size.
+            frames: T frames, each as `set_image` takes it, such as a `simmat.FrameSequence`; all of one size.
             masks: frame number from 0 -> (H, W) whole numbers, the id of the object of each pixel, 0 for none; or
                 object id -> (H, W) bool mask. An object that a label image lacks is not in that frame (likewise one
                 whose mask is False everywhere); one without a mask in a mapping is looked for there, too.
@@ -275,7 +275,7 @@ class Predictor(ImageEncoder):
         return installed_follow()(self, frames, masks, tile=tile, progress=progress)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
-        """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.
+        """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
 
         Args:
             probabilities: give the probability of every class at each pixel, too: 4·K bytes a pixel.
@@ -292,7 +292,7 @@ class Predictor(ImageEncoder):
         """Find every object of the current image, best first, each with its class where the network knows classes.
 
         With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
-        windows, see `tile_of`.
+        windows, see `tile_size`.
 
         Args:
             settings: how objects are found; by default as `EverythingSettings` says.
@@ -332,7 +332,7 @@ class Predictor(ImageEncoder):
             self, [(self.reader(image, missing=missing), mask) for image, mask in images], classes, tile
         )
 
-    def _require_image(self) -> LargeImage:
+    def _require_image(self) -> TiledImage:
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current

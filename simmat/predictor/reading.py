@@ -23,7 +23,7 @@ from simmat.sensors.normalize import describe
 from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
 
 
-class NothingMeasuredError(DataError):
+class NoValidPixelsError(DataError):
     """No pixel of an image holds a measurement."""
 
 
@@ -60,13 +60,13 @@ class FileImage:
         return self.missing.load(self.adapter, self.files, window)
 
 
-Files = Mapping[str, Path | str]
+ImageFiles = Mapping[str, Path | str]
 """Source name -> file."""
-ImageLike = Path | str | Files | SensorImage | npt.NDArray[np.generic]
+ImageLike = Path | str | ImageFiles | SensorImage | npt.NDArray[np.generic]
 """What a predictor takes as an image, see `Predictor.set_image`."""
 
 
-class Inputs:
+class ImageLoader:
     """The images that a predictor takes: those of a sensor, with the channels and the data card of a bundle.
 
     Attributes:
@@ -96,7 +96,7 @@ class Inputs:
         self.check_channels(image)
         if not image.valid.any():
             ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
-            raise NothingMeasuredError(
+            raise NoValidPixelsError(
                 f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
                 + (f"; valid are {ranges}" if ranges else "")
             )
@@ -109,7 +109,7 @@ class Inputs:
         names = self.missing_channels(missing)
         return self._open(self._files_of(image, names), names, largest)
 
-    def mosaic(self, tiles: Sequence[Path | str | Files], missing: Sequence[str | int]) -> ImageReader:
+    def mosaic(self, tiles: Sequence[Path | str | ImageFiles], missing: Sequence[str | int]) -> ImageReader:
         """Open georeferenced files of one map as one image; see `Predictor.open_mosaic`.
 
         Raises:
@@ -208,7 +208,7 @@ class Inputs:
         """Return the sources whose channels are all missing, so that they need no file."""
         return MissingChannels(self.channels, missing).absent_sources(self.adapter)
 
-    def _files_of(self, image: Path | str | Files, missing: frozenset[str]) -> dict[str, Path]:
+    def _files_of(self, image: Path | str | ImageFiles, missing: frozenset[str]) -> dict[str, Path]:
         """Return source name -> file, after checking that the sensor needs these sources."""
         sources, optional = self.adapter.source_names(), self.optional_sources(missing)
         if not isinstance(image, Mapping):

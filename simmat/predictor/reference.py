@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simmat.data.clicks import center_click
-from simmat.data.instances import FoundObject, Label
+from simmat.data.instances import Annotation, FoundObject
 from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.data.targets import dense_targets
 from simmat.errors import DataError
@@ -28,7 +28,7 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import upsample_logits
 from simmat.predictor.everything import OBJECT, EverythingSettings, object_parts, suppress, with_classes
-from simmat.types import FloatArray, Frame, Prompt
+from simmat.types import FloatArray, Letterbox, Prompt
 
 _NOWHERE, _NO_LABEL = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
 
@@ -58,12 +58,12 @@ class Reference:
         """Give classes and digest, not thousands of numbers."""
         return f"<Reference of {self.spec.classes}, {self.digest}>"
 
-    def logits(self, embedding: ImageEmbedding, frame: Frame) -> Tensor:
+    def logits(self, embedding: ImageEmbedding, letterbox: Letterbox) -> Tensor:
         """Return how likely each class is, (K, h, w) over the whole input: above 0 more than background."""
         features = matching_features(embedding)
         weights, offsets = (torch.from_numpy(part).to(features.device) for part in (self.weights, self.offsets))
         logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
-        height, width = (math.ceil(side * logits.shape[-1] / frame.size) for side in frame.scaled_hw)
+        height, width = (math.ceil(side * logits.shape[-1] / letterbox.size) for side in letterbox.scaled_hw)
         logits[:, height:] = logits[:, :, width:] = -torch.inf  # padding
         return logits
 
@@ -71,7 +71,7 @@ class Reference:
 def find_like(
     reference: Reference,
     embedding: ImageEmbedding,
-    frame: Frame,
+    letterbox: Letterbox,
     decode: Callable[[Sequence[Prompt]], MaskPrediction],
     settings: EverythingSettings,
 ) -> list[FoundObject]:
@@ -80,11 +80,11 @@ def find_like(
     Args:
         reference: what to look for.
         embedding: of a batch of this image.
-        frame: position of the image in the input.
+        letterbox: position of the image in the input.
         decode: answers prompts of one kind, in pixels of the image.
         settings: its `overlap` and `min_area` count.
     """
-    logits = reference.logits(embedding, frame)
+    logits = reference.logits(embedding, letterbox)
     probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)  # (1 + K, h, w)
     parts, classes = object_parts(probabilities[1:], 1)
     seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()
@@ -95,7 +95,9 @@ def find_like(
     masks: list[Tensor] = []
     for start in range(0, len(parts), MAX_PROMPTS):
         group = likely[start : start + MAX_PROMPTS]
-        rows = [(row, region) for row, (region,) in enumerate(regions_from_logits(group, frame)) if region is not None]
+        rows = [
+            (row, region) for row, (region,) in enumerate(regions_from_logits(group, letterbox)) if region is not None
+        ]
         if not rows:
             continue
         clicks = [center_click(region) for _, region in rows]
@@ -107,7 +109,7 @@ def find_like(
         best = (torch.arange(len(rows), device=answer.device), (shared / union.clamp(min=1)).argmax(1))
         scores = torch.cat([one.iou.float() for one in answers], dim=1)[best].clamp(0, 1).tolist()
         chosen = answer[best][:, None]  # (n, 1, h, w)
-        for row, (region,) in enumerate(regions_from_logits(chosen, frame)):
+        for row, (region,) in enumerate(regions_from_logits(chosen, letterbox)):
             if region is not None and region.area >= settings.min_area:
                 found.append(FoundObject(region, scores[row], clicks[row]))
                 masks.append(chosen[row, 0] > 0)
@@ -127,7 +129,7 @@ class ReferenceSums:
         self._sums: tuple[Tensor, ...] = ()
         self._seen = hashlib.sha256(repr(self.spec).encode())
 
-    def add(self, embedding: ImageEmbedding, label: Label, prepared: PreparedImage) -> None:
+    def add(self, embedding: ImageEmbedding, label: Annotation, prepared: PreparedImage) -> None:
         """Add a labelled image.
 
         Args:
@@ -136,7 +138,7 @@ class ReferenceSums:
             prepared: the network's input.
         """
         features = matching_features(embedding).cpu().double()
-        classes, _ = dense_targets(label, prepared.frame, self.spec.index_of, 0)
+        classes, _ = dense_targets(label, prepared.letterbox, self.spec.index_of, 0)
         for part in (prepared.planes.numpy(), classes):
             self._seen.update(np.ascontiguousarray(part).tobytes())
         planes = torch.stack([torch.from_numpy(classes == index) for index in range(self.spec.count)]).double()

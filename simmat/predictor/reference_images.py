@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
-from simmat.data.instances import Label, check_equal_size, label_from_mask, read_mask
+from simmat.data.instances import Annotation, check_equal_size, label_from_mask, read_mask
 from simmat.errors import DataError, unknown_name
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.predictor.reference import Reference, ReferenceSums
 from simmat.types import ImageReader
 
@@ -30,7 +30,7 @@ def make_reference(
     tile: int | None = None,
 ) -> Reference:
     """Return what to look for, see `Predictor.reference`; of images that are cut, windows with objects are used."""
-    card = encoder.inputs.card
+    card = encoder.image_loader.card
     if classes and card.regions == "instances":
         card = card.model_copy(update={"regions": "classes"})
     labels = [_read_label(mask, image, card) for image, mask in images]
@@ -43,7 +43,7 @@ def make_reference(
             of_classes = f" of class {', '.join(map(str, classes))}" if classes else ""
             raise DataError(f"{name}: marks no object{of_classes}, so it does not show what to look for")
         label = replace(label, regions=regions, small=())
-        image = LargeImage(encoder, reader, tile=tile)
+        image = TiledImage(encoder, reader, tile=tile)
         for window in image.windows:
             part = cut_label(label, window, 0)
             pixels, encoded = image.encoded(window, keep=False) if part.regions else (None, None)
@@ -53,7 +53,7 @@ def make_reference(
     return sums.reference()
 
 
-def _read_label(mask: Path | str | LabelMask, image: ImageReader, card: DataCard) -> tuple[str, Label]:
+def _read_label(mask: Path | str | LabelMask, image: ImageReader, card: DataCard) -> tuple[str, Annotation]:
     """Return the name of a mask, for errors, and what it marks."""
     if isinstance(mask, str | Path):
         name, values = str(mask), read_mask(Path(mask))

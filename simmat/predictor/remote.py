@@ -19,7 +19,7 @@ from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor.found import ClassMap, FoundObjects
 from simmat.predictor.prompts import prompt_of
-from simmat.predictor.reading import ImageLike, Inputs, LoadedImage
+from simmat.predictor.reading import ImageLike, ImageLoader, LoadedImage
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 
@@ -121,8 +121,8 @@ class RemotePredictor:
         model = self._client.model
         sensor = (registry or installed()).modality(model["sensor"]).with_options(model["options"])
         self.adapter = with_data_card(sensor, model["card"])
-        self.inputs = Inputs(self.adapter, None)
-        self.inputs.channels = tuple(Channel(**channel) for channel in model["channels"])
+        self.image_loader = ImageLoader(self.adapter, None)
+        self.image_loader.channels = tuple(Channel(**channel) for channel in model["channels"])
         self.class_names = {int(value): name for value, name in model["classes"].items()}
         classes = (*self.class_names,) or (None,)
         self.dense = DenseSpec(background=True, classes=classes) if model["has_class_map"] else None
@@ -151,7 +151,7 @@ class RemotePredictor:
 
     def reader(self, image: ImageLike) -> ImageReader:
         """Load an image here, or open one that is large; raise SimMATError if it cannot be read."""
-        return self.inputs.reader(image, (), _WHOLE_SIDE)
+        return self.image_loader.reader(image, (), _WHOLE_SIDE)
 
     def set_image(self, image: ImageLike) -> None:
         """Send an image, see `open_image`; the other methods then work on it."""

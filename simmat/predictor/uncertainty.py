@@ -57,7 +57,7 @@ def uncertainty_in(
         shown = encoded if view is image else kept[name]
         answer = shown.decode([own])
         mask = chosen_mask(answer.iou[0].tolist(), choice)
-        found = restore_logits(answer.logits[:, mask : mask + 1].float(), shown.prepared.frame)[0, 0].cpu().numpy()
+        found = restore_logits(answer.logits[:, mask : mask + 1].float(), shown.prepared.letterbox)[0, 0].cpu().numpy()
         logits = np.full(image.size_hw, np.nan, np.float32)
         logits[window.slices] = np.flip(found, axes)
         probabilities.append(expit(logits))

@@ -91,7 +91,7 @@ class ClassMapBlender:
             yield self._rows[row], finished
 
 
-class InstanceJoiner:
+class TileMerger:
     """Joins the objects of windows, in raster order, into those of one image."""
 
     def __init__(self, windows: Sequence[Window]) -> None:

@@ -34,7 +34,7 @@ class ZeroShotPredictor(Predictor):
     `simmat.sensors.normalize.zero_shot_map`.
     """
 
-    fits_to_image: ClassVar[bool] = True
+    normalizes_by_image: ClassVar[bool] = True
     _fitted_to: weakref.ref[ImageReader] | None = None
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class ZeroShotPredictor(Predictor):
         identity = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
         return digest_of(identity, self.model.foundation.state_dict())
 
-    def fit_to(self, reader: ImageReader) -> None:
+    def normalize_by(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""
         if self._fitted_to is not None and self._fitted_to() is reader:
             return
@@ -90,7 +90,7 @@ class ZeroShotPredictor(Predictor):
     def _typical_pixels(self, reader: ImageReader) -> SensorImage:
         """Return an image, or of one that is cut into windows pixels from all over it, side by side."""
         height, width = reader.size_hw
-        if self.tile_of(reader.size_hw) >= max(height, width):
+        if self.tile_size(reader.size_hw) >= max(height, width):
             return reader.read(Window(0, 0, height, width))
         side = min(self.pipeline.size, height, width)
         starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simmat.sensors.simulated_scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
-Files: TypeAlias = Mapping[str, Path]
+PathsBySource: TypeAlias = Mapping[str, Path]
 """Source name -> file, of one sample."""
 
 RESERVED_SOURCES = ("id", "split", "mask", "zero_means", "train", "val", "test")
@@ -90,7 +90,7 @@ class ModalityAdapter(ABC):
         self.options = self.Options() if options is None else options
 
     @abstractmethod
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read one sample.
 
         Args:
@@ -109,7 +109,7 @@ class ModalityAdapter(ABC):
         stated = self.options.nodata
         return stated.get(source) if isinstance(stated, Mapping) else stated
 
-    def window_size(self, files: Files) -> tuple[int, int] | None:
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the (height, width) of a sample of which `load_window` reads parts; default: None, it cannot.
 
         It decodes no pixels, and refuses no image for its size.
@@ -119,7 +119,7 @@ class ModalityAdapter(ABC):
         """
         return None
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read a part of one sample and decode little more than that; it is called where `window_size` is not None.
 
         Args:
@@ -258,7 +258,7 @@ class ModalityAdapter(ABC):
         """
         raise ConfigError(f"modality {self.name!r} cannot be simulated; write a plugin that defines simulate()")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write an image so that `load` reads it back, to the precision of the file format.
 
         Raises:
@@ -275,7 +275,7 @@ class WindowedAdapter(ModalityAdapter):
     """A sensor that can read parts of its files: it writes `read` instead of `load` and `load_window`."""
 
     @abstractmethod
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read one sample, or the part of it in a window.
 
         Args:
@@ -285,15 +285,15 @@ class WindowedAdapter(ModalityAdapter):
             As `load` or `load_window`.
         """
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read one sample."""
         return self.read(files, None)
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read a part of one sample."""
         return self.read(files, window)
 
-    def window_size(self, files: Files) -> tuple[int, int] | None:
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the (height, width) of all files; None if one is not a TIFF or npy file."""
         return common_size({str(path): window_size(path) for path in files.values()})
 
@@ -365,7 +365,7 @@ def _nodata_by_sensor(
     return found
 
 
-def load_sample(adapter: ModalityAdapter, files: Files, window: Window | None = None) -> SensorImage:
+def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window | None = None) -> SensorImage:
     """Read one sample, or the part in a window.
 
     Where the sensor's `window_size` is None, the whole image is loaded and the part cut out.

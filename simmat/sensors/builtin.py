@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
-from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter
 from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
 
@@ -27,7 +27,7 @@ class Rgb(WindowedAdapter):
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (3, H, W) counts; DataError for grey, RGBA, 16-bit and other files says what to use instead."""
         image = read_image(files["rgb"], self.nodata("rgb"), window)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
@@ -39,7 +39,7 @@ class Rgb(WindowedAdapter):
         counts = import_scenes("camera").rgb_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write an 8-bit PNG or TIFF; counts are rounded."""
         write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8), colour="rgb")
 
@@ -59,7 +59,7 @@ class Gray(WindowedAdapter):
     sources = (Source("gray", (*_ENDINGS, ".npy")),)
     channels = (Channel("gray", "counts", "count"),)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) counts; DataError for a file of several planes says what to use instead."""
         image = read_image(files["gray"], self.nodata("gray"), window)
         require_one_plane(image, self.name)
@@ -70,7 +70,7 @@ class Gray(WindowedAdapter):
         counts = import_scenes("camera").gray_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write whole counts to 255 as 8 bits, to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
         write_image(files["gray"], narrowest(image))
 
@@ -93,14 +93,14 @@ class Raster(WindowedAdapter):
     description = "any planes as they are stored (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width)."""
         image = read_image(files["raster"], self.nodata("raster"), window)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write as `Gray`; invalid pixels become NaN."""
         write_image(files["raster"], narrowest(image))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import Axis, Files, ModalityAdapter, Source, common_size
+from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source, common_size
 from simmat.sensors.channel_selection import channel_spans, pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
@@ -67,7 +67,7 @@ class SelectedChannels(ModalityAdapter):
         """Change the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read all planes of a window; those that are not picked may have no valid pixel."""
         return self.base.with_channels(self.picks).load_window(files, window)
 
@@ -120,11 +120,11 @@ class ComposedModality(ModalityAdapter):
         """Configure every part; the intrinsics hold for all of them, since all sources share one pixel grid."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read every part that has files and stack the planes; parts of different sizes raise DataError."""
         return self._stack({part.name: part.load(own) for part, own in self._present(files)})
 
-    def window_size(self, files: Files) -> tuple[int, int] | None:
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of all parts that have files; None if one cannot be read in windows.
 
         Parts of different sizes raise DataError.
@@ -133,7 +133,7 @@ class ComposedModality(ModalityAdapter):
             {", ".join(map(str, own.values())): part.window_size(own) for part, own in self._present(files)}
         )
 
-    def load_window(self, files: Files, window: Window) -> SensorImage:
+    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read that part of every part's image, and stack the planes."""
         return self._stack({part.name: part.load_window(own, window) for part, own in self._present(files)})
 
@@ -169,12 +169,12 @@ class ComposedModality(ModalityAdapter):
         """Simulate each part's planes of the same scene."""
         return self._stack({part.name: part.simulate(scene, rng) for part in self.parts})
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write each part's planes."""
         for part, piece in self._pieces(image):
             part.save(piece, {own: files[joined] for own, joined in self._sources[part.name].items()})
 
-    def _present(self, files: Files) -> list[tuple[ModalityAdapter, Files]]:
+    def _present(self, files: PathsBySource) -> list[tuple[ModalityAdapter, PathsBySource]]:
         """Return the parts whose sources all have files, with those files."""
         return [
             (part, {own: files[joined] for own, joined in names.items()})
@@ -207,7 +207,7 @@ class ComposedModality(ModalityAdapter):
             self._join({name: image.channels for name, image in images.items()}),
             found[0].origin,
             _common_georeference(found),
-            found[0].picture_hw,
+            found[0].preview_hw,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from simmat.documents import Document, allowed_values, parse
+from simmat.documents import StrictModel, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 
@@ -51,7 +51,7 @@ NodataField = Annotated[float | Annotated[dict[str, float], Field(min_length=1)]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
 
 
-class ModalityOptions(Document):
+class ModalityOptions(StrictModel):
     """The base of a sensor's options: a subclass has one field for each, with a default and a description.
 
     The default is how a file that states nothing is read; None leaves it to the file.

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
 
-from simmat.documents import Document, parse, read_toml
+from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.images import ImageFile, not_nodata, read_image
 from simmat.io.images.stacks import stack_endings
-from simmat.sensors.adapter import Files, ModalityAdapter, Source, WindowedAdapter, common_size
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter, common_size
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, SensorImage, Window
 
 FORMAT = 1
@@ -25,7 +25,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-class ZScore(Document):
+class ZScore(StrictModel):
     """(value - mean) / std: those of the training split, or as stated, in the channel's unit."""
 
     kind: Literal["z-score"] = "z-score"
@@ -33,7 +33,7 @@ class ZScore(Document):
     std: Annotated[float, Field(gt=0)] | None = None
 
 
-class Percentile(Document):
+class Percentile(StrictModel):
     """Each image from its low to its high percentile, 0 to 1, clipped; then z-score by the training split."""
 
     kind: Literal["percentile"]
@@ -41,7 +41,7 @@ class Percentile(Document):
     high: Annotated[float, Field(gt=0, le=100)] = 98.0
 
 
-class FixedRange(Document):
+class FixedRange(StrictModel):
     """Clip to low and high; then z-score by the mean and std of a uniform distribution between them."""
 
     kind: Literal["range"]
@@ -49,14 +49,14 @@ class FixedRange(Document):
     high: float
 
 
-class Log(Document):
+class Log(StrictModel):
     """Natural logarithm, then z-score by the training split."""
 
     kind: Literal["log"]
     floor: Annotated[float, Field(gt=0)] | None = None
 
 
-class Decibel(Document):
+class Decibel(StrictModel):
     """10 log10 of a power or 20 log10 of an amplitude, then z-score by the training split."""
 
     kind: Literal["db"]
@@ -103,7 +103,7 @@ Text = Annotated[str, Field(min_length=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)]
 
 
-class ChannelDefaults(Document):
+class ChannelDefaults(StrictModel):
     """`[defaults]`: holds for every channel that does not say otherwise.
 
     Attributes:
@@ -148,7 +148,7 @@ class ChannelRule(ChannelDefaults):
         return Channel(self.name, self.quantity, self.unit, self.wavelength_um, self.valid_range)
 
 
-class SourceRule(Document):
+class SourceRule(StrictModel):
     """`[[source]]`: one of the files of a sample; the first is the reference grid.
 
     Attributes:
@@ -178,7 +178,7 @@ class SourceRule(Document):
         return tuple(pattern.removeprefix("*").lower() for pattern in self.files)
 
 
-class Declaration(Document):
+class Declaration(StrictModel):
     """A sensor as data: a `sensor.toml` with its defaults filled in. The bundle contains all of it."""
 
     format: Literal[1]
@@ -298,7 +298,7 @@ class DeclaredModality(WindowedAdapter):
         self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
         self.channels = tuple(rule.channel() for rule in declaration.channel)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
         images: dict[str, ImageFile] = {}
         for source in self.declaration.source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simmat.callbacks import Callback, RunPlan
 from simmat.training.callbacks import ConsoleCallback
 from simmat.training.compatibility import changes_noted
-from simmat.training.loop import Interrupted, Untrained, resume, score_untrained, train, train_sensors
+from simmat.training.loop import Interrupted, UntrainedScores, resume, score_untrained, train, train_sensors
 from simmat.training.run import Diverged
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import check_out_outside_data, choose_network, open_data
@@ -18,7 +18,7 @@ __all__ = [
     "Interrupted",
     "RunFolder",
     "RunPlan",
-    "Untrained",
+    "UntrainedScores",
     "changes_noted",
     "check_out_outside_data",
     "choose_network",

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from simmat.bundle import BundleSpec, load_tensors, read_bundle, read_bundle_spec, read_bundle_specs, trained_tensors
-from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
+from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import Contents
-from simmat.documents import Document, shown
+from simmat.data.fingerprint import DatasetDigest
+from simmat.documents import StrictModel, shown
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_json
 from simmat.model import SimMAT
@@ -31,7 +31,7 @@ _SETTINGS = {
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return as json values the settings that must not change on resume."""
-    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME | PATH_SETTINGS))
+    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS))
     return values
 
 
@@ -60,7 +60,7 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None
     _check_equal(config, {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared})
 
 
-def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Contents) -> None:
+def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: DatasetDigest) -> None:
     """Check that a resumed run has the samples, bytes of files and card it was started with."""
     if started == contents.fingerprint:
         return
@@ -71,7 +71,7 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Cont
     )
 
 
-def changes_noted(folder: RunFolder, started: str, contents: Contents) -> str:
+def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> str:
     """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
     try:
         return contents.changes_since(read_json(folder.contents), started)
@@ -86,14 +86,14 @@ def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]
         raise ConfigError(
             f"the settings of the run in {config.out} are not those it was started with: {'; '.join(changed)}; restore "
             "config.toml and the files that it names, or start a new run. On resume only "
-            f"{', '.join(sorted(FREE_ON_RESUME))} and the paths of files may change"
+            f"{', '.join(sorted(MUTABLE_ON_RESUME))} and the paths of files may change"
         )
 
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], Channel):
         return describe(value)
-    if isinstance(value, Document):
+    if isinstance(value, StrictModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
     return "nothing" if value is None else shown(value)
 

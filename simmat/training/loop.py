@@ -30,7 +30,7 @@ from simmat.nn.losses import Loss
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.sensor_tables import dump_sensors, load_sensors
-from simmat.training.run import Run, choosing_score
+from simmat.training.run import Run, selection_score
 from simmat.training.run_folder import STATES, RunFolder
 from simmat.training.setup import joined, prepare
 
@@ -144,7 +144,7 @@ def resume(
 
 
 @dataclass(frozen=True)
-class Untrained:
+class UntrainedScores:
     """The result of `score_untrained`."""
 
     scores: Scores
@@ -153,7 +153,9 @@ class Untrained:
     device: str
 
 
-def score_untrained(config: TrainConfig, registry: Registry, split: str, *, everything: bool = False) -> Untrained:
+def score_untrained(
+    config: TrainConfig, registry: Registry, split: str, *, everything: bool = False
+) -> UntrainedScores:
     """Build the network of a config as `train` does, and score it untrained on "train", "val" (as `train`) or "test".
 
     The channel statistics are always those of the training images. `everything` also finds every object by a grid of
@@ -166,7 +168,7 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
     protocol = find_protocol(config.protocol)
     scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything)
-    return Untrained(scores, count_parameters(model)[1], setup.contents.fingerprint, str(device))
+    return UntrainedScores(scores, count_parameters(model)[1], setup.contents.fingerprint, str(device))
 
 
 class _Rounds:
@@ -229,7 +231,7 @@ class _Rounds:
 
     def _validate(self) -> None:
         first, scores = self.runs[0], [run.validate() for run in self.runs]
-        joint = fmean(choosing_score(found.summary()) for found in scores) if len(scores) > 1 else None
+        joint = fmean(selection_score(found.summary()) for found in scores) if len(scores) > 1 else None
         records = [run.record(found, joint) for run, found in zip(self.runs, scores, strict=True)]
         found = list(zip(self.runs, scores, records, strict=True))
         if records[0][1] and first.accelerator.is_main_process:  # several have one score

@@ -57,7 +57,7 @@ from simmat.training.state import (
 from simmat.training.step import TrainingStep, build_optimizer, learning_rate, set_rates
 
 
-def choosing_score(summary: Mapping[str, Any]) -> float:
+def selection_score(summary: Mapping[str, Any]) -> float:
     """Return the score by which the best bundle is chosen, from `Scores.summary` of a validation.
 
     It is the mean IoU of one click, or with a dense head its mean with the AP50 of every object and the mIoU of the
@@ -274,7 +274,7 @@ class Run:
         `joint` is the score of several sensors, which chooses in place of its own.
         """
         summary = scores.summary()
-        score = choosing_score(summary) if joint is None else joint
+        score = selection_score(summary) if joint is None else joint
         if joint is not None or scores.unprompted is not None:
             summary["score"] = score
         better = self.best is None or score > self.best.chosen_by
@@ -286,7 +286,7 @@ class Run:
     def result(
         self, scores: Scores, summary: Mapping[str, Any], seen: Mapping[str, ImageDigests | None]
     ) -> tuple[BundleSpec, dict[str, Tensor]]:
-        """Return what a bundle holds of it; `seen` are the images of its weights, as `Setup.seen` has them."""
+        """Return what a bundle holds of it; `seen` are the images of its weights, as `TrainingPlan.seen` has them."""
         metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
         spec = bundle_spec(self.setup.spec, metrics, calibration=fit_calibration(scores.confidence()), **seen)
         return spec, trained_tensors(self.model)

@@ -18,7 +18,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import Contents
+from simmat.data.fingerprint import DatasetDigest
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.frames import FRAMES
@@ -41,11 +41,11 @@ from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import declarations_of
 from simmat.training.compatibility import MEASURED_WITH_WEIGHTS, check_start, read_start, with_network_of
 from simmat.training.subsets import subset_of, validation_interval, validation_subset
-from simmat.types import Frame
+from simmat.types import Letterbox
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrainingPlan:
     """A prepared run.
 
     Attributes:
@@ -61,7 +61,7 @@ class Setup:
 
     config: TrainConfig
     dataset: Dataset
-    contents: Contents
+    contents: DatasetDigest
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     val_every: int
@@ -112,7 +112,7 @@ class Setup:
 def joined(
     seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]
 ) -> dict[str, ImageDigests | None]:
-    """Return the images of both, see `Setup.seen`; None where one is not known."""
+    """Return the images of both, see `TrainingPlan.seen`; None where one is not known."""
     pairs = {name: (own, other[name]) for name, own in seen.items()}
     return {name: own and another and own.joined(another) for name, (own, another) in pairs.items()}
 
@@ -153,7 +153,7 @@ def prepare(
     *,
     known: ModelSpec | None = None,
     own: Path | None = None,
-) -> Setup:
+) -> TrainingPlan:
     """Open the data, compute its statistics and make the network's spec.
 
     Args:
@@ -178,7 +178,7 @@ def prepare(
     if known is None:  # check what validation needs before the run's folder is made
         if not index.with_regions(dataset.split("val"), "validation"):
             raise nothing_to_score(dataset, dataset.split("val"))
-        grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
+        grid_hw(Letterbox((1, 1), size, "squash"), find_protocol(config.protocol))
     train = subset_of(every, config)
     contents = index.contents
     digest = None
@@ -221,7 +221,7 @@ def prepare(
     val = validation_subset(index, config, spec)
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts)))
     val_every = validation_interval(index, val, config, spec, steps)
-    return Setup(config, dataset, contents, train, val, val_every, spec, parts, pipeline, steps, notes, start)
+    return TrainingPlan(config, dataset, contents, train, val, val_every, spec, parts, pipeline, steps, notes, start)
 
 
 def choose_network(

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simmat.documents import Document, InvalidDocument, validate
+from simmat.documents import InvalidDocumentError, StrictModel, validate
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes
 from simmat.io.reading import parse_json, require_file
@@ -28,13 +28,13 @@ from simmat.nn.tensor_files import check_dimensions
 FORMAT = 1
 
 
-class Best(Document):
+class Best(StrictModel):
     """The best validation so far.
 
     Attributes:
         miou: mean IoU over objects of one click.
         step: steps done before it.
-        score: by which it was chosen, where that is not `miou`, see `simmat.training.run.choosing_score`.
+        score: by which it was chosen, where that is not `miou`, see `simmat.training.run.selection_score`.
     """
 
     miou: float
@@ -47,7 +47,7 @@ class Best(Document):
         return self.miou if self.score is None else self.score
 
 
-class RunNotes(Document):
+class RunNotes(StrictModel):
     """The json metadata of a state; unknown keys are ignored.
 
     Attributes:
@@ -103,7 +103,7 @@ def load_state(path: Path, *, tensors: bool = True) -> RunState:
     except DataError:
         raise
     except Exception as error:  # the kinds differ between versions of safetensors
-        why = str(error) if isinstance(error, InvalidDocument) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, InvalidDocumentError) else f"{type(error).__name__}: {error}"
         raise _damaged(path, why) from error
 
 

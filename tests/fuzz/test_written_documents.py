@@ -14,7 +14,7 @@ from fuzz.values import EXAMPLES, FINITE, JSON, NAMED, NAMES, OPTIONS, POSITIVE,
 from simmat.bundle import read_bundle_spec, write_bundle
 from simmat.config import dump_toml, load_config
 from simmat.data.card import DataCard, load_card, write_card
-from simmat.documents import Document, of_dataclass, validate
+from simmat.documents import StrictModel, of_dataclass, validate
 from simmat.io.files import atomic_write_json
 from simmat.io.reading import parse_json, read_json
 from simmat.model_spec import ModelSpec
@@ -22,7 +22,7 @@ from simmat.sensors.sensor_toml import Declaration, read_sensor
 from simmat.types import Channel
 
 
-class Kept(Document):
+class Kept(StrictModel):
     channel: Annotated[Channel, of_dataclass(Channel)]
 
 

@@ -10,7 +10,7 @@ from bundles import tiny_bundle
 from simmat_plugin_annotate import annotator
 
 from simmat.model_spec import DenseSpec
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 
 pytestmark = pytest.mark.slow
 
@@ -424,7 +424,7 @@ def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(tmp_path, new_t
     monkeypatch.setattr(annotator, "SEARCH_TIMEOUT_S", 0.5)
     go = threading.Event()
     scores = {"s0": [0.9], "s1": [0.3, 0.3, 0.3], "s2": [0.3, 0.3], "s3": [0.3]}
-    monkeypatch.setattr(LargeImage, "segment_everything", finds(scores, go))
+    monkeypatch.setattr(TiledImage, "segment_everything", finds(scores, go))
     bundle = tiny_bundle(tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,)))
     with served(gray_images(tmp_path / "set", count=4), bundle) as client:
         tab = new_tab()

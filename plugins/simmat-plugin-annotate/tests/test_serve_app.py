@@ -25,7 +25,7 @@ from simmat.client import Client, ServerError
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.predictor import LargeImage, Predictor, RemotePredictor
+from simmat.predictor import Predictor, RemotePredictor, TiledImage
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt, Window
 
@@ -83,7 +83,7 @@ def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predict
     """napari and Label Studio use either; files are sent as they are, other images in the units of the channels."""
     remote = RemotePredictor(address, registry())
     assert (remote.adapter.name, remote.class_names) == (predictor.adapter.name, dict(predictor.class_names))
-    assert [channel.name for channel in remote.inputs.channels] == ["gray"]
+    assert [channel.name for channel in remote.image_loader.channels] == ["gray"]
     file, prompt = root / "images/s0.png", Prompt(np.array([[16, 12]], np.float32), np.ones(1, np.int64))
     loaded = predictor.set_image(file)
     single, objects, classes = (
@@ -272,7 +272,7 @@ def test_everything_in_a_box_is_what_touches_it(address: str, monkeypatch: pytes
     """As of a predictor, also where the image is one window, which is searched as a whole."""
     places = [Window(y, x, y + 4, x + 4) for y in range(0, 32, 8) for x in range(0, 48, 8)]
     found = [FoundObject(Instance(None, one, np.ones((4, 4), np.bool_)), 0.9, (one.x0, one.y0)) for one in places]
-    monkeypatch.setattr(LargeImage, "segment", lambda self, *given, **more: (found, 0))
+    monkeypatch.setattr(TiledImage, "segment", lambda self, *given, **more: (found, 0))
     client = Client(address)
     client.set_image(np.zeros((1, *SIZE), np.float32))
     for box, count in ((None, 24), ([0, 0, 6, 6], 1), ([4, 4, 9, 20], 2), ([3, 0, 9, 40], 8), ([1000, 0, 1006, 6], 0)):

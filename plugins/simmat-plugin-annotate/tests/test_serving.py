@@ -20,7 +20,7 @@ from simmat.bundle import load_bundle
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.predictor.large_image import LargeImage
+from simmat.predictor.large_image import TiledImage
 from simmat.types import Prompt
 
 SIZE = (40, 56)
@@ -242,10 +242,10 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
 
     from simmat.errors import ConfigError
 
-    monkeypatch.setattr(Predictor, "tile_of", lambda self, size: 20)
+    monkeypatch.setattr(Predictor, "tile_size", lambda self, size: 20)
     monkeypatch.setattr(models, "MAX_SUGGESTED", 4)
     asked: list[Any] = []
-    monkeypatch.setattr(LargeImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
+    monkeypatch.setattr(TiledImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
     service = service_of(root, bundle)
     with pytest.raises(ConfigError, match="zoom in"):
         service.suggestions("s0", [], None, lambda: True)
@@ -260,7 +260,7 @@ def test_the_next_unsure_image_is_the_one_with_most_expected_mistakes(
     folder, asked = gray_images(tmp_path / "set", count=4), []
     found = finds({"s0": [0.9], "s1": [0.4, 0.4, 0.4], "s2": [0.5, 0.5]})
     monkeypatch.setattr(
-        LargeImage, "segment_everything", lambda *args, **given: asked.append(0) or found(*args, **given)
+        TiledImage, "segment_everything", lambda *args, **given: asked.append(0) or found(*args, **given)
     )
     with served(folder, tiny_bundle(tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,)))) as client:
         keys = client.keys()

@@ -15,7 +15,7 @@ from simmat_plugin_bench.run import check_inputs, lock_folder, ready_to_run
 
 from simmat import training
 from simmat.data.dataset import open_dataset
-from simmat.data.index import contents_of
+from simmat.data.index import digest_dataset
 from simmat.errors import ConfigError, OutputError
 from simmat.io.files import atomic_write_json
 
@@ -52,7 +52,7 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint})
     ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, say=lambda _: None)
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
@@ -76,7 +76,7 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint})
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
     with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
@@ -105,7 +105,7 @@ def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) ->
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": contents_of(data).fingerprint})
+    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": digest_dataset(data).fingerprint})
     atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
     assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")

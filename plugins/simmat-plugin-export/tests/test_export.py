@@ -28,18 +28,18 @@ from simmat_plugin_export.graphs import Masks, Prepare
 
 import simmat
 from simmat.bundle import Bundle, check_bundle, load_bundle
-from simmat.calibration import Calibration, Curve
+from simmat.calibration import Calibration, MonotonicMap
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
-from simmat.predictor import EverythingSettings, LargeImage, Predictor
+from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
 from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
-from simmat.types import Frame, SensorImage
+from simmat.types import Letterbox, SensorImage
 
 CLICKS = ((True, False, False),)
 EXPORT = registry("export")
@@ -50,7 +50,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny SAM with LoRA that is not zero, and a dense head."""
     dense = DenseSpec(background=True, classes=(3, 5))
-    curve = Curve(predicted=(0.0, 0.4, 1.0), true=(0.1, 0.3, 0.9), objects=40, ece=0.2, ece_calibrated=0.1)
+    curve = MonotonicMap(predicted=(0.0, 0.4, 1.0), true=(0.1, 0.3, 0.9), objects=40, ece=0.2, ece_calibrated=0.1)
     calibration = Calibration(click=curve, object=curve, temperature=0.2)
     parts = {"tune": "lora", "mat": "mat-residual", "dense": dense, "calibration": calibration}
     folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", **parts)
@@ -152,8 +152,8 @@ def test_the_command_scores_what_was_exported_as_the_bundle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Scores decide what is shipped; those of the files that are shipped must not need torch's weights."""
-    real, loose = LargeImage.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
-    monkeypatch.setattr(LargeImage, "segment_everything", lambda self, settings: real(self, loose))
+    real, loose = TiledImage.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
+    monkeypatch.setattr(TiledImage, "segment_everything", lambda self, settings: real(self, loose))
     data, out = gray_set(tmp_path / "set", train=1, val=1), tmp_path / "scores.json"
     asked = ["eval", str(folder), "--data", str(data), "--everything", "--semantic", "--out", str(out)]
     assert run(asked) == 0
@@ -237,7 +237,7 @@ def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], a
     np.testing.assert_allclose(found[0], expected.planes, atol=1e-5)
     assert torch.equal(content[0], expected.content)
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)) * 10
-    frame = Frame(size_hw, 64, aspect)  # type: ignore[arg-type]
+    frame = Letterbox(size_hw, 64, aspect)  # type: ignore[arg-type]
     masks = Masks(64, aspect)(logits, torch.tensor(size_hw))  # type: ignore[arg-type]
     np.testing.assert_allclose(masks, restore_logits(logits[None], frame)[0], atol=1e-4)
 

@@ -18,8 +18,8 @@ from simmat.cli import run
 from simmat.errors import DataError
 from simmat.io.images import read_image
 from simmat.predictor import EverythingSettings
-from simmat.predictor.reading import Inputs
-from simmat.sensors.adapter import Files, Source, WindowedAdapter
+from simmat.predictor.reading import ImageLoader
+from simmat.sensors.adapter import PathsBySource, Source, WindowedAdapter
 from simmat.types import Channel, SensorImage, Window
 
 pytestmark = pytest.mark.plugins("geo")
@@ -148,7 +148,7 @@ def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> N
         name, description, sources = "kelvin", "hundredths as integers, or floats", (Source("kelvin", (".tif",)),)
         channels = (Channel("kelvin", "temperature", "K"),)
 
-        def read(self, files: Files, window: Window | None, **_: Any) -> SensorImage:
+        def read(self, files: PathsBySource, window: Window | None, **_: Any) -> SensorImage:
             image = read_image(files["kelvin"], window=window)
             kelvin = image.planes / 100 if image.planes.dtype.kind == "u" else image.planes
             return SensorImage.from_planes(kelvin, self.channels, origin=str(image.path))
@@ -158,7 +158,7 @@ def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> N
         save_tile(tmp_path / "a.tif", values.astype(np.uint16), 0, 0, dtype="uint16"),
         save_tile(tmp_path / "b.tif", (values / 100).astype(np.float32), 0, 9, dtype="float32"),
     ]
-    image = Inputs(Kelvin(), None).mosaic(files, ()).read(Window(0, 0, 9, 18))
+    image = ImageLoader(Kelvin(), None).mosaic(files, ()).read(Window(0, 0, 9, 18))
     np.testing.assert_array_equal(image.data, np.full((1, 9, 18), 300.0))
 
 
@@ -172,4 +172,4 @@ def test_orthophotos_compressed_as_jpeg_are_tiles(tmp_path: Path) -> None:
         files.append(tmp_path / f"{index}.tif")
         with rasterio.open(files[-1], "w", **place, **given, transform=transform) as file:
             file.write(np.full((3, 32, 32), 100, np.uint8))
-    assert Inputs(Multispectral(), None).mosaic(files, ()).size_hw == (32, 64)
+    assert ImageLoader(Multispectral(), None).mosaic(files, ()).size_hw == (32, 64)

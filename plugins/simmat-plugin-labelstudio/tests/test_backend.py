@@ -26,7 +26,7 @@ from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.errors import ConfigError
 from simmat.inference import run_lengths
 from simmat.io.images import write_image
-from simmat.predictor import LargeImage
+from simmat.predictor import TiledImage
 from simmat.sensors.builtin import Raster
 
 CONFIG = label_config(["object", "ship"])
@@ -158,13 +158,13 @@ def test_without_a_prompt_all_objects_are_found_that_have_a_label(
 ) -> None:
     """A class that the project does not label is left out; nothing gets the label of another class."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
-    monkeypatch.setattr(LargeImage, "segment_everything", lambda self: found_objects(None, None))
+    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(None, None))
     assert [one["value"]["brushlabels"] for one in regions(backend.predict(asked()))] == [["object"], ["object"]]
     only = regions(backend.predict(asked(config=label_config(["boat"]))))
     assert [one["value"]["brushlabels"] for one in only] == [["boat"], ["boat"]]
     assert len({one["id"] for one in only}) == 2
     monkeypatch.setattr(backend, "_class_names", {1: "ship", 2: "buoy"})
-    monkeypatch.setattr(LargeImage, "segment_everything", lambda self: found_objects(2, 1))
+    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(2, 1))
     (one,) = regions(backend.predict(asked()))
     assert (one["value"]["brushlabels"], round(one["score"], 3)) == (["ship"], 0.8)
     for others in (["boat", "quay"], ["boat"]):
@@ -178,7 +178,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(
     """Label Studio asks for many tasks at once, and drops them all after an error."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
     (tmp_path / "set/images/train/s0.tif").write_bytes(b"damaged")
-    monkeypatch.setattr(LargeImage, "segment_everything", lambda self: found_objects(None))
+    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(None))
     request = asked()
     request["tasks"] = [{"data": {"sample": name}} for name in ("train/s0", "none", "train/s1")]
     answer = backend.predict(request)

@@ -26,7 +26,7 @@ from simmat_plugin_report.pictures import PICTURES
 from simmat import training
 from simmat.cli import run as simmat
 from simmat.evaluation import ONE_CLICK, Scores
-from simmat.evaluation.unprompted import Unprompted
+from simmat.evaluation.unprompted import AutomaticScores
 from simmat.model import SimMAT
 from simmat.training.run_folder import RunFolder
 
@@ -123,7 +123,7 @@ def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
 
 def test_the_iou_of_each_class_of_the_class_map_is_kept_once() -> None:
     """Two copies in a file can differ."""
-    found = Unprompted(True, True, False, confusions={"s0": Counter({(0, 0): 3, (0, 1): 1, (1, 1): 4})})
+    found = AutomaticScores(True, True, False, confusions={"s0": Counter({(0, 0): 3, (0, 1): 1, (1, 1): 4})})
     analysis = analysis_of(
         Path("set"), "val", 1, ONE_CLICK, Scores((), unprompted=found), zero_shot=None, why="", class_names={1: "disc"}
     )

@@ -25,7 +25,7 @@ from simmat.nn.resize import restore_logits
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.normalize import Statistics, fit_channels
 from simmat.testing import build_network
-from simmat.types import Frame, Prompt
+from simmat.types import Letterbox, Prompt
 
 SIZE = 128
 CHANNELS = fit_channels(
@@ -102,8 +102,8 @@ def ask_ours(model: SimMAT, tmp_path: Path, pixels: np.ndarray, prompt: Prompt) 
     prepared = Pipeline(Rgb(), CHANNELS, SIZE)(Rgb().load({"rgb": tmp_path / "picture.png"}))
     with torch.inference_mode():
         embedding = model.encode(prepared.planes[None], prepared.content[None])
-        answer = model.decode(embedding, prompt_batch([prompt], prepared.frame, torch.device("cpu")))
-        return restore_logits(answer.logits, prepared.frame)[0].numpy(), answer.iou[0].numpy()
+        answer = model.decode(embedding, prompt_batch([prompt], prepared.letterbox, torch.device("cpu")))
+        return restore_logits(answer.logits, prepared.letterbox)[0].numpy(), answer.iou[0].numpy()
 
 
 def ask_theirs(predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +115,7 @@ def ask_theirs(predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt) -> t
     predictor.set_image(pixels)
     points = len(prompt.point_coords) > 0
     height, width = pixels.shape[:2]
-    frame = Frame((height, width), SIZE)
+    frame = Letterbox((height, width), SIZE)
     scale = np.asarray([frame.scaled_hw[1] / width, frame.scaled_hw[0] / height])
     coords = (frame.points_to_input(prompt.point_coords) / scale).astype(np.float32)
     given = {
@@ -162,7 +162,7 @@ def test_masks_agree_within_the_rounding_of_resizing(
 @pytest.mark.parametrize("size_hw", [(45, 70), (64, 64), (13, 9), (200, 150)], ids=str)
 def test_logits_come_back_as_sam_brings_them(size_hw: tuple[int, int]) -> None:
     """The package's own postprocess_masks is the oracle."""
-    frame = Frame(size_hw, 64)
+    frame = Letterbox(size_hw, 64)
     encoder = nn.Identity()
     encoder.img_size = 64  # all that postprocess_masks asks of an encoder
     sam = Sam(encoder, nn.Identity(), nn.Identity())

@@ -26,7 +26,7 @@ from simmat_plugin_sequences.track_prompts import predicted_masks
 
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
-from simmat.data.sequence import Sequence
+from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
@@ -187,7 +187,7 @@ def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> Fol
     if not file.exists():
         tifffile.imwrite(file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack")
     values: dict[str, Any] = {"tile": None, "formats": ("coco", "mots", "volume"), "min_score": 0.5, **changes}
-    return FollowJob(Sequence(file, Raster()), given_masks(masks), folder / out, **values)
+    return FollowJob(FrameSequence(file, Raster()), given_masks(masks), folder / out, **values)
 
 
 def test_the_files_say_the_same(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     def note(done: int) -> None:
         resident[done] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    frames, masks = Sequence(tmp_path / "a.npy", Raster()), given_masks({0: known[0]})
+    frames, masks = FrameSequence(tmp_path / "a.npy", Raster()), given_masks({0: known[0]})
     whole = FollowJob(frames, masks, tmp_path / "out", None, ("coco", "volume"), 0.5)
     follow_files(predictor(model), whole, lambda done, total: note(done))
     note(count + 1)
@@ -360,7 +360,7 @@ def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", planes(truth()))
     (tmp_path / "p.csv").write_text('file,object,point\n3,0,"3,4"\n3,cat,"9,9"\n3,1,"20,20"\n3,03,"2,2"\n')
     model = predictor(Scripted(one_mask(np.ones((32, 32), np.bool_))))
-    masks = predicted_masks(model, tmp_path / "p.csv", Sequence(tmp_path / "a.npy", Raster()))
+    masks = predicted_masks(model, tmp_path / "p.csv", FrameSequence(tmp_path / "a.npy", Raster()))
     assert list(masks) == [3]
     assert list(masks[3]) == [2, 4, 1, 3]
 

@@ -33,7 +33,7 @@ def save(path: Path, frames: np.ndarray, form: str, codec: str) -> None:
 def test_grey_of_16_bits_is_read_as_stored(tmp_path: Path) -> None:
     """A radiometric thermal video keeps its numbers, forwards, backwards and in leaps."""
     save(tmp_path / "a.mkv", GREY, "gray16le", "ffv1")
-    frames = simmat.Sequence(tmp_path / "a.mkv", "gray")
+    frames = simmat.FrameSequence(tmp_path / "a.mkv", "gray")
     assert len(frames) == 40
     for index in [*range(40), 3, 39, 0, 38, 2]:
         np.testing.assert_array_equal(frames[index].data[0], GREY[index])
@@ -43,17 +43,19 @@ def test_colours_are_read_from_between_key_frames(tmp_path: Path) -> None:
     """A frame that is looked up is the one that playing the video shows."""
     colours = np.stack([GREY >> 8, GREY >> 9, GREY >> 10], axis=-1).astype(np.uint8)
     save(tmp_path / "a.mp4", colours, "yuv420p", "mpeg4")
-    frames = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    frames = simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
     played = [image.data for image in frames]
     for index in (30, 29, 12, 0):
-        np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mp4", "rgb")[index].data, played[index])
+        np.testing.assert_array_equal(simmat.FrameSequence(tmp_path / "a.mp4", "rgb")[index].data, played[index])
 
 
 def test_colours_keep_their_order(tmp_path: Path) -> None:
     """However the codec stores them: here blue first, without loss."""
     colours = np.stack([GREY >> 8, GREY >> 2, GREY], axis=-1).astype(np.uint8)
     save(tmp_path / "a.mkv", colours, "bgr0", "ffv1")
-    np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.mkv", "rgb")[3].data, np.moveaxis(colours[3], 2, 0))
+    np.testing.assert_array_equal(
+        simmat.FrameSequence(tmp_path / "a.mkv", "rgb")[3].data, np.moveaxis(colours[3], 2, 0)
+    )
 
 
 def test_a_cut_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +64,7 @@ def test_a_cut_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"a\.mp4"):
-        list(simmat.Sequence(tmp_path / "a.mp4", "rgb"))
+        list(simmat.FrameSequence(tmp_path / "a.mp4", "rgb"))
     words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "a.mp4"), "--mask", "a.png@0", "--out"]
     assert run([*words, str(tmp_path / "out")]) == 2
     assert "a.mp4" in capsys.readouterr().err
@@ -79,7 +81,7 @@ def test_a_cut_matroska_video_is_refused(tmp_path: Path) -> None:
     content = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "a.mkv").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"a\.mkv: has \d+ frames of 40; it is cut short"):
-        simmat.Sequence(tmp_path / "a.mkv", "gray")
+        simmat.FrameSequence(tmp_path / "a.mkv", "gray")
 
 
 def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
     content[middle : middle + 1000] = bytes(1000)
     (tmp_path / "a.mkv").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.mkv: has \d+ frames of 40"):
-        list(simmat.Sequence(tmp_path / "a.mkv", "gray"))
+        list(simmat.FrameSequence(tmp_path / "a.mkv", "gray"))
 
 
 def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 2**8, (48, 64, 3)).astype(np.uint8)
     moving = np.stack([np.roll(noise, step, axis=1) for step in range(40)])
     save(tmp_path / "a.mp4", moving, "yuv420p", "mpeg4")
-    frames = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    frames = simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
     with av.open(str(tmp_path / "a.mp4")) as file:
         packets = [(one.pos, one.size, one.is_keyframe) for one in file.demux(video=0) if one.size]
     last = frames[39].data
@@ -108,7 +110,7 @@ def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
     start = packets[damaged][0] + packets[damaged][1] // 2
     content[start : start + 200] = bytes(200)
     (tmp_path / "a.mp4").write_bytes(content)
-    again = simmat.Sequence(tmp_path / "a.mp4", "rgb")
+    again = simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
     with pytest.raises(DataError, match=f"a.mp4/{damaged}: damaged"):
         _ = again[damaged]
     np.testing.assert_array_equal(again[39].data, last)
@@ -118,7 +120,7 @@ def test_a_playlist_by_another_name_is_not_followed(tmp_path: Path) -> None:
     """It would open other files and addresses."""
     (tmp_path / "a.mp4").write_text("#EXTM3U\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(DataError, match="damaged"):
-        simmat.Sequence(tmp_path / "a.mp4", "rgb")
+        simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
 
 
 def test_deep_colours_are_not_cut_to_eight_bits(tmp_path: Path) -> None:

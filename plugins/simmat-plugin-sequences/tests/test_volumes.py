@@ -57,7 +57,7 @@ def save_dicom(folder: Path, *, places: list[float] | None = None, **tags: objec
 def test_slices_along_any_axis(tmp_path: Path, name: str, axis: str) -> None:
     """Rows and columns are the other two axes, the later one down; so for an image and for its mask."""
     save_dicom(tmp_path / name) if name == "series" else save_nifti(tmp_path / name, VOLUME)
-    slices = simmat.Sequence(tmp_path / name, "gray", axis=axis)
+    slices = simmat.FrameSequence(tmp_path / name, "gray", axis=axis)
     along = "xyz".index(axis)
     expected = [np.take(VOLUME, index, along).T for index in range(VOLUME.shape[along])]
     np.testing.assert_array_equal([image.data[0] for image in slices], expected)
@@ -87,7 +87,9 @@ def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(VOLUME, np.eye(4))
     image.header.set_slope_inter(2, -10)
     nibabel.save(image, tmp_path / "a.nii")
-    np.testing.assert_allclose(simmat.Sequence(tmp_path / "a.nii", "gray")[3].data[0], 2.0 * VOLUME[:, :, 3].T - 10)
+    np.testing.assert_allclose(
+        simmat.FrameSequence(tmp_path / "a.nii", "gray")[3].data[0], 2.0 * VOLUME[:, :, 3].T - 10
+    )
 
 
 def test_padding_of_dicom_is_no_measurement(tmp_path: Path) -> None:
@@ -104,14 +106,14 @@ def test_padding_of_dicom_is_no_measurement(tmp_path: Path) -> None:
     expected = np.where(stored == padding, np.nan, stored * 0.1 - 1024).astype(np.float32)
     expected[:, :, 0] = np.nan
     for axis, cut in (("z", expected[:, :, 1]), ("x", expected[1])):
-        image = simmat.Sequence(tmp_path / "a", "gray", axis=axis)[1]
+        image = simmat.FrameSequence(tmp_path / "a", "gray", axis=axis)[1]
         np.testing.assert_array_equal(np.where(image.valid, image.data, np.nan)[0], cut.T)
 
 
 def test_a_volume_of_one_time_is_read(tmp_path: Path) -> None:
     """Some programs write a fourth axis of length one."""
     save_nifti(tmp_path / "a.nii", VOLUME[..., None])
-    np.testing.assert_array_equal(simmat.Sequence(tmp_path / "a.nii", "gray")[2].data[0], VOLUME[:, :, 2].T)
+    np.testing.assert_array_equal(simmat.FrameSequence(tmp_path / "a.nii", "gray")[2].data[0], VOLUME[:, :, 2].T)
 
 
 def test_a_tilted_series_has_an_oblique_affine(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_slice_by_itself_is_no_series(tmp_path: Path) -> None:
     """Its folder is."""
     save_dicom(tmp_path / "a")
     with pytest.raises(DataError, match="give their folder"):
-        simmat.Sequence(tmp_path / "a/0.dcm", "gray")
+        simmat.FrameSequence(tmp_path / "a/0.dcm", "gray")
 
 
 def test_a_volume_is_a_sequence_of_a_data_set(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_series_without_an_even_order_is_refused(
     """A missing slice, two of one place, no place at all, several slices a file."""
     save_dicom(tmp_path / "a", places=places, **tags)
     with pytest.raises(DataError, match=says):
-        simmat.Sequence(tmp_path / "a", "gray")
+        simmat.FrameSequence(tmp_path / "a", "gray")
 
 
 def test_a_stack_with_unequal_spacing_is_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,14 +199,14 @@ def test_two_series_in_one_folder_are_refused(tmp_path: Path) -> None:
     save_dicom(tmp_path / "b")
     (tmp_path / "b/1.dcm").rename(tmp_path / "a/9.dcm")
     with pytest.raises(DataError, match="one series"):
-        simmat.Sequence(tmp_path / "a", "gray")
+        simmat.FrameSequence(tmp_path / "a", "gray")
 
 
 def test_a_time_series_of_volumes_is_refused(tmp_path: Path) -> None:
     """Which of its two orders is meant is not known."""
     save_nifti(tmp_path / "a.nii", np.zeros((4, 4, 4, 2), np.int16))
     with pytest.raises(DataError, match=r"\(X, Y, Z\).*\(4, 4, 4, 2\)"):
-        simmat.Sequence(tmp_path / "a.nii", "gray")
+        simmat.FrameSequence(tmp_path / "a.nii", "gray")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a/1.dcm"])
@@ -213,4 +215,4 @@ def test_damaged_volumes_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / name).write_bytes(b"not a volume")
     with pytest.raises(DataError, match="damaged"):
-        simmat.Sequence(tmp_path / name.partition("/")[0], "gray")
+        simmat.FrameSequence(tmp_path / name.partition("/")[0], "gray")

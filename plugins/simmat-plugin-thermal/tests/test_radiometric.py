@@ -61,9 +61,9 @@ def test_a_radiometric_jpeg_gives_the_temperatures_of_its_records(
     image = load(tmp_path / "a.jpg")
     assert image.channels == (TEMPERATURE,)
     np.testing.assert_allclose(image.data[0], kelvin_of(RAW), rtol=1e-5)
-    assert image.picture_hw == (24, 32)
+    assert image.preview_hw == (24, 32)
     assert "16x12" in image.size_note
-    assert MODALITIES[1].load({"thermal": tmp_path / "a.jpg"}).picture_hw == (24, 32)
+    assert MODALITIES[1].load({"thermal": tmp_path / "a.jpg"}).preview_hw == (24, 32)
 
 
 def test_what_air_window_and_surroundings_add_is_taken_away(
@@ -116,7 +116,7 @@ def test_raw_numbers_in_app3_or_app4_segments_are_counts(tmp_path: Path, marker:
     image = load(tmp_path / "a.jpg")
     assert image.channels == (COUNTS,)
     np.testing.assert_array_equal(image.data[0], RAW)
-    assert image.picture_hw == (12 * times, 16 * times)
+    assert image.preview_hw == (12 * times, 16 * times)
 
 
 def test_counts_become_kelvin_where_the_user_states_the_unit(tmp_path: Path, write_flir_jpeg: Write) -> None:

@@ -14,7 +14,7 @@ import pytest
 import simmat_runtime
 import torch
 from simmat_runtime import ModelError, everything, objects, windows
-from simmat_runtime import frame as frames
+from simmat_runtime import letterbox as frames
 from simmat_runtime.command import main
 from simmat_runtime.inputs import Prompt
 from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, with_checksum
@@ -24,9 +24,9 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.nn.resize import upsample_logits
 from simmat.predictor import everything as reference
 from simmat.predictor.prompts import prompt_windows as reference_prompt_windows
-from simmat.predictor.windows import ClassMapBlender, InstanceJoiner
+from simmat.predictor.windows import ClassMapBlender, TileMerger
 from simmat.predictor.windows import plan_windows as reference_plan
-from simmat.types import Frame, Window
+from simmat.types import Letterbox, Window
 
 CHANNEL = {"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}
 FILES = {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")}
@@ -107,7 +107,7 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
     np.testing.assert_allclose(frames.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
     points = np.asarray([(0, 0), (50, 30)], np.float32)
     for aspect in ("keep", "squash"):
-        ours, theirs = frames.Frame((37, 91), 64, aspect), Frame((37, 91), 64, aspect)  # type: ignore[arg-type]
+        ours, theirs = frames.Letterbox((37, 91), 64, aspect), Letterbox((37, 91), 64, aspect)  # type: ignore[arg-type]
         assert ours.scaled_hw == theirs.scaled_hw
         np.testing.assert_array_equal(ours.points_to_input(points), theirs.points_to_input(points))
         np.testing.assert_array_equal(ours.points_to_original(points), theirs.points_to_original(points))
@@ -124,7 +124,7 @@ def test_windows_are_joined_as_in_simmat() -> None:
         prompt = Prompt.of((), None, box, None)
         expected_windows = list(reference_prompt_windows(types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12))
         assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
-    joiner, blender = InstanceJoiner(reference_plan(size_hw, 32, 8)), ClassMapBlender(size_hw, 32, 8, 3)
+    joiner, blender = TileMerger(reference_plan(size_hw, 32, 8)), ClassMapBlender(size_hw, 32, 8, 3)
     expected: list[FoundObject] = []
     parts, probabilities, bands = [], [], []
     for y0, x0, y1, x1 in planned:

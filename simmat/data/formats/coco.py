@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from simmat.data.card import DataCard
 from simmat.data.formats.folders import IMAGES
 from simmat.data.formats.manifest import find_file
-from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
+from simmat.data.instances import Annotation, Instance, components, make_label, region_from_mask
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.images import check_size
@@ -52,7 +52,7 @@ class CocoLabels:
     images: Mapping[str, CocoImage]
     class_names: Mapping[int, str]
 
-    def label(self, sample_id: str, card: DataCard) -> Label:
+    def label(self, sample_id: str, card: DataCard) -> Annotation:
         """Return the regions of one sample by the card's rule; crowds and the ignored category become `ignore`.
 
         "instances" makes each annotation a region of its category; "classes" joins those of one category; "components"

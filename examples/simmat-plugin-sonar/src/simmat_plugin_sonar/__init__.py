@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat import Channel, Files, ModalityAdapter, Scene, SensorImage, Source, hookimpl
+from simmat import Channel, ModalityAdapter, PathsBySource, Scene, SensorImage, Source, hookimpl
 from simmat.io.images import read_image, require_one_plane, write_image
 
 
@@ -19,7 +19,7 @@ class Sonar(ModalityAdapter):
     sources = (Source("sonar", (".png", ".jpg", ".jpeg")),)
     channels = (Channel("echo", "echo_strength", "count"),)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (1, H, W) counts."""
         image = read_image(files["sonar"], self.nodata("sonar"))
         require_one_plane(image, self.name)
@@ -40,7 +40,7 @@ class Sonar(ModalityAdapter):
         echo = 80 * facing * np.exp(-scene.surface.depth_m / 30) * rng.rayleigh(size=facing.shape)
         return SensorImage.from_planes(np.rint(echo).clip(0, 255), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write an 8-bit PNG."""
         write_image(files["sonar"], image.data.astype(np.uint8))
 

@@ -174,12 +174,14 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         for value, name in predictor.class_names.items():
             self.as_class.addItem(f"{value} {name}", value)
         self._list_images()
-        channels = ", ".join(f"{channel.name} [{channel.unit}]" for channel in predictor.inputs.channels)
+        channels = ", ".join(f"{channel.name} [{channel.unit}]" for channel in predictor.image_loader.channels)
         self.status.setText(f"Loaded for {predictor.adapter.name}: {channels or 'any channels'}")
 
     def _list_images(self) -> None:
         chosen, known = self.image.currentText(), self.images
-        new = self.images = images_in(self.viewer.layers, len(self.predictor.inputs.channels) if self.predictor else 0)
+        new = self.images = images_in(
+            self.viewer.layers, len(self.predictor.image_loader.channels) if self.predictor else 0
+        )
         if [*new] != [*known]:
             self.image.clear()
             self.image.addItems(new)

@@ -46,7 +46,7 @@ def read(path: str | Sequence[str]) -> list[LayerData]:
     return layers_of(open_frames(paths, _sensor()), paths[0].stem)
 
 
-def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simmat.Sequence:
+def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simmat.FrameSequence:
     """Return the frames at paths, an image as one; a file in which the sensor reads no image may hold frames.
 
     Args:
@@ -57,14 +57,14 @@ def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simma
     """
     names, problem = adapter.source_names(), None
     if len(names) == 1 < len(paths):
-        return simmat.Sequence.of_frames(adapter, [{names[0]: path} for path in paths])
+        return simmat.FrameSequence.of_frames(adapter, [{names[0]: path} for path in paths])
     if len(paths) != len(names):
         raise DataError(
             f"{paths[0]}: modality {adapter.name!r} needs the files of {', '.join(names)}, got {len(paths)}; open them "
             "together, in this order, as a stack"
         )
     if not any(path.is_dir() or is_stack(path, "folder") for path in paths):
-        image = simmat.Sequence.of_frames(adapter, [dict(zip(names, paths, strict=True))])
+        image = simmat.FrameSequence.of_frames(adapter, [dict(zip(names, paths, strict=True))])
         try:
             image[0]
         except DataError as error:
@@ -79,10 +79,12 @@ def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simma
         raise problem or error from None
     if len(set(map(len, found))) > 1:
         raise DataError(f"{paths[0]}: the sources have {' and '.join(str(len(one)) for one in found)} frames")
-    return simmat.Sequence.of_frames(adapter, [dict(zip(names, own, strict=True)) for own in zip(*found, strict=True)])
+    return simmat.FrameSequence.of_frames(
+        adapter, [dict(zip(names, own, strict=True)) for own in zip(*found, strict=True)]
+    )
 
 
-def layers_of(frames: simmat.Sequence, name: str) -> list[LayerData]:
+def layers_of(frames: simmat.FrameSequence, name: str) -> list[LayerData]:
     """Return a layer for each channel, (H, W) or (T, H, W) float32 with NaN where nothing was measured.
 
     The colours of a camera are one layer, (…, H, W, 3) uint8. Frames are read when they are shown.

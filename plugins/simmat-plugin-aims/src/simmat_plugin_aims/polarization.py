@@ -6,7 +6,7 @@ import numpy as np
 from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
-from simmat import Channel, Files, ModalityAdapter, Scene, SensorImage, Source
+from simmat import Channel, ModalityAdapter, PathsBySource, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
 from simmat.types import RGB_QUANTITY, BoolArray
@@ -32,7 +32,7 @@ class Aims(ModalityAdapter):
         for colour in _COLOURS
     )
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (6, H, W) counts; DataError if a file does not have three 8-bit planes."""
         images = [read_image(files[name], self.nodata(name)) for name in self.source_names()]
         for image in images:
@@ -58,7 +58,7 @@ class Aims(ModalityAdapter):
         encoded = encode(np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)]))
         return SensorImage.from_planes(np.rint(encoded), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write two files of three 8-bit planes."""
         counts = np.clip(np.rint(image.data), 0, 255).astype(np.uint8)
         write_image(files["aolp"], counts[:3])
@@ -80,7 +80,7 @@ class AimsAngles(ModalityAdapter):
         *Aims.channels,
     )
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (9, H, W); DataError if the files do not have three 8-bit planes."""
         images = [read_image(files[name], self.nodata(name)) for name in NAMES]
         check_alike(images)
@@ -100,7 +100,7 @@ class AimsAngles(ModalityAdapter):
         pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))  # (3, 4, H, W)
         return self._encoded(pictures, np.ones_like(pictures[:, 0], dtype=np.bool_), "simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write four colour pictures of 8 bits, rounded."""
         colours = image.data.astype(np.float64).reshape(3, 3, *image.size_hw)  # mean, angle, degree of three colours
         stokes = stokes_from(2 * colours[0], colours[1] / _FULL * np.pi, colours[2] / _FULL)  # (3, 3, H, W)

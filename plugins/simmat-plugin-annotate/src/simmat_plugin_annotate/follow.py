@@ -125,7 +125,7 @@ class FollowService:
 
     def _found(self, plan: Plan, progress: Callable[[int, int], None]) -> Iterable[FollowedFrame]:
         if any(mask.any() for masks in plan.masks.values() for mask in masks.values()):
-            frames = simmat.Sequence.of_frames(
+            frames = simmat.FrameSequence.of_frames(
                 self._folder.adapter, [self._folder.find(key).files for key in plan.keys]
             )
             return self._service.model.predictor.follow(frames, plan.masks, progress=progress)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from simmat.documents import Document, FromLists, validate
+from simmat.documents import FromLists, StrictModel, validate
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import output_error, sync
 from simmat.io.reading import parse_json
@@ -28,7 +28,7 @@ HEAD = {"format": 1}
 """First line of a journal."""
 
 
-class StoredObject(Document):
+class StoredObject(StrictModel):
     """An object in one state: its class, None if it has none, its pixels, and the score if it was followed there."""
 
     class_id: int | None = Field(alias="class", ge=1, lt=MAX_CLASS_ID)
@@ -36,7 +36,7 @@ class StoredObject(Document):
     score: float | None = None
 
 
-class Change(Document):
+class Change(StrictModel):
     """An object before and after a step; None if it did not exist."""
 
     id: int = Field(ge=1)
@@ -44,7 +44,7 @@ class Change(Document):
     after: StoredObject | None
 
 
-class Record(Document):
+class Record(StrictModel):
     """One step of the history.
 
     Attributes:

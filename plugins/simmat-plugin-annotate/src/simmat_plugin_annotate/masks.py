@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, FailFast, Field
 
 from simmat.data.card import DataCard
 from simmat.data.instances import PANOPTIC, Instance, check_equal_size, label_from_mask, read_mask, region_from_mask
-from simmat.documents import Document, FromLists, as_tuples
+from simmat.documents import FromLists, StrictModel, as_tuples
 from simmat.errors import DataError
 
 MAX_PX = 2**28
@@ -24,7 +24,7 @@ MAX_PX = 2**28
 Edge = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class MaskDocument(Document):
+class MaskDocument(StrictModel):
     """The pixels of one object.
 
     Attributes:

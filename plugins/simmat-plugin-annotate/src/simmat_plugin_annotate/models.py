@@ -24,7 +24,7 @@ from simmat_plugin_annotate.planes import Planes
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject, Instance
-    from simmat.predictor import ClassMap, LargeImage, Predictor, Reference
+    from simmat.predictor import ClassMap, Predictor, Reference, TiledImage
 
 Result = TypeVar("Result")
 _MAX_SUGGESTIONS_CACHED = 12
@@ -118,7 +118,7 @@ class ModelService:
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names = planes, class_names
-        self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest of the planes
+        self._images: OrderedDict[str, TiledImage] = OrderedDict()  # by digest of the planes
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
         self._wrong: dict[tuple[str, str], float] = {}
@@ -290,7 +290,7 @@ class ModelService:
         Raises:
             CancelledError: the server stops.
         """
-        from simmat.predictor import LargeImage
+        from simmat.predictor import TiledImage
 
         if self.expected_wrong(key) is not None:
             return
@@ -303,28 +303,28 @@ class ModelService:
         check(0)
         wrong = 0.0
         with suppress(SimMATError):  # opening it says why
-            image = LargeImage(model.predictor, planes)
+            image = TiledImage(model.predictor, planes)
             if len(image.windows) <= MAX_SUGGESTED:
                 for one in image.segment_everything(progress=check):
                     chance = one.class_probability
                     wrong += 1 - one.score * (1.0 if chance is None else chance)
         self._wrong[model.digest, planes.digest] = wrong
 
-    def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
+    def _slow_image(self, planes: Planes, model: Model) -> TiledImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
-        from simmat.predictor import LargeImage
+        from simmat.predictor import TiledImage
 
-        image = LargeImage(model.predictor, planes, cache=planes.home / _EMBEDDINGS)
+        image = TiledImage(model.predictor, planes, cache=planes.home / _EMBEDDINGS)
         image.encode()
         return image
 
-    def _image(self, key: str) -> tuple[LargeImage, Planes]:
+    def _image(self, key: str) -> tuple[TiledImage, Planes]:
         """Return an image for the click thread."""
-        from simmat.predictor import LargeImage
+        from simmat.predictor import TiledImage
 
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None)
-        image = image or LargeImage(self.model.predictor, planes, cache=planes.home / _EMBEDDINGS)
+        image = image or TiledImage(self.model.predictor, planes, cache=planes.home / _EMBEDDINGS)
         self._images[planes.digest] = image
         while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
             digest, _ = self._images.popitem(last=False)
@@ -355,7 +355,7 @@ class ModelService:
 
 def _like_of(predictor: Predictor, planes: Planes, objects: Mapping[int, Instance], chosen: Collection[int]) -> Like:
     """Return what to look for: some objects of an image, with their classes."""
-    tile = predictor.tile_of(planes.size_hw)
+    tile = predictor.tile_size(planes.size_hw)
     windows = [objects[number].window for number in chosen]
     y0, x0 = (max(min(one[side] for one in windows) - tile, 0) for side in (0, 1))
     y1, x1 = (min(max(one[2 + side] for one in windows) + tile, planes.size_hw[side]) for side in (0, 1))
@@ -370,7 +370,7 @@ def _like_of(predictor: Predictor, planes: Planes, objects: Mapping[int, Instanc
     for number, one in objects.items():
         if one.class_id in values:
             mask[one.within(part)] = values[one.class_id] if number in chosen else -1
-    several = predictor.inputs.card.regions == "instances" and len(values) > 1
+    several = predictor.image_loader.card.regions == "instances" and len(values) > 1
     reference = predictor.reference(
         [(planes.read(part), mask)], classes=list(values.values()) if several else (), tile=tile
     )

@@ -14,7 +14,7 @@ from pydantic import Field
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
 from simmat.data.samples import Sample
-from simmat.documents import Document, FromLists, parse
+from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import DataError
 from simmat.io.reading import read_json
 from simmat_plugin_annotate.masks import encode_mask, is_known
@@ -25,26 +25,26 @@ NO_CLASS = "object"
 """Category of objects without a class, as `simmat predict` writes it."""
 
 
-class _Image(Document, extra="ignore"):
+class _Image(StrictModel, extra="ignore"):
     id: int | str
     file_name: str
     height: int = Field(ge=1)
     width: int = Field(ge=1)
 
 
-class _Category(Document, extra="ignore"):
+class _Category(StrictModel, extra="ignore"):
     id: int
     name: str
 
 
-class _Annotation(Document, extra="ignore"):
+class _Annotation(StrictModel, extra="ignore"):
     image_id: int | str
     category_id: int
     segmentation: Any
     score: float | None = None
 
 
-class _Coco(Document, extra="ignore"):
+class _Coco(StrictModel, extra="ignore"):
     images: FromLists[tuple[_Image, ...]]
     categories: FromLists[tuple[_Category, ...]]
     annotations: FromLists[tuple[_Annotation, ...]]

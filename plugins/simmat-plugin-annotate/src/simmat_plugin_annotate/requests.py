@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 
 from simmat.config import MAX_IMAGE_SIZE
-from simmat.documents import Document, FromLists, as_tuples, parse
+from simmat.documents import FromLists, StrictModel, as_tuples, parse
 from simmat.errors import ConfigError, DataError
 from simmat.io.reading import parse_json
 from simmat_plugin_annotate.drafts import Overlap
@@ -32,25 +32,25 @@ Place = Annotated[float, Field(ge=-1, lt=2**31)]
 Point = FromLists[tuple[Place, Place, Literal[0, 1]]]
 
 
-class EncodeBody(Document):
+class EncodeBody(StrictModel):
     """The tab that shows the image; with `ahead` it may be shown next."""
 
     tab: Annotated[str, Field(max_length=64)] = ""
     ahead: bool = False
 
 
-class Nothing(Document):
+class Nothing(StrictModel):
     """An empty table."""
 
 
-class PredictBody(Document):
+class PredictBody(StrictModel):
     """A prompt: points (x, y, label) with label 1 on the object and 0 beside it, or a box (x0, y0, x1, y1)."""
 
     points: Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS), BeforeValidator(as_tuples)] = ()
     box: FromLists[tuple[Place, Place, Place, Place]] | None = None
 
 
-class AddEdit(Document):
+class AddEdit(StrictModel):
     """Add an object; in a frame it may have the id of one in other frames."""
 
     op: Literal["add"]
@@ -60,7 +60,7 @@ class AddEdit(Document):
     overlap: Overlap = "keep"
 
 
-class ReplaceEdit(Document):
+class ReplaceEdit(StrictModel):
     """Replace the pixels of an object."""
 
     op: Literal["replace"]
@@ -69,7 +69,7 @@ class ReplaceEdit(Document):
     overlap: Overlap = "keep"
 
 
-class ClassEdit(Document):
+class ClassEdit(StrictModel):
     """Change the class of an object."""
 
     op: Literal["class"]
@@ -77,14 +77,14 @@ class ClassEdit(Document):
     class_id: ClassId | None = Field(alias="class")
 
 
-class RemoveEdit(Document):
+class RemoveEdit(StrictModel):
     """Remove an object."""
 
     op: Literal["remove"]
     id: ObjectId
 
 
-class AcceptEdit(Document):
+class AcceptEdit(StrictModel):
     """Accept followed objects as if the user had drawn them."""
 
     op: Literal["accept"]
@@ -93,33 +93,33 @@ class AcceptEdit(Document):
 Edit = Annotated[AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit, Field(discriminator="op")]
 
 
-class EditsBody(Document):
+class EditsBody(StrictModel):
     """Edits that form one step, all or none."""
 
     version: Version
     edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MAX_EDITS), BeforeValidator(as_tuples)]
 
 
-class FollowBody(Document):
+class FollowBody(StrictModel):
     """Fill the next frames, or with a negative number those before, with some objects of a frame; empty for all."""
 
     frames: Annotated[int, Field(ge=-MAX_FOLLOWED, le=MAX_FOLLOWED)]
     objects: Annotated[tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)] = ()
 
 
-class AcceptBody(Document):
+class AcceptBody(StrictModel):
     """Accept the followed frames of a sequence of at least a score."""
 
     score: Annotated[float, Field(ge=0, le=1)]
 
 
-class VersionBody(Document):
+class VersionBody(StrictModel):
     """The version of the labels that an undo or redo starts from."""
 
     version: Version
 
 
-class DoneBody(Document):
+class DoneBody(StrictModel):
     """Mark an image as finished or not; without objects only if the user says that it is `empty`."""
 
     version: Version
@@ -127,7 +127,7 @@ class DoneBody(Document):
     empty: bool = False
 
 
-class ClassItem(Document):
+class ClassItem(StrictModel):
     """A class in the list; a new class has no id."""
 
     id: ClassId | None = None
@@ -135,13 +135,13 @@ class ClassItem(Document):
     colour: Colour | None = None
 
 
-class ClassesBody(Document):
+class ClassesBody(StrictModel):
     """The whole list of classes."""
 
     classes: Annotated[tuple[ClassItem, ...], Field(max_length=MAX_CLASSES), BeforeValidator(as_tuples)]
 
 
-class TrainBody(Document):
+class TrainBody(StrictModel):
     """Start a training run."""
 
     steps: Annotated[int, Field(ge=1, le=10**6)] | None = None

@@ -164,7 +164,7 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
                 "digest": model.digest,
                 "sensor": predictor.adapter.name,
                 "options": options_of(predictor.adapter),
-                "card": predictor.inputs.card.model_dump(mode="json"),
+                "card": predictor.image_loader.card.model_dump(mode="json"),
                 "sources": list(predictor.adapter.source_names()),
                 "channels": channels,
                 "classes": names,
@@ -194,7 +194,7 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
             size_hw = uploads.find(key).size_hw
         finally:
             uploads.release(key)
-        tile = model.predictor.tile_of(size_hw)
+        tile = model.predictor.tile_size(size_hw)
         return Json({"id": key, "size_hw": size_hw, "window": tile if tile < max(size_hw) else None})
 
     @contextmanager

@@ -14,7 +14,7 @@ from pydantic import Field
 from simmat.data.card import CARD_FILE, DataCard
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.documents import Document, FromLists, parse
+from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import output_error, with_home
@@ -29,7 +29,7 @@ GivenClass = tuple[int | None, str, str | None]
 """Id, None for a new class; name; colour, None for that of `class_colour`."""
 
 
-class ObjectClass(Document):
+class ObjectClass(StrictModel):
     """A class of objects."""
 
     id: int = Field(ge=1, lt=MAX_CLASS_ID)
@@ -43,7 +43,7 @@ class ObjectClass(Document):
         return cls(id=number, name=name.strip()[:100] or f"class {number}", colour=colour)
 
 
-class FolderState(Document):
+class FolderState(StrictModel):
     """State of a folder that is stored between sessions, besides masks and card.
 
     Attributes:

@@ -42,7 +42,7 @@ class _ArrayFile(ModalityAdapter):
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read them."""
         try:
-            return self._predictor.inputs.load(read_image(files[ARRAY]).planes, ())
+            return self._predictor.image_loader.load(read_image(files[ARRAY]).planes, ())
         except ValueError as error:  # another shape
             raise DataError(str(error)) from error
 
@@ -161,7 +161,7 @@ class Uploads:
                 f"{planes.origin}: has {width}x{height} pixels, at most {self._max_pixels} are taken; cut it into "
                 "tiles, or start the server with a larger --max-megapixels"
             )
-        self._predictor.inputs.check_channels(planes.read(Window(0, 0, 1, 1)))
+        self._predictor.image_loader.check_channels(planes.read(Window(0, 0, 1, 1)))
 
     def without_paths(self, text: str) -> str:
         """Return a text in which no file is named by its place on this machine."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import filelock
 from pydantic import ConfigDict, Field, field_validator
 
-from simmat.config import FREE_ON_RESUME, PATH_SETTINGS, TrainConfig
-from simmat.documents import Document, validate
+from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
+from simmat.documents import StrictModel, validate
 from simmat.errors import DataError, OutputError
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
@@ -32,7 +32,7 @@ Seconds = Annotated[float, Field(ge=0, le=_MAX_METRIC)]
 Iou = Annotated[float, Field(ge=0, le=1)]
 
 
-class CellFile(Document):
+class CellFile(StrictModel):
     """A json file of a cell; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -136,7 +136,7 @@ def read_cell_file(path: Path, kind: type[CellFile], *, remedy: str = "") -> dic
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Not started · started, to be resumed · trained but not tested · tested · failed · started with other settings."""
 
-_NOT_THE_RESULT = set((FREE_ON_RESUME | PATH_SETTINGS) - {"foundation"})
+_NOT_THE_RESULT = set((MUTABLE_ON_RESUME | PATH_SETTINGS) - {"foundation"})
 """Settings that do not change the result: where and how a run is done."""
 
 

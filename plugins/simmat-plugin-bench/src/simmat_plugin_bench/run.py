@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.fingerprint import Contents
-from simmat.data.index import contents_of
+from simmat.data.fingerprint import DatasetDigest
+from simmat.data.index import digest_dataset
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
@@ -126,7 +126,7 @@ def ready_to_run(
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, say)
     configs = {_reading(cell.config): cell.config for cell in cells}
-    contents = {key: contents_of(open_data(config, registry)) for key, config in configs.items()}
+    contents = {key: digest_dataset(open_data(config, registry)) for key, config in configs.items()}
     clear([(cell, why) for cell in cells if (why := _data_change(cell, contents[_reading(cell.config)]))])
     for warning in dict.fromkeys(found.shared_warning() for found in contents.values()):
         if warning:
@@ -134,7 +134,7 @@ def ready_to_run(
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
-def _data_change(cell: Cell, contents: Contents) -> str:
+def _data_change(cell: Cell, contents: DatasetDigest) -> str:
     """Return how the data changed since a cell was run or started; "" if it did not, or that is unknown."""
     run = RunFolder(cell.folder.run)
     if cell.state() in ("open", "changed"):

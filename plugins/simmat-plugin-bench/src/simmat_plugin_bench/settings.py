@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from simmat.config import TrainConfig
-from simmat.documents import Document, parse, read_toml
+from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.sensors.options import with_absolute_files
@@ -116,7 +116,7 @@ Seeds = Listed[Seed]
 Rates = Listed[Annotated[float, Field(gt=0)]]
 
 
-class Section(Document):
+class Section(StrictModel):
     """A table of the TOML with its own fields and settings of `simmat train`.
 
     Attributes:
@@ -143,7 +143,7 @@ class Section(Document):
         return sorted((set(cls.model_fields) - {"options"}) | cls.takes)
 
 
-class Simulated(Document):
+class Simulated(StrictModel):
     """A data set of synthetic scenes, simulated before the first run.
 
     Attributes:
@@ -255,7 +255,7 @@ class Quick(TrainSettings):
     seeds: Seeds | None = None
 
 
-class BenchSettings(Document):
+class BenchSettings(StrictModel):
     """The settings of a bench.
 
     Attributes:

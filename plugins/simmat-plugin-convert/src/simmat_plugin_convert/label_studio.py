@@ -16,7 +16,7 @@ from pydantic import Field
 
 from simmat.data.dataset import open_images
 from simmat.data.instances import Instance
-from simmat.documents import Document, FromLists, parse
+from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_text
 from simmat.io.reading import read_json
@@ -40,7 +40,7 @@ BRUSH, POLYGON = "brushlabels", "polygonlabels"
 """Types of regions."""
 
 
-class Region(Document, extra="ignore"):
+class Region(StrictModel, extra="ignore"):
     """A region of an annotation or a prediction, or a prompt; `value` depends on `type`."""
 
     type: str = ""
@@ -58,19 +58,19 @@ class Region(Document, extra="ignore"):
         return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
 
-class _Annotation(Document, extra="ignore"):
+class _Annotation(StrictModel, extra="ignore"):
     result: FromLists[tuple[Region, ...]]
     was_cancelled: bool = False
     ground_truth: bool = False
 
 
-class _Task(Document, extra="ignore"):
+class _Task(StrictModel, extra="ignore"):
     data: dict[str, Any]
     id: int | str | None = None
     annotations: FromLists[tuple[_Annotation, ...]] = ()
 
 
-class _Tasks(Document, extra="ignore"):
+class _Tasks(StrictModel, extra="ignore"):
     tasks: FromLists[tuple[_Task, ...]]
 
 

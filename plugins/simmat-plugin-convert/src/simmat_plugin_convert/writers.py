@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from simmat.data.card import DataCard, write_card
-from simmat.data.instances import PANOPTIC, region_from_mask, seen_part
+from simmat.data.instances import PANOPTIC, region_from_mask, visible_part
 from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import run_lengths
@@ -164,7 +164,7 @@ def write_masks(target: Target) -> None:
         for value, instance in zip(_mask_values(target, regions, ignore, item, drawn), drawn.objects, strict=True):
             values[instance.window.slices][instance.crop] = value
         if drawn.ignore is not None:
-            hidden = sum(seen_part(one, drawn.ignore) is not one for one in drawn.objects)
+            hidden = sum(visible_part(one, drawn.ignore) is not one for one in drawn.objects)
             target.losses.add("objects reach into areas to ignore, which take the pixels", item.where, hidden)
             values[drawn.ignore] = ignore
             ignores = True

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from simmat import (
     Channel,
-    Files,
     ModalityAdapter,
     ModalityOptions,
+    PathsBySource,
     Scene,
     SensorImage,
     Source,
@@ -67,13 +67,13 @@ class Depth(WindowedAdapter):
         if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
         image = read_planes(Path(files["depth"]), self.nodata("depth"), window)
         require_one_plane(image, self.name)
         return metres_of(image, self.unit_of(image), self.name, whole=window is None)
 
-    def window_size(self, files: Files) -> tuple[int, int] | None:
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of the file; None for an EXR, which is read as a whole."""
         return None if _is_exr(Path(files["depth"])) else super().window_size(files)
 
@@ -105,7 +105,7 @@ class Depth(WindowedAdapter):
             return UNITS[self.unit]
         return MILLIMETRE if ending == ".png" else METRE
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write a PNG of 16-bit integers, or a TIFF or npy of float32; invalid pixels are 0, or NaN.
 
         Raises:
@@ -138,7 +138,7 @@ class MinMaxDepth(Depth):
     channels = (RELATIVE,)
     Options = ModalityOptions
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (1, H, W) in 0..1; values that are 0, negative or not finite are invalid.
 
         As the unit is unknown, any other value is a depth: a far plane of 1e10 is the farthest pixel, unless `--nodata`
@@ -158,7 +158,7 @@ class MinMaxDepth(Depth):
         """Return the simulated depth, scaled per image."""
         return min_max(super().simulate(scene, rng), self.channels)
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write 16-bit integers, 1 for the nearest; invalid pixels are 0."""
         counts = np.where(image.valid, 1 + np.rint(image.data * (_NO_RETURN - 2)), 0)
         write_image(Path(files["depth"]), counts.astype(np.uint16))

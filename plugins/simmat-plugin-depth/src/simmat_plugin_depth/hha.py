@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, ModalityAdapter, ModalityOptions, Scene, SensorImage, Source
+from simmat import Channel, ModalityAdapter, ModalityOptions, PathsBySource, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, write_image
 from simmat_plugin_depth.depth import MAX_M, metres_of, read_planes
@@ -59,7 +59,7 @@ class Hha(ModalityAdapter):
         said = card.get("intrinsics")
         return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (3, H, W).
 
         One plane is depth, in the units of `depth`, and needs intrinsics. Three float planes are disparity in 1/m,
@@ -89,7 +89,7 @@ class Hha(ModalityAdapter):
         camera = Intrinsics(scene.focal_px, scene.focal_px, (width - 1) / 2, (height - 1) / 2)
         return self._computed(Depth().simulate(scene, rng), camera)
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write a TIFF or npy of three float32 planes, or counts as 8 bits; invalid pixels are NaN, or 0."""
         path = Path(files["hha"])
         if image.channels[0].unit == "count":

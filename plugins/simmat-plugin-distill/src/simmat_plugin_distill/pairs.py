@@ -31,7 +31,7 @@ WARN_PX, REFUSE_PX = 2.0, 10.0
 _LOW_PASS = 0.1
 """Standard deviation, in cycles a pixel, of the frequencies by which shifts are found: the finest are noise."""
 
-Files = Mapping[str, Path]
+PathsBySource = Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Pairs:
     student_sources: Mapping[str, str]
     card: DataCard
 
-    def teacher_files(self, sample: Sample) -> Files:
+    def teacher_files(self, sample: Sample) -> PathsBySource:
         """Return source -> file of what the teacher sees."""
         return {own: sample.files[name] for own, name in self.teacher_sources.items()}
 
-    def student_files(self, sample: Sample) -> Files:
+    def student_files(self, sample: Sample) -> PathsBySource:
         """Return source -> file of what the student sees."""
         return {own: sample.files[name] for own, name in self.student_sources.items()}
 
@@ -102,12 +102,12 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
     notes = {"notes": "Masks that a teacher gave, not checked by anyone."}
     card = card.model_copy(update={**of_labels, **others, **notes})
     if annotations := annotation_files(root):
-        samples, said_by = read_coco(root, joined.sources, annotations)[0], "the COCO annotations"
+        samples, split_source = read_coco(root, joined.sources, annotations)[0], "the COCO annotations"
     elif (root / MANIFEST_FILE).exists():
-        samples, said_by = read_manifest(root, joined.sources, masks=False), MANIFEST_FILE
+        samples, split_source = read_manifest(root, joined.sources, masks=False), MANIFEST_FILE
     else:
-        samples, said_by = find_samples(root, joined.sources, masks=False), "the folders of images/"
-    listing = decide_splits(root, samples, said_by)
+        samples, split_source = find_samples(root, joined.sources, masks=False), "the folders of images/"
+    listing = decide_splits(root, samples, split_source)
     if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in listing.samples}]:
         raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
     if warning := write_splits(root, listing.new_splits):

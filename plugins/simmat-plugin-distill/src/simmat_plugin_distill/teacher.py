@@ -26,11 +26,11 @@ from simmat.io.files import atomic_write_json, output_errors
 from simmat.io.reading import read_json, require_file
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
-from simmat.predictor import EverythingSettings, LargeImage, Predictor
+from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import options_of
 from simmat.types import BoolArray
 from simmat_plugin_distill.matching import EMBEDDINGS, write_embedding
-from simmat_plugin_distill.pairs import Files, Pairs, joined_sensor
+from simmat_plugin_distill.pairs import Pairs, PathsBySource, joined_sensor
 
 SEARCH = EverythingSettings(grid=16, stability=0, overlap=0.7)
 """What a teacher without a dense head teaches: its answers to a grid of clicks, a quarter of SAM's.
@@ -127,7 +127,7 @@ def write_masks(
     return min(max(size_hw) for found in images.values() for _, size_hw, _ in found)
 
 
-def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
+def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
     """Return the teacher's masks of an image, from a file if that is of the same teacher and image; keep its embedding.
 
     Files that are damaged are made again.
@@ -152,7 +152,7 @@ def _found_in(teacher: Predictor, files: Files, path: Path, kept: Path, embeddin
     image = teacher.open_image(files)
     size_hw = image.reader.size_hw
     if embeddings:
-        image = LargeImage(teacher, image.reader, tile=max(size_hw))  # one window
+        image = TiledImage(teacher, image.reader, tile=max(size_hw))  # one window
         _, encoded = image.encoded(image.windows[0])
         if encoded is None:
             raise DataError(f"{image.reader.origin}: no pixel holds a measurement; remove this pair")

@@ -303,7 +303,7 @@ class _Parts:
         spec, dense = self._spec, self._spec.dense
         temperature = (spec.calibration.temperature if spec.calibration else None) or 1.0
         predictor = Predictor.of_bundle(self._bundle)
-        largest = predictor.largest_whole
+        largest = predictor.max_untiled_side
         return {
             "format": names.FORMAT,
             "modality": spec.modality,
@@ -311,7 +311,7 @@ class _Parts:
             "image_size": spec.image_size,
             "aspect": spec.aspect,
             "largest": largest,
-            "window": predictor.tile_of((largest + 1, largest + 1)),
+            "window": predictor.tile_size((largest + 1, largest + 1)),
             "mask_size": list(self._answer.logits.shape[-2:]),
             "levels": len(self.levels),
             "dense": None

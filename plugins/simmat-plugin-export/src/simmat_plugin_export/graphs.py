@@ -28,7 +28,7 @@ class Prepare(nn.Module):
         sensor: the channels of the image, with their ranges.
         channels: the C channels for the network, with mean and std.
         size: S.
-        aspect: see `simmat.types.Frame`.
+        aspect: see `simmat.types.Letterbox`.
     """
 
     low: Tensor
@@ -82,7 +82,7 @@ class Prepare(nn.Module):
 
 
 def scaled_size(height: Tensor, width: Tensor, size: int, aspect: Aspect) -> tuple[Tensor, Tensor]:
-    """Compute `Frame.scaled_hw` for an image of dynamic size."""
+    """Compute `Letterbox.scaled_hw` for an image of dynamic size."""
     if aspect == "squash":
         return torch.full_like(height, size), torch.full_like(width, size)
     scale = size / torch.maximum(height, width).double()
@@ -190,7 +190,7 @@ class Masks(nn.Module):
 
     Args:
         size: S.
-        aspect: see `simmat.types.Frame`.
+        aspect: see `simmat.types.Letterbox`.
     """
 
     def __init__(self, size: int, aspect: Aspect) -> None:

@@ -89,7 +89,7 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
     height, width = planes.shape[1:]
     clicks = [(width * 0.4, height * 0.5), (width * 0.1, height * 0.9)]
     box = (width * 0.2, height * 0.3, width * 0.7, height * 0.8)
-    low = predictor.predict(clicks[:1]).low_res
+    low = predictor.predict(clicks[:1]).low_res_logits
     differences = [0.0]
     for points, boxes, masks in kinds:
         prompt = (clicks, [1, 0]) if points else ((), [])

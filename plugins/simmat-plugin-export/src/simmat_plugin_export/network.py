@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import simmat_runtime
 import torch
-from simmat_runtime import Frame
+from simmat_runtime import Letterbox
 from simmat_runtime import manifest as names
 from torch import Tensor, nn
 
@@ -69,9 +69,9 @@ class ExportedNetwork(SimMAT):
                 f"{self._exported.folder} is an exported model, which gives masks only; use the bundle for this"
             )
         manifest = self._exported.manifest
-        frame = Frame((self._planes.shape[1], self._planes.shape[2]), manifest.image_size, manifest.aspect)
+        letterbox = Letterbox((self._planes.shape[1], self._planes.shape[2]), manifest.image_size, manifest.aspect)
         covered = planes[0, 0].numel() if content is None else int(content.sum())
-        if covered != frame.scaled_hw[0] * frame.scaled_hw[1]:
+        if covered != letterbox.scaled_hw[0] * letterbox.scaled_hw[1]:
             raise ConfigError(
                 f"{self._exported.folder} fits images into its input by aspect {manifest.aspect!r}, which the export "
                 "has fixed; use the bundle for a protocol that squashes images"
@@ -88,7 +88,9 @@ class ExportedNetwork(SimMAT):
         """
         size, given = self._exported.manifest.mask_size, prompts.mask_input
         if given is not None and tuple(given.shape[-2:]) != size:
-            raise ValueError(f"mask must be {size} logits, the low_res of this model, got {tuple(given.shape[-2:])}")
+            raise ValueError(
+                f"mask must be {size} logits, the low_res_logits of this model, got {tuple(given.shape[-2:])}"
+            )
         found = _run(
             self._exported,
             names.DECODER,

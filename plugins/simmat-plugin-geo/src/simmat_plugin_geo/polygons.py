@@ -14,7 +14,7 @@ import rasterio.features
 import shapely
 
 from simmat.data.card import DataCard
-from simmat.data.instances import Label, label_from_mask
+from simmat.data.instances import Annotation, label_from_mask
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.geo import read_georeference
@@ -82,7 +82,7 @@ class PolygonLabels:
         """True if polygons have a class."""
         return self.attribute is not None
 
-    def label(self, sample: Sample, card: DataCard) -> Label:
+    def label(self, sample: Sample, card: DataCard) -> Annotation:
         """Draw the polygons of a sample; a pixel belongs to the last polygon that its centre is in.
 
         "instances" makes each polygon a region, of its class where polygons have one; "classes" joins the pixels of a

@@ -31,10 +31,10 @@ from simmat_plugin_convert.shapes import turned_box
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import file_times
 from simmat.data.instances import Instance, region_from_mask
-from simmat.documents import Document, FromLists, parse
+from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.predictor import LargeImage, Predictor, RemoteImage, RemotePredictor
+from simmat.predictor import Predictor, RemoteImage, RemotePredictor, TiledImage
 from simmat.terminal import say
 from simmat.types import Prompt, Window
 
@@ -44,7 +44,7 @@ _MAX_CACHED_IMAGES = 256
 """Most of them: of an image that is read in parts, or is on a server, not all memory is counted."""
 
 
-class _Table(Document):
+class _Table(StrictModel):
     model_config = ConfigDict(extra="ignore")
 
 
@@ -103,7 +103,7 @@ class Backend:
         self._predictor, self._semantic = predictor, semantic
         known = () if predictor.dense is None else predictor.dense.classes
         self._class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
-        self._images: OrderedDict[tuple[str, bytes], LargeImage | RemoteImage] = OrderedDict()
+        self._images: OrderedDict[tuple[str, bytes], TiledImage | RemoteImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -208,7 +208,7 @@ class Backend:
             )
         return self.samples[sample]
 
-    def _image(self, sample: str) -> LargeImage | RemoteImage:
+    def _image(self, sample: str) -> TiledImage | RemoteImage:
         """Return an image with its embedding, from memory where it was used lately and its files are the same."""
         files = self._files(sample)
         key = sample, file_times(map(str, files.values())).tobytes()

@@ -15,9 +15,9 @@ from simmat_plugin_geo.geotiff import BandTags, GeoTiff, geotiff_size, read_geot
 
 from simmat import (
     Channel,
-    Files,
     ModalityAdapter,
     ModalityOptions,
+    PathsBySource,
     Scene,
     SensorImage,
     Source,
@@ -101,7 +101,7 @@ class Multispectral(WindowedAdapter):
             return None
         return Product(options.scale, options.offset)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
         path = Path(files["multispectral"])
 
@@ -113,7 +113,7 @@ class Multispectral(WindowedAdapter):
         )
         return self.image(file, whole=window is None)
 
-    def window_size(self, files: Files) -> tuple[int, int]:
+    def window_size(self, files: PathsBySource) -> tuple[int, int]:
         """Return the size of the file."""
         return geotiff_size(Path(files["multispectral"]))
 
@@ -175,7 +175,7 @@ class Multispectral(WindowedAdapter):
         channels = [Channel(name, REFLECTANCE, "1", wavelength_um=micron) for name, micron in WAVELENGTHS_UM.items()]
         return SensorImage.from_planes(apparent_reflectance(scene, rng), channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write a GeoTIFF with names and scales of bands: reflectance as 16-bit DN of 1/10000, others as float32."""
         tags = [
             BandTags(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, ModalityOptions, Scene, SensorImage, Source, Window, WindowedAdapter
+from simmat import Channel, ModalityOptions, PathsBySource, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, with_count_range
@@ -24,7 +24,7 @@ class Nir(WindowedAdapter):
     sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
     channels = (NIR,)
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) counts; DataError if the file has several planes, with what to use instead."""
         image = read_plane(files["nir"], self.name, self.nodata("nir"), window)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
@@ -35,7 +35,7 @@ class Nir(WindowedAdapter):
 
         return SensorImage.from_planes(counts(scene, ("nir",), rng), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write whole counts up to 65535 as 16 bits, else float32 (TIFF or npy) with NaN where invalid."""
         write_image(files["nir"], stored(image))
 
@@ -70,7 +70,7 @@ class RedNir(WindowedAdapter):
         if self.options.separate_files:
             self.sources = (Source("red", any_format), Source("nir", any_format))
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (2, H, W) counts, red and nir.
 
         Raises:
@@ -117,14 +117,14 @@ class RedNir(WindowedAdapter):
         channels = [replace(channel, valid_range=(0.0, WHITE)) for channel in self.channels]
         return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write one file of two planes (TIFF or npy) or two files: 16-bit counts if possible, else float32."""
         planes = stored(image)
         names = [source.name for source in self.sources]
         for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
             write_image(path, part, description=bits_of(image, path))
 
-    def _two_files(self, files: Files, window: Window | None) -> SensorImage:
+    def _two_files(self, files: PathsBySource, window: Window | None) -> SensorImage:
         red, nir = (read_plane(files[name], self.name, self.nodata(name), window) for name in ("red", "nir"))
         for image in (red, nir):
             require_unscaled(image, self.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simmat import Files, Scene, SensorImage, Source
+from simmat import PathsBySource, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import (
     ImageFile,
@@ -56,7 +56,7 @@ class FourAngles(PolarizationAdapter):
     sources = tuple(Source(name, ENDINGS) for name in NAMES)
     channels = (S0, AOLP, DOLP)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
         The three planes of colour files are averaged. Angle and degree are invalid where any of the four images is
@@ -83,7 +83,7 @@ class FourAngles(PolarizationAdapter):
         trusted = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
         return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write 12-bit counts, rounded; pixels without angle and degree are written as saturated, or dark if they are.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simmat import Files, Scene, SensorImage, Source
+from simmat import PathsBySource, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, largest_count, read_image, require_unscaled, write_image
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
@@ -31,7 +31,7 @@ class Computed(PolarizationAdapter):
         self.half_turn = 180.0 if self.options.angle_unit == "deg" else float(np.pi)
         self.unit = "degrees" if self.options.angle_unit == "deg" else "radians"
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (2, H, W): aolp in radians, dolp.
 
         The three planes of colour files are averaged as Stokes parameters of equally bright colours, since the files
@@ -59,7 +59,7 @@ class Computed(PolarizationAdapter):
         """Simulate a camera with four polarizers, and return angle and degree."""
         return FourAngles().simulate(scene, rng).select([1, 2])
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write float32 TIFF or npy, the angle in the unit of the option; invalid pixels are NaN."""
         scales = (self.half_turn / np.pi, 1.0)
         for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):

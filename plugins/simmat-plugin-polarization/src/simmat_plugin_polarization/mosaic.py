@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat import Files, Scene, SensorImage, Source
+from simmat import PathsBySource, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
 from simmat.types import BoolArray
@@ -26,7 +26,7 @@ class Mosaic(PolarizationAdapter):
     sources = (Source("mosaic", ENDINGS),)
     channels = (S0, AOLP, DOLP)
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
         Angle and degree are invalid where a saturated pixel enters the interpolation, or all are dark; s0 is invalid,
@@ -56,7 +56,7 @@ class Mosaic(PolarizationAdapter):
         trusted = ~_interpolated_from(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
         return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write the 12-bit counts behind the polarizer of each pixel; the other three of each pixel are lost."""
         path = Path(files["mosaic"])
         tiff = path.suffix.lower() in (".tif", ".tiff")

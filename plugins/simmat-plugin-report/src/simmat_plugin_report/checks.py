@@ -15,7 +15,7 @@ from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
-from simmat.documents import Document, FromLists
+from simmat.documents import FromLists, StrictModel
 from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
@@ -38,7 +38,7 @@ _UNEQUAL, _VERY_UNEQUAL = 10, 100
 """Least ratio of regions of the most frequent class to those of the rarest, for a note and for a warning."""
 
 
-class ChannelReport(Document):
+class ChannelReport(StrictModel):
     """One channel of some images; text shows it in the unit of pictures, such as °C for kelvin.
 
     Attributes:
@@ -67,7 +67,7 @@ class ChannelReport(Document):
         return f"{title}: {low} to {high}, mean {mean}, {self.invalid:.1%} invalid"
 
 
-class SplitReport(Document):
+class SplitReport(StrictModel):
     """The contents of one split.
 
     Attributes:
@@ -119,7 +119,7 @@ class SplitReport(Document):
             yield f"  {channel}"
 
 
-class Finding(Document):
+class Finding(StrictModel):
     """A problem or fact of a data set that the user should know.
 
     Attributes:
@@ -154,7 +154,7 @@ def texts_of(findings: Sequence[Finding]) -> list[str]:
     return [*faults, *(found.text for found in findings if found.kind != "damaged")]
 
 
-class DataReport(Document):
+class DataReport(StrictModel):
     """The contents of a data set.
 
     Attributes:

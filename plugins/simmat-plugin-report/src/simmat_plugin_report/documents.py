@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.calibration import Kind
 from simmat.config import TrainConfig, load_config
-from simmat.documents import Document, FromLists, of_dataclass, parse
+from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.errors import BundleError, ConfigError
 from simmat.evaluation import ObjectScore
 from simmat.io.reading import read_json
@@ -34,7 +34,7 @@ Pictures = FromLists[tuple[str, dict[str, Jpeg]]]
 Rank = Literal["best", "median", "worst"]
 
 
-class ExamplePrediction(Document):
+class ExamplePrediction(StrictModel):
     """An object whose prediction is shown.
 
     Attributes:
@@ -52,7 +52,7 @@ class ExamplePrediction(Document):
     untuned: Jpeg | None = None
 
 
-class ChannelAblation(Document):
+class ChannelAblation(StrictModel):
     """Scores without some channels.
 
     Attributes:
@@ -69,7 +69,7 @@ class ChannelAblation(Document):
     interval: FromLists[tuple[float, float]] | None
 
 
-class Analysis(Document):
+class Analysis(StrictModel):
     """The results of a network on one split of a data set.
 
     Attributes:
@@ -82,7 +82,7 @@ class Analysis(Document):
             there are none.
         mistakes: sample id -> what is wrong with the objects found without clicks, see `ImageMatches.mistakes`.
         class_iou: class -> IoU of the class map; None for a class without a pixel.
-        confidence: kind of score without prompts -> its rows, see `Unprompted.confidence`.
+        confidence: kind of score without prompts -> its rows, see `AutomaticScores.confidence`.
         views: sample id, and title -> picture of the output of the transfer layer; empty if it is not an image.
         dense: the same of the results of the dense head.
         data_report: report on the data; None if the data were not checked.
@@ -113,7 +113,7 @@ class Analysis(Document):
     example_xy: FromLists[tuple[float, float]] = (0.0, 0.0)
 
 
-class RunReport(Document):
+class RunReport(StrictModel):
     """`report.json` of a run: the content of its page besides settings, log and bundle.
 
     Attributes:

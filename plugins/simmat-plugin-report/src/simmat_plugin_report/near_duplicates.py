@@ -31,7 +31,7 @@ _MAX_CHANNELS = 3
 _MAX_COMMON = 12
 """Most directions that are removed as common to many images."""
 
-Pairs = list[tuple[float, Sample, Sample]]
+NearDuplicates = list[tuple[float, Sample, Sample]]
 """Correlation and the two samples."""
 
 
@@ -106,7 +106,7 @@ def thumbnail(image: SensorImage) -> FloatArray:
     return equal
 
 
-def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> Pairs:
+def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> NearDuplicates:
     """Return each image with a near-duplicate in another split, and the nearest one."""
     if len(samples) < 3 or len({sample.split for sample in samples}) < 2:
         return []

@@ -12,7 +12,7 @@ from PIL import Image
 from simmat.bundle import Bundle
 from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Instance, Label, region_from_mask
+from simmat.data.instances import Annotation, Instance, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.data.samples import Sample
 from simmat.data.targets import class_map
@@ -88,7 +88,12 @@ def draw_examples(
 
 
 def _example(
-    rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage, before: EncodedImage | None
+    rank: Rank,
+    score: ObjectScore,
+    image: SensorImage,
+    label: Annotation,
+    encoded: EncodedImage,
+    before: EncodedImage | None,
 ) -> ExamplePrediction:
     region = label.regions[score.region]
     truth = region.mask(label.size_hw)
@@ -118,7 +123,7 @@ def _example(
 def _clicked(encoded: EncodedImage, x: float, y: float) -> BoolArray:
     """Return the (H, W) mask of one click."""
     logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
-    mask: BoolArray = (restore_logits(logits, encoded.prepared.frame)[0, 0] > 0).cpu().numpy()
+    mask: BoolArray = (restore_logits(logits, encoded.prepared.letterbox)[0, 0] > 0).cpu().numpy()
     return mask
 
 
@@ -162,7 +167,7 @@ def _view(bundle: Bundle, image: SensorImage, prepared: PreparedImage) -> dict[s
         planes, content = prepared.planes[None].to(device), prepared.content[None].to(device)
         planes_seen = model.mat(planes) if model.output == "image" else model.mat(planes, content)[0]
         fixed = torch.einsum("kc,bchw->bkhw", torch.tensor(bundle.spec.zero_shot, device=device), planes)
-    height, width = prepared.frame.scaled_hw
+    height, width = prepared.letterbox.scaled_hw
     mean, std = (
         np.asarray(numbers, np.float32)[:, None, None]
         for numbers in (bundle.parts.foundation.pixel_mean, bundle.parts.foundation.pixel_std)
@@ -181,12 +186,12 @@ def _dense(
     dataset: Dataset,
     dense: DenseSpec,
     image: SensorImage,
-    label: Label,
+    label: Annotation,
     encoded: EncodedImage,
     box: Window,
 ) -> dict[str, bytes]:
     """Draw the results without prompts besides the ground truth; for a large image in a window around a box."""
-    side = Predictor.of_bundle(bundle).tile_of(image.size_hw)
+    side = Predictor.of_bundle(bundle).tile_size(image.size_hw)
     if side < max(image.size_hw):
         window = _around(box, side, image.size_hw)
         image, label = cut_image(image, window), cut_label(label, window, keep=0)

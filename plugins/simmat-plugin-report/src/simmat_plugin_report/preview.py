@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Label
+from simmat.data.instances import Annotation
 from simmat.data.samples import Sample, evenly_spaced
 from simmat.drawing.display import Limits, colour_bar, display_channels, display_limits, display_style, show_channels
 from simmat.drawing.found import with_legend
@@ -79,7 +79,7 @@ class Item:
     sample: Sample
     image: SensorImage | None
     size_hw: tuple[int, int]
-    label: Label | None
+    label: Annotation | None
     note: str = ""
     is_middle: bool = False
 

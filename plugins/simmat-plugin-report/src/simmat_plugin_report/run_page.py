@@ -16,7 +16,7 @@ from simmat.evaluation import ObjectScore
 from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
 from simmat.training import RunFolder
-from simmat.types import MAX_SHRUNK, SMALL_SIDE
+from simmat.types import MAX_DOWNSCALE, SMALL_SIDE
 from simmat_plugin_report.checks import texts_of
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
 from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
@@ -146,7 +146,7 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
         )
     side, size = run.spec.image_side or 0, run.spec.image_size
     areas = [split.area_px[0] for split in (found.data_report.splits if found.data_report else ()) if split.area_px]
-    if side > MAX_SHRUNK * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
+    if side > MAX_DOWNSCALE * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
         yield (
             f"Images of {side} pixels are shrunk to {size}, which loses small objects: train with --crop {size}, or "
             "with a larger --image-size."

@@ -16,7 +16,7 @@ from simmat.data.card import class_title
 from simmat.evaluation import (
     SIZES,
     ObjectScore,
-    Pairs,
+    ScoredPredictions,
     Scores,
     calibrated_pairs,
     calibration_error,
@@ -175,7 +175,7 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield curves and a table of the calibration of each kind of score."""
     confidence = {**Scores(found.scores).confidence(), **pairs_of(found.confidence)}
     calibration = run.spec.calibration
-    pairs: dict[Kind, tuple[Pairs, Pairs]] = {}
+    pairs: dict[Kind, tuple[ScoredPredictions, ScoredPredictions]] = {}
     for kind, raw in confidence.items():
         after = calibrated_pairs(calibration, kind, raw)
         pairs[kind] = raw, held_out(raw) if run.is_own(found) and after is not raw else after
@@ -204,7 +204,7 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
         )
 
 
-def _calibration_curves(pairs: Mapping[Kind, tuple[Pairs, Pairs]]) -> bytes:
+def _calibration_curves(pairs: Mapping[Kind, tuple[ScoredPredictions, ScoredPredictions]]) -> bytes:
     figure = new_figure((6.2, 1.75 * len(pairs)))
     axes = figure.subplots(len(pairs), 2, squeeze=False)
     for (left, right), (kind, (raw, after)) in zip(axes, pairs.items(), strict=True):

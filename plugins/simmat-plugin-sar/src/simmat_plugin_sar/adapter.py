@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 
 from simmat import (
     Channel,
-    Files,
     ModalityAdapter,
     ModalityOptions,
+    PathsBySource,
     Scene,
     SensorImage,
     Source,
@@ -88,7 +88,7 @@ class Sar(WindowedAdapter):
         units = {"amplitude": "count", "power": "1", "decibel": "dB"}
         self.channels = channels_of(self.planes, self.scale, units[self.scale.kind])
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (P, H, W) in the scale of the file, with its georeference, and apply the filter of the options.
 
         Raises:
@@ -97,11 +97,11 @@ class Sar(WindowedAdapter):
         images = [self._read_source(files, source, window) for source in self.source_names()]
         return images[0] if len(images) == 1 else _joined(images)
 
-    def window_size(self, files: Files) -> tuple[int, int] | None:
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""
         return super().window_size(files) if self.options.filter == "none" else None
 
-    def _read_source(self, files: Files, source: str, window: Window | None) -> SensorImage:
+    def _read_source(self, files: PathsBySource, source: str, window: Window | None) -> SensorImage:
         image = read_image(files[source], self.nodata(source), window)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
@@ -154,7 +154,7 @@ class Sar(WindowedAdapter):
             values = np.rint(values * AMPLITUDE_COUNTS).clip(1, 65535)
         return SensorImage.from_planes(values, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write counts as 16 bits, other values as float32 with NaN where invalid."""
         if image.channels[0].unit == "count" and image.valid.all():
             planes = np.rint(image.data).clip(0, 65535).astype(np.uint16)

@@ -64,7 +64,7 @@ def follow(
     NAME --modality NAME uses the untuned foundation model.
     """
     from simmat.api import load
-    from simmat.data.sequence import Sequence, frame_files
+    from simmat.data.sequence import FrameSequence, frame_files
     from simmat.io.images import frame_of
     from simmat_plugin_sequences.follower import given_masks
     from simmat_plugin_sequences.job import FollowJob, follow_files
@@ -83,8 +83,8 @@ def follow(
     check_formats(chosen or ())
     loading = {name: value for name, value in loading.items() if value not in (None, ())}
     predictor = load(None if untuned else paths[0], registry=load_registry(), **loading)
-    adapter, along = predictor.adapter, axis or predictor.inputs.card.stack_axis
-    frames = Sequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
+    adapter, along = predictor.adapter, axis or predictor.image_loader.card.stack_axis
+    frames = FrameSequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
     if axis and not any(frame.axis for file in frames.files[0].values() if (frame := frame_of(file))):
         raise ConfigError(f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out")
     given = given_masks(read_label_images(masks, frames))

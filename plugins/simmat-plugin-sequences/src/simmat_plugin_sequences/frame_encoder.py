@@ -14,7 +14,7 @@ from simmat.errors import DataError
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
-from simmat.predictor.reading import LoadedImage, NothingMeasuredError
+from simmat.predictor.reading import LoadedImage, NoValidPixelsError
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 
@@ -48,7 +48,7 @@ class FrameEncoder:
             tile: side of windows in pixels; None as `area` needs it.
         """
         self._encoder, self._frames = encoder, frames
-        self._image = first, encoder.inputs.load(frames[first], ())
+        self._image = first, encoder.image_loader.load(frames[first], ())
         self._first = LoadedImage(self._image[1])
         self._mask_hw: tuple[int, ...] | None = None
         self._features: dict[tuple[int, GridWindow], Tensor] = {}
@@ -62,7 +62,7 @@ class FrameEncoder:
         """Return whether a frame has a pixel with a measurement."""
         try:
             self._load(index)
-        except NothingMeasuredError:
+        except NoValidPixelsError:
             return False
         return True
 
@@ -117,7 +117,7 @@ class FrameEncoder:
         answers = encoded.decode(prompts, mask_input=(2 * likely - 1) * _MASK_LOGIT).logits.float()
         if share < 1:
             answers = share * answers.sigmoid() + (1 - share) * likely - 0.5
-        inside = (restore_logits(answers, encoded.prepared.frame) > 0).cpu().numpy()  # (K, M, …) of the window
+        inside = (restore_logits(answers, encoded.prepared.letterbox) > 0).cpu().numpy()  # (K, M, …) of the window
         found = np.zeros((*inside.shape[:2], *self.grid.frame_hw), np.bool_)
         part = found[..., place.y0 : place.y1, place.x0 : place.x1]  # without what is beyond the frame
         part[...] = inside[..., : part.shape[-2], : part.shape[-1]]
@@ -126,7 +126,7 @@ class FrameEncoder:
     def _load(self, index: int) -> SensorImage:
         """Load a frame; the last one is kept."""
         if self._image[0] != index:
-            image = self._encoder.inputs.load(self._frames[index], ())
+            image = self._encoder.image_loader.load(self._frames[index], ())
             if image.size_hw != self.grid.frame_hw:
                 (height, width), (first_height, first_width) = image.size_hw, self.grid.frame_hw
                 raise DataError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.data.sequence import Sequence as Frames
+from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, OutputError, few_of
 from simmat.inference.records import files_key, request_digest
 from simmat.io.files import (
@@ -51,7 +51,7 @@ class FollowJob:
         smooth: slices on each side that a slice of the volume is smoothed by.
     """
 
-    frames: Frames
+    frames: FrameSequence
     masks: Mapping[int, Masks]
     out: Path
     tile: int | None

@@ -9,7 +9,7 @@ import numpy as np
 
 from simmat.data.formats.frames import place_problem
 from simmat.data.instances import LabelArray, check_equal_size, read_mask
-from simmat.data.sequence import Sequence as Frames
+from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference.prompts import image_name, read_prompts
 from simmat.io.images import frame_of
@@ -24,7 +24,7 @@ _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""
 
 
-def read_label_images(masks: Sequence[str], frames: Frames) -> dict[int, LabelArray]:
+def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, LabelArray]:
     """Read the label images of `--mask IMAGE@FRAME`: frame number -> (H, W) ids.
 
     FRAME is the name of a frame, or its number from 0; without it the image has the name of its frame. IMAGE may be a
@@ -55,7 +55,7 @@ def read_label_images(masks: Sequence[str], frames: Frames) -> dict[int, LabelAr
     return found
 
 
-def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict[int, dict[int, BoolArray]]:
+def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) -> dict[int, dict[int, BoolArray]]:
     """Segment the objects of a prompts file of `simmat predict`: frame number -> object id -> (H, W) bool.
 
     An object whose name is a whole number from 1 has it as its id; others get the next free ones in the order of the
@@ -92,7 +92,7 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: Frames) -> dict
     return found
 
 
-def frame_index(place: str, frames: Frames, where: str) -> int:
+def frame_index(place: str, frames: FrameSequence, where: str) -> int:
     """Return the number of a frame given by its name or number; ConfigError that begins with `where` without it."""
     if place in frames.names:
         return frames.names.index(place)
@@ -104,7 +104,7 @@ def frame_index(place: str, frames: Frames, where: str) -> int:
     )
 
 
-def _slice_of(volume: Path, index: int, frames: Frames) -> Path:
+def _slice_of(volume: Path, index: int, frames: FrameSequence) -> Path:
     """Return the slice of a mask volume that is that of a frame, along the same axis."""
     own = frame_of(next(iter(frames.files[index].values())))
     axis = own.axis if own is not None and own.axis else "z"

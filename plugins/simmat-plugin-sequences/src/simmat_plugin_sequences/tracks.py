@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import region_from_mask
-from simmat.data.sequence import Sequence as Frames
+from simmat.data.sequence import FrameSequence
 from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
 from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.errors import ConfigError, few_of
@@ -62,7 +62,7 @@ class TrackFiles:
         unsure: number of a frame -> ids of the objects to look at there, of `write`.
     """
 
-    frames: Frames
+    frames: FrameSequence
     out: Path
     min_score: float
     class_names: Mapping[int, str]
@@ -240,7 +240,7 @@ class TrackFiles:
         return few_of(ranges, 20)
 
 
-def default_formats(frames: Frames) -> tuple[str, ...]:
+def default_formats(frames: FrameSequence) -> tuple[str, ...]:
     """Return the files that are written unless others are asked for: a volume of what is one, too."""
     frame = frame_of(next(iter(frames.files[0].values())))
     stack = None if frame is None else open_stack(frame.file, frame.axis)

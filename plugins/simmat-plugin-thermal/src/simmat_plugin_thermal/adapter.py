@@ -11,9 +11,9 @@ from pydantic import Field
 
 from simmat import (
     Channel,
-    Files,
     ModalityAdapter,
     ModalityOptions,
+    PathsBySource,
     Scene,
     SensorImage,
     Source,
@@ -93,7 +93,7 @@ class Thermal(WindowedAdapter):
         options = self.options
         return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
-    def read(self, files: Files, window: Window | None) -> SensorImage:
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) in kelvin, or in counts if the unit is unknown.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
@@ -123,7 +123,7 @@ class Thermal(WindowedAdapter):
                     image = kelvin_image(kelvin.astype(np.float32), valid, path)
                 else:
                     image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
-                return replace(image, picture_hw=found.picture_hw)
+                return replace(image, preview_hw=found.preview_hw)
         stored = read_image(path, self.nodata("thermal"), window)
         require_one_plane(stored, self.name)
         unit = unit_of(stored, self.unit)
@@ -139,7 +139,7 @@ class Thermal(WindowedAdapter):
 
         return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
 
-    def save(self, image: SensorImage, files: Files) -> None:
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write kelvin as a TIFF with its unit: that of the option, else 16-bit cK up to 655.35 K and float32 K above.
 
         Counts are written unchanged. Invalid pixels become 0 in 16 bits and NaN in floats, which are read as invalid.
@@ -177,7 +177,7 @@ class MinMaxThermal(Thermal):
     channels = (RELATIVE,)
     Options = ModalityOptions
 
-    def load(self, files: Files) -> SensorImage:
+    def load(self, files: PathsBySource) -> SensorImage:
         """Read (1, H, W) in 0..1."""
         return min_max(super().load(files), self.channels)
 

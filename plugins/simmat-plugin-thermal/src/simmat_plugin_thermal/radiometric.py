@@ -107,12 +107,12 @@ class Radiometric(NamedTuple):
         values: (H, W) float32 kelvin by the settings of the camera (emissivity, distance, air), or uint16 counts if the
             file has no constants.
         is_kelvin: True if the values are kelvin.
-        picture_hw: (height, width) of the picture in pixels.
+        preview_hw: (height, width) of the picture in pixels.
     """
 
     values: npt.NDArray[np.generic]
     is_kelvin: bool
-    picture_hw: tuple[int, int]
+    preview_hw: tuple[int, int]
 
 
 def read_radiometric(path: Path) -> Radiometric | None:

@@ -7,7 +7,7 @@
 """
 
 from simmat_runtime.everything import Settings
-from simmat_runtime.frame import Frame
+from simmat_runtime.letterbox import Letterbox
 from simmat_runtime.manifest import Channel, Manifest, ModelError
 from simmat_runtime.model import ClassMap, Model, Prediction, load
 from simmat_runtime.network import Network
@@ -17,7 +17,7 @@ __all__ = [
     "Channel",
     "ClassMap",
     "FoundObject",
-    "Frame",
+    "Letterbox",
     "Manifest",
     "Model",
     "ModelError",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.frame import BoolArray, FloatArray, Frame, resized, sigmoid, softmax
+from simmat_runtime.letterbox import BoolArray, FloatArray, Letterbox, resized, sigmoid, softmax
 from simmat_runtime.manifest import Dense
 from simmat_runtime.network import EncodedImage
 from simmat_runtime.objects import FoundObject, Window
@@ -62,7 +62,7 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     """Find every object of an image, best first."""
     spec, dense = image.network.manifest.dense, image.dense
     if dense is None or spec is None:
-        low, found = _answers(image, grid_points(image.frame, settings.grid), settings, stable=True)
+        low, found = _answers(image, grid_points(image.letterbox, settings.grid), settings, stable=True)
         kept = suppress(low, [one.score for one in found], settings.overlap)
         found = [found[row] for row in kept]
     else:
@@ -76,9 +76,9 @@ def _find_by_classes(
     image: EncodedImage, distance: FloatArray, probabilities: FloatArray, spec: Dense, settings: Settings
 ) -> list[FoundObject]:
     """Find objects by a distance map (h, w) and class probabilities (K, h, w)."""
-    frame = image.frame
-    stride = frame.size / distance.shape[-1]
-    height, width = (round(side / stride) for side in frame.scaled_hw)  # the rest is padding
+    letterbox = image.letterbox
+    stride = letterbox.size / distance.shape[-1]
+    height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
     objects = probabilities[1:].copy() if spec.background else np.zeros_like(probabilities)
     objects[:, height:] = 0
     objects[:, :, width:] = 0
@@ -96,7 +96,7 @@ def _find_by_classes(
     found += _classified(more, missed, probabilities, spec, 0.0)[0]
     if found and spec.background and settings.reach:
         inside = image.restore(1 - probabilities[:1])[0] > OBJECT
-        reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+        reach = math.ceil(settings.reach * max(letterbox.original_hw) / max(letterbox.scaled_hw))
         found = grown(sorted(found, key=lambda one: -one.score), inside, reach)
     return found
 
@@ -176,20 +176,20 @@ def _objects_of(
     for row, part in enumerate(parts):
         mask = image.restore(np.where(part, objectness - OBJECT, np.float32(-OBJECT))[None])[0] > 0
         y, x = np.unravel_index(np.where(part, distance, -1.0).argmax(), part.shape)
-        place = (np.asarray([[x, y]]) + 0.5) * (image.frame.size / len(distance)) - 0.5
-        ((click_x, click_y),) = image.frame.points_to_original(place.astype(np.float32)).tolist()
+        place = (np.asarray([[x, y]]) + 0.5) * (image.letterbox.size / len(distance)) - 0.5
+        ((click_x, click_y),) = image.letterbox.points_to_original(place.astype(np.float32)).tolist()
         if (box := _box_of(mask)) is not None:
             crop = mask[box[0] : box[2], box[1] : box[3]].copy()
             if crop.sum() >= settings.min_area:
-                found.append(FoundObject(box, crop, image.frame.original_hw, PART_SCORE, (click_x, click_y)))
+                found.append(FoundObject(box, crop, image.letterbox.original_hw, PART_SCORE, (click_x, click_y)))
                 kept.append(row)
     return found, parts[kept]
 
 
-def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
+def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
     """Return the (N, 2) xy centres of a grid of cells over the content of the input."""
-    height, width = frame.scaled_hw
-    count = count or max(min(frame.size // 16, 32), 1)
+    height, width = letterbox.scaled_hw
+    count = count or max(min(letterbox.size // 16, 32), 1)
     step = max(height, width) / count
     across, down = (max(round(side / step), 1) for side in (width, height))
     xs = (np.arange(across) + 0.5) * width / across - 0.5
@@ -212,7 +212,7 @@ def _answers(
             inner, outer = ((logits > bound).sum((1, 2)) for bound in (1, -1))
             good &= inner / np.maximum(outer, 1) >= settings.stability
         masks = image.restore(logits[good]) > 0
-        clicks = image.frame.points_to_original(part[good])
+        clicks = image.letterbox.points_to_original(part[good])
         for mask, small, click, score in zip(masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True):
             if (box := _box_of(mask)) is None:
                 continue
@@ -220,7 +220,7 @@ def _answers(
             crop = mask[y0:y1, x0:x1].copy()
             if crop.sum() >= settings.min_area:
                 low.append(small)
-                found.append(FoundObject(box, crop, image.frame.original_hw, float(score), (click[0], click[1])))
+                found.append(FoundObject(box, crop, image.letterbox.original_hw, float(score), (click[0], click[1])))
     return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.frame import BoolArray, FloatArray, Frame, IntArray
+from simmat_runtime.letterbox import BoolArray, FloatArray, IntArray, Letterbox
 from simmat_runtime.manifest import Channel
 from simmat_runtime.objects import Window
 
@@ -100,7 +100,7 @@ class Prompt:
             )
         if mask is not None and mask.shape != mask_size:
             raise ValueError(
-                f"mask must be {mask_size} logits, the low_res of an earlier prediction; got shape {mask.shape}"
+                f"mask must be {mask_size} logits, the low_res_logits of an earlier prediction; got shape {mask.shape}"
             )
 
     def extent(self) -> tuple[FloatArray, FloatArray]:
@@ -112,20 +112,20 @@ class Prompt:
         return every.min(0), every.max(0)
 
     def in_window(
-        self, window: Window, frame: Frame
+        self, window: Window, letterbox: Letterbox
     ) -> tuple[FloatArray, IntArray, FloatArray | None, FloatArray | None]:
         """Return a prompt of the image as `EncodedImage.decode` takes it, K = 1, without what is beside a window.
 
         Args:
             window: the part of the image.
-            frame: position of that part in the network's input.
+            letterbox: position of that part in the network's input.
         """
         y0, x0, y1, x1 = window
         first = np.asarray([x0, y0], np.float32)
         kept = ((self.coords >= first) & (self.coords < (x1, y1))).all(1) | (self.labels == 1)
         return (
-            frame.points_to_input(self.coords[kept] - first)[None],
+            letterbox.points_to_input(self.coords[kept] - first)[None],
             self.labels[kept][None],
-            None if self.box is None else frame.box_to_input(self.box - np.tile(first, 2))[None],
+            None if self.box is None else letterbox.box_to_input(self.box - np.tile(first, 2))[None],
             None if self.mask is None else self.mask[None, None],
         )

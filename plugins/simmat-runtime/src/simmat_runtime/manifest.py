@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from simmat_runtime.frame import FloatArray
+from simmat_runtime.letterbox import FloatArray
 
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
@@ -92,7 +92,7 @@ class Manifest:
         aspect: "keep" scales the longer side to S and pads; "squash" scales both sides to S.
         largest: longest side of an image in pixels that is looked at as a whole; larger ones are cut into windows.
         window: side of these windows in pixels.
-        mask_size: (h, w) of `Prediction.low_res`.
+        mask_size: (h, w) of `Prediction.low_res_logits`.
         dense: classes of the dense head; None without one.
         class_names: label value -> name.
         calibration: kind of score -> (scores of the network, what they are worth), both rising.

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat_runtime.everything import Settings, find_objects
-from simmat_runtime.frame import BoolArray, FloatArray, softmax
 from simmat_runtime.inputs import Prompt, checked_planes, measured_pixels
+from simmat_runtime.letterbox import BoolArray, FloatArray, softmax
 from simmat_runtime.manifest import Channel, ModelError
 from simmat_runtime.network import CPU, EncodedImage, Network
 from simmat_runtime.objects import FoundObject, Window
@@ -32,7 +32,7 @@ class Prediction:
         mask: (H, W) bool.
         logits: (H, W) float32; the mask is True where they are above 0.
         score: predicted IoU of the mask, calibrated where the model has a calibration.
-        low_res: (h, w) float32, the same logits at the size of the decoder, for `predict(mask=)`.
+        low_res_logits: (h, w) float32, the same logits at the size of the decoder, for `predict(mask=)`.
         class_id: label value of the object's class; None if the model does not distinguish classes.
         class_probability: probability of that class among the classes of objects.
     """
@@ -40,7 +40,7 @@ class Prediction:
     mask: BoolArray
     logits: FloatArray
     score: float
-    low_res: FloatArray
+    low_res_logits: FloatArray
     class_id: int | None = None
     class_probability: float | None = None
 
@@ -173,7 +173,7 @@ class Model:
             points: (x, y) in pixels of the image; (0, 0) is the centre of the top-left pixel.
             labels: one for each point, 1 on the object, 0 beside it; None means that all are on it.
             box: (x0, y0, x1, y1), outer edges of the object, from 0 to width and height.
-            mask: (h, w) logits of an earlier mask, `Prediction.low_res`.
+            mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
             choice: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
 
         Raises:
@@ -200,7 +200,7 @@ class Model:
         image = self._encode(window)
         if image is None:
             raise ValueError("no pixel around the prompt holds a measurement")
-        low, scores = image.decode(*prompt.in_window(window, image.frame))
+        low, scores = image.decode(*prompt.in_window(window, image.letterbox))
         picked = 0 if choice == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
         logits = image.restore(low[:, picked])[0]
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.frame import BoolArray, FloatArray, Frame, IntArray, resized, softmax
+from simmat_runtime.letterbox import BoolArray, FloatArray, IntArray, Letterbox, resized, softmax
 from simmat_runtime.manifest import DECODER, DENSE, ENCODER, MASKS, ModelError, check_files, read_manifest
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class Network:
             planes: (C, H, W) in the sensor's units, NaN where missing.
             measured: (H, W), False where no channel is valid.
         """
-        frame = Frame((planes.shape[1], planes.shape[2]), self.manifest.image_size, self.manifest.aspect)
+        letterbox = Letterbox((planes.shape[1], planes.shape[2]), self.manifest.image_size, self.manifest.aspect)
         levels = self.run(ENCODER, image=np.ascontiguousarray(planes[None]))
-        return EncodedImage(self, frame, measured, levels)
+        return EncodedImage(self, letterbox, measured, levels)
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ class EncodedImage:
 
     Attributes:
         network: what encoded it.
-        frame: its position in the network's input.
+        letterbox: its position in the network's input.
         measured: (H, W) bool, False where no channel is valid.
         levels: name -> output tensor of the encoder, for the decoder and the dense head.
     """
 
     network: Network
-    frame: Frame
+    letterbox: Letterbox
     measured: BoolArray
     levels: dict[str, npt.NDArray[Any]]
 
@@ -140,8 +140,8 @@ class EncodedImage:
 
     def restore(self, logits: FloatArray) -> FloatArray:
         """Resize logits (N, h, w) of the S×S input to the image: (N, H, W)."""
-        height, width = self.frame.original_hw
-        step = max(_VALUES_AT_ONCE // max(height * width, self.frame.size**2), 1)
+        height, width = self.letterbox.original_hw
+        step = max(_VALUES_AT_ONCE // max(height * width, self.letterbox.size**2), 1)
         size = np.asarray([height, width], np.int64)
         parts = [
             self.network.run(MASKS, logits=logits[start : start + step], original_hw=size)["masks"]

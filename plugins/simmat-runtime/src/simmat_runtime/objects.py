@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simmat_runtime.frame import BoolArray
+from simmat_runtime.letterbox import BoolArray
 
 Window = tuple[int, int, int, int]
 """(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""

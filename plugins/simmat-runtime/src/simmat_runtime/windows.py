@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat_runtime.frame import BoolArray, FloatArray
+from simmat_runtime.letterbox import BoolArray, FloatArray
 from simmat_runtime.objects import FoundObject, Window, enclosing_window, shared_window
 
 AGREEMENT = 0.7

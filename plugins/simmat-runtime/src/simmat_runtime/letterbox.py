@@ -37,7 +37,7 @@ def softmax(x: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Letterbox:
     """The position of an image in the S×S input, as in the exported graphs.
 
     Attributes:
