@@ -20,7 +20,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-polarization runtime)
+REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
@@ -97,13 +97,15 @@ test-newest: smoke-newest
 # The window of napari-simmat in a real napari, which no other target installs: without napari its tests are skipped. It
 # needs a display, such as that of `xvfb-run make test-napari`.
 test-napari: | $(BIN)/python
-	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt -e './plugins/napari-simmat[all]' -e ./plugins/simmat-plugin-annotate)
+	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt \
+		-e ./plugins/simmat-plugin-sequences -e ./plugins/simmat-plugin-annotate -e './plugins/napari-simmat[all]')
 	"$(NAPARI)/bin/python" -m pytest plugins/napari-simmat
 
 # The plugin of QGIS as a zip, of the last commit.
+ANNOTATE := plugins/simmat-plugin-annotate/src/simmat_plugin_annotate
 qgis:
 	git archive --format=zip --output=simmat_qgis.zip --prefix=simmat_qgis/ --add-file=LICENSE \
-		--add-file=simmat/client.py --add-file=plugins/simmat-plugin-annotate/src/simmat_plugin_annotate/static/icon.svg \
+		--add-file=$(ANNOTATE)/client.py --add-file=$(ANNOTATE)/static/icon.svg \
 		HEAD:plugins/qgis-simmat/simmat_qgis
 
 # In the QGIS of this machine: `xvfb-run make test-qgis`. Without QGIS or a display, the tests are skipped.

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from simmat_plugin_annotate.client import Client
 
-from simmat.client import Client
 from simmat.io.images import read_image, write_image
 
 Times = dict[str, list[float]]

@@ -8,7 +8,6 @@ from simmat.predictor.large_image import TiledImage
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.prompts import Choice
 from simmat.predictor.reference import Reference
-from simmat.predictor.remote import RemoteImage, RemotePredictor
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
@@ -22,8 +21,6 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Reference",
-    "RemoteImage",
-    "RemotePredictor",
     "TiledImage",
     "Uncertainty",
     "ZeroShotPredictor",

@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = home / "QGIS/QGIS3/profiles/default"
     plugin = profile / "python/plugins/simmat_qgis"
     shutil.copytree(HOME, plugin, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("simmat/client.py", f"{ANNOTATE}/static/icon.svg"):  # as `make qgis` packs them
+    for file in (f"{ANNOTATE}/client.py", f"{ANNOTATE}/static/icon.svg"):  # as `make qgis` packs them
         shutil.copy(ROOT / file, plugin)
     (profile / "QGIS").mkdir()
     (profile / "QGIS/QGIS3.ini").write_text(

@@ -19,13 +19,14 @@ from annotate_server import TOKEN, door, gray_images
 from annotate_server import Client as Raw
 from bundles import GRAY, tiny_bundle
 from runs import registry
+from simmat_plugin_annotate.client import Client, ServerError
+from simmat_plugin_annotate.remote import RemotePredictor
 
 from simmat.api import load
-from simmat.client import Client, ServerError
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.predictor import Predictor, RemotePredictor, TiledImage
+from simmat.predictor import Predictor, TiledImage
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt, Window
 

@@ -14,11 +14,12 @@ import tifffile
 from annotate_server import door, gray_images
 from bundles import tiny_bundle
 from runs import registry
+from simmat_plugin_annotate.client import Client, ServerError
+from simmat_plugin_annotate.remote import RemotePredictor
 
 from simmat.api import load
-from simmat.client import Client, ServerError
 from simmat.errors import DataError
-from simmat.predictor import Predictor, RemotePredictor
+from simmat.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

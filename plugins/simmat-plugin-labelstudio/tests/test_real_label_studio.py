@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from label_studio_case import MASK, SIZE, prompt, scripted_backend, sensor_files, served
 from PIL import Image
+from simmat_plugin_annotate.remote import RemotePredictor
 from simmat_plugin_convert.convert import convert
 from simmat_plugin_convert.label_studio import POLYGON, label_config
 from simmat_plugin_labelstudio.backend import Backend
@@ -33,7 +34,6 @@ from simmat_plugin_labelstudio.results import write_tasks
 from simmat.data.dataset import Dataset, open_dataset, open_images
 from simmat.data.instances import Instance, region_from_mask
 from simmat.inference import run_lengths
-from simmat.predictor import RemotePredictor
 from simmat.sensors.builtin import Raster
 
 COMMAND = os.environ.get("LABEL_STUDIO") or shutil.which("label-studio")

@@ -26,7 +26,9 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.plugins.loader import installed
 
 if TYPE_CHECKING:  # imports torch
-    from simmat.predictor import ClassMap, Prediction, RemotePredictor
+    from simmat_plugin_annotate.remote import RemotePredictor
+
+    from simmat.predictor import ClassMap, Prediction
 
 PROMPT_DELAY_MS = 80
 """Time without a change of the prompts after which they are answered: dragging a box is many changes."""
@@ -160,7 +162,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
                 return simmat.load(foundation=network, modality=sensor, modality_options=options_in(text))
             if not bundle.startswith(("http://", "https://")):
                 return simmat.load(bundle)
-            from simmat.predictor import RemotePredictor
+            from simmat_plugin_annotate.remote import RemotePredictor
 
             return RemotePredictor(bundle)
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 from pydantic import ConfigDict, Field
+from simmat_plugin_annotate.remote import RemoteImage, RemotePredictor
 from simmat_plugin_convert.label_studio import (
     BRUSH,
     POLYGON,
@@ -34,7 +35,7 @@ from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.predictor import Predictor, RemoteImage, RemotePredictor, TiledImage
+from simmat.predictor import Predictor, TiledImage
 from simmat.terminal import say
 from simmat.types import Prompt, Window
 

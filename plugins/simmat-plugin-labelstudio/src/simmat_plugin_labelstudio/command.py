@@ -60,11 +60,12 @@ def command(
     variable SIMMAT_SERVE_TOKEN. Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.
     """
     import uvicorn
+    from simmat_plugin_annotate.remote import RemotePredictor
 
     from simmat.api import load
     from simmat.data.dataset import open_images
     from simmat.io.reading import url_of
-    from simmat.predictor import Predictor, RemotePredictor
+    from simmat.predictor import Predictor
     from simmat_plugin_labelstudio.backend import Backend
     from simmat_plugin_labelstudio.server import make_app
 

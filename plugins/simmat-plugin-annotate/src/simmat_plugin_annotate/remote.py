@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from simmat.client import Client, crop_of
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.images import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
-from simmat.predictor.found import ClassMap, FoundObjects
+from simmat.predictor import ClassMap, FoundObjects
 from simmat.predictor.prompts import prompt_of
 from simmat.predictor.reading import ImageLike, ImageLoader, LoadedImage
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
+from simmat_plugin_annotate.client import Client, crop_of
 
 _WHOLE_SIDE = 4096
 """Largest side of an image that is loaded here as a whole where its files can be read in parts."""
