@@ -53,6 +53,7 @@ from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
+from simmat.predictor.encoded import embed
 from simmat.training.callbacks import Callback
 from simmat.training.setup import TrainingPlan, prepare
 from simmat.training.step import build_optimizer, learning_rate, set_rates
@@ -173,28 +174,26 @@ def unet_of(spec: DenseSpec, channels: int, seed: int) -> SimMAT:
     return SimMAT(nn.Identity(), foundation, "image", head)
 
 
+@dataclass(frozen=True, eq=False)
 class WatershedImage(EncodedImage):
     """An image whose objects are found by a watershed on the U-Net's maps."""
-
-    rule = Watershed()
 
     @cached_property
     def maps(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(K, H, W) probabilities of classes, (H, W) of any object, and the (H, W) distance."""
         chances = self.class_map()
         assert chances is not None
-        assert self._dense is not None
+        assert self.dense is not None
         with torch.inference_mode():
-            distance = restore_logits(self._dense.distance, self.prepared.letterbox)[0, 0].sigmoid().numpy()
+            distance = restore_logits(self.dense.distance, self.prepared.letterbox)[0, 0].sigmoid().numpy()
         return chances, 1 - chances[0], distance
 
-    def find_objects(self, settings: EverythingSettings, like: Reference | None = None) -> list[FoundObject]:
+    def objects(self, rule: Watershed, min_area: int) -> list[FoundObject]:
         """Find every object, best first."""
         chances, foreground, distance = self.maps
-        rule = self.rule
         found = rule.objects(foreground > rule.foreground, gaussian(distance, rule.blur), foreground)
-        found = [one for one in found if one.instance.area >= settings.min_area]
-        return sorted((_with_class(one, chances, self._classes) for one in found), key=lambda one: -one.score)
+        found = [_with_class(one, chances, self.classes) for one in found if one.instance.area >= min_area]
+        return sorted(found, key=lambda one: -one.score)
 
 
 def _with_class(one: FoundObject, chances: FloatArray, spec: DenseSpec | None) -> FoundObject:
@@ -223,9 +222,17 @@ class WatershedPredictor(Predictor):
         self.kept = getattr(self, "kept", {})
         key = image.data.tobytes()
         if key not in self.kept:
-            self.kept[key] = WatershedImage(self.model, self.pipeline(image), self.dense)
-        self.kept[key].rule = self.rule
+            prepared = self.pipeline(image)
+            embedding = embed(self.model, prepared.planes[None], prepared.content[None])
+            self.kept[key] = WatershedImage(self.model, prepared, embedding, self.dense)
         return self.kept[key]
+
+    def objects_in(
+        self, encoded: EncodedImage, settings: EverythingSettings, like: Reference | None
+    ) -> list[FoundObject]:
+        """Find every object of a window, best first."""
+        assert isinstance(encoded, WatershedImage)
+        return encoded.objects(self.rule, settings.min_area)
 
 
 def scores(predictor: Predictor, setup: TrainingPlan, samples: Sequence[Sample]) -> dict[str, Any]:

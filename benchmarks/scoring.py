@@ -29,7 +29,7 @@ from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits
-from simmat.predictor import EncodedImage
+from simmat.predictor import encode_image
 from simmat.types import BoolArray, Letterbox, Prompt
 
 INPUT, LOW = 1024, 256
@@ -99,7 +99,7 @@ def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     frame = Letterbox(label.size_hw, INPUT)
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
-    image = ScoredImage(EncodedImage(cast(SimMAT, model), prepared), targets, ONE_CLICK)
+    image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, ONE_CLICK)
     return score_objects(image, "image", ONE_CLICK)
 
 

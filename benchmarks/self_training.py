@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,7 @@ from simmat.foundation import MaskPrediction
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json
 from simmat.nn.resize import upsample_logits
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor
-from simmat.predictor.everything import find_objects
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor, find_objects
 from simmat.sensor_tables import load_sensors
 from simmat.training.run_folder import read_log
 from simmat.types import FloatArray
@@ -45,34 +46,45 @@ SMALLEST_PX = 30
 """Where the config names no smallest region."""
 
 
-def averaged(whole: EncodedImage, across: EncodedImage, down: EncodedImage, points: FloatArray) -> MaskPrediction:
-    """Return the answers to K clicks at (K, 2) xy of the input, averaged over an image and its two mirror images."""
-    letterbox = whole.prepared.letterbox
-    probabilities, scores = [], []
-    for view, axis in ((whole, None), (across, 1), (down, 0)):
-        own = points.copy()
-        if axis is not None:
-            own[:, 1 - axis] = letterbox.scaled_hw[axis] - 1 - own[:, 1 - axis]
-        answer = view.decode_clicks(own)
-        seen = upsample_logits(answer.logits[:, :1].float(), (letterbox.size, letterbox.size)).sigmoid()  # (K, 1, S, S)
-        if axis is not None:  # the padding stays where it is
+@dataclass(frozen=True, eq=False)
+class AveragedImage(EncodedImage):
+    """An image whose answers are averaged with those of its two mirror images.
+
+    Attributes:
+        mirrored: the axis of (H, W) that is mirrored -> the mirror image.
+    """
+
+    mirrored: Mapping[int, EncodedImage] = field(default_factory=dict)
+
+    def decode_clicks(self, points: FloatArray) -> MaskPrediction:
+        """Answer K clicks at (K, 2) xy of the input."""
+        letterbox = self.prepared.letterbox
+        answer = super().decode_clicks(points)
+        size_hw = (letterbox.size, letterbox.size)
+        probabilities = [upsample_logits(answer.logits[:, :1].float(), size_hw).sigmoid()]  # (K, 1, S, S)
+        scores = [answer.iou[:, :1].float()]
+        for axis, view in self.mirrored.items():
             side = letterbox.scaled_hw[axis]
-            seen.narrow(2 + axis, 0, side).copy_(seen.narrow(2 + axis, 0, side).flip(2 + axis))
-        probabilities.append(seen)
-        scores.append(answer.iou[:, :1].float())
-    return MaskPrediction(torch.stack(probabilities).mean(0).logit(1e-4), torch.stack(scores).mean(0))
+            own = points.copy()
+            own[:, 1 - axis] = side - 1 - own[:, 1 - axis]
+            answer = view.decode_clicks(own)
+            seen = upsample_logits(answer.logits[:, :1].float(), size_hw).sigmoid()
+            seen.narrow(2 + axis, 0, side).copy_(seen.narrow(2 + axis, 0, side).flip(2 + axis))  # but the padding
+            probabilities.append(seen)
+            scores.append(answer.iou[:, :1].float())
+        return MaskPrediction(torch.stack(probabilities).mean(0).logit(1e-4), torch.stack(scores).mean(0))
 
 
 def objects_in(model: Predictor, file: Path, smallest: int) -> tuple[tuple[int, int], list[FoundObject]]:
     """Return the size of an image and the masks that the model may learn from."""
     image = model.set_image(file)
     reader, adapter = model.reader(file), model.adapter
-    views = [
-        model.encode(one, reader)
-        for one in (image, *(adapter.flip(image, axis) for axis in ("horizontal", "vertical")))
-    ]
+    whole = model.encode(image, reader)
+    across = model.encode(adapter.flip(image, "horizontal"), reader)
+    down = model.encode(adapter.flip(image, "vertical"), reader)
+    seen = AveragedImage(whole.model, whole.prepared, whole.embedding, mirrored={1: across, 0: down})
     settings = EverythingSettings(grid=10, stability=0, overlap=0.7, min_area=smallest)
-    found = find_objects(views[0].prepared.letterbox, lambda points: averaged(*views, points), None, None, settings)
+    found = find_objects(seen, settings)
     return image.size_hw, [one for one in found if one.instance.area < LARGEST * np.prod(image.size_hw)]
 
 

@@ -22,7 +22,7 @@ from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
-from simmat.predictor import EncodedImage
+from simmat.predictor import encode_image
 from simmat.types import Aspect, BoolArray, Letterbox
 
 CLICKS = Protocol("clicks", clicks=4)
@@ -188,7 +188,7 @@ class Answering(Scripted):
 def encoded(model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol) -> ScoredImage:
     planes = torch.zeros(1, letterbox.size, letterbox.size)
     prepared = PreparedImage(planes, content_mask(letterbox), letterbox)
-    return ScoredImage(EncodedImage(cast(Any, model), prepared), find_targets(label, letterbox, protocol), protocol)
+    return ScoredImage(encode_image(cast(Any, model), prepared), find_targets(label, letterbox, protocol), protocol)
 
 
 def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Annotation:

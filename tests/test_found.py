@@ -10,9 +10,10 @@ from bundles import tiny_bundle
 from runs import registry
 
 import simmat
+from simmat.inference.window_store import result_from_arrays, result_to_arrays
 from simmat.model_spec import DenseSpec
 from simmat.predictor import EverythingSettings, Predictor
-from simmat.predictor.windows import WindowResult
+from simmat.predictor.tiles import WindowResult
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 IMAGE = np.random.default_rng(0).integers(0, 255, (1, 90, 120)).astype(np.float32)
@@ -46,7 +47,7 @@ def test_every_pixel_has_the_probability_of_every_class(model: Predictor) -> Non
 def test_every_object_has_the_probability_of_every_class(model: Predictor) -> None:
     """Those that a stopped run kept in files, too, and those of clicks."""
     everything = model.segment_everything(EVERY)
-    kept = WindowResult.from_arrays(WindowResult(tuple(everything)).arrays()).objects
+    kept = result_from_arrays(result_to_arrays(WindowResult(tuple(everything)))).objects
     assert len(kept) == len(everything) > 0
     for one, again in zip(everything, kept, strict=True):
         assert one.class_probabilities is not None

@@ -15,12 +15,13 @@ from runs import registry
 import simmat
 from simmat.cli import run as run_command
 from simmat.drawing.display import display_rgb
+from simmat.inference.window_store import WindowStore
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import picture_of
-from simmat.predictor.windows import SegmentOptions, WindowResult, WindowStore
+from simmat.predictor.objects import EverythingSettings
+from simmat.predictor.tiles import SegmentOptions, WindowResult
 from simmat.types import Prompt, SensorImage, Window
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)

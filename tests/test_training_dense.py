@@ -15,7 +15,7 @@ from simmat import cli, training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError
-from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.objects import EverythingSettings
 from simmat.training.compatibility import check_settings, settings_of
 from simmat.training.run import selection_score
 from simmat.training.setup import prepare

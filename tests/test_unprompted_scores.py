@@ -131,7 +131,7 @@ class Answer:
         found: npt.NDArray[np.float32] = (self.labels == values[:, None, None]).astype(np.float32)
         return found
 
-    def find_objects(self, *_: object) -> list[FoundObject]:
+    def objects(self) -> list[FoundObject]:
         objects = []
         for value in np.unique(self.labels[self.labels > 0]).tolist():
             one = label_from_mask((self.labels == value).astype(np.int64), DataCard(regions="instances")).regions[0]
@@ -146,6 +146,9 @@ class Scripted(Predictor):
 
     def encode(self, image: SensorImage, *_: object) -> EncodedImage:
         return cast(EncodedImage, Answer(self.found[float(image.data[0, 0, 0])], self.dense))
+
+    def objects_in(self, encoded: EncodedImage, *_: object) -> list[FoundObject]:
+        return cast(Answer, encoded).objects()
 
 
 def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True) -> Predictor:

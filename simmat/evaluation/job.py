@@ -26,7 +26,7 @@ from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_co
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
 from simmat.plugins.registry import Registry
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor, TiledImage
+from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
 from simmat.predictor.reading import LoadedImage
 from simmat.types import Letterbox, SensorImage
 
@@ -302,7 +302,7 @@ def _by_prompts(
         return Scores((), () if left_out else (sample,), left_out)
     model, prepared = predictor.model.for_image(image), pipeline(image)
     start = perf_counter()
-    encoded = EncodedImage(model, prepared, predictor.dense)
+    encoded = encode_image(model, prepared, predictor.dense)
     wait_for(encoded.embedding.levels[0].device)
     encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:

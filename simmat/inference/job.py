@@ -15,7 +15,7 @@ from simmat.inference.records import files_key, request_digest
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.predictor.windows import SegmentOptions
+    from simmat.predictor.tiles import SegmentOptions
 
 _OBJECT_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png", "_uncertainty.tif")
 """Endings of the files of one prompted object."""

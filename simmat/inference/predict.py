@@ -23,7 +23,7 @@ from simmat.inference.run import Run, run_on_dask
 from simmat.io.images.stacks import frame_of, frame_paths, stack_endings, stack_format
 from simmat.io.reading import stem_of
 from simmat.predictor import EverythingSettings
-from simmat.predictor.windows import SegmentOptions
+from simmat.predictor.tiles import SegmentOptions
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -30,12 +29,13 @@ from simmat.inference.records import (
     written_files,
 )
 from simmat.inference.result import ImageResult, LabelMap, class_shares, summarize
+from simmat.inference.window_store import WindowStore
 from simmat.io.files import atomic_write_json, output_errors, release_pages, staged_files
 from simmat.io.reading import shown_url
 from simmat.predictor.found import picture_of
 from simmat.predictor.large_image import TiledImage
 from simmat.predictor.reading import NoValidPixelsError
-from simmat.predictor.windows import WindowStore
+from simmat.predictor.tiles import merge_objects, most_likely
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
@@ -70,9 +70,8 @@ class Segmenter:
         image, wanted = self._open(task), self.job.search
         store = self._store(task, image) if len(image.windows) > 1 else None
         classes = _class_map(image, None if store is None else store.folder) if wanted.classes else None
-        progress = None if store is None else partial(self.progress.windows, task.name, total=len(image.windows))
         try:
-            objects, empty = image.segment(wanted, store=store, progress=progress, classes=classes)
+            objects, empty = self._find(task, image, store, classes)
         except NoValidPixelsError:
             if store is not None:
                 store.remove()
@@ -87,6 +86,44 @@ class Segmenter:
         if empty:
             line += f", {empty} of {len(image.windows)} windows without a measurement"
         return replace(outcome, summary=(line,), warnings=image_warnings(image.warning, image.shrink_warning))
+
+    def _find(
+        self, task: ImageTask, image: TiledImage, store: WindowStore | None, classes: npt.NDArray[Any] | None
+    ) -> tuple[list[FoundObject], int]:
+        """Segment all windows of an image, and merge what is found.
+
+        Args:
+            task: the image.
+            image: the same, opened.
+            store: results that are in it are read from it, the others are written to it.
+            classes: (H, W), filled with the class map; None makes none.
+
+        Returns:
+            The objects, best first, and the number of windows without a measurement.
+
+        Raises:
+            NoValidPixelsError: no window has a measurement.
+        """
+        found = []
+        empty = 0
+        blender = None if classes is None else image.class_map_blender()
+        for index, window in enumerate(image.windows):
+            result = None if store is None else store.read(index)
+            if result is None:
+                result = image.segment_window(window, self.job.search)
+                if store is not None:
+                    result = store.write(index, result)
+            if store is not None:
+                self.progress.windows(task.name, index + 1, len(image.windows))
+            found.append(result.objects)
+            empty += result.is_empty
+            if classes is not None and blender is not None:
+                for y0, band in blender.add(result.probabilities):
+                    labels, _ = most_likely(band, self.predictor.required_dense().label_values, image.label_type()[1])
+                    classes[y0 : y0 + len(labels)] = labels
+                    release_pages(classes)
+        image.check_measured(empty)
+        return merge_objects(image.windows, found), empty
 
     def answer_windows(self, task: ImageTask, indices: Iterable[int]) -> None:
         """Segment some windows of an image, and store the answers for `segment`."""

@@ -1,10 +1,10 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
-from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.everything import EverythingSettings
+from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import TiledImage
+from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.prompts import Choice
 from simmat.predictor.reference import Reference
@@ -24,4 +24,6 @@ __all__ = [
     "TiledImage",
     "Uncertainty",
     "ZeroShotPredictor",
+    "encode_image",
+    "find_objects",
 ]

@@ -1,26 +1,29 @@
-"""The embedding of one image: it answers prompts, and finds objects and classes without them."""
+"""An image, or a window of one, as a network has encoded it: what the network answers to prompts, and without them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from simmat.data.instances import FoundObject
 from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.drawing.display import display_style
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
-from simmat.predictor import everything
-from simmat.predictor.everything import EverythingSettings
-from simmat.predictor.reference import Reference, find_like
-from simmat.types import FloatArray, Prompt
+from simmat.sensors.normalize import CLIP
+from simmat.types import RGB_QUANTITY, Channel, FloatArray, Prompt
+
+_FAR, _MAX_FAR_SHARE, _FLAT = 0.99, 0.5, 0.02
+"""Share of the clip value, share of the pixels, share of training's standard deviation."""
+_SAMPLED_SIDE = 128
+"""Pixels along each side that are enough to see it, evenly spaced."""
 
 
 @threads_for_load()
@@ -31,38 +34,50 @@ def embed(model: SimMAT, planes: Tensor, content: Tensor) -> ImageEmbedding:
     return model.encode(planes.to(device), content.to(device))
 
 
+def encode_image(model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None) -> EncodedImage:
+    """Encode an image.
+
+    Args:
+        model: the network.
+        prepared: its input.
+        classes: what its dense head distinguishes.
+    """
+    embedding = embed(model, prepared.planes[None], prepared.content[None])
+    return EncodedImage(model, prepared, embedding, classes)
+
+
+@dataclass(frozen=True, eq=False)
 class EncodedImage:
     """The embedding of an image, or of a window of one, and what the network answers; no score is calibrated.
 
     Attributes:
-        prepared: the network's input.
-        embedding: of a batch of one image.
-        warning: how its values differ from those of training, see `domain_shift_warning`; "" if they do not.
+        model: the network.
+        prepared: its input.
+        embedding: of a batch of this image.
+        classes: what the dense head distinguishes; None without one.
+        warning: how the values differ from those of training, see `domain_shift_warning`; "" if they do not.
     """
 
-    def __init__(
-        self,
-        model: SimMAT,
-        prepared: PreparedImage,
-        classes: DenseSpec | None = None,
-        embedding: ImageEmbedding | None = None,
-        warning: str = "",
-    ) -> None:
-        """Encode an image.
-
-        Args:
-            classes: what the network's dense head distinguishes.
-            embedding: of a batch of this image; None encodes it.
-        """
-        self.prepared, self.warning = prepared, warning
-        self._model, self._classes = model, classes
-        self._device = next(model.parameters()).device
-        self.embedding = embedding or embed(model, prepared.planes[None], prepared.content[None])
+    model: SimMAT
+    prepared: PreparedImage
+    embedding: ImageEmbedding
+    classes: DenseSpec | None = None
+    warning: str = ""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the embedding and of the network's input."""
-        return sum(part.nbytes for part in (*self.embedding.levels, self.prepared.planes, self.prepared.content))
+        parts = (*self.embedding.levels, self.prepared.planes, self.prepared.content)
+        return sum(part.nbytes for part in parts)
+
+    @cached_property
+    def dense(self) -> DenseAnswer | None:
+        """The maps of the dense head; None without one."""
+        if self.model.dense is None:
+            return None
+        with threads_for_load(), torch.inference_mode():
+            answer: DenseAnswer = self.model.dense(self.embedding)
+        return answer
 
     @threads_for_load()
     @torch.inference_mode()
@@ -79,8 +94,9 @@ class EncodedImage:
         batch = prompt_batch(prompts, self.prepared.letterbox, self._device)
         if mask_input is not None:
             batch = replace(batch, mask_input=mask_input)
-        answer = self._model.decode(self.embedding, batch)
-        given, size_hw = prompts[0].mask_input, tuple(answer.logits.shape[-2:])
+        answer = self.model.decode(self.embedding, batch)
+        given = prompts[0].mask_input
+        size_hw = tuple(answer.logits.shape[-2:])
         if given is not None and given.shape != size_hw:
             raise ValueError(
                 f"mask must be {size_hw} logits, the low_res_logits of an earlier prediction of this model, "
@@ -95,23 +111,18 @@ class EncodedImage:
         count = len(points)
         batch = PromptBatch(
             image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
-            point_coords=torch.from_numpy(points[:, None]).to(self._device),
+            point_coords=torch.from_numpy(points[:, None]).to(self._device),  # (K, 1, 2)
             point_labels=torch.ones(count, 1, dtype=torch.int64, device=self._device),
         )
-        return self._model.decode(self.embedding, batch)
-
-    @cached_property
-    def _dense(self) -> DenseAnswer | None:
-        with threads_for_load(), torch.inference_mode():
-            return None if self._model.dense is None else self._model.dense(self.embedding)
+        return self.model.decode(self.embedding, batch)
 
     @threads_for_load()
     @torch.inference_mode()
     def class_map(self) -> FloatArray | None:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
-        if self._dense is None or self._classes is None:
+        if self.dense is None or self.classes is None:
             return None
-        logits = restore_logits(self._dense.classes, self.prepared.letterbox)[0]
+        logits = restore_logits(self.dense.classes, self.prepared.letterbox)[0]
         probabilities: FloatArray = logits.softmax(0).cpu().numpy()
         return probabilities
 
@@ -123,22 +134,35 @@ class EncodedImage:
         Args:
             low_res_logits: (h, w) logits of the mask at the decoder's own size.
         """
-        spec = self._classes
-        if spec is None or self._dense is None or not (low_res_logits > 0).any():
+        inside = low_res_logits > 0
+        if self.classes is None or self.dense is None or not inside.any():
             return None
-        (found,), _ = classes_of(low_res_logits[None] > 0, self._dense.classes[0].softmax(0), spec.background)
-        return spec.by_class(found.tolist())
+        probabilities = self.dense.classes[0].softmax(0)
+        (found,), _ = classes_of(inside[None], probabilities, self.classes.background)
+        return self.classes.by_class(found.tolist())
 
-    @threads_for_load()
-    @torch.inference_mode()
-    def find_objects(self, settings: EverythingSettings, like: Reference | None = None) -> list[FoundObject]:
-        """Find every object, best first, in pixels of the original image; see `simmat.predictor.everything`.
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
-        Args:
-            settings: how objects are found.
-            like: what to look for, in place of what the model's dense head knows.
-        """
-        letterbox = self.prepared.letterbox
-        if like is not None:
-            return find_like(like, self.embedding, letterbox, self.decode, settings)
-        return everything.find_objects(letterbox, self.decode_clicks, self._dense, self._classes, settings)
+
+def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
+    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
+
+    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
+    """
+    step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
+    content = prepared.content[::step, ::step]
+    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
+        if channel.quantity == RGB_QUANTITY or channel.mean is None or channel.std is None:
+            continue
+        valid = plane[content & (plane != 0)]  # invalid pixels are 0
+        if not valid.numel():
+            continue
+        style = display_style(channel)
+        trained = f"{style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}"
+        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
+            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
+        if valid.numel() > 1 and float(valid.std()) < _FLAT:
+            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
+    return ""

@@ -13,19 +13,20 @@ from typing import Any, ClassVar, Self
 import torch
 
 from simmat.bundle import Bundle, trained_tensors
+from simmat.data.instances import FoundObject
 from simmat.data.pipeline import Pipeline, PreparedImage
-from simmat.drawing.display import display_style
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
-from simmat.predictor.encoded import EncodedImage, embed
+from simmat.predictor.encoded import EncodedImage, domain_shift_warning, embed
+from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.reading import ImageLoader
+from simmat.predictor.reference import Reference, find_like
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.normalize import CLIP
-from simmat.types import RGB_QUANTITY, Channel, ImageReader, SensorImage, max_untiled_side
+from simmat.types import ImageReader, SensorImage, max_untiled_side
 
 
 class ImageEncoder:
@@ -126,7 +127,7 @@ class ImageEncoder:
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
+        """Annotation value -> name, for the names that training knew; objects without a class are 1, "object"."""
         if self.dense is not None and self.dense.classes == (None,):
             return {1: "object"}
         return self.image_loader.card.class_names
@@ -176,33 +177,15 @@ class ImageEncoder:
 
     def _encoded(self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding) -> EncodedImage:
         warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
-        return EncodedImage(model, prepared, self.dense, embedding, warning)
+        return EncodedImage(model, prepared, embedding, self.dense, warning)
+
+    def objects_in(
+        self, encoded: EncodedImage, settings: EverythingSettings, like: Reference | None
+    ) -> list[FoundObject]:
+        """Find the objects of a window, best first: every one, or those that a reference shows."""
+        if like is not None:
+            return find_like(like, encoded, settings)
+        return find_objects(encoded, settings)
 
     def normalize_by(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""
-
-
-_FAR, _MAX_FAR_SHARE, _FLAT = 0.99, 0.5, 0.02
-"""Share of the clip value, share of the pixels, share of training's standard deviation."""
-_SAMPLED_SIDE = 128
-"""Pixels along each side that are enough to see it, evenly spaced."""
-
-
-def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
-
-    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
-    """
-    step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
-    content = prepared.content[::step, ::step]
-    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
-        valid = plane[content & (plane != 0)]  # invalid pixels are 0
-        if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
-            continue
-        style = display_style(channel)
-        trained = f"{style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}"
-        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
-            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
-        if valid.numel() > 1 and float(valid.std()) < _FLAT:
-            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
-    return ""

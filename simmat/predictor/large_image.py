@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,12 @@ import numpy.typing as npt
 from simmat.calibration import calibrated, calibrated_classes
 from simmat.data.instances import FoundObject
 from simmat.errors import BundleError, ConfigError
-from simmat.io.files import release_pages
 from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
+from simmat.predictor.objects import EverythingSettings
 from simmat.predictor.prompts import (
     Choice,
     check_choice,
@@ -38,15 +36,15 @@ from simmat.predictor.prompts import (
 )
 from simmat.predictor.reading import LoadedImage, NoValidPixelsError
 from simmat.predictor.reference import Reference
-from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
-from simmat.predictor.windows import (
+from simmat.predictor.tiles import (
     ClassMapBlender,
     SegmentOptions,
-    TileMerger,
     WindowResult,
-    WindowStore,
+    merge_objects,
+    most_likely,
     plan_windows,
 )
+from simmat.predictor.uncertainty import Uncertainty, uncertainty_in
 from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
 
 _CACHE_BYTES = 2**28
@@ -166,7 +164,9 @@ class TiledImage:
         if encoded is None:
             return WindowResult(is_empty=True)
         self.warning = self.warning or encoded.warning
-        found = [] if options.objects is None else encoded.find_objects(options.objects, options.like)
+        found: list[FoundObject] = []
+        if options.objects is not None:
+            found = self._encoder.objects_in(encoded, options.objects, options.like)
         calibration = self._encoder.calibration if options.like is None else None  # it is measured without a reference
         objects = tuple(
             replace(
@@ -179,66 +179,6 @@ class TiledImage:
         probabilities = encoded.class_map() if options.classes else None
         return WindowResult(objects, None if probabilities is None else probabilities * np.any(image.valid, axis=0))
 
-    def segment(
-        self,
-        options: SegmentOptions,
-        *,
-        box: Window | None = None,
-        store: WindowStore | None = None,
-        progress: Callable[[int], object] | None = None,
-        classes: npt.NDArray[Any] | None = None,
-        probability: FloatArray | None = None,
-        probabilities: FloatArray | None = None,
-    ) -> tuple[list[FoundObject], int]:
-        """Segment the windows in raster order, and merge what is found.
-
-        Args:
-            box: segment the windows that it touches only, for objects.
-            store: results that are in it are read from it, the others are added to it; without `box`.
-            progress: called with the number of windows that are done; what it raises ends the search.
-            classes: (H, W) of `label_type`, filled with the class map.
-            probability: (H, W) float32, filled with the probability of each pixel's class.
-            probabilities: (K, H, W) float32, filled with those of all classes.
-
-        Returns:
-            The objects, best first, and the number of windows without a measurement.
-
-        Raises:
-            ConfigError: classes are asked of a model without a dense head.
-            NoValidPixelsError: no window of the image has a measurement.
-        """
-        windows = self.windows if box is None else self.windows_in(box)
-        values, nodata, blender = np.zeros(0, np.int64), 0, None
-        if options.classes:
-            values, nodata = np.asarray(self._encoder.required_dense().label_values), self.label_type()[1]
-            blender = ClassMapBlender(self.reader.size_hw, self.tile, self.overlap, len(values))
-        joiner = TileMerger(windows)
-        objects, empty = list[FoundObject](), 0
-        for index, window in enumerate(windows):
-            result = None if store is None else store.read(index)
-            if result is None:
-                result = self.segment_window(window, options)
-                result = result if store is None else store.write(index, result)
-            if progress is not None:
-                progress(index + 1)
-            empty += result.is_empty
-            objects += joiner.add(result.objects)
-            if blender is None:
-                continue
-            blank = np.zeros((len(values), *window.size_hw), np.float32)  # no class is likely where nothing is measured
-            for y0, band in blender.add(blank if result.probabilities is None else result.probabilities):
-                rows, certainty = slice(y0, y0 + band.shape[1]), band.max(0)
-                if classes is not None:
-                    classes[rows] = np.where(certainty > 0, values[band.argmax(0)], nodata)
-                    release_pages(classes)
-                if probability is not None:
-                    probability[rows] = certainty
-                if probabilities is not None:
-                    probabilities[:, rows] = band
-        if empty == len(self.windows):
-            raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
-        return sorted(objects, key=lambda one: -one.score), empty
-
     def label_type(self) -> tuple[npt.DTypeLike, int]:
         """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number."""
         largest = max(self._encoder.required_dense().label_values)
@@ -246,6 +186,11 @@ class TiledImage:
             if largest < np.iinfo(dtype).max:
                 return dtype, int(np.iinfo(dtype).max)
         return np.uint32, int(np.iinfo(np.uint32).max)
+
+    def class_map_blender(self) -> ClassMapBlender:
+        """Return what blends the class maps of the windows; ConfigError without a dense head."""
+        classes = self._encoder.required_dense().count
+        return ClassMapBlender(self.reader.size_hw, self.tile, self.overlap, classes)
 
     def windows_in(self, box: Window) -> list[Window]:
         """Return the windows that a part of the image touches, in raster order."""
@@ -265,23 +210,54 @@ class TiledImage:
             settings: how objects are found.
             like: find what a reference shows only, see `Predictor.reference`.
             box: part of the image to search; only the windows that it touches are segmented.
-            progress: see `segment`.
+            progress: called with the number of windows that are done; what it raises ends the search.
+
+        Raises:
+            NoValidPixelsError: no pixel of the image holds a measurement.
         """
         options = SegmentOptions(settings or EverythingSettings(), like=like)
-        found, _ = self.segment(options, box=box, progress=progress)
+        windows = self.windows if box is None else self.windows_in(box)
+        found = []
+        empty = 0
+        for index, window in enumerate(windows):
+            result = self.segment_window(window, options)
+            found.append(result.objects)
+            empty += result.is_empty
+            if progress is not None:
+                progress(index + 1)
+        self.check_measured(empty)
+        objects = merge_objects(windows, found)
         if box is not None:
-            found = [one for one in found if one.instance.window.intersection(box) is not None]
-        return FoundObjects(found, self.reader, self._encoder.class_names)
+            objects = [one for one in objects if one.instance.window.intersection(box) is not None]
+        return FoundObjects(objects, self.reader, self._encoder.class_names)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel, see `Predictor.segment_semantic`."""
-        spec, size_hw, (dtype, nodata) = self._encoder.required_dense(), self.reader.size_hw, self.label_type()
-        labels, probability = np.zeros(size_hw, dtype), np.zeros(size_hw, np.float32)
+        spec = self._encoder.required_dense()
+        dtype, nodata = self.label_type()
+        size_hw = self.reader.size_hw
+        labels = np.zeros(size_hw, dtype)
+        probability = np.zeros(size_hw, np.float32)
         every = np.zeros((spec.count, *size_hw), np.float32) if probabilities else None
-        options = SegmentOptions(classes=True)
-        self.segment(options, classes=labels, probability=probability, probabilities=every)
-        names, background = self._encoder.class_names, 0 if spec.background else None
+        blender = self.class_map_blender()
+        empty = 0
+        for window in self.windows:
+            result = self.segment_window(window, SegmentOptions(classes=True))
+            empty += result.is_empty
+            for y0, band in blender.add(result.probabilities):
+                rows = slice(y0, y0 + band.shape[1])
+                labels[rows], probability[rows] = most_likely(band, spec.label_values, nodata)
+                if every is not None:
+                    every[:, rows] = band
+        self.check_measured(empty)
+        background = 0 if spec.background else None
+        names = self._encoder.class_names
         return ClassMap(labels, probability, spec.label_values, self.reader, names, background, nodata, every)
+
+    def check_measured(self, empty: int) -> None:
+        """Raise NoValidPixelsError if all windows are empty."""
+        if empty == len(self.windows):
+            raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
 
     def predict(self, prompt: Prompt, choice: Choice = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.

@@ -15,10 +15,10 @@ from simmat.data.instances import LabelArray
 from simmat.io.files import with_home
 from simmat.model_spec import ModelSpec
 from simmat.predictor.encoder import ImageEncoder
-from simmat.predictor.everything import EverythingSettings
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.found import ClassMap, FoundObjects, Prediction
 from simmat.predictor.large_image import TiledImage
+from simmat.predictor.objects import EverythingSettings
 from simmat.predictor.prompts import Choice, prompt_of
 from simmat.predictor.reading import ImageFiles, ImageLike, LoadedImage
 from simmat.predictor.reference import Reference

@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
-from simmat.predictor.windows import window_starts
+from simmat.predictor.tiles import window_starts
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 Choice = Literal["single", "best"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,18 +19,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simmat.data.clicks import center_click
-from simmat.data.instances import Annotation, FoundObject
+from simmat.data.instances import Annotation, FoundObject, Instance
 from simmat.data.pipeline import PreparedImage, regions_from_logits
 from simmat.data.targets import dense_targets
 from simmat.errors import DataError
-from simmat.foundation import MAX_PROMPTS, ImageEmbedding, MaskPrediction
+from simmat.foundation import MAX_PROMPTS, ImageEmbedding
 from simmat.model_spec import DenseSpec
+from simmat.nn.device import threads_for_load
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import upsample_logits
-from simmat.predictor.everything import OBJECT, EverythingSettings, object_parts, suppress, with_classes
-from simmat.types import FloatArray, Letterbox, Prompt
-
-_NOWHERE, _NO_LABEL = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.objects import OBJECT, EverythingSettings, object_parts, suppress, with_classes
+from simmat.types import BoolArray, FloatArray, Letterbox, Prompt
 
 RIDGE = 0.3
 """Share of the mean variance of the features that is added to each, as few positions are on objects."""
@@ -61,64 +61,106 @@ class Reference:
     def logits(self, embedding: ImageEmbedding, letterbox: Letterbox) -> Tensor:
         """Return how likely each class is, (K, h, w) over the whole input: above 0 more than background."""
         features = matching_features(embedding)
-        weights, offsets = (torch.from_numpy(part).to(features.device) for part in (self.weights, self.offsets))
+        weights = torch.from_numpy(self.weights).to(features.device)
+        offsets = torch.from_numpy(self.offsets).to(features.device)
         logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
         height, width = (math.ceil(side * logits.shape[-1] / letterbox.size) for side in letterbox.scaled_hw)
-        logits[:, height:] = logits[:, :, width:] = -torch.inf  # padding
+        logits[:, height:] = -torch.inf  # padding
+        logits[:, :, width:] = -torch.inf
         return logits
 
 
-def find_like(
-    reference: Reference,
-    embedding: ImageEmbedding,
-    letterbox: Letterbox,
-    decode: Callable[[Sequence[Prompt]], MaskPrediction],
-    settings: EverythingSettings,
-) -> list[FoundObject]:
+@threads_for_load()
+@torch.inference_mode()
+def find_like(reference: Reference, image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
     """Find the objects of an image that a reference shows, best first, in pixels of the original image.
 
     Args:
         reference: what to look for.
-        embedding: of a batch of this image.
-        letterbox: position of the image in the input.
-        decode: answers prompts of one kind, in pixels of the image.
+        image: the image.
         settings: its `overlap` and `min_area` count.
     """
-    logits = reference.logits(embedding, letterbox)
+    letterbox = image.prepared.letterbox
+    logits = reference.logits(image.embedding, letterbox)
     probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)  # (1 + K, h, w)
-    parts, classes = object_parts(probabilities[1:], 1)
-    seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()
-    parts = parts[(parts & seeds[classes]).any((1, 2))]  # (P, h, w)
+    parts = _likely_parts(logits, probabilities)
     inside = torch.from_numpy(parts).to(probabilities.device)
-    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]
+    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
     found: list[FoundObject] = []
-    masks: list[Tensor] = []
+    found_masks: list[BoolArray] = []
     for start in range(0, len(parts), MAX_PROMPTS):
-        group = likely[start : start + MAX_PROMPTS]
-        rows = [
-            (row, region) for row, (region,) in enumerate(regions_from_logits(group, letterbox)) if region is not None
-        ]
-        if not rows:
-            continue
-        clicks = [center_click(region) for _, region in rows]
-        boxes = [Prompt(_NOWHERE, _NO_LABEL, np.asarray(region.box_xyxy, np.float32)) for _, region in rows]
-        answers = [decode([Prompt.points([xy]) for xy in clicks]), decode(boxes)]
-        answer = torch.cat([one.logits.float() for one in answers], dim=1)  # (n, M, h, w)
-        part = upsample_logits(group[[row for row, _ in rows]], (answer.shape[2], answer.shape[3]))  # (n, 1, h, w)
-        shared, union = ((answer > 0) & (part > 0)).flatten(2).sum(2), ((answer > 0) | (part > 0)).flatten(2).sum(2)
-        best = (torch.arange(len(rows), device=answer.device), (shared / union.clamp(min=1)).argmax(1))
-        scores = torch.cat([one.iou.float() for one in answers], dim=1)[best].clamp(0, 1).tolist()
-        chosen = answer[best][:, None]  # (n, 1, h, w)
-        for row, (region,) in enumerate(regions_from_logits(chosen, letterbox)):
-            if region is not None and region.area >= settings.min_area:
-                found.append(FoundObject(region, scores[row], clicks[row]))
-                masks.append(chosen[row, 0] > 0)
+        objects, masks = _masks_of_parts(image, likely[start : start + MAX_PROMPTS], settings.min_area)
+        found += objects
+        found_masks += masks
     if not found:
         return []
-    low = torch.stack(masks).cpu().numpy()
-    found, low = with_classes(found, low, probabilities, reference.spec, 0.0)
+    found, low = with_classes(found, np.stack(found_masks), probabilities, reference.spec, 0.0)
     kept = suppress(low, [one.score for one in found], settings.overlap)
     return [found[row] for row in kept]
+
+
+def _likely_parts(logits: Tensor, probabilities: Tensor) -> BoolArray:
+    """Return the connected parts (P, h, w) in which a class is likely, compared with where it is most likely.
+
+    Args:
+        logits: (K, h, w), see `Reference.logits`.
+        probabilities: (1 + K, h, w) of the background and the classes.
+    """
+    parts, classes = object_parts(probabilities[1:], 1)
+    seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()  # (K, h, w)
+    has_seed = (parts & seeds[classes]).any((1, 2))
+    likely: BoolArray = parts[has_seed]
+    return likely
+
+
+def _masks_of_parts(image: EncodedImage, parts: Tensor, min_area: int) -> tuple[list[FoundObject], list[BoolArray]]:
+    """Ask the decoder for the object of each part, by a click and by a box.
+
+    Args:
+        image: the image.
+        parts: (P, 1, h, w) logits of parts of the input.
+        min_area: smallest area of an object in pixels of the original image.
+
+    Returns:
+        The objects, and their (h', w') masks at the decoder's own size.
+    """
+    letterbox = image.prepared.letterbox
+    rows = []
+    clicks = []
+    click_prompts = []
+    box_prompts = []
+    for row, (region,) in enumerate(regions_from_logits(parts, letterbox)):
+        if region is None:
+            continue
+        rows.append(row)
+        clicks.append(center_click(region))
+        click_prompts.append(Prompt.points([clicks[-1]]))
+        box_prompts.append(_box_prompt(region))
+    if not rows:
+        return [], []
+    answers = [image.decode(click_prompts), image.decode(box_prompts)]
+    logits = torch.cat([one.logits.float() for one in answers], dim=1)  # (n, M, h', w')
+    scores = torch.cat([one.iou.float() for one in answers], dim=1)  # (n, M)
+    part = upsample_logits(parts[rows], (logits.shape[2], logits.shape[3]))  # (n, 1, h', w')
+    shared = ((logits > 0) & (part > 0)).flatten(2).sum(2)
+    union = ((logits > 0) | (part > 0)).flatten(2).sum(2)
+    best = (shared / union.clamp(min=1)).argmax(1)  # (n,)
+    numbers = torch.arange(len(rows), device=logits.device)
+    chosen = logits[numbers, best][:, None]  # (n, 1, h', w')
+    chosen_scores = scores[numbers, best].clamp(0, 1).tolist()
+    masks = (chosen[:, 0] > 0).cpu().numpy()
+    found = []
+    found_masks = []
+    for row, (region,) in enumerate(regions_from_logits(chosen, letterbox)):
+        if region is not None and region.area >= min_area:
+            found.append(FoundObject(region, chosen_scores[row], clicks[row]))
+            found_masks.append(masks[row])
+    return found, found_masks
+
+
+def _box_prompt(region: Instance) -> Prompt:
+    no_points = np.zeros((0, 2), np.float32)
+    return Prompt(no_points, np.zeros(0, np.int64), np.asarray(region.box_xyxy, np.float32))
 
 
 class ReferenceSums:
@@ -126,7 +168,7 @@ class ReferenceSums:
 
     def __init__(self, classes: Sequence[int | None]) -> None:
         self.spec = DenseSpec(background=True, classes=tuple(classes))
-        self._sums: tuple[Tensor, ...] = ()
+        self._sums: list[Tensor] = []  # positions of each class (1 + K,), their features (1 + K, D), squares (D, D)
         self._seen = hashlib.sha256(repr(self.spec).encode())
 
     def add(self, embedding: ImageEmbedding, label: Annotation, prepared: PreparedImage) -> None:
@@ -141,11 +183,14 @@ class ReferenceSums:
         classes, _ = dense_targets(label, prepared.letterbox, self.spec.index_of, 0)
         for part in (prepared.planes.numpy(), classes):
             self._seen.update(np.ascontiguousarray(part).tobytes())
-        planes = torch.stack([torch.from_numpy(classes == index) for index in range(self.spec.count)]).double()
+        indices = np.arange(self.spec.count)[:, None, None]
+        planes = torch.from_numpy(classes == indices).double()  # (1 + K, S, S)
         share = F.adaptive_avg_pool2d(planes, (features.shape[1], features.shape[2])).flatten(1)  # (1 + K, N)
         x = features.flatten(1).T  # (N, D)
-        new = (share.sum(1), share @ x, (x * share.sum(0)[:, None]).T @ x)
-        self._sums = tuple(a + b for a, b in zip(self._sums, new, strict=True)) if self._sums else new
+        sums = [share.sum(1), share @ x, (x * share.sum(0)[:, None]).T @ x]
+        if self._sums:
+            sums = [known + new for known, new in zip(self._sums, sums, strict=True)]
+        self._sums = sums
 
     def reference(self) -> Reference:
         """Return the reference.
@@ -158,7 +203,7 @@ class ReferenceSums:
                 "the references show too little: each class needs objects that the network's input resolves, where "
                 "something is measured, and background beside them"
             )
-        count, total, square = self._sums  # (1 + K,), (1 + K, D), (D, D)
+        count, total, square = self._sums
         mean = total / count[:, None]
         within = (square - total.T @ mean) / count.sum()
         ridge = RIDGE * within.diagonal().mean().clamp(min=1e-12) * torch.eye(len(within), dtype=within.dtype)

@@ -22,10 +22,10 @@ from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, with_
 from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.resize import upsample_logits
-from simmat.predictor import everything as reference
+from simmat.predictor import objects as reference
 from simmat.predictor.prompts import prompt_windows as reference_prompt_windows
-from simmat.predictor.windows import ClassMapBlender, TileMerger
-from simmat.predictor.windows import plan_windows as reference_plan
+from simmat.predictor.tiles import ClassMapBlender, merge_objects
+from simmat.predictor.tiles import plan_windows as reference_plan
 from simmat.types import Letterbox, Window
 
 CHANNEL = {"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}
@@ -124,8 +124,8 @@ def test_windows_are_joined_as_in_simmat() -> None:
         prompt = Prompt.of((), None, box, None)
         expected_windows = list(reference_prompt_windows(types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12))
         assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
-    joiner, blender = TileMerger(reference_plan(size_hw, 32, 8)), ClassMapBlender(size_hw, 32, 8, 3)
-    expected: list[FoundObject] = []
+    blender = ClassMapBlender(size_hw, 32, 8, 3)
+    of_windows: list[list[FoundObject]] = []
     parts, probabilities, bands = [], [], []
     for y0, x0, y1, x1 in planned:
         ours, theirs = [], []
@@ -136,9 +136,10 @@ def test_windows_are_joined_as_in_simmat() -> None:
             ours.append(objects.FoundObject(box, crop, size_hw, score, (0, 0)))
             theirs.append(FoundObject(Instance(None, Window(*box), crop), score, (0, 0)))
         parts.append(((y0, x0, y1, x1), ours))
-        expected += joiner.add(theirs)
+        of_windows.append(theirs)
         probabilities.append(rng.random((3, y1 - y0, x1 - x0)).astype(np.float32))
         bands += list(blender.add(probabilities[-1]))
+    expected = merge_objects(reference_plan(size_hw, 32, 8), of_windows)
     found = windows.joined(parts)
     assert len(found) < 6 * len(planned)
     assert sorted((one.score, one.window) for one in found) == sorted((o.score, o.instance.window) for o in expected)

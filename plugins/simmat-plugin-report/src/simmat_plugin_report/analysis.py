@@ -34,7 +34,7 @@ from simmat.evaluation import (
 )
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
-from simmat.predictor import EncodedImage, Predictor
+from simmat.predictor import Predictor, encode_image
 from simmat.types import Prompt
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
@@ -83,7 +83,7 @@ def zero_shot_scores(
     prepared = bundle.pipeline(dataset.image(by_id[start[0].sample]))
     x, y = start[0].click_xy
     click = Prompt.points([(max(x, 0.0), max(y, 0.0))])
-    one, other = (EncodedImage(each, prepared).decode([click]).logits for each in (bundle.model, model))
+    one, other = (encode_image(each, prepared).decode([click]).logits for each in (bundle.model, model))
     if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))

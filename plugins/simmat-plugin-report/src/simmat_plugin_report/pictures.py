@@ -23,7 +23,7 @@ from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor
+from simmat.predictor import EncodedImage, EverythingSettings, Predictor, encode_image, find_objects
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank
 
@@ -73,8 +73,8 @@ def draw_examples(
         image = dataset.image(by_id[name])
         label = dataset.label(by_id[name], image)
         prepared = pipeline(image)
-        encoded = EncodedImage(bundle.model, prepared, bundle.spec.dense)
-        before = None if untuned is None else EncodedImage(untuned, prepared)
+        encoded = encode_image(bundle.model, prepared, bundle.spec.dense)
+        before = None if untuned is None else encode_image(untuned, prepared)
         for place in places:
             examples[place] = _example(*chosen[place], image, label, encoded, before)
         if len(views) < PICTURES // 2 and bundle.model.output != "features":
@@ -82,7 +82,7 @@ def draw_examples(
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
             first = label.regions[chosen[places[0]][1].region].window
             if pipeline is not bundle.pipeline:  # without clicks, use the pipeline of prediction
-                encoded = EncodedImage(bundle.model, bundle.pipeline(image), bundle.spec.dense)
+                encoded = encode_image(bundle.model, bundle.pipeline(image), bundle.spec.dense)
             dense.append((name, _dense(bundle, dataset, bundle.spec.dense, image, label, encoded, first)))
     return tuple(examples[place] for place in sorted(examples)), tuple(views), tuple(dense)
 
@@ -195,14 +195,14 @@ def _dense(
     if side < max(image.size_hw):
         window = _around(box, side, image.size_hw)
         image, label = cut_image(image, window), cut_label(label, window, keep=0)
-        encoded = EncodedImage(bundle.model, bundle.pipeline(image), dense)
+        encoded = encode_image(bundle.model, bundle.pipeline(image), dense)
     picture = display_rgb(image)
 
     def drawn(objects: Sequence[Instance]) -> bytes:
         return _fitted(np.asarray(draw_objects(picture, objects, image.size_hw)))
 
     # In front is the object with the highest score; for ground truth, as in the class map, the smallest.
-    best_first = encoded.find_objects(EverythingSettings(max_clicks=MAX_CLICKS))
+    best_first = find_objects(encoded, EverythingSettings(max_clicks=MAX_CLICKS))
     found = {
         "true objects": drawn(sorted(label.regions, key=lambda region: region.area)),
         "found objects": drawn([one.instance for one in best_first]),

@@ -1,4 +1,4 @@
-"""Find every object of an image without prompts, as `simmat.predictor.everything` does, in numpy.
+"""Find every object of an image without prompts, as `simmat.predictor.objects` does, in numpy.
 
 Clicks are the peaks of the dense head's distance map and a place in each part of its class map without a peak; or a
 grid without a dense head. Of masks that cover the same object the best one is kept. A part of the class map that no

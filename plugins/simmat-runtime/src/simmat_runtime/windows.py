@@ -1,6 +1,6 @@
 """Windows over an image that is too large for one look, and how their answers become one.
 
-This is `simmat.predictor.windows` once more, since SimMAT cannot be installed without torch; the tests compare both.
+This is `simmat.predictor.tiles` once more, since SimMAT cannot be installed without torch; the tests compare both.
 """
 
 from __future__ import annotations

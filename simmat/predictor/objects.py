@@ -1,4 +1,4 @@
-"""Masks without clicks: every object of an image, and the class of every pixel.
+"""Find every object of an image without prompts.
 
 Places to click are the peaks of a dense head's distance map, and a place in each connected part of its class map
 without a peak; or a grid of points where the network has no such head, as in SAM's automatic masks (Kirillov et al.
@@ -9,7 +9,7 @@ one stays. A part of the class map that no answer covers is an object, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +20,12 @@ from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.data.pipeline import regions_from_logits
-from simmat.foundation import MAX_PROMPTS, MaskPrediction
+from simmat.foundation import MAX_PROMPTS
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
+from simmat.nn.device import threads_for_load
 from simmat.nn.resize import restore_logits
+from simmat.predictor.encoded import EncodedImage
 from simmat.types import BoolArray, FloatArray, Letterbox, Window
 
 OBJECT = 0.5
@@ -32,9 +34,6 @@ PART_SCORE = 0.5
 """Predicted IoU of an object that is a part of the class map, which no mask of a click covers."""
 COVERED = 0.1
 """Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
-
-Decode = Callable[[FloatArray], MaskPrediction]
-"""(K, 2) xy of the S×S input -> the answers to K clicks there."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +67,40 @@ class EverythingSettings:
     max_clicks: int | None = None
 
 
-def find_objects(
-    letterbox: Letterbox,
-    decode: Decode,
-    dense: DenseAnswer | None,
-    spec: DenseSpec | None,
-    settings: EverythingSettings,
-) -> list[FoundObject]:
+@threads_for_load()
+@torch.inference_mode()
+def find_objects(image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
     """Find every object of an image, best first, in pixels of the original image.
 
     Args:
-        letterbox: how the image lies in the network's input.
-        decode: answers clicks.
-        dense: maps of the dense head; None clicks on a grid.
-        spec: classes of the dense head.
+        image: what its dense head knows says where to click; without one, clicks are on a grid.
+        settings: how objects are found.
     """
-    if dense is None or spec is None:
-        found, _ = masks_of_clicks(grid_points(letterbox, settings.grid), decode, letterbox, settings, stable=True)
-        return sorted(found, key=lambda one: -one.score)
+    if image.dense is None or image.classes is None:
+        found = _objects_on_grid(image, settings)
+    else:
+        found = _objects_of_dense_head(image, image.dense, image.classes, settings)
+    return found
+
+
+def _objects_on_grid(image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
+    points = grid_points(image.prepared.letterbox, settings.grid)
+    found, _ = masks_of_clicks(image, points, settings, stable=True)
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _objects_of_dense_head(
+    image: EncodedImage, dense: DenseAnswer, spec: DenseSpec, settings: EverythingSettings
+) -> list[FoundObject]:
+    letterbox = image.prepared.letterbox
     distance = dense.distance[0, 0].sigmoid()  # (h, w)
     probabilities = dense.classes[0].float().softmax(0)  # (K, h, w)
     stride = letterbox.size / distance.shape[-1]
     height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
-    objects = probabilities[1:].clone() if spec.background else torch.zeros_like(probabilities)
+    if spec.background:
+        objects = probabilities[1:].clone()
+    else:
+        objects = torch.zeros_like(probabilities)
     objects[:, height:] = 0
     objects[:, :, width:] = 0
     parts, classes = object_parts(objects, settings.peak_window**2)
@@ -98,13 +108,15 @@ def find_objects(
         distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
     )
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
-    found, low = masks_of_clicks(clicks, decode, letterbox, settings, stable=False)
+    found, masks = masks_of_clicks(image, clicks, settings, stable=False)
     if found:
-        found, low = with_classes(found, low, probabilities, spec, settings.objectness)
-    missed = parts[uncovered(parts, classes, low, [spec.classes.index(one.instance.class_id) for one in found])]
+        found, masks = with_classes(found, masks, probabilities, spec, settings.objectness)
+    mask_classes = [spec.classes.index(one.instance.class_id) for one in found]
+    missed = parts[uncovered(parts, classes, masks, mask_classes)]
     if len(missed):
         more, missed = _parts_as_objects(missed, objects.sum(0), distance, letterbox, settings)
-        found += with_classes(more, missed, probabilities, spec, 0.0)[0]
+        more, _ = with_classes(more, missed, probabilities, spec, 0.0)
+        found += more
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.reach:
         inside = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0] > OBJECT
@@ -121,9 +133,12 @@ def _parts_as_objects(
     inside = torch.from_numpy(parts).to(objectness.device)
     values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
     highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
-    places = np.stack(np.unravel_index(highest, distance.shape)[::-1], axis=1)  # (P, 2) xy
-    clicks = letterbox.points_to_original(((places + 0.5) * (letterbox.size / len(distance)) - 0.5).astype(np.float32))
-    found, kept = [], []
+    rows, columns = np.unravel_index(highest, distance.shape)
+    places = np.stack([columns, rows], axis=1)  # (P, 2) xy
+    stride = letterbox.size / len(distance)
+    clicks = letterbox.points_to_original(((places + 0.5) * stride - 0.5).astype(np.float32))
+    found = []
+    kept = []
     for row, (region,) in enumerate(regions_from_logits(values, letterbox)):
         if region is not None and region.area >= settings.min_area:
             x, y = clicks[row].tolist()
@@ -146,22 +161,22 @@ def with_classes(
     Returns:
         Those that are objects, and their masks.
     """
-    kept = []
-    for row, (of_classes, objectness) in enumerate(
-        zip(*classes_of(masks, probabilities, spec.background), strict=True)
-    ):
-        if objectness < min_objectness:
+    found_classes, objectness = classes_of(masks, probabilities, spec.background)
+    objects = []
+    rows = []
+    for row, one in enumerate(found):
+        if objectness[row] < min_objectness:
             continue
-        known = spec.by_class(of_classes.tolist())
-        value = None if known is None else max(known, key=known.__getitem__)
-        one = replace(
-            found[row],
-            instance=replace(found[row].instance, class_id=value),
-            score=found[row].score * float(objectness) * (1.0 if known is None or value is None else known[value]),
-            class_probabilities=known,
-        )
-        kept.append((row, one))
-    return [one for _, one in kept], masks[[row for row, _ in kept]]
+        score = one.score * float(objectness[row])
+        value = None
+        known = spec.by_class(found_classes[row].tolist())
+        if known is not None:
+            value = max(known, key=known.__getitem__)
+            score *= known[value]
+        instance = replace(one.instance, class_id=value)
+        objects.append(replace(one, instance=instance, score=score, class_probabilities=known))
+        rows.append(row)
+    return objects, masks[rows]
 
 
 def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
@@ -177,10 +192,12 @@ def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArr
     from scipy import ndimage  # slow to import, and clicks need none
 
     nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()  # (h, w)
-    parts, classes = [np.zeros((0, *nearest.shape), np.bool_)], []
+    parts = [np.zeros((0, *nearest.shape), np.bool_)]
+    classes = []
     for index in np.unique(nearest[nearest >= 0]).tolist():
         labels, count = ndimage.label(nearest == index)
-        large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= min_pixels) + 1
+        areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        large = np.flatnonzero(areas >= min_pixels) + 1
         parts.append(labels == large[:, None, None])
         classes += [index] * len(large)
     return np.concatenate(parts), np.asarray(classes, np.int64)
@@ -201,7 +218,8 @@ def click_places(distance: Tensor, parts: BoolArray, *, min_peak: float, window:
     smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
     largest = F.max_pool2d(smooth, window, 1, window // 2)
     peaks = ((smooth == largest) & (distance[None, None] >= min_peak))[0, 0]
-    known, heights = peaks.cpu().numpy(), smooth[0, 0].cpu().numpy()
+    known = peaks.cpu().numpy()
+    heights = smooth[0, 0].cpu().numpy()
     for part in parts:
         if not (part & known).any():
             peaks.view(-1)[int(np.where(part, heights, -np.inf).argmax())] = True
@@ -223,10 +241,12 @@ def uncovered(
     """
     found = []
     for index in np.unique(classes).tolist():
-        union = torch.from_numpy(masks[np.asarray(mask_classes, np.int64) == index].any(0))[None, None].float()
-        shown = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
-        rows = np.flatnonzero(classes == index).tolist()
-        found += [row for row in rows if float(shown[parts[row]].mean()) < COVERED]
+        of_class = np.asarray(mask_classes, np.int64) == index
+        union = torch.from_numpy(masks[of_class].any(0))[None, None].float()  # (1, 1, h', w')
+        covered = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()  # (h, w)
+        for row in np.flatnonzero(classes == index).tolist():
+            if float(covered[parts[row]].mean()) < COVERED:
+                found.append(row)
     return found
 
 
@@ -235,81 +255,106 @@ def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
     height, width = letterbox.scaled_hw
     count = count or max(min(letterbox.size // 16, 32), 1)
     step = max(height, width) / count
-    across, down = (max(round(side / step), 1) for side in (width, height))
+    across = max(round(width / step), 1)
+    down = max(round(height / step), 1)
     xs = (np.arange(across) + 0.5) * width / across - 0.5
     ys = (np.arange(down) + 0.5) * height / down - 0.5
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def masks_of_clicks(
-    points: FloatArray, decode: Decode, letterbox: Letterbox, settings: EverythingSettings, *, stable: bool
+    image: EncodedImage, points: FloatArray, settings: EverythingSettings, *, stable: bool
 ) -> tuple[list[FoundObject], BoolArray]:
     """Decode clicks in batches, drop masks that are empty, too small or unsure, and suppress overlapping ones.
 
     Args:
+        image: the image.
         points: (N, 2) xy in the input.
+        settings: which masks stay.
         stable: drop masks that are not stable, too, see `EverythingSettings.stability`.
 
     Returns:
         F objects by falling score, and their (F, h, w) masks at the decoder's own size.
     """
-    places = letterbox.points_to_original(points)
+    letterbox = image.prepared.letterbox
+    places = letterbox.points_to_original(points).tolist()
     found: list[FoundObject] = []
-    low: list[BoolArray] = []
+    found_masks: list[BoolArray] = []
     for start in range(0, len(points), MAX_PROMPTS):
-        answer = decode(points[start : start + MAX_PROMPTS])
-        logits, predicted = answer.logits[:, :1].float(), answer.iou[:, 0].float().clamp(0, 1)
-        good = predicted >= settings.min_score
+        answer = image.decode_clicks(points[start : start + MAX_PROMPTS])
+        logits = answer.logits[:, :1].float()  # (N, 1, h, w)
+        scores = answer.iou[:, 0].float().clamp(0, 1)
+        good = scores >= settings.min_score
         if stable:
-            inner, outer = (logits > 1).flatten(1).sum(1), (logits > -1).flatten(1).sum(1)
-            good &= inner / outer.clamp(min=1) >= settings.stability
+            good &= _stability(logits) >= settings.stability
         rows = torch.nonzero(good)[:, 0]
-        chosen = logits[rows]  # (N, 1, h, w)
-        inside = (chosen[:, 0] > 0).cpu().numpy()
-        regions = regions_from_logits(chosen, letterbox)
-        parts = zip((start + rows).tolist(), inside, regions, predicted[rows].tolist(), strict=True)
-        for place, mask, (region,), score in parts:
+        masks = (logits[rows, 0] > 0).cpu().numpy()
+        regions = regions_from_logits(logits[rows], letterbox)
+        for place, score, mask, (region,) in zip(rows.tolist(), scores[rows].tolist(), masks, regions, strict=True):
             if region is not None and region.area >= settings.min_area:
-                x, y = places[place].tolist()
+                x, y = places[start + place]
                 found.append(FoundObject(region, score, (x, y)))
-                low.append(mask)
-    masks = np.stack(low) if low else np.zeros((0, 1, 1), np.bool_)
-    kept = suppress(masks, [one.score for one in found], settings.overlap)
-    return [found[row] for row in kept], masks[kept]
+                found_masks.append(mask)
+    if not found:
+        return [], np.zeros((0, 1, 1), np.bool_)
+    stacked = np.stack(found_masks)
+    kept = suppress(stacked, [one.score for one in found], settings.overlap)
+    return [found[row] for row in kept], stacked[kept]
+
+
+def _stability(logits: Tensor) -> Tensor:
+    """Return the IoU of each mask at logits above 1 and above -1, of (N, 1, h, w) logits; SAM's stability score."""
+    inner = (logits > 1).flatten(1).sum(1)
+    outer = (logits > -1).flatten(1).sum(1)
+    return inner / outer.clamp(min=1)
 
 
 def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
-    """Return which of N (N, h, w) masks stay, by falling score; of two that overlap the one of lower score goes.
+    """Return which of N masks stay, by falling score; of two that overlap the one of lower score goes.
 
-    `overlap` is the largest IoU of two masks that stay; one that lies by more than 80 % within another goes, too.
+    Args:
+        masks: (N, h, w).
+        scores: (N,).
+        overlap: largest IoU of two masks that stay; one that lies by more than 80 % within another goes, too.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first
-    areas, shared = flat.sum(1).numpy(), (flat @ flat.T).numpy()  # whole numbers, so exact
+    areas = flat.sum(1).numpy()
+    shared = (flat @ flat.T).numpy()  # whole numbers, so exact
     kept: list[int] = []
     for index in range(len(flat)):
         common = shared[index, kept]
         union = areas[kept] + areas[index] - common
-        if not ((common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any()):
+        repeats = (common / np.maximum(union, 1) > overlap).any()
+        lies_within = (common > 0.8 * areas[index]).any()
+        if not (repeats or lies_within):
             kept.append(index)
     return [int(order[index]) for index in kept]
 
 
 def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Instance]:
-    """Let masks, best first, grow by `reach` pixels over (H, W) `inside` where no mask is; the first one takes a pixel.
+    """Let masks grow over what is inside of objects and where no mask is; of two, the first one takes a pixel.
 
     One click's mask often ends inside of its object, where the class map knows better.
+
+    Args:
+        regions: the masks, best first.
+        inside: (H, W) bool.
+        reach: pixels by which they grow.
     """
+    if not regions:
+        return []
     numbers = np.zeros(inside.shape, np.float32)  # the best mask has the largest number
     for number, region in enumerate(reversed(regions), start=1):
-        y0, x0, y1, x1 = region.window
-        numbers[y0:y1, x0:x1][region.crop] = number
+        numbers[region.window.slices][region.crop] = number
     labels = torch.from_numpy(numbers).to(inside.device)
     free = inside & (labels == 0)
-    for _ in range(reach if regions else 0):
+    for _ in range(reach):
         dilated = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
         labels = torch.where(free & (labels == 0), dilated, labels)
-    rows, columns = (part.cpu().numpy() for part in torch.nonzero(free & (labels > 0), as_tuple=True))
+    new_rows, new_columns = torch.nonzero(free & (labels > 0), as_tuple=True)
+    rows = new_rows.cpu().numpy()
+    columns = new_columns.cpu().numpy()
     owners = len(regions) - labels.cpu().numpy()[rows, columns].astype(np.int64)
     result = list(regions)
     for owner in np.unique(owners).tolist():

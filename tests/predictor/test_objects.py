@@ -13,7 +13,7 @@ from simmat.data.instances import Instance
 from simmat.evaluation.unprompted import ImageMatches, Ious, class_scores, ious, object_scores
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import classes_of
-from simmat.predictor.everything import (
+from simmat.predictor.objects import (
     click_places,
     grid_points,
     grown,

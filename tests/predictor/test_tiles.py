@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
-from simmat.predictor.windows import ClassMapBlender, TileMerger, plan_windows
+from simmat.predictor.tiles import ClassMapBlender, merge_objects, plan_windows
 from simmat.types import Window
 
 
@@ -44,9 +44,9 @@ def _blobs(size_hw: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[FoundObject]:
-    joiner = TileMerger(plan_windows(numbered.shape, tile, overlap))
-    found: list[FoundObject] = []
-    for window in plan_windows(numbered.shape, tile, overlap):
+    windows = plan_windows(numbered.shape, tile, overlap)
+    found = []
+    for window in windows:
         part = numbered[window.y0 : window.y1, window.x0 : window.x1]
         seen = []
         for value in np.unique(part[part > 0]):
@@ -54,8 +54,8 @@ def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[FoundObject]:
                 region = region_from_mask(ndimage.label(part == value)[0] == number, None)
                 assert region is not None
                 seen.append(FoundObject(region, 0.5, (0, 0)).shifted(window.y0, window.x0))
-        found += joiner.add(seen)
-    return found
+        found.append(seen)
+    return merge_objects(windows, found)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -78,8 +78,8 @@ def test_objects_beside_each_other_stay_two() -> None:
 
 def test_the_better_part_names_the_class() -> None:
     """Of two windows the surer one decides."""
-    joiner = TileMerger(plan_windows((16, 24), 16, 8))
     crop = np.ones((4, 8), np.bool_)
-    assert joiner.add([FoundObject(Instance(1, Window(4, 8, 8, 16), crop), 0.4, (8, 4))]) == []
-    (one,) = joiner.add([FoundObject(Instance(2, Window(4, 8, 8, 16), crop), 0.9, (8, 4))])
+    first = FoundObject(Instance(1, Window(4, 8, 8, 16), crop), 0.4, (8, 4))
+    second = FoundObject(Instance(2, Window(4, 8, 8, 16), crop), 0.9, (8, 4))
+    (one,) = merge_objects(plan_windows((16, 24), 16, 8), [[first], [second]])
     assert (one.instance.class_id, one.score) == (2, 0.9)
