@@ -65,7 +65,8 @@ def load(
         SimMATError: names, files or weights are wrong, or arguments are missing or exclude each other.
     """
     known, name = with_modality(registry or installed(), modality)
-    place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
+    place = pick_device(device)
+    weights = Path(checkpoint) if checkpoint is not None else None
     if source is not None:
         if (channels, image_size) != (None, None):
             raise ConfigError(
@@ -139,14 +140,17 @@ def train(
     from simmat.training import train as run_training
     from simmat.training.callbacks import Callbacks, ConsoleCallback
 
-    if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
+    unknown = [key for key in settings if key not in TrainConfig.model_fields]
+    if unknown:
         hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
-    if wrong := [one for one in callbacks if not isinstance(one, Callback)]:
+    wrong = [one for one in callbacks if not isinstance(one, Callback)]
+    if wrong:
         raise TypeError(f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}")
     known, name = with_modality(registry or installed(), modality)
     if isinstance(loss, str):
-        settings, loss = {**settings, "loss": loss}, None
+        settings = {**settings, "loss": loss}
+        loss = None
     folder, card = _folder(data)
     card = {key: value for key, value in card.items() if key in CARD_FIELDS}
     config = load_config(None, {**card, "modality": name, "data": folder, "out": Path(out), **settings})
@@ -202,7 +206,8 @@ def evaluate(
     if not isinstance(model, Predictor):
         model = load(model, modality=modality, device=device, registry=known)
     root, stated = _folder(data)
-    card, found = {**stated, **card}, find_protocol(protocol)
+    card = {**stated, **card}
+    found = find_protocol(protocol)
     tuned: Scores | None
     untuned: Scores | None
     if model.bundle is None:
@@ -261,7 +266,8 @@ def predict(
     from simmat.inference.predict import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
-    if unknown := [name for name in options if name not in PredictOptions.model_fields]:
+    unknown = [name for name in options if name not in PredictOptions.model_fields]
+    if unknown:
         hint = did_you_mean(unknown[0], PredictOptions.model_fields, otherwise="")
         raise TypeError(f"predict() got an unexpected keyword argument {unknown[0]!r}{hint}")
     given = parse(PredictOptions, options, "simmat predict")
@@ -273,7 +279,10 @@ def predict(
     if processes.count > 1:
         if given.executor != LOCAL:
             raise ConfigError(f"--executor {given.executor} distributes the images; leave accelerate launch out")
-        loading["device"] = str(processes.device) if processes.device.type == "cuda" else processes.device.type
+        if processes.device.type == "cuda":
+            loading["device"] = str(processes.device)
+        else:
+            loading["device"] = processes.device.type
     if isinstance(model, Predictor) and len(loading) > 1 and processes.count == 1:
         raise ConfigError(f"the model is loaded already; leave {', '.join(sorted(loading.keys() - {'source'}))} out")
     if isinstance(model, Predictor) and given.executor != LOCAL:

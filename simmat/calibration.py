@@ -104,7 +104,9 @@ class Calibration(StrictModel):
 def calibrated(calibration: Calibration | None, kind: Kind, score: float) -> float:
     """Return what a score is worth; itself where this was not measured."""
     curve = None if calibration is None else calibration.curves.get(kind)
-    return score if curve is None else curve(score)
+    if curve is None:
+        return score
+    return curve(score)
 
 
 def tempered(probabilities: npt.NDArray[Any], temperature: float) -> npt.NDArray[Any]:
@@ -148,7 +150,10 @@ def min_score(calibration: Calibration | None, max_wrong: float, origin: str) ->
     found = table[percent - 1] if percent > 0 else None
     if found is None:
         known = [number for number, score in enumerate(table, start=1) if score is not None]
-        allowed = f"the smallest share it can promise is {known[0] / 100:g}" if known else "it can promise no share"
+        if known:
+            allowed = f"the smallest share it can promise is {known[0] / 100:g}"
+        else:
+            allowed = "it can promise no share"
         raise ConfigError(
             f"--max-wrong {max_wrong:g}: too few objects of the validation split of {origin} were right for this; "
             f"{allowed}. Give --min-score a number, or train on more labels"

@@ -28,7 +28,10 @@ from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
 
-MAX_WORKERS, MAX_BATCH, MAX_IMAGE_SIZE, MAX_STEPS = 256, 2**16, 2**14, 10**9
+MAX_WORKERS = 256
+MAX_BATCH = 2**16
+MAX_IMAGE_SIZE = 2**14
+MAX_STEPS = 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
 MUTABLE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
@@ -79,7 +82,9 @@ def _channels(value: Any) -> Any:
         if not value or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
             raise ValueError("must be a list of channel names and indices")
         value = ",".join(str(item) for item in value)
-    return parse_channels(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return parse_channels(value)
+    return value
 
 
 def _absolute(value: Any) -> Any:
@@ -98,7 +103,9 @@ def _absolute(value: Any) -> Any:
 
 def _bundle(value: Any) -> Any:
     """Return the path of a bundle as `_absolute` does, and the place of one elsewhere as it is."""
-    return Path(value) if BUNDLE_ELSEWHERE.match(str(value)) else _absolute(value)
+    if BUNDLE_ELSEWHERE.match(str(value)):
+        return Path(value)
+    return _absolute(value)
 
 
 def _device(value: str) -> str:
@@ -290,7 +297,8 @@ class TrainConfig(StrictModel):
         if self.batch_size % self.grad_accumulation:
             yield f"batch_size = {self.batch_size} must be a multiple of grad_accumulation = {self.grad_accumulation}"
         for name in _PARTS_OF_AUGMENT if not self.augment else ():
-            if value := getattr(self, name):
+            value = getattr(self, name)
+            if value:
                 yield f"{name} = {str(value).lower()} is part of augment, which is false; give --augment, or not {name}"
 
     @model_validator(mode="wrap")
@@ -303,7 +311,8 @@ class TrainConfig(StrictModel):
             config = handler(values)
             problems = list(config.problems())
         except ValidationError as error:
-            pattern, file = rf"^({'|'.join(cls.model_fields)})\b( is missing$)?", info.context
+            pattern = rf"^({'|'.join(cls.model_fields)})\b( is missing$)?"
+            file = info.context
             problems = [
                 re.sub(pattern, lambda found: _as_option(found, in_file=bool(file)), problem)
                 for problem in problems_of(error, cls, values)
@@ -378,10 +387,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 def with_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make paths absolute, which are relative to the folder of their file."""
     for key in ("data", "out", "checkpoint", "init"):
-        if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
+        value = values.get(key)
+        if isinstance(value, str) and value and not value.startswith("~"):
             elsewhere = key == "init" and BUNDLE_ELSEWHERE.match(value)
             values[key] = value if elsewhere else str(folder / value)
-    if isinstance(modality := values.get("modality"), str):
+    modality = values.get("modality")
+    if isinstance(modality, str):
         values["modality"] = with_absolute_files(modality, folder)
     return values
 
@@ -391,7 +402,9 @@ def _as_option(found: re.Match[str], *, in_file: bool) -> str:
     option = option_name(found[1])
     if found[2]:
         return f"{found[0]}; give {option}"
-    return found[0] if in_file else option
+    if in_file:
+        return found[0]
+    return option
 
 
 def option_name(key: str) -> str:

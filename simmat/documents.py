@@ -97,14 +97,17 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
     """Return the problems that pydantic found in a document, a line for each place."""
     found: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        loc, got = tuple(detail["loc"]), detail["input"]
+        loc = tuple(detail["loc"])
+        got = detail["input"]
         if detail["type"] in _UNKNOWN:
-            place, keys = _place(loc[:-1], values, absent=False), _keys_at(model, loc[:-1])
+            place = _place(loc[:-1], values, absent=False)
+            keys = _keys_at(model, loc[:-1])
             known = f"; the keys are: {', '.join(keys) or 'none'}"
             line = f"no key {shortened(str(loc[-1]), _MAX_SHOWN)!r}{did_you_mean(str(loc[-1]), keys, otherwise=known)}"
             found[f"{place}: {line}" if place else line] = []
             continue
-        place, demand = _place(loc, values, absent=detail["type"] in _MISSING), "is missing"
+        place = _place(loc, values, absent=detail["type"] in _MISSING)
+        demand = "is missing"
         if detail["type"] not in _MISSING:
             demand = str(detail["msg"])
             for pattern, word in _WORDING:
@@ -123,7 +126,9 @@ def _joined(demands: Sequence[str]) -> str:
 
 def as_tuples(value: Any) -> Any:
     """Return lists as tuples at every depth: json and TOML have no tuples, and strict models accept no lists."""
-    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(as_tuples(item) for item in value)
+    return value
 
 
 Value = TypeVar("Value")
@@ -157,7 +162,8 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
         validate(model, {key: object()})
     except InvalidDocumentError as invalid:
         for problem in invalid.problems:
-            if match := re.match(rf"{key} must be (.*), got <object", problem):
+            match = re.match(rf"{key} must be (.*), got <object", problem)
+            if match:
                 return match[1]
     return "any value"
 
@@ -187,7 +193,8 @@ def _place(loc: Keys, values: object, *, absent: bool) -> str:
     Names that pydantic inserts, such as those of a union's members, are not in the document and left out; `absent` says
     that the last key need not be.
     """
-    text, here = "", values
+    text = ""
+    here = values
     for number, key in enumerate(loc):
         there = isinstance(here, Mapping) and key in here
         there |= isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
@@ -206,7 +213,8 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
     """Return the keys that the table at `loc` allows; those of all tables of a union."""
     tables: list[type] = [model]
     for key in loc:
-        if inner := [_fields(table)[key] for table in tables if key in _fields(table)]:
+        inner = [_fields(table)[key] for table in tables if key in _fields(table)]
+        if inner:
             tables = [table for annotation in inner for table in _tables_in(annotation)]
     known = (table.known_keys() if issubclass(table, StrictModel) else map(str, _fields(table)) for table in tables)
     return list(dict.fromkeys(key for keys in known for key in keys))
@@ -215,7 +223,9 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
 def _fields(table: type) -> Mapping[str | int, Any]:
     if issubclass(table, BaseModel):
         return {name: field.annotation for name, field in table.model_fields.items()}
-    return {field.name: field.type for field in fields(table)} if is_dataclass(table) else {}
+    if is_dataclass(table):
+        return {field.name: field.type for field in fields(table)}
+    return {}
 
 
 def _tables_in(annotation: object) -> list[type]:

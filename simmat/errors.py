@@ -54,13 +54,17 @@ class OutputError(SimMATError):
 def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the allowed name closest to `name`; None if no similarity reaches `cutoff`, in [0, 1]."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)
-    return matches[0] if matches else None
+    if matches:
+        return matches[0]
+    return None
 
 
 def did_you_mean(name: str, allowed: Iterable[str], *, prefix: str = "", otherwise: str = ".") -> str:
     """Return what follows an unknown name: "; did you mean 'thermal'?", or `otherwise` where none is close."""
     guess = nearest(name, allowed)
-    return f"; did you mean {prefix + guess!r}?" if guess else otherwise
+    if guess:
+        return f"; did you mean {prefix + guess!r}?"
+    return otherwise
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = "") -> UnknownNameError:
@@ -100,7 +104,9 @@ def all_problems(title: str, problems: Sequence[str], *, limit: int = 10) -> str
 
 def shortened(text: str, limit: int = 60) -> str:
     """Return a text for a message, cut if it is longer than `limit` characters."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}…"
 
 
 def few_of(names: Sequence[str], limit: int = 5) -> str:

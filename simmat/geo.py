@@ -81,7 +81,8 @@ class GeoBackend(Protocol):
 
 def geo_backend(what: str) -> GeoBackend:
     """Return the functions that read maps; raise ConfigError where no plugin brings them and `what` needs them."""
-    if (found := installed_geo_backend()) is None:
+    found = installed_geo_backend()
+    if found is None:
         raise ConfigError(f"{what} needs a package that is not loaded here: pip install simmat-plugin-geo")
     return found
 
@@ -89,7 +90,9 @@ def geo_backend(what: str) -> GeoBackend:
 def installed_geo_backend() -> GeoBackend | None:
     """Return the functions that read maps; None where no plugin brings them."""
     found = installed().all("geo backend")
-    return cast(GeoBackend, import_module(found[0].module)) if found else None
+    if found:
+        return cast(GeoBackend, import_module(found[0].module))
+    return None
 
 
 def read_georeference(path: Path) -> Georeference | None:
@@ -105,4 +108,6 @@ def _read_georeference(path: Path, _state: tuple[int, ...], _plugins: str | None
     with damaged(path, "tiff"), opened(path) as tiff:
         has_keys = _GEO_KEYS in tiff.pages[0].aspage().tags
     backend = installed_geo_backend() if has_keys else None
-    return None if backend is None else backend.read_georeference(path)
+    if backend is None:
+        return None
+    return backend.read_georeference(path)

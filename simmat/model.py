@@ -83,7 +83,11 @@ class SimMAT(nn.Module):
         backbone = cast(FoundationModel, self.foundation).backbone
         if self.output == "features":
             return backbone.encode(self.mat(planes, content))
-        image, added = (self.mat(planes), None) if self.output == "image" else self.mat(planes, content)
+        if self.output == "image":
+            image = self.mat(planes)
+            added = None
+        else:
+            image, added = self.mat(planes, content)
         if image.shape != (len(planes), 3, *planes.shape[2:]):
             raise PluginError(
                 f"transfer layer {self.layer!r} must return an image of {(len(planes), 3, *planes.shape[2:])}, got "
@@ -204,12 +208,14 @@ def outline(foundation: FoundationModel, spec: ModelSpec, parts: Parts, max_call
 def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | None:
     if spec.dense is None:
         return None
-    widths, strides = spec.dense.widths, spec.dense.strides
+    widths = spec.dense.widths
+    strides = spec.dense.strides
     if has_finer_levels(foundation.backbone):
         foundation.backbone.finer_levels = True
     if not widths:
         embedding = embedding_layout(foundation, spec.image_size)
-        widths, strides = tuple(level.shape[1] for level in embedding.levels), tuple(embedding.strides)
+        widths = tuple(level.shape[1] for level in embedding.levels)
+        strides = tuple(embedding.strides)
     generator = torch.Generator().manual_seed(spec.seed + 2)
     return DenseHead(widths, strides, spec.dense.count, background=spec.dense.background, generator=generator)
 

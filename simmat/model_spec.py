@@ -20,7 +20,9 @@ def as_json(value: Any) -> Any:
     """Return options as they come back from json, with lists for tuples."""
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
-    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -106,7 +108,8 @@ class ModelSpec(StrictModel):
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions: numbers for other channels, and inconsistent sensors."""
-        count, found = len(self.channels), self.statistics
+        count = len(self.channels)
+        found = self.statistics
         if not count:
             yield "channels must not be empty"
         if len(self.zero_shot) != 3 or any(len(row) != count for row in self.zero_shot):
@@ -138,4 +141,6 @@ def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, An
 def _type_like(default: Any) -> Any:
     if isinstance(default, tuple):  # json and TOML write a list
         return Annotated[tuple[Any, ...], Field(strict=False)]
-    return Any if default is None else type(default)
+    if default is None:
+        return Any
+    return type(default)

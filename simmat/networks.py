@@ -59,11 +59,11 @@ class MAT(nn.Module):
                 f"transfer layer {kind!r} takes the place of a backbone's first layer, so it does not stand alone; use "
                 "simmat.build(mat=…), or another kind (mat, mat-residual, linear)"
             )
-        planes = (
-            tuple(Channel(f"plane{i}", "value", "1") for i in range(channels))
-            if isinstance(channels, int)
-            else channels
-        )
+        planes: Sequence[Channel]
+        if isinstance(channels, int):
+            planes = tuple(Channel(f"plane{i}", "value", "1") for i in range(channels))
+        else:
+            planes = channels
         if not (planes and isinstance(planes, Sequence) and all(isinstance(one, Channel) for one in planes)):
             raise ConfigError(
                 f"a transfer layer takes a number of channels, at least 1, or simmat.Channel objects, got {channels!r}"
@@ -136,7 +136,8 @@ def build(
     sensor = known.modality(name or "", modality_options, channels=picks)
     file = None if checkpoint is None else Path(checkpoint)
     spec = known.foundation(foundation, fetch=True)
-    layer, tuner = known.transfer_layer(mat or spec.mat), known.tuner(tune or spec.tune)
+    layer = known.transfer_layer(mat or spec.mat)
+    tuner = known.tuner(tune or spec.tune)
     size = image_size or spec.image_size
     spec.check_image_size(size)
     weights = None if from_scratch else find_weights(spec, file)

@@ -382,9 +382,13 @@ class FoundationFamily:
                 f"no foundation model {name!r}{hint} `simmat foundations list {prefix}` shows all {len(known)}"
             )
         if not isinstance(spec, FoundationSpec) or spec.name != name:
-            got = f"one named {spec.name!r}" if isinstance(spec, FoundationSpec) else f"a {type(spec).__name__}"
+            if isinstance(spec, FoundationSpec):
+                got = f"one named {spec.name!r}"
+            else:
+                got = f"a {type(spec).__name__}"
             raise PluginError(f"{self.spec} must return a FoundationSpec named {name!r}, got {got}")
-        if problem := api_problem(spec.api_version):
+        problem = api_problem(spec.api_version)
+        if problem:
             raise PluginError(f"foundation model {name!r} {problem}")
         return spec
 

@@ -38,11 +38,14 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
     Raises:
         ConfigError: as `load_config`, or a sensor is given twice.
     """
-    in_file, given = read_settings(Path(path)) if path is not None else {}, dict(overrides or {})
-    tables, shared = in_file.get("data"), {key: value for key, value in in_file.items() if key != "data"}
+    in_file = read_settings(Path(path)) if path is not None else {}
+    given = dict(overrides or {})
+    tables = in_file.get("data")
+    shared = {key: value for key, value in in_file.items() if key != "data"}
     if not isinstance(tables, list):
         return {}
-    problems, found = [], dict[str, TrainConfig]()
+    problems = []
+    found = dict[str, TrainConfig]()
     for key in ("data", "modality"):
         if given.pop(key, None) is not None:
             problems.append(f"{option_name(key)} is for one sensor, and {path} has [[data]]; leave it out")
@@ -79,7 +82,8 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
             found[name] = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")
             own = found[name]
             place = own.data, own.modality, str(own.modality_options), own.channels
-            if (other := places.setdefault(place, name)) != name:
+            other = places.setdefault(place, name)
+            if other != name:
                 problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {own.data}")
     if problems:
         raise ConfigError(listed(f"settings ({path})", problems))

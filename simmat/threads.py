@@ -69,13 +69,17 @@ def _cgroup_files(root: Path, *names: str) -> Iterator[str]:
 
 def affinity_cpus() -> int:
     """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def usable_cpus() -> int:
     """Return the number of cores this process can keep busy: of its affinity and its container's quota, at least 1."""
     quota = cpu_quota()
-    return affinity_cpus() if quota is None else max(min(affinity_cpus(), math.ceil(quota)), 1)
+    if quota is None:
+        return affinity_cpus()
+    return max(min(affinity_cpus(), math.ceil(quota)), 1)
 
 
 class CpuLoad:
@@ -90,7 +94,8 @@ class CpuLoad:
     def free_cpus(self) -> float:
         """Return the cores that this process uses or that are idle."""
         now, spent = self._now()
-        if (passed := now - self._before[0]) >= self._MIN_INTERVAL_S:
+        passed = now - self._before[0]
+        if passed >= self._MIN_INTERVAL_S:
             self._free = (spent - self._before[1]) / passed
             self._before = now, spent
         return self._free

@@ -19,7 +19,8 @@ RegionRule = Literal["instances", "classes", "components", "panoptic"]
 """What a region of a label image is, see `simmat.data.instances`."""
 ZeroMeans = Literal["background", "none", "unlabelled"]
 """What label value 0 means, see `simmat.data.card`."""
-MIN_CROP, MAX_CROP = 16, 2**14
+MIN_CROP = 16
+MAX_CROP = 2**14
 """Limits of the side of a crop in pixels, see `simmat.data.crops`."""
 
 RGB_QUANTITY = "srgb"
@@ -109,9 +110,13 @@ class Window(NamedTuple):
 
     def intersection(self, other: Window) -> Window | None:
         """Return the pixels that both windows have; None if there are none."""
-        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
-        y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
-        return Window(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+        y0 = max(self.y0, other.y0)
+        x0 = max(self.x0, other.x0)
+        y1 = min(self.y1, other.y1)
+        x1 = min(self.x1, other.x1)
+        if y0 < y1 and x0 < x1:
+            return Window(y0, x0, y1, x1)
+        return None
 
     def moved(self, rows: int, columns: int) -> Window:
         """Return the window so many rows further down and columns further right."""
@@ -123,7 +128,8 @@ class Window(NamedTuple):
 
     def enclosing(self, other: Window) -> Window:
         """Return the smallest window around both."""
-        y0, x0 = min(self.y0, other.y0), min(self.x0, other.x0)
+        y0 = min(self.y0, other.y0)
+        x0 = min(self.x0, other.x0)
         return Window(y0, x0, max(self.y1, other.y1), max(self.x1, other.x1))
 
 
@@ -240,7 +246,10 @@ class SensorImage:
             values = values[None]  # (1, H, W)
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
             planes = np.ascontiguousarray(values, dtype=np.float32)
-        good = np.isfinite(planes) if values.dtype.kind == "f" else np.ones(planes.shape, np.bool_)
+        if values.dtype.kind == "f":
+            good = np.isfinite(planes)
+        else:
+            good = np.ones(planes.shape, np.bool_)
         if valid is not None:
             good &= valid
         if planes.ndim == 3 and len(channels) == planes.shape[0]:
@@ -254,7 +263,10 @@ class SensorImage:
     def cut(self, window: Window) -> SensorImage:
         """Return the part of the image in a window, whose pixels are copied."""
         rows, columns = window.slices
-        place = None if self.georeference is None else self.georeference.shifted(window.y0, window.x0)
+        if self.georeference is None:
+            place = None
+        else:
+            place = self.georeference.shifted(window.y0, window.x0)
         data = np.ascontiguousarray(self.data[:, rows, columns])
         valid = np.ascontiguousarray(self.valid[:, rows, columns])
         return SensorImage(data, valid, self.channels, self.origin, place)
@@ -262,7 +274,8 @@ class SensorImage:
     def select(self, indices: Sequence[int]) -> SensorImage:
         """Return the image with the planes at `indices`, in that order."""
         picked = list(indices)
-        data, valid = np.ascontiguousarray(self.data[picked]), np.ascontiguousarray(self.valid[picked])
+        data = np.ascontiguousarray(self.data[picked])
+        valid = np.ascontiguousarray(self.valid[picked])
         return replace(self, data=data, valid=valid, channels=tuple(self.channels[i] for i in picked))
 
 

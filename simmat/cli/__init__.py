@@ -96,14 +96,17 @@ def _own_commands() -> Mapping[str, tuple[str, tuple[str, ...] | None]]:
 
 def _prefix(ctx: click.Context) -> str:
     """Return the names of the groups above a command, each followed by a space."""
-    return f"{_prefix(ctx.parent)}{ctx.info_name} " if ctx.parent is not None else ""
+    if ctx.parent is not None:
+        return f"{_prefix(ctx.parent)}{ctx.info_name} "
+    return ""
 
 
 def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     """Return the commands that plugins add to a group: last word of the name -> command."""
     from simmat.plugins.loader import installed
 
-    found, prefix = {command.name: command for command in installed().all("command")}, _prefix(ctx)
+    found = {command.name: command for command in installed().all("command")}
+    prefix = _prefix(ctx)
     names = [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
     return {name: found[prefix + name] for name in names if " " not in name}
 
@@ -164,7 +167,9 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         code = group.main(args=None if args is None else list(args), prog_name="simmat", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        if isinstance(code, int):
+            return code
+        return 0
     except BrokenPipeError:
         # The reader of the output is gone, as with `| head`; Python's flush at exit must not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -199,8 +204,12 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"out of memory: use a smaller {what} ({error})", 2
     again = f"Set {DEBUG_VARIABLE}=1 and run the command again for a traceback."
     # Errors from other processes carry their traceback as text; the last line names the exception.
-    what = str(error).strip().rpartition("\n")[2] if _REMOTE in str(error) else f"{type(error).__name__}: {error}"
-    if plugin := _plugin_at_fault(error):
+    if _REMOTE in str(error):
+        what = str(error).strip().rpartition("\n")[2]
+    else:
+        what = f"{type(error).__name__}: {error}"
+    plugin = _plugin_at_fault(error)
+    if plugin:
         return f"the plugin {plugin} failed, which its author should know: {what}\n{again}", 2
     return f"this is a bug in SimMAT, not your mistake: {what}\n{again}", 1
 
@@ -232,4 +241,6 @@ def _usage(error: click.ClickException) -> str:
     message = error.format_message()
     message = message[:1].lower() + message[1:]
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{message}\nSee {context.command_path} --help" if context is not None else message
+    if context is not None:
+        return f"{message}\nSee {context.command_path} --help"
+    return message

@@ -44,7 +44,8 @@ class PathType(click.Path):
 
 PATH = PathType(path_type=Path)
 """Type of the options and arguments that name a file or folder."""
-_MAX_CELL, _MAX_LAST_CELL = 200, 5000
+_MAX_CELL = 200
+_MAX_LAST_CELL = 5000
 """Characters of a cell of a table, the last one of a row longer, since it is wrapped."""
 LINE_SECONDS = 10.0
 """Seconds between the lines of progress where standard error is not a terminal."""
@@ -58,7 +59,8 @@ def json_option(command: Command) -> Command:
 def load_registry() -> Registry:
     """Load the plugins; warn on standard error about those that fail."""
     registry = installed()
-    if failed := [report.name for report in registry.reports if report.error]:
+    failed = [report.name for report in registry.reports if report.error]
+    if failed:
         say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     return registry
 
@@ -99,7 +101,10 @@ def print_conflicts(registry: Registry, *kinds: Kind) -> None:
 def channel_cells(channel: Channel) -> tuple[str, ...]:
     """Return name, quantity, unit, wavelength and valid range of a channel, for a table."""
     wavelength = "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
-    valid_range = "any" if channel.valid_range is None else "{:g} to {:g}".format(*channel.valid_range)
+    if channel.valid_range is None:
+        valid_range = "any"
+    else:
+        valid_range = "{:g} to {:g}".format(*channel.valid_range)
     return channel.name, channel.quantity, channel.unit, wavelength, valid_range
 
 
@@ -147,7 +152,8 @@ class _Lines:
     """A stream for tqdm that prints each state of a bar as a line."""
 
     def write(self, text: str) -> None:
-        if state := text.replace("\x1b[A", "").strip():  # of a bar below another one
+        state = text.replace("\x1b[A", "").strip()
+        if state:  # of a bar below another one
             say(state, err=True)
 
     def flush(self) -> None:

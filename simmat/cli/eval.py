@@ -120,7 +120,8 @@ def command(
 
 def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> None:
     """Print what `score_report` returned, what was `seen`, and why there are no zero-shot scores."""
-    tuned, zero_shot = report["tuned"], report["zero_shot"]
+    tuned = report["tuned"]
+    zero_shot = report["zero_shot"]
     say(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
         f"protocol {report['protocol']['name']}"
@@ -130,18 +131,28 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     names = {int(key): name for key, name in report["class_names"].items()}
-    rows, others = score_rows(tuned, names), dict(score_rows(zero_shot or {}, names))
+    rows = score_rows(tuned, names)
+    others = dict(score_rows(zero_shot or {}, names))
     print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")
     elif zero_shot is not None and "everything" in tuned and zero_shot["everything"] is None:
         say("the untuned model was not asked for every object, which takes long; --zero-shot does it")
     for name, found in (("zero-shot", zero_shot), ("tuned", tuned)):
-        if block := (found or {}).get("everything"):
+        block = (found or {}).get("everything")
+        if block:
             say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
-    parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
-    tuning = "{trainable:,} of {total:,} parameters tuned; ".format(**parameters) if parameters is not None else ""
-    memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB" if cost["peak_memory_mib"] is not None else ""
+    parameters = report["parameters"]
+    cost = report["cost"]
+    times = report["cost"]["tuned"]
+    if parameters is not None:
+        tuning = "{trainable:,} of {total:,} parameters tuned; ".format(**parameters)
+    else:
+        tuning = ""
+    if cost["peak_memory_mib"] is not None:
+        memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB"
+    else:
+        memory = ""
     say(
         f"{tuning}{times['encode_ms']:.0f} ms per image and {times['decode_ms']:.1f} ms per prompt on "
         f"{cost['device']}{memory}"

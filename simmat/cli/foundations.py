@@ -62,8 +62,14 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     columns |= {"encode_ms": "ENCODE MS", "click_ms": "CLICK MS"} if timed else {}
     columns |= {"licence": "LICENCE", "description": "DESCRIPTION"}
     for entry in entries:
-        entry["size"] = f"{entry['parameters'] / 1e6:.1f} M" if entry.get("parameters") else None
-        entry["zero_shot"] = f"{entry['zero_shot_rgb']:.3f}" if entry.get("zero_shot_rgb") else None
+        if entry.get("parameters"):
+            entry["size"] = f"{entry['parameters'] / 1e6:.1f} M"
+        else:
+            entry["size"] = None
+        if entry.get("zero_shot_rgb"):
+            entry["zero_shot"] = f"{entry['zero_shot_rgb']:.3f}"
+        else:
+            entry["zero_shot"] = None
     rows = [[str(entry.get(key) or "-") for key in columns] for entry in entries]
     print_table(tuple(columns.values()), rows)
     print_conflicts(registry, "foundation model", "foundation family")
@@ -95,9 +101,11 @@ def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
         model = load(foundation=spec.name, modality="rgb", registry=registry)
     except SimMATError:  # not here, random, or not for RGB
         return {}
-    side, device = spec.image_size, next(model.model.parameters()).device
+    side = spec.image_size
+    device = next(model.model.parameters()).device
     image = np.random.default_rng(0).integers(0, 256, (3, side, side)).astype(np.float32)
-    encode, click = [], []
+    encode = []
+    click = []
     for _ in range(3):
         start = perf_counter()
         model.set_image(image)
@@ -115,7 +123,8 @@ def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
         location = weights.find_weights(spec)
         state = "random" if location is None else "here"
     except WeightsError:
-        location, state = None, "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")
+        location = None
+        state = "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")
     return {
         "name": spec.name,
         "description": spec.description,

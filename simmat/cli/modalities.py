@@ -83,7 +83,8 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     if options:
         say()
         print_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), options)
-    if declarations := declarations_of(adapter):
+    declarations = declarations_of(adapter)
+    if declarations:
         say()
         print_declarations(declarations)
 

@@ -57,7 +57,8 @@ def source_option(description: str) -> Callable[[Command], Command]:
 def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command], Command]:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     flag = str(extra.get("flag") or option_name(field))
-    core, help_text = _core(info.annotation), info.description or ""
+    core = _core(info.annotation)
+    help_text = info.description or ""
     if core is not bool and isinstance(info.default, int | float | str) and info.default != "":
         help_text += f"  [default: {info.default}]"
     # For click, a default of None would be a value of a required option.
@@ -89,7 +90,9 @@ def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | 
 
     def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
-            return None if text is None else adapter.validate_python(text)
+            if text is None:
+                return None
+            return adapter.validate_python(text)
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise click.BadParameter(f"{text!r}: {why}", ctx, param) from error
@@ -103,7 +106,9 @@ def _core(annotation: Any) -> Any:
         return _core(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
-        return _core(parts[0]) if len(parts) == 1 else annotation
+        if len(parts) == 1:
+            return _core(parts[0])
+        return annotation
     return annotation
 
 
@@ -111,9 +116,12 @@ def _range(kind: type, bounds: Sequence[Any]) -> click.IntRange | click.FloatRan
     limits: dict[str, Any] = {}
     for bound in bounds:
         for name, limit in (("ge", "min"), ("gt", "min"), ("le", "max"), ("lt", "max")):
-            if (value := getattr(bound, name, None)) is not None:
+            value = getattr(bound, name, None)
+            if value is not None:
                 limits |= {limit: value, f"{limit}_open": name in ("gt", "lt")}
-    return click.IntRange(**limits) if kind is int else click.FloatRange(**limits)
+    if kind is int:
+        return click.IntRange(**limits)
+    return click.FloatRange(**limits)
 
 
 def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Path]:

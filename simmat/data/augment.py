@@ -84,7 +84,9 @@ class Augmentation:
     def _flip_axes(self) -> tuple[Axis, ...]:
         if not self.flip:
             return ()
-        return ("horizontal", "vertical") if self.rotate else ("horizontal",)
+        if self.rotate:
+            return ("horizontal", "vertical")
+        return ("horizontal",)
 
     def _scaled_window(self, label: Annotation, rng: np.random.Generator) -> Window:
         """Draw the window of a magnification: smaller than the image above 1, larger below."""
@@ -106,7 +108,8 @@ class Augmentation:
         for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
             gain, offset, level = (rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)).tolist()
             start = int(rng.integers(_NOISE))
-            plane, changed = image.data[index], data[index]
+            plane = image.data[index]
+            changed = data[index]
             taken = image.valid[index] & (plane > 0) if factors else image.valid[index]
             if channel.unit in ANGLE_UNITS or not taken.any():
                 changed[:] = plane

@@ -104,9 +104,11 @@ class TrainingItems(TorchDataset[Batch]):
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
         ignore = ignored_pixels(label, prepared.letterbox)
-        if not (regions := visible_regions(label)):
+        regions = visible_regions(label)
+        if not regions:
             # Augmentation hid all regions. The batch needs targets of this shape, so all pixels are ignored.
-            regions, ignore = label.regions, np.ones_like(ignore)
+            regions = label.regions
+            ignore = np.ones_like(ignore)
         if not regions:
             raise DataError(
                 f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
@@ -132,7 +134,8 @@ class TrainingItems(TorchDataset[Batch]):
 
     def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Annotation]:
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
-        crop, whole = self.dataset.card.crop, self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
+        crop = self.dataset.card.crop
+        whole = self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
         if sample.window is None or crop is None:
             image = self._images.get(sample.id, lambda: self._image(sample), self.image_bytes)
             return image, self.dataset.label_ignoring_invalid(whole, sample, image)
@@ -184,7 +187,8 @@ class _Cache:
 
     def get(self, key: str, read: Callable[[], tuple[T, int]], max_bytes: int) -> T:
         """Return a value, which `read` gives with its size in bytes if it is not kept."""
-        if (known := self.values.get(key)) is not None:
+        known = self.values.get(key)
+        if known is not None:
             return cast(T, known)
         value, size = read()
         if self._bytes + size <= max_bytes:
@@ -196,7 +200,9 @@ class _Cache:
 def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:
     """Draw a click (x, y) on pixels of the target that are not ignored; on any if all are: the loss skips them."""
     place = visible_part(target, ignore) or target
-    return center_click(place) if clicks == "mixed" and rng.random() < 0.5 else random_click(place, rng)
+    if clicks == "mixed" and rng.random() < 0.5:
+        return center_click(place)
+    return random_click(place, rng)
 
 
 def sample_at(position: int, count: int, seed: int) -> int:

@@ -96,7 +96,9 @@ class DataCard(StrictModel):
         share = f"{100 * self.min_region_share:.3g} % of the image"
         if not self.min_region_share:
             return f"{self.min_region} px"
-        return share if self.min_region == 1 else f"{self.min_region} px and {share}"
+        if self.min_region == 1:
+            return share
+        return f"{self.min_region} px and {share}"
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
@@ -115,7 +117,8 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 
     `min_region` and `min_region_share` are one rule: if `overrides` sets one of them, both are replaced.
     """
-    given, size_rule = {k: v for k, v in overrides.items() if v is not None}, {"min_region", "min_region_share"}
+    given = {k: v for k, v in overrides.items() if v is not None}
+    size_rule = {"min_region", "min_region_share"}
     replaced = set() if size_rule.isdisjoint(given) else size_rule
     return {key: value for key, value in card.items() if key not in replaced} | given
 
@@ -140,4 +143,6 @@ def write_card(root: Path, card: DataCard) -> Path:
 
 def class_title(number: int, names: Mapping[int, str]) -> str:
     """Return a class number with its name, if it has one: "3 (boat)", "3"."""
-    return f"{number} ({names[number]})" if names.get(number) else str(number)
+    if names.get(number):
+        return f"{number} ({names[number]})"
+    return str(number)

@@ -99,7 +99,10 @@ class Dataset:
         """
         from simmat.sensors.builtin import Raster
 
-        root = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="simmat-arrays-"))
+        if folder is not None:
+            root = Path(folder)
+        else:
+            root = Path(tempfile.mkdtemp(prefix="simmat-arrays-"))
         write_arrays(root, images, masks, split=split, card={"regions": "instances", **card})
         dataset = open_dataset(root, adapter or Raster())
         if folder is None:
@@ -149,7 +152,10 @@ class Dataset:
         if not found:
             counts = ((split, sum(sample.split == split for sample in self.samples)) for split in SPLITS)
             have = ", ".join(f"{count} {split}" for split, count in counts if count)
-            parts = "blocks of a smaller --crop" if self.card.crop else "images, or --crop N for large ones,"
+            if self.card.crop:
+                parts = "blocks of a smaller --crop"
+            else:
+                parts = "images, or --crop N for large ones,"
             parts = "sequences, which no split cuts," if self.sequences else parts
             raise DataError(
                 f"{self.root}: the {name} split is empty; the data set has {have}. At least 3 labelled {parts} make "
@@ -196,7 +202,9 @@ class Dataset:
                 label = make_label(cut.size_hw, cut.regions, cut.ignore, self.card.smallest_px(cut.size_hw))
         else:
             raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
-        return label if image is None else self.label_ignoring_invalid(label, sample, image, seen)
+        if image is None:
+            return label
+        return self.label_ignoring_invalid(label, sample, image, seen)
 
     def label_ignoring_invalid(
         self, label: Annotation, sample: Sample, image: SensorImage, seen: SensorImage | None = None
@@ -209,7 +217,9 @@ class Dataset:
         if valid.all():
             return label
         blind = ~valid.any(axis=0)
-        return replace(label, ignore=label.ignore | blind) if blind.any() else label
+        if blind.any():
+            return replace(label, ignore=label.ignore | blind)
+        return label
 
     def may_have_unmarked(self, sample: Sample) -> bool:
         """Return whether a sample may hold objects that nobody marked: its label value 0 means "unlabelled"."""
@@ -252,7 +262,8 @@ class Dataset:
     @property
     def skipped_note(self) -> str:
         """A sentence with the number of images without a mask; "" if all have one."""
-        if not (count := len(self.unlabelled)):
+        count = len(self.unlabelled)
+        if not count:
             return ""
         return f"Skipped {count} image{'s' * (count > 1)} without a mask; `simmat data check` lists them."
 
@@ -303,7 +314,8 @@ def open_dataset(
         samples, coco = read_coco(folder, adapter.sources, annotations)
         split_source = ", ".join(path.name for path in annotations.values())
     elif (folder / MANIFEST_FILE).exists():
-        samples, split_source = read_manifest(folder, adapter.sources), MANIFEST_FILE
+        samples = read_manifest(folder, adapter.sources)
+        split_source = MANIFEST_FILE
     else:
         samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
         split_source = f"the folders of {FRAMES if (folder / FRAMES).is_dir() else IMAGES}/"
@@ -324,7 +336,8 @@ def open_dataset(
     if card.crop is not None:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None
-    if masks := [sample for sample in listed if sample.has_polygons]:
+    masks = [sample for sample in listed if sample.has_polygons]
+    if masks:
         polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)
         note = f"{note} {polygons.note}".strip()
     elif (overrides or {}).get("class_attribute") is not None:
@@ -355,6 +368,7 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
         adapter = with_data_card(adapter, card.model_dump())
-        if not (samples := unlabelled_samples(folder, adapter.sources, card.stack_axis)):
+        samples = unlabelled_samples(folder, adapter.sources, card.stack_axis)
+        if not samples:
             raise
     return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")

@@ -33,8 +33,11 @@ def files_of(path: str) -> tuple[Path, ...]:
     A frame of a folder, such as a DICOM series, has all files of the folder.
     """
     main = Path(path)
-    if (frame := frame_of(main)) is not None:
-        return (frame.file,) if frame.file.is_file() else _files_in(frame.file, frame.file.stat().st_mtime_ns)
+    frame = frame_of(main)
+    if frame is not None:
+        if frame.file.is_file():
+            return (frame.file,)
+        return _files_in(frame.file, frame.file.stat().st_mtime_ns)
     if main.suffix.lower() != ".shp":
         return (main,)
     endings = (".dbf", ".shx", ".prj", ".cpg")  # what decides what it says
@@ -111,7 +114,8 @@ class DatasetDigest:
                 problems.append(str(error))
                 return [0] * 32
 
-        unknown, digests = np.flatnonzero(rows < 0).tolist(), known[rows]
+        unknown = np.flatnonzero(rows < 0).tolist()
+        digests = known[rows]
         names = {path: files_of(path) for row in unknown for path in dataset.samples[row].paths}
         every = list(dict.fromkeys(names.values()))  # frames share a file
         with ThreadPoolExecutor(4) as pool:
@@ -141,7 +145,10 @@ class DatasetDigest:
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
         """Describe what changed since a run: how many parts, and the first; "" if the notes are not of that run."""
-        then = notes.get("parts") if isinstance(notes, dict) and notes.get("fingerprint") == fingerprint else None
+        if isinstance(notes, dict) and notes.get("fingerprint") == fingerprint:
+            then = notes.get("parts")
+        else:
+            then = None
         if not isinstance(then, dict):
             return ""
         now = dict(self._parts())
@@ -169,7 +176,8 @@ class DatasetDigest:
             yield f"sample {sample.id!r}", f"{sample.split} {sample.zero_means}"
             for path, digest in zip(sample.paths, row, strict=True):
                 yield f"{path[start:]} of {sample.id!r}", digest.tobytes().hex()[:32]
-            if labels := annotations_digest(self.dataset, sample):
+            labels = annotations_digest(self.dataset, sample)
+            if labels:
                 yield f"annotations of {sample.id!r}", labels
 
 

@@ -105,14 +105,17 @@ class DataIndex:
         rows = self.table.rows[self._rows_of(samples)]
         sides: Ints = np.maximum(rows["height"], rows["width"])
         crop = self.dataset.card.crop
-        return sides if crop is None else np.minimum(sides, crop)
+        if crop is None:
+            return sides
+        return np.minimum(sides, crop)
 
     def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
         """Say in how many samples, each with an object, the input of `size` pixels makes one too small; "" if in none.
 
         Only images that are shrunk more than `MAX_DOWNSCALE` times count.
         """
-        table, factors = self.table_of(samples), self.image_sides(samples) / size
+        table = self.table_of(samples)
+        factors = self.image_sides(samples) / size
         areas = np.full(len(samples), np.iinfo(np.int64).max)
         np.minimum.at(areas, table.instances[:, 0], table.instances[:, 2])
         lost = (factors > MAX_DOWNSCALE) & (areas < (SMALL_SIDE * factors) ** 2)
@@ -146,7 +149,9 @@ class DataIndex:
             different.setdefault((sample.images, sample.window), sample)
         if not different:
             raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
-        table, card, problems = self.table_of(different.values()).rows, self.dataset.card, []
+        table = self.table_of(different.values()).rows
+        card = self.dataset.card
+        problems = []
         extremes = table["low"].min(axis=0), table["high"].max(axis=0)
         for channel, least, most in zip(self.dataset.channels(), *extremes, strict=True):
             if least > most:
@@ -185,7 +190,8 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
     """
     advance = progress or (lambda count: None)
     with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
-        stored, rows = load_index(dataset), np.full(len(dataset.samples), -1)
+        stored = load_index(dataset)
+        rows = np.full(len(dataset.samples), -1)
         if stored is not None and stored[2][dataset.samples.index(dataset.first)] >= 0:
             table, channels, rows = stored
             dataset = replace(dataset, known_channels=channels)
@@ -194,7 +200,8 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
             channels = dataset.loaded_channels, dataset.channels()
             if stored is not None and stored[1] == channels:
                 table, _, rows = stored
-        old, new = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0).tolist()
+        old = np.flatnonzero(rows >= 0)
+        new = np.flatnonzero(rows < 0).tolist()
         advance(len(old))
         kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
         tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))]
@@ -211,7 +218,8 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
         if len(tables) > 1:
             table = table.take(np.argsort(places))
             save_index(dataset, table, channels, np.sort(places))
-        if unequal := _unequal_frames(dataset, table, faults):
+        unequal = _unequal_frames(dataset, table, faults)
+        if unequal:
             used = (sample.id for sample in dataset.samples if sample.id not in faults)
             table = table.take(np.flatnonzero([name not in unequal for name in used]))
         return DataIndex(dataset, table, {**faults, **unequal})
@@ -268,13 +276,15 @@ def neighbour_warning(index: DataIndex) -> str:
     known = np.flatnonzero(np.isfinite(places).all(axis=1))
     splits = np.array([samples[row].split for row in known.tolist()])
     for row in known[splits != "train"][:_MAX_COMPARED].tolist():
-        least, most = places[row, :2], places[row, 2:4]  # (2,) x, y
+        least = places[row, :2]
+        most = places[row, 2:4]  # (2,) x, y
         gap = _MAX_GAP * (most - least)
         apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)  # (N, 2)
         touching = (places[known, 4] == places[row, 4]) & ~apart.any(axis=1)
         others = known[(splits != samples[row].split) & touching]
         if len(others):
-            one, other = samples[row], samples[int(others[0])]
+            one = samples[row]
+            other = samples[int(others[0])]
             return (
                 f"Warning: {one.reference.name} ({one.split}) and {other.reference.name} ({other.split}) of "
                 f"{index.dataset.root} touch or overlap on the map, since the splits were chosen by hash. Neighbouring "
@@ -289,8 +299,10 @@ def normalized_warning(index: DataIndex) -> str:
 
     Only sensors with an option `unit` are checked: others are not asked for one.
     """
-    dataset, rows = index.dataset, index.table.rows
-    groups, names = channels_by_source(dataset.adapter, dataset.loaded_channels), iter(dataset.adapter.source_names())
+    dataset = index.dataset
+    rows = index.table.rows
+    groups = channels_by_source(dataset.adapter, dataset.loaded_channels)
+    names = iter(dataset.adapter.source_names())
     found = []
     sensors = dataset.adapter.sensors()
     for sensor in sensors:
@@ -299,7 +311,8 @@ def normalized_warning(index: DataIndex) -> str:
         seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
         if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
             continue
-        least, most = rows["low"][:, seen].min(initial=np.inf), rows["high"][:, seen].max(initial=-np.inf)
+        least = rows["low"][:, seen].min(initial=np.inf)
+        most = rows["high"][:, seen].max(initial=-np.inf)
         if 0 <= least < most <= 1:
             option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
             allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")

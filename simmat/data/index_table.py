@@ -163,7 +163,8 @@ def read_samples(
 
 def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> IndexTable:
     """Read one sample and return its row, all but its key, as a table."""
-    times, digests = file_times(sample.paths), [list(digest_of(path)) for path in sample.paths]
+    times = file_times(sample.paths)
+    digests = [list(digest_of(path)) for path in sample.paths]
     image = dataset.image(sample)
     seen = dataset.adapter.transform(image)
     if dataset.is_labelled(sample):
@@ -280,4 +281,6 @@ def _plain(value: object) -> object:
         kind = type(value)
         code = Path(inspect.getfile(kind)).read_bytes()
         return [kind.__module__, kind.__qualname__, hashlib.sha256(code).hexdigest(), value.name, vars(value)]
-    return value.tolist() if isinstance(value, np.ndarray) else repr(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return repr(value)

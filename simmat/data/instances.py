@@ -58,7 +58,8 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
                 f"{path}: the mask holds fractions or NaN ({values.dtype}, {np.nanmin(numbers):g} to "
                 f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it first"
             )
-    low, high = values.min().item(), values.max().item()
+    low = values.min().item()
+    high = values.max().item()
     if not -_MAX_EXACT <= low <= high <= _MAX_EXACT:
         raise DataError(
             f"{path}: label values range from {low:g} to {high:g}; labels are whole numbers up to {_MAX_EXACT} (2^53)"

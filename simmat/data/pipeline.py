@@ -113,7 +113,9 @@ def _reached(weights: FloatArray, positive: BoolArray) -> tuple[slice, slice]:
 
 def _range_of(indices: npt.NDArray[np.intp]) -> slice:
     """Return the slice from the first to the last index, of Python's integers; an empty one if there is none."""
-    return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
+    if indices.size:
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return slice(0, 0)
 
 
 @lru_cache(maxsize=4)

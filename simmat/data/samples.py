@@ -96,7 +96,9 @@ class Sample(NamedTuple):
     @property
     def image_id(self) -> str:
         """The id of the whole image."""
-        return self.id if self.window is None else self.id.rpartition("@")[0]
+        if self.window is None:
+            return self.id
+        return self.id.rpartition("@")[0]
 
     @property
     def files(self) -> dict[str, Path]:
@@ -106,7 +108,9 @@ class Sample(NamedTuple):
     @property
     def mask(self) -> Path | None:
         """Label image or polygons; None if the labels are in a COCO file or missing."""
-        return Path(self.paths[-1]) if self.has_mask else None
+        if self.has_mask:
+            return Path(self.paths[-1])
+        return None
 
     @property
     def has_mask(self) -> bool:
@@ -131,7 +135,9 @@ class Sample(NamedTuple):
 
 def start_of_paths(folder: Path) -> str:
     """Return the prefix of the paths of all files in a folder, as `Path` writes them."""
-    return "" if folder == Path() else os.path.join(folder, "")
+    if folder == Path():
+        return ""
+    return os.path.join(folder, "")
 
 
 class Listing(NamedTuple):
@@ -294,7 +300,9 @@ _Place = tuple[str, Window | None]
 
 
 def _place(sample: Sample) -> _Place:
-    return (f"sequence {sample.sequence}", None) if sample.sequence else (sample.paths[0], sample.window)
+    if sample.sequence:
+        return (f"sequence {sample.sequence}", None)
+    return (sample.paths[0], sample.window)
 
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
@@ -328,7 +336,8 @@ def read_splits(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     problems: list[str] = []
     for line, row in rows:
-        id, split = row[header.index("id")], row[header.index("split")]
+        id = row[header.index("id")]
+        split = row[header.index("split")]
         if split not in SPLITS:
             problems.append(f"line {line}: unknown split {split!r}; allowed: {', '.join(SPLITS)}")
         elif found.setdefault(id, split) != split:

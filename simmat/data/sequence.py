@@ -63,7 +63,8 @@ class FrameSequence(Sequence[SensorImage]):
         return made
 
     def _set(self, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]) -> None:
-        self.adapter, self.files = adapter, tuple(files)
+        self.adapter = adapter
+        self.files = tuple(files)
         reference = adapter.sources[0]
         self.names = tuple(frame_name(own[reference.name], reference.extensions) for own in self.files)
         self._first: tuple[tuple[int, int], tuple[Channel, ...], str] | None = None
@@ -100,7 +101,9 @@ class FrameSequence(Sequence[SensorImage]):
     def spacing(self) -> tuple[float, float, float] | None:
         """Millimetres from frame to frame, row to row and column to column; None where the file does not say."""
         frame = frame_of(next(iter(self.files[0].values()))) if self.files else None
-        return None if frame is None else open_stack(frame.file, frame.axis).spacing_mm
+        if frame is None:
+            return None
+        return open_stack(frame.file, frame.axis).spacing_mm
 
 
 def frame_files(
@@ -122,7 +125,8 @@ def frame_files(
     if len({len(frames) for frames in found.values()}) > 1:
         counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
         raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")
-    if problem := place_problem(frames[0] for frames in found.values()):
+    problem = place_problem(frames[0] for frames in found.values())
+    if problem:
         raise DataError(problem)
     return [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)]
 

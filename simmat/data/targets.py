@@ -71,7 +71,8 @@ def _numbered(
     every: Sequence[Instance], size_hw: tuple[int, int], areas: Sequence[int] | None = None
 ) -> npt.NDArray[np.int32]:
     """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
-    numbers, areas = np.zeros(size_hw, np.int32), areas or [region.area for region in every]
+    numbers = np.zeros(size_hw, np.int32)
+    areas = areas or [region.area for region in every]
     for index in sorted(range(len(every)), key=lambda index: -areas[index]):
         numbers[every[index].window.slices][every[index].crop] = index + 1
     return numbers
@@ -82,7 +83,10 @@ def ignored_pixels(label: Annotation, letterbox: Letterbox) -> BoolArray:
     height, width = letterbox.scaled_hw
     ignore = np.ones((letterbox.size, letterbox.size), np.bool_)
     rows, columns = map(pixels_under_centres, label.size_hw, letterbox.scaled_hw)
-    ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1) if label.ignore.any() else False
+    if label.ignore.any():
+        ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1)
+    else:
+        ignore[:height, :width] = False
     return ignore
 
 
@@ -96,7 +100,8 @@ def resized_region(region: Instance, letterbox: Letterbox) -> Instance:
     y0, x0, y1, x1 = region.window
     part = rows[:, y0:y1] @ region.crop.astype(np.float32)  # (h, x1 - x0)
     reached = np.flatnonzero(part.any(axis=1))
-    top, bottom = int(reached[0]), int(reached[-1]) + 1
+    top = int(reached[0])
+    bottom = int(reached[-1]) + 1
     covered = (columns[:, x0:x1] @ part[top:bottom].T).T  # (bottom - top, w)
     resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, (top, 0))
     assert resized is not None

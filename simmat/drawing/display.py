@@ -93,11 +93,9 @@ def display_style(channel: Channel) -> DisplayStyle:
     """Return how a channel is shown."""
     quantity = channel.quantity.lower()
     if "temperature" in quantity:  # counts of a thermal camera are none
-        return (
-            DisplayStyle("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K)
-            if channel.unit == "K"
-            else DisplayStyle("inferno", channel.unit)
-        )
+        if channel.unit == "K":
+            return DisplayStyle("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K)
+        return DisplayStyle("inferno", channel.unit)
     turn = {"rad": 2 * math.pi, "deg": 360.0}.get(channel.unit)
     if turn is not None and any(word in quantity for word in (*_HALF_TURN, *_WHOLE_TURN)):
         period = turn / 2 if any(word in quantity for word in _HALF_TURN) else turn
@@ -143,7 +141,8 @@ def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | Non
     Returns:
         (H, W, 3) uint8 sRGB.
     """
-    data, valid = image.data[list(shown)], image.valid[list(shown)]  # (1 or 3, H, W)
+    data = image.data[list(shown)]
+    valid = image.valid[list(shown)]  # (1 or 3, H, W)
     if len(shown) == 1:
         style = display_style(image.channels[shown[0]])
         low, high = display_limits(data[0], valid[0], style) if limits is None else limits
@@ -159,7 +158,8 @@ def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | Non
 
 def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
     """Return the index of the one channel that is shown, or those of the three shown as red, green and blue."""
-    if rgb := rgb_indices(channels):
+    rgb = rgb_indices(channels)
+    if rgb:
         return rgb
     count = len(channels)
     if count == 1:
@@ -192,7 +192,9 @@ def display_limits(plane: FloatArray, valid: BoolArray, style: DisplayStyle) -> 
         valid: (H, W).
         style: how the channel is shown.
     """
-    return _percentiles(plane, valid) if style.period is None else (0.0, style.period)
+    if style.period is None:
+        return _percentiles(plane, valid)
+    return (0.0, style.period)
 
 
 def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:
@@ -203,7 +205,8 @@ def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:
     floor = len(values) - len(above) > STRETCH_PERCENT[0] / 100 * len(values)  # black around the fan of a sonar
     low, high = (float(value) for value in np.percentile(above if floor and len(above) else values, STRETCH_PERCENT))
     if not high > low:  # so that an object of less than 2 % still shows
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
     return low, high
 
 

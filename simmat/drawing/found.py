@@ -44,7 +44,8 @@ def draw_objects(
         class_names: names for the legend; None draws none.
     """
     shown = _fitted(picture)
-    numbers, colours = region_map(instances, size_hw, shown.size), region_colours(instances)
+    numbers = region_map(instances, size_hw, shown.size)
+    colours = region_colours(instances)
     present = sorted({one.class_id for one in instances if one.class_id is not None})
     return _painted(shown, numbers, colours, present, class_names)
 
@@ -89,7 +90,8 @@ def _painted(
 
 def _fitted(picture: PictureArray) -> Image.Image:
     """Scale a picture down to `MAX_SIDE`, or up by a whole factor where it is small."""
-    sides_wh, longest = picture.shape[1::-1], max(picture.shape[:2])
+    sides_wh = picture.shape[1::-1]
+    longest = max(picture.shape[:2])
     width, height = (max(round(side * MAX_SIDE / longest), 1) for side in sides_wh)
     return scaled(picture, (width, height) if longest > MAX_SIDE else None)
 
@@ -99,13 +101,16 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> 
     if not entries:
         return picture
     text_px = max(_MIN_TEXT_PX, max(picture.size) // 90)
-    gap, letters = text_px // 2, font(text_px)
+    gap = text_px // 2
+    letters = font(text_px)
     places: list[tuple[int, int]] = []
-    x, y = gap, gap
+    x = gap
+    y = gap
     for _, text in entries:
         long = text_px + gap + round(letters.getlength(text))
         if x > gap and x + long > picture.width - gap:
-            x, y = gap, y + text_px + gap
+            x = gap
+            y = y + text_px + gap
         places.append((x, y))
         x += long + 2 * gap
     sheet = Image.new("RGB", (picture.width, picture.height + y + text_px + 2 * gap), HALO)

@@ -109,11 +109,14 @@ class Canvas:
         canvas = self.image
         scale = np.asarray(canvas.size) / (self._width, self._height)
         if prompt.box is not None:
-            draw, width = ImageDraw.Draw(canvas), _line_width(canvas.size)
+            draw = ImageDraw.Draw(canvas)
+            width = _line_width(canvas.size)
             x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
-            x0, y0 = max(x0, 0), max(y0, 0)
+            x0 = max(x0, 0)
+            y0 = max(y0, 0)
             # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible
-            x1, y1 = max(min(x1, canvas.width) - 1, x0), max(min(y1, canvas.height) - 1, y0)
+            x1 = max(min(x1, canvas.width) - 1, x0)
+            y1 = max(min(y1, canvas.height) - 1, y0)
             draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
             draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
         radius = max(5.0, max(canvas.size) / 90)
@@ -145,7 +148,9 @@ def scaled(picture: PictureArray, size_wh: tuple[int, int] | None = None) -> Ima
 def _line_width(size_wh: tuple[int, int]) -> int:
     """Return the width of a line in pixels: 1 on a thumbnail, 2 from 400 to 1500, then in proportion."""
     longest = max(size_wh)
-    return 1 if longest < 400 else max(2, round(longest / 600))
+    if longest < 400:
+        return 1
+    return max(2, round(longest / 600))
 
 
 def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:
@@ -155,7 +160,8 @@ def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *,
     for share, colour in colours.items():
         reach = radius * share
         draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
-    bar, arm = radius * 0.16, radius * 0.58
+    bar = radius * 0.16
+    arm = radius * 0.58
     draw.rectangle((x - arm, y - bar, x + arm, y + bar), fill=WHITE)
     if positive:
         draw.rectangle((x - bar, y - arm, x + bar, y + arm), fill=WHITE)
@@ -195,7 +201,8 @@ def class_colour(value: int) -> Colour:
     turn, place = divmod(value - 1, len(_CLASS_COLOURS))
     if not 0 <= turn < 4:
         return object_colour(value)
-    toward, share = (255 if turn % 2 else 0), min((turn + 1) // 2 * 0.45, 0.8)
+    toward = 255 if turn % 2 else 0
+    share = min((turn + 1) // 2 * 0.45, 0.8)
     red, green, blue = (round(one + (toward - one) * share) for one in _CLASS_COLOURS[place])
     return red, green, blue
 
@@ -221,7 +228,8 @@ def region_map(
         size_wh: (width, height) of the drawn picture.
     """
     (height, width), (shown_width, shown_height) = size_hw, size_wh
-    rows, columns = pixels_under_centres(height, shown_height), pixels_under_centres(width, shown_width)
+    rows = pixels_under_centres(height, shown_height)
+    columns = pixels_under_centres(width, shown_width)
     numbers = np.zeros((shown_height, shown_width), np.int64)
     for number in range(len(instances), 0, -1):
         part = instances[number - 1].picked(rows, columns)
@@ -249,8 +257,10 @@ def paint_regions(
         fill: how much of a colour covers the picture, from 0 to 1.
     """
     table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)
-    inside, edge = numbers > 0, _edges(numbers, 1)
-    ring, halo = edge & inside, edge & ~inside
+    inside = numbers > 0
+    edge = _edges(numbers, 1)
+    ring = edge & inside
+    halo = edge & ~inside
     painted = picture.copy()
     painted[inside] = np.rint(picture[inside] * (1 - fill) + (table * fill)[numbers[inside]])
     painted[ring] = np.rint(table * 0.6 + np.asarray(WHITE) * 0.4)[numbers[ring]]

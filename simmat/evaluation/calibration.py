@@ -27,7 +27,9 @@ _PRIOR_WEIGHT = 0.3
 """Weight of the prior that scores are calibrated already."""
 _PRIOR_OBJECTS = 4
 """Objects added to the fit of a temperature, distributed over the classes as the network predicts."""
-_MIN_OBJECTS, _MIN_ISOTONIC, _MAX_KNOTS = 10, 200, 10
+_MIN_OBJECTS = 10
+_MIN_ISOTONIC = 200
+_MAX_KNOTS = 10
 """Objects that a map needs, and those that an isotonic one needs to beat two parameters; its inner knots."""
 
 Values = npt.NDArray[np.float64]
@@ -130,7 +132,8 @@ def _platt(pairs: ScoredPredictions) -> Knots:
     start = np.array([1.0, 0.0])
 
     def loss(parameters: Values) -> tuple[float, Values]:
-        logits, far = inputs @ parameters, parameters - start
+        logits = inputs @ parameters
+        far = parameters - start
         total = pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits) + _PRIOR_WEIGHT / 2 * far @ far
         return float(total), inputs.T @ (pairs.weights * (expit(logits) - pairs.true)) + _PRIOR_WEIGHT * far
 
@@ -148,7 +151,8 @@ def _isotonic(pairs: ScoredPredictions) -> Knots:
             group = group + groups.pop()
         groups.append(group)
     predicted, true = np.array(groups).T[:2] / np.array(groups).T[2]
-    low, high = true[0] - predicted[0], true[-1] - predicted[-1]  # kept up to the ends
+    low = true[0] - predicted[0]
+    high = true[-1] - predicted[-1]  # kept up to the ends
     ends = np.clip([min(low, true[0]), max(1 + high, true[-1])], 0, 1)
     inner = (np.diff(predicted, prepend=0) > 1e-4) & (predicted < 1 - 1e-4)  # the map is kept in 9 digits
     return (
@@ -167,7 +171,8 @@ def _temperature(pairs: ScoredPredictions) -> float:
     assert pairs.probabilities is not None
     assert pairs.classes is not None
     rows = np.flatnonzero(pairs.classes >= 0)
-    probabilities, classes = pairs.probabilities[rows], pairs.classes[rows, None]
+    probabilities = pairs.probabilities[rows]
+    classes = pairs.classes[rows, None]
     if not len(rows):
         return 1.0
 
@@ -210,7 +215,9 @@ def _best_form(pairs: ScoredPredictions) -> tuple[Callable[[ScoredPredictions], 
 def held_out(pairs: ScoredPredictions) -> ScoredPredictions:
     """Return pairs whose scores are calibrated, those of each image by a map, or a temperature, of other images."""
     if pairs.probabilities is not None:
-        return _held_out(pairs, _temperature) if len(np.unique(pairs.images)) > 1 else pairs
+        if len(np.unique(pairs.images)) > 1:
+            return _held_out(pairs, _temperature)
+        return pairs
     return _best_form(pairs)[1] or pairs
 
 
@@ -243,7 +250,8 @@ def thresholds(pairs: ScoredPredictions) -> tuple[float | None, ...]:
     objects that are exchangeable with these only as far as a higher score means fewer wrong ones.
     """
     order = np.argsort(-pairs.predicted, kind="stable")
-    scores, wrong = pairs.predicted[order], np.cumsum(pairs.true[order] < RIGHT_IOU)
+    scores = pairs.predicted[order]
+    wrong = np.cumsum(pairs.true[order] < RIGHT_IOU)
     below = np.append(np.nextafter(scores[1:], 1), 0.0)  # above the next score; down to 0 there is none
     counts_all = np.append(np.diff(scores) < 0, True)  # of equal scores the last one counts all
     bound = np.where(counts_all, (wrong + 1) / (np.arange(len(scores)) + 2), np.inf)
@@ -265,7 +273,9 @@ def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration
     if found.object is not None:
         objects = calibrated_pairs(found, "object", confidence["object"])
         found = found.model_copy(update={"thresholds": thresholds(objects)})
-    return None if found == Calibration() else found
+    if found == Calibration():
+        return None
+    return found
 
 
 def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredPredictions) -> ScoredPredictions:
@@ -273,9 +283,13 @@ def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredP
     if calibration is None:
         return pairs
     if kind == "class_probability":
-        return pairs if calibration.temperature is None else _mapped(pairs, calibration.temperature)
+        if calibration.temperature is None:
+            return pairs
+        return _mapped(pairs, calibration.temperature)
     curve = calibration.curves.get(kind)
-    return pairs if curve is None else _mapped(pairs, (np.array(curve.predicted), np.array(curve.true)))
+    if curve is None:
+        return pairs
+    return _mapped(pairs, (np.array(curve.predicted), np.array(curve.true)))
 
 
 def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration: Calibration | None) -> dict[str, Any]:
@@ -295,7 +309,10 @@ def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration
             "aurc": risk_area(pairs),
         }
         if kind == "object" and after is not pairs and calibration is not None:
-            least = calibration.thresholds[round(100 * MAX_WRONG) - 1] if calibration.thresholds else None
+            if calibration.thresholds:
+                least = calibration.thresholds[round(100 * MAX_WRONG) - 1]
+            else:
+                least = None
             kept = after.predicted >= (math.inf if least is None else least)
             right = float((after.true[kept] >= RIGHT_IOU).mean()) if kept.any() else None
             blocks[kind] |= {"auto_kept": None if least is None else float(kept.mean()), "auto_right": right}

@@ -56,9 +56,13 @@ class ScoredImage:
     """
 
     def __init__(self, encoded: EncodedImage, targets: Targets, protocol: Protocol) -> None:
-        self._encoded, self.targets = encoded, targets
+        self._encoded = encoded
+        self.targets = targets
         self.letterbox = encoded.prepared.letterbox
-        self._grid_hw = None if protocol.grid == "original" else grid_hw(self.letterbox, protocol)
+        if protocol.grid == "original":
+            self._grid_hw = None
+        else:
+            self._grid_hw = grid_hw(self.letterbox, protocol)
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.batch_size = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         self.decode_s: list[float] = []
@@ -119,14 +123,19 @@ def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[O
         boxes = [_box_prompt(tight_box(target.region)) for target in image.targets.found]
         found = image.single_ious(boxes, image.targets.found).tolist()
         scores = [replace(score, box=iou, predicted_box=own) for score, (iou, own) in zip(scores, found, strict=True)]
-    return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
+    if protocol.draws:
+        return _with_draws(scores, image, sample, protocol)
+    return scores
 
 
 def _first_click_score(
     image: ScoredImage, k: int, target: Target, sample: str, answer: Answer, protocol: Protocol
 ) -> ObjectScore:
     """Score prompt k of an answer, which is the first click on a target."""
-    ious, predicted, mask, scored = answer.ious[k], answer.predicted[k], answer.masks[k], image.targets.scored
+    ious = answer.ious[k]
+    predicted = answer.predicted[k]
+    mask = answer.masks[k]
+    scored = image.targets.scored
     others = slice(1, None) if len(ious) > 1 else slice(None)
     boundary = None
     if protocol.grid == "original":
@@ -153,7 +162,8 @@ def _click_curves(
 
     Return K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
     """
-    prompts, ignore = list(first), ~image.targets.scored
+    prompts = list(first)
+    ignore = ~image.targets.scored
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]
     left = list(range(len(targets)))  # those that are not right yet, in the order of `answer`
     for _ in range(clicks - 1):
@@ -178,8 +188,10 @@ def _with_draws(
     scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
     """Score jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
-    targets, draws = image.targets.found, protocol.draws
-    jittered, clicks = [], []
+    targets = image.targets.found
+    draws = protocol.draws
+    jittered = []
+    clicks = []
     for target in targets:
         box = tight_box(target.region)
         for draw in range(draws):

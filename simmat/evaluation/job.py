@@ -187,12 +187,16 @@ def why_no_zero_shot(parts: Parts) -> str:
         return "an exported model is without the untuned weights; score the bundle that it was made of"
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
-    return f"the training began with random weights of {parts.foundation.name!r}" if parts.weights is None else ""
+    if parts.weights is None:
+        return f"the training began with random weights of {parts.foundation.name!r}"
+    return ""
 
 
 def scoring_pipeline(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
     """Return the pipeline for scoring; a protocol that compares masks at the input size squashes the image."""
-    return replace(pipeline, aspect="squash") if protocol.grid == "quarter" else pipeline
+    if protocol.grid == "quarter":
+        return replace(pipeline, aspect="squash")
+    return pipeline
 
 
 def evaluate(
@@ -243,7 +247,8 @@ def evaluate(
     grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
     if note is not None and everything and dense is None:
         note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
-    calibration, predictor = predictor.calibration, predictor.uncalibrated()  # `Scores.calibration` counts its effect
+    calibration = predictor.calibration
+    predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
     named = dense is not None and any(value is not None for value in dense.classes)
     classed = dataset.has_classes and named
@@ -252,11 +257,14 @@ def evaluate(
     def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
         predictor.image_loader.check_channels(image)
-        label, large = dataset.label(sample, image), TiledImage(predictor, LoadedImage(image))
+        label = dataset.label(sample, image)
+        large = TiledImage(predictor, LoadedImage(image))
         scores = _by_prompts(predictor, large, image, label, sample.id, protocol)
         if not (everything or semantic):
             return scores
-        unmarked, found, seconds = dataset.may_have_unmarked(sample), nothing, dict(scores.seconds)
+        unmarked = dataset.may_have_unmarked(sample)
+        found = nothing
+        seconds = dict(scores.seconds)
         scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
         if scored.any():
             large.encode()
@@ -267,7 +275,8 @@ def evaluate(
                 seconds["everything"] = (perf_counter() - start,)
             start = perf_counter()
             if semantic:
-                truth, seen = class_map(label), large.segment_semantic()
+                truth = class_map(label)
+                seen = large.segment_semantic()
                 confusion = count_confusion(truth, seen.labels, scored, classed=classed)
                 found = replace(found, confusions={sample.id: confusion})
                 if classed or not named:
@@ -277,7 +286,8 @@ def evaluate(
                 seconds["semantic"] = (perf_counter() - start,)
         return replace(scores, seconds=seconds, unprompted=found)
 
-    work, own = processes or Processes(torch.device("cpu")), []
+    work = processes or Processes(torch.device("cpu"))
+    own = []
     with torch.inference_mode():
         for number in work.share(range(len(samples))):
             own.append((number, score(samples[number])))
@@ -300,7 +310,8 @@ def _by_prompts(
     left_out = tuple((sample, index) for index in targets.left_out)
     if not targets.found:
         return Scores((), () if left_out else (sample,), left_out)
-    model, prepared = predictor.model.for_image(image), pipeline(image)
+    model = predictor.model.for_image(image)
+    prepared = pipeline(image)
     start = perf_counter()
     encoded = encode_image(model, prepared, predictor.dense)
     wait_for(encoded.embedding.levels[0].device)

@@ -122,7 +122,8 @@ def find_targets(label: Annotation, letterbox: Letterbox, protocol: Protocol) ->
     """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target."""
     size_hw = grid_hw(letterbox, protocol)
     ignore = resize_nearest(label.ignore, size_hw)
-    found, left_out = [], []
+    found = []
+    left_out = []
     for index, region in enumerate(label.regions):
         seen = visible_part(region, label.ignore)
         if seen is None:

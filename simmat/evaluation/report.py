@@ -57,11 +57,15 @@ def score_report(
     without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
     no class map, and None where it was not asked for every object.
     """
-    spec, bundle = predictor.spec, predictor.bundle
+    spec = predictor.spec
+    bundle = predictor.bundle
     seen = None if tuned is None or tuned.seen is None else asdict(tuned.seen)
     trainable, total = count_parameters(predictor.model)
     device = next(predictor.model.parameters()).device
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        memory = peak_memory_bytes()
     summary, zero = (None if scores is None else scores.summary() for scores in (tuned, untuned))
     if summary is not None and zero is not None:
         zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})

@@ -30,7 +30,8 @@ def mean_interval(images: Iterable[Sequence[float]]) -> tuple[float, float] | No
         return None
     sums = np.array([sum(values) for values in kept], np.float64)
     counts = np.array([len(values) for values in kept], np.float64)
-    rng, means = np.random.default_rng(0), np.empty(2000)
+    rng = np.random.default_rng(0)
+    means = np.empty(2000)
     for draw in range(len(means)):
         drawn = rng.integers(len(kept), size=len(kept))
         means[draw] = sums[drawn].sum() / counts[drawn].sum()
@@ -44,7 +45,9 @@ BOUNDARY_RATIO = 0.02
 
 def mask_iou(mask: Instance | None, truth: Instance, scored: BoolArray) -> float:
     """Return the IoU of mask and truth over the scored (H, W) pixels, see `ious`; 0 of an empty mask (None)."""
-    return 0.0 if mask is None else float(ious([mask], [truth], scored)[0, 0])
+    if mask is None:
+        return 0.0
+    return float(ious([mask], [truth], scored)[0, 0])
 
 
 def area_ratio(mask: Instance | None, truth: Instance, scored: BoolArray) -> float:
@@ -303,7 +306,9 @@ def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    if known:
+        return fmean(known)
+    return None
 
 
 def _grouped(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, list[float]]:

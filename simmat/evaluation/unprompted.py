@@ -37,7 +37,8 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], scored: BoolArray)
     for row, region in enumerate(found):
         own = scored_area(region, scored)
         for column, other in enumerate(true):
-            if (box := region.window.intersection(other.window)) is not None:
+            box = region.window.intersection(other.window)
+            if box is not None:
                 both = region.within(box) & other.within(box) & scored[box.slices]
                 shared = int(np.count_nonzero(both))
                 table[row, column] = shared / max(own + areas[column] - shared, 1)
@@ -72,7 +73,9 @@ class ImageMatches:
     @classmethod
     def of(cls, objects: Sequence[FoundObject], label: Annotation) -> ImageMatches:
         """Compare found objects with the truth; an object without a class is of class 1."""
-        found, true, scored = [one.instance for one in objects], [*label.regions, *label.small], ~label.ignore
+        found = [one.instance for one in objects]
+        true = [*label.regions, *label.small]
+        scored = ~label.ignore
         shown = [(scored_area(region, scored), max(region.area, 1)) for region in found]
         uncounted = [scored_area(region, scored) == 0 for region in label.regions] + [True] * len(label.small)
         return cls(
@@ -87,7 +90,8 @@ class ImageMatches:
 
     def of_class(self, value: int) -> ImageMatches:
         """Return the objects of one class alone."""
-        rows, columns = self.found_classes == value, self.true_classes == value
+        rows = self.found_classes == value
+        columns = self.true_classes == value
         return ImageMatches(
             self.scores[rows],
             self.found_classes[rows],
@@ -133,7 +137,8 @@ class ImageMatches:
         """
         if not self.iou.size:
             return [(float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]], []
-        best, column = self.iou.max(1), self.iou.argmax(1)
+        best = self.iou.max(1)
+        column = self.iou.argmax(1)
         counts = np.where(best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU)
         objects = list(zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True))
         classes: list[tuple[float, ...]] = []
@@ -170,7 +175,9 @@ def average_precision(images: Sequence[ImageMatches], threshold: float) -> float
 
     101 recall points, as in pycocotools, and no limit on the number of found objects.
     """
-    scores, hits, total = [], [], 0
+    scores = []
+    hits = []
+    total = 0
     for image in images:
         total += int(np.count_nonzero(~image.uncounted))
         matched, counts = image.counted(threshold)
@@ -190,12 +197,17 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
 
     AP, AP50 and PQ are means over classes, AP and AP50 over those of true objects.
     """
-    known, precisions, qualities, hits, count = true_classes(images), [], [], 0, 0
+    known = true_classes(images)
+    precisions = []
+    qualities = []
+    hits = 0
+    count = 0
     for value in sorted({int(v) for image in images for v in (*image.true_classes, *image.found_classes)}):
         own = [image.of_class(value) for image in images]
         if value in known:
             precisions.append([average_precision(own, threshold) for threshold in THRESHOLDS])
-        total, iou_sum = 0, 0.0
+        total = 0
+        iou_sum = 0.0
         for image in own:
             matched, counts = image.counted(0.5)
             total += int(np.count_nonzero(counts)) + int(np.count_nonzero(~image.uncounted))
@@ -230,7 +242,9 @@ Confusion = Counter[tuple[int, int]]
 
 def class_scores(confusion: Confusion) -> dict[str, Any]:
     """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none."""
-    hits, union, total = Counter[int](), Counter[int](), confusion.total()
+    hits = Counter[int]()
+    union = Counter[int]()
+    total = confusion.total()
     for (true, found), pixels in confusion.items():
         hits[true] += pixels * (true == found)
         for value in {true, found}:
@@ -286,7 +300,10 @@ class AutomaticScores:
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
         """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
         found = {name: image.confidence() for name, image in self.matches.items()}
-        classes = [(name, *row) for name, (_, rows) in found.items() for row in rows] if self.classed else []
+        if self.classed:
+            classes = [(name, *row) for name, (_, rows) in found.items() for row in rows]
+        else:
+            classes = []
         return {
             "object": [(name, *row) for name, (rows, _) in found.items() for row in rows],
             "class_probability": classes,
@@ -301,7 +318,10 @@ class AutomaticScores:
         images = list(self.matches.values())
         classes = true_classes(images)
         several = len(classes) > 1
-        plain = object_scores([image.without_classes() for image in images]) if several or not self.classed else {}
+        if several or not self.classed:
+            plain = object_scores([image.without_classes() for image in images])
+        else:
+            plain = {}
         main = object_scores(images) if self.classed else plain
         block: dict[str, Any] = {
             "images": len(images),

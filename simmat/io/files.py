@@ -204,7 +204,8 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
         yield staging
         with output_errors(target):
             files = sorted(staging.iterdir())
-            if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
+            blocked = next((target / file.name for file in files if (target / file.name).is_dir()), None)
+            if blocked:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
             for file in files:
                 os.replace(file, target / file.name)
@@ -243,7 +244,8 @@ def remove_leftovers(path: Path | str) -> None:
     left = re.compile(rf"{re.escape(_prefix(target.name))}([0-9a-f]+)-[0-9a-f]{{8}}{ending}")
     with output_errors(target):
         for name in os.listdir(target.parent) if target.parent.is_dir() else ():  # a cache has thousands
-            if (match := left.fullmatch(name)) and not _is_alive(int(match[1], 16)):
+            match = left.fullmatch(name)
+            if match and not _is_alive(int(match[1], 16)):
                 _remove(target.parent / name)
 
 
@@ -314,7 +316,9 @@ def with_home(path: Path | str) -> Path:
 def cache_folder() -> Path:
     """Return the folder of downloaded weights, indexes and locks: $SIMMAT_CACHE, else the platform's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
-    return with_home(named) if named else platformdirs.user_cache_path("simmat", appauthor=False)
+    if named:
+        return with_home(named)
+    return platformdirs.user_cache_path("simmat", appauthor=False)
 
 
 @contextmanager

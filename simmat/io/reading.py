@@ -50,13 +50,17 @@ def missing(path: Path, what: str) -> str:
 def shown_url(path: Path) -> str:
     """Return a path, or the URL that it stands for without a query, which may hold a secret."""
     url = url_of(path)
-    return str(path) if url is None else url.partition("?")[0]
+    if url is None:
+        return str(path)
+    return url.partition("?")[0]
 
 
 def stem_of(path: Path) -> str:
     """Return the name of a file without its ending, also of a URL with a query."""
     url = url_of(path)
-    return path.stem if url is None else Path(urlsplit(url).path or "remote").stem
+    if url is None:
+        return path.stem
+    return Path(urlsplit(url).path or "remote").stem
 
 
 def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:

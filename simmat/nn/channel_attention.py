@@ -48,11 +48,16 @@ class ChannelCodes(nn.Module):
         known_first = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)
         self.register_buffer("fixed", wavelength_codes(known), persistent=False)
         self.register_buffer("order", torch.tensor(known_first).argsort(), persistent=False)
-        self.learned = nn.Parameter(torch.empty(unknown, _CODE).normal_(generator=generator)) if unknown else None
+        self.learned: nn.Parameter | None = None
+        if unknown:
+            self.learned = nn.Parameter(torch.empty(unknown, _CODE).normal_(generator=generator))
 
     def forward(self) -> Tensor:
         """Return the codes (C, 64), in the order of the channels."""
-        codes = self.fixed if self.learned is None else torch.cat([self.fixed.to(self.learned), self.learned])
+        if self.learned is None:
+            codes = self.fixed
+        else:
+            codes = torch.cat([self.fixed.to(self.learned), self.learned])
         return codes[self.order]
 
 
@@ -75,7 +80,9 @@ class ChannelAttention(nn.Module):
     ) -> None:
         super().__init__()
         width = layer.out_channels
-        self.heads, self.drop, self.gain = heads, drop, gain
+        self.heads = heads
+        self.drop = drop
+        self.gain = gain
         self.embed = refitted(layer, gray_kernel(layer), None)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.codes = codes

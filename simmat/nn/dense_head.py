@@ -68,7 +68,8 @@ class DenseHead(nn.Module):
             background: True if index 0 is background.
         """
         super().__init__()
-        self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)
+        self.widths = tuple(widths)
+        self.strides = tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
         channels = [next(width for min_stride, width in WIDTHS.items() if stride >= min_stride) for stride in steps]
@@ -150,7 +151,8 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> tuple[
         cross_entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
         probability = logits.softmax(1) * scored[:, None]
         truth = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
-        shared, sizes = (probability * truth).sum((2, 3)), (probability + truth).sum((2, 3))  # (B, K)
+        shared = (probability * truth).sum((2, 3))
+        sizes = (probability + truth).sum((2, 3))  # (B, K)
         present = (truth.sum((2, 3)) > 0).float()  # (B, K)
         dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
         distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]

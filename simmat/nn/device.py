@@ -18,7 +18,8 @@ import torch
 from simmat.errors import ConfigError
 from simmat.threads import CpuLoad, threads_are_chosen
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
 """Parameters of glibc's mallopt."""
 _KEPT_BYTES = 1 << 30
 _OTHER_TRAININGS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")

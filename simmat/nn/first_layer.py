@@ -31,7 +31,10 @@ def first_layer_of(backbone: object, user: str) -> nn.Conv2d:
     """
     layer = backbone.first_layer if has_first_layer(backbone) else None
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
-        found = "has no `first_layer`" if layer is None else "has a `first_layer` that is not a Conv2d without groups"
+        if layer is None:
+            found = "has no `first_layer`"
+        else:
+            found = "has a `first_layer` that is not a Conv2d without groups"
         raise ConfigError(
             f"transfer layer {user!r} needs a model whose first layer is one convolution, but the backbone "
             f"{type(backbone).__name__} {found}; use another --mat (mat, mat-residual, linear)"
@@ -95,7 +98,9 @@ class ReplacedFirstLayer(nn.Module):
 
     def __init__(self, before: nn.Module, embed: nn.Conv2d, layer: nn.Conv2d) -> None:
         super().__init__()
-        self.before, self.embed, self.padding = before, embed, BlankPadding(layer)
+        self.before = before
+        self.embed = embed
+        self.padding = BlankPadding(layer)
 
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
         """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
@@ -139,7 +144,9 @@ class OverridableConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, S, S) to (B, D, h, w), or return the given features."""
         features = _OVERRIDES.get().get(id(self))
-        return super().forward(input) if features is None else features
+        if features is None:
+            return super().forward(input)
+        return features
 
     @contextmanager
     def override(self, features: Tensor) -> Iterator[None]:

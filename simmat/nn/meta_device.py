@@ -25,7 +25,10 @@ def meta_copy(module: Module) -> Module:
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
         empty = torch.empty_like(tensor, device="meta")
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        if isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad)
+        else:
+            memo[id(tensor)] = empty
     return copy.deepcopy(module, memo)
 
 
@@ -36,7 +39,9 @@ _FILLS = frozenset({"add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "mul_
 class _CallLimit(TorchFunctionMode):
     def __init__(self, max_calls: int, what: str) -> None:
         super().__init__()
-        self._left, self._what, self._max_calls = max_calls, what, max_calls
+        self._left = max_calls
+        self._what = what
+        self._max_calls = max_calls
 
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -45,7 +45,8 @@ def load_weights(model: nn.Module, path: Path, model_name: str) -> None:
     Raises:
         WeightsError: the file is missing or damaged, or its tensors do not fit the model.
     """
-    found, expected = read_safetensors(path), model.state_dict()
+    found = read_safetensors(path)
+    expected = model.state_dict()
     wrong = [
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -79,7 +80,10 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
             f"code ({type(error).__name__}); {hint}, or save only the state dict, best as .safetensors"
         ) from error
     if not isinstance(table, Mapping) or not table or not all(isinstance(value, Tensor) for value in table.values()):
-        got = "a table of " + ", ".join(map(str, [*table][:5])) if isinstance(table, Mapping) else type(table).__name__
+        if isinstance(table, Mapping):
+            got = "a table of " + ", ".join(map(str, [*table][:5]))
+        else:
+            got = type(table).__name__
         raise WeightsError(
             f"{path} is not a state dict, a table of tensors by name (got {got}); give a file with names and tensors "
             "only"
@@ -89,7 +93,8 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
         check_dimensions(state)
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: {error}; {hint}") from error
-    if odd := next((name for name, tensor in state.items() if not _is_stored(tensor)), None):
+    odd = next((name for name, tensor in state.items() if not _is_stored(tensor)), None)
+    if odd:
         raise WeightsError(f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}")
     return state
 

@@ -152,11 +152,13 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     The tensors are detached but share the model's memory; copy them to keep them.
     """
     state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    trains, stored = _training_modules(model), model.state_dict().keys()
+    trains = _training_modules(model)
+    stored = model.state_dict().keys()
     for prefix, module in model.named_modules():
         if prefix in trains:
             for own, buffer in module.named_buffers(recurse=False):
-                if (name := f"{prefix}.{own}" if prefix else own) in stored:
+                name = f"{prefix}.{own}" if prefix else own
+                if name in stored:
                     state[name] = buffer.detach()
     return state
 
@@ -200,7 +202,8 @@ def _training_modules(model: nn.Module) -> set[str]:
 
 def check_options(tuner: str, *rules: tuple[bool, str]) -> None:
     """Raise ConfigError with the texts of all rules that do not hold."""
-    if problems := [text for holds, text in rules if not holds]:
+    problems = [text for holds, text in rules if not holds]
+    if problems:
         raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
 
 

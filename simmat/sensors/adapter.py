@@ -107,7 +107,9 @@ class ModalityAdapter(ABC):
     def nodata(self, source: str) -> float | None:
         """Return the number stored in a source's file that the user says means "no measurement"."""
         stated = self.options.nodata
-        return stated.get(source) if isinstance(stated, Mapping) else stated
+        if isinstance(stated, Mapping):
+            return stated.get(source)
+        return stated
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the (height, width) of a sample of which `load_window` reads parts; default: None, it cannot.
@@ -238,7 +240,10 @@ class ModalityAdapter(ABC):
         number = 2 if axis == "horizontal" else 1
         data = np.ascontiguousarray(np.flip(image.data, number))
         whole = image.valid.all()  # most images are, and reversing bytes takes as long as reversing the values
-        valid = image.valid.copy() if whole else np.ascontiguousarray(np.flip(image.valid, number))
+        if whole:
+            valid = image.valid.copy()
+        else:
+            valid = np.ascontiguousarray(np.flip(image.valid, number))
         return replace(image, data=data, valid=valid)
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
@@ -331,14 +336,16 @@ def with_data_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
         adapter, options_by_sensor(card.get("modality_options") or {}, [part.name for part in adapter.sensors()])
     )  # its options may change its sources
     several = len(adapter.sensors()) > 1
-    if problems := list(nodata_problems(nodata, adapter.name, adapter.source_names(), several=several)):
+    problems = list(nodata_problems(nodata, adapter.name, adapter.source_names(), several=several))
+    if problems:
         raise ConfigError(all_problems("the data card does not fit the sensor:", problems))
     return _with_options_of_card(adapter, _nodata_by_sensor(adapter, nodata)).configured(card)
 
 
 def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
     for part in adapter.sensors():
-        own, stated = options.get(part.name, {}), part.stated_options()
+        own = options.get(part.name, {})
+        stated = part.stated_options()
         for option in sorted(own.keys() & stated.keys()):
             if own[option] != stated[option]:
                 said, of_card = (format_options({option: values[option]}) for values in (stated, own))
@@ -360,7 +367,8 @@ def _nodata_by_sensor(
     found: dict[str, dict[str, float | dict[str, float]]] = {}
     for part in adapter.sensors():
         own = zip(part.source_names(), names, strict=False)
-        if table := {source: nodata[name] for source, name in own if name in nodata}:
+        table = {source: nodata[name] for source, name in own if name in nodata}
+        if table:
             found[part.name] = {"nodata": table}
     return found
 
@@ -380,7 +388,10 @@ def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window |
     try:
         with say_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
             in_parts = window is not None and adapter.window_size(files) is not None
-            image = adapter.load_window(files, window) if window is not None and in_parts else adapter.load(files)
+            if window is not None and in_parts:
+                image = adapter.load_window(files, window)
+            else:
+                image = adapter.load(files)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:

@@ -46,8 +46,14 @@ class Rgb(WindowedAdapter):
 
 def _advice(image: ImageFile) -> str:
     """Say what the file is and which modality reads it."""
-    count, dtype = len(image.planes), image.planes.dtype
-    modality = "gray" if count == 1 else "raster --channels 0,1,2" if image.alpha else "raster, and --channels to pick"
+    count = len(image.planes)
+    dtype = image.planes.dtype
+    if count == 1:
+        modality = "gray"
+    elif image.alpha:
+        modality = "raster --channels 0,1,2"
+    else:
+        modality = "raster, and --channels to pick"
     return f"this is {count} planes of {dtype}{' with alpha' if image.alpha else ''}: use --modality {modality}"
 
 

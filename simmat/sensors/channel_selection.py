@@ -50,7 +50,9 @@ class MissingChannels:
         """Read what a sample has, and add the missing channels; see `simmat.sensors.adapter.load_sample`."""
         absent = self.absent_sources(adapter)
         image = load_sample(adapter, {name: file for name, file in files.items() if name not in absent}, window)
-        return self.added_to(image) if self.names else image
+        if self.names:
+            return self.added_to(image)
+        return image
 
     def added_to(self, image: SensorImage) -> SensorImage:
         """Return (C, H, W) of all channels, invalid where they are missing; an image that does not fit as it is.
@@ -65,7 +67,8 @@ class MissingChannels:
         if not _fits(image.channels, wanted):
             return image
         shape = (len(self.channels), *image.size_hw)
-        data, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+        data = np.zeros(shape, np.float32)
+        valid = np.zeros(shape, np.bool_)
         data[kept], valid[kept] = image.data, image.valid
         return replace(image, data=data, valid=valid, channels=self.channels)
 
@@ -99,7 +102,8 @@ def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list
     PluginError: their number is not that of the channels which the sensor declares.
     """
     known = sum(len(part.channels) for part in adapter.sensors())
-    spans, start = [], 0
+    spans = []
+    start = 0
     for part in adapter.sensors():
         end = start + (len(part.channels) or len(channels) - known)
         spans.append((part, range(start, end)))
@@ -122,8 +126,10 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
     for item in (part.strip() for part in text.split(",")):
         if not item:
             raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
-        if span := re.fullmatch(r"(\d+)-(\d+)", item):
-            first, last = int(span[1]), int(span[2])
+        span = re.fullmatch(r"(\d+)-(\d+)", item)
+        if span:
+            first = int(span[1])
+            last = int(span[2])
             if first > last:
                 raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
             if last - first > 9999:
@@ -131,7 +137,8 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
             picks += range(first, last + 1)
         else:
             picks.append(int(item) if item.isdecimal() else item)
-    if twice := sorted({str(pick) for pick in picks if picks.count(pick) > 1}):
+    twice = sorted({str(pick) for pick in picks if picks.count(pick) > 1})
+    if twice:
         raise ValueError(f"names {', '.join(twice)} more than once")
     return tuple(picks)
 

@@ -145,7 +145,8 @@ class ComposedModality(ModalityAdapter):
         """Compute it for each part's planes."""
         done = []
         for part, span in channel_spans(self, channels):
-            own, rows = _with_own_names(part, [channels[index] for index in span]), slice(span[0], span[-1] + 1)
+            own = _with_own_names(part, [channels[index] for index in span])
+            rows = slice(span[0], span[-1] + 1)
             done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
         values, where = zip(*done, strict=True)
         return library.concatenate(values, -3), library.concatenate(where, -3)
@@ -213,7 +214,9 @@ class ComposedModality(ModalityAdapter):
 
 def _unique(part: ModalityAdapter, name: str, taken: Collection[str]) -> str:
     """Return the name of a part's source or channel in the composition, where earlier parts have `taken` some."""
-    return f"{part.name}.{name}" if name in taken else name
+    if name in taken:
+        return f"{part.name}.{name}"
+    return name
 
 
 def _with_own_names(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:

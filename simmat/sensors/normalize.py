@@ -70,7 +70,8 @@ def fit_channels(
         c if c.mean is not None and c.std is not None else c.with_statistics(m, s)
         for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True)
     ]
-    if rgb := rgb_indices(channels):
+    rgb = rgb_indices(channels)
+    if rgb:
         for colour, index in enumerate(rgb):
             fitted[index] = channels[index].with_statistics(pixel_mean[colour], pixel_std[colour])
     return tuple(fitted)
@@ -129,7 +130,8 @@ def zero_shot_map(
         pixel_std: the foundation model's R, G, B std, 0..255.
     """
     count = len(channels)
-    if rgb := rgb_indices(channels):
+    rgb = rgb_indices(channels)
+    if rgb:
         weights = np.zeros((3, count), dtype=np.float32)
         weights[np.arange(3), list(rgb)] = 1
         return weights

@@ -44,7 +44,9 @@ def _number(text: str) -> float:
 
 
 def _parsed_nodata(value: Any) -> Any:
-    return parse_nodata(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return parse_nodata(value)
+    return value
 
 
 NodataField = Annotated[float | Annotated[dict[str, float], Field(min_length=1)], BeforeValidator(_parsed_nodata)]
@@ -123,7 +125,11 @@ def format_options(options: Mapping[str, Any]) -> str:
 
 
 def _as_text(value: Any) -> str:
-    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def modality_parts(text: str) -> tuple[str, ...]:
@@ -173,7 +179,8 @@ def nodata_problems(
                 hint = did_you_mean(name, sources, otherwise="")
                 yield f"nodata: {modality} has no source {name!r}, it has {', '.join(sources)}{hint}"
     elif nodata is not None and several:
-        number, every = format_nodata(nodata), format_nodata(dict.fromkeys(sources, nodata))
+        number = format_nodata(nodata)
+        every = format_nodata(dict.fromkeys(sources, nodata))
         yield (
             f"nodata = {number} would hold for all sensors of {modality}, but may be a measurement of some; name "
             f"the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"

@@ -65,12 +65,16 @@ class Decibel(StrictModel):
 
 
 def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, list | tuple):
+        return value
+    return [value]
 
 
 def _as_table(value: Any) -> Any:
     """Read normalize = "log" as normalize = { kind = "log" }."""
-    return {"kind": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"kind": value}
+    return value
 
 
 Normalize = Annotated[
@@ -141,7 +145,9 @@ class ChannelRule(ChannelDefaults):
     @property
     def index(self) -> int | None:
         """The plane from 0; None for the only plane of the file."""
-        return self.band - 1 if self.band is not None else self.plane
+        if self.band is not None:
+            return self.band - 1
+        return self.plane
 
     def channel(self) -> Channel:
         """Return the channel as it is loaded, in its unit."""
@@ -234,7 +240,8 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
     filled = dict(values)
     defaults = filled.pop("defaults", {})
     parse(ChannelDefaults, defaults, f"{where}: defaults")
-    channels, sources = values.get("channel"), values.get("source")
+    channels = values.get("channel")
+    sources = values.get("source")
     if isinstance(channels, list | tuple):
         filled["channel"] = [{**defaults, **c} if isinstance(c, Mapping) else c for c in channels]
     if isinstance(sources, list | tuple) and len(sources) == 1 and isinstance(sources[0], Mapping):
@@ -270,7 +277,10 @@ def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tup
     if rule.floor is not None:
         values = library.where(values > rule.floor, values, rule.floor)
     defined = valid & (values > 0)
-    factor = 1.0 if isinstance(rule, Log) else (10 if rule.of == "power" else 20) / math.log(10)
+    if isinstance(rule, Log):
+        factor = 1.0
+    else:
+        factor = (10 if rule.of == "power" else 20) / math.log(10)
     return library.log(library.where(defined, values, 1.0)) * factor, defined
 
 
@@ -320,7 +330,8 @@ class DeclaredModality(WindowedAdapter):
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Normalize every channel as declared, but for the z-score, which the pipeline applies."""
-        data, valid = image.data.copy(), image.valid.copy()
+        data = image.data.copy()
+        valid = image.valid.copy()
         rules = [rule.normalize for rule in self.declaration.channel]
         for index, rule in enumerate(rules):
             if isinstance(rule, Percentile):
@@ -345,7 +356,8 @@ class DeclaredModality(WindowedAdapter):
 
     def _plane(self, rule: ChannelRule, image: ImageFile) -> tuple[FloatArray, BoolArray]:
         """Return (H, W) values in the channel's unit, and (H, W) where they are valid."""
-        count, index = len(image.planes), rule.index or 0
+        count = len(image.planes)
+        index = rule.index or 0
         if index >= count or (rule.index is None and count > 1):
             raise DataError(
                 f"{image.path}: holds {count} planes, but channel {rule.name!r} of sensor {self.name!r} has "
@@ -387,5 +399,8 @@ def read_sensor(path: Path | str) -> DeclaredModality:
     hint = ""
     if not file.exists():
         guess = nearest(file.name, sorted(other.name for other in file.parent.glob("*.toml")))
-        hint = f"did you mean {file.with_name(guess)}?" if guess else "docs/sensor-toml.md shows how to write one"
+        if guess:
+            hint = f"did you mean {file.with_name(guess)}?"
+        else:
+            hint = "docs/sensor-toml.md shows how to write one"
     return DeclaredModality(parse_declaration(read_toml(file, "sensor file", hint=hint), str(file)))

@@ -93,7 +93,8 @@ def annotation_files(root: Path) -> dict[str, Path]:
     found = {"": single} if single.exists() or single.is_symlink() else {}
     folder = root / ANNOTATIONS
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        if match := _SPLIT_FILE.fullmatch(path.name):
+        match = _SPLIT_FILE.fullmatch(path.name)
+        if match:
             if match[1] in found:
                 raise DataError(f"{folder}: two files for split {match[1]!r}: {found[match[1]].name} and {path.name}")
             found[match[1]] = path
@@ -128,7 +129,8 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
             if not -(2**63) <= entry["id"] < 2**63:
                 problems.append(f"{path.name}: category id {entry['id']} must be a whole number of 64 bits")
-            if (other := names.setdefault(entry["id"], entry["name"])) != entry["name"]:
+            other = names.setdefault(entry["id"], entry["name"])
+            if other != entry["name"]:
                 problems.append(f"{path.name}: category {entry['id']} is {entry['name']!r}, elsewhere {other!r}")
         needed: dict[str, type | UnionType] = {"id": int | str, "file_name": str, "height": int, "width": int}
         entries = _entries(content, path, "images", needed)
@@ -138,7 +140,8 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
             problems.append(f"{path.name}: {len(entries) - len(sizes)} image ids occur twice")
         needed = {"id": int | str, "image_id": int | str, "category_id": int}
         for annotation in _entries(content, path, "annotations", needed):
-            if problem := _annotation_problem(annotation, sizes, names):
+            problem = _annotation_problem(annotation, sizes, names)
+            if problem:
                 problems.append(f"{path.name}: annotation {annotation['id']}: {problem}")
             else:
                 by_image[annotation["image_id"]].append(annotation)
@@ -182,7 +185,10 @@ def _find_image(root: Path, split: str, name: str, source: Source, sources: Sequ
     own = f"{IMAGES}/{source.name}"
     folders = [own] if len(sources) > 1 else [IMAGES, own, "."]
     stem = name.rpartition(".")[0]
-    names = [name] if source is sources[0] else [stem + ending for ending in source.extensions]
+    if source is sources[0]:
+        names = [name]
+    else:
+        names = [stem + ending for ending in source.extensions]
     for folder in folders:
         for place in (root / folder, root / folder / split):
             for file in names:
@@ -277,4 +283,6 @@ def _lengths_of_text(text: str) -> list[int] | None:
             number -= (code & 16) << (bits - 4)
             lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
             number = bits = 0
-    return lengths if lengths and not bits else None
+    if lengths and not bits:
+        return lengths
+    return None

@@ -67,16 +67,20 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
     scan = _Scan(root, tuple(sources), images, axis)
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     if images == FRAMES:
-        if faults := scan.sequence_problems:  # they make masks without images, too
+        faults = scan.sequence_problems
+        if faults:  # they make masks without images, too
             raise DataError(faults[0] if len(faults) == 1 else all_problems(f"{root}: invalid sequences:", faults))
         samples = as_sequences(samples)
         if not scan.problems:
             scan.problems += [text for one in samples if not one.frame and (text := place_problem(one.paths))]
-    if problems := [*scan.problems, *scan.mask_problems()]:
+    problems = [*scan.problems, *scan.mask_problems()]
+    if problems:
         what = "images and masks" if masks else "images"
         title = f"{root}: {what} do not match; give them the same names, or pair them in a manifest.csv:"
         raise DataError(all_problems(title, equal_problems(problems)))
-    return samples if images == FRAMES else sorted(samples, key=lambda sample: sample.id)
+    if images == FRAMES:
+        return samples
+    return sorted(samples, key=lambda sample: sample.id)
 
 
 def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -> tuple[Sample, ...]:
@@ -93,7 +97,8 @@ def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -
     if not all(folder.is_dir() for folder in folders):
         return ()
     found = [files_by_stem(folder, source.extensions) for folder, source in zip(folders, sources, strict=True)]
-    stems, names = sorted(set(found[0]).intersection(*found[1:])), tuple(source.name for source in sources)
+    stems = sorted(set(found[0]).intersection(*found[1:]))
+    names = tuple(source.name for source in sources)
     return tuple(Sample(stem, "", names, tuple(str(files[stem][0]) for files in found)) for stem in stems)
 
 
@@ -113,9 +118,13 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
             continue
         seen.add(real)
         folders[:] = sorted(filter(_is_visible, folders))
-        inner = "" if place == str(folder) else f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
+        if place == str(folder):
+            inner = ""
+        else:
+            inner = f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
         for name in sorted(filter(_is_visible, names)):
-            if ending := next((ending for ending in endings if name.lower().endswith(ending)), None):
+            ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
+            if ending:
                 found.setdefault(inner + name[: -len(ending)], []).append(Path(place, name))
     return found
 
@@ -138,7 +147,10 @@ class _Scan:
     """Scans the folders of a data set, and collects problems."""
 
     def __init__(self, root: Path, sources: tuple[Source, ...], images: str, axis: str) -> None:
-        self.root, self.sources, self.images, self.axis = root, sources, images, axis
+        self.root = root
+        self.sources = sources
+        self.images = images
+        self.axis = axis
         self.problems: list[str] = []
         self.sequence_problems: list[str] = []
         self.mask_stacks: dict[str, list[Path]] = {}
@@ -180,9 +192,11 @@ class _Scan:
         for stem in stems:
             name = f"{split}/{stem}" if split else stem
             files = tuple(found.get(stem, "") for found in by_source)
-            if lacking := [source for source, file in zip(names, files, strict=True) if not file]:
+            lacking = [source for source, file in zip(names, files, strict=True) if not file]
+            if lacking:
                 self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
-            if mask := self.masks.get(name) or self.masks.get(stem):
+            mask = self.masks.get(name) or self.masks.get(stem)
+            if mask:
                 files = (*files, mask)
                 self.used[mask] += 1
             samples.append(Sample(name, split, names, files))
@@ -225,7 +239,8 @@ class _Scan:
         own = folder / source.name
         if own.is_dir():
             for inner in _entries(own)[0] if folder.name == IMAGES else ():  # there is no split folder
-                if meant := inner if inner in SPLITS else split_meant(inner):
+                meant = inner if inner in SPLITS else split_meant(inner)
+                if meant:
                     self.problems.append(
                         f"{self._name(own)}/{inner}/: split folders must contain the source folders; move it to "
                         f"{IMAGES}/{meant}/{source.name}/"
@@ -253,7 +268,10 @@ class _Scan:
         """Return stem -> frames of the sequences below a folder; masks that are frames of a file are kept apart."""
         found: dict[str, list[Path]] = {}
         places: dict[str, set[Path]] = {}
-        every = files_by_stem(folder, (*extensions, *stack_endings())) if folder.is_dir() else {}
+        if folder.is_dir():
+            every = files_by_stem(folder, (*extensions, *stack_endings()))
+        else:
+            every = {}
         for stem, paths in every.items():
             inside = stem.rpartition("/")[0]
             first, _, rest = inside.partition("/")

@@ -60,7 +60,8 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
     if not found:
         raise DataError(f"{path}: holds no frame ({', '.join(extensions)})")
     found.sort(key=lambda file: natural_key(frame_name(file, extensions)))
-    if problem := order_problem([frame_name(file, extensions) for file in found]):
+    problem = order_problem([frame_name(file, extensions) for file in found])
+    if problem:
         raise DataError(f"{path}: {problem}")
     return found
 
@@ -69,10 +70,12 @@ def order_problem(names: Sequence[str]) -> str:
     """Return why the order of frames is not known from their names, which are in `natural_key` order; "" if it is."""
     in_manifest = "give their order in manifest.csv (columns id, image, sequence, frame)"
     texts = [re.sub(r"\d+", "0", name) for name in names]
-    if other := next((name for name, text in zip(names, texts, strict=True) if text != texts[0]), ""):
+    other = next((name for name, text in zip(names, texts, strict=True) if text != texts[0]), "")
+    if other:
         return f"the order of {names[0]!r} and {other!r} is not known, they differ in more than numbers; {in_manifest}"
     numbers = list(map(numbers_in, names))
-    if place := next((place for place in range(1, len(names)) if numbers[place] == numbers[place - 1]), 0):
+    place = next((place for place in range(1, len(names)) if numbers[place] == numbers[place - 1]), 0)
+    if place:
         return f"{names[place - 1]!r} and {names[place]!r} have the same number; rename one, or {in_manifest}"
     changing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
     if len(changing) != 1:

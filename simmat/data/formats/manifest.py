@@ -43,7 +43,8 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
     header, rows = read_csv_rows(path, "manifest", "id,split,image,mask")
     files = _find_columns(path, header, sources, masks=masks)
     extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}]
-    start, names = start_of_paths(root), tuple(source.name for source in files.values())
+    start = start_of_paths(root)
+    names = tuple(source.name for source in files.values())
     samples: list[Sample] = []
     problems: list[str] = []
     for line, cells in rows:
@@ -57,7 +58,8 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
             except DataError as problem:
                 problems.append(f"line {line}: {column} {problem}")
         for column, allowed in (("split", SPLITS), ("zero_means", get_args(ZeroMeans))):
-            if (text := row.get(column, "")) and text not in allowed:
+            text = row.get(column, "")
+            if text and text not in allowed:
                 guess = did_you_mean(text.lower(), allowed)
                 problems.append(f"line {line}: unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
         zero_means = cast(ZeroMeans | None, row.get("zero_means") or None)
@@ -164,7 +166,8 @@ def write_arrays(
     names = [] if split is None else list(split)
     if isinstance(split, Mapping):
         names = [name for name, size in split.items() for _ in range(size)]
-    if unknown := sorted(set(names) - set(SPLITS)):
+    unknown = sorted(set(names) - set(SPLITS))
+    if unknown:
         raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
     if split is not None and len(names) != len(images):
         raise ValueError(f"split names {len(names)} images, expected {len(images)}")
@@ -188,7 +191,8 @@ def write_arrays(
             planes = image if image.ndim == 3 else image[None]  # (P, H, W)
             in_png = (len(planes), str(planes.dtype)) in PNG_KINDS
             ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
-            place, label = f"{IMAGES}/{number:06}{ending}", f"{MASKS}/{number:06}.npy"
+            place = f"{IMAGES}/{number:06}{ending}"
+            label = f"{MASKS}/{number:06}.npy"
             for part in (new / place, new / label):
                 part.parent.mkdir(exist_ok=True)
             write_image(new / place, planes)

@@ -45,7 +45,8 @@ def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize
         raise DataError(f"{path}: holds no pixels, its size is {width}x{height} in {planes} planes")
     if planes > MAX_PLANES:
         raise DataError(f"{path}: claims {planes} planes, at most {MAX_PLANES} are read; the file may be damaged")
-    size, limit = height * width * planes * max(itemsize, _FLOAT32), decoded_limit()
+    size = height * width * planes * max(itemsize, _FLOAT32)
+    limit = decoded_limit()
     if size > limit:
         raise DataError(
             f"{path}: claims {planes} x {height} x {width} values (planes, height, width), {size / 2**30:.3g} GiB "

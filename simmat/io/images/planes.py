@@ -90,7 +90,9 @@ def window_size(path: Path | str) -> tuple[int, int] | None:
         has_windows = _format_of(file, _IMAGES) in ("tiff", "npy")
     else:
         has_windows = frame.file.suffix.lower() in (".tif", ".tiff", ".npy")
-    return image_size(file) if has_windows else None
+    if has_windows:
+        return image_size(file)
+    return None
 
 
 def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
@@ -275,7 +277,10 @@ def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
         modes.add("P")
     is_animation = image.format == "PNG" and getattr(image, "n_frames", 1) > 1
     if image.mode not in modes or is_animation:
-        found = "an animation" if is_animation else f"{depth} bits in Pillow's mode {image.mode}"
+        if is_animation:
+            found = "an animation"
+        else:
+            found = f"{depth} bits in Pillow's mode {image.mode}"
         raise DataError(
             f"{path}: {found} cannot be read as stored; store it as grey, RGB or TIFF (of a palette the numbers are "
             "indices: Image.open(path).convert('RGB'), and 16 bits in several planes would become 8)"

@@ -101,12 +101,15 @@ def frame_of(path: Path) -> FrameAddress | None:
         return None
     axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
     file = path.parent.parent if axis else path.parent
-    return FrameAddress(file, axis, int(path.name)) if (file.exists() if axis else file.is_file()) else None
+    if file.exists() if axis else file.is_file():
+        return FrameAddress(file, axis, int(path.name))
+    return None
 
 
 def stack_format(path: Path) -> StackFormat | None:
     """Return the format of a file or folder of frames by its ending, for a folder by those in it; None without one."""
-    formats, name = [*_BUILTIN, *plugin_formats()], path.name.lower()
+    formats = [*_BUILTIN, *plugin_formats()]
+    name = path.name.lower()
     if not path.is_dir():
         return next((one for one in formats if name.endswith(one.endings)), None)
     names: list[str] = []
@@ -215,7 +218,8 @@ class TiffStack:
                 raise DataError(f"{path}: its pages differ: {found}; all frames must have one size and type")
             ((_, page),) = kinds.values()
             self.size_hw = int(page.imagelength), int(page.imagewidth)
-            if (text := str(tiff.pages[0].aspage().description)).rstrip().endswith("OME>"):
+            text = str(tiff.pages[0].aspage().description)
+            if text.rstrip().endswith("OME>"):
                 axes, self.spacing_mm = _ome_axes(text, page.samplesperpixel)
             else:
                 named = zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)
@@ -267,7 +271,8 @@ def _ome_axes(text: str, samples: int) -> tuple[dict[str, int], tuple[float, flo
 def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
     """Return the spacing that ImageJ writes: between slices in its description, of pixels in the resolution."""
     stated = tiff.imagej_metadata or {}
-    tags, unit = page.tags, _MM.get(str(stated.get("unit", "")))
+    tags = page.tags
+    unit = _MM.get(str(stated.get("unit", "")))
     if unit is None or not stated.get("spacing") or not {"XResolution", "YResolution"} <= {tag.name for tag in tags}:
         return None
     rows, columns = (tags[name].value[1] / tags[name].value[0] for name in ("YResolution", "XResolution"))
@@ -289,7 +294,8 @@ class NpyStack:
                 f"{path}: an array of frames is (T, C, H, W), but shape {shape} looks like (T, H, W, C); save "
                 "array.transpose(0, 3, 1, 2)"
             )
-        self._count, self.size_hw = int(shape[0]), (int(shape[-2]), int(shape[-1]))
+        self._count = int(shape[0])
+        self.size_hw = (int(shape[-2]), int(shape[-1]))
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -186,9 +186,11 @@ def _jpeg_tables(page: Any) -> dict[str, Any]:
 def _touched(page: Any, window: Window) -> Iterator[int]:
     """Yield the indices of the tiles or strips that a window touches."""
     if page.is_tiled:
-        height, width = page.tilelength, page.tilewidth
+        height = page.tilelength
+        width = page.tilewidth
     else:
-        height, width = page.rowsperstrip, page.imagewidth
+        height = page.rowsperstrip
+        width = page.imagewidth
     rows = math.ceil(page.imagelength / height)
     columns = math.ceil(page.imagewidth / width)
     for sample in range(page.shaped[0]):
@@ -305,7 +307,8 @@ def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, label
 
     `tiff` is None for a frame of a file of frames.
     """
-    first, count = pages[0], len(pages)
+    first = pages[0]
+    count = len(pages)
     kinds = sorted({f"{page.shape} {page.dtype}" for page in pages})
     colours = {getattr(page.photometric, "name", str(page.photometric)) for page in pages}
     scheme = getattr(first.compression, "name", str(first.compression))

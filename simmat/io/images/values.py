@@ -62,7 +62,9 @@ class ImageFile:
         """(P, H, W) True where a number is finite and valid; for channels computed from several planes."""
         finite = np.asarray(np.isfinite(self.planes))
         valid = self.valid
-        return finite if valid is None else finite & valid
+        if valid is None:
+            return finite
+        return finite & valid
 
     def described(self, key: str) -> Any:
         """Return a value of the json object in the description, such as `{"unit": "cK"}`; None if it has none."""
@@ -70,7 +72,9 @@ class ImageFile:
             values = parse_json(self.description)
         except ValueError:
             return None
-        return values.get(key) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            return values.get(key)
+        return None
 
 
 def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
@@ -261,4 +265,6 @@ def full_scale(largest: float) -> float:
 
     In 16 bits that is 65520: cameras also write 12-bit counts in the upper 12 bits, which never reach 65535.
     """
-    return 65520.0 if largest == 65535 else largest
+    if largest == 65535:
+        return 65520.0
+    return largest
