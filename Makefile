@@ -19,8 +19,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	&& { echo "$$python"; break; }; done)
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
+# The checks for plugins and the model `tiny`, which all tests use, and what they need.
+KIT := $(addprefix plugins/simmat-,plugin-baselines plugin-scenes testing)
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
+REQUIRED := $(KIT) $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
@@ -81,7 +83,7 @@ test-lowest: | $(BIN)/python
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(AWAY))
 	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
-	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,plugins/simmat-plugin-sam $(APART) plugins/simmat-plugin-scenes))
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(KIT) plugins/simmat-plugin-sam $(APART)))
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
 
@@ -98,7 +100,7 @@ test-newest: smoke-newest
 # needs a display, such as that of `xvfb-run make test-napari`.
 test-napari: | $(BIN)/python
 	$(call fresh,$(NAPARI),$(PYTHON),$(CORE) pytest-qt \
-		-e ./plugins/simmat-plugin-sequences -e ./plugins/simmat-plugin-annotate -e './plugins/napari-simmat[all]')
+		$(call editable,$(KIT) plugins/simmat-plugin-sequences plugins/simmat-plugin-annotate) -e './plugins/napari-simmat[all]')
 	"$(NAPARI)/bin/python" -m pytest plugins/napari-simmat
 
 # The plugin of QGIS as a zip, of the last commit.

@@ -16,9 +16,10 @@ for name in ("SIMMAT_PLUGINS", "SIMMAT_STRICT_PLUGINS", "SIMMAT_DEBUG"):
 
 @pytest.fixture(autouse=True)
 def _plugins_of_the_mark(request: pytest.FixtureRequest) -> None:
-    """Start only the plugins that `pytest.mark.plugins(…)` names, whatever is installed; without a name, none."""
-    if (mark := request.node.get_closest_marker("plugins")) is not None:
-        request.getfixturevalue("monkeypatch").setenv("SIMMAT_PLUGINS", ",".join(mark.args))
+    """Start only the plugins that `pytest.mark.plugins(…)` names, and simmat-testing for its model `tiny`."""
+    mark = request.node.get_closest_marker("plugins")
+    if mark is not None:
+        request.getfixturevalue("monkeypatch").setenv("SIMMAT_PLUGINS", ",".join(["testing", *mark.args]))
 
 
 @pytest.fixture(scope="session")

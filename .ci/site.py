@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
-
-from simmat.testing import find_parts
-from simmat.testing.checks import rule_of
+from simmat_testing import find_parts
+from simmat_testing.checks import rule_of
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -32,7 +32,7 @@ from simmat.training import Callback
 from simmat.training.setup import prepare
 settings = {"modality": "gray", "data": Path(sys.argv[1]), "out": Path(sys.argv[1] + "-run"), "tune": "lora",
             "foundation": "sam_vit_tiny", "steps": 1}
-registry = load_plugins(env={"SIMMAT_PLUGINS": ""})
+registry = load_plugins(env={"SIMMAT_PLUGINS": "testing"})
 config = load_config(None, settings)
 own, others = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 before = resource.getrusage(own).ru_maxrss

@@ -91,7 +91,7 @@ class SimMAT(nn.Module):
         if image.shape != (len(planes), 3, *planes.shape[2:]):
             raise PluginError(
                 f"transfer layer {self.layer!r} must return an image of {(len(planes), 3, *planes.shape[2:])}, got "
-                f"{tuple(image.shape)}; this is a fault of its plugin, see `simmat plugins check {self.layer}`"
+                f"{tuple(image.shape)}; this is a fault of its plugin"
             )
         # A convolution's bias makes padding non-zero; the foundation model was trained with zero padding.
         features = backbone.embed(image * content[:, None])

@@ -236,5 +236,4 @@ CASES = {
         spoil=both(bundle_zip, flip("flip.zip", 20_000)), run="bundle pull flip.zip --out b",
     ),
     "pull: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"), run="bundle pull drv.zip --out b"),
-    "install: option of pip": Case("'--upgrade'", "--", run="plugins install radar --upgrade"),
 }  # fmt: skip

@@ -32,7 +32,7 @@ def run_python(arguments: Sequence[str], *, timeout_s: float = 300, **env: str) 
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "SIMMAT_PLUGINS": "",
+        "SIMMAT_PLUGINS": "testing",
         "TOKENIZERS_PARALLELISM": "false",
         **env,
     }

@@ -19,8 +19,8 @@ from simmat.plugins.registry import Registry
 
 
 def registry(*plugins: str) -> Registry:
-    """The built-in parts, and some plugins."""
-    return load_plugins(env={"SIMMAT_PLUGINS": ",".join(plugins)})
+    """The built-in parts, the model `tiny`, and some plugins."""
+    return load_plugins(env={"SIMMAT_PLUGINS": ",".join(["testing", *plugins])})
 
 
 def gray_set(root: Path, *, train: int = 5, val: int = 2, test: int = 2, size_hw: tuple[int, int] = (40, 56)) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
+from simmat_testing import ModalityContract, name_with_options, with_each_option
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.testing import ModalityContract, name_with_options, with_each_option
 
 
 class SensorContract(ModalityContract):

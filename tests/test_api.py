@@ -159,7 +159,7 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
     run = simmat.train(
         modality=Doubled, data=data, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
     )
-    with pytest.raises(UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*simmat plugins new"):
+    with pytest.raises(UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*your-sensor"):
         simmat.load(run, registry=registry())
     model = simmat.load(run, modality=Doubled(), registry=registry(), device="cpu")
     assert model.set_image(data / "images/s0.txt").data.max() > 255

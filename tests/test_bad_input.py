@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bad")
     gray_set(root / "data", train=2, val=1, test=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMMAT_PLUGINS", "report,sam")
+        patch.setenv("SIMMAT_PLUGINS", "testing,report,sam")
         assert run(train_args(root / "data", root / "run")) == 0
     return root
 

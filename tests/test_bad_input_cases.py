@@ -20,7 +20,7 @@ BEGUN = ("lr: absurd", "predict: bad file beside a good one")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMMAT_PLUGINS", "report,sam")
+        patch.setenv("SIMMAT_PLUGINS", "testing,report,sam")
         return Places(tmp_path_factory.mktemp("cases"))
 
 

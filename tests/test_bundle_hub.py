@@ -33,7 +33,7 @@ def simmat(
 ) -> list[tuple[int, str]]:
     """Run commands in one new process, which alone reads HF_ENDPOINT anew; return exit codes and what was printed."""
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "HF_TOKEN": token, **more}
-    environment |= {"SIMMAT_PLUGINS": "", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment |= {"SIMMAT_PLUGINS": "testing", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
         input=json.dumps(commands),

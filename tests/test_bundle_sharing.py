@@ -15,13 +15,13 @@ import torch
 from bundles import change_json, tiny_bundle
 from runs import files_of, registry
 from safetensors.torch import save_file
+from simmat_testing.tiny import TINY
 from torch import nn
 
 from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, OutputError
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile, build_foundation
-from simmat.plugins.builtin import TINY
 from simmat.plugins.registry import Registry
 
 NAMES = ["README.md", "bundle.json", "weights.safetensors"]

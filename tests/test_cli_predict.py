@@ -137,7 +137,7 @@ def test_a_file_of_that_name_that_predict_did_not_write_is_kept(tmp_path: Path, 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a bundle and three images, one of them in a subfolder."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
     tiny_bundle(tmp_path / "bundle")
     (tmp_path / "images/night").mkdir(parents=True)
     for name in ("a", "b", "night/a"):

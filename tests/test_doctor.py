@@ -55,7 +55,7 @@ def test_a_broken_plugin_is_a_problem_with_its_cause(
     monkeypatch.setattr(doctor, "load_plugins", lambda: Registry([report], []))
     problems = said(found(capsys, 1), "problem")
     assert "No module named 'acme'" in problems
-    assert "simmat plugins uninstall sonar" in problems
+    assert "pip uninstall acme-sonar" in problems
 
 
 @pytest.mark.usefixtures("alone")

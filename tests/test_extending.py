@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from installed import need_plugins
+from simmat_testing.find_parts import find_checkable
 
 from simmat import Dataset, FrameSequence
 from simmat.data.instances import FoundObject, Instance
@@ -23,7 +24,6 @@ from simmat.io.images import stacks
 from simmat.nn import losses
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.testing.find_parts import find_checkable
 from simmat.types import Window
 
 ROOT = Path(__file__).parents[1]

@@ -94,9 +94,9 @@ def test_a_spec_of_that_name_counts_before_the_family() -> None:
     assert registry(("foundation model", own, "other 1")).foundation("zoo/lion") is own
 
 
-def test_a_family_that_is_not_installed_is_named_with_its_package() -> None:
-    """The name of the library is known, so the way to it is."""
-    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-timm"):
+def test_a_family_that_is_not_installed_is_looked_for_in_the_list_of_packages() -> None:
+    """The name of a family is no name of a package."""
+    with pytest.raises(UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"):
         registry().foundation("timm/vit_tiny_patch16_224")
 
 

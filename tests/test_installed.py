@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sensor_contract import SensorContract
+from simmat_testing import PackageContract
+from simmat_testing.package_checks import simmat_packages
 
 from simmat.plugins.loader import installed
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.testing import PackageContract
-from simmat.testing.package_checks import simmat_packages
 
 BANDS = {"landsat8": ("B2", "B3", "B4", "B5", "B6", "B7"), "sentinel2": ("B2", "B3", "B4", "B8", "B11", "B12")}
 """Sensor that cannot be simulated -> bands of a file."""

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from runs import registry
+from simmat_testing import build_network
 
 from simmat.errors import ConfigError, PluginError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import complete_options
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
-from simmat.testing import build_network
 
 REGISTRY = registry()
 

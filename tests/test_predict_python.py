@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
+from runs import registry
 
 import simmat
 from simmat.errors import ConfigError, DataError
 from simmat.inference.job import ImageOutcome, Progress
 from simmat.model_spec import DenseSpec
-from simmat.plugins.loader import load_plugins
 
-REGISTRY = load_plugins([], {})
+REGISTRY = registry()
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def scheduler(place: Path) -> Iterator[Scheduler]:
     env = {
         **os.environ,
         "DASK_DISTRIBUTED__WORKER__USE_FILE_LOCKING": "false",
-        "SIMMAT_PLUGINS": "",
+        "SIMMAT_PLUGINS": "testing",
         "OMP_NUM_THREADS": "1",
     }
 
@@ -169,7 +169,7 @@ def test_a_worker_that_dies_costs_nothing_but_time(place: Path, scheduler: Sched
     address, workers = scheduler
     command = ["-m", "simmat", "predict", str(place / "run"), str(place / "large.tif"), *FIND, "--executor", address]
     call = [sys.executable, *command, "--out", str(place / "died")]
-    env = {**os.environ, "SIMMAT_PLUGINS": "", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "SIMMAT_PLUGINS": "testing", "OMP_NUM_THREADS": "1"}
     (place / "died").mkdir()
     with subprocess.Popen(call, env=env, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120

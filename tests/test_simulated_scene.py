@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from installed import need_plugins
+from simmat_testing import MODALITY_CHECKS, ModalityCase, run_checks
+from simmat_testing.modality_case import numbered_scene
 
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.simulated_scene import import_scenes
-from simmat.testing import MODALITY_CHECKS, ModalityCase, run_checks
-from simmat.testing.modality_case import numbered_scene
 
 PACKAGE = "simmat_plugin_scenes"
 

@@ -6,14 +6,15 @@ from itertools import product
 
 import pytest
 import torch
+from simmat_testing import build_network
+from simmat_testing.tiny import TINY
 
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.losses import mask_loss
 from simmat.nn.tuners import set_train_mode, trainable_state
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
-from simmat.plugins.builtin import TINY, TRANSFER_LAYERS, TUNERS
-from simmat.testing import build_network
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 
 SIZE = 64
 

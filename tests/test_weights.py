@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from simmat_testing.tiny import TINY
 
 from simmat.errors import WeightsError
 from simmat.io.files import cache_folder
 from simmat.io.weights import fetch, find_weights
 from simmat.plugin_specs import WeightFile
-from simmat.plugins.builtin import TINY
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()

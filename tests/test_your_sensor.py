@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from data_sets import linked
 from installed import SHARED_DATA, need_plugins
-from virtual_envs import clean_environment, make_venv, simmat
+from virtual_envs import clean_environment, make_venv, run_in, simmat
 
 from simmat.sensors.simulated_scene import import_scenes
 
@@ -88,14 +88,14 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     shutil.copytree(EXAMPLE, package, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
     data = linked(SONAR, tmp_path / "data")
     image = sorted((SONAR / "images").iterdir())[0]
+    installed = run_in(python, "-m", "pip", "install", str(package))
+    assert installed.returncode == 0, installed.stderr
     out = ""
     for words in (
-        f"plugins install {package}",
         f"train --modality sonar --data {data} --regions components --min-region 100 --foundation tiny "
         "--steps 2 --batch-size 2 --image-size 64 --device cpu --out run",
         f"eval run/bundle --data {data} --split val --json",
         f"predict run/bundle {image} --point 500,250 --out out",
-        "plugins uninstall sonar",
     ):
         done = simmat(python, *words.split(), cwd=tmp_path)
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
@@ -103,6 +103,7 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     assert json.loads(out)["modality"] == "sonar"
     assert json.loads(out)["tuned"]["objects"] == 15
     assert (tmp_path / "out" / f"{image.stem}_mask.png").is_file()
+    assert run_in(python, "-m", "pip", "uninstall", "--yes", package.name).returncode == 0
     lost = simmat(python, "predict", "run/bundle", str(image), "--point", "500,250", "--out", "again", cwd=tmp_path)
     assert lost.returncode == 2
     assert "no modality 'sonar'" in lost.stderr

@@ -150,8 +150,8 @@ def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter
     except UnknownNameError as error:
         raise UnknownNameError(
             f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
-            f"notebook: simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands make it a plugin "
-            "(simmat plugins new)"
+            f"notebook: simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands make it a plugin, "
+            "see docs/your-sensor.md"
         ) from error
 
 

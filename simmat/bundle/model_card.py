@@ -17,7 +17,7 @@ from simmat.errors import SimMATError
 from simmat.model_spec import ModelSpec, with_options
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import installed
-from simmat.plugins.registry import Kind, Registry, likely_package
+from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape
@@ -162,16 +162,14 @@ def _code(value: str) -> str:
 
 
 def needed_packages(spec: ModelSpec, registry: Registry) -> dict[str, list[tuple[Kind, str]]]:
-    """Return package -> (kind, name) of the parts of a bundle that plugins bring; sensors in the bundle need none."""
-    distributions = {report.distribution for report in registry.reports}
+    """Return package -> (kind, name) of the parts of a bundle that plugins here bring; its own sensors need none."""
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):
         try:
             package = registry.owner(kind, name).partition(" ")[0]
         except SimMATError:  # not installed here
-            package = likely_package(kind, name)
-            distributions.add(package)
-        if package != PROJECT and package in distributions and re.fullmatch(r"[A-Za-z0-9][\w.-]*", package):
+            continue
+        if package != PROJECT and re.fullmatch(r"[A-Za-z0-9][\w.-]*", package):
             found.setdefault(package, []).append((kind, name))
     return dict(sorted(found.items()))
 

@@ -156,7 +156,7 @@ def _plugins(registry: Registry) -> Iterator[Row]:
         yield report.name, f"{report.owner}, {state}" + (f": {names}" if names else "")
         if report.error:
             what = f"plugin {report.name!r} of {report.owner or 'no package'} failed: {report.error}"
-            update = f"pip install --upgrade {report.distribution}, or `simmat plugins uninstall {report.name}`"
+            update = f"pip install --upgrade {report.distribution}, or pip uninstall {report.distribution}"
             yield "problem", what, update if report.distribution else f"take it out of {PLUGINS_VARIABLE}"
     for (kind, name), owners in registry.conflicts().items():
         what = f"{kind} {name!r} is claimed by {' and '.join(owners)}, so neither can be used"

@@ -5,7 +5,7 @@ They are specs and adapters; torch is imported only when one is built.
 
 from __future__ import annotations
 
-from simmat.plugin_specs import FoundationSpec, ResultFormat, TransferLayerSpec, TunerSpec, TuningTargets
+from simmat.plugin_specs import ResultFormat, TransferLayerSpec, TunerSpec
 from simmat.plugins.hooks import hookimpl
 from simmat.sensors.builtin import MODALITIES
 
@@ -93,32 +93,6 @@ TUNERS: tuple[TunerSpec, ...] = (
     ),
 )
 
-TINY = FoundationSpec(
-    name="tiny",
-    description="a vision transformer of 0.2 M parameters, random from the seed: for tests, not for results",
-    build="simmat.nn.tiny_model:build_tiny",
-    image_size=256,
-    size_multiple=16,
-    pixel_mean=(127.5, 127.5, 127.5),
-    pixel_std=(127.5, 127.5, 127.5),
-    targets=TuningTargets(
-        lora={
-            r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
-            r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)[.][qv]_proj": ((0,), 1),
-        },
-        spatial_layers=(r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv",),
-        adapters={r"backbone[.]blocks[.][0-9]+[.]mlp": "norm2", r"decoder[.]blocks[.][0-9]+[.]mlp": ""},
-        attention=(r"backbone[.]blocks[.][0-9]+[.]attn", r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)"),
-        embed=(r"backbone[.]first_layer[.](weight|bias)",),
-        frozen=(r"decoder[.]prompt[.].*",),
-    ),
-    promptable=False,
-    licence="Apache-2.0",
-    options={"width": 64, "depth": 2, "heads": 2},
-    parameters=238_948,
-)
-
-
 _EVERYWHERE = ("objects", "classes")
 RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ResultFormat(
@@ -145,7 +119,6 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
 
 
 simmat_modalities = hookimpl(lambda: MODALITIES)
-simmat_foundation_models = hookimpl(lambda: (TINY,))
 simmat_transfer_layers = hookimpl(lambda: TRANSFER_LAYERS)
 simmat_tuners = hookimpl(lambda: TUNERS)
 simmat_result_formats = hookimpl(lambda: RESULT_FORMATS)

@@ -41,10 +41,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
-    "plugins": (
-        "List, check, create, install and uninstall plugins.",
-        ("check", "install", "list", "new", "uninstall"),
-    ),
+    "plugins": ("List plugins.", ("list",)),
     "bundle": ("Show, share and fetch bundles.", ("index", "list", "pull", "push", "show")),
     "doctor": ("Show what is installed here, what is wrong and what to do.", None),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -34,24 +33,6 @@ Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "model format", "result format",
     "stack format", "follower", "geo backend", "command", "callbacks",
 ]  # fmt: skip
-
-PLUGIN_PREFIX = "simmat-plugin-"
-"""Start of the names of packages that bring plugins."""
-
-
-_OTHER_PACKAGES = {
-    "check": "report", "follow": "sequences", "hf": "transformers", "hha": "depth", "index": "aims",
-    "landsat8": "multispectral", "mobilesam": "sam", "preview": "report", "red": "nir", "sentinel2": "multispectral",
-    "serve": "annotate", "simulate": "scenes", "stats": "report",
-}  # fmt: skip
-"""First word of a name -> last word of the package that brings it, where they differ."""
-
-
-def likely_package(kind: Kind, name: str) -> str:
-    """Return the package that brings a name by custom, "" if there is none: simmat-plugin-sam for sam_vit_b."""
-    word = name if kind == "command" else re.split("[/_-]", name)[0]
-    is_named = kind in ("modality", "foundation model", "foundation family", "command")
-    return PLUGIN_PREFIX + _OTHER_PACKAGES.get(word, word) if is_named and re.fullmatch("[a-z0-9-]+", word) else ""
 
 
 @dataclass(frozen=True)
@@ -267,15 +248,16 @@ class Registry:
         return claims[0][0]
 
     def hint(self, kind: Kind, name: str, names: Iterable[str]) -> str:
-        """Return what may help with a name that is not among those of its kind: a package, plugins that failed."""
-        package, hints = likely_package(kind, name), []
-        if not nearest(name, names) and package not in {report.distribution for report in self.reports}:
-            install = f": pip install {package}" if package else ""
-            hints.append(f"A plugin may bring it{install}; SimMAT's README lists them")
+        """Return what may help with a name that is not among those of its kind: plugins that are not here or failed."""
+        hints = []
         if kind == "result format" and not self.names("geo backend"):
-            hints = ["GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo"]
-        if failed := [report.name for report in self.reports if report.error]:
+            hints.append("GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo")
+        elif not nearest(name, names):
+            hints.append("A plugin may bring it; SimMAT's README lists them")
+        failed = [report.name for report in self.reports if report.error]
+        if failed:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
-        if off := [report.name for report in self.reports if report.off]:
+        off = [report.name for report in self.reports if report.off]
+        if off:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
         return ". ".join(hints)

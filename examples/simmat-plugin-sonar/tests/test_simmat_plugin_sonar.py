@@ -2,8 +2,7 @@
 
 import pytest
 from simmat_plugin_sonar import Sonar
-
-from simmat.testing import ModalityContract
+from simmat_testing import ModalityContract
 
 
 class TestSonar(ModalityContract):

@@ -320,7 +320,7 @@ def test_the_command_serves_with_its_limits(
 
     from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
 
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
     monkeypatch.setenv("SIMMAT_SERVE_TOKEN", TOKEN)
     monkeypatch.setenv(LIMIT_VARIABLE, "2")
     homes: list[Path] = []

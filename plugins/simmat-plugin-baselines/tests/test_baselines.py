@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from simmat_plugin_baselines import TRANSFER_LAYERS
+from simmat_testing import TransferLayerContract
 from test_nn_mat import Backbone, build, planes
 from test_nn_transfer_layers import features, whole
 from test_nn_transfer_layers import layer as build_layer
@@ -14,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.testing import TransferLayerContract
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
 FIRST = Backbone().first_layer

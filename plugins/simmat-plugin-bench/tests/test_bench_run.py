@@ -25,7 +25,7 @@ ARMS = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname
 NOT_THE_SAME = {"seconds", "test_seconds", "peak_memory_bytes"}
 
 
-def bench(folder: Path, *options: str, plugins: str = "bench") -> subprocess.CompletedProcess[str]:
+def bench(folder: Path, *options: str, plugins: str = "testing,bench") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "simmat", "bench", "bench.toml", "--out", "out", *options],
         cwd=folder,
@@ -37,7 +37,7 @@ def bench(folder: Path, *options: str, plugins: str = "bench") -> subprocess.Com
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "SIMMAT_PLUGINS": "bench,sam", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "SIMMAT_PLUGINS": "testing,bench,sam", "OMP_NUM_THREADS": "1"}
 
 
 def prepared(folder: Path, toml: str = RUN + ARMS) -> Path:
@@ -154,7 +154,7 @@ def test_the_untouched_model_is_scored_on_validation_and_test(tmp_path: Path) ->
         pytest.skip("needs simmat-plugin-lite, a small model that has a zero-shot score")
     folder = prepared(tmp_path / "zero", (RUN + ARMS).replace("tiny", "lite"))
     (folder / "statistics.py").write_text("raise RuntimeError\n", encoding="utf-8")
-    done = bench(folder, "--only", "zero-shot", plugins="bench,lite")
+    done = bench(folder, "--only", "zero-shot", plugins="testing,bench,lite")
     assert done.returncode == 0, done.stdout + done.stderr
     (result,) = results(folder).values()
     with (folder / "set/manifest.csv").open(encoding="utf-8") as file:

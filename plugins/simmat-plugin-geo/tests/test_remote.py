@@ -52,7 +52,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server on this machine for the folder "www"."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "geo")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing,geo")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "www").mkdir()
     RangeHandler.asked = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from simmat.testing import FoundationContract
+from simmat_testing import FoundationContract
 
 
 class TestLite(FoundationContract):

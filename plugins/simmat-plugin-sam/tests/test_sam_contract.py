@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from simmat_plugin_sam.specs import SAM_VIT_H
-
-from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_checks
+from simmat_testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_checks
 
 
 class TestTiny(FoundationContract):

@@ -17,6 +17,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from simmat_plugin_sam.model import sam_parts
 from simmat_plugin_sam.specs import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
+from simmat_testing import build_network
 from torch import nn
 
 from simmat.data.pipeline import Pipeline, prompt_batch
@@ -24,7 +25,6 @@ from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.normalize import Statistics, fit_channels
-from simmat.testing import build_network
 from simmat.types import Letterbox, Prompt
 
 SIZE = 128

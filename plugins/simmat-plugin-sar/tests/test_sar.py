@@ -15,10 +15,10 @@ from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
+from simmat_testing import MODALITY_CHECKS, ModalityCase, run_check
 
 from simmat.errors import DataError
 from simmat.sensors.simulated_scene import Scene
-from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
 
 ADAPTERS = {

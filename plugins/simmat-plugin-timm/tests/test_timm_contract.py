@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simmat_testing import FoundationContract
 
 from simmat.cli import run
 from simmat.plugin_specs import FoundationSpec
-from simmat.testing import FoundationContract
 
 
 class TestFamilies(FoundationContract):

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from simmat_plugin_sam.pyramid import PromptableModel
+from simmat_testing import build_network
 from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TUNERS
-from simmat.testing import build_network
 
 TUNER = {spec.name: spec for spec in TUNERS}
 SMALL = {

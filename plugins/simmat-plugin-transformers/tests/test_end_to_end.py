@@ -51,7 +51,7 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
     ask = ["predict", str(tmp_path / "run/bundle"), str(picture), "--point", "30,30", "--out"]
     assert run([*ask, str(tmp_path / "here")]) == 0
     before.rename(after)
-    monkeypatch.setenv("SIMMAT_PLUGINS", "transformers")  # plugins are loaded anew, as in another process
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing,transformers")  # plugins are loaded anew, as in another process
     capsys.readouterr()
     assert run([*ask, str(tmp_path / "lost")]) == 2
     assert "--foundation NAME" in capsys.readouterr().err

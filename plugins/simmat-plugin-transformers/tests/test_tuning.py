@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from simmat_testing import build_network
 
 from simmat.foundation import PromptBatch
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.loader import load_plugins
-from simmat.testing import build_network
 
 BUILTIN = load_plugins(env={"SIMMAT_PLUGINS": ""})
 

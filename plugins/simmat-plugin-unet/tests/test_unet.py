@@ -7,13 +7,13 @@ import segmentation_models_pytorch as smp
 import torch
 from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, prompt_plane
 from simmat_plugin_unet.spec import UNET
+from simmat_testing import build_network
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
 from simmat.plugins.builtin import TUNERS
-from simmat.testing import build_network
 
 SIZE = 64
 TUNE = {spec.name: spec for spec in TUNERS}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from simmat_plugin_unet.spec import UNET
+from simmat_testing import FoundationContract
 
 from simmat.plugin_specs import FoundationSpec
-from simmat.testing import FoundationContract
 
 
 class TestUNet(FoundationContract):
