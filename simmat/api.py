@@ -291,7 +291,9 @@ def predict(
     if isinstance(files, Mapping):
         paths: Sequence[Path] | Mapping[str, Path] = {name: Path(file) for name, file in files.items()}
     else:
-        paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+        paths = []
+        for file in [files] if isinstance(files, str | Path) else files:
+            paths.append(Path(file))
     again = partial(load, **loading)
     return predict_files(predictor, paths, Path(out), given, known, processes, again, progress or Progress())
 

@@ -92,7 +92,8 @@ class Calibration(StrictModel):
         ):
             yield f"thresholds must be {MAX_PERCENT} scores from 0 to 1, or null"
         for kind, curve in self.curves.items():
-            yield from (f"{kind}: {problem}" for problem in curve.problems())
+            for problem in curve.problems():
+                yield f"{kind}: {problem}"
 
     @property
     def curves(self) -> dict[Kind, MonotonicMap]:

@@ -360,7 +360,10 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
 def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
     """Merge settings as `load_config` does; `context` names their source in errors."""
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    replaced = {key for pair in _EXCLUDE_EACH_OTHER if any(given.get(key) for key in pair) for key in pair}
+    replaced: set[str] = set()
+    for pair in _EXCLUDE_EACH_OTHER:
+        if any(given.get(key) for key in pair):
+            replaced.update(pair)
     without_augment = given.get("protocol") == "simmat-compat" and "augment" not in in_file
     if given.get("augment", not without_augment) is False:
         replaced |= set(_PARTS_OF_AUGMENT)

@@ -139,7 +139,9 @@ FromLists = Annotated[Value, BeforeValidator(as_tuples)]
 def of_dataclass(kind: type[Any]) -> BeforeValidator:
     """Return a validator that reads a table as a plain dataclass, as strictly as a `StrictModel`."""
     hints = get_type_hints(kind)
-    given = {f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)}
+    given = {}
+    for f in fields(kind):
+        given[f.name] = (hints[f.name], ... if f.default is MISSING else f.default)
     table: type[StrictModel] = create_model(kind.__name__, __base__=StrictModel, **given)  # type: ignore[call-overload]
 
     def read(value: Any) -> Any:
@@ -215,7 +217,9 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
     for key in loc:
         inner = [_fields(table)[key] for table in tables if key in _fields(table)]
         if inner:
-            tables = [table for annotation in inner for table in _tables_in(annotation)]
+            tables = []
+            for annotation in inner:
+                tables += _tables_in(annotation)
     known = (table.known_keys() if issubclass(table, StrictModel) else map(str, _fields(table)) for table in tables)
     return list(dict.fromkeys(key for keys in known for key in keys))
 

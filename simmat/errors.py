@@ -88,9 +88,9 @@ def equal_problems(problems: Sequence[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for problem in problems:
         groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(problem)
-    joined = [
-        group if len(group) <= MAX_UNGROUPED else [f"{len(group)} files, first {group[0]}"] for group in groups.values()
-    ]
+    joined = []
+    for group in groups.values():
+        joined.append(group if len(group) <= MAX_UNGROUPED else [f"{len(group)} files, first {group[0]}"])
     return [problem for group in joined for problem in group]
 
 

@@ -122,7 +122,8 @@ class ModelSpec(StrictModel):
         if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
             yield f"dense needs as many widths as strides, got {len(self.dense.widths)} and {len(self.dense.strides)}"
         for declaration in self.described:
-            yield from (f"described {declaration.name!r}: {problem}" for problem in declaration.problems())
+            for problem in declaration.problems():
+                yield f"described {declaration.name!r}: {problem}"
 
 
 def with_options(name: str, options: dict[str, Any]) -> str:
@@ -132,7 +133,9 @@ def with_options(name: str, options: dict[str, Any]) -> str:
 
 def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a transfer layer or tuner; ConfigError lists the unknown and those of a wrong type."""
-    fields: dict[str, Any] = {name: (_type_like(default), default) for name, default in spec.options.items()}
+    fields: dict[str, Any] = {}
+    for name, default in spec.options.items():
+        fields[name] = (_type_like(default), default)
     model = create_model("Options", __base__=StrictModel, **fields)
     kind = "tuner" if isinstance(spec, TunerSpec) else "transfer layer"
     return parse(model, dict(given), f"options of {kind} {spec.name!r}").model_dump()

@@ -93,7 +93,9 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
 def dump_sensors(sensors: Mapping[str, TrainConfig]) -> str:
     """Return the configs of several sensors as TOML from which `load_sensors` reads equal ones."""
     dumped = [tomllib.loads(dump_toml(config)) for config in sensors.values()]
-    tables = [{key: value for key, value in values.items() if key in OF_SENSOR} for values in dumped]
+    tables = []
+    for values in dumped:
+        tables.append({key: value for key, value in values.items() if key in OF_SENSOR})
     shared = {key: value for key, value in dumped[0].items() if key not in (*OF_SENSOR, "out")}
     out = str(next(iter(sensors.values())).out.parent)
     named = [{"name": name, **table} for name, table in zip(sensors, tables, strict=True)]

@@ -51,11 +51,10 @@ class Channel:
 
     def __post_init__(self) -> None:
         texts = {"name": self.name, "quantity": self.quantity, "unit": self.unit}
-        found = [
-            f"{label} must be a non-empty text, got {text!r}"
-            for label, text in texts.items()
-            if not isinstance(text, str) or not text.strip()
-        ]
+        found = []
+        for label, text in texts.items():
+            if not isinstance(text, str) or not text.strip():
+                found.append(f"{label} must be a non-empty text, got {text!r}")
         if self.std is not None and not self.std > 0:
             found.append(f"std must be greater than 0, got {self.std}")
         if self.mean is not None and not math.isfinite(self.mean):

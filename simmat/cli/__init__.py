@@ -225,7 +225,9 @@ def _plugin_at_fault(error: Exception) -> str:
     from simmat.plugins.hooks import PROJECT
     from simmat.plugins.loader import describe_entry
 
-    owners = {re.split("[.:]", entry.value)[0]: describe_entry(entry).owner for entry in entry_points(group=PROJECT)}
+    owners = {}
+    for entry in entry_points(group=PROJECT):
+        owners[re.split("[.:]", entry.value)[0]] = describe_entry(entry).owner
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     files += re.findall(r'^ *File "([^"]+)", line', f"{error.__cause__ or ''}\n{error}", re.MULTILINE)
     for file in map(Path, reversed(files)):  # from where it was raised outwards

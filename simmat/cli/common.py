@@ -75,11 +75,14 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Very long cells are cut: a stranger's file may hold megabytes of text, which took a minute to wrap.
     """
-    table = [
-        [*(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells), escape(shortened(last, _MAX_LAST_CELL))]
-        for *cells, last in [head, *rows]
-    ]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
+    table = []
+    for *cells, last in [head, *rows]:
+        table.append(
+            [*(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells), escape(shortened(last, _MAX_LAST_CELL))]
+        )
+    widths = []
+    for i in range(len(head) - 1):
+        widths.append(max(len(row[i]) for row in table))
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
     wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names, so do not break them

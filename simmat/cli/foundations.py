@@ -48,10 +48,15 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     entries: list[dict[str, Any]]
     if family is not None:
         models = registry.get("foundation family", family.rstrip("/")).list_models()
-        entries = [{"name": name, "description": description} for name, description in models.items() if match in name]
+        entries = []
+        for name, description in models.items():
+            if match in name:
+                entries.append({"name": name, "description": description})
     else:
         specs = [spec for spec in registry.all("foundation model") if match in spec.name]
-        entries = [_as_dict(spec, registry) | (_times(spec, registry) if timed else {}) for spec in specs]
+        entries = []
+        for spec in specs:
+            entries.append(_as_dict(spec, registry) | (_times(spec, registry) if timed else {}))
         for one in registry.all("foundation family") if not match else ():
             owner = registry.owner("foundation family", one.name)
             entries.append({"name": f"{one.name}/NAME", "description": one.description, "from": owner})

@@ -75,11 +75,10 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     else:
         say("Channels: as many as the file has.")
     parts = adapter.sensors()
-    options = [
-        (f"{part.name}.{option}" if len(parts) > 1 else option, *cells)
-        for part in parts
-        for option, *cells in describe_options(part.Options)
-    ]
+    options = []
+    for part in parts:
+        for option, *cells in describe_options(part.Options):
+            options.append((f"{part.name}.{option}" if len(parts) > 1 else option, *cells))
     if options:
         say()
         print_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), options)

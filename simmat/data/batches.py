@@ -171,7 +171,9 @@ class TrainingItems(TorchDataset[Batch]):
         """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
-        resized = {index: resized_region(regions[index], letterbox) for index in dict.fromkeys(order.tolist())}
+        resized = {}
+        for index in dict.fromkeys(order.tolist()):
+            resized[index] = resized_region(regions[index], letterbox)
         return [resized[index] for index in order.tolist()]
 
 

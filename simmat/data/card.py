@@ -132,7 +132,10 @@ def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
 
 def write_card(root: Path, card: DataCard) -> Path:
     """Write `root/card.toml` and return its path; fields at their default are left out."""
-    values = {key: value for key, value in card.model_dump(exclude_defaults=True).items() if value is not None}
+    values = {}
+    for key, value in card.model_dump(exclude_defaults=True).items():
+        if value is not None:
+            values[key] = value
     values["class_names"] = {str(label): name for label, name in card.class_names.items()}
     path = root / CARD_FILE
     tables = {key: value for key, value in values.items() if isinstance(value, dict) and value}

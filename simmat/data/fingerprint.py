@@ -59,7 +59,9 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
 
     @lru_cache(maxsize=8)
     def times(files: tuple[Path | str, ...]) -> tuple[int, int, int]:
-        found = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in map(os.stat, files)]
+        found = []
+        for status in map(os.stat, files):
+            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         sizes, modified, changed = zip(*found, strict=True)
         return sum(sizes), max(modified), max(changed)
 

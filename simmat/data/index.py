@@ -307,7 +307,10 @@ def normalized_warning(index: DataIndex) -> str:
     sensors = dataset.adapter.sensors()
     for sensor in sensors:
         sources = islice(names, len(sensor.sources))
-        own = {dataset.loaded_channels[number] for source in sources for number in groups[source]}
+        own = set()
+        for source in sources:
+            for number in groups[source]:
+                own.add(dataset.loaded_channels[number])
         seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
         if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
             continue

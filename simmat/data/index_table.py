@@ -182,7 +182,9 @@ def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes])
     row["hidden"] = len(label.regions) - len(visible_regions(label))
     row["joined"] = count_joined(label) if dataset.card.regions == "classes" else 0
     facts = [(0, region.class_id, region.area, region.object_id) for region in label.regions]
-    instances = [[NO_CLASS if number is None else number for number in of_region] for of_region in facts]
+    instances = []
+    for of_region in facts:
+        instances.append([NO_CLASS if number is None else number for number in of_region])
     return IndexTable(row, np.asarray(instances, np.int64).reshape(-1, 4))
 
 

@@ -121,7 +121,9 @@ def frame_files(
             f"modality {adapter.name!r} has the sources {needed}, got frames of {got}; give those of each: "
             "--source NAME=SEQ, in Python {name: path}"
         )
-    found = {one.name: sequence_frames(Path(given[one.name]), one.extensions, axis) for one in adapter.sources}
+    found = {}
+    for one in adapter.sources:
+        found[one.name] = sequence_frames(Path(given[one.name]), one.extensions, axis)
     if len({len(frames) for frames in found.values()}) > 1:
         counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
         raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")

@@ -91,9 +91,9 @@ class ScoredImage:
         logits = answer.logits[:, kept].float()
         masks = regions_from_logits(logits, self.letterbox, self._grid_hw)
         scored = self.targets.scored
-        ious = [
-            [mask_iou(mask, target.truth, scored) for mask in of] for of, target in zip(masks, targets, strict=True)
-        ]
+        ious = []
+        for of, target in zip(masks, targets, strict=True):
+            ious.append([mask_iou(mask, target.truth, scored) for mask in of])
         singles = tuple(of_prompt[0] for of_prompt in masks)
         return Answer(singles, np.asarray(ious), answer.iou[:, kept].float(), logits[:, :1])
 
@@ -114,7 +114,9 @@ def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[O
         targets = image.targets.found[start : start + image.batch_size]
         prompts = [Prompt.points([target.click_xy]) for target in targets]
         answer = image.decode(prompts, targets, alternatives=protocol.alternatives)
-        firsts = [_first_click_score(image, k, target, sample, answer, protocol) for k, target in enumerate(targets)]
+        firsts = []
+        for k, target in enumerate(targets):
+            firsts.append(_first_click_score(image, k, target, sample, answer, protocol))
         if protocol.clicks > 1:
             curves = _click_curves(image, prompts, targets, answer, protocol.clicks)
             firsts = [replace(score, clicks=curve) for score, curve in zip(firsts, curves, strict=True)]

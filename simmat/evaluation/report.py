@@ -35,11 +35,10 @@ class ScoreReport(dict[str, Any]):
 
         The column "model" is "tuned" or "zero_shot".
         """
-        rows = [
-            {"model": name, **asdict(score)}
-            for name, scores in self._scores.items()
-            for score in (() if scores is None else scores.objects)
-        ]
+        rows = []
+        for name, scores in self._scores.items():
+            for score in () if scores is None else scores.objects:
+                rows.append({"model": name, **asdict(score)})
         try:
             from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError:

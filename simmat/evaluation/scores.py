@@ -190,11 +190,10 @@ class Scores:
 
     def confidence(self) -> dict[Kind, ScoredPredictions]:
         """Return the scores of the network beside the truth, of each kind of which there are some."""
-        boxes = [
-            (o.sample, o.predicted_box, o.box)
-            for o in self.objects
-            if o.predicted_box is not None and o.box is not None
-        ]
+        boxes = []
+        for o in self.objects:
+            if o.predicted_box is not None and o.box is not None:
+                boxes.append((o.sample, o.predicted_box, o.box))
         return pairs_of(
             {
                 "click": [(o.sample, o.predicted_iou, o.iou) for o in self.objects],
@@ -248,7 +247,9 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
 def merge_scores(parts: Sequence[Scores]) -> Scores:
     """Join the scores of parts of a split in the order of the parts."""
     names = ("objects", "without_region", "left_out")
-    joined: dict[str, Any] = {name: tuple(itertools.chain(*(getattr(part, name) for part in parts))) for name in names}
+    joined: dict[str, Any] = {}
+    for name in names:
+        joined[name] = tuple(itertools.chain(*(getattr(part, name) for part in parts)))
     joined["seconds"] = {
         name: tuple(itertools.chain(*(part.seconds.get(name, ()) for part in parts)))
         for name in ("encode", "decode", "everything", "semantic")
@@ -279,7 +280,9 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
 
 def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
     """Return the mean number of clicks to reach a target; an object that fails counts with the largest number."""
-    counts = [next((k for k, iou in enumerate(curve, start=1) if iou >= target), None) for curve in curves]
+    counts = []
+    for curve in curves:
+        counts.append(next((k for k, iou in enumerate(curve, start=1) if iou >= target), None))
     most = len(curves[0])
     return {
         "mean": fmean(most if count is None else count for count in counts),

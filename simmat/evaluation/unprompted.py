@@ -261,7 +261,9 @@ def count_confusion(
     true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
 ) -> Confusion:
     """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
-    pair = [values[scored] if classed else (values[scored] != 0).astype(np.int64) for values in (true, found)]
+    pair = []
+    for values in (true, found):
+        pair.append(values[scored] if classed else (values[scored] != 0).astype(np.int64))
     (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
     counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
     pairs = itertools.product(rows.tolist(), columns.tolist())
@@ -292,16 +294,19 @@ class AutomaticScores:
     def merge(cls, parts: Sequence[AutomaticScores]) -> AutomaticScores:
         """Join the scores of parts of a split, at least one, in the order of the parts."""
         names = ("matches", "confusions", "pixels")
-        joined: dict[str, Any] = {
-            name: dict(itertools.chain(*(getattr(part, name).items() for part in parts))) for name in names
-        }
+        joined: dict[str, Any] = {}
+        for name in names:
+            joined[name] = dict(itertools.chain(*(getattr(part, name).items() for part in parts)))
         return replace(parts[0], **joined)
 
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
         """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
         found = {name: image.confidence() for name, image in self.matches.items()}
         if self.classed:
-            classes = [(name, *row) for name, (_, rows) in found.items() for row in rows]
+            classes = []
+            for name, (_, rows) in found.items():
+                for row in rows:
+                    classes.append((name, *row))
         else:
             classes = []
         return {
@@ -333,7 +338,9 @@ class AutomaticScores:
         }
         if several:
             block["any_class"] = plain
-            by_class = {str(v): object_scores([image.of_class(v) for image in images]) for v in classes}
+            by_class = {}
+            for v in classes:
+                by_class[str(v)] = object_scores([image.of_class(v) for image in images])
             block["by_class"] = by_class if self.classed else {}
         return block
 

@@ -188,10 +188,11 @@ def build_channel_attention(
         problems.append(f"embedding=wavelength cannot tell apart {same}, which have the same wavelength; use auto")
     if problems:
         raise ConfigError("transfer layer 'channel-attention': " + "; ".join(problems))
-    wavelengths = [
-        None if embedding == "identity" or channel.wavelength_um in shared else channel.wavelength_um
-        for channel in channels
-    ]
+    wavelengths = []
+    for channel in channels:
+        wavelengths.append(
+            None if embedding == "identity" or channel.wavelength_um in shared else channel.wavelength_um
+        )
     gain = float(zero_shot[0].abs().sum())
     codes = ChannelCodes(wavelengths, generator)
     return ChannelAttention(layer, codes, gain=gain, heads=heads, drop=drop, generator=generator)

@@ -72,7 +72,9 @@ class DenseHead(nn.Module):
         self.strides = tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
-        channels = [next(width for min_stride, width in WIDTHS.items() if stride >= min_stride) for stride in steps]
+        channels = []
+        for stride in steps:
+            channels.append(next(width for min_stride, width in WIDTHS.items() if stride >= min_stride))
         self.finer = finer
         self.lateral = nn.ModuleList(
             nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)

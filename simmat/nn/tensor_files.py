@@ -47,11 +47,10 @@ def load_weights(model: nn.Module, path: Path, model_name: str) -> None:
     """
     found = read_safetensors(path)
     expected = model.state_dict()
-    wrong = [
-        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
+    wrong = []
+    for name, tensor in expected.items():
+        if name in found and found[name].shape != tensor.shape:
+            wrong.append(f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}")
     wrong += [f"{name} is unknown" for name in found if name not in expected]
     wrong += [f"{name} is missing" for name in expected if name not in found]
     if wrong:

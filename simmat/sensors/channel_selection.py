@@ -78,7 +78,9 @@ def _fits(found: Sequence[Channel], wanted: Sequence[Channel]) -> bool:
     if len(found) != len(wanted):
         return False
     pairs = zip(found, wanted, strict=True)
-    renamed = [replace(a, name=b.name) if _are_numbered(a, b) else a for a, b in pairs]
+    renamed = []
+    for a, b in pairs:
+        renamed.append(replace(a, name=b.name) if _are_numbered(a, b) else a)
     return same_channels(renamed, wanted)
 
 
@@ -175,7 +177,10 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
 
 
 def _at_wavelength(channels: Sequence[Channel], wanted_um: float, where: str) -> int:
-    centres = {i: channel.wavelength_um for i, channel in enumerate(channels) if channel.wavelength_um is not None}
+    centres = {}
+    for i, channel in enumerate(channels):
+        if channel.wavelength_um is not None:
+            centres[i] = channel.wavelength_um
     if not centres:
         names = [channel.name for channel in channels]
         raise ConfigError(f"{where}no channel states its wavelength; pick by name or index: {names}")

@@ -226,7 +226,10 @@ def _with_own_names(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple
 
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     """Return the georeference that images of one size state, if any; DataError where two differ."""
-    placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
+    placed = []
+    for image in images:
+        if image.georeference is not None:
+            placed.append((image.origin, image.georeference))
     if not placed:
         return None
     height, width = images[0].size_hw

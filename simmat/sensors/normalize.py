@@ -66,10 +66,9 @@ def fit_channels(
     """
     if len(statistics.mean) != len(channels):
         raise SpecError(f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels")
-    fitted = [
-        c if c.mean is not None and c.std is not None else c.with_statistics(m, s)
-        for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True)
-    ]
+    fitted = []
+    for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True):
+        fitted.append(c if c.mean is not None and c.std is not None else c.with_statistics(m, s))
     rgb = rgb_indices(channels)
     if rgb:
         for colour, index in enumerate(rgb):
@@ -95,7 +94,9 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
     lacking = [channel.name for channel in channels if channel.mean is None or channel.std is None]
     if lacking:
         raise SpecError(f"channels without mean and std cannot be normalized: {lacking}")
-    limits = [np.inf if channel.quantity == RGB_QUANTITY else CLIP for channel in channels]
+    limits = []
+    for channel in channels:
+        limits.append(np.inf if channel.quantity == RGB_QUANTITY else CLIP)
     numbers = [[channel.mean for channel in channels], [channel.std for channel in channels], limits]
     mean, std, limit = np.asarray(numbers, dtype=np.float32)[..., None, None]  # each (C, 1, 1)
     scaled: FloatArray = image.data - mean

@@ -208,7 +208,8 @@ class Declaration(StrictModel):
                 yield f"{where}: source must be one of {', '.join(sources)}, got {rule.source!r}"
             elif rule.index is None and sharing[self.source_of(rule)] > 1:
                 yield f"{where}: plane or band is missing; several channels have this source"
-            yield from (f"{where}: {problem}" for problem in self._channel_problems(rule))
+            for problem in self._channel_problems(rule):
+                yield f"{where}: {problem}"
 
     def source_of(self, rule: ChannelRule) -> str:
         """Return the name of a channel's source."""
@@ -320,7 +321,9 @@ class DeclaredModality(WindowedAdapter):
                 )
             images[source.name] = image
         common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
-        planes = [self._plane(rule, images[self.declaration.source_of(rule)]) for rule in self.declaration.channel]
+        planes = []
+        for rule in self.declaration.channel:
+            planes.append(self._plane(rule, images[self.declaration.source_of(rule)]))
         return SensorImage.from_planes(
             np.stack([values for values, _ in planes]),
             self.channels,
@@ -343,10 +346,9 @@ class DeclaredModality(WindowedAdapter):
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute `transform`; NotImplementedError where a channel is scaled by percentiles of each image."""
-        done = [
-            scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library)
-            for index, rule in enumerate(self.declaration.channel)
-        ]
+        done = []
+        for index, rule in enumerate(self.declaration.channel):
+            done.append(scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library))
         values, where = zip(*done, strict=True)
         return library.stack(values, -3), library.stack(where, -3)
 

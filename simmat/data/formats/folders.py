@@ -96,7 +96,9 @@ def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -
         folders = [start]
     if not all(folder.is_dir() for folder in folders):
         return ()
-    found = [files_by_stem(folder, source.extensions) for folder, source in zip(folders, sources, strict=True)]
+    found = []
+    for folder, source in zip(folders, sources, strict=True):
+        found.append(files_by_stem(folder, source.extensions))
     stems = sorted(set(found[0]).intersection(*found[1:]))
     names = tuple(source.name for source in sources)
     return tuple(Sample(stem, "", names, tuple(str(files[stem][0]) for files in found)) for stem in stems)

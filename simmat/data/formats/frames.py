@@ -90,8 +90,16 @@ def order_problem(names: Sequence[str]) -> str:
 
 def place_problem(paths: Iterable[str | Path]) -> str:
     """Say which volume of a frame's files lies elsewhere or is turned, so that its voxels are others; "" if none is."""
-    volumes = [frame for path in paths if (frame := frame_of(Path(path))) is not None and frame.axis]
-    places = [(one.file, affine) for one in volumes if (affine := open_stack(one.file, one.axis).affine) is not None]
+    volumes = []
+    for path in paths:
+        frame = frame_of(Path(path))
+        if frame is not None and frame.axis:
+            volumes.append(frame)
+    places = []
+    for one in volumes:
+        affine = open_stack(one.file, one.axis).affine
+        if affine is not None:
+            places.append((one.file, affine))
     for file, affine in places[1:]:
         if not np.allclose(affine, places[0][1], rtol=0, atol=_MAX_DIFFERENCE_MM):
             return (

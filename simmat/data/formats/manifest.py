@@ -42,7 +42,10 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
     path = root / MANIFEST_FILE
     header, rows = read_csv_rows(path, "manifest", "id,split,image,mask")
     files = _find_columns(path, header, sources, masks=masks)
-    extra = [name for name in header if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}]
+    extra = []
+    for name in header:
+        if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}:
+            extra.append(name)
     start = start_of_paths(root)
     names = tuple(source.name for source in files.values())
     samples: list[Sample] = []
@@ -70,7 +73,10 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
             sequence = ""
         place = (sequence, int(frame)) if sequence else ("", 0)
         samples.append(Sample(row["id"], row.get("split", ""), names, tuple(paths), others, zero_means, None, *place))
-    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
+    twice = []
+    for name, count in Counter(sample.id for sample in samples).items():
+        if count > 1 and name:
+            twice.append(name)
     problems += [f"id {name!r} is in more than one row" for name in twice]
     places = Counter((sample.sequence, sample.frame) for sample in samples if sample.sequence)
     problems += [f"frame {n} of sequence {name!r} is in {rows} rows" for (name, n), rows in places.items() if rows > 1]
@@ -165,7 +171,9 @@ def write_arrays(
     """Write images and masks to a data set folder, completely or not at all."""
     names = [] if split is None else list(split)
     if isinstance(split, Mapping):
-        names = [name for name, size in split.items() for _ in range(size)]
+        names = []
+        for name, size in split.items():
+            names += [name] * size
     unknown = sorted(set(names) - set(SPLITS))
     if unknown:
         raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")

@@ -261,9 +261,14 @@ def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt
 def _ome_axes(text: str, samples: int) -> tuple[dict[str, int], tuple[float, float, float] | None]:
     """Return the axes of the pages that OME-XML states, and the spacing; tifffile would open other files it names."""
     found = next(item for item in ElementTree.fromstring(text).iter() if item.tag.endswith("Pixels")).attrib
-    axes = {name: int(found[f"Size{name}"]) for name in reversed(found["DimensionOrder"]) if name not in "XY"}
+    axes = {}
+    for name in reversed(found["DimensionOrder"]):
+        if name not in "XY":
+            axes[name] = int(found[f"Size{name}"])
     axes["C"] //= samples
-    steps = [(found.get(f"PhysicalSize{name}"), found.get(f"PhysicalSize{name}Unit", "µm")) for name in "ZYX"]
+    steps = []
+    for name in "ZYX":
+        steps.append((found.get(f"PhysicalSize{name}"), found.get(f"PhysicalSize{name}Unit", "µm")))
     mm = [float(step) * _MM[unit] for step, unit in steps if step and unit in _MM]
     return axes, (mm[0], mm[1], mm[2]) if len(mm) == 3 else None
 
