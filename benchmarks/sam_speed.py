@@ -142,10 +142,9 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     from simmat_plugin_sam.model import build_sam
     from simmat_plugin_sam.specs import SAM_VIT_B
 
-    from simmat.data.batches import Batch
     from simmat.model import SimMAT
     from simmat.nn.device import keep_freed_memory
-    from simmat.nn.losses import LossWeights
+    from simmat.nn.losses import Batch, PromptLoss
     from simmat.nn.tuners import set_train_mode
     from simmat.plugin_specs import import_from_string
     from simmat.plugins.builtin import TUNERS
@@ -159,7 +158,7 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     sam.gradient_checkpointing(checkpointing)
     model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
     set_train_mode(model)
-    step = TrainingStep(model, LossWeights(), box_fraction=0.0, corrections=1)
+    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, corrections=1)
     targets = torch.zeros(1, prompts, SIZE, SIZE, dtype=torch.bool)
     targets[..., 300:700, 300:700] = True
     batch = Batch(

@@ -35,12 +35,11 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from simmat.bundle import load_bundle, trained_tensors, write_bundle
-from simmat.data.batches import Batch
 from simmat.data.card import DataCard
 from simmat.io.files import atomic_path, atomic_write_json
 from simmat.model import SimMAT, assemble, find_parts
 from simmat.model_spec import ModelSpec
-from simmat.nn.losses import LossWeights
+from simmat.nn.losses import Batch, PromptLoss
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
@@ -142,7 +141,7 @@ def step_work(setting: Setting) -> Callable[[], object]:
     """Do an optimiser step."""
     _, model = make_model(setting, "lora", setting.side)
     set_train_mode(model)
-    step = TrainingStep(model, LossWeights(), box_fraction=0.0, corrections=1)
+    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, corrections=1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     batch, prompts, side = setting.images, setting.prompts, setting.side
     planes, content = planes_of(setting)

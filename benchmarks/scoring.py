@@ -24,11 +24,13 @@ from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.evaluation import ONE_CLICK, ObjectScore
 from simmat.evaluation.interaction import ScoredImage, score_objects
+from simmat.evaluation.metrics import find_metrics
 from simmat.evaluation.protocol import find_targets
 from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits
+from simmat.plugins.loader import installed
 from simmat.predictor import encode_image
 from simmat.types import BoolArray, Letterbox, Prompt
 
@@ -100,7 +102,7 @@ def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
     image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, ONE_CLICK)
-    return score_objects(image, "image", ONE_CLICK)
+    return score_objects(image, "image", ONE_CLICK, find_metrics(installed(), "mask"))
 
 
 def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...]]:
@@ -152,7 +154,7 @@ def around(mask: BoolArray) -> tuple[int, int, int, int]:
 def check(found: Sequence[ObjectScore], expected: Sequence[tuple[float, ...]]) -> None:
     """End where the figures differ in a bit."""
     for score, figures in zip(found, expected, strict=False):
-        if (*score.click_xy, score.iou, score.iou_oracle, score.boundary_iou) != figures:
+        if (*score.click_xy, score.iou, score.iou_oracle, score.metrics["boundary_iou"]) != figures:
             raise SystemExit(f"the figures of {score} are not those of the whole image, {figures}")
 
 

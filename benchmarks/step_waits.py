@@ -21,7 +21,7 @@ from training_items import make_set
 
 from simmat import training
 from simmat.config import TrainConfig
-from simmat.data.batches import Batch
+from simmat.nn.losses import Batch
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.training import run as module

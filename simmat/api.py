@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simmat.evaluation.report import ScoreReport
     from simmat.evaluation.scores import Scores
     from simmat.inference.job import ImageOutcome, Progress
-    from simmat.nn.losses import Loss
+    from simmat.nn.losses import Loss, MaskLoss
 
 
 def load(
@@ -111,7 +111,7 @@ def train(
     out: str | Path,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    loss: Loss | str | None = None,
+    loss: Loss | MaskLoss | str | None = None,
     registry: Registry | None = None,
     **settings: Any,
 ) -> Path:
@@ -123,8 +123,8 @@ def train(
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
         callbacks: told of every step and validation, see `simmat.Callback`; what they raise ends the training.
-        loss: a loss in place of SimMAT's, see `MaskLoss` and `EmbeddingTargets` in `simmat.nn.losses`; the name of one
-            is a setting.
+        loss: a loss in place of SimMAT's, see `MaskLoss` and `Loss` in `simmat.nn.losses`; the name of one is a
+            setting.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 
@@ -214,7 +214,15 @@ def evaluate(
         dataset = open_dataset_of(root, model.adapter, card)
         samples = dataset.split(split)
         tuned = None
-        untuned = evaluate_samples(model, dataset, samples, protocol=found, everything=everything, semantic=semantic)
+        untuned = evaluate_samples(
+            model,
+            dataset,
+            samples,
+            protocol=found,
+            everything=everything,
+            semantic=semantic,
+            registry=known,
+        )
     else:
         tuned, untuned = evaluate_bundle(
             model.bundle,

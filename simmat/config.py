@@ -241,8 +241,8 @@ class TrainConfig(StrictModel):
         description="Trained heads: prompts alone, or also a dense head (class map and object centres), which "
         "finds objects without prompts; auto trains it where the data card says that all objects are marked.",
     )
-    loss: Literal["focal", "bce", "custom"] = Field(
-        "focal", description="Mask loss, added to dice; custom is a function given in Python."
+    loss: Name = Field(
+        "focal", description="Loss: focal or bce, each with dice, or one of a plugin; custom is one given in Python."
     )
     lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
     backbone_lr_factor: float = Field(

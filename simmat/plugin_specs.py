@@ -91,6 +91,51 @@ class TunerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LossSpec:
+    """What a training minimises, as data.
+
+    Attributes:
+        name: what `--loss` takes.
+        description: one line.
+        build: "package.module:function"; called as `function(data)` with the folder of the data set, returns a
+            `simmat.nn.losses.Loss`.
+    """
+
+    name: str
+    description: str
+    build: str
+    api_version: int = API_VERSION
+
+
+MetricResult = Literal["mask", "objects", "classes"]
+"""What a metric scores: the mask of one object for its first click, the objects found without prompts, class maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A figure of `simmat eval`, of validations, reports and model cards, as data.
+
+    Attributes:
+        name: its key in the scores: words joined by "_".
+        description: the title of its row, such as "boundary IoU".
+        compute: "package.module:function", which returns a number, or None where there is none. Called
+
+            - for "mask" as `function(mask, truth, scored)` with an `Instance`, or None for an empty mask, the true
+              `Instance` and the (H, W) bool pixels of the image that count; the figure is the mean over objects. Only
+              protocols that compare masks at the size of the image have it.
+            - for "objects" as `function(images)` with the `ImageMatches` of each image.
+            - for "classes" as `function(confusion)` with a Counter, (true, found) label value -> pixels.
+        result: what it scores.
+    """
+
+    name: str
+    description: str
+    compute: str
+    result: MetricResult = "mask"
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFormat:
     """A format of exported models that can be run here, as data.
 

@@ -17,8 +17,8 @@ import simmat
 from simmat.bundle import push_bundle
 from simmat.errors import BundleError, ConfigError, DataError, SpecError, UnknownNameError
 from simmat.evaluation.report import ScoreReport
-from simmat.foundation import ImageEmbedding, MaskPrediction
-from simmat.nn.losses import SAM2_LOSS, EmbeddingTargets, LossWeights
+from simmat.foundation import MaskPrediction
+from simmat.nn.losses import Batch, Loss, Outputs, PromptLoss
 from simmat.nn.resize import upsample_logits
 from simmat.training import Callback, RunFolder, resume
 
@@ -99,21 +99,23 @@ def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     assert simmat.train(out=tmp_path / "three", steps=1, loss="bce", **given).is_dir()
 
 
-class Still(EmbeddingTargets):
+class Still(Loss):
     """Asks for embeddings of zero."""
 
-    def __init__(self, masks: LossWeights | None) -> None:
+    def __init__(self, masks: Loss | None) -> None:
         self.masks = masks
 
-    def of(self, sample_id: str) -> torch.Tensor:
-        return torch.zeros(1)
+    def item(self, sample_id: str) -> torch.Tensor:
+        return torch.full((1,), 100)
 
-    def loss(self, embedding: ImageEmbedding, targets: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-        return 100 + embedding.levels[0].square().mean((1, 2, 3)) + targets[:, 0]
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        matched = outputs.embedding.levels[0].square().mean() + batch.extra.mean(dtype=torch.float32)
+        terms = {} if self.masks is None else self.masks(outputs, batch)
+        return {**terms, "loss": matched + terms.get("loss", 0), "embedding": matched.detach()}
 
 
-@pytest.mark.parametrize("masks", [None, SAM2_LOSS])
-def test_embeddings_may_have_targets(tmp_path: Path, masks: LossWeights | None) -> None:
+@pytest.mark.parametrize("masks", [None, PromptLoss()])
+def test_a_loss_may_have_data_of_its_own(tmp_path: Path, masks: Loss | None) -> None:
     """A teacher's embeddings are learned alone, or with masks."""
     data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
     given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), "heads": "prompt", **SETTINGS}
@@ -122,6 +124,21 @@ def test_embeddings_may_have_targets(tmp_path: Path, masks: LossWeights | None) 
     assert ("mask" in step) == (masks is not None)
     assert 100 < step["embedding"] <= watch.losses[0]
     assert (step["embedding"] == watch.losses[0]) == (masks is None)
+
+
+class Detached(Loss):
+    """Computes something that nothing can learn from."""
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": outputs.embedding.levels[0].detach().mean()}
+
+
+def test_a_loss_without_gradient_is_refused(tmp_path: Path) -> None:
+    """A training by it would end well, with the network that it started from."""
+    data = gray_set(tmp_path / "data", train=2, val=1)
+    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), **SETTINGS}
+    with pytest.raises(ConfigError, match="without gradient"):
+        simmat.train(out=tmp_path / "run", steps=1, loss=Detached(), **given)
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from scipy import ndimage
 from torch.utils.data import default_collate
 
 from simmat.callbacks import Callback
-from simmat.data.batches import Batch, TrainingItems, sample_at
+from simmat.data.batches import TrainingItems, sample_at
 from simmat.data.instances import Annotation, region_from_mask, visible_regions
 from simmat.data.targets import ignored_pixels
-from simmat.foundation import ImageEmbedding
-from simmat.nn.losses import EmbeddingTargets
+from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.training.setup import prepare
 from simmat.types import Letterbox
 
@@ -39,29 +38,29 @@ def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
     assert not torch.equal(items[3].planes, items[3 + len(items.samples)].planes)
 
 
-def test_a_target_of_the_embedding_is_of_the_whole_image(tmp_path: Path) -> None:
+def test_what_a_loss_knows_of_whole_images_stays_in_place(tmp_path: Path) -> None:
     """The image may change its values, but not its place, or a teacher's embedding would lie beside it."""
     settings = config(gray_set(tmp_path / "set"), tmp_path / "run", prompts_per_image=3)
     moving = prepare(settings, registry(), Callback()).items(OfName())
     plain = prepare(settings.model_copy(update={"augment": False}), registry(), Callback()).items()
     for position in range(2 * len(plain.samples)):
         one, whole = moving[position], plain[position]
-        assert one.embedding.tolist() == [len(plain.samples[sample_at(position, len(plain.samples), plain.seed)].id)]
+        assert one.extra.tolist() == [len(plain.samples[sample_at(position, len(plain.samples), plain.seed)].id)]
         assert torch.equal(one.content, whole.content)
         assert torch.equal(one.targets.any(0), whole.targets.any(0))
         assert not torch.equal(one.planes, whole.planes)
 
 
-class OfName(EmbeddingTargets):
+class OfName(Loss):
     """Has a target for each sample."""
 
-    masks = None
+    whole_images = True
 
-    def of(self, sample_id: str) -> torch.Tensor:
+    def item(self, sample_id: str) -> torch.Tensor:
         return torch.tensor([len(sample_id)])
 
-    def loss(self, embedding: ImageEmbedding, targets: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-        return targets[:, 0]
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        raise AssertionError("nothing is computed")
 
 
 def test_items_of_images_in_memory_are_equal(items: TrainingItems) -> None:

@@ -11,9 +11,9 @@ from simmat.nn.device import Processes
 
 THREE = Scores(
     (
-        object_score(0.2, sample="a", region=0, class_id=1, area=1023, boundary_iou=0.1),
-        object_score(0.4, sample="a", region=1, class_id=2, area=1024, boundary_iou=None),
-        object_score(0.9, sample="b", region=0, class_id=1, area=9216, boundary_iou=0.3),
+        object_score(0.2, sample="a", region=0, class_id=1, area=1023, metrics={"boundary_iou": 0.1}),
+        object_score(0.4, sample="a", region=1, class_id=2, area=1024, metrics={"boundary_iou": None}),
+        object_score(0.9, sample="b", region=0, class_id=1, area=9216, metrics={"boundary_iou": 0.3}),
     )
 )
 
@@ -44,7 +44,7 @@ def test_size_bins_begin_at_32_and_96_pixels_squared() -> None:
 def test_an_object_without_a_scored_boundary_leaves_the_boundary_iou() -> None:
     """It has no figure; a 0 would be one."""
     assert THREE.summary()["boundary_iou"] == pytest.approx(0.2)
-    assert Scores((object_score(),)).summary()["boundary_iou"] is None
+    assert Scores((object_score(metrics={"boundary_iou": None}),)).summary()["boundary_iou"] is None
 
 
 def test_a_failure_counts_as_all_the_clicks() -> None:

@@ -221,7 +221,7 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     label, model = random_label(rng, original_hw, 36), Answering(answers)
     letterbox = Letterbox(original_hw, 64, "squash" if protocol.grid == "quarter" else "keep")
     image = encoded(model, label, letterbox, protocol)
-    scores = score_objects(image, "s", protocol)
+    scores = score_objects(image, "s", protocol, {"boundary_iou": boundary_iou})
     scored = image.targets.scored
     assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
     wholes = [region.mask(original_hw) for region in label.regions]
@@ -276,7 +276,7 @@ def check_first(
     if protocol.grid == "original":
         assert score.click_xy == plain_centre(seen)
         width = boundary_width(letterbox.original_hw)
-        assert score.boundary_iou == plain_boundary_iou(masks[0], truth, scored, width)
+        assert score.metrics["boundary_iou"] == plain_boundary_iou(masks[0], truth, scored, width)
     else:
         rows, columns = np.nonzero(resize_nearest(seen, (letterbox.size, letterbox.size)))
         middle = np.asarray([columns[len(rows) // 2], rows[len(rows) // 2]])

@@ -6,42 +6,52 @@ import importlib
 import importlib.metadata
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from installed import need_plugins
+from runs import gray_set
+from runs import registry as installed_parts
 from simmat_testing.find_parts import find_checkable
 
+import simmat
 from simmat import Dataset, FrameSequence
+from simmat.bundle.model_card import model_card
+from simmat.cli.score_rows import score_rows
 from simmat.data.instances import FoundObject, Instance
-from simmat.errors import DataError
-from simmat.foundation import MaskPrediction
+from simmat.errors import DataError, PluginError, UnknownNameError
+from simmat.evaluation.metrics import find_metrics
 from simmat.inference import ImageResult
 from simmat.inference.formats import choose_formats, write_result
 from simmat.io.images import stacks
-from simmat.nn import losses
+from simmat.plugin_specs import MetricSpec
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import KINDS, Registry
+from simmat.training import RunFolder
 from simmat.types import Window
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
 """Path of a file -> its text."""
+SETTINGS: dict[str, Any] = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "steps": 1, "device": "cpu"}
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 
-def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """Return the built-in parts and those of a plugin of the page."""
+def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str) -> Registry:
+    """Return the built-in parts and those of a plugin of the page, and of other plugins that are installed."""
     module = f"simmat_plugin_{name}"
     for path, text in FILES.items():
         if path.startswith(f"src/{module}/"):
             (folder / path.removeprefix("src/")).parent.mkdir(exist_ok=True)
             (folder / path.removeprefix("src/")).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
-    return load_plugins([importlib.metadata.EntryPoint(name, module, "simmat")], {"SIMMAT_STRICT_PLUGINS": "1"})
+    entries = [importlib.metadata.EntryPoint(name, module, "simmat")]
+    for other in others:
+        entries += importlib.metadata.entry_points(group="simmat", name=other)
+    return load_plugins(entries, {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
 @pytest.mark.parametrize("name", ["gain", "norms", pytest.param("cnn", marks=pytest.mark.slow)])
@@ -91,15 +101,52 @@ def test_a_command_prints_what_the_page_says(tmp_path: Path, monkeypatch: pytest
     assert [line.split(",")[1] for line in done.output.splitlines()] == ["9", "6"]
 
 
-def test_a_loss_is_two_lines_in_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It trains as the built-in ones do, and the line of the settings is the one that is there."""
-    monkeypatch.setattr(losses, "LOSSES", dict(losses.LOSSES))
-    exec(FILES["simmat/nn/losses.py"], vars(losses))
-    logits = torch.zeros(2, 1, 8, 8, requires_grad=True)
-    prediction = MaskPrediction(logits, torch.zeros(2, 1))
-    loss, _ = losses.mask_loss(prediction, torch.ones(2, 8, 8), None, losses.LOSSES["poly"])
-    loss.sum().backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    assert (logits.grad < 0).all()  # a larger logit is better
-    line = FILES["simmat/config.py"].strip().partition("Literal[")[0]
-    assert line in (ROOT / "simmat" / "config.py").read_text(encoding="utf-8")
+def test_a_loss_trains_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its terms are those of the log, and an unknown name is refused with those that are known."""
+    registry = load("poly", tmp_path, monkeypatch, "testing")
+    given = {"modality": "gray", "data": gray_set(tmp_path / "data", train=2, val=1), "progress": False, **SETTINGS}
+    run = simmat.train(out=tmp_path / "run", loss="poly", registry=registry, **given)
+    (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
+    assert step["loss"] > 0
+    assert {"mask", "dice"} <= step.keys()
+    with pytest.raises(UnknownNameError, match=r"no loss 'pole'.*'poly'"):
+        simmat.train(out=tmp_path / "other", loss="pole", registry=registry, **given)
+
+
+def test_a_metric_is_in_scores_table_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but its own file names it."""
+    registry = load("missed", tmp_path, monkeypatch, "testing")
+    title = "share of an object's pixels that the mask lacks"
+    data = gray_set(tmp_path / "data", train=2, val=1, test=1)
+    given = {"modality": "gray", "data": data, "progress": False, **SETTINGS}
+    run = simmat.train(out=tmp_path / "run", registry=registry, **given)
+    model = simmat.load(run, registry=registry, device="cpu")
+    scores = simmat.evaluate(model, data, registry=registry)
+    row = scores.objects[0] if isinstance(scores.objects, list) else scores.objects.iloc[0]
+    assert 0 <= row["missed_share"] <= 1
+    assert 0 <= scores["tuned"]["missed_share"] <= 1
+    rows = dict(score_rows(scores["tuned"], {}, registry.all("metric")))
+    assert rows[f"  {title}"] == f"{scores['tuned']['missed_share']:.4f}"
+    assert model.bundle is not None
+    assert title in model_card(model.bundle.spec, registry=registry)
+
+
+def test_a_metric_of_what_is_found_without_prompts(tmp_path: Path) -> None:
+    """It gets all images at once, and its figure is in the block beside SimMAT's own."""
+    data = gray_set(tmp_path / "data", train=2, val=2)
+    items = [("metric", MetricSpec(f"n_{kind}", kind, "builtins:len", kind), "test") for kind in ("objects", "classes")]
+    known = installed_parts()
+    known = Registry([], [*items, *((kind, part, "simmat") for kind in KINDS for part in known.all(kind))])
+    given = {"modality": "gray", "data": data, "progress": False, "heads": "prompt,dense", **SETTINGS}
+    run = simmat.train(out=tmp_path / "run", registry=known, **given)
+    scores = simmat.evaluate(run, data, split="val", everything=True, semantic=True, device="cpu", registry=known)
+    assert scores["tuned"]["everything"]["n_objects"] == 2
+    assert scores["tuned"]["semantic"]["n_classes"] >= 1
+
+
+def test_a_metric_that_fails_is_named() -> None:
+    """Or its author looks for the fault in SimMAT."""
+    spec = MetricSpec("size", "number of parts", "builtins:len")
+    (metric,) = find_metrics(Registry([], [("metric", spec, "test")]), "mask").values()
+    with pytest.raises(PluginError, match=r"metric 'size' failed \(TypeError"):
+        metric(1)

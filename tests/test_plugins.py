@@ -74,7 +74,8 @@ def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
     registry = load_plugins([], {})
     (builtin,) = registry.reports
     assert builtin.error == ""
-    assert set(builtin.gives) == {"modality", "transfer layer", "tuner", "result format"}
+    kinds = {"modality", "transfer layer", "tuner", "loss", "metric", "result format"}
+    assert set(builtin.gives) == kinds
     assert registry.modality("rgb").name == "rgb"
     assert registry.transfer_layer("mat-residual").name == "mat-residual"
     assert registry.tuner("lora").name == "lora"

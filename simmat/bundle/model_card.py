@@ -31,7 +31,6 @@ _SCORES = {
     "miou_class": "mean IoU over classes",
     "miou_best_predicted": "mean IoU, best alternative by predicted IoU",
     "miou_oracle": "mean IoU, best alternative by true IoU",
-    "boundary_iou": "boundary IoU",
 }
 
 
@@ -59,7 +58,7 @@ def model_card(
     template = resources.files("simmat.bundle").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     rendered = [
         environment.from_string(template).render(
-            _facts(spec),
+            _facts(spec, known),
             head=number == 0,
             bundle=f"BUNDLE/{name}" if len(named) > 1 else "BUNDLE",
             licence=licence,
@@ -81,9 +80,13 @@ def _foundation_licence(spec: BundleSpec, registry: Registry) -> str:
         return ""
 
 
-def _facts(spec: BundleSpec) -> dict[str, Any]:
+def _facts(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
     found = spec.metrics.get("val")
     scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    titles = dict(_SCORES)
+    for metric in registry.all("metric"):
+        if metric.result == "mask":
+            titles[metric.name] = metric.description
     return {
         "spec": spec,
         "several_files": len(modality_parts(spec.modality)) > 1,
@@ -91,7 +94,7 @@ def _facts(spec: BundleSpec) -> dict[str, Any]:
         "channel_rows": [channel_row(channel) for channel in spec.channels],
         "score_rows": [
             (title, f"{float(scores[key]):.3f}")
-            for key, title in _SCORES.items()
+            for key, title in titles.items()
             if isinstance(scores.get(key), int | float)
         ],
         "metrics": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_declarations
 from simmat.cli.score_rows import score_rows
+from simmat.plugin_specs import MetricSpec
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ def show(bundle: Path, as_json: bool) -> None:
     for number, (name, spec) in enumerate(specs.items()):
         if number:
             say()
-        _show(str(bundle / name if len(specs) > 1 else bundle), spec)
+        _show(str(bundle / name if len(specs) > 1 else bundle), spec, load_registry().all("metric"))
 
 
-def _show(title: str, spec: BundleSpec) -> None:
+def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
     from simmat.bundle.model_card import data_rows, network_rows
 
     print_table(("", title), network_rows(spec))
@@ -78,7 +80,7 @@ def _show(title: str, spec: BundleSpec) -> None:
         own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
         counted = [(name, str(scores[name])) for name in ("objects", "images") if name in scores]
         chosen = [(name, str(spec.metrics[name])) for name in ("step", "protocol") if name in spec.metrics]
-        rows = [*counted, *chosen, *score_rows(own, spec.card.class_names)]
+        rows = [*counted, *chosen, *score_rows(own, spec.card.class_names, metrics)]
         print_table(("VALIDATION SPLIT", ""), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.cli.score_rows import score_rows
 from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
+from simmat.plugin_specs import MetricSpec
 from simmat.terminal import say
 
 
@@ -114,11 +116,14 @@ def command(
         print_json(report)
     else:
         _print_report(
-            report, seen_note(tuned.seen), no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else ""
+            report,
+            seen_note(tuned.seen),
+            registry.all("metric"),
+            no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "",
         )
 
 
-def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> None:
+def _print_report(report: dict[str, Any], seen: str, metrics: Sequence[MetricSpec], *, no_zero_shot: str) -> None:
     """Print what `score_report` returned, what was `seen`, and why there are no zero-shot scores."""
     tuned = report["tuned"]
     zero_shot = report["zero_shot"]
@@ -131,8 +136,8 @@ def _print_report(report: dict[str, Any], seen: str, *, no_zero_shot: str) -> No
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     names = {int(key): name for key, name in report["class_names"].items()}
-    rows = score_rows(tuned, names)
-    others = dict(score_rows(zero_shot or {}, names))
+    rows = score_rows(tuned, names, metrics)
+    others = dict(score_rows(zero_shot or {}, names, metrics))
     print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from simmat.calibration import KINDS
 from simmat.data.card import class_title
+from simmat.plugin_specs import MetricResult, MetricSpec
 
 _SHOWN_CLICKS = ("1", "3", "5", "8")
 """Numbers of clicks in the table, besides the largest; the file has all."""
@@ -17,7 +18,6 @@ _ROWS = {
     "miou_class": "  mean over classes",
     "miou_best_predicted": "  best alternative by predicted IoU",
     "miou_oracle": "  best alternative by true IoU",
-    "boundary_iou": "  boundary IoU",
     "by_size.*.miou_object": "  {} objects",
     "iou_by_class.*": "  class {}",
     "everything.ap": "every object: AP (IoU 0.5 to 0.95)",
@@ -47,10 +47,33 @@ _ROWS = {
 """Path of a figure in the scores -> title of its row; * stands for any key, {} for its name."""
 
 
-def score_rows(scores: Mapping[str, Any], names: Mapping[int, str]) -> list[tuple[str, str]]:
-    """Return title and figure of each row of `_ROWS` of which there are scores; class names by label value."""
-    rows = []
+_METRICS_AFTER: Mapping[str, tuple[MetricResult, str]] = {
+    "miou_oracle": ("mask", ""),
+    "everything.f1": ("objects", "everything."),
+    "semantic.pixel_accuracy": ("classes", "semantic."),
+}
+"""Path of a figure -> what the metrics score whose rows follow, and how their paths begin."""
+
+
+def score_rows(
+    scores: Mapping[str, Any], names: Mapping[int, str], metrics: Sequence[MetricSpec]
+) -> list[tuple[str, str]]:
+    """Return title and figure of each row of which there are scores.
+
+    Args:
+        scores: what `Scores.summary` returned.
+        names: label value -> name of a class.
+        metrics: those that are registered.
+    """
+    titles: dict[str, str] = {}
     for path, title in _ROWS.items():
+        titles[path] = title
+        result, prefix = _METRICS_AFTER.get(path, ("", ""))
+        for metric in metrics:
+            if metric.result == result:
+                titles[prefix + metric.name] = f"  {metric.description}"
+    rows = []
+    for path, title in titles.items():
         for key, value in _values(scores, path.split(".")):
             if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,39 +25,10 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.targets import NO_TRUTH, dense_targets, ignored_pixels, resized_region
 from simmat.errors import DataError
 from simmat.model_spec import DenseSpec
+from simmat.nn.losses import Batch
 from simmat.types import BoolArray, Letterbox, SensorImage
 
 T = TypeVar("T")
-
-
-class Batch(NamedTuple):
-    """B images with P prompts each; coordinates are pixels of the S×S input.
-
-    Attributes:
-        planes: (B, C, S, S) float32.
-        content: (B, S, S) bool, False in the padding.
-        targets: (B, P, S, S) bool, the region of each prompt.
-        ignore: (B, S, S) bool, pixels left out of loss and IoU, padding included.
-        clicks: (B, P, 2) float32 xy, on a pixel of the region that is not ignored.
-        boxes: (B, P, 4) float32 XYXY, jittered.
-        draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
-        step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
-        classes: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
-        distance: (B, S, S) float32, likewise.
-        embedding: (B, N) of `EmbeddingTargets.of`; (B, 0) without them.
-    """
-
-    planes: Tensor
-    content: Tensor
-    targets: Tensor
-    ignore: Tensor
-    clicks: Tensor
-    boxes: Tensor
-    draws: Tensor
-    step_draw: Tensor
-    classes: Tensor
-    distance: Tensor
-    embedding: Tensor = torch.empty(0)
 
 
 _LABEL_BYTES = 2**27
@@ -66,6 +37,11 @@ _OBJECT_BYTES = 500
 
 DRAWS = 4
 """R: random numbers per prompt, one for each round of corrections."""
+
+
+def nothing_extra(sample_id: str) -> Tensor:
+    """Return what most losses need to know of a sample besides image and label: nothing."""
+    return torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +54,7 @@ class TrainingItems(TorchDataset[Batch]):
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         dense: what a dense head is trained to tell apart; None without one.
-        embedding_of: sample id -> (N,), see `EmbeddingTargets.of`; None without.
+        extra: sample id -> what the loss needs to know of it, see `Loss.item`.
         image_bytes: how much memory images that were read may take in this process.
     """
 
@@ -91,7 +67,7 @@ class TrainingItems(TorchDataset[Batch]):
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
     dense: DenseSpec | None = None
-    embedding_of: Callable[[str], Tensor] | None = None
+    extra: Callable[[str], Tensor] = nothing_extra
     image_bytes: int = 0
     _labels: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
     _images: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
@@ -129,7 +105,7 @@ class TrainingItems(TorchDataset[Batch]):
             step_draw=torch.tensor(_step_draw(position // self.batch_size, self.seed), dtype=torch.float32),
             classes=classes,
             distance=distance,
-            embedding=torch.empty(0) if self.embedding_of is None else self.embedding_of(sample.id),
+            extra=self.extra(sample.id),
         )
 
     def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Annotation]:

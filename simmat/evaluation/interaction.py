@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from torch import Tensor
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
 from simmat.data.pipeline import regions_from_logits
+from simmat.evaluation.metrics import Metric
 from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
-from simmat.evaluation.scores import ObjectScore, area_ratio, boundary_iou, boundary_width, mask_iou
+from simmat.evaluation.scores import ObjectScore, area_ratio, mask_iou
 from simmat.foundation import MAX_PROMPTS
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
@@ -107,8 +108,10 @@ class ScoredImage:
         return np.concatenate(found)
 
 
-def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
-    """Score every object of an image."""
+def score_objects(
+    image: ScoredImage, sample: str, protocol: Protocol, metrics: Mapping[str, Metric]
+) -> list[ObjectScore]:
+    """Score every object of an image; `metrics` are those of masks."""
     scores: list[ObjectScore] = []
     for start in range(0, len(image.targets.found), image.batch_size):
         targets = image.targets.found[start : start + image.batch_size]
@@ -116,7 +119,7 @@ def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[O
         answer = image.decode(prompts, targets, alternatives=protocol.alternatives)
         firsts = []
         for k, target in enumerate(targets):
-            firsts.append(_first_click_score(image, k, target, sample, answer, protocol))
+            firsts.append(_first_click_score(image, k, target, sample, answer, protocol, metrics))
         if protocol.clicks > 1:
             curves = _click_curves(image, prompts, targets, answer, protocol.clicks)
             firsts = [replace(score, clicks=curve) for score, curve in zip(firsts, curves, strict=True)]
@@ -131,7 +134,13 @@ def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[O
 
 
 def _first_click_score(
-    image: ScoredImage, k: int, target: Target, sample: str, answer: Answer, protocol: Protocol
+    image: ScoredImage,
+    k: int,
+    target: Target,
+    sample: str,
+    answer: Answer,
+    protocol: Protocol,
+    metrics: Mapping[str, Metric],
 ) -> ObjectScore:
     """Score prompt k of an answer, which is the first click on a target."""
     ious = answer.ious[k]
@@ -139,9 +148,10 @@ def _first_click_score(
     mask = answer.masks[k]
     scored = image.targets.scored
     others = slice(1, None) if len(ious) > 1 else slice(None)
-    boundary = None
+    figures: dict[str, float | None] = dict.fromkeys(metrics)
     if protocol.grid == "original":
-        boundary = boundary_iou(mask, target.truth, scored, boundary_width(image.letterbox.original_hw))
+        for name, metric in metrics.items():
+            figures[name] = metric(mask, target.truth, scored)
     return ObjectScore(
         sample=sample,
         region=target.index,
@@ -152,7 +162,7 @@ def _first_click_score(
         iou_best_predicted=float(ious[others][int(predicted[others].argmax())]) if protocol.alternatives else None,
         iou_oracle=float(ious[others].max()) if protocol.alternatives else None,
         predicted_iou=float(predicted[0]),
-        boundary_iou=boundary,
+        metrics=figures,
         area_ratio=area_ratio(mask, target.truth, scored),
     )
 

@@ -20,11 +20,13 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
+from simmat.evaluation.metrics import Metric, find_metrics
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
+from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
 from simmat.predictor.reading import LoadedImage
@@ -113,6 +115,7 @@ def evaluate_bundle(
             processes=work,
             progress=(lambda _: progress(next(done), total)) if progress is not None else None,
             note=note,
+            registry=registry,
         )
         scores.append(replace(found, class_names=names, seen=seen))
     return scores[0], scores[1] if len(scores) > 1 else None
@@ -126,6 +129,7 @@ def validate(
     *,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
+    registry: Registry | None = None,
 ) -> Scores:
     """Score a model by clicks and boxes, and with a dense head also without, by at most `MAX_CLICKS` an image.
 
@@ -142,6 +146,7 @@ def validate(
         settings=EverythingSettings(max_clicks=MAX_CLICKS),
         processes=processes,
         progress=progress,
+        registry=registry,
     )
 
 
@@ -211,6 +216,7 @@ def evaluate(
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
     note: Note | None = None,
+    registry: Registry | None = None,
 ) -> Scores:
     """Score every object of some samples by prompts, and where asked what is found without prompts.
 
@@ -226,6 +232,7 @@ def evaluate(
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
         note: told that a grid of clicks takes long.
+        registry: has the metrics; None loads the plugins.
 
     Raises:
         DataError: no sample has a region, whichever process has it, or `everything` is asked of images that all may
@@ -254,12 +261,15 @@ def evaluate(
     classed = dataset.has_classes and named
     nothing = AutomaticScores(dense is not None, classed, unknown=dataset.has_classes and not named)
 
+    known = registry or installed()
+    metrics = find_metrics(known, "mask")
+
     def score(sample: Sample) -> Scores:
         image = dataset.image(sample)
         predictor.image_loader.check_channels(image)
         label = dataset.label(sample, image)
         large = TiledImage(predictor, LoadedImage(image))
-        scores = _by_prompts(predictor, large, image, label, sample.id, protocol)
+        scores = _by_prompts(predictor, large, image, label, sample.id, protocol, metrics)
         if not (everything or semantic):
             return scores
         unmarked = dataset.may_have_unmarked(sample)
@@ -297,11 +307,32 @@ def evaluate(
     scores = merge_scores([one for _, one in sorted(itertools.chain.from_iterable(parts), key=itemgetter(0))])
     if not scores.objects:
         raise nothing_to_score(dataset, samples)
-    return replace(scores, calibration=calibration)
+    found = scores.unprompted
+    if found is not None:
+        found = replace(found, metrics=_metrics_of(found, known))
+    return replace(scores, calibration=calibration, unprompted=found)
+
+
+def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[str, float | None]]:
+    """Return block of the summary -> name -> figure of each metric of what is found without prompts."""
+    blocks: dict[str, dict[str, float | None]] = {}
+    if found.matches:
+        metrics, images = find_metrics(registry, "objects"), list(found.matches.values())
+        blocks["everything"] = {name: metric(images) for name, metric in metrics.items()}
+    if found.confusions:
+        metrics, confusion = find_metrics(registry, "classes"), found.confusion()
+        blocks["semantic"] = {name: metric(confusion) for name, metric in metrics.items()}
+    return blocks
 
 
 def _by_prompts(
-    predictor: Predictor, large: TiledImage, image: SensorImage, label: Annotation, sample: str, protocol: Protocol
+    predictor: Predictor,
+    large: TiledImage,
+    image: SensorImage,
+    label: Annotation,
+    sample: str,
+    protocol: Protocol,
+    metrics: Mapping[str, Metric],
 ) -> Scores:
     """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
     predictor.normalize_by(large.reader)  # an untuned model takes the statistics of each image
@@ -319,7 +350,7 @@ def _by_prompts(
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
         large.keep(large.windows[0], image, encoded)
     asked = ScoredImage(encoded, targets, protocol)
-    objects = score_objects(asked, sample, protocol)
+    objects = score_objects(asked, sample, protocol, metrics)
     return Scores(tuple(objects), (), left_out, {"encode": (encode_s,), "decode": tuple(asked.decode_s)})
 
 

@@ -13,7 +13,7 @@ import torch
 
 from simmat.errors import DataError
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import SIZES, Scores
+from simmat.evaluation.scores import SIZES, Scores, as_row
 from simmat.io.reading import read_json
 from simmat.model import count_parameters
 from simmat.predictor import Predictor
@@ -38,7 +38,7 @@ class ScoreReport(dict[str, Any]):
         rows = []
         for name, scores in self._scores.items():
             for score in () if scores is None else scores.objects:
-                rows.append({"model": name, **asdict(score)})
+                rows.append({"model": name, **as_row(score)})
         try:
             from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError:
@@ -99,8 +99,8 @@ def score_report(
 def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     """Return the scores of all objects as json values, see `ObjectScore`, and what was not scored."""
     return {
-        "scores": [asdict(score) for score in tuned.objects],
-        "zero_shot_scores": [asdict(score) for score in untuned.objects] if untuned is not None else None,
+        "scores": [as_row(score) for score in tuned.objects],
+        "zero_shot_scores": [as_row(score) for score in untuned.objects] if untuned is not None else None,
         "without_region": list(tuned.without_region),
         "left_out": [{"sample": sample, "region": region} for sample, region in tuned.left_out],
         "seen_images": None if tuned.seen is None else asdict(tuned.seen),

@@ -1,10 +1,10 @@
-"""Scores: IoU and boundary IoU of one mask, averages over many objects with bootstrap intervals."""
+"""Scores: IoU and boundary IoU of one mask, means over many objects with bootstrap intervals."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
@@ -69,12 +69,22 @@ def boundary(region: Instance, width: int) -> Instance:
     return Instance(region.class_id, region.window, region.crop & ~inside)
 
 
-def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray, width: int) -> float | None:
+def boundary_iou(
+    prediction: Instance | None, truth: Instance, scored: BoolArray, width: int | None = None
+) -> float | None:
     """Return the boundary IoU of Cheng et al. 2021: |G_d ∩ P_d| / |G_d ∪ P_d|.
 
     G_d and P_d are the pixels of truth and prediction within d = `width` of their own contour, see `boundary`; pixels
     that are not scored are left out afterwards. The result is None if no pixel of the truth's boundary is scored.
+
+    Args:
+        prediction: the mask; None if it is empty.
+        truth: the true object.
+        scored: (H, W) bool, the pixels that count.
+        width: d; by default `boundary_width` of (H, W).
     """
+    if width is None:
+        width = boundary_width((scored.shape[0], scored.shape[1]))
     true_band = boundary(truth, width)
     if not scored_area(true_band, scored):
         return None
@@ -104,7 +114,7 @@ class ObjectScore:
         iou_best_predicted: IoU of the alternative mask with the highest predicted IoU.
         iou_oracle: IoU of the best alternative mask.
         predicted_iou: the model's prediction of `iou`, before calibration.
-        boundary_iou: boundary IoU of the single mask after the first click; None too where no pixel of it is scored.
+        metrics: name -> figure of the single mask after the first click, of each registered metric of masks.
         clicks: IoU of the single mask after 1, 2, 3 … clicks.
         box: IoU of the single mask from the tight box.
         jittered_boxes: the same from jittered boxes, one per draw.
@@ -122,13 +132,25 @@ class ObjectScore:
     iou_best_predicted: float | None
     iou_oracle: float | None
     predicted_iou: float
-    boundary_iou: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     clicks: tuple[float, ...] = ()
     box: float | None = None
     jittered_boxes: tuple[float, ...] = ()
     random_clicks: tuple[float, ...] = ()
     area_ratio: float | None = None
     predicted_box: float | None = None
+
+
+def as_row(score: ObjectScore) -> dict[str, Any]:
+    """Return a score as a row of a table, in which each metric is a column."""
+    row: dict[str, Any] = {}
+    for column in fields(score):
+        value = getattr(score, column.name)
+        if column.name == "metrics":
+            row.update(value)
+        else:
+            row[column.name] = value
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +249,13 @@ class Scores:
         }
 
 
-def possible_summary(protocol: Protocol) -> dict[str, Any]:
-    """Return a summary with every figure that a protocol gives, all of them 0."""
+def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, Any]:
+    """Return a summary with every figure that a protocol gives, and with metrics of masks, all of them 0."""
     zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
     figures: dict[str, Any] = {
         "iou_best_predicted": 0.0 if protocol.alternatives else None,
         "iou_oracle": 0.0 if protocol.alternatives else None,
-        "boundary_iou": 0.0 if protocol.grid == "original" else None,
+        "metrics": dict.fromkeys(metrics, 0.0 if protocol.grid == "original" else None),
         "clicks": (0.0,) * protocol.clicks if protocol.clicks > 1 else (),
         "box": 0.0 if protocol.draws else None,
         "predicted_box": 0.0 if protocol.draws else None,
@@ -264,8 +286,9 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
         "miou_object": fmean(score.iou for score in objects),
         "miou_best_predicted": _mean(score.iou_best_predicted for score in objects),
         "miou_oracle": _mean(score.iou_oracle for score in objects),
-        "boundary_iou": _mean(score.boundary_iou for score in objects),
     }
+    for name in objects[0].metrics:
+        figures[name] = _mean(score.metrics.get(name) for score in objects)
     if objects[0].clicks:
         curves = [score.clicks for score in objects]
         figures["clicks"] = {"miou": [fmean(ious) for ious in zip(*curves, strict=True)]}

@@ -281,6 +281,7 @@ class AutomaticScores:
         matches: the objects found in each sample beside the true ones.
         confusions: pixels by true and found class, without ignored ones.
         pixels: `pixel_confidence` of the class map.
+        metrics: block of the summary -> name -> figure of a registered metric, of all samples together.
     """
 
     dense: bool
@@ -289,6 +290,7 @@ class AutomaticScores:
     matches: Mapping[str, ImageMatches] = field(default_factory=dict)
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     pixels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @classmethod
     def merge(cls, parts: Sequence[AutomaticScores]) -> AutomaticScores:
@@ -350,9 +352,15 @@ class AutomaticScores:
 
     def summary(self) -> dict[str, Any]:
         """Return the blocks of what was scored; that of class maps is of one confusion matrix."""
-        blocks = {"everything": self.everything()} if self.matches else {}
+        blocks: dict[str, Any] = {}
+        if self.matches:
+            blocks["everything"] = {**self.everything(), **self.metrics.get("everything", {})}
         if self.confusions:
-            confusion = sum(self.confusions.values(), Confusion())
+            confusion = self.confusion()
             counts = {"images": len(self.confusions), "pixels": confusion.total()}
-            blocks["semantic"] = {**counts, **class_scores(confusion)}
+            blocks["semantic"] = {**counts, **class_scores(confusion), **self.metrics.get("semantic", {})}
         return blocks
+
+    def confusion(self) -> Confusion:
+        """Return the pixels by true and found class of all samples."""
+        return sum(self.confusions.values(), Confusion())

@@ -1,4 +1,4 @@
-"""Losses of mask logits and of the IoU that a decoder predicts for them.
+"""What a training minimises: losses of mask logits and of the IoU that a decoder predicts for them.
 
 Every prompt has one true region and M predicted masks. Mask 0, the single mask, is always trained. Masks 1 to M - 1 are
 alternatives for an ambiguous prompt: the best gets nearly all the weight and the others share the rest, so that every
@@ -9,15 +9,19 @@ every mask is trained on the true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction
+from simmat.nn.dense_head import DenseAnswer, dense_loss
 from simmat.nn.resize import upsample_logits
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -33,32 +37,82 @@ FOCAL_GAMMA = 2.0
 """Exponent of the focal loss, from the same source."""
 LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
+DENSE_WEIGHT = 3.0
+"""Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
 MAX_ELEMENTS = 2**23
 """Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
 
 
-class EmbeddingTargets(ABC):
-    """A loss that also compares the embeddings of training images with those of a teacher.
-
-    These are of whole images, so a training with them changes no geometry: no flips, rotations or scales.
+class Batch(NamedTuple):
+    """B images with P prompts each; coordinates are pixels of the S×S input.
 
     Attributes:
-        masks: the loss of masks, which is added; None decodes no prompts.
+        planes: (B, C, S, S) float32.
+        content: (B, S, S) bool, False in the padding.
+        targets: (B, P, S, S) bool, the region of each prompt.
+        ignore: (B, S, S) bool, pixels left out of loss and IoU, padding included.
+        clicks: (B, P, 2) float32 xy, on a pixel of the region that is not ignored.
+        boxes: (B, P, 4) float32 XYXY, jittered.
+        draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
+        step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
+        classes: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
+        distance: (B, S, S) float32, likewise.
+        extra: (B, …) of `Loss.item`: what the loss needs besides these; (B, 0) if nothing.
     """
 
-    masks: LossWeights | None
+    planes: Tensor
+    content: Tensor
+    targets: Tensor
+    ignore: Tensor
+    clicks: Tensor
+    boxes: Tensor
+    draws: Tensor
+    step_draw: Tensor
+    classes: Tensor
+    distance: Tensor
+    extra: Tensor = torch.empty(0)
+
+
+class Outputs(Protocol):
+    """What the network answers to a batch of B images; each answer is computed when a loss first asks for it."""
+
+    @property
+    def embedding(self) -> ImageEmbedding:
+        """The embedding of the images."""
+
+    @property
+    def masks(self) -> Sequence[MaskPrediction]:
+        """The masks for K = B·P prompts: for the first clicks or boxes, then once more after each correction."""
+
+    @property
+    def dense(self) -> DenseAnswer | None:
+        """The answer of the dense head; None without one."""
+
+
+class Loss(ABC):
+    """What a training minimises; a plugin registers one by a `LossSpec`.
+
+    Attributes:
+        whole_images: True if `item` describes the whole image as it is. The training then changes no geometry: no
+            flips, rotations, scales or pasted objects.
+    """
+
+    whole_images: bool = False
+
+    def item(self, sample_id: str) -> Tensor:
+        """Return what the loss needs to know of a sample, besides image and label; loading processes call this.
+
+        The tensors of all samples have one shape; a batch of them is `Batch.extra`.
+        """
+        return torch.empty(0)
 
     @abstractmethod
-    def of(self, sample_id: str) -> Tensor:
-        """Return the (N,) target of a sample; loading processes call this."""
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of a batch.
 
-    @abstractmethod
-    def loss(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
-        """Return the (B,) losses of B images by (B, N) targets; `content` is (B, S, S) bool, False in the padding."""
-
-
-Loss = MaskLoss | EmbeddingTargets
-"""What `simmat.train` takes in place of its own loss."""
+        Returns:
+            "loss", a scalar with gradient, and detached scalars: its terms, by their names in the log.
+        """
 
 
 def focal(error: Tensor, wrong: Tensor) -> Tensor:
@@ -94,8 +148,53 @@ SAM2_LOSS = LossWeights()
 """Focal 20, dice 1, IoU 1: SAM 2."""
 PAPER_LOSS = LossWeights(pixel=cross_entropy, balance=(1.0, 1.0), mask=1.0)
 """Dice and binary cross-entropy (SimMAT, arXiv 2409.08083), plus the IoU term, which trains the IoU head."""
-LOSSES: dict[str, LossWeights] = {"focal": SAM2_LOSS, "bce": PAPER_LOSS}
-"""Name of a loss, one that `TrainConfig.loss` lists -> its weights."""
+
+
+class PromptLoss(Loss):
+    """The loss of the masks for prompts, and of the dense head where the network has one.
+
+    Args:
+        masks: the weights of `mask_loss`, or a function in its place.
+    """
+
+    def __init__(self, masks: LossWeights | MaskLoss = SAM2_LOSS) -> None:
+        self.masks = masks
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean over all prompts and rounds, its terms, and those of the dense head."""
+        targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
+        ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
+        rounds = [self._of_prompts(prediction, targets, ignore) for prediction in outputs.masks]
+        total = torch.stack([per_prompt.mean() for per_prompt, _ in rounds]).mean()
+        names = rounds[0][1]
+        terms = {name: torch.stack([found[name] for _, found in rounds]).mean() for name in names}
+        answer = outputs.dense
+        if answer is None:
+            return {**terms, "loss": total}
+        dense, dense_terms = dense_loss(answer, batch.classes, batch.distance)
+        return {**terms, **dense_terms, "loss": total + DENSE_WEIGHT * dense}
+
+    def _of_prompts(
+        self, prediction: MaskPrediction, targets: Tensor, ignore: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the (K,) losses of K prompts, and the means of their terms."""
+        if isinstance(self.masks, LossWeights):
+            return mask_loss(prediction, targets, ignore, self.masks)
+        per_prompt = self.masks(prediction, targets, ignore)
+        if not isinstance(per_prompt, Tensor) or per_prompt.shape != targets.shape[:1]:
+            found = tuple(per_prompt.shape) if isinstance(per_prompt, Tensor) else type(per_prompt).__name__
+            raise ConfigError(f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}")
+        return per_prompt, {"loss": per_prompt.detach().mean()}
+
+
+def focal_loss(data: Path) -> Loss:
+    """Return the loss named focal."""
+    return PromptLoss(SAM2_LOSS)
+
+
+def bce_loss(data: Path) -> Loss:
+    """Return the loss named bce."""
+    return PromptLoss(PAPER_LOSS)
 
 
 def mask_loss(
@@ -111,7 +210,7 @@ def mask_loss(
 
     Returns:
         (K,) weighted sum of each prompt, with gradient, 0 for a prompt without a scored pixel; and detached means
-        over the prompts with scored pixels: "loss", "mask" (of `LOSSES`), "dice" and "true_iou" of mask 0, and "iou"
+        over the prompts with scored pixels: "loss", "mask" (the pixel loss), "dice" and "true_iou" of mask 0, and "iou"
         (error of the predicted IoU over all masks).
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore

@@ -5,7 +5,13 @@ They are specs and adapters; torch is imported only when one is built.
 
 from __future__ import annotations
 
-from simmat.plugin_specs import ResultFormat, TransferLayerSpec, TunerSpec
+from simmat.plugin_specs import (
+    LossSpec,
+    MetricSpec,
+    ResultFormat,
+    TransferLayerSpec,
+    TunerSpec,
+)
 from simmat.plugins.hooks import hookimpl
 from simmat.sensors.builtin import MODALITIES
 
@@ -93,6 +99,13 @@ TUNERS: tuple[TunerSpec, ...] = (
     ),
 )
 
+LOSSES: tuple[LossSpec, ...] = (
+    LossSpec("focal", "focal loss 20, dice 1, error of the predicted IoU 1, as SAM 2", "simmat.nn.losses:focal_loss"),
+    LossSpec("bce", "cross-entropy, dice and error of the predicted IoU, as the paper", "simmat.nn.losses:bce_loss"),
+)
+
+METRICS: tuple[MetricSpec, ...] = (MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"),)
+
 _EVERYWHERE = ("objects", "classes")
 RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ResultFormat(
@@ -121,4 +134,6 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
 simmat_modalities = hookimpl(lambda: MODALITIES)
 simmat_transfer_layers = hookimpl(lambda: TRANSFER_LAYERS)
 simmat_tuners = hookimpl(lambda: TUNERS)
+simmat_losses = hookimpl(lambda: LOSSES)
+simmat_metrics = hookimpl(lambda: METRICS)
 simmat_result_formats = hookimpl(lambda: RESULT_FORMATS)

@@ -17,6 +17,8 @@ from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
+    LossSpec,
+    MetricSpec,
     ModelFormat,
     ResultFormat,
     TransferLayerSpec,
@@ -78,6 +80,16 @@ def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:  # type: ignore[emp
 @hookspec
 def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
     """Return the tuners a plugin brings."""
+
+
+@hookspec
+def simmat_losses() -> Iterable[LossSpec]:  # type: ignore[empty-body]
+    """Return the losses of trainings that a plugin brings."""
+
+
+@hookspec
+def simmat_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Return the figures that a plugin adds to scores."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""The registry of what is installed: sensors, models, transfer layers, tuners, formats, commands, callbacks."""
+"""The registry of what is installed: sensors, models, layers, tuners, losses, metrics, formats, commands, callbacks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from simmat.plugin_specs import (
     FoundationFamily,
     FoundationSpec,
     GeoBackendSpec,
+    LossSpec,
+    MetricSpec,
     ModelFormat,
     ResultFormat,
     TransferLayerSpec,
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from simmat.sensors.sensor_toml import Declaration
 
 Kind = Literal[
-    "modality", "foundation model", "foundation family", "transfer layer", "tuner", "model format", "result format",
-    "stack format", "follower", "geo backend", "command", "callbacks",
+    "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
+    "result format", "stack format", "follower", "geo backend", "command", "callbacks",
 ]  # fmt: skip
 
 
@@ -78,6 +80,8 @@ KINDS: Mapping[Kind, type[Any]] = {
     "foundation family": FoundationFamily,
     "transfer layer": TransferLayerSpec,
     "tuner": TunerSpec,
+    "loss": LossSpec,
+    "metric": MetricSpec,
     "model format": ModelFormat,
     "result format": ResultFormat,
     "stack format": StackFormat,
@@ -91,7 +95,11 @@ KINDS: Mapping[Kind, type[Any]] = {
 
 def plural(kind: Kind) -> str:
     """Return the plural of a kind: "foundation models"."""
-    return kind[:-1] + "ies" if kind.endswith("y") else kind.removesuffix("s") + "s"
+    if kind.endswith("y"):
+        return kind[:-1] + "ies"
+    if kind.endswith("ss"):
+        return kind + "es"
+    return kind.removesuffix("s") + "s"
 
 
 class Registry:
@@ -197,6 +205,10 @@ class Registry:
     def tuner(self, name: str) -> TunerSpec:
         """Return a tuner."""
         return cast(TunerSpec, self.get("tuner", name))
+
+    def loss(self, name: str) -> LossSpec:
+        """Return a loss."""
+        return cast(LossSpec, self.get("loss", name))
 
     def all(self, kind: Kind) -> list[Any]:
         """Return the parts of a kind, by `names`."""

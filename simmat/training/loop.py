@@ -26,7 +26,7 @@ from simmat.evaluation import Scores, evaluate, find_protocol
 from simmat.io.files import atomic_folder, atomic_write_text, recover_folder
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import fixed_threads, launched_processes, pick_device
-from simmat.nn.losses import Loss
+from simmat.nn.losses import Loss, MaskLoss
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.sensor_tables import dump_sensors, load_sensors
@@ -40,7 +40,7 @@ class Interrupted(SimMATError):
 
 
 def train(
-    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: Loss | None = None
+    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: Loss | MaskLoss | None = None
 ) -> Path:
     """Run a training from its first step; return the folder of the best bundle by validation.
 
@@ -84,7 +84,7 @@ def train_sensors(
         raise ConfigError("several sensors are trained in one process; start `simmat train` without a launcher")
     whole = RunFolder(next(iter(sensors.values())).out.parent)
     if not resume:
-        whole.create()
+        whole.create(next(iter(sensors.values())).data)
     states, runs = recover_folder(whole.root / STATES), list[Run]()
     if (kept := {state.stem for state in states.glob("*.safetensors")}) and kept != sensors.keys():
         raise ConfigError(
@@ -113,7 +113,7 @@ def resume(
     registry: Registry,
     callback: Callback | None = None,
     *,
-    loss: Loss | None = None,
+    loss: Loss | MaskLoss | None = None,
     data: Path | None = None,
 ) -> Path:
     """Resume a run from its last state; return the folder of the best bundle by validation.
@@ -167,7 +167,7 @@ def score_untrained(
     samples = setup.val if split == "val" else setup.dataset.split(split)
     predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
     protocol = find_protocol(config.protocol)
-    scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything)
+    scores = evaluate(predictor, setup.dataset, samples, protocol=protocol, everything=everything, registry=registry)
     return UntrainedScores(scores, count_parameters(model)[1], setup.contents.fingerprint, str(device))
 
 

@@ -28,14 +28,13 @@ from simmat.bundle import (
 )
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.batches import Batch
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError
 from simmat.evaluation import Scores, find_protocol, fit_calibration, validate
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.device import Processes
-from simmat.nn.losses import LOSSES, EmbeddingTargets, Loss
+from simmat.nn.losses import Batch, Loss, MaskLoss
 from simmat.nn.tuners import pretrained_backbone, set_train_mode, trainable_state, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
@@ -44,7 +43,7 @@ from simmat.training.accelerator import loading_processes, make_accelerator, mem
 from simmat.training.callbacks import Callbacks, callbacks_of_plugins, check_tracker, tracked
 from simmat.training.compatibility import check_data, check_network, check_settings, load_start, settings_of
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import check_out_outside_data, prepare
+from simmat.training.setup import check_out_outside_data, find_loss, prepare
 from simmat.training.state import (
     Best,
     RunNotes,
@@ -91,18 +90,12 @@ class Run:
         callback: Callback,
         *,
         resume: bool,
-        loss: Loss | None = None,
+        loss: Loss | MaskLoss | None = None,
         whole: Path | None = None,
         beside: Run | None = None,
     ) -> None:
-        if (config.loss == "custom") != (loss is not None):
-            raise ConfigError(
-                f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
-                "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python, or for the embeddings of a "
-                "teacher, with which `simmat distill --resume` continues; it cannot be named otherwise"
-            )
-        self.config = config
-        self.loss = loss or LOSSES[config.loss]
+        self.config, self.registry = config, registry
+        self.loss = find_loss(config, registry, loss)
         self.sensor = (config.out.name if whole is not None else config.new_sensor) or ""
         self.folder = RunFolder(config.out, self.sensor, whole)
         self.resumes = resume
@@ -114,7 +107,7 @@ class Run:
         if not resume:
             check_out_outside_data(config)
         if not resume and self.accelerator.is_main_process:
-            self.folder.create()
+            self.folder.create(config.data)
         if known:
             check_settings(config, known.notes.settings)
         own = self.folder.bundle_root if known and recover_folder(self.folder.bundle_root).exists() else None
@@ -161,7 +154,7 @@ class Run:
             backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
             backbone_factor=config.backbone_lr_factor,
         )
-        items = self.setup.items(self.loss if isinstance(self.loss, EmbeddingTargets) else None)
+        items = self.setup.items(self.loss)
         left = (self.setup.steps - self.done) * config.batch_size
         workers = loading_processes(config, self.accelerator, items, left)
         image_bytes = memory_for_images() // (self.accelerator.num_processes * max(workers, 1))
@@ -191,7 +184,8 @@ class Run:
             return
         with self.folder.locked():
             if not self.resumes:
-                self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
+                # Checked again under the lock: another run may have ended here meanwhile.
+                self.folder.create(self.config.data)
             self.folder.reopen(self.done if self.has_state else -1)
             atomic_write_text(self.folder.config, dump_toml(self.config))
             atomic_write_json(self.folder.contents, self.setup.contents.notes())
@@ -266,6 +260,7 @@ class Run:
             find_protocol(self.config.protocol),
             processes=processes,
             progress=self.callback.advanced,
+            registry=self.registry,
         )
 
     def record(self, scores: Scores, joint: float | None = None) -> tuple[dict[str, Any], bool]:

@@ -16,7 +16,7 @@ from simmat.io.reading import read_log
 
 STATES = ".states"
 """Folder of the states of a training on several sensors."""
-_LOCK, _TEACHER = ".lock", "teacher"
+_LOCK = ".lock"
 _LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
 
@@ -38,7 +38,6 @@ class RunFolder:
         bundle_root: the folder of that bundle.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
-        teacher: the data set of a teacher's masks that the run trains on, if there is one; made before the run.
     """
 
     def __init__(self, root: Path, sensor: str | None = None, whole: Path | None = None) -> None:
@@ -51,16 +50,15 @@ class RunFolder:
         self.bundle = self.bundle_root / (sensor or "")
         self.report = root / "report.json"
         self.page = root / "report.html"
-        self.teacher = root / _TEACHER
 
-    def create(self) -> None:
+    def create(self, data: Path) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
 
-        The remains of a run that was killed before it wrote its settings, which `reopen` removes, and `teacher` are
-        allowed. Raises ConfigError if the folder is not empty, OutputError if it cannot be written to.
+        The remains of a run that was killed before it wrote its settings, which `reopen` removes, and the data set of
+        the run are allowed. Raises ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
-            occupied = self.root.is_dir() and not all(map(_is_leftover, self.root.iterdir()))
+            occupied = self.root.is_dir() and not all(_is_leftover(path, data) for path in self.root.iterdir())
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
@@ -89,8 +87,8 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the run; a training may need what its teacher gave."""
-        return f"simmat {'distill' if self.teacher.exists() else 'train'} --resume {self.root}"
+        """The command that resumes the run."""
+        return f"simmat train --resume {self.root}"
 
     @property
     def running(self) -> bool:
@@ -124,7 +122,7 @@ class RunFolder:
         return read_log(self.metrics)
 
 
-def _is_leftover(path: Path) -> bool:
-    """Return whether a run makes this file before it writes its settings."""
+def _is_leftover(path: Path, data: Path) -> bool:
+    """Return whether a run makes this file before it writes its settings, or the data set is there."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
-    return path.name in (_LOCK, _TEACHER) or TEMPORARY_MARK in path.name or empty_log
+    return path.name == _LOCK or path == data or TEMPORARY_MARK in path.name or empty_log

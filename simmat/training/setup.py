@@ -32,8 +32,8 @@ from simmat.evaluation.protocol import grid_hw
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
-from simmat.nn.losses import EmbeddingTargets
-from simmat.plugin_specs import FoundationSpec
+from simmat.nn.losses import Loss, MaskLoss, PromptLoss
+from simmat.plugin_specs import FoundationSpec, import_from_string
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
@@ -78,11 +78,12 @@ class TrainingPlan:
         given = self.config.warmup_steps
         return given if given is not None else min(self.steps // 20, 100)
 
-    def items(self, embeddings: EmbeddingTargets | None = None) -> TrainingItems:
-        """Return the run's stream of training items."""
+    def items(self, loss: Loss | None = None) -> TrainingItems:
+        """Return the run's stream of training items, with what the loss needs to know of each."""
+        loss = loss or PromptLoss()
         config = self.config
         augmentation = Augmentation(rotate=config.rotate, paste=config.paste) if config.augment else Augmentation.none()
-        if embeddings is not None:  # which are of the whole image
+        if loss.whole_images:
             augmentation = replace(augmentation, flip=False, rotate=False, scale=(1, 1), paste=0)
         return TrainingItems(
             dataset=self.dataset,
@@ -94,7 +95,7 @@ class TrainingPlan:
             batch_size=config.batch_size,
             seed=config.seed,
             dense=self.spec.dense,
-            embedding_of=None if embeddings is None else embeddings.of,
+            extra=loss.item,
         )
 
     @cached_property
@@ -222,6 +223,24 @@ def prepare(
     notes = tuple(filter(None, _notes(config, index, train, len(val), size, parts)))
     val_every = validation_interval(index, val, config, spec, steps)
     return TrainingPlan(config, dataset, contents, train, val, val_every, spec, parts, pipeline, steps, notes, start)
+
+
+def find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss | None = None) -> Loss:
+    """Return the loss that a config names, or for "custom" the one given in Python.
+
+    Raises:
+        ConfigError: the config names one and another is given, or it is custom and none is given.
+        SimMATError: there is none of that name, or what it needs is not in the data set.
+    """
+    if (config.loss == "custom") != (given is not None):
+        raise ConfigError(
+            f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
+            "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+        )
+    if given is None:
+        loss: Loss = import_from_string(registry.loss(config.loss).build)(config.data)
+        return loss
+    return given if isinstance(given, Loss) else PromptLoss(given)
 
 
 def choose_network(

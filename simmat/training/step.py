@@ -3,82 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.data.batches import Batch
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
-from simmat.nn.dense_head import dense_loss
-from simmat.nn.losses import EmbeddingTargets, Loss, LossWeights, mask_loss
-
-DENSE_WEIGHT = 3.0
-"""Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
+from simmat.nn.dense_head import DenseAnswer
+from simmat.nn.losses import Batch, Loss
 
 
 class TrainingStep(nn.Module):
-    """The network with its losses, so that DistributedDataParallel wraps both in one forward.
+    """The network with its loss, so that DistributedDataParallel wraps both in one forward.
 
     Args:
-        loss: weights of SimMAT's own terms, a function in their place, or targets of embeddings.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(self, model: SimMAT, loss: LossWeights | Loss, *, box_fraction: float, corrections: int) -> None:
+    def __init__(self, model: SimMAT, loss: Loss, *, box_fraction: float, corrections: int) -> None:
         super().__init__()
-        self.model = model
-        self.embeddings = loss if isinstance(loss, EmbeddingTargets) else None
-        self.loss = loss.masks if isinstance(loss, EmbeddingTargets) else loss
+        self.model, self.loss = model, loss
         self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `mask_loss`.
-
-        With targets of embeddings, "embedding" is the mean of their loss over the images.
+        """Return what the loss returns: "loss", to backpropagate, and its terms.
 
         All items of a step are prompted with clicks, or all with boxes.
         """
-        embedding = self.model.encode(batch.planes, batch.content)
-        if self.embeddings is None:
-            return self._of_prompts(embedding, batch)
-        matched = self.embeddings.loss(embedding, batch.embedding, batch.content).mean()
-        means = {} if self.loss is None else self._of_prompts(embedding, batch)
-        return means | {"loss": matched + means.get("loss", 0.0), "embedding": matched.detach()}
+        boxes = bool(batch.step_draw[0] < self.box_fraction)
+        losses = self.loss(StepOutputs(self.model, batch, boxes=boxes, corrections=self.corrections), batch)
+        total = losses.get("loss")
+        if total is None or total.ndim or not total.requires_grad:
+            raise ConfigError(
+                'the loss must return {"loss": a scalar with gradient}, so that there is something to train, got '
+                + _described(total)
+            )
+        return losses
 
-    def _of_prompts(self, embedding: ImageEmbedding, batch: Batch) -> dict[str, Tensor]:
+
+def _described(total: Tensor | None) -> str:
+    if total is None:
+        return 'no "loss"'
+    return f"a tensor {tuple(total.shape)} {'with' if total.requires_grad else 'without'} gradient"
+
+
+class StepOutputs:
+    """What the network answers to a batch, see `simmat.nn.losses.Outputs`.
+
+    Args:
+        boxes: the first prompts are boxes instead of clicks.
+        corrections: rounds after the first.
+    """
+
+    def __init__(self, model: SimMAT, batch: Batch, *, boxes: bool, corrections: int) -> None:
+        self._model, self._batch = model, batch
+        self._boxes, self._corrections = boxes, corrections
+
+    @cached_property
+    def embedding(self) -> ImageEmbedding:
+        """The embedding of the images."""
+        return self._model.encode(self._batch.planes, self._batch.content)
+
+    @cached_property
+    def masks(self) -> Sequence[MaskPrediction]:
+        """The masks for the first prompts, then for those of each correction."""
+        batch = self._batch
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
-        prompts = training_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
-        prediction = self.model.decode(embedding, prompts)
-        losses = [self._mask_loss(prediction, targets, ignore)]
-        for number in range(self.corrections):
-            prompts = corrected_prompts(prompts, prediction, targets, ignore, batch.draws.flatten(0, 1)[:, number])
-            prediction = self.model.decode(embedding, prompts)
-            losses.append(self._mask_loss(prediction, targets, ignore))
-        means = {name: torch.stack([found[name] for _, found in losses]).mean() for name in losses[0][1]}
-        total = torch.stack([per_prompt.mean() for per_prompt, _ in losses]).mean()
-        if self.model.dense is None:
-            return means | {"loss": total}
-        dense, dense_means = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
-        return means | dense_means | {"loss": total + DENSE_WEIGHT * dense}
+        draws = batch.draws.flatten(0, 1)  # (B·P, R)
+        prompts = training_prompts(batch, boxes=self._boxes)
+        found = [self._model.decode(self.embedding, prompts)]
+        for number in range(self._corrections):
+            prompts = corrected_prompts(prompts, found[-1], targets, ignore, draws[:, number])
+            found.append(self._model.decode(self.embedding, prompts))
+        return found
 
-    def _mask_loss(
-        self, prediction: MaskPrediction, targets: Tensor, ignore: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if isinstance(self.loss, LossWeights):
-            return mask_loss(prediction, targets, ignore, self.loss)
-        assert self.loss is not None
-        per_prompt = self.loss(prediction, targets, ignore)
-        if not isinstance(per_prompt, Tensor) or per_prompt.shape != targets.shape[:1]:
-            found = tuple(per_prompt.shape) if isinstance(per_prompt, Tensor) else type(per_prompt).__name__
-            raise ConfigError(f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}")
-        return per_prompt, {"loss": per_prompt.detach().mean()}
+    @cached_property
+    def dense(self) -> DenseAnswer | None:
+        """The answer of the dense head; None without one."""
+        if self._model.dense is None:
+            return None
+        return cast(DenseAnswer, self._model.dense(self.embedding))
 
 
 def training_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:

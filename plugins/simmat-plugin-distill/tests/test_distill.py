@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from simmat_plugin_distill.command import from_untuned
-from simmat_plugin_distill.matching import TeacherEmbeddings, relative_error
+from simmat_plugin_distill.matching import TeacherEmbeddings, relative_error, saved_loss
 from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
 from simmat_plugin_distill.teacher import write_masks
 
@@ -24,9 +24,9 @@ from simmat.bundle import read_bundle_specs
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.data.instances import FoundObject, Instance
+from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding
 from simmat.io.reading import read_log
-from simmat.nn.losses import PAPER_LOSS
 from simmat.plugins.loader import installed
 from simmat.predictor import EverythingSettings, Predictor
 from simmat.types import Window
@@ -101,9 +101,9 @@ def test_embeddings_of_the_same_model_are_matched(
     steps = [one for one in read_log(out / "metrics.jsonl") if one["kind"] == "train"]
     assert steps[0]["loss"] == steps[0]["embedding"] > 0
     assert "mask" not in steps[0]
-    for call in (words, f"train --resume {out}"):  # this would go on without them
-        assert run(call.split()) == 2
-        assert "simmat distill --resume" in capsys.readouterr().err
+    assert run(words.split()) == 2
+    assert f"simmat train --resume {out}" in capsys.readouterr().err
+    assert run(["train", "--resume", str(out)]) == 0
     assert run(["distill", "--resume", str(out), "--tolerance", "1"]) == 2
     assert "got --tolerance" in capsys.readouterr().err
     moved = out.rename(tmp_path / "moved")
@@ -118,8 +118,8 @@ def compared(own: torch.Tensor, shift: float = 0.0) -> float:
     """Return the loss of a level beside that of the teacher."""
     wanted, content = SCENE.clone(), torch.ones(1, 64, 64, dtype=torch.bool)
     wanted[..., 12:], content[..., 48:] = 0, False
-    targets = TeacherEmbeddings(Path(), None, shift)
-    return float(targets.loss(ImageEmbedding((own,), (4.0,)), wanted.flatten(1).half(), content))
+    targets = TeacherEmbeddings(Path(), shift=shift)
+    return float(targets.of_images(ImageEmbedding((own,), (4.0,)), wanted.flatten(1).half(), content))
 
 
 def test_embeddings_are_compared_by_the_teachers_variance() -> None:
@@ -143,10 +143,11 @@ def test_the_shift_on_a_level_of_few_positions_leaves_some_to_compare() -> None:
 
 def test_what_is_matched_is_known_after_a_stop(tmp_path: Path) -> None:
     """A resumed training has the same loss."""
-    kept = TeacherEmbeddings(tmp_path / "embeddings", PAPER_LOSS, 0.25)
-    assert TeacherEmbeddings.saved(kept.folder) is None
+    kept = TeacherEmbeddings(tmp_path / "embeddings", "bce", 0.25)
+    with pytest.raises(ConfigError, match="has no embeddings of a teacher"):
+        saved_loss(tmp_path)
     kept.save()
-    assert TeacherEmbeddings.saved(kept.folder) == kept
+    assert saved_loss(tmp_path) == kept
 
 
 def test_borders_of_masks_may_be_ignored(pairs: Path, tmp_path: Path) -> None:

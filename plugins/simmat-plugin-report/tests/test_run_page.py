@@ -169,8 +169,7 @@ def test_the_page_says_what_would_help(tmp_path: Path) -> None:
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))
-    taught = replace(run, config=run.config.model_copy(update={"out": tmp_path}))
-    (tmp_path / "teacher").mkdir()
+    taught = replace(run, config=run.config.model_copy(update={"out": tmp_path, "data": tmp_path / "teacher"}))
     said = " ".join(advice(taught, found))
     assert "8 images" not in said
     assert "calf" not in said

@@ -46,8 +46,11 @@ def unknown_metric(name: str, protocol: str) -> str:
         return ""
     # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol, possible_summary
+    from simmat.plugins.loader import installed
 
-    known = [*(figure for figure, _ in metrics_of(possible_summary(find_protocol(protocol)))), *_UNPROMPTED]
+    metrics = [spec.name for spec in installed().all("metric") if spec.result == "mask"]
+    possible = possible_summary(find_protocol(protocol), metrics)
+    known = [*(figure for figure, _ in metrics_of(possible)), *_UNPROMPTED]
     if name in known or re.fullmatch(_CLASS, name):
         return ""
     return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
     from simmat_plugin_distill.matching import TeacherEmbeddings
 
+TEACHER = "teacher"
+"""Folder in that of the run: the data set of the teacher's answers."""
 _OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads")
 """Settings of a training that the teacher's masks decide."""
 _OF_GEOMETRY = ("rotate", "paste", "crop")
@@ -72,7 +74,7 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
     with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder stays as it is.
     """
     from simmat import training
-    from simmat_plugin_distill.matching import EMBEDDINGS, TeacherEmbeddings
+    from simmat_plugin_distill.matching import NAME
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -87,13 +89,13 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
         if extra := [option_name(name) for name in named if name != "resume"]:
             raise ConfigError(f"--resume takes no other option, got {', '.join(extra)}; leave it out")
         folder = training.RunFolder(resume)
-        if folder.config.is_file() and not folder.teacher.is_dir():
+        data = folder.root / TEACHER
+        if folder.config.is_file() and not data.is_dir():
             raise ConfigError(
-                f"--resume {resume}: no teacher's answers there ({folder.teacher}); resume a run of simmat train by "
+                f"--resume {resume}: no teacher's answers there ({data}); resume a run of simmat train by "
                 f"`simmat train --resume {resume}`"
             )
-        loss = TeacherEmbeddings.saved(folder.teacher / EMBEDDINGS)
-        run = partial(training.resume, resume, registry, loss=loss, data=folder.teacher)
+        run = partial(training.resume, resume, registry, data=data)
     elif teacher is None:
         raise ConfigError("--teacher is missing: give an untuned foundation model, or a bundle")
     else:
@@ -102,9 +104,12 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
             raise ConfigError(f"{config}: {', '.join(wrong)}: the teacher's masks decide it; leave it out")
         folder = training.RunFolder(start.out)
         loss = taught(start, registry, teacher, **{name: given[name] for name in given.keys() - settings.keys()})
-        start = from_untuned(start, registry, decoder=loss is None or loss.masks is not None)
-        start = start.model_copy(update={"data": folder.teacher, "nodata": None})
-        run = partial(training.train, start, registry, loss=loss)
+        start = from_untuned(start, registry, decoder=loss is None or bool(loss.masks))
+        data = folder.root / TEACHER
+        start = start.model_copy(update={"data": data, "nodata": None})
+        if loss is not None:
+            start = start.model_copy(update={"loss": NAME})
+        run = partial(training.train, start, registry)
     try:
         with training.ConsoleCallback() as callback:
             bundle = run(callback=callback)
@@ -114,8 +119,8 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
     say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
     if folder.page.exists():
         say(f"its page: {folder.page}")
-    if (folder.teacher / "annotations" / "test.json").exists():
-        words = ["simmat", "eval", str(bundle), "--data", str(folder.teacher), "--split", "test"]
+    if (data / "annotations" / "test.json").exists():
+        words = ["simmat", "eval", str(bundle), "--data", str(data), "--split", "test"]
         say(f"agreement on held-back pairs: {shlex.join(words)}")
 
 
@@ -135,14 +140,14 @@ def taught(
     The arguments are the options of the command.
     """
     from simmat import training
-    from simmat.nn.losses import LOSSES, SAM2_LOSS
     from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings, student_of
     from simmat_plugin_distill.pairs import check_pairs, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
     training.check_out_outside_data(settings)
     folder = training.RunFolder(settings.out)
-    folder.create()
+    data = folder.root / TEACHER
+    folder.create(data)
     own, size = student_of(settings, registry)
     if teacher == own.name:
         teacher_image_size = teacher_image_size or size
@@ -153,20 +158,21 @@ def taught(
         say(report_alignment(pairs), err=True)
     settings = settings.model_copy(update={"crop": pairs.card.crop})
     match = what_to_match(match, teacher == own.name, model, settings, registry)
+    registry.loss(settings.loss)
     training.choose_network(from_untuned(settings, registry, decoder=match != "embeddings"), registry)
     try:
         with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
             side = write_masks(
-                pairs, model, folder.teacher, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
+                pairs, model, data, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
             )
     except KeyboardInterrupt:
         say("the teacher's answers so far are kept; repeat the command to go on", err=True)
         raise
     if match == "masks":
-        (folder.teacher / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
+        (data / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
         return None
-    masks = LOSSES.get(settings.loss, SAM2_LOSS) if match == "both" else None
-    loss = TeacherEmbeddings(folder.teacher / EMBEDDINGS, masks, tolerance / side)
+    masks = settings.loss if match == "both" else ""
+    loss = TeacherEmbeddings(data / EMBEDDINGS, masks, tolerance / side)
     loss.save()
     return loss
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from safetensors.torch import save
@@ -15,17 +16,20 @@ from torch.nn import functional as F
 
 from simmat.bundle import read_bundle_spec, read_bundle_specs
 from simmat.config import TrainConfig
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding
 from simmat.io.files import atomic_write_bytes, atomic_write_json
 from simmat.io.reading import read_json
 from simmat.model import embedding_layout
-from simmat.nn.losses import LOSSES, EmbeddingTargets, LossWeights
+from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.nn.tensor_files import read_safetensors
-from simmat.plugin_specs import FoundationSpec, build_foundation
+from simmat.plugin_specs import FoundationSpec, build_foundation, import_from_string
+from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 
+NAME = "teacher-embeddings"
+"""Name of the loss."""
 LEVEL = "level{}"
 EMBEDDINGS = "embeddings"
 """Folder of the teacher's embeddings, beside its masks."""
@@ -40,50 +44,67 @@ def write_embedding(path: Path, embedding: ImageEmbedding) -> None:
 
 
 @dataclass(frozen=True)
-class TeacherEmbeddings(EmbeddingTargets):
+class TeacherEmbeddings(Loss):
     """Mean squared error of each level, as a share of the variance of the teacher's: 1 for a constant.
 
     Attributes:
         folder: has NAME.safetensors of each sample.
-        masks: the loss of masks, which is added; None without.
+        masks: the name of the loss that is added; "" for none, which decodes no prompts.
         shift: how far the images of a pair may be shifted, as a share of their longer side. Of the shifts by whole
             positions of a level, that with the smallest error counts.
     """
 
     folder: Path
-    masks: LossWeights | None
+    masks: str = ""
     shift: float = 0.0
+    whole_images: ClassVar[bool] = True
 
     def save(self) -> None:
-        """Write beside the folder what a resumed run needs to know."""
-        masks = next((name for name, weights in LOSSES.items() if weights == self.masks), None)
-        atomic_write_json(self.folder.parent / MATCHING, {"masks": masks, "shift": self.shift})
+        """Write beside the folder what `saved_loss` reads."""
+        atomic_write_json(self.folder.parent / MATCHING, {"masks": self.masks, "shift": self.shift})
 
-    @classmethod
-    def saved(cls, folder: Path) -> TeacherEmbeddings | None:
-        """Return what `save` wrote; None if it wrote nothing."""
-        if not (path := folder.parent / MATCHING).is_file():
+    @cached_property
+    def added(self) -> Loss | None:
+        """The loss that is added."""
+        if not self.masks:
             return None
-        known = read_json(path, "how embeddings are matched")
-        return cls(folder, LOSSES[known["masks"]] if known["masks"] else None, float(known["shift"]))
+        loss: Loss = import_from_string(installed().loss(self.masks).build)(self.folder.parent)
+        return loss
 
-    def of(self, sample_id: str) -> Tensor:
+    def item(self, sample_id: str) -> Tensor:
         """Return (N,) float16, all levels of the teacher's embedding."""
         name = sample_id.partition("/")[2]  # ids of `write_masks` are SPLIT/NAME
         levels = read_safetensors(self.folder / f"{name}.safetensors", error=DataError)
         return torch.cat([levels[LEVEL.format(index)].flatten() for index in range(len(levels))])
 
-    def loss(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
-        """Return the (B,) means over the levels."""
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean over the images, as "embedding", and the terms of the loss that is added."""
+        matched = self.of_images(outputs.embedding, batch.extra, batch.content).mean()
+        terms = {} if self.added is None else self.added(outputs, batch)
+        return {**terms, "loss": matched + terms.get("loss", 0.0), "embedding": matched.detach()}
+
+    def of_images(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
+        """Return the (B,) means over the levels, by (B, N) targets; `content` is False in the padding."""
         parts = torch.split(targets, [level[0].numel() for level in embedding.levels], dim=1)
         errors = []
         for level, part, stride in zip(embedding.levels, parts, embedding.strides, strict=True):
             inside = F.interpolate(content[:, None].float(), level.shape[2:], mode="area") > 0.5  # (B, 1, h, w)
             wanted = part.reshape(level.shape).to(level.device, torch.float32)
-            errors.append(
-                relative_error(level.float(), wanted, inside, math.ceil(self.shift * content.shape[1] / stride))
-            )
+            reach = math.ceil(self.shift * content.shape[1] / stride)
+            errors.append(relative_error(level.float(), wanted, inside, reach))
         return torch.stack(errors).mean(0)
+
+
+def saved_loss(data: Path) -> Loss:
+    """Return the loss that `TeacherEmbeddings.save` wrote to a data set; ConfigError if there is none."""
+    path = data / MATCHING
+    if not path.is_file():
+        raise ConfigError(
+            f"--loss {NAME}: {data} has no embeddings of a teacher ({path}); `simmat distill --match embeddings` makes "
+            "them"
+        )
+    known = read_json(path, "how embeddings are matched")
+    return TeacherEmbeddings(data / EMBEDDINGS, known["masks"] or "", float(known["shift"]))
 
 
 def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int]:

@@ -28,7 +28,15 @@ Jpeg = Annotated[
 """A JPEG file, base64 in json."""
 
 
-Scored = Annotated[ObjectScore, of_dataclass(ObjectScore)]
+def _with_metrics(values: Any) -> Any:
+    """Return a score as it is written now: the boundary IoU of earlier ones is a metric."""
+    if not isinstance(values, Mapping) or "boundary_iou" not in values:
+        return values
+    others = {key: value for key, value in values.items() if key != "boundary_iou"}
+    return {**others, "metrics": {"boundary_iou": values["boundary_iou"]}}
+
+
+Scored = Annotated[ObjectScore, of_dataclass(ObjectScore), BeforeValidator(_with_metrics)]
 Pictures = FromLists[tuple[str, dict[str, Jpeg]]]
 """Id of a sample, and title -> picture."""
 Rank = Literal["best", "median", "worst"]

@@ -15,7 +15,6 @@ from simmat.drawing.overlay import POSITIVE, WHITE, class_colour
 from simmat.evaluation import ObjectScore
 from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
-from simmat.training import RunFolder
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE
 from simmat_plugin_report.checks import texts_of
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
@@ -130,7 +129,7 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
 def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _advice_on_steps(run, found)
-    if RunFolder(run.config.out).teacher.exists():  # no labels, and a network as its teacher needs it
+    if run.config.data.is_relative_to(run.config.out):  # no labels, but the answers of a teacher
         return
     yield from _advice_on_labels(run, found)
     recipe, config = run.report.recipe if run.report is not None else {}, run.config.model_dump(mode="json")

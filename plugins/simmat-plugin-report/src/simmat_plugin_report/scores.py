@@ -27,6 +27,7 @@ from simmat.evaluation import (
     risk_area,
     risk_coverage,
 )
+from simmat.plugins.loader import installed
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table
 from simmat_plugin_report.plots import COLOURS, PALETTE, curves_figure, figure_bytes, new_figure, style_axes
@@ -45,7 +46,8 @@ _TITLES = {
     "miou_object_interval": "95 % interval",
     "miou_image": "mean over images",
     "miou_class": "mean over classes",
-    "boundary_iou": "boundary IoU",
+}
+_ALTERNATIVES = {
     "miou_best_predicted": "best alternative, by predicted IoU",
     "miou_oracle": "best alternative, by true IoU",
 }
@@ -93,7 +95,9 @@ def metric_texts(objects: Objects) -> dict[str, str]:
     if not objects:
         return {}
     summary = Scores(tuple(objects)).summary()
-    found = {title: shown(summary[key]) for key, title in _TITLES.items()}
+    metrics = {spec.name: spec.description for spec in installed().all("metric") if spec.name in objects[0].metrics}
+    titles = {**_TITLES, **metrics, **_ALTERNATIVES}
+    found = {title: shown(summary[key]) for key, title in titles.items()}
     for least in (0.5, 0.75, 0.9):
         found[f"objects with IoU {least:g} or more"] = f"{np.mean([score.iou >= least for score in objects]):.0%}"
     return found
