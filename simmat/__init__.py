@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from simmat.sensors.adapter import Source as Source
     from simmat.sensors.adapter import WindowedAdapter as WindowedAdapter
     from simmat.sensors.options import ModalityOptions as ModalityOptions
-    from simmat.sensors.simulated_scene import Scene as Scene
     from simmat.types import Channel as Channel
     from simmat.types import Prompt as Prompt
     from simmat.types import SensorImage as SensorImage
@@ -67,7 +66,6 @@ _NAMES = {
     "simmat.predictor": ("EverythingSettings", "Predictor"),
     "simmat.sensors.adapter": ("ModalityAdapter", "PathsBySource", "Source", "WindowedAdapter"),
     "simmat.sensors.options": ("ModalityOptions",),
-    "simmat.sensors.simulated_scene": ("Scene",),
     "simmat.types": ("Channel", "Prompt", "SensorImage", "Window"),
 }
 """Module -> the public names in it."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simmat_plugin_scenes import Scene
 
 from simmat.errors import DataError
 from simmat.io.images import image_size, read_image, write_image
 from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
-from simmat.sensors.simulated_scene import Scene
 from simmat.types import Channel, SensorImage, Window
 
 LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from data_sets import linked
 from installed import SHARED_DATA, need_plugins
+from simmat_plugin_scenes.generate import generate_scene
 from virtual_envs import clean_environment, make_venv, run_in, simmat
-
-from simmat.sensors.simulated_scene import import_scenes
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
@@ -45,8 +44,7 @@ def test_the_example_uses_public_names_alone() -> None:
 def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
     """Speckle and decibel of the page are those of an amplitude; Lambert's cos² is that of its square."""
     sonar = pytest.importorskip("simmat_plugin_sonar", reason="the example is not installed").Sonar()
-    need_plugins("scenes")
-    scene = import_scenes("generate").generate_scene(np.random.default_rng(0), (64, 64))
+    scene = generate_scene(np.random.default_rng(0), (64, 64))
     means = []
     for cosine in (1.0, 0.5):
         normal = np.zeros_like(scene.surface.normal)

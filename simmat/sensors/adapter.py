@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from simmat.plugin_specs import API_VERSION
 from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
 from simmat.terminal import SLOW_S, say_if_slow
 from simmat.types import Channel, SensorImage, Window
-
-if TYPE_CHECKING:
-    from simmat.sensors.simulated_scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
 PathsBySource: TypeAlias = Mapping[str, Path]
@@ -255,8 +252,11 @@ class ModalityAdapter(ABC):
         valid = np.ascontiguousarray(np.rot90(image.valid, quarter_turns, axes=(1, 2)))
         return replace(image, data=data, valid=valid)
 
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+    def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return what this sensor would see of a synthetic scene, on the scene's pixel grid.
+
+        Args:
+            scene: depth, normals, materials and light of each pixel, as the package that makes scenes defines them.
 
         Raises:
             ConfigError: this sensor cannot be simulated.

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter
-from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -34,9 +33,9 @@ class Rgb(WindowedAdapter):
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+    def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return the scene's picture of a colour camera: (3, H, W) whole counts 0 to 255."""
-        counts = import_scenes("camera").rgb_counts(scene, rng)
+        counts = scene.rgb_counts(rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
@@ -71,9 +70,9 @@ class Gray(WindowedAdapter):
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+    def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return the scene's picture of a monochrome camera: (1, H, W) whole counts 0 to 255."""
-        counts = import_scenes("camera").gray_counts(scene, rng)
+        counts = scene.gray_counts(rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:

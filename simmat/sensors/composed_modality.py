@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source, common_size
 from simmat.sensors.channel_selection import channel_spans, pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
-
-if TYPE_CHECKING:
-    from simmat.sensors.simulated_scene import Scene
 
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 
@@ -166,7 +163,7 @@ class ComposedModality(ModalityAdapter):
         """Rotate each part's planes."""
         return self._stack({part.name: part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)})
 
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+    def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Simulate each part's planes of the same scene."""
         return self._stack({part.name: part.simulate(scene, rng) for part in self.parts})
 

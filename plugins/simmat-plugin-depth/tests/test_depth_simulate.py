@@ -14,9 +14,8 @@ from simmat_plugin_depth.camera import (
     shadowed,
 )
 from simmat_plugin_depth.depth import Depth, DepthOptions
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.generate import generate_scene
-
-from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (64, 96)
 

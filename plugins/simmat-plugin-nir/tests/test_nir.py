@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 from simmat_plugin_nir.planes import NIR
 from simmat_plugin_nir.red_nir import Nir, RedNir, RedNirOptions
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.render import render
@@ -17,7 +18,6 @@ from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.simulated_scene import Scene
 
 ADAPTERS: dict[str, ModalityAdapter] = {
     "nir": Nir(),

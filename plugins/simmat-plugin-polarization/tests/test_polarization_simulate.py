@@ -10,9 +10,8 @@ import pytest
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.camera import diffuse_degree, four_angles, radiance, reflectances, through_pane
 from simmat_plugin_polarization.stokes import angle_of, degree_of
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.generate import generate_scene
-
-from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from simmat_plugin_sar.adapter import Sar, SarOptions
 from simmat_plugin_sar.radar import sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.render import render
@@ -18,7 +19,6 @@ from simmat_plugin_scenes.world import CLASSES
 from simmat_testing import MODALITY_CHECKS, ModalityCase, run_check
 
 from simmat.errors import DataError
-from simmat.sensors.simulated_scene import Scene
 from simmat.types import SensorImage
 
 ADAPTERS = {

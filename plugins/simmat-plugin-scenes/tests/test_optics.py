@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import generate_scene, outdoors
 from simmat_plugin_scenes.optics import BANDS, detected, irradiance, radiance
@@ -13,7 +14,6 @@ from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import ConfigError
-from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

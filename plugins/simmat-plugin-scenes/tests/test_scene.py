@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import generate_scene, only_visible, outdoors
 from simmat_plugin_scenes.objects import person, stone
@@ -14,7 +15,6 @@ from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import CLASSES, Climate, Thing, World
 
 from simmat.errors import ConfigError
-from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import generate_scene, outdoors
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
 from simmat_plugin_thermal.adapter import Thermal
 from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
-
-from simmat.sensors.simulated_scene import Scene
 
 SIZE_HW = (48, 64)
 

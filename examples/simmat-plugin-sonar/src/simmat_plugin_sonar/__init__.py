@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat import Channel, ModalityAdapter, PathsBySource, Scene, SensorImage, Source, hookimpl
+from simmat import Channel, ModalityAdapter, PathsBySource, SensorImage, Source, hookimpl
 from simmat.io.images import read_image, require_one_plane, write_image
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 
 class Sonar(ModalityAdapter):

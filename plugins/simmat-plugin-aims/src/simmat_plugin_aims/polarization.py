@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
-from simmat import Channel, ModalityAdapter, PathsBySource, Scene, SensorImage, Source
+from simmat import Channel, ModalityAdapter, PathsBySource, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
 from simmat.types import RGB_QUANTITY, BoolArray
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 _COLOURS = ("red", "green", "blue")
 ENDINGS = (".tiff", ".tif", ".png")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simmat_plugin_scenes.dataset import simulate_dataset
+
 from simmat.config import TrainConfig, dump_toml
 from simmat.data.fingerprint import DatasetDigest
 from simmat.data.index import digest_dataset
@@ -25,7 +27,6 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_
 from simmat.evaluation import nothing_to_score
 from simmat.io.files import atomic_write_json, atomic_write_text, check_writable, recover_folder
 from simmat.plugins.registry import Registry
-from simmat.sensors.simulated_scene import import_scenes
 from simmat.threads import THREADS_VARIABLE, threads_are_chosen, usable_cpus
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import (
@@ -169,8 +170,7 @@ def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Cal
             if note.is_file() and note.read_bytes() == how.encode():
                 continue
             shutil.rmtree(folder)
-        simulate = import_scenes("dataset").simulate_dataset
-        simulate(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
         atomic_write_text(note, how)
         say(f"simulated {made.count} samples of {data.modality} in {folder}")
 

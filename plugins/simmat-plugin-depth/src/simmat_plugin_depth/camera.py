@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, laplace
 from scipy.special import ndtr
-
-from simmat import Scene
+from simmat_plugin_scenes import Scene
 
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,6 @@ from simmat import (
     ModalityAdapter,
     ModalityOptions,
     PathsBySource,
-    Scene,
     SensorImage,
     Source,
     Window,
@@ -33,6 +32,9 @@ from simmat.io.images import (
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray
 from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, read_exr, unit_of
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 MIN_M, MAX_M = 0.001, 300.0
 DEPTH = Channel("depth", "depth", "m", valid_range=(MIN_M, MAX_M))

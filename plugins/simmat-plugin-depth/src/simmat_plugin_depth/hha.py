@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, ModalityAdapter, ModalityOptions, PathsBySource, Scene, SensorImage, Source
+from simmat import Channel, ModalityAdapter, ModalityOptions, PathsBySource, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, write_image
 from simmat_plugin_depth.depth import MAX_M, metres_of, read_planes
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
 from simmat_plugin_depth.units import UNIT_WORDS, DepthUnit, unit_of
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 PHYSICAL = (
     Channel("disparity", "horizontal_disparity", "1/m", valid_range=(0.0, 1000.0)),

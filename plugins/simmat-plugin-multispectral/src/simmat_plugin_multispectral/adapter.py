@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from simmat import (
     ModalityAdapter,
     ModalityOptions,
     PathsBySource,
-    Scene,
     SensorImage,
     Source,
     Window,
@@ -35,6 +34,9 @@ from simmat_plugin_multispectral.bands import (
     bands_of_file,
     bands_of_satellite,
 )
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
+from simmat_plugin_scenes import Scene, optics
 
-from simmat.sensors.simulated_scene import Scene, import_scenes
-
-optics = import_scenes("optics")
 Array = npt.NDArray[np.float64]
 
 WAVELENGTHS_UM = {name: band.wavelength_um for name, band in optics.BANDS.items()}

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
-
-from simmat.sensors.simulated_scene import Scene, import_scenes
+from simmat_plugin_scenes import Scene, optics
 
 Array = npt.NDArray[np.float64]
 
@@ -26,7 +25,6 @@ _MAX_GAIN = 12.0
 
 def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Array:
     """Return (C, H, W) whole counts 0 to 4095, proportional to radiance below saturation."""
-    optics = import_scenes("optics")
     light = optics.radiance(scene, bands)
     gain = _exposure(scene, light)
     blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))

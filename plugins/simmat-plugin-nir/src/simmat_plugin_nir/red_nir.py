@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, ModalityOptions, PathsBySource, Scene, SensorImage, Source, Window, WindowedAdapter
+from simmat import Channel, ModalityOptions, PathsBySource, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, with_count_range
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 
 class Nir(WindowedAdapter):

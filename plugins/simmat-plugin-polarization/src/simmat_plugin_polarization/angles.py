@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat import PathsBySource, Scene, SensorImage, Source
+from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import (
     ImageFile,
@@ -23,6 +24,9 @@ from simmat.io.images import (
 from simmat.types import BoolArray
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 DARK_COUNTS = 2.0
 """Largest mean of the four intensities that is dark: rounding by half a count is a DoLP error of 0.2 there."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
+from simmat_plugin_scenes import Scene, Surface
+from simmat_plugin_scenes.optics import detected
 
-from simmat.sensors.simulated_scene import Scene, Surface, import_scenes
 from simmat_plugin_polarization.stokes import intensities_of
 
 
@@ -168,7 +169,5 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     well = _FULL_WELL * min(
         1.0, _MAX_EXPOSURE * bright
     )  # in the dark the exposure is limited, so there are few electrons
-    values = import_scenes("optics").detected(
-        blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng
-    )
+    values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
     return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))

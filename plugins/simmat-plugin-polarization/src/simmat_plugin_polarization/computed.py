@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from simmat import PathsBySource, Scene, SensorImage, Source
+from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, largest_count, read_image, require_unscaled, write_image
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
 from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
 from simmat_plugin_polarization.stokes import Array, angle_of
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 _SLACK = 1e-3
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat import PathsBySource, Scene, SensorImage, Source
+from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
 from simmat.types import BoolArray
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of, dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 PATTERN_DEG = ((90, 45), (135, 0))
 """Polarizer angles of each 2x2 block, top row first, as on Sony IMX250MZR and related sensors."""

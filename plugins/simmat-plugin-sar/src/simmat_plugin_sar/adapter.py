@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from simmat import (
     ModalityAdapter,
     ModalityOptions,
     PathsBySource,
-    Scene,
     SensorImage,
     Source,
     Window,
@@ -34,6 +33,9 @@ from simmat.io.images import (
 )
 from simmat.types import BoolArray, FloatArray
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the square root of a power is never negative

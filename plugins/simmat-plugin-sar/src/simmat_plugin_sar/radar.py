@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-from simmat import Scene
+from simmat_plugin_scenes import Scene
 
 Array = npt.NDArray[np.float64]
 

@@ -8,6 +8,9 @@ import click
 
 from simmat.plugins.hooks import hookimpl
 from simmat_plugin_scenes.command import command
+from simmat_plugin_scenes.scene import Light, Material, Scene, Surface
+
+__all__ = ["Light", "Material", "Scene", "Surface", "simmat_commands"]
 
 
 @hookimpl

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.simulated_scene import Scene
 from simmat_plugin_scenes.optics import detected, radiance
+from simmat_plugin_scenes.scene import Scene
 
 Array = npt.NDArray[np.float64]
 

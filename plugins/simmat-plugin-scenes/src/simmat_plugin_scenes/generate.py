@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, unknown_name
-from simmat.sensors.simulated_scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.objects import (
@@ -29,6 +28,7 @@ from simmat_plugin_scenes.objects import (
     vehicle,
 )
 from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.shapes import box, plane
 from simmat_plugin_scenes.wet_floor import wet_floor
 from simmat_plugin_scenes.world import Climate, Look, Thing, World, colour, coloured

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simmat.sensors.simulated_scene import Material
+from simmat_plugin_scenes.scene import Material
 
 _ROWS = (
     Material("sky", (0.35, 0.55, 0.9), 1.0, 1.0, 0.0, 1.0, 0.05, 0.02, 0.01, -60.0, -60.0),

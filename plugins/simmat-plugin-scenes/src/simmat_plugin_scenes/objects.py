@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.simulated_scene import Material
 from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.scene import Material
 from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import Climate, Look, Thing, bright_colour, colour, coloured
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.sensors.simulated_scene import Scene, Surface
+from simmat_plugin_scenes.scene import Scene, Surface
 
 Array = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.simulated_scene import Light, Scene, Surface, pixel_rays
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.scene import Light, Scene, Surface, pixel_rays
 from simmat_plugin_scenes.world import CLASSES, Look, Part, Thing, World
 
 Array = npt.NDArray[np.float64]

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.simulated_scene import Light, Material
 from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.scene import Light, Material
 from simmat_plugin_scenes.shapes import box, cylinder, plane
 from simmat_plugin_scenes.world import Climate, Look, Thing, World, bright_colour
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.simulated_scene import Light, Material
 from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.scene import Light, Material
 from simmat_plugin_scenes.shapes import Shape
 
 Array = npt.NDArray[np.float64]

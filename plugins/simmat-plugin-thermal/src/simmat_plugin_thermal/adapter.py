@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,6 @@ from simmat import (
     ModalityAdapter,
     ModalityOptions,
     PathsBySource,
-    Scene,
     SensorImage,
     Source,
     Window,
@@ -35,6 +34,9 @@ from simmat.io.images import (
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, FloatArray
 from simmat_plugin_thermal.radiometric import read_radiometric
+
+if TYPE_CHECKING:
+    from simmat_plugin_scenes import Scene
 
 KELVIN = Unit("K")
 CENTI_KELVIN = Unit("cK", 100.0)

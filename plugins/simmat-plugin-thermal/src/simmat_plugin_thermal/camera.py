@@ -11,8 +11,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
-
-from simmat import Scene
+from simmat_plugin_scenes import Scene
 
 Array = npt.NDArray[np.float64]
 

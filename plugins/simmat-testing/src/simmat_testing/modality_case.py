@@ -8,10 +8,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from simmat_plugin_scenes import Scene
+from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import ModalityAdapter, with_data_card
-from simmat.sensors.simulated_scene import Scene, import_scenes
 from simmat.types import SensorImage
 from simmat_testing.checks import CheckFailed, CheckSkipped, NoSamples
 
@@ -130,6 +131,5 @@ def same_bits(one: SensorImage, other: SensorImage) -> bool:
 
 @lru_cache(maxsize=SIMULATED)
 def numbered_scene(index: int) -> Scene:
-    """Return a synthetic scene, the same for every sensor; ConfigError without simmat-plugin-scenes."""
-    scene: Scene = import_scenes("generate").generate_scene(np.random.default_rng([index, 0]), SIZE_HW)
-    return scene
+    """Return a synthetic scene, the same for every sensor."""
+    return generate_scene(np.random.default_rng([index, 0]), SIZE_HW)

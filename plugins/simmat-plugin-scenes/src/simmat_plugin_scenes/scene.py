@@ -1,22 +1,16 @@
 """A synthetic scene, from which `ModalityAdapter.simulate` makes an image: maps on one pixel grid, materials, light.
 
-simmat-plugin-scenes generates scenes. Vectors are in the camera's frame: x right, y down, z away from the camera.
+Vectors are in the camera's frame: x right, y down, z away from the camera.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import import_module
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError
 from simmat.types import FloatArray
-
-PACKAGE = "simmat-plugin-scenes"
-"""The plugin that generates scenes and models light."""
 
 IntArray = npt.NDArray[np.int32]
 Rgb = tuple[float, float, float]
@@ -139,6 +133,18 @@ class Scene:
         """(3, H, W) unit vectors from each pixel's surface to the camera."""
         return -pixel_rays(self.size_hw, self.focal_px).astype(np.float32)
 
+    def rgb_counts(self, rng: np.random.Generator) -> FloatArray:
+        """Return the picture of a colour camera: (3, H, W) whole sRGB counts 0 to 255."""
+        from simmat_plugin_scenes import camera  # which imports this module
+
+        return camera.rgb_counts(self, rng).astype(np.float32)
+
+    def gray_counts(self, rng: np.random.Generator) -> FloatArray:
+        """Return the picture of a monochrome camera: (1, H, W) whole counts 0 to 255."""
+        from simmat_plugin_scenes import camera  # which imports this module
+
+        return camera.gray_counts(self, rng).astype(np.float32)
+
     def of_material(self, name: str, surface: Surface | None = None) -> FloatArray:
         """Return a property of the material at every pixel.
 
@@ -161,18 +167,3 @@ def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.floa
     y = np.arange(height) - (height - 1) / 2
     rays = np.stack([*np.meshgrid(x / focal_px, y / focal_px), np.ones((height, width))])  # (3, H, W)
     return np.asarray(rays / np.linalg.norm(rays, axis=0))
-
-
-def import_scenes(module: str) -> ModuleType:
-    """Import a module of simmat-plugin-scenes.
-
-    Raises:
-        ConfigError: the plugin is not installed; the message names it.
-    """
-    name = PACKAGE.replace("-", "_")
-    try:
-        return import_module(f"{name}.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != name:  # another package is missing
-            raise
-        raise ConfigError(f"simulated scenes need {PACKAGE}: pip install {PACKAGE}") from error
