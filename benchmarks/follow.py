@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from measuring import Seconds, add_json_option, report, seconds_of, time_lines
-from simmat_plugin_sequences.follower import iou
-from simmat_plugin_sequences.frame_encoder import FrameEncoder
+from simmat_plugin_sequences.frame_encoder import open_frames
+from simmat_plugin_sequences.given_masks import iou
 from untuned import add_model_options
 
 import simmat
@@ -147,7 +147,7 @@ def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     found = {"simmat": {one.index: one.masks for one in predictor.follow(images, {start: masks})}}
     cpu_s = (time.process_time() - began) / len(images)
     smallest = min(int(mask.sum()) for mask in masks.values())
-    tile = max(FrameEncoder(predictor, images, start, smallest, None).grid.windows[0].pixels.size_hw)
+    tile = max(open_frames(predictor, images, start, smallest, None).grid.windows[0].pixels.size_hw)
     for way, step in (("flow", by_flow(images)), ("box", by_box(predictor, images, tile))):
         found[way] = chained(step, masks, start, len(images))
     if stack:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from follow import MIN_PIXELS, Masks, simulated, untuned
 from measuring import Line, add_json_option, report
-from simmat_plugin_sequences.follower import iou
+from simmat_plugin_sequences.given_masks import iou
 from untuned import add_model_options
 
 from simmat.data.clicks import corrective_click

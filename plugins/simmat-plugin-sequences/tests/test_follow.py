@@ -19,7 +19,7 @@ from bundles import tiny_bundle
 from PIL import Image
 from runs import die, files_of
 from scripted_model import Scripted, one_mask
-from simmat_plugin_sequences.follower import given_masks
+from simmat_plugin_sequences.given_masks import read_given_masks
 from simmat_plugin_sequences.job import FollowJob, follow_files
 from simmat_plugin_sequences.propagation import propagate
 from simmat_plugin_sequences.track_prompts import predicted_masks
@@ -187,7 +187,7 @@ def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> Fol
     if not file.exists():
         tifffile.imwrite(file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack")
     values: dict[str, Any] = {"tile": None, "formats": ("coco", "mots", "volume"), "min_score": 0.5, **changes}
-    return FollowJob(FrameSequence(file, Raster()), given_masks(masks), folder / out, **values)
+    return FollowJob(FrameSequence(file, Raster()), read_given_masks(masks), folder / out, **values)
 
 
 def test_the_files_say_the_same(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     def note(done: int) -> None:
         resident[done] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    frames, masks = FrameSequence(tmp_path / "a.npy", Raster()), given_masks({0: known[0]})
+    frames, masks = FrameSequence(tmp_path / "a.npy", Raster()), read_given_masks({0: known[0]})
     whole = FollowJob(frames, masks, tmp_path / "out", None, ("coco", "volume"), 0.5)
     follow_files(predictor(model), whole, lambda done, total: note(done))
     note(count + 1)

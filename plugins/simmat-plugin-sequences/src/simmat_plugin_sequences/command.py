@@ -66,7 +66,7 @@ def follow(
     from simmat.api import load
     from simmat.data.sequence import FrameSequence, frame_files
     from simmat.io.images import frame_of
-    from simmat_plugin_sequences.follower import given_masks
+    from simmat_plugin_sequences.given_masks import read_given_masks
     from simmat_plugin_sequences.job import FollowJob, follow_files
     from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
     from simmat_plugin_sequences.tracks import check_formats, default_formats
@@ -87,7 +87,7 @@ def follow(
     frames = FrameSequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
     if axis and not any(frame.axis for file in frames.files[0].values() if (frame := frame_of(file))):
         raise ConfigError(f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out")
-    given = given_masks(read_label_images(masks, frames))
+    given = read_given_masks(read_label_images(masks, frames))
     for index, own in (predicted_masks(predictor, prompts, frames) if prompts is not None else {}).items():
         given.setdefault(index, {}).update(own)
     job = FollowJob(frames, given, out, tile, default_formats(frames) if chosen is None else chosen, min_score, smooth)

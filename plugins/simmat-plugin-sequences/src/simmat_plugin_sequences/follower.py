@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,12 @@ from simmat.data.instances import LabelArray, check_equal_size
 from simmat.errors import DataError
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
-from simmat_plugin_sequences.frame_encoder import FrameEncoder, PromptKind
+from simmat_plugin_sequences.frame_encoder import FrameEncoder, open_frames
 from simmat_plugin_sequences.frame_grid import GridWindow
+from simmat_plugin_sequences.given_masks import GivenMasks, Masks, read_given_masks
+from simmat_plugin_sequences.labels import Kind, LabelKey, LabelStore
 from simmat_plugin_sequences.propagation import propagate
+from simmat_plugin_sequences.refining import Refiner
 
 RECENT = 3
 """Frames before the present one whose labels are propagated, besides those with given masks."""
@@ -27,21 +30,9 @@ REACH = 1 / 10
 """Farthest that an object is looked for from its place in another frame, as a share of a window's side."""
 SEEN = 0.5
 """Label of a cell from which an object is in a frame."""
-TRUST = 0.95
-"""IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
-AGREEMENT = 0.5
-"""Least IoU of the decoder's mask with the propagated one."""
-BORDER_TRUST = 0.8
-"""As `TRUST`, where the decoder sees the object larger, and only draws its border."""
-SHARE = 0.4
-"""Of the decoder in such a mask; the rest is the labels'. Below half, it decides only where the labels are not sure."""
-_ONE = 255
-"""A label of 1 as it is stored."""
 
-Masks = Mapping[int, BoolArray]
-"""Object id -> (H, W) bool."""
-_Key = tuple[str, int]
-"""Labels of a frame, and its number: "f" as found, "b" propagated back from the next frame with masks, "g" given."""
+Progress = Callable[[int, int], None]
+"""Called with the steps done, and those of the whole work."""
 
 
 def follow(
@@ -50,10 +41,64 @@ def follow(
     masks: Mapping[int, LabelArray | Masks],
     *,
     tile: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[FollowedFrame]:
     """Find the objects of some frames in all others, as `Predictor.follow` says."""
-    return iter(Follower(predictor, frames, given_masks(masks), tile=tile, progress=progress))
+    return iter(open_follower(predictor, frames, read_given_masks(masks), tile=tile, progress=progress))
+
+
+def open_follower(
+    predictor: Predictor,
+    frames: Sequence[Any],
+    masks: Mapping[int, Masks],
+    *,
+    tile: int | None = None,
+    done: Container[int] = (),
+    stored: MutableMapping[str, bytes] | None = None,
+    progress: Progress | None = None,
+) -> Follower:
+    """Check the masks, encode the first frame that has some, and return what finds the objects.
+
+    Args:
+        predictor: loads and encodes frames.
+        frames: as in `Predictor.follow`.
+        masks: frame -> object id -> (H, W) bool mask, all False where the object is not in that frame. An object that
+            a frame does not name is propagated there, too.
+        tile: as in `Predictor.follow`.
+        done: frames of an earlier call, which are not found again.
+        stored: keeps labels that later frames need, those of an earlier call, too; None keeps them in memory.
+        progress: as in `Predictor.follow`.
+
+    Raises:
+        DataError: as `Predictor.follow` raises it.
+    """
+    given = GivenMasks({frame: dict(sorted(masks[frame].items())) for frame in sorted(masks)})
+    areas = given.areas
+    if not areas:
+        raise DataError("there is no object to follow; give the mask of one in at least one frame")
+    for frame in masks:
+        if not 0 <= frame < len(frames):
+            raise DataError(
+                f"masks are given for frame {frame}, but the {len(frames)} frames are 0 to {len(frames) - 1}"
+            )
+    encoder = open_frames(predictor, frames, given.frames[0], min(areas), tile)
+    for frame, of_frame in masks.items():
+        for mask in of_frame.values():
+            check_equal_size(f"mask of frame {frame}", mask.shape, f"frame {frame}", encoder.grid.frame_hw)
+    store = LabelStore({} if stored is None else stored, (len(given.ids), *encoder.grid.size_hw))
+    return Follower(encoder, given, len(frames), store, done=done, progress=progress)
+
+
+class FromLater(NamedTuple):
+    """What later frames say of a frame.
+
+    Attributes:
+        labels: (K, h, w), propagated back.
+        share: (K, 1, 1), of them in the frame's own labels.
+    """
+
+    labels: Tensor
+    share: Tensor
 
 
 class Follower:
@@ -70,325 +115,287 @@ class Follower:
 
     def __init__(
         self,
-        encoder: Predictor,
-        frames: Sequence[Any],
-        masks: Mapping[int, Masks],
+        encoder: FrameEncoder,
+        given: GivenMasks,
+        count: int,
+        store: LabelStore,
         *,
-        tile: int | None = None,
         done: Container[int] = (),
-        stored: MutableMapping[str, bytes] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Check the masks, and encode the first frame that has some.
+        """Take what `open_follower` has checked and opened.
 
         Args:
-            encoder: a predictor.
-            frames: as in `Predictor.follow`.
-            masks: frame number -> object id -> (H, W) bool mask, all False where the object is not in that frame. An
-                object that a frame does not name is propagated there, too.
-            tile: as in `Predictor.follow`.
-            done: frames of an earlier call, which are not found again.
-            stored: keeps labels that later frames need, those of an earlier call, too; None keeps them in memory.
-            progress: as in `Predictor.follow`.
-
-        Raises:
-            DataError: as `Predictor.follow` raises it.
+            count: number of frames.
         """
-        areas = [int(mask.sum()) for of_frame in masks.values() for mask in of_frame.values() if mask.any()]
-        if not areas:
-            raise DataError("there is no object to follow; give the mask of one in at least one frame")
-        if unknown := [key for key in masks if not 0 <= key < len(frames)]:
-            raise DataError(
-                f"masks are given for frame {unknown[0]}, but the {len(frames)} frames are 0 to {len(frames) - 1}"
-            )
-        self._masks = {key: dict(sorted(of_frame.items())) for key, of_frame in sorted(masks.items())}
-        self._keys, self._count, self._done = list(self._masks), len(frames), done
-        self._stored: MutableMapping[str, bytes] = {} if stored is None else stored
-        self._encoder = FrameEncoder(encoder, frames, self._keys[0], min(areas), tile)
-        self._grid = self._encoder.grid
-        for key, of_frame in masks.items():
-            for mask in of_frame.values():
-                check_equal_size(f"mask of frame {key}", mask.shape, f"frame {key}", self._grid.frame_hw)
-        self.ids = sorted({number for of_frame in masks.values() for number in of_frame})
-        self._reach = max(round(REACH * self._encoder.side), 1)
-        windows = self._grid.near(self._given_labels(self._keys[0]), self._reach)
-        self._draws_borders = len(self.ids) <= len(windows)  # each costs as much as a window
-        self._trusted: dict[int, tuple[PromptKind, int] | None] = {}
-        self._borders: dict[int, int | None] = {}
-        self._seen: dict[int, int] = {}  # object id -> last frame with it
-        self._progress = progress or (lambda done, total: None)
+        self.ids = given.ids
+        self._encoder = encoder
+        self._grid = encoder.grid
+        self._given = given
+        self._count = count
+        self._store = store
+        self._done = done
+        self._progress = progress
+        self._refiner = Refiner(encoder, given)
+        self._reach = max(round(REACH * self._grid.side), 1)
+        self._last_seen: dict[int, int] = {}  # object id -> frame
         # Objects that are named first in a later frame are followed back from it through all others.
-        self._latest = max(next(key for key in self._keys if number in masks[key]) for number in self.ids)
-        back = sum(key - before - (key > self._latest) for before, key in pairwise(self._keys))
-        self._steps, self._total = 0, len(frames) + back
+        self._latest = max(given.first_frame(number) for number in self.ids)
+        self._steps = 0
 
     def __iter__(self) -> Iterator[FollowedFrame]:
         """Find and yield the frames that are not done: from the first one with masks forward, then from it backward."""
-        for key, later in reversed([*pairwise(self._keys)]):
+        frames = self._given.frames
+        for frame, later in reversed([*pairwise(frames)]):
             if later <= self._latest:
-                self._propagate_back(key, later)
-        for before, key, following in zip([None, *self._keys], self._keys, [*self._keys[1:], None], strict=False):
-            yield from self._given_frame(key, before)
-            end = self._count if following is None else following
-            if following is not None and following > self._latest:
-                self._propagate_back(key, following)
-            yield from self._pass(range(key + 1, end), key, following)
-        first = self._keys[0]
-        self._seen = {}
-        yield from self._pass(range(first - 1, -1, -1), first, None)
+                self._propagate_back(frame, later)
+        for place, frame in enumerate(frames):
+            before = frames[place - 1] if place > 0 else None
+            following = frames[place + 1] if place + 1 < len(frames) else None
+            yield from self._find_given(frame, before)
+            if following is None:
+                yield from self._find_all(range(frame + 1, self._count), frame, None)
+                continue
+            if following > self._latest:
+                self._propagate_back(frame, following)
+            yield from self._find_all(range(frame + 1, following), frame, following)
+        self._last_seen = {}
+        yield from self._find_all(range(frames[0] - 1, -1, -1), frames[0], None)
 
-    def _anchor(self, key: int) -> _Key:
-        """Return the labels of a frame with masks: the given ones where nothing is propagated to it."""
-        return ("g" if self._names_all(key) else "f"), key
-
-    def _names_all(self, key: int) -> bool:
-        return len(self._masks[key]) == len(self.ids)
-
-    def _given_frame(self, key: int, before: int | None) -> Iterator[FollowedFrame]:
+    def _find_given(self, frame: int, before: int | None) -> Iterator[FollowedFrame]:
         """Keep the labels of a frame with masks, and yield it; what it does not name is propagated from `before`."""
-        given, labels = self._masks[key], self._given_labels(key)
-        found = FollowedFrame(key, {}, {})
-        if key in self._done:
-            labels = next((kept for one in "fb" if (kept := self._load((one, key))) is not None), labels)
-        elif not self._names_all(key):
-            start, anchor = (key, ("b", key)) if before is None else (before, self._anchor(before))
-            found, propagated = self._find(key, start, [anchor], self._from_later(key, key, None))
-            labels = self._or_given(key, propagated)
-        self._keep(("f", key), labels)
+        labels = self._given_labels(frame)
+        masks: dict[int, BoolArray] = {}
+        scores: dict[int, float] = {}
+        is_done = frame in self._done
+        if is_done:
+            kept = self._store.load(LabelKey("found", frame))
+            if kept is None:
+                kept = self._store.load(LabelKey("back", frame))
+            if kept is not None:
+                labels = kept
+        elif not self._given.names_all(frame):
+            from_later = self._from_later(frame, frame, None)
+            if before is None:
+                masks, propagated = self._find(frame, frame, [LabelKey("back", frame)], from_later)
+            else:
+                masks, propagated = self._find(frame, before, [self._anchor(before)], from_later)
+            scores = self._scores(masks, propagated)
+            labels = self._or_given(frame, propagated)
+        self._keep_found(frame, labels)
         self._advance()
-        if key not in self._done:
-            scores = {number: float(mask.any()) for number, mask in given.items()}
-            yield FollowedFrame(key, found.masks | given, found.scores | scores)
+        if not is_done:
+            for number, mask in self._given.masks[frame].items():
+                masks[number] = mask
+                scores[number] = float(mask.any())
+            yield FollowedFrame(frame, masks, scores)
 
-    def _pass(self, indices: range, key: int, following: int | None) -> Iterator[FollowedFrame]:
+    def _find_all(self, frames: range, start: int, following: int | None) -> Iterator[FollowedFrame]:
         """Find the frames after or before one with given masks, up to the next one."""
-        anchors = [self._anchor(key)]
-        if following is not None and self._names_all(following):
-            anchors.append(("g", following))
-        for index in indices:
-            if index in self._done:
-                if (labels := self._load(("f", index))) is not None:
-                    self._remember(index, labels)
+        anchors = [self._anchor(start)]
+        if following is not None and self._given.names_all(following):
+            anchors.append(LabelKey("given", following))
+        for frame in frames:
+            if frame in self._done:
+                kept = self._store.load(LabelKey("found", frame))
+                if kept is not None:
+                    self._note_seen(frame, kept)
                 self._advance()
                 continue
-            if self._encoder.is_measured(index):
-                found, labels = self._find(index, key, anchors, self._from_later(index, key, following))
-                self._keep(("f", index), labels)
+            if self._encoder.is_measured(frame):
+                masks, labels = self._find(frame, start, anchors, self._from_later(frame, start, following))
+                scores = self._scores(masks, labels)
+                self._keep_found(frame, labels)
             else:
-                none = np.zeros(self._grid.frame_hw, np.bool_)
-                found = FollowedFrame(index, dict.fromkeys(self.ids, none), dict.fromkeys(self.ids, 0.0))
-            self._stored.pop(_name(("b", index)), None)
+                nothing = np.zeros(self._grid.frame_hw, np.bool_)
+                masks = dict.fromkeys(self.ids, nothing)
+                scores = dict.fromkeys(self.ids, 0.0)
+            self._store.drop(LabelKey("back", frame))
             self._advance()
-            yield found
+            yield FollowedFrame(frame, masks, scores)
 
-    def _propagate_back(self, key: int, following: int) -> None:
+    def _propagate_back(self, frame: int, following: int) -> None:
         """Propagate from a frame with masks back to the one before it, as far as frames are not done.
 
         Objects that have their first mask there, or later, are propagated on to that frame and beyond.
         """
-        goes_on, anchor = following <= self._latest, ("b" if following < self._latest else "g", following)
-        wanted = range(0 if goes_on else key + 1, following)
-        first = next((index for index in wanted if index not in self._done), following)
-        for index in range(following - 1, key - goes_on, -1):
-            if index >= first and _name(("b", index)) not in self._stored and self._encoder.is_measured(index):
-                _, labels = self._step(index, self._context("b", index, following, [anchor]))
-                self._keep(("b", index), labels if index > key else self._or_given(key, labels))
+        goes_on = following <= self._latest
+        anchor = LabelKey("back" if following < self._latest else "given", following)
+        wanted = range(0 if goes_on else frame + 1, following)
+        first = next((one for one in wanted if one not in self._done), following)
+        last = frame if goes_on else frame + 1
+        for one in range(following - 1, last - 1, -1):
+            key = LabelKey("back", one)
+            if one >= first and key not in self._store and self._encoder.is_measured(one):
+                _, labels = self._step(one, self._sources("back", one, following, [anchor]))
+                if one == frame:
+                    labels = self._or_given(frame, labels)
+                self._store.keep(key, labels)
             self._advance()
 
-    def _from_later(self, index: int, key: int, following: int | None) -> tuple[Tensor, Tensor] | None:
-        """Return the (K, h, w) labels that are propagated back to a frame, and the (K, 1, 1) share of them in its own.
-
-        It lies between `key`, or is it, and `following`, which have masks.
-        """
-        if index < key or (labels := self._load(("b", index))) is None:
+    def _from_later(self, frame: int, start: int, following: int | None) -> FromLater | None:
+        """Return what is propagated back to a frame, which lies between `start`, or is it, and `following`."""
+        if frame < start:
             return None
-        known = {number for one in self._keys if one <= key for number in self._masks[one]}
-        named = {} if following is None else self._masks[following]
-        share = 0.0 if following is None else (index - key) / (following - key)
-        shares = [share * (number in named) if number in known else 1.0 for number in self.ids]
-        return labels, torch.tensor(shares)[:, None, None]
+        labels = self._store.load(LabelKey("back", frame))
+        if labels is None:
+            return None
+        known: set[int] = set()
+        for one in self._given.frames:
+            if one <= start:
+                known.update(self._given.masks[one])
+        shares = []
+        for number in self.ids:
+            if number not in known:
+                shares.append(1.0)
+            elif following is not None and number in self._given.masks[following]:
+                shares.append((frame - start) / (following - start))
+            else:
+                shares.append(0.0)
+        return FromLater(labels, torch.tensor(shares)[:, None, None])
 
-    def _or_given(self, key: int, labels: Tensor) -> Tensor:
-        """Return (K, h, w) labels of a frame with masks, those of its given masks in place of propagated ones."""
-        named = torch.tensor([number in self._masks[key] for number in self.ids])[:, None, None]
-        return torch.where(named, self._given_labels(key), labels)
-
-    def _context(self, kind: str, index: int, key: int, anchors: Sequence[_Key]) -> list[_Key]:
+    def _sources(self, kind: Kind, frame: int, start: int, anchors: Sequence[LabelKey]) -> list[LabelKey]:
         """Return the labels that are propagated to a frame, one of each other frame; drop those that are not needed.
 
         Args:
             kind: of the labels.
-            index: of the frame.
-            key: frame with masks from which the objects are followed.
+            frame: number of the frame.
+            start: frame with masks from which the objects are followed.
             anchors: labels of frames with masks.
         """
-        step = 1 if index > key else -1
-        recent = range(index - step, key, -step)[:RECENT]
-        near = {*recent, *(number for _, number in anchors)}
-        lost = sorted(set(self._seen.values()) - near, key=lambda number: abs(number - index))[:LOST]
-        wanted = [*anchors, *((kind, number) for number in recent), *(("f", one) for one in lost if kind == "f")]
-        if kind == "f":
-            names = set(map(_name, [*wanted, ("f", self._keys[0])]))
-            for name in [name for name in self._stored if name.startswith(kind) and name not in names]:
-                del self._stored[name]
-        found = [one for one in wanted if one[0] == "g" or _name(one) in self._stored]
-        self._encoder.keep(index, {number for _, number in found})
+        step = 1 if frame > start else -1
+        recent = range(frame - step, start, -step)[:RECENT]
+        wanted = [*anchors, *(LabelKey(kind, one) for one in recent)]
+        if kind == "found":
+            wanted += [LabelKey(kind, one) for one in self._lost_frames(frame, {key.frame for key in wanted})]
+            self._store.keep_only(kind, [*wanted, LabelKey(kind, self._given.frames[0])])
+        found = [key for key in wanted if key.kind == "given" or key in self._store]
+        self._encoder.keep(frame, {key.frame for key in found})
         return found
+
+    def _lost_frames(self, frame: int, near: set[int]) -> list[int]:
+        """Return the nearest frames in which objects were last seen, without those that are near."""
+        lost = set(self._last_seen.values()) - near
+        return sorted(lost, key=lambda one: abs(one - frame))[:LOST]
 
     def _find(
-        self, index: int, key: int, anchors: Sequence[_Key], other: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[FollowedFrame, Tensor]:
-        """Find the objects in a frame, and draw the borders of those for which the decoder is trusted with that."""
-        found, labels = self._step(index, self._context("f", index, key, anchors), other)
-        for number, label in zip(self.ids, labels, strict=True) if self._draws_borders else ():
-            mask = found.masks[number]
-            window = self._grid.around(mask) if mask.any() else None
-            if window and (output := self._border_output(number)) is not None:
-                border = self._encoder.decode(index, window, [mask], [label], "both", SHARE)[0][output]
-                found.masks[number], found.scores[number] = border, self._score(border, label)
-        return found, labels
+        self, frame: int, start: int, anchors: Sequence[LabelKey], from_later: FromLater | None
+    ) -> tuple[dict[int, BoolArray], Tensor]:
+        """Return the masks of the objects in a frame, and their labels (K, h, w); borders are not in the labels."""
+        masks, labels = self._step(frame, self._sources("found", frame, start, anchors), from_later)
+        if self._draws_borders:
+            for number, label in zip(self.ids, labels, strict=True):
+                border = self._refiner.border(frame, number, masks[number], label)
+                if border is not None:
+                    masks[number] = border
+        return masks, labels
 
     def _step(
-        self, index: int, context: Sequence[_Key], other: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[FollowedFrame, Tensor]:
-        """Find the objects in a frame.
+        self, frame: int, sources: Sequence[LabelKey], from_later: FromLater | None = None
+    ) -> tuple[dict[int, BoolArray], Tensor]:
+        """Return the masks of the objects in a frame, refined where the decoder is trusted, and their labels (K, h, w).
 
         Args:
-            index: of the frame.
-            context: labels that are propagated.
-            other: (K, h, w) labels of this frame from the other side, and the (K, 1, 1) share of them.
+            frame: number of the frame.
+            sources: labels that are propagated.
+            from_later: what is blended with them.
         """
-        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
-        of_frames = [own for one in context if (own := self._load(one)) is not None]
-        windows = self._grid.near(torch.stack([labels if other is None else other[0], *of_frames]).amax(0), self._reach)
-        for window in windows:
-            features = [self._encoder.features(number, window) for _, number in context]
-            parts = [one[:, *window.cells.slices].to(self._encoder.device) for one in of_frames]
-            found = propagate(self._encoder.features(index, window), features, parts, self._reach)
-            labels[:, *window.core.slices] = found[:, *window.core_in_window.slices].cpu()
-        if other is not None:
-            labels = (1 - other[1]) * labels + other[1] * other[0]
-        chosen = np.zeros(self._grid.frame_hw, np.int32)
-        for pixels, strongest in self._grid.strongest(labels, windows):
-            chosen[pixels.slices] = strongest
-        masks = {number: np.asarray(chosen == place) for place, number in enumerate(self.ids, start=1)}
-        for number, mask in self._refined(index, masks, labels, windows).items():
+        labels, windows = self._propagated(frame, sources, from_later)
+        strongest = np.zeros(self._grid.frame_hw, np.int32)
+        for pixels, of_window in self._grid.strongest(labels, windows):
+            strongest[pixels.slices] = of_window
+        masks = {number: np.asarray(strongest == place) for place, number in enumerate(self.ids, start=1)}
+        by_id = dict(zip(self.ids, labels, strict=True))  # views of them
+        for number, mask in self._refiner.refined(frame, masks, by_id, windows).items():
             masks[number] = mask
-            own = labels[self.ids.index(number)]
-            own += (self._grid.labels(mask) - own) / 2  # in place
-        scores = {number: self._score(masks[number], labels[place]) for place, number in enumerate(self.ids)}
-        return FollowedFrame(index, masks, scores), labels
+            label = by_id[number]
+            label += (self._grid.labels(mask) - label) / 2  # in place
+        return masks, labels
 
-    def _score(self, mask: BoolArray, label: Tensor) -> float:
-        inside = self._grid.labels(mask)
-        return float((inside * label).sum() / inside.sum()) if mask.any() else 0.0
+    def _propagated(
+        self, frame: int, sources: Sequence[LabelKey], from_later: FromLater | None
+    ) -> tuple[Tensor, list[GridWindow]]:
+        """Return the labels (K, h, w) that are propagated to a frame, and the windows in which they are looked for."""
+        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
+        of_sources = []
+        for key in sources:
+            own = self._labels_of(key)
+            if own is not None:
+                of_sources.append(own)
+        nearby = labels if from_later is None else from_later.labels
+        windows = self._grid.near(torch.stack([nearby, *of_sources]).amax(0), self._reach)
+        for window in windows:
+            query = self._encoder.features(frame, window)
+            features = [self._encoder.features(key.frame, window) for key in sources]
+            parts = [own[:, *window.cells.slices].to(self._encoder.device) for own in of_sources]
+            found = propagate(query, features, parts, self._reach)
+            labels[:, *window.core.slices] = found[:, *window.core_in_window.slices].cpu()
+        if from_later is not None:
+            labels = (1 - from_later.share) * labels + from_later.share * from_later.labels
+        return labels, windows
 
-    def _refined(self, index: int, masks: Masks, labels: Tensor, windows: Sequence[GridWindow]) -> dict[int, BoolArray]:
-        """Return the decoder's masks of the objects for which it is trusted, where they agree with (H, W) masks."""
-        asked: dict[tuple[GridWindow, PromptKind], list[tuple[int, int]]] = {}
-        for number, mask in masks.items():
-            if mask.any() and (trusted := self._trust(number)) and (window := self._grid.holding(mask, windows)):
-                asked.setdefault((window, trusted[0]), []).append((number, trusted[1]))
-        found = {}
-        for (window, kind), objects in asked.items():
-            own = [masks[number] for number, _ in objects]
-            likely = [labels[self.ids.index(number)] for number, _ in objects]
-            answers = self._encoder.decode(index, window, own, likely, kind)
-            for (number, output), mask, several in zip(objects, own, answers, strict=True):
-                if iou(several[output], mask) >= AGREEMENT:
-                    found[number] = several[output]
-        return found
+    @cached_property
+    def _draws_borders(self) -> bool:
+        """Whether borders are drawn: each costs as much as a window."""
+        first = self._given_labels(self._given.frames[0])
+        return len(self.ids) <= len(self._grid.near(first, self._reach))
 
-    def _trust(self, number: int) -> tuple[PromptKind, int] | None:
-        """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
-        if number not in self._trusted:
-            key, mask, label = self._first_given(number)
-            best, self._trusted[number] = TRUST, None
-            kinds: tuple[PromptKind, ...] = ("click", "box")
-            if window := self._grid.holding(mask, self._grid.near(label[None], 0)):
-                for kind in kinds:
-                    for output, answer in enumerate(self._encoder.decode(key, window, [mask], [label], kind)[0]):
-                        if (likeness := iou(answer, mask)) >= best:
-                            best, self._trusted[number] = likeness, (kind, output)
-        return self._trusted[number]
+    def _scores(self, masks: Masks, labels: Tensor) -> dict[int, float]:
+        """Return how surely each mask is its object: the mean label inside of it, 0 for an empty one."""
+        scores = {}
+        for number, label in zip(self.ids, labels, strict=True):
+            scores[number] = 0.0
+            if masks[number].any():
+                inside = self._grid.labels(masks[number])
+                scores[number] = float((inside * label).sum() / inside.sum())
+        return scores
 
-    def _border_output(self, number: int) -> int | None:
-        """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""
-        if number not in self._borders:
-            key, mask, label = self._first_given(number)
-            self._borders[number] = None
-            if not self._trust(number) and (window := self._grid.around(mask)):
-                likeness = [iou(one, mask) for one in self._encoder.decode(key, window, [mask], [label], "both")[0]]
-                if max(likeness) >= BORDER_TRUST:
-                    self._borders[number] = int(np.argmax(likeness))
-        return self._borders[number]
+    def _anchor(self, frame: int) -> LabelKey:
+        """Return the labels of a frame with masks: the given ones where nothing is propagated to it."""
+        return LabelKey("given" if self._given.names_all(frame) else "found", frame)
 
-    def _first_given(self, number: int) -> tuple[int, BoolArray, Tensor]:
-        """Return the first frame with a given mask of an object, the mask, and its (h, w) label."""
-        key = next(key for key in self._keys if number in self._masks[key] and self._masks[key][number].any())
-        mask = self._masks[key][number]
-        return key, mask, self._grid.labels(mask)
+    def _labels_of(self, key: LabelKey) -> Tensor | None:
+        """Return the labels (K, h, w) of a key; None if they are not stored."""
+        if key.kind == "given":
+            return self._given_labels(key.frame)
+        return self._store.load(key)
 
-    def _given_labels(self, key: int) -> Tensor:
-        """Return the (K, h, w) labels of the given masks of a frame."""
-        none = torch.zeros(self._grid.size_hw)
-        given = self._masks[key]
-        return torch.stack([self._grid.labels(given[one]) if one in given else none for one in self.ids])
+    def _given_labels(self, frame: int) -> Tensor:
+        """Return the labels (K, h, w) of the given masks of a frame, 0 where it does not name an object."""
+        masks = self._given.masks[frame]
+        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
+        for place, number in enumerate(self.ids):
+            if number in masks:
+                labels[place] = self._grid.labels(masks[number])
+        return labels
 
-    def _keep(self, one: _Key, labels: Tensor) -> None:
-        """Keep (K, h, w) labels, in 8 bits; a run that is resumed has the same ones."""
-        self._stored[_name(one)] = zlib.compress((labels * _ONE).round().byte().numpy().tobytes(), 1)
-        if one[0] == "f":
-            self._remember(one[1], labels)
+    def _or_given(self, frame: int, labels: Tensor) -> Tensor:
+        """Return labels (K, h, w) of a frame with masks, those of its given masks in place of propagated ones."""
+        is_named = torch.tensor([number in self._given.masks[frame] for number in self.ids])
+        return torch.where(is_named[:, None, None], self._given_labels(frame), labels)
 
-    def _load(self, one: _Key) -> Tensor | None:
-        if one[0] == "g":
-            return self._given_labels(one[1])
-        if (stored := self._stored.get(_name(one))) is None:
-            return None
-        values = np.frombuffer(zlib.decompress(stored), np.uint8).reshape(len(self.ids), *self._grid.size_hw)
-        return torch.from_numpy(values.astype(np.float32)) / _ONE
+    def _keep_found(self, frame: int, labels: Tensor) -> None:
+        """Keep the labels of a frame for later ones."""
+        self._store.keep(LabelKey("found", frame), labels)
+        self._note_seen(frame, labels)
 
-    def _remember(self, index: int, labels: Tensor) -> None:
+    def _note_seen(self, frame: int, labels: Tensor) -> None:
         """Note which objects are in a frame."""
         for number, strongest in zip(self.ids, labels.flatten(1).amax(1).tolist(), strict=True):
             if strongest >= SEEN:
-                self._seen[number] = index
+                self._last_seen[number] = frame
+
+    @cached_property
+    def _total(self) -> int:
+        """The steps of the whole work: every frame, and those that labels are propagated back to."""
+        back = 0
+        for before, frame in pairwise(self._given.frames):
+            back += frame - before
+            if frame > self._latest:
+                back -= 1
+        return self._count + back
 
     def _advance(self) -> None:
         self._steps += 1
-        self._progress(self._steps, self._total)
-
-
-def given_masks(masks: Mapping[int, LabelArray | Masks]) -> dict[int, dict[int, BoolArray]]:
-    """Return object id -> mask for each frame; a label image says that the objects that it lacks are not there.
-
-    Raises:
-        DataError: a mask is not (H, W) bool, or a label image not (H, W) whole numbers from 0.
-    """
-    for key, given in masks.items():
-        for one in [given] if isinstance(given, np.ndarray) else given.values():
-            kinds = "iu" if isinstance(given, np.ndarray) else "b"
-            if one.ndim != 2 or one.dtype.kind not in kinds or (one.size and one.min() < 0):
-                raise DataError(
-                    f"frame {key}: masks are (H, W) whole numbers from 0, the id of the object of each pixel, or "
-                    f"{{id: (H, W) bool}}; got {one.dtype} of shape {one.shape}, from {one.min() if one.size else 0}"
-                )
-    ids = {
-        number
-        for given in masks.values()
-        for number in (np.unique(given).tolist() if isinstance(given, np.ndarray) else given)
-    }
-    return {
-        key: {one: given == one for one in sorted(ids - {0})} if isinstance(given, np.ndarray) else dict(given)
-        for key, given in masks.items()
-    }
-
-
-def iou(one: BoolArray, other: BoolArray) -> float:
-    """Return the intersection over union of two (H, W) masks, not both empty."""
-    return float((one & other).sum() / (one | other).sum())
-
-
-def _name(one: _Key) -> str:
-    return f"{one[0]}{one[1]}"
+        if self._progress is not None:
+            self._progress(self._steps, self._total)

@@ -26,37 +26,62 @@ _MASK_LOGIT = 8.0
 """Logit of a certain pixel in a mask prompt."""
 
 PromptKind = Literal["click", "box", "both"]
-"""Of what a decoder is asked with beside a mask."""
+"""What a decoder is asked with beside a mask."""
+
+
+def open_frames(
+    predictor: Predictor, frames: Sequence[Any], first: int, smallest_area: int, tile: int | None
+) -> FrameEncoder:
+    """Load and encode a frame, and lay out the grid of all frames.
+
+    Args:
+        predictor: loads and encodes frames.
+        frames: as in `Predictor.follow`.
+        first: number of the frame whose values say how all are normalized.
+        smallest_area: pixels of the smallest object.
+        tile: side of windows in pixels; None as `smallest_area` needs it.
+    """
+    reference = LoadedImage(predictor.image_loader.load(frames[first], ()))
+    embedding = predictor.encode(reference.image, reference).embedding
+    features = matching_features(embedding, LEVELS)  # (D, h, w)
+    cells = int(features.shape[-1])
+    pixels_in_a_cell = max(round(smallest_area**0.5 / CELLS), 1)
+    window_side = tile or pixels_in_a_cell * cells
+    grid = FrameGrid(reference.size_hw, window_side, cells, padded=predictor.pipeline.aspect == "keep")
+    return FrameEncoder(predictor, frames, first, reference, grid, features.device)
 
 
 class FrameEncoder:
-    """Encodes the frames of a sequence, normalized as the first one.
+    """Encodes the frames of a sequence, normalized as one of them.
 
     Attributes:
         grid: the cells and windows of all frames.
-        side: cells along each side of a window.
+        device: where the features are.
     """
 
-    def __init__(self, encoder: Predictor, frames: Sequence[Any], first: int, area: int, tile: int | None) -> None:
-        """Load the first frame.
+    def __init__(
+        self,
+        predictor: Predictor,
+        frames: Sequence[Any],
+        first: int,
+        reference: LoadedImage,
+        grid: FrameGrid,
+        device: torch.device,
+    ) -> None:
+        """Take what `open_frames` has found.
 
         Args:
-            encoder: a predictor.
-            frames: as in `Predictor.follow`.
-            first: number of the frame whose values say how all are normalized.
-            area: pixels of the smallest object.
-            tile: side of windows in pixels; None as `area` needs it.
+            first: number of the frame `reference`, as which all are normalized.
         """
-        self._encoder, self._frames = encoder, frames
-        self._image = first, encoder.image_loader.load(frames[first], ())
-        self._first = LoadedImage(self._image[1])
+        self.grid = grid
+        self.device = device
+        self._predictor = predictor
+        self._frames = frames
+        self._reference = reference
+        self._loaded = first, reference.image
         self._mask_hw: tuple[int, ...] | None = None
         self._features: dict[tuple[int, GridWindow], Tensor] = {}
         self._encoded: dict[tuple[int, GridWindow], EncodedImage] = {}
-        whole = matching_features(encoder.encode(self._first.image, self._first).embedding, LEVELS)
-        self.device, self.side = whole.device, int(whole.shape[-1])
-        side_px = tile or max(round(area**0.5 / CELLS), 1) * self.side
-        self.grid = FrameGrid(self._first.size_hw, side_px, self.side, padded=encoder.pipeline.aspect == "keep")
 
     def is_measured(self, index: int) -> bool:
         """Return whether a frame has a pixel with a measurement."""
@@ -68,14 +93,19 @@ class FrameEncoder:
 
     def keep(self, index: int, others: Collection[int]) -> None:
         """Drop what is known of frames but one, and the features of some others."""
-        self._encoded = {key: value for key, value in self._encoded.items() if key[0] == index}
-        self._features = {key: value for key, value in self._features.items() if key[0] == index or key[0] in others}
+        for key in list(self._encoded):
+            if key[0] != index:
+                del self._encoded[key]
+        for key in list(self._features):
+            if key[0] != index and key[0] not in others:
+                del self._features[key]
 
     def features(self, index: int, window: GridWindow) -> Tensor:
         """Return (D, s, s) features of a window of a frame, see `matching_features`."""
-        if (index, window) not in self._features:
-            self._features[index, window] = matching_features(self._encode(index, window).embedding, LEVELS)
-        return self._features[index, window]
+        key = index, window
+        if key not in self._features:
+            self._features[key] = matching_features(self._encode(index, window).embedding, LEVELS)
+        return self._features[key]
 
     def decode(
         self,
@@ -97,47 +127,66 @@ class FrameEncoder:
             share: of the decoder in the masks; the rest is that of the labels.
         """
         if isinstance(window, GridWindow):
-            place, encoded = window.pixels, self._encode(index, window)
+            place = window.pixels
+            encoded = self._encode(index, window)
         else:
-            place, encoded = window, self._encoder.encode(self.grid.cut(self._load(index), window), self._first)
-        corner = np.array([place.x0, place.y0], np.float32)
-        clicks = 0 if kind == "box" else 1
-        prompts = [
-            Prompt(
-                np.array([center_click(mask)], np.float32)[:clicks] - corner,
-                np.ones(clicks, np.int64),
-                None if kind == "click" else tight_box(mask) - np.tile(corner, 2),
-            )
-            for mask in masks
-        ]
+            place = window
+            encoded = self._predictor.encode(self.grid.cut(self._load(index), window), self._reference)
+        prompts = [_prompt(mask, place, kind) for mask in masks]
         if self._mask_hw is None:
             self._mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
-        likely = torch.stack([self.grid.sampled(one, place, self._mask_hw) for one in labels])[:, None]
-        likely = likely.to(self.device)  # (K, 1, h, w)
-        answers = encoded.decode(prompts, mask_input=(2 * likely - 1) * _MASK_LOGIT).logits.float()
+        likely = [self.grid.sampled(label, place, self._mask_hw) for label in labels]
+        likelihood = torch.stack(likely)[:, None].to(self.device)  # (K, 1, h, w)
+        answers = encoded.decode(prompts, mask_input=(2 * likelihood - 1) * _MASK_LOGIT).logits.float()  # (K, M, h, w)
         if share < 1:
-            answers = share * answers.sigmoid() + (1 - share) * likely - 0.5
-        inside = (restore_logits(answers, encoded.prepared.letterbox) > 0).cpu().numpy()  # (K, M, …) of the window
-        found = np.zeros((*inside.shape[:2], *self.grid.frame_hw), np.bool_)
+            answers = share * answers.sigmoid() + (1 - share) * likelihood - 0.5
+        in_window = restore_logits(answers, encoded.prepared.letterbox) > 0
+        return self._in_frame(in_window.cpu().numpy(), place)
+
+    def _in_frame(self, in_window: BoolArray, place: Window) -> list[BoolArray]:
+        """Return (M, H, W) masks of each of K objects from those (K, M, height, width) in a window."""
+        objects, outputs = in_window.shape[:2]
+        found = np.zeros((objects, outputs, *self.grid.frame_hw), np.bool_)
         part = found[..., place.y0 : place.y1, place.x0 : place.x1]  # without what is beyond the frame
-        part[...] = inside[..., : part.shape[-2], : part.shape[-1]]
+        height, width = part.shape[-2:]
+        part[...] = in_window[..., :height, :width]
         return list(found)
 
     def _load(self, index: int) -> SensorImage:
         """Load a frame; the last one is kept."""
-        if self._image[0] != index:
-            image = self._encoder.image_loader.load(self._frames[index], ())
-            if image.size_hw != self.grid.frame_hw:
-                (height, width), (first_height, first_width) = image.size_hw, self.grid.frame_hw
-                raise DataError(
-                    f"{image.origin}: frame {index} is {width}x{height} pixels, {self._first.origin} of the same "
-                    f"sequence {first_width}x{first_height}; make two sequences of them"
-                )
-            self._image = index, image
-        return self._image[1]
+        if self._loaded[0] != index:
+            image = self._predictor.image_loader.load(self._frames[index], ())
+            self._check_size(index, image)
+            self._loaded = index, image
+        return self._loaded[1]
+
+    def _check_size(self, index: int, image: SensorImage) -> None:
+        """Raise DataError for a frame that is not as large as the others."""
+        if image.size_hw == self.grid.frame_hw:
+            return
+        height, width = image.size_hw
+        other_height, other_width = self.grid.frame_hw
+        raise DataError(
+            f"{image.origin}: frame {index} is {width}x{height} pixels, {self._reference.origin} of the same sequence "
+            f"{other_width}x{other_height}; make two sequences of them"
+        )
 
     def _encode(self, index: int, window: GridWindow) -> EncodedImage:
-        if (index, window) not in self._encoded:
+        """Encode a window of a frame once, until it is dropped."""
+        key = index, window
+        if key not in self._encoded:
             image = self.grid.cut(self._load(index), window.pixels)
-            self._encoded[index, window] = self._encoder.encode(image, self._first)
-        return self._encoded[index, window]
+            self._encoded[key] = self._predictor.encode(image, self._reference)
+        return self._encoded[key]
+
+
+def _prompt(mask: BoolArray, place: Window, kind: PromptKind) -> Prompt:
+    """Return a click in an (H, W) mask, a box around it or both, in pixels of a window."""
+    corner_xy = np.array([place.x0, place.y0], np.float32)
+    clicks = np.array([center_click(mask)], np.float32) - corner_xy
+    if kind == "box":
+        clicks = clicks[:0]
+    box = None
+    if kind != "click":
+        box = tight_box(mask) - np.tile(corner_xy, 2)
+    return Prompt(clicks, np.ones(len(clicks), np.int64), box)

@@ -40,14 +40,18 @@ class GridWindow:
     @property
     def core_in_window(self) -> Window:
         """The core, counted from the window's first cell."""
-        (y, x), core = self.cells[:2], self.core
-        return Window(core.y0 - y, core.x0 - x, core.y1 - y, core.x1 - x)
+        y0 = self.cells.y0
+        x0 = self.cells.x0
+        core = self.core
+        return Window(core.y0 - y0, core.x0 - x0, core.y1 - y0, core.x1 - x0)
 
 
 class FrameGrid:
     """The cells of all frames of a sequence.
 
     Attributes:
+        frame_hw: (H, W) pixels of every frame.
+        side: cells along each side of a window.
         windows: they cover the frame; one where it fits.
         size_hw: (h, w) cells of the grid.
     """
@@ -60,51 +64,60 @@ class FrameGrid:
             tile: side of a window in pixels; a window that is not the whole frame has whole pixels in each cell, so it
                 may be a little larger.
             side: cells along each side of a window.
-            padded: whether the network pads a window to a square, or squashes it.
+            padded: whether the network pads a window to a square, or stretches it.
         """
-        self.frame_hw, self._side = frame_hw, side
-        self._one = tile >= max(frame_hw)
+        self.frame_hw = frame_hw
+        self.side = side
+        self._is_one = tile >= max(frame_hw)
+        if self._is_one:
+            whole = Window(0, 0, side, side)
+            self.windows = [GridWindow(Window(0, 0, *frame_hw), whole, whole)]
+            self.size_hw = side, side
+            longest = max(frame_hw)
+            self._padded_hw = (longest, longest) if padded else frame_hw
+            return
         cell = max(math.ceil(tile / side), 1)
         halo = side // HALO
         step = side - 2 * halo
-        counts = [1 if self._one else 1 + max(math.ceil((n - side * cell) / (step * cell)), 0) for n in frame_hw]
-        rows, columns = counts
+        rows = _count(frame_hw[0], side * cell, step * cell)
+        columns = _count(frame_hw[1], side * cell, step * cell)
         self.size_hw = side + (rows - 1) * step, side + (columns - 1) * step
-        whole = (max(frame_hw),) * 2 if padded else frame_hw
-        self._padded_hw = whole if self._one else (self.size_hw[0] * cell, self.size_hw[1] * cell)
-        self.windows: list[GridWindow] = []
-        for y in range(0, rows * step, step):
-            for x in range(0, columns * step, step):
+        self._padded_hw = self.size_hw[0] * cell, self.size_hw[1] * cell
+        self.windows = []
+        for row in range(rows):
+            top, bottom = _core(row, rows, side, halo)
+            for column in range(columns):
+                left, right = _core(column, columns, side, halo)
+                y = row * step
+                x = column * step
                 cells = Window(y, x, y + side, x + side)
-                core = Window(
-                    y + halo * (y > 0),
-                    x + halo * (x > 0),
-                    y + side - halo * (y < (rows - 1) * step),
-                    x + side - halo * (x < (columns - 1) * step),
-                )
-                pixels = Window(0, 0, *frame_hw) if self._one else Window(*(value * cell for value in cells))
+                core = Window(y + top, x + left, y + bottom, x + right)
+                pixels = Window(cells.y0 * cell, cells.x0 * cell, cells.y1 * cell, cells.x1 * cell)
                 self.windows.append(GridWindow(pixels, cells, core))
 
     def cut(self, image: SensorImage, pixels: Window) -> SensorImage:
         """Return the part of a frame in a window; beyond its right and bottom border nothing is measured."""
-        (height, width), (bottom, right) = self.frame_hw, pixels[2:]
+        height, width = self.frame_hw
         if pixels == (0, 0, height, width):
             return image
-        part = image.cut(Window(*pixels[:2], min(bottom, height), min(right, width)))
-        around = ((0, 0), (0, max(bottom - height, 0)), (0, max(right - width, 0)))
-        data, valid = np.pad(part.data, around), np.pad(part.valid, around)
-        return replace(part, data=data, valid=valid, georeference=None)
+        part = image.cut(Window(pixels.y0, pixels.x0, min(pixels.y1, height), min(pixels.x1, width)))
+        below = max(pixels.y1 - height, 0)
+        right = max(pixels.x1 - width, 0)
+        padding = (0, 0), (0, below), (0, right)
+        return replace(part, data=np.pad(part.data, padding), valid=np.pad(part.valid, padding), georeference=None)
 
     def holding(self, mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | None:
         """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
         x0, y0, x1, y1 = tight_box(mask).tolist()
 
-        def margin(one: GridWindow) -> float:
-            top, left, bottom, right = one.pixels
-            return float(min(y0 - top, x0 - left, bottom - y1, right - x1))
+        def margin(window: GridWindow) -> float:
+            pixels = window.pixels
+            return float(min(y0 - pixels.y0, x0 - pixels.x0, pixels.y1 - y1, pixels.x1 - x1))
 
         best = max(windows, key=margin, default=None)
-        return best if best is not None and margin(best) >= 0 else None
+        if best is None or margin(best) < 0:
+            return None
+        return best
 
     def around(self, mask: BoolArray) -> Window | None:
         """Return the square window of which an (H, W) mask fills `FILL`, in the frame where it fits.
@@ -115,54 +128,81 @@ class FrameGrid:
         side = math.ceil(float((box[2:] - box[:2]).max()) / FILL)
         if side > FINER * max(self.windows[0].pixels.size_hw):
             return None
-        center = (box[:2] + box[2:]) / 2
-        x0, y0 = (
-            min(max(round(float(middle) - side / 2), 0), max(length - side, 0))
-            for middle, length in zip(center, self.frame_hw[::-1], strict=True)
-        )
+        center_x, center_y = ((box[:2] + box[2:]) / 2).tolist()
+        height, width = self.frame_hw
+        x0 = _start(center_x, side, width)
+        y0 = _start(center_y, side, height)
         return Window(y0, x0, y0 + side, x0 + side)
 
     def sampled(self, label: Tensor, window: Window, size_hw: tuple[int, ...]) -> Tensor:
         """Return a label (h, w) of the grid, linear between its cells, at the places of a raster in a window."""
-        covered_hw = self._padded_hw if window.size_hw == self.frame_hw else window.size_hw
-        y, x = (
-            2 * (start + (torch.arange(count) + 0.5) * covered / count) / whole - 1
-            for start, covered, count, whole in zip(window[:2], covered_hw, size_hw, self._padded_hw, strict=True)
-        )
-        places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        covered_hw = window.size_hw
+        if covered_hw == self.frame_hw:
+            covered_hw = self._padded_hw
+        y = _places(window.y0, covered_hw[0], size_hw[0], self._padded_hw[0])
+        x = _places(window.x0, covered_hw[1], size_hw[1], self._padded_hw[1])
+        places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)  # (h, w, 2)
         return F.grid_sample(label[None, None], places[None], padding_mode="border", align_corners=False)[0, 0]
 
     def labels(self, mask: BoolArray) -> Tensor:
         """Return (h, w): the share of each cell that an (H, W) mask covers."""
-        (height, width), (bottom, right) = self.frame_hw, self._padded_hw
-        covered = F.pad(torch.from_numpy(mask.astype(np.float32)), (0, right - width, 0, bottom - height))
+        height, width = self.frame_hw
+        padded_height, padded_width = self._padded_hw
+        covered = torch.from_numpy(mask.astype(np.float32))
+        covered = F.pad(covered, (0, padded_width - width, 0, padded_height - height))
         return F.adaptive_avg_pool2d(covered[None], self.size_hw)[0]
 
     def near(self, labels: Tensor, reach: int) -> list[GridWindow]:
         """Return the windows whose core has cells at most `reach` from one with labels (K, h, w)."""
-        where = F.max_pool2d((labels.amax(0, keepdim=True) > 0).float(), 2 * reach + 1, 1, reach)[0]
-        return [one for one in self.windows if where[one.core.slices].any()]
+        labelled = (labels.amax(0, keepdim=True) > 0).float()
+        near = F.max_pool2d(labelled, 2 * reach + 1, 1, reach)[0]
+        return [window for window in self.windows if near[window.core.slices].any()]
 
     def strongest(self, labels: Tensor, windows: list[GridWindow]) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
         """Yield the pixels of the core of each window, and there which label (K, h, w) is the strongest.
 
         It is 0 where the background is, the rest of each cell, and else the number of the label from 1.
         """
-        for one in windows:
-            known = labels[:, *one.cells.slices]
-            known = torch.cat([1 - known.sum(0, keepdim=True), known])
-            place, inner = self.pixels(one.core), self.pixels(one.core_in_window)
-            size_hw = self._padded_hw if self._one else one.pixels.size_hw
-            full = F.interpolate(known[None], size_hw, mode="bilinear", align_corners=False)[0]
+        for window in windows:
+            known = labels[:, *window.cells.slices]
+            background = 1 - known.sum(0, keepdim=True)
+            all_labels = torch.cat([background, known])  # (1 + K, h, w)
+            size_hw = self._padded_hw if self._is_one else window.pixels.size_hw
+            full = F.interpolate(all_labels[None], size_hw, mode="bilinear", align_corners=False)[0]
+            place = self.pixels(window.core)
             height, width = place.size_hw
-            top, left = inner[:2]
-            part = full[:, top : top + height, left : left + width]
+            inner = self.pixels(window.core_in_window)
+            part = full[:, inner.y0 : inner.y0 + height, inner.x0 : inner.x0 + width]
             yield place, part.numpy().argmax(0)  # takes a tenth of the time of torch's
 
     def pixels(self, cells: Window) -> Window:
         """Return the pixels of the frame in cells."""
-        if self._one:
-            return Window(0, 0, *self.frame_hw)
-        (height, width), cell = self.frame_hw, self._padded_hw[0] // self.size_hw[0]
-        y0, x0, y1, x1 = (value * cell for value in cells)
-        return Window(y0, x0, min(y1, height), min(x1, width))
+        height, width = self.frame_hw
+        if self._is_one:
+            return Window(0, 0, height, width)
+        cell = self._padded_hw[0] // self.size_hw[0]
+        return Window(cells.y0 * cell, cells.x0 * cell, min(cells.y1 * cell, height), min(cells.x1 * cell, width))
+
+
+def _count(length: int, side: int, step: int) -> int:
+    """Return how many windows of a side, a step apart, cover a length; all in pixels."""
+    return 1 + max(math.ceil((length - side) / step), 0)
+
+
+def _core(number: int, count: int, side: int, halo: int) -> tuple[int, int]:
+    """Return from and up to which of its cells a window answers, the first and last one up to the frame's border."""
+    start = halo if number > 0 else 0
+    end = side - halo if number < count - 1 else side
+    return start, end
+
+
+def _start(center: float, side: int, length: int) -> int:
+    """Return where a window of a side starts around a center, inside of a length where it fits."""
+    start = round(center - side / 2)
+    return min(max(start, 0), max(length - side, 0))
+
+
+def _places(start: int, covered: int, count: int, whole: int) -> Tensor:
+    """Return the centers of `count` parts of `covered` pixels from `start` on, as -1 to 1 of the whole length."""
+    centers = start + (torch.arange(count) + 0.5) * covered / count
+    return 2 * centers / whole - 1

@@ -28,7 +28,8 @@ from simmat.io.reading import read_log
 from simmat.io.weights import sha256_of
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
-from simmat_plugin_sequences.follower import Follower, Masks
+from simmat_plugin_sequences.follower import open_follower
+from simmat_plugin_sequences.given_masks import Masks
 from simmat_plugin_sequences.tracks import Plane, Row, TrackFiles
 
 STATE = ".follow"
@@ -87,7 +88,7 @@ def follow_files(
         stored = StoredLabels(state / whole)
         follower: Iterable[FollowedFrame] = ()
         if len(done) < len(requests):  # checks masks and the first frame, before a folder is made
-            follower = Follower(
+            follower = open_follower(
                 predictor, job.frames, job.masks, tile=job.tile, done=done.keys(), stored=stored, progress=progress
             )
         with output_errors(out):

@@ -34,45 +34,82 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
         radius: farthest position that is compared, in positions along each axis.
     """
     labelled = torch.stack([one.amax(0) for one in labels]).amax(0) > 0  # (h, w)
-    if not labelled.any():
-        return torch.zeros_like(labels[0])
-    (top, bottom), (left, right) = (  # positions that are farther from every label get none
-        (max(int(own.min()) - radius, 0), min(int(own.max()) + radius + 1, length))
-        for own, length in zip(labelled.nonzero().T, labelled.shape, strict=True)
-    )
-    side, reach = 2 * radius + 1, _BLOCK + 2 * radius
-    window, inside = torch.arange(side, device=query.device), torch.ones_like(query[:1])
-    rows = torch.arange(_BLOCK, device=query.device)[:, None] + window  # (B, k)
-    places = (rows[:, None, :, None] * reach + rows[None, :, None, :]).flatten(2).flatten(0, 1)  # (B·B, k·k)
     found = torch.zeros_like(labels[0])
+    if not labelled.any():
+        return found
+    rows, columns = labelled.nonzero().T
+    top, bottom = _reached(rows, radius, labelled.shape[0])
+    left, right = _reached(columns, radius, labelled.shape[1])
+    places = _places(radius, query.device)
+    inside = torch.ones_like(query[:1])
     for y in range(top, bottom, _BLOCK):
         for x in range(left, right, _BLOCK):
-            corner = y - radius, x - radius
-            votes = torch.stack([_part(one, corner, reach).flatten(1) for one in labels])  # (N, K, cells)
-            if not votes.any():
-                continue
-            asked = _part(query, (y, x), _BLOCK).flatten(1).T  # (B·B, D)
-            outside = _part(inside, corner, reach).flatten()[places] == 0
-            similarity = torch.cat(
-                [
-                    (asked @ _part(one, corner, reach).flatten(1)).gather(1, places).masked_fill(outside, _OUTSIDE)
-                    for one in features
-                ],
-                dim=1,
-            )  # (B·B, N·k·k)
-            best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
-            weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
-            values = votes[chosen // side**2, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
-            block = (values * weight[..., None]).sum(1).T.reshape(-1, _BLOCK, _BLOCK)  # (K, B, B)
+            block = _propagate_block(query, features, labels, inside, places, (y, x), radius)
             own = found[:, y : y + _BLOCK, x : x + _BLOCK]
-            own += block[:, : own.shape[1], : own.shape[2]]
+            own += block[:, : own.shape[1], : own.shape[2]]  # in place
     return found
+
+
+def _propagate_block(
+    query: Tensor,
+    features: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    inside: Tensor,
+    places: Tensor,
+    corner: tuple[int, int],
+    radius: int,
+) -> Tensor:
+    """Return the soft labels (K, B, B) of a block of positions.
+
+    Args:
+        inside: (1, h, w) ones.
+        places: as `_places` returns them.
+        corner: row and column of its first position.
+    """
+    side = 2 * radius + 1
+    reach = _BLOCK + 2 * radius
+    around = corner[0] - radius, corner[1] - radius
+    votes = torch.stack([_part(one, around, reach).flatten(1) for one in labels])  # (N, K, cells)
+    if not votes.any():
+        return votes.new_zeros(votes.shape[1], _BLOCK, _BLOCK)
+    asked = _part(query, corner, _BLOCK).flatten(1).T  # (B·B, D)
+    outside = _part(inside, around, reach).flatten()[places] == 0
+    similarities = []
+    for one in features:
+        of_block = asked @ _part(one, around, reach).flatten(1)  # (B·B, cells)
+        similarities.append(of_block.gather(1, places).masked_fill(outside, _OUTSIDE))
+    similarity = torch.cat(similarities, dim=1)  # (B·B, N·k·k)
+    best, chosen = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
+    weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
+    frame = chosen // side**2
+    values = votes[frame, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
+    return (values * weight[..., None]).sum(1).T.reshape(-1, _BLOCK, _BLOCK)
+
+
+def _reached(positions: Tensor, radius: int, length: int) -> tuple[int, int]:
+    """Return from and up to where positions on an axis reach; those that are farther get no label."""
+    first = max(int(positions.min()) - radius, 0)
+    end = min(int(positions.max()) + radius + 1, length)
+    return first, end
+
+
+def _places(radius: int, device: torch.device) -> Tensor:
+    """Return (B·B, k·k): the cells around each position of a block, as numbers in the part that is compared with it."""
+    reach = _BLOCK + 2 * radius
+    window = torch.arange(2 * radius + 1, device=device)
+    rows = torch.arange(_BLOCK, device=device)[:, None] + window  # (B, k)
+    cells = rows[:, None, :, None] * reach + rows[None, :, None, :]  # (B, B, k, k)
+    return cells.flatten(2).flatten(0, 1)
 
 
 def _part(planes: Tensor, corner: tuple[int, int], side: int) -> Tensor:
     """Return the (…, side, side) part of planes from a row and column on, 0 outside of them."""
     top, left = corner
     part = planes[..., max(top, 0) : top + side, max(left, 0) : left + side]
-    above, before = max(-top, 0), max(-left, 0)
-    below, behind = side - above - part.shape[-2], side - before - part.shape[-1]
-    return F.pad(part, (before, behind, above, below)) if above or before or below or behind else part
+    above = max(-top, 0)
+    before = max(-left, 0)
+    below = side - above - part.shape[-2]
+    after = side - before - part.shape[-1]
+    if above or before or below or after:
+        part = F.pad(part, (before, after, above, below))
+    return part

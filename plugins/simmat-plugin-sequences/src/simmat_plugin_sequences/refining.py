@@ -1,0 +1,125 @@
+"""The decoder's part in following: it refines masks and draws borders of the objects for which it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from simmat.types import BoolArray
+from simmat_plugin_sequences.frame_encoder import FrameEncoder, PromptKind
+from simmat_plugin_sequences.frame_grid import GridWindow
+from simmat_plugin_sequences.given_masks import GivenMasks, Masks, iou
+
+TRUST = 0.95
+"""IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
+AGREEMENT = 0.5
+"""Least IoU of the decoder's mask with the propagated one."""
+BORDER_TRUST = 0.8
+"""As `TRUST`, where the decoder sees the object larger, and only draws its border."""
+SHARE = 0.4
+"""Of the decoder in such a mask; the rest is the labels'. Below half, it decides only where the labels are not sure."""
+_KINDS: tuple[PromptKind, ...] = ("click", "box")
+
+
+class Refiner:
+    """Asks the decoder for the objects whose given masks it answers with the same.
+
+    Whether it does is measured once for each object, in the first frame that has a mask of it.
+    """
+
+    def __init__(self, encoder: FrameEncoder, given: GivenMasks) -> None:
+        """Measure nothing yet."""
+        self._encoder = encoder
+        self._grid = encoder.grid
+        self._given = given
+        self._trusted: dict[int, tuple[PromptKind, int] | None] = {}
+        self._border_outputs: dict[int, int | None] = {}
+
+    def refined(
+        self, frame: int, masks: Masks, labels: Mapping[int, Tensor], windows: Sequence[GridWindow]
+    ) -> dict[int, BoolArray]:
+        """Return the decoder's masks of trusted objects, where they agree with the propagated ones.
+
+        Args:
+            frame: number of the frame.
+            masks: object id -> (H, W) bool, as propagated.
+            labels: object id -> (h, w) label on the grid.
+            windows: those in which the frame is encoded.
+        """
+        asked: dict[tuple[GridWindow, PromptKind], list[tuple[int, int]]] = {}
+        for number, mask in masks.items():
+            if not mask.any():
+                continue
+            trusted = self._trust(number)
+            if trusted is None:
+                continue
+            kind, output = trusted
+            window = self._grid.holding(mask, windows)
+            if window is not None:
+                asked.setdefault((window, kind), []).append((number, output))
+        found = {}
+        for (window, kind), objects in asked.items():
+            own_masks = [masks[number] for number, _ in objects]
+            own_labels = [labels[number] for number, _ in objects]
+            answers = self._encoder.decode(frame, window, own_masks, own_labels, kind)
+            for (number, output), mask, outputs in zip(objects, own_masks, answers, strict=True):
+                if iou(outputs[output], mask) >= AGREEMENT:
+                    found[number] = outputs[output]
+        return found
+
+    def border(self, frame: int, number: int, mask: BoolArray, label: Tensor) -> BoolArray | None:
+        """Return an object's mask with the border that the decoder draws in a finer window; None if it is not asked."""
+        if not mask.any():
+            return None
+        window = self._grid.around(mask)
+        if window is None:
+            return None
+        output = self._border_output(number)
+        if output is None:
+            return None
+        outputs = self._encoder.decode(frame, window, [mask], [label], "both", SHARE)[0]
+        drawn: BoolArray = outputs[output]
+        return drawn
+
+    def _trust(self, number: int) -> tuple[PromptKind, int] | None:
+        """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
+        if number not in self._trusted:
+            self._trusted[number] = self._measure_trust(number)
+        return self._trusted[number]
+
+    def _measure_trust(self, number: int) -> tuple[PromptKind, int] | None:
+        frame, mask = self._given.first_mask(number)
+        label = self._grid.labels(mask)
+        window = self._grid.holding(mask, self._grid.near(label[None], 0))
+        if window is None:
+            return None
+        best = TRUST
+        found: tuple[PromptKind, int] | None = None
+        for kind in _KINDS:
+            outputs = self._encoder.decode(frame, window, [mask], [label], kind)[0]
+            for output, answer in enumerate(outputs):
+                likeness = iou(answer, mask)
+                if likeness >= best:
+                    best = likeness
+                    found = kind, output
+        return found
+
+    def _border_output(self, number: int) -> int | None:
+        """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""
+        if number not in self._border_outputs:
+            self._border_outputs[number] = self._measure_border(number)
+        return self._border_outputs[number]
+
+    def _measure_border(self, number: int) -> int | None:
+        if self._trust(number) is not None:
+            return None
+        frame, mask = self._given.first_mask(number)
+        window = self._grid.around(mask)
+        if window is None:
+            return None
+        outputs = self._encoder.decode(frame, window, [mask], [self._grid.labels(mask)], "both")[0]
+        likeness = [iou(answer, mask) for answer in outputs]
+        best = int(np.argmax(likeness))
+        return best if likeness[best] >= BORDER_TRUST else None
