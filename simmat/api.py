@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from simmat.data.dataset import Dataset
     from simmat.evaluation.report import ScoreReport
     from simmat.evaluation.scores import Scores
-    from simmat.inference.job import ImageOutcome, Progress
+    from simmat.inference import ImageOutcome, Progress
     from simmat.nn.losses import Loss, MaskLoss
 
 
@@ -270,8 +270,8 @@ def predict(
     """
     from simmat.documents import parse
     from simmat.inference import PredictOptions, Progress
-    from simmat.inference.options import LOCAL
-    from simmat.inference.predict import predict_files
+    from simmat.inference.request import LOCAL
+    from simmat.inference.run import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
     unknown = [name for name in options if name not in PredictOptions.model_fields]

@@ -19,7 +19,7 @@ from simmat.errors import ConfigError
 from simmat.io.images.limits import damaged
 from simmat.io.images.tiff import file_state, opened
 from simmat.plugins.loader import PLUGINS_VARIABLE, installed
-from simmat.types import BoolArray, Georeference, ImageReader, Prompt, SensorImage
+from simmat.types import Georeference, ImageReader, Prompt, SensorImage
 
 if TYPE_CHECKING:
     from simmat.data.card import DataCard
@@ -59,9 +59,6 @@ class GeoBackend(Protocol):
 
     def pixel_areas(self, georeference: Georeference, size_hw: tuple[int, int]) -> Callable[[Coords], Coords] | None:
         """Return what maps (N, 2) xy in pixels to the (N,) area of a pixel there in m²; None for grids not on earth."""
-
-    def write_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
-        """Write an (H, W) mask in a format with a georeference; `path` has no ending, the returned one has."""
 
     def open_url(self, url: str, load: Callable[[Path], SensorImage]) -> ImageReader:
         """Open a raster on a server; `load` reads a local copy of a part as the sensor does."""

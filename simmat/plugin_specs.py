@@ -152,22 +152,26 @@ class ModelFormat:
     api_version: int = API_VERSION
 
 
-ResultKind = Literal["objects", "classes"]
-"""What a result holds: the objects of an image, or the class of every pixel."""
+ResultKind = Literal["prompts", "objects", "classes", "sequences"]
+"""What a result holds: the object of one prompt, the objects of an image, the class of every pixel, or the objects that
+were followed through the frames of a sequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultFormat:
-    """A file format of what `simmat predict` finds, as data.
+    """A file format of what SimMAT finds, as data.
 
     Attributes:
-        name: what `--format` takes.
+        name: what `--format` takes. A format of sequences may have the name of one of images.
         description: one line.
-        write: "package.module:function"; called as `function(result, folder)` with a `simmat.inference.ImageResult`,
-            writes a file of an image to the folder and returns its name.
+        write: "package.module:function"; called as `function(result, folder)`, writes a file to the folder and returns
+            its name. The result is a `simmat.inference.PromptResult` of a prompt, a `simmat.inference.ImageResult` of
+            objects or classes, and of a sequence what `simmat follow` documents.
         endings: what the file's name may have after `result.name`; "{kind}" stands for objects or classes.
         kinds: what it can hold.
-        auto: where `--format auto` writes it: "objects", "classes", "georeferenced objects", "georeferenced classes".
+        auto: where it is written if the user names no format, or `--format auto`: "prompts", "objects", "classes", or
+            "georeferenced prompts" and so on. Those of "classes" are also written for the prompts of a large image, in
+            one file for all.
         replaces: name of the format that auto leaves out where it writes this one.
         needs_georeference: whether an image must have a place on a map.
         check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and

@@ -14,13 +14,13 @@ import pytest
 from bundles import tiny_bundle
 from PIL import Image
 from runs import config, gray_set, registry
+from simmat.inference.job import ImageTask
+from simmat.inference.prompted import PromptSegmenter
+from simmat.inference.records import replaceable_files
 
 from simmat import training
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.inference.job import ImageTask
-from simmat.inference.prompted import PromptSegmenter
-from simmat.inference.records import replaceable_files
 
 
 @pytest.mark.plugins

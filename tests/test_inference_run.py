@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 import torch
+from simmat.inference.job import ImageOutcome, ImageTask, Progress, joint_error
+from simmat.inference.segmenter import Segmenter
 
 from simmat.errors import DataError, OutputError
-from simmat.inference.job import ImageOutcome, ImageTask, Progress, joint_error
 from simmat.inference.run import Run
-from simmat.inference.segmenter import Segmenter
 from simmat.nn.device import Processes
 
 ALONE = Processes(torch.device("cpu"))

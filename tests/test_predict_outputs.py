@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
+from simmat.inference.records import written_files
 
 from simmat.cli import run
-from simmat.inference.records import written_files
 from simmat.model_spec import DenseSpec
 
 pytestmark = pytest.mark.plugins("geo")

@@ -13,7 +13,7 @@ from runs import registry
 
 import simmat
 from simmat.errors import ConfigError, DataError
-from simmat.inference.job import ImageOutcome, Progress
+from simmat.inference import ImageOutcome, Progress
 from simmat.model_spec import DenseSpec
 
 REGISTRY = registry()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,8 @@ import click
 
 from simmat.cli.common import PATH, ended_by_sigterm, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options, source_option
-from simmat.errors import ConfigError
-from simmat.inference.job import ImageOutcome, Progress, joint_error
-from simmat.inference.options import PredictOptions
+from simmat.errors import ConfigError, SimMATError, all_problems
+from simmat.inference import ImageOutcome, PredictOptions, Progress
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -65,6 +64,18 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
         outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
     if (error := joint_error(outcomes, out)) is not None:
         raise error
+
+
+def joint_error(outcomes: Sequence[ImageOutcome], out: Path) -> SimMATError | None:
+    """Return the errors of all failed images as one; None if no image failed."""
+    errors = [one.error for one in outcomes if one.error is not None]
+    if not errors:
+        return None
+    if len(outcomes) == 1:
+        return errors[0]
+    done = len(outcomes) - len(errors)
+    title = f"{len(errors)} of {len(outcomes)} images failed; the results of the other {done} are in {out}:"
+    return type(errors[0])(all_problems(title, [str(error) for error in errors]))
 
 
 class ConsoleProgress(Progress):

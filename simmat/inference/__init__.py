@@ -2,9 +2,9 @@
 
 from simmat.inference.coco import coco_document, object_records, path_in_folder, run_lengths
 from simmat.inference.formats import draw_result
-from simmat.inference.job import ImageOutcome, Progress
-from simmat.inference.options import PredictOptions
-from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, label_bands, label_type
+from simmat.inference.outcome import ImageOutcome, Progress
+from simmat.inference.request import PredictOptions
+from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, PromptResult, label_bands, label_type
 
 __all__ = [
     "BAND_ROWS",
@@ -13,6 +13,7 @@ __all__ = [
     "LabelMap",
     "PredictOptions",
     "Progress",
+    "PromptResult",
     "coco_document",
     "draw_result",
     "label_bands",

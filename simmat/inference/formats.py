@@ -1,8 +1,8 @@
-"""The file formats of results, which plugins bring: choose those of a call, and write an image's results in them."""
+"""The file formats of results, which plugins bring, too: choose those of a call, and write results in them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from simmat.drawing.found import draw_classes, draw_objects
+from simmat.drawing.overlay import MASK, class_colour, draw_overlay
 from simmat.errors import ConfigError, DataError
-from simmat.inference.result import BAND_ROWS, ImageResult, label_bands, label_type
+from simmat.inference.result import BAND_ROWS, ImageResult, PromptResult, Result, label_bands, label_type
 from simmat.io.files import output_errors
 from simmat.io.images import write_image
 from simmat.plugin_specs import ResultFormat, ResultKind, import_from_string
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """Stands for the formats that suit an image."""
+UNCERTAINTY = "uncertainty"
+"""The format for which the uncertainty of masks is computed."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,19 @@ class ChosenFormats:
     named: tuple[ResultFormat, ...]
     automatic: tuple[ResultFormat, ...] = ()
 
-    def endings(self, kinds: Iterable[ResultKind]) -> tuple[str, ...]:
+    def endings(self, kinds: Collection[ResultKind]) -> tuple[str, ...]:
         """Return what the names of an image's files may end with."""
-        found = [
-            ending.format(kind=kind)
-            for kind in kinds
-            for one in (*self.named, *self.automatic)
-            if kind in one.kinds and not one.one_file
-            for ending in one.endings
-        ]
+        found: list[str] = []
+        for kind in kinds:
+            for one in (*self.named, *self.automatic):
+                if kind in one.kinds and not one.one_file:
+                    found += [ending.format(kind=kind) for ending in one.endings]
         return tuple(dict.fromkeys(found))
 
     def for_call(self, kinds: Collection[ResultKind]) -> tuple[ResultFormat, ...]:
         """Return the formats that are one file for all images."""
         formats = dict.fromkeys((*self.named, *self.automatic))
-        return tuple(one for one in formats if one.one_file and not set(kinds).isdisjoint(one.kinds))
+        return tuple(one for one in formats if one.one_file and _holds(one, kinds))
 
     def for_image(self, kind: ResultKind, image: ImageReader) -> tuple[ResultFormat, ...]:
         """Return the formats of an image's files in the order in which they are written.
@@ -64,43 +65,76 @@ class ChosenFormats:
         chosen = [one for one in self.named if kind in one.kinds]
         for one in chosen:
             _check_image(one, image)
-        wanted = {kind} if image.georeference is None else {kind, f"georeferenced {kind}"}
-        automatic = [one for one in self.automatic if not wanted.isdisjoint(one.auto) and _can_hold(one, image)]
+        places: set[str] = {kind}
+        if image.georeference is not None:
+            places.add(f"georeferenced {kind}")
+        automatic = [one for one in self.automatic if not places.isdisjoint(one.auto) and _can_hold(one, image)]
         replaced = {one.replaces for one in automatic}
-        chosen += [one for one in automatic if one.name not in replaced and one not in chosen]
+        for one in automatic:
+            if one.name not in replaced and one not in chosen:
+                chosen.append(one)
         return tuple(one for one in _in_order(chosen) if not one.one_file)
 
 
-def choose_formats(names: Sequence[str], kinds: Collection[ResultKind], registry: Registry) -> ChosenFormats:
+def choose_formats(
+    names: Collection[str], kinds: Collection[ResultKind], registry: Registry, *, of_prompts: bool = False
+) -> ChosenFormats:
     """Find formats by name; "auto" stands for those that suit each image.
 
     Args:
         names: what `--format` lists.
         kinds: what is looked for in the images.
+        registry: has the formats.
+        of_prompts: "auto" stands for what shows the pixels of prompted objects: formats of prompts, and of class maps.
 
     Raises:
         ConfigError: a format can hold nothing of what is looked for.
         UnknownNameError: no installed package brings a format.
     """
     every: list[ResultFormat] = registry.all("result format")
-    named = _in_order({registry.get("result format", name) for name in names if name != AUTO})
-    for one in named:
-        if set(kinds).isdisjoint(one.kinds):
-            others = [other.name for other in every if not set(kinds).isdisjoint(other.kinds)]
+    named = []
+    for name in sorted(set(names) - {AUTO}):
+        one: ResultFormat = registry.get("result format", name)
+        if not _holds(one, kinds):
+            others = [other.name for other in every if _holds(other, kinds)]
             raise ConfigError(
-                f"format {one.name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
+                f"format {name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
             )
-    automatic = [one for one in every if AUTO in names and one.auto and not set(kinds).isdisjoint(one.kinds)]
-    return ChosenFormats(named, _in_order(automatic))
+        named.append(one)
+    automatic = []
+    if AUTO in names:
+        for one in every:
+            shows_pixels = any(place.endswith(("prompts", "classes")) for place in one.auto)
+            if one.auto and (shows_pixels if of_prompts else _holds(one, kinds)):
+                automatic.append(one)
+    return ChosenFormats(_in_order(named), _in_order(automatic))
 
 
-def write_result(result: ImageResult, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
-    """Write what was found in an image; return the names of the files.
+def kinds_of_prompts(names: Collection[str] | None, registry: Registry) -> tuple[ResultKind, ...]:
+    """Return what formats hold of prompted objects: each by itself, or all objects of an image.
+
+    Args:
+        names: what `--format` lists; None writes the files of each object.
+        registry: has the formats.
+    """
+    if names is None:
+        return ("prompts",)
+    for one in registry.all("result format"):
+        if one.name in names and "prompts" in one.kinds and "objects" not in one.kinds:
+            return ("prompts",)
+    return ("objects",)
+
+
+def write_result(result: Result, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
+    """Write what was found in an image, or for a prompt; return the names of the files.
 
     `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
     """
+    written: list[str] = []
     with output_errors(folder):
-        return list(dict.fromkeys(import_from_string(one.write)(result, folder) for one in formats))
+        for one in formats:
+            written.append(import_from_string(one.write)(result, folder))
+    return list(dict.fromkeys(written))  # a GeoPackage holds both objects and classes
 
 
 def write_for_call(
@@ -110,6 +144,11 @@ def write_for_call(
     file = folder / one.endings[0]
     written: int = import_from_string(one.write)(images, class_names, file)
     return f"{file}  {written} image{'' if written == 1 else 's'}"
+
+
+def _holds(one: ResultFormat, kinds: Collection[ResultKind]) -> bool:
+    """Return whether a format can hold one of these kinds of results."""
+    return not set(kinds).isdisjoint(one.kinds)
 
 
 def _check_image(one: ResultFormat, image: ImageReader) -> None:
@@ -136,6 +175,25 @@ def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:
     return tuple(sorted(formats, key=lambda one: (one.needs_georeference, one.name)))
 
 
+def write_mask(result: PromptResult, folder: Path) -> str:
+    """Write `NAME_mask.png`, 255 on the object; return the file's name."""
+    name = f"{result.name}_mask.png"
+    Image.fromarray(result.mask.astype(np.uint8) * 255).save(folder / name)
+    return name
+
+
+def write_uncertainty(result: PromptResult, folder: Path) -> str:
+    """Write `NAME_uncertainty.tif`, mean and standard deviation as two float32 pages; return the file's name."""
+    import tifffile
+
+    assert result.uncertainty is not None  # a request for this format has it
+    name = f"{result.name}_uncertainty.tif"
+    with tifffile.TiffWriter(folder / name) as tiff:
+        for plane in (result.uncertainty.mean, result.uncertainty.std):
+            tiff.write(plane, photometric="minisblack", compression="zlib", metadata=None, software=False)
+    return name
+
+
 def draw_result(result: ImageResult) -> Image.Image:
     """Draw what was found over the picture, in the colours of its classes, which a legend names.
 
@@ -147,10 +205,18 @@ def draw_result(result: ImageResult) -> Image.Image:
     return draw_objects(result.picture(), [found.instance for found in result.ranked], result.size_hw, names)
 
 
-def write_overlay(result: ImageResult, folder: Path) -> str:
+def draw_prompt(result: PromptResult) -> Image.Image:
+    """Draw a mask and its prompt over the picture, in the colour of the object's class."""
+    colour = MASK if result.class_id is None else class_colour(result.class_id)
+    return draw_overlay(result.picture(), result.mask, result.prompt, colour=colour)
+
+
+def write_overlay(result: Result, folder: Path) -> str:
     """Write `NAME_overlay.png`, unless that of another result of the image is there; return the file's name."""
     name = f"{result.name}_overlay.png"
-    if not (folder / name).exists():
+    if isinstance(result, PromptResult):
+        draw_prompt(result).save(folder / name)
+    elif not (folder / name).exists():
         draw_result(result).save(folder / name, compress_level=1)  # 10 % larger, in a quarter of the time
     return name
 

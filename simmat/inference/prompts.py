@@ -1,16 +1,15 @@
-"""Prompts as the command line and files state them."""
+"""Prompts of files, and prompts in map coordinates."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
+from simmat.inference.request import BOX, POINT, MapPrompts, make_prompt, parse_numbers
 from simmat.io.reading import read_csv_rows, read_json
 from simmat.types import Prompt
 
@@ -19,41 +18,39 @@ if TYPE_CHECKING:
 
 _Table = dict[tuple[str, str], tuple[list[Sequence[float]], list[Sequence[float]], list[Sequence[float]]]]
 """(file, object) -> points on the object, points off it, boxes."""
-POINT, BOX = "X,Y", "X0,Y0,X1,Y1"
-"""How a point and a box are written."""
 
 
-def make_prompt(
-    points: Sequence[Sequence[float]],
-    negative: Sequence[Sequence[float]],
-    box: Sequence[float] | None,
-    prefix: str = "",
-) -> Prompt:
-    """Return the prompt of points (x, y) on and off an object and its box; `prefix` comes before names in messages."""
-    if not points and box is None:
-        raise ConfigError(f"no point on an object and no box; give {prefix}point {POINT} or {prefix}box {BOX}")
-    with np.errstate(over="ignore"):  # the check against the image bounds refuses infinity
-        coords = np.asarray([*points, *negative], np.float32).reshape(-1, 2)
-        corners = None if box is None else np.asarray(box, np.float32)
-    return Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), corners)
+def prompts_on_map(prompts: MapPrompts, image: ImageReader, name: str) -> dict[str, Prompt]:
+    """Return prompts in map coordinates in pixels of an image: output name of an object -> prompt.
+
+    Raises:
+        ConfigError: a prompt is outside of the image, or nothing here reads maps.
+        DataError: the file cannot be read, or the image has no place on a map.
+    """
+    if prompts.file is None:
+        return {name: _prompt_in_pixels(prompts, image)}
+    found = geo_backend(str(prompts.file)).read_prompts(prompts.file, prompts.crs, image)
+    return {f"{name}_{of_object}": prompt for of_object, prompt in found.items()}
 
 
-def prompt_in_pixels(
-    points: Sequence[Sequence[float]],
-    negative: Sequence[Sequence[float]],
-    box: Sequence[float] | None,
-    crs: str,
-    image: ImageReader,
-) -> Prompt:
-    """Return the prompt of points and a box in coordinates of `crs`, x before y, in pixels of an image."""
+def _prompt_in_pixels(prompts: MapPrompts, image: ImageReader) -> Prompt:
+    """Return the prompt of points and a box on a map, x before y, in pixels of an image."""
     from simmat.predictor.prompts import check_inside
 
-    x0, y0, x1, y1 = box or (0, 0, 0, 0)
-    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)] if box is not None else []
-    found = geo_backend("--crs").to_pixels([*points, *negative, *corners], crs, image)
-    coords, corner_xy = (found[: len(found) - len(corners)] - 0.5).tolist(), found[len(found) - len(corners) :]
-    around = [*corner_xy.min(0), *corner_xy.max(0)] if corners else None
-    prompt = make_prompt(coords[: len(points)], coords[len(points) :], around)
+    places = [*prompts.points, *prompts.negative]
+    corners: list[tuple[float, float]] = []
+    if prompts.box is not None:
+        x0, y0, x1, y1 = prompts.box
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    crs = prompts.crs or ""
+    found = geo_backend("--crs").to_pixels([*places, *corners], crs, image)
+    coords = (found[: len(places)] - 0.5).tolist()  # the centre of the first pixel is at 0, 0
+    box = None
+    if corners:
+        corner_xy = found[len(places) :]
+        box = [*corner_xy.min(0), *corner_xy.max(0)]  # a turned map has a turned box
+    count = len(prompts.points)
+    prompt = make_prompt(coords[:count], coords[count:], box)
     try:
         check_inside(prompt, image)
     except ConfigError as error:
@@ -61,15 +58,6 @@ def prompt_in_pixels(
             f"{error}; these are the pixels of the prompt in {crs}: X comes before Y, longitude before latitude"
         ) from error
     return prompt
-
-
-def prompt_values(prompt: Prompt) -> dict[str, Any]:
-    """Return a prompt as json values."""
-    return {
-        "point_coords_xy": prompt.point_coords.tolist(),
-        "point_labels": prompt.point_labels.tolist(),
-        "box_xyxy": prompt.box.tolist() if prompt.box is not None else None,
-    }
 
 
 def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
@@ -123,7 +111,8 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
         marks = table.setdefault((row["file"], row["object"]), ([], [], []))
         try:
             for name, form, numbers in zip(("point", "negative", "box"), (POINT, POINT, BOX), marks, strict=True):
-                numbers += [parse_numbers(row[name], form)] if row.get(name) else []
+                if row.get(name):
+                    numbers.append(parse_numbers(row[name], form))
         except ValueError as error:
             where = f"line {line}: object {row['object']!r} of {row['file']}"
             problems.append(f"{where}: point, negative or box {error}, got {', '.join(map(repr, filter(None, cells)))}")
@@ -132,7 +121,8 @@ def _read_csv(path: Path, problems: list[str]) -> _Table:
 
 def _read_coco(path: Path, problems: list[str]) -> _Table:
     content = read_json(path, "prompts file")
-    content = content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        content = {}
     images, annotations = content.get("images"), content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: COCO json needs the lists images and annotations")
@@ -159,14 +149,3 @@ def _read_coco(path: Path, problems: list[str]) -> _Table:
 
 def _is_coordinate(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) < 2**31
-
-
-def parse_numbers(text: str, form: str) -> tuple[float, ...]:
-    """Parse "10,20", which is written as `form`; raise ValueError for anything else."""
-    try:
-        values = tuple(float(part) for part in text.replace(" ", "").split(","))
-    except ValueError:
-        values = ()
-    if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
-        raise ValueError(f"must be {form}, with commas and without spaces")
-    return values

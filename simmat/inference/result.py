@@ -1,4 +1,4 @@
-"""What was found in one image, and its pixels band by band."""
+"""What was found in one image or for one prompt, and its pixels band by band."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from simmat.drawing.display import PictureArray
 from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files import release_pages
 from simmat.plugin_specs import ResultKind
-from simmat.types import Georeference
+from simmat.types import BoolArray, Channel, Georeference, Prompt
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
+    from simmat.predictor.uncertainty import Uncertainty
 
 LabelMap = npt.NDArray[np.integer[Any]]
 """(H, W) label values of any integer type."""
@@ -99,6 +100,66 @@ class ImageResult:
             "score": round(float(found.score), 6),
             "class_probability": None if probability is None else round(float(probability), 6),
         }
+
+
+def _no_picture() -> PictureArray:
+    raise ValueError("this result has no picture")
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """The object that one prompt marks in an image.
+
+    Attributes:
+        name: how names of written files begin.
+        mask: (H, W) bool, in the size of the image.
+        score: predicted IoU of the mask.
+        prompt: in pixels of the image.
+        class_id: label value of the object's class; None if the model does not distinguish classes.
+        class_name: its name, or its number where it has none.
+        class_probability: the probability of that class.
+        channels: those of the image.
+        georeference: where the image lies on a map; None if it has no place on one.
+        picture: gives the (H, W, 3) uint8 display picture.
+        uncertainty: how much the mask differs between views of the image; None if that was not asked for.
+        warning: why the mask may be wrong; "" if nothing speaks against it.
+    """
+
+    name: str
+    mask: BoolArray
+    score: float
+    prompt: Prompt
+    class_id: int | None = None
+    class_name: str | None = None
+    class_probability: float | None = None
+    channels: tuple[Channel, ...] = ()
+    georeference: Georeference | None = None
+    picture: Callable[[], PictureArray] = _no_picture
+    uncertainty: Uncertainty | None = None
+    warning: str = ""
+
+    @property
+    def kind(self) -> ResultKind:
+        """What the written files hold."""
+        return "prompts"
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    def record(self) -> dict[str, Any]:
+        """Return score and size of the mask, and its class if the model distinguishes classes, as json values."""
+        values: dict[str, Any] = {"score": self.score, "mask_pixels": self.area}
+        if self.class_id is not None:
+            values["class"] = self.class_id
+            values["class_name"] = self.class_name
+            values["class_probability"] = self.class_probability
+        return values
+
+
+Result = ImageResult | PromptResult
+"""What a format of results writes to a file of its own."""
 
 
 def label_type(result: ImageResult) -> np.dtype[Any]:

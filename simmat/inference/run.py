@@ -1,106 +1,204 @@
-"""Do the images of a call: skip finished ones, share the rest between processes, collect what failed."""
+"""Segment the images of a call: skip finished ones, share the rest between processes, collect what failed."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, as_completed
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from simmat.errors import ConfigError, DataError, OutputError, SimMATError
-from simmat.inference.job import ImageOutcome, ImageTask, Job
-from simmat.inference.prompted import make_segmenter
-from simmat.inference.segmenter import Segmenter
-from simmat.io.files import remove_leftovers, staged_files
-from simmat.io.reading import url_of
+from simmat.errors import DataError, OutputError, SimMATError
+from simmat.inference.find import answer_windows, find, open_image, shared_windows, window_store
+from simmat.inference.images import ImageTask, image_tasks
+from simmat.inference.outcome import ImageOutcome, Progress
+from simmat.inference.request import LOCAL, PredictOptions, Request, resolve
+from simmat.inference.writer import Writer
+from simmat.io.files import remove_leftovers
+from simmat.predictor.reading import NoValidPixelsError
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes
+    from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor
 
 WINDOWS_TOGETHER = 16
 """Number of windows in one task of an executor."""
-_CONNECT_SECONDS = 10
-_WORKER_SECONDS = 60
-"""How long to wait for the first worker of a scheduler."""
+
+Segment = Callable[[ImageTask, Sequence[int] | None], ImageOutcome | None]
+"""Segments an image; or some windows of it, for the process that joins them, and then returns None."""
 
 
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[Path] | Mapping[str, Path],
+    out: Path,
+    options: PredictOptions,
+    registry: Registry,
+    processes: Processes,
+    load: partial[Predictor],
+    progress: Progress,
+) -> list[ImageOutcome]:
+    """Segment images as `simmat.predict` does; return what became of each, in the main process.
+
+    Args:
+        predictor: the model.
+        files: files and folders; or source -> file of one image, for sensors with several.
+        out: folder of the results.
+        options: what the user asks for.
+        registry: has the formats.
+        processes: those that share the images, of which this is one.
+        load: loads the model on other machines, with the arguments of `simmat.load`.
+        progress: told what is done.
+
+    Raises:
+        SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
+    """
+    tasks = image_tasks(predictor, files, out, options, progress.note)
+    request = resolve(options, predictor, registry, progress.note)
+    writer = Writer(out, request, predictor)
+    writer.check(tasks)
+    run = Run(predictor, request, writer, tasks, progress)
+    if options.executor == LOCAL:
+        run.run(processes)
+        outcomes = run.outcomes
+    else:
+        from simmat.inference.dask import run_on_dask
+
+        outcomes = run_on_dask(run, processes, options.executor, load)
+    if not processes.is_main:
+        return []
+    done = [(task, outcomes[task.name]) for task in tasks if outcomes[task.name].error is None]
+    for line in writer.finish(done):
+        progress.wrote(line)
+    finds_objects = request.search is not None and request.search.objects is not None
+    if finds_objects and done and not any(outcome.objects for _, outcome in done):
+        progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
+    return [outcomes[task.name] for task in tasks]
+
+
+def segment_image(
+    predictor: Predictor, request: Request, writer: Writer, task: ImageTask, progress: Progress
+) -> ImageOutcome:
+    """Segment an image, and write what is found."""
+    image = open_image(predictor, task, request)
+    store = window_store(predictor, image, task, request, writer.out)
+    shown = None if store is None else partial(progress.windows, task.name)
+    try:
+        found = find(predictor, image, task, request, store=store, progress=shown)
+        outcome = writer.add(found)
+    except NoValidPixelsError:
+        if store is not None:
+            store.remove()
+        raise
+    if store is not None:
+        store.remove()
+    return outcome
+
+
+@dataclass
 class Run:
     """The images of a call and what became of them.
 
     Attributes:
+        predictor: the model.
+        request: what is asked of each image.
+        writer: writes the results.
+        tasks: the images, the same in all processes.
+        progress: told what is done.
         outcomes: name of an image -> what became of it, of those that are done or have failed.
     """
 
-    def __init__(self, segmenter: Segmenter, tasks: Sequence[ImageTask]) -> None:
-        self.segmenter, self.tasks = segmenter, tasks
-        self.outcomes: dict[str, ImageOutcome] = {}
+    predictor: Predictor
+    request: Request
+    writer: Writer
+    tasks: Sequence[ImageTask]
+    progress: Progress
+    outcomes: dict[str, ImageOutcome] = field(default_factory=dict)
 
-    def run(
-        self, processes: Processes, executor: Executor | None = None, load: partial[Predictor] | None = None
-    ) -> None:
+    def run(self, processes: Processes, pool: Executor | None = None, segment: Segment | None = None) -> None:
         """Do all images, or the share of this process; the main process has the outcomes of all at the end.
 
-        `tasks` must be the same in all processes. An OutputError, such as a full disk, stops the call. The workers of
-        an executor see the same files, and load the model by `load`; this process joins the windows of images.
+        An OutputError, such as a full disk, stops the call.
+
+        Args:
+            processes: those that share the images.
+            pool: does the images in place of this process, which joins the windows of large ones.
+            segment: what a worker of the pool calls for each image, or for some windows of it.
         """
-        left, is_shared = self._begin(processes), executor is not None or processes.count > 1
-        windows = [(task, self.segmenter.shared_windows(task) if is_shared else 1) for task in left]
-        whole = [task for task, count in windows if count == 1]
-        parted = [(task, count) for task, count in windows if count > 1]
-        try:
-            if executor is not None and load is not None:
-                self._run_on(executor, load, whole, parted)
+        left = self._skip_finished(processes)
+        is_shared = pool is not None or processes.count > 1
+        whole: list[ImageTask] = []
+        parted: list[tuple[ImageTask, int]] = []
+        for task in left:
+            count = shared_windows(self.predictor, task, self.request) if is_shared else 1
+            if count == 1:
+                whole.append(task)
             else:
-                for task in processes.share(whole):
-                    self._attempt(task, partial(self.segmenter.segment, task))
-                for task, count in parted:
-                    indices = processes.share(range(count))
-                    self._attempt(task, partial(self.segmenter.answer_windows, task, indices))
-            for part in processes.gather(self.outcomes):
-                self.outcomes |= part
-            for task, _ in parted if processes.is_main else ():
-                self._attempt(task, partial(self.segmenter.segment, task))
+                parted.append((task, count))
+        try:
+            if pool is not None and segment is not None:
+                self._run_in_pool(pool, segment, whole, parted)
+            else:
+                self._run_here(processes, whole, parted)
+            for outcomes in processes.gather(self.outcomes):
+                self.outcomes |= outcomes
+            if processes.is_main:
+                for task, _ in parted:
+                    self._attempt(task, partial(self._segment, task))
         except BaseException:
-            done = sum(task.name in self.outcomes and self.outcomes[task.name].error is None for task in left)
+            done = [task for task in left if task.name in self.outcomes and self.outcomes[task.name].error is None]
             if done:
-                out = self.segmenter.job.out
-                self.segmenter.progress.note(f"{done} of {len(left)} images are done; their results are in {out}")
+                out = self.writer.out
+                self.progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
             raise
 
-    def _run_on(
-        self,
-        executor: Executor,
-        load: partial[Predictor],
-        whole: Sequence[ImageTask],
-        parted: Sequence[tuple[ImageTask, int]],
+    def _skip_finished(self, processes: Processes) -> list[ImageTask]:
+        """Find the images that an earlier call has done; return the others."""
+        done: dict[str, ImageOutcome] = {}
+        for task in self.tasks:
+            outcome = self.writer.earlier_outcome(task)
+            if outcome is not None:
+                done[task.name] = outcome
+        done = processes.gather(done)[0]  # another process may finish an image while this one checks
+        self.outcomes = dict(done)
+        if processes.is_main:
+            remove_leftovers(self.writer.out / "files")
+            self.progress.started(len(self.tasks), len(done))
+        return [task for task in self.tasks if task.name not in done]
+
+    def _run_here(
+        self, processes: Processes, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
     ) -> None:
+        """Do this process's share of the images, and of the windows of those that are parted."""
+        for task in processes.share(whole):
+            self._attempt(task, partial(self._segment, task))
+        for task, count in parted:
+            self._attempt(task, partial(self._answer_windows, task, processes.share(range(count))))
+
+    def _run_in_pool(
+        self, pool: Executor, segment: Segment, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
+    ) -> None:
+        """Let a pool do the images, and the windows of those that are parted, some at a time."""
         work: list[tuple[ImageTask, range | None]] = [(task, None) for task in whole]
         for task, count in parted:
-            starts = range(0, count, WINDOWS_TOGETHER)
-            work += [(task, range(start, min(start + WINDOWS_TOGETHER, count))) for start in starts]
-        job = self.segmenter.job
-        futures = {executor.submit(_segment_on_worker, load, job, task, part): task for task, part in work}
+            for start in range(0, count, WINDOWS_TOGETHER):
+                work.append((task, range(start, min(start + WINDOWS_TOGETHER, count))))
+        futures = {pool.submit(segment, task, indices): task for task, indices in work}
         try:
             for future in as_completed(futures):
-                self._attempt(futures[future], partial(_result, future, futures[future].name))
+                task = futures[future]
+                self._attempt(task, partial(_result, future, task.name))
         finally:
             for future in futures:
                 future.cancel()
 
-    def _begin(self, processes: Processes) -> list[ImageTask]:
-        """Find the images that an earlier call has done; return the others."""
-        done = {task.name: outcome for task in self.tasks if (outcome := self.segmenter.earlier_outcome(task))}
-        done = processes.gather(done)[0]  # another process may finish an image while this one checks
-        self.outcomes = dict(done)
-        if processes.is_main:
-            remove_leftovers(self.segmenter.job.out / "files")
-            self.segmenter.progress.started(len(self.tasks), len(done))
-        return [task for task in self.tasks if task.name not in done]
+    def _segment(self, task: ImageTask) -> ImageOutcome:
+        return segment_image(self.predictor, self.request, self.writer, task, self.progress)
+
+    def _answer_windows(self, task: ImageTask, indices: Sequence[int]) -> None:
+        answer_windows(self.predictor, task, self.request, self.writer.out, indices)
 
     def _attempt(self, task: ImageTask, function: Callable[[], ImageOutcome | None]) -> None:
         """Call a function of an image, unless it has an outcome, and keep that; an OutputError stops the call."""
@@ -114,102 +212,11 @@ class Run:
             outcome = ImageOutcome(task.name, error=error)
         if outcome is not None:
             self.outcomes[task.name] = outcome
-            self.segmenter.progress.image(outcome)
-
-
-def run_on_dask(
-    segmenter: Segmenter, tasks: Sequence[ImageTask], load: partial[Predictor], processes: Processes, address: str
-) -> Run:
-    """Do the images of a call on the workers of a dask scheduler at tcp://HOST:PORT, which see the same files."""
-    job, options = segmenter.job, segmenter.job.options
-    paths = {name: path and path.absolute() for name, path in (("cache", options.cache), ("prompts", options.prompts))}
-    job = replace(job, out=job.out.absolute(), options=options.model_copy(update=paths))  # workers have other folders
-    tasks = [replace(task, files={name: _absolute(file) for name, file in task.files.items()}) for task in tasks]
-    model = {name: _absolute(value) if isinstance(value, Path) else value for name, value in load.keywords.items()}
-    run = Run(make_segmenter(segmenter.predictor, job, segmenter.progress), tasks)
-    seen = [*model.values(), *(tasks[0].files.values() if tasks else ())]
-    with dask_client(address) as client, client.get_executor(pure=False) as pool:
-        with staged_files(job.out) as staging:
-            check_workers(client, [staging, *(path for path in seen if isinstance(path, Path) and path.exists())])
-        run.run(processes, pool, partial(load.func, **model))
-    return run
-
-
-@contextmanager
-def dask_client(address: str) -> Iterator[Any]:
-    """Yield a client of the dask scheduler at tcp://HOST:PORT, which has a worker, and close it at the end.
-
-    Raises ConfigError if there is no such scheduler.
-    """
-    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", address):
-        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ConfigError(
-            f"--executor {address} needs dask.distributed ({error}); pip install 'simmat[dask]', or leave "
-            "--executor out to run here"
-        ) from error
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
-    except OSError as error:
-        raise ConfigError(
-            f"no dask scheduler answers at {address}; check host and port, or start one with `dask scheduler`"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
-        except TimeoutError as error:
-            raise ConfigError(
-                f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
-            ) from error
-        yield client
-
-
-def check_workers(client: Any, paths: Sequence[Path]) -> None:
-    """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks SimMAT."""
-    try:
-        found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
-    except ImportError as error:
-        raise ConfigError(
-            f"a dask worker cannot do the work ({error}); install simmat where it runs, with the plugins that are "
-            "needed here"
-        ) from error
-    for index, path in enumerate(paths):
-        if blind := [worker for worker, seen in found.items() if not seen[index]]:
-            raise ConfigError(
-                f"dask workers {', '.join(blind)} do not see {path}; put it on a disk that all machines share"
-            )
-
-
-def _which_exist(paths: Sequence[str]) -> list[bool]:
-    return [Path(path).exists() for path in paths]
-
-
-def _absolute(file: Path) -> Path:
-    return file if url_of(file) else file.absolute()
-
-
-_SEGMENTERS: dict[str, Segmenter] = {}
-"""Arguments -> the one model of a worker process, which is loaded once, not for each task."""
-
-
-def _segment_on_worker(
-    load: partial[Predictor], job: Job, task: ImageTask, indices: Sequence[int] | None
-) -> ImageOutcome | None:
-    """Segment an image, or some windows of it for the process that joins them."""
-    key = repr((sorted(load.keywords.items()), job))
-    if key not in _SEGMENTERS:
-        _SEGMENTERS.clear()
-        _SEGMENTERS[key] = make_segmenter(load(), job)
-    if indices is None:
-        return _SEGMENTERS[key].segment(task)
-    _SEGMENTERS[key].answer_windows(task, indices)
-    return None
+            self.progress.image(outcome)
 
 
 def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | None:
-    """Return the result of a task; errors of dask become errors of SimMAT."""
+    """Return the result of a task of a pool; errors of dask become errors of SimMAT."""
     try:
         return future.result()
     except Exception as error:

@@ -106,14 +106,28 @@ LOSSES: tuple[LossSpec, ...] = (
 
 METRICS: tuple[MetricSpec, ...] = (MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"),)
 
-_EVERYWHERE = ("objects", "classes")
 RESULT_FORMATS: tuple[ResultFormat, ...] = (
+    ResultFormat(
+        "mask",
+        "the mask of a prompt as PNG, 0 and 255",
+        "simmat.inference.formats:write_mask",
+        ("_mask.png",),
+        kinds=("prompts",),
+        auto=("prompts",),
+    ),
+    ResultFormat(
+        "uncertainty",
+        "mean and standard deviation of a prompt's object over several views, as TIFF",
+        "simmat.inference.formats:write_uncertainty",
+        ("_uncertainty.tif",),
+        kinds=("prompts",),
+    ),
     ResultFormat(
         "labels",
         "instance ids or label values as PNG, or TIFF where a PNG cannot hold them",
         "simmat.inference.formats:write_labels",
         ("_{kind}.png", "_{kind}.tif"),
-        auto=_EVERYWHERE,
+        auto=("objects", "classes"),
     ),
     ResultFormat(
         "coco",
@@ -126,7 +140,12 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
         one_file=True,
     ),
     ResultFormat(
-        "overlay", "a picture to look at", "simmat.inference.formats:write_overlay", ("_overlay.png",), auto=_EVERYWHERE
+        "overlay",
+        "a picture to look at",
+        "simmat.inference.formats:write_overlay",
+        ("_overlay.png",),
+        kinds=("prompts", "objects", "classes"),
+        auto=("prompts", "objects", "classes"),
     ),
 )
 

@@ -16,7 +16,7 @@ def simmat_geo_backends() -> Iterable[GeoBackendSpec]:
 
 @hookimpl
 def simmat_result_formats() -> Iterable[ResultFormat]:
-    """Return `geojson`, `gpkg` and `geotiff`."""
+    """Return `geojson`, `gpkg`, `geotiff` and `mask-geotiff`."""
     return [
         ResultFormat(
             "geojson",
@@ -39,6 +39,15 @@ def simmat_result_formats() -> Iterable[ResultFormat]:
             ("_{kind}.tif",),
             auto=("georeferenced objects", "georeferenced classes"),
             replaces="labels",
+            needs_georeference=True,
+        ),
+        ResultFormat(
+            "mask-geotiff",
+            "the mask of a prompt as cloud optimized GeoTIFF, 0 and 1",
+            "simmat_plugin_geo.results:write_mask",
+            ("_mask.tif",),
+            kinds=("prompts",),
+            auto=("georeferenced prompts",),
             needs_georeference=True,
         ),
     ]

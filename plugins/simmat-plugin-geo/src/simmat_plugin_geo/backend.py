@@ -1,6 +1,5 @@
 """The functions of `simmat.geo.GeoBackend`."""
 
-from simmat_plugin_geo.cog import write_mask
 from simmat_plugin_geo.georeference import pixel_areas, read_georeference
 from simmat_plugin_geo.map_prompts import read_prompts, to_pixels
 from simmat_plugin_geo.mosaic import Mosaic as open_mosaic
@@ -15,5 +14,4 @@ __all__ = [
     "read_polygons",
     "read_prompts",
     "to_pixels",
-    "write_mask",
 ]

@@ -13,8 +13,7 @@ import tifffile
 from rasterio.shutil import copy
 
 from simmat.errors import OutputError
-from simmat.io.files import atomic_path
-from simmat.types import BoolArray, Georeference
+from simmat.types import Georeference
 from simmat_plugin_geo.georeference import profile_of, quiet
 
 TILE_PX = 512
@@ -75,22 +74,3 @@ def _check_whole(path: Path) -> None:
         whole = False
     if not whole:
         raise OutputError(f"cannot write {path}: the file is cut short; check that the disk has room")
-
-
-def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
-    """Write an (H, W) mask as a cloud optimized GeoTIFF of one 8-bit band, 1 inside and 0 outside.
-
-    Args:
-        path: without ending.
-
-    Returns:
-        `path`.tif.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    target = path.with_name(f"{path.name}.tif")
-    size_hw = int(mask.shape[0]), int(mask.shape[1])
-    with atomic_path(target) as temporary:
-        write_cog(temporary, [(0, mask)], size_hw, np.uint8, georeference, description="mask")
-    return target

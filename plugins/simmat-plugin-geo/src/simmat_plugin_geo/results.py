@@ -21,7 +21,7 @@ from shapely.geometry import shape
 
 from simmat.data.instances import Instance
 from simmat.errors import DataError, OutputError
-from simmat.inference import ImageResult, label_bands, label_type
+from simmat.inference import ImageResult, PromptResult, label_bands, label_type
 from simmat.types import ImageReader
 from simmat_plugin_geo.cog import write_cog
 
@@ -153,6 +153,16 @@ def write_geotiff(result: ImageResult, folder: Path) -> str:
             nodata=0 if of_objects else result.nodata,
             tags={} if of_objects else {f"class_{value}": text for value, text in sorted(result.class_names.items())},
         )
+    return name
+
+
+def write_mask(result: PromptResult, folder: Path) -> str:
+    """Write `NAME_mask.tif`, a cloud optimized GeoTIFF of one 8-bit band, 1 on the object; return the file's name."""
+    name = f"{result.name}_mask.tif"
+    height, width = result.mask.shape
+    bands = [(0, result.mask)]
+    with _gdal_errors(folder):
+        write_cog(folder / name, bands, (height, width), np.uint8, result.georeference, description="mask")
     return name
 
 

@@ -1,0 +1,392 @@
+"""Open an image, and find in it what a request asks for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import FoundObject
+from simmat.drawing.display import PictureArray, display_rgb
+from simmat.errors import ConfigError, SimMATError
+from simmat.foundation import MAX_PROMPTS
+from simmat.inference.images import ImageTask
+from simmat.inference.prompts import prompts_on_map
+from simmat.inference.request import Request, files_key, prompt_values
+from simmat.inference.result import ImageResult, LabelMap, PromptResult, Result
+from simmat.inference.window_store import WindowStore
+from simmat.io.files import output_errors, release_pages
+from simmat.predictor.found import picture_of
+from simmat.predictor.large_image import TiledImage
+from simmat.predictor.prompts import check_inside
+from simmat.predictor.reading import LoadedImage
+from simmat.predictor.tiles import SegmentOptions, merge_objects, most_likely
+from simmat.types import ImageReader, Prompt, SensorImage, Window
+
+if TYPE_CHECKING:
+    from simmat.predictor import Prediction, Predictor
+
+_MAX_PIXELS = 2048**2
+"""Largest image without georeference that, segmented in windows, gets a mask and a picture for each object."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image.
+
+    Attributes:
+        task: the image.
+        reader: the same, opened.
+        results: what to write; those of one name follow each other and are named by one json.
+        names: names of the results.
+        about: what their json says besides.
+        warnings: why the results may be wrong.
+        note: what to say behind the line about the image.
+    """
+
+    task: ImageTask
+    reader: ImageReader
+    results: Iterable[Result]
+    names: tuple[str, ...]
+    about: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+
+
+def open_image(predictor: Predictor, task: ImageTask, request: Request) -> TiledImage:
+    """Open an image of a call.
+
+    Raises:
+        DataError: it cannot be read, or a format that the user named cannot hold it.
+        SimMATError: as `Predictor.open_image` raises it.
+    """
+    if request.mosaic:
+        tiles = list(task.files.values())
+        image = predictor.open_mosaic(tiles, missing=request.missing, tile=request.tile, overlap=request.overlap)
+    else:
+        image = predictor.open_image(
+            task.files, missing=request.missing, tile=request.tile, overlap=request.overlap, cache=request.cache
+        )
+    for kind in request.kinds:
+        request.formats.for_image(kind, image.reader)  # raises before any work
+    return image
+
+
+def find(
+    predictor: Predictor,
+    image: TiledImage,
+    task: ImageTask,
+    request: Request,
+    *,
+    store: WindowStore | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Found:
+    """Find in an image what a request asks for.
+
+    Args:
+        predictor: the model.
+        image: what `open_image` returned.
+        task: the same image.
+        request: what to find.
+        store: windows that are in it are read from it, the others are added.
+        progress: called with the number of windows that are done, and that of all.
+
+    Raises:
+        NoValidPixelsError: nothing is measured in the image, or around a prompt.
+        SimMATError: the image cannot be read, or a prompt is outside of it.
+    """
+    if request.search is not None:
+        return _found_without_prompts(predictor, image, task, request, request.search, store, progress)
+    prompts = task.prompts or {}
+    if request.map_prompts is not None:
+        prompts = prompts_on_map(request.map_prompts, image.reader, task.name)
+    for prompt in prompts.values():
+        check_inside(prompt, image.reader)
+    if request.kinds == ("prompts",) and not _is_large(image, request):
+        return _found_each(predictor, image, task, request, prompts)
+    return _found_together(predictor, image, task, request, prompts)
+
+
+def _found_without_prompts(
+    predictor: Predictor,
+    image: TiledImage,
+    task: ImageTask,
+    request: Request,
+    search: SegmentOptions,
+    store: WindowStore | None,
+    progress: Callable[[int, int], object] | None,
+) -> Found:
+    """Find the objects of an image, the class of every pixel, or both, window by window."""
+    count = len(image.windows)
+    classes = None
+    blender = None
+    if search.classes:
+        classes = _empty_class_map(image, None if store is None else store.folder)
+        blender = image.class_map_blender()
+    found = []
+    empty = 0
+    for index, window in enumerate(image.windows):
+        answer = None if store is None else store.read(index)
+        if answer is None:
+            answer = image.segment_window(window, search)
+            if store is not None:
+                answer = store.write(index, answer)
+        if progress is not None:
+            progress(index + 1, count)
+        found.append(answer.objects)
+        empty += answer.is_empty
+        if classes is not None and blender is not None:
+            for y0, band in blender.add(answer.probabilities):
+                labels, _ = most_likely(band, predictor.required_dense().label_values, image.label_type()[1])
+                classes[y0 : y0 + len(labels)] = labels
+                release_pages(classes)
+    image.check_measured(empty)
+    results = []
+    if search.objects is not None:
+        results.append(_objects_result(predictor, image, task, request, merge_objects(image.windows, found)))
+    if classes is not None:
+        results.append(_classes_result(predictor, image, task, request, classes))
+    windows = {"tile": image.tile, "overlap": image.overlap, "count": count, "without_measurement": empty}
+    return Found(
+        task,
+        image.reader,
+        results,
+        (task.name,),
+        {"mosaic": request.mosaic, "windows": windows},
+        warnings=tuple(filter(None, (_warning(image.warning), image.shrink_warning))),
+        note=f", {empty} of {count} windows without a measurement" if empty else "",
+    )
+
+
+def _objects_result(
+    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, objects: Iterable[FoundObject]
+) -> ImageResult:
+    """Return the objects that the request keeps."""
+    kept = []
+    for one in objects:
+        is_sure = request.min_score is None or one.score >= request.min_score
+        if is_sure and (request.classes is None or one.instance.class_id in request.classes):
+            kept.append(one)
+    reader = image.reader
+    return ImageResult(
+        task.name,
+        reader.size_hw,
+        reader.georeference,
+        predictor.class_names,
+        tuple(kept),
+        None,
+        None,
+        lambda: picture_of(reader),
+    )
+
+
+def _classes_result(
+    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, classes: LabelMap
+) -> ImageResult:
+    """Return the class map with the classes that the request keeps."""
+    reader = image.reader
+    _, nodata = image.label_type()
+    background = 0 if predictor.required_dense().background else None
+    if request.classes is not None:
+        _drop_classes(classes, request.classes, nodata, background)
+    return ImageResult(
+        task.name,
+        reader.size_hw,
+        reader.georeference,
+        predictor.class_names,
+        None,
+        classes,
+        nodata,
+        lambda: picture_of(reader),
+        background=background,
+    )
+
+
+def _is_large(image: TiledImage, request: Request) -> bool:
+    """Return whether the prompted objects of an image are written to the same files, as each would take many pixels."""
+    if request.formats.named and not request.uncertainty:
+        return False
+    reader = image.reader
+    in_windows = request.tile is not None or not isinstance(reader, LoadedImage)
+    is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
+    if is_large and request.uncertainty:
+        height, width = reader.size_hw
+        raise ConfigError(
+            f"{reader.origin}: --uncertainty is for images of which each object gets its own mask; this one has "
+            f"{width}x{height} pixels in windows. Cut the part out, or leave it out"
+        )
+    return is_large
+
+
+def _found_together(
+    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
+) -> Found:
+    """Find prompted objects, to write all to the same files."""
+    request.formats.for_image("objects", image.reader)  # raises before any work
+    objects: list[FoundObject] = []
+    notes = []
+    warning = ""
+    predictions = _predictions(image, tuple(prompts.values()), request)
+    for (name, prompt), prediction in zip(prompts.items(), predictions, strict=True):
+        one = prediction.found_object(_click(prompt))
+        if one is not None:
+            objects.append(one)
+        warning = warning or prediction.warning
+        result = _prompt_result(predictor, prediction, name, prompt)
+        notes.append({"object": name, **prompt_values(prompt), **result.record()})
+    return Found(
+        task,
+        image.reader,
+        [_objects_result(predictor, image, task, request, objects)],
+        (task.name,),
+        {"mosaic": request.mosaic, "prompts": notes},
+        warnings=tuple(filter(None, [_warning(warning)])),
+    )
+
+
+def _found_each(
+    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
+) -> Found:
+    """Find prompted objects, to write each to its own files."""
+    reader = image.reader
+    shown = reader.read(Window(0, 0, *reader.size_hw))
+    channels = [{"name": one.name, "quantity": one.quantity, "unit": one.unit} for one in shown.channels]
+    return Found(
+        task,
+        reader,
+        _each_result(predictor, image, shown, request, prompts),
+        tuple(prompts),
+        {"picture_hw": shown.preview_hw, "channels": channels},
+        warnings=tuple(filter(None, [shown.size_note])),
+    )
+
+
+def _each_result(
+    predictor: Predictor, image: TiledImage, shown: SensorImage, request: Request, prompts: Mapping[str, Prompt]
+) -> Iterator[PromptResult]:
+    """Yield the object of each prompt; few whole masks are in memory at once."""
+    missing = predictor.image_loader.missing_channels(request.missing)
+
+    def picture() -> PictureArray:
+        kept = [index for index, channel in enumerate(shown.channels) if channel.name not in missing]
+        return display_rgb(shown.select(kept) if missing else shown)  # `select` copies all planes
+
+    predictions = _predictions(image, tuple(prompts.values()), request)
+    for (name, prompt), prediction in zip(prompts.items(), predictions, strict=True):
+        uncertainty = None
+        if request.uncertainty:
+            uncertainty = image.uncertainty(prompt, request.choice, prediction.window)
+        one = replace(prediction, mask=prediction.whole_mask(image.reader.size_hw))
+        result = _prompt_result(predictor, one, name, prompt)
+        yield replace(
+            result,
+            georeference=shown.georeference,
+            channels=shown.channels,
+            picture=picture,
+            uncertainty=uncertainty,
+        )
+
+
+def _prompt_result(predictor: Predictor, found: Prediction, name: str, prompt: Prompt) -> PromptResult:
+    class_name = None
+    if found.class_id is not None:
+        class_name = predictor.class_names.get(found.class_id, str(found.class_id))
+    return PromptResult(
+        name,
+        found.mask,
+        found.score,
+        prompt,
+        class_id=found.class_id,
+        class_name=class_name,
+        class_probability=found.class_probability,
+        warning=_warning(found.warning),
+    )
+
+
+def _predictions(image: TiledImage, prompts: Sequence[Prompt], request: Request) -> Iterator[Prediction]:
+    """Yield the mask of each prompt; some are decoded together, and so many are in memory."""
+    for start in range(0, len(prompts), MAX_PROMPTS):
+        yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], request.choice)
+
+
+def _click(prompt: Prompt) -> tuple[float, float]:
+    """Return the first point of a prompt, or the middle of its box."""
+    if prompt.box is None or len(prompt.point_coords):
+        x, y = prompt.point_coords[0].tolist()
+    else:
+        x, y = prompt.box.reshape(2, 2).mean(axis=0).tolist()
+    return x, y
+
+
+def _warning(values: str) -> str:
+    """Return how the values of an image differ from those of training, with what to look at; "" if they do not."""
+    return f"{values}; are unit, bit depth and exposure the same?" if values else ""
+
+
+def shared_windows(predictor: Predictor, task: ImageTask, request: Request) -> int:
+    """Return the number of windows of an image that can be answered separately; 1 if it is read as a whole."""
+    if request.search is None:  # prompts take the windows around them
+        return 1
+    try:
+        if not request.mosaic:
+            size_hw = predictor.adapter.window_size(task.files)
+            if size_hw is None or max(size_hw) <= predictor.tile_size(size_hw):
+                return 1
+        return len(open_image(predictor, task, request).windows)
+    except SimMATError:  # raised again when the image is segmented
+        return 1
+
+
+def window_store(
+    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, out: Path
+) -> WindowStore | None:
+    """Return the folder that keeps the answers of the windows of an image; None if there is one window alone."""
+    if request.search is None or len(image.windows) == 1:
+        return None
+    question = [repr(request.search), list(request.missing), image.tile, image.overlap]
+    key = json.dumps([predictor.digest, files_key(task.files), *question])
+    return WindowStore(out / f".{task.name}.windows", key)
+
+
+def answer_windows(predictor: Predictor, task: ImageTask, request: Request, out: Path, indices: Iterable[int]) -> None:
+    """Segment some windows of an image, and store the answers for the process that joins them."""
+    image = open_image(predictor, task, request)
+    store = window_store(predictor, image, task, request, out)
+    assert store is not None  # `shared_windows` has counted several
+    assert request.search is not None
+    for index in indices:
+        if not store.has(index):
+            store.write(index, image.segment_window(image.windows[index], request.search))
+
+
+def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
+    """Return an empty class map; with `folder`, it is stored there, not in memory."""
+    dtype, _ = image.label_type()
+    size_hw = image.reader.size_hw
+    if folder is None:
+        return np.zeros(size_hw, dtype)
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
+            os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=size_hw)
+
+
+def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None) -> None:
+    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
+    values = [*kept, nodata]
+    other = nodata
+    if background is not None:
+        values.append(background)
+        other = background
+    for y0 in range(0, len(classes), 512):
+        band = classes[y0 : y0 + 512]
+        band[~np.isin(band, values)] = other
+        release_pages(classes)

@@ -1,0 +1,465 @@
+"""What is asked of each image of a call: the options as the user gives them, and the request that they are for a model.
+
+`PredictOptions` are the options of `simmat predict` and `simmat.predict`. `resolve` turns them into a `Request` once,
+before any image is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from simmat.calibration import MAX_WRONG, min_score
+from simmat.documents import StrictModel
+from simmat.errors import ConfigError, unknown_name
+from simmat.geo import geo_backend
+from simmat.inference.formats import AUTO, UNCERTAINTY, ChosenFormats, choose_formats, kinds_of_prompts
+from simmat.plugin_specs import ResultKind
+from simmat.sensors.channel_selection import parse_channels
+from simmat.types import Prompt
+
+if TYPE_CHECKING:
+    from simmat.inference.images import ImageTask
+    from simmat.plugins.registry import Registry
+    from simmat.predictor import Choice, Predictor, Reference
+    from simmat.predictor.tiles import SegmentOptions
+
+LOCAL = "local"
+MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
+"""Endings of prompts files in map coordinates."""
+RECORD_FORMAT = 1
+"""Format number of the json of an image or object; increased when an older reader would misread a change."""
+POINT = "X,Y"
+"""How a point is written."""
+BOX = "X0,Y0,X1,Y1"
+"""How a box is written."""
+
+
+def parse_numbers(text: str, form: str) -> tuple[float, ...]:
+    """Parse "10,20", which is written as `form`; raise ValueError for anything else."""
+    try:
+        values = tuple(float(part) for part in text.replace(" ", "").split(","))
+    except ValueError:
+        values = ()
+    if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
+        raise ValueError(f"must be {form}, with commas and without spaces")
+    return values
+
+
+def make_prompt(
+    points: Sequence[Sequence[float]],
+    negative: Sequence[Sequence[float]],
+    box: Sequence[float] | None,
+    prefix: str = "",
+) -> Prompt:
+    """Return the prompt of points (x, y) on and off an object and its box; `prefix` comes before names in messages."""
+    if not points and box is None:
+        raise ConfigError(f"no point on an object and no box; give {prefix}point {POINT} or {prefix}box {BOX}")
+    with np.errstate(over="ignore"):  # the check against the image bounds refuses infinity
+        coords = np.asarray([*points, *negative], np.float32).reshape(-1, 2)
+        corners = None if box is None else np.asarray(box, np.float32)
+    return Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), corners)
+
+
+def prompt_values(prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as json values."""
+    return {
+        "point_coords_xy": prompt.point_coords.tolist(),
+        "point_labels": prompt.point_labels.tolist(),
+        "box_xyxy": None if prompt.box is None else prompt.box.tolist(),
+    }
+
+
+def _split(value: Any) -> Any:
+    """Return the names in one or more lists with commas; a number is the name of a class, too."""
+    if isinstance(value, str):
+        names = (part.strip() for part in value.split(","))
+        return tuple(name for name in names if name)
+    if not isinstance(value, list | tuple):
+        return value
+    found: list[Any] = []
+    for one in value:
+        if isinstance(one, str):
+            found += _split(one)
+        elif isinstance(one, int):
+            found.append(str(one))
+        else:
+            found.append(one)
+    return tuple(found)
+
+
+def _numbers(form: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_numbers(value, form) if isinstance(value, str) else value)
+
+
+def _channels(value: Any) -> Any:
+    return parse_channels(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Channels = Annotated[tuple[str | int, ...], BeforeValidator(_channels)]
+Point = Annotated[tuple[float, float], _numbers(POINT)]
+Box = Annotated[tuple[float, float, float, float], _numbers(BOX)]
+
+
+def _option(
+    default: Any, description: str, metavar: str = "", flag: str = "", *, repeat: bool = False, **limits: Any
+) -> Any:
+    """Return a field with what the command line needs of it."""
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={"metavar": metavar, "flag": flag, "repeat": repeat},
+        **limits,
+    )
+
+
+def _flag(name: str) -> str:
+    """Return the option of the command line that gives a field."""
+    extra = PredictOptions.model_fields[name].json_schema_extra
+    flag = str(extra["flag"]) if isinstance(extra, dict) else ""
+    return flag.partition(" ")[0] or "--" + name.replace("_", "-")
+
+
+_FOR_PROMPTS = ("points", "negative", "box", "prompts", "crs", "uncertainty", "cache")
+_FOR_SEARCH = ("classes", "min_score", "max_wrong", "min_area", "overlap", "mosaic")
+
+
+class PredictOptions(StrictModel):
+    """What to do with each image; the descriptions are the help of the command line.
+
+    Texts are taken as the command line takes them: "10,20" for a point, "coco,overlay" for names.
+    """
+
+    model_config = ConfigDict(strict=False)
+
+    missing: Channels = _option(
+        (),
+        "Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
+        "LIST",
+    )
+    points: tuple[Point, ...] = _option((), "Pixel on the object; repeatable.", POINT, "--point")
+    negative: tuple[Point, ...] = _option((), "Pixel not on the object; repeatable.", POINT)
+    box: Box | None = _option(None, "Box around the object, in pixels.", BOX)
+    prompts: Path | None = _option(
+        None,
+        "Prompts for many objects: CSV (file,object,point,negative,box), COCO json (its boxes), or points and polygons "
+        "of a GeoJSON, GeoPackage or shapefile.",
+        "FILE",
+    )
+    crs: str | None = _option(
+        None, "--point, --box and the prompts file are in map coordinates, such as EPSG:4326.", "CRS"
+    )
+    mask: Literal["single", "best"] = _option(
+        "single", "The model's single mask, or the alternative with the highest predicted IoU."
+    )
+    uncertainty: bool = _option(
+        False,
+        "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five images.",
+    )
+    everything: bool = _option(False, "Find every object, without prompts.")
+    reference: tuple[Path, ...] = _option(
+        (), "Image that shows what to find, instead of every object; repeatable.", "FILE"
+    )
+    reference_mask: tuple[Path, ...] = _option(
+        (), "Its mask, of label values with 0 for background; one for each --reference, in their order.", "FILE"
+    )
+    semantic: bool = _option(False, "Find the class of every pixel.")
+    formats: Names | None = _option(
+        None,
+        "Files to write, as labels,coco (simmat plugins list has them all), or auto, the default of --everything "
+        "and --semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
+        "LIST",
+        "--format",
+    )
+    classes: Names | None = _option(
+        None,
+        "Keep these classes only, by name or number; with --reference values of its mask. Repeatable.",
+        "LIST",
+        "--classes --class",
+        repeat=True,
+    )
+    min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = _option(
+        None, "Smallest score of an object; auto keeps what --max-wrong allows.", "NUMBER|auto"
+    )
+    max_wrong: float | None = _option(
+        None, f"auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_WRONG}]", gt=0, le=0.5
+    )
+    min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
+    tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
+    overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
+    mosaic: bool = _option(False, "The files are tiles of one map: find objects over their borders.")
+    executor: str = _option(
+        LOCAL,
+        "Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",
+        "local|tcp://HOST:PORT",
+    )
+    cache: Path | None = _option(
+        None, "Keep embeddings in this folder, so that later prompts on the same image need no encoder.", "DIR"
+    )
+
+    @property
+    def is_promptless(self) -> bool:
+        """True if objects or classes are found without prompts."""
+        return self.everything or self.semantic or bool(self.reference or self.reference_mask)
+
+    @property
+    def is_map_file(self) -> bool:
+        """True if the prompts file has points and polygons in map coordinates."""
+        return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
+
+    def prompt(self) -> Prompt:
+        """Return the prompt that points and box are, in pixels."""
+        return make_prompt(self.points, self.negative, self.box, "--")
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts itself."""
+        given = [_flag(name) for name in self._of_other_kind() if getattr(self, name)]
+        names = ", ".join(given)
+        if given and self.is_promptless:
+            yield f"{names}: not for --everything, --semantic and --reference, which need no prompt; leave it out"
+        elif given:
+            yield f"{names}: for --everything, --semantic and --reference, so add one of them, or leave it out"
+        if self.max_wrong is not None and self.min_score != "auto":
+            yield "--max-wrong is for --min-score auto; give both, or leave it out"
+        yield from self._reference_problems()
+        if not self.is_promptless:
+            yield from self._prompt_problems()
+
+    def _of_other_kind(self) -> tuple[str, ...]:
+        return _FOR_PROMPTS if self.is_promptless else _FOR_SEARCH
+
+    def _reference_problems(self) -> Iterator[str]:
+        if len(self.reference) != len(self.reference_mask):
+            yield (
+                f"{len(self.reference)} --reference and {len(self.reference_mask)} --reference-mask: give each image "
+                "that shows what to find, and after it its mask"
+            )
+        if self.reference and self.semantic:
+            yield "--reference finds objects; leave --semantic out, or use a separate call"
+        if self.reference and self.min_score == "auto":
+            yield "--min-score auto is measured without a --reference; give a number, or leave it out"
+
+    def _prompt_problems(self) -> Iterator[str]:
+        if self.uncertainty and (self.formats is not None or self.is_map_file):
+            yield "--uncertainty: writes a map beside the mask of each object; leave --format out, and give a CSV"
+        if self.prompts is None:
+            try:
+                self.prompt()
+            except ConfigError as error:
+                yield str(error)
+        elif self.points or self.negative or self.box is not None:
+            yield "--prompts gives the prompts of each image; leave --point, --negative and --box out"
+        elif self.crs is not None and not self.is_map_file:
+            yield f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}"
+        if self.crs is not None or self.is_map_file:
+            geo_backend("a prompt in map coordinates")
+
+
+@dataclass(frozen=True)
+class MapPrompts:
+    """Prompts in map coordinates, which are in other pixels of each image.
+
+    Attributes:
+        file: points and polygons; None if the points and the box are given here.
+        crs: coordinate system of points and box; of a file, what replaces its own.
+        points: (x, y) of points on the object, x before y.
+        negative: (x, y) of points not on it.
+        box: (x0, y0, x1, y1), or None.
+    """
+
+    file: Path | None
+    crs: str | None
+    points: tuple[tuple[float, float], ...] = ()
+    negative: tuple[tuple[float, float], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of each image of a call, for one model.
+
+    Attributes:
+        kinds: what is found: one object for each prompt, all objects in the same files, classes.
+        formats: what is written.
+        search: what to find without prompts; None finds what prompts mark.
+        map_prompts: prompts in map coordinates; None if each image has its own in pixels, or needs none.
+        choice: which of the masks of a prompt to take.
+        uncertainty: also find how much the mask of a prompt differs between views of the image.
+        missing: channels that the images lack, by name, index or wavelength.
+        tile: side of the windows in pixels; None as the model says.
+        overlap: overlap of the windows in pixels; None is an eighth of a window.
+        mosaic: the files are tiles of one map.
+        min_score: smallest score of an object to keep; None keeps all.
+        classes: label values to keep; None keeps all.
+        cache: folder that keeps the embeddings of images with prompts.
+    """
+
+    kinds: tuple[ResultKind, ...]
+    formats: ChosenFormats
+    search: SegmentOptions | None = None
+    map_prompts: MapPrompts | None = None
+    choice: Choice = "single"
+    uncertainty: bool = False
+    missing: tuple[str | int, ...] = ()
+    tile: int | None = None
+    overlap: int | None = None
+    mosaic: bool = False
+    min_score: float | None = None
+    classes: frozenset[int] | None = None
+    cache: Path | None = None
+
+    def digest(self, task: ImageTask, model: str) -> str:
+        """Return a digest of all that the results of an image depend on; `model` is that of the model."""
+        map_file = {}
+        if self.map_prompts is not None and self.map_prompts.file is not None:
+            map_file = {"": self.map_prompts.file}
+        names = [one.name for one in self.formats.named]
+        same = replace(self, formats=ChosenFormats(()), cache=None)
+        asked = repr((same, names, bool(self.formats.automatic)))
+        prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
+        return request_digest(model, files_key(task.files), files_key(map_file), asked, prompts)
+
+
+def resolve(
+    options: PredictOptions, predictor: Predictor, registry: Registry, note: Callable[[str], object]
+) -> Request:
+    """Return what the options ask of a model.
+
+    Args:
+        options: what the user says.
+        predictor: the model.
+        registry: has the formats.
+        note: called with what the user should know before the results.
+
+    Raises:
+        ConfigError: the model cannot find what is wanted, or a class or format is unknown.
+    """
+    least = options.min_score
+    if least == "auto":
+        origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
+        least = min_score(predictor.calibration, options.max_wrong or MAX_WRONG, origin)
+        note(f"--min-score auto: {least:.3f}")
+    search = _search(options, predictor)
+    kinds = _kinds(options, registry)
+    formats = _formats(options, kinds, registry)
+    classes = None
+    if options.classes is not None and not options.reference:
+        classes = class_values(options.classes, predictor)
+    map_prompts = None
+    if options.is_map_file or options.crs is not None:
+        map_prompts = MapPrompts(options.prompts, options.crs, options.points, options.negative, options.box)
+    return Request(
+        kinds,
+        formats,
+        search=search,
+        map_prompts=map_prompts,
+        choice=options.mask,
+        uncertainty=any(one.name == UNCERTAINTY for one in formats.named),
+        missing=options.missing,
+        tile=options.tile,
+        overlap=options.overlap,
+        mosaic=options.mosaic,
+        min_score=least,
+        classes=classes,
+        cache=options.cache,
+    )
+
+
+def _search(options: PredictOptions, predictor: Predictor) -> SegmentOptions | None:
+    """Return what to find without prompts; None with prompts."""
+    from simmat.predictor import EverythingSettings
+    from simmat.predictor.tiles import SegmentOptions
+
+    if not options.is_promptless:
+        return None
+    reference = _reference(options, predictor) if options.reference else None
+    settings = None
+    if options.everything or reference is not None:
+        settings = EverythingSettings()
+        if options.min_area is not None:
+            settings = replace(settings, min_area=options.min_area)
+        if isinstance(options.min_score, float):
+            settings = replace(settings, min_score=_raw_score(options.min_score, predictor, reference))
+    if options.semantic:
+        predictor.required_dense()  # raises before any work
+    return SegmentOptions(settings, options.semantic, reference)
+
+
+def _raw_score(least: float, predictor: Predictor, reference: Reference | None) -> float:
+    """Return the score before calibration from which on objects are searched, for the smallest score to keep."""
+    from simmat.predictor import EverythingSettings
+
+    if predictor.calibration is None or predictor.calibration.object is None or reference is not None:
+        return least
+    raw = predictor.calibration.object.inverse(least)
+    return min(raw, EverythingSettings.min_score)  # the calibration was measured with the default search
+
+
+def _reference(options: PredictOptions, predictor: Predictor) -> Reference:
+    """Encode the images that show what to find."""
+    if len(predictor.adapter.sources) > 1:
+        raise ConfigError(
+            f"--reference is one file, but modality {predictor.adapter.name!r} has several; in Python, "
+            "Predictor.reference takes {source: file}"
+        )
+    shown = list(zip(options.reference, options.reference_mask, strict=True))
+    return predictor.reference(shown, classes=options.classes or (), missing=options.missing, tile=options.tile)
+
+
+def _kinds(options: PredictOptions, registry: Registry) -> tuple[ResultKind, ...]:
+    """Return what is found in each image."""
+    if options.semantic and options.everything:
+        return ("objects", "classes")
+    if options.semantic:
+        return ("classes",)
+    if options.is_promptless or options.is_map_file:
+        return ("objects",)
+    return kinds_of_prompts(options.formats, registry)
+
+
+def _formats(options: PredictOptions, kinds: tuple[ResultKind, ...], registry: Registry) -> ChosenFormats:
+    """Return the formats of the files to write."""
+    names = options.formats or (AUTO,)
+    if options.uncertainty:
+        names = (*names, UNCERTAINTY)
+    of_prompts = not options.is_promptless and options.formats is None
+    return choose_formats(names, kinds, registry, of_prompts=of_prompts)
+
+
+def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:
+    """Return the label values of classes given by name or number."""
+    values: list[int] = []
+    if predictor.dense is not None:
+        values = [value for value in predictor.dense.classes if value is not None]
+    by_name = {predictor.class_names.get(value, str(value)): value for value in values}
+    known = {str(value): value for value in values} | by_name
+    for one in wanted:
+        if one not in known:
+            hint = "" if by_name else "This model has no classes."
+            raise unknown_name("class of --classes", one, by_name, hint=hint)
+    return frozenset(known[one] for one in wanted)
+
+
+def files_key(files: Mapping[str, Path]) -> list[Any]:
+    """Return source, path, size and time of each file; missing files are reported when they are read."""
+    key: list[Any] = []
+    for source, file in files.items():
+        known: tuple[int, ...] = ()
+        if file.exists():
+            status = file.stat()
+            known = (status.st_size, status.st_mtime_ns)
+        key.append([source, str(file.absolute()), *known])
+    return key
+
+
+def request_digest(*values: object) -> str:
+    """Return the sha256 of a request given as json values."""
+    return hashlib.sha256(json.dumps([RECORD_FORMAT, *values]).encode()).hexdigest()
