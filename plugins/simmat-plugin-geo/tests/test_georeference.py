@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 from simmat_plugin_geo import backend
-from simmat_plugin_geo.cog import write_mask
 from simmat_plugin_geo.georeference import pixel_areas
+from simmat_plugin_geo.results import write_mask
 
 from simmat.geo import GeoBackend, read_georeference
-from simmat.types import Georeference
+from simmat.inference import PromptResult
+from simmat.types import Georeference, Prompt
 
 FUNCTIONS: GeoBackend = backend
 """mypy compares what the core asks for with what is here."""
@@ -46,7 +47,8 @@ def test_a_mask_has_the_place_of_its_image(tmp_path: Path) -> None:
     """A mask without coordinates is of no use in a GIS."""
     place = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_500_000.0))
     mask = np.eye(3, dtype=np.bool_)
-    path = write_mask(mask, place, tmp_path / "a_mask")
+    result = PromptResult("a", mask, 0.5, Prompt.points([(1, 1)]), georeference=place)
+    path = tmp_path / write_mask(result, tmp_path)
     assert read_georeference(path) == place
     with rasterio.open(path) as file:
         assert file.read(1).tolist() == mask.tolist()

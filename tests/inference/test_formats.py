@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from found_results import PLACE, formats_for, objects_result
 
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.inference.formats import choose_formats
+from simmat.inference.formats import choose_formats, kinds_of_prompts
 from simmat.plugin_specs import ResultKind
 from simmat.plugins.loader import load_plugins
+from simmat.types import ImageReader
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,23 @@ def test_a_format_that_cannot_hold_an_image_is_refused_by_name_and_left_out_by_a
     with pytest.raises(DataError, match="pixels"):
         formats_for(large, ["coco"])
     assert [one.name for one in formats_for(large, ["auto"])] == ["labels", "overlay"]
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [(None, ("prompts",)), (["mask"], ("prompts",)), (["overlay"], ("objects",)), (["labels", "coco"], ("objects",))],
+)
+def test_a_format_says_whether_prompted_objects_are_written_one_by_one(
+    names: list[str] | None, kinds: tuple[ResultKind, ...]
+) -> None:
+    """A plugin adds a format of single masks in the same way as one of all objects."""
+    assert kinds_of_prompts(names, load_plugins()) == kinds
+
+
+def test_without_a_format_a_prompt_gets_its_mask_and_a_large_image_what_shows_pixels() -> None:
+    """A list of objects is of no use to someone who clicks on one."""
+    pytest.importorskip("simmat_plugin_geo")
+    chosen = choose_formats(["auto"], ["prompts"], load_plugins(), of_prompts=True)
+    image = cast(ImageReader, SimpleNamespace(origin="a.tif", size_hw=(9, 9), georeference=PLACE))
+    assert [one.name for one in chosen.for_image("prompts", image)] == ["mask", "overlay", "mask-geotiff"]
+    assert [one.name for one in chosen.for_image("objects", image)] == ["overlay", "geotiff"]

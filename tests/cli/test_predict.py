@@ -14,13 +14,11 @@ import pytest
 from bundles import tiny_bundle
 from PIL import Image
 from runs import config, gray_set, registry
-from simmat.inference.job import ImageTask
-from simmat.inference.prompted import PromptSegmenter
-from simmat.inference.records import replaceable_files
 
 from simmat import training
 from simmat.cli import run
-from simmat.errors import ConfigError
+from simmat.inference import PromptResult, writer
+from simmat.inference.formats import write_result
 
 
 @pytest.mark.plugins
@@ -53,14 +51,13 @@ def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Batch systems end a job by SIGTERM."""
-    write = PromptSegmenter._write_object
 
-    def stop(self: PromptSegmenter, task: ImageTask, *given: Any) -> list[str]:
-        if task.name == "b":
+    def stop(result: PromptResult, *given: Any) -> list[str]:
+        if result.name == "b":
             os.kill(os.getpid(), signal.SIGTERM)
-        return write(self, task, *given)
+        return write_result(result, *given)
 
-    monkeypatch.setattr(PromptSegmenter, "_write_object", stop)
+    monkeypatch.setattr(writer, "write_result", stop)
     out = place / "out"
     call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
     assert run(call) == 130
@@ -78,11 +75,12 @@ def test_a_data_set_is_segmented_without_its_masks(place: Path, capsys: pytest.C
     assert str(place / "images") in capsys.readouterr().err
 
 
-@pytest.mark.plugins
+@pytest.mark.plugins("geo")
 def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mask with coordinates, of an image that had some, would be opened as that of the next one of its name."""
+    pytest.importorskip("simmat_plugin_geo")
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
     call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
@@ -120,18 +118,6 @@ def test_values_unlike_those_of_training_are_reported(tmp_path: Path, capsys: py
         call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
         assert run([*call, "--device", "cpu"]) == 0
         assert ("Warning" in capsys.readouterr().err) == warned
-
-
-@pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
-def test_a_file_of_that_name_that_predict_did_not_write_is_kept(tmp_path: Path, content: str | None) -> None:
-    """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
-    path = tmp_path / "photo.json"
-    if content is None:
-        path.symlink_to("/dev/zero")
-    else:
-        path.write_text(content)
-    with pytest.raises(ConfigError, match=r"photo\.json"):
-        replaceable_files(tmp_path, ["photo"], [".json"])
 
 
 @pytest.fixture

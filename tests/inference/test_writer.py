@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
-from simmat.inference.records import written_files
 
 from simmat.cli import run
+from simmat.inference.writer import read_record, written_files
 from simmat.model_spec import DenseSpec
 
 pytestmark = pytest.mark.plugins("geo")
@@ -127,6 +127,17 @@ def test_a_json_names_no_file_of_another_image_or_folder() -> None:
     record = {"written": ["a.json", "a_mask.png", "b.json", "../a.json", "a_/../../b", "a_\\b", 3, None, ["a.json"]]}
     assert written_files(record, "a") == {"a.json", "a_mask.png"}
     assert written_files({"written": "a.json"}, "a") == frozenset()
+
+
+@pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
+def test_a_json_that_predict_did_not_write_names_no_file(tmp_path: Path, content: str | None) -> None:
+    """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
+    path = tmp_path / "photo.json"
+    if content is None:
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text(content)
+    assert not written_files(read_record(path), "photo")
 
 
 def test_a_model_without_a_class_map_is_refused_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
