@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from nn.test_mat import Backbone, build, planes
+from nn.test_transfer_layers import features, whole
+from nn.test_transfer_layers import layer as build_layer
 from simmat_plugin_baselines import TRANSFER_LAYERS
 from simmat_testing import TransferLayerContract
-from test_nn_mat import Backbone, build, planes
-from test_nn_transfer_layers import features, whole
-from test_nn_transfer_layers import layer as build_layer
 from torch import nn
 from torch.nn import functional as F
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="`make docs` installs it")
 pytest.importorskip("material", reason="`make docs` installs it")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Links(HTMLParser):

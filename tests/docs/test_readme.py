@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from installed import need_plugins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     pytest.param(ROOT / "README.md", id="README.md"),
     pytest.param(ROOT / "docs" / "predict.md", id="predict.md", marks=pytest.mark.slow),

@@ -11,7 +11,7 @@ from installed import need_plugins
 
 from simmat.cli import group
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 COMMAND = re.compile(r"(?:^\$ |^|`)(simmat [a-z][^`\n]*)", re.MULTILINE)
 

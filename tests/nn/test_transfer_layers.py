@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_nn_mat import Backbone, planes
+from nn.test_mat import Backbone, planes
 from torch import nn
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from installed import need_plugins
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLICK = re.compile(r"^simmat predict .*images/s(\d{5})\.\w+ .*--point (\d+),(\d+)", re.MULTILINE)
 CLICKS = [

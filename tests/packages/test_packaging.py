@@ -15,7 +15,7 @@ from virtual_envs import run_in
 
 import simmat
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECTS = [
     *(path.parent for pattern in ("", "plugins/*/", "examples/*/") for path in ROOT.glob(f"{pattern}pyproject.toml")),
 ]

@@ -17,7 +17,7 @@ from simmat.data.dataset import open_dataset
 from simmat.data.samples import SPLITS
 from simmat.plugins.loader import load_plugins
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE)
 

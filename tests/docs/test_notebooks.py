@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from installed import need_plugins
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 PLUGINS = {
     "follow-stack": ("lite", "volume"),
     "follow-video": ("lite", "scenes", "thermal"),

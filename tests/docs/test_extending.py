@@ -32,7 +32,7 @@ from simmat.plugins.registry import KINDS, Registry
 from simmat.training import RunFolder
 from simmat.types import Window
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
 """Path of a file -> its text."""

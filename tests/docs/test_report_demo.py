@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from installed import need_plugins
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.fixture(scope="module")

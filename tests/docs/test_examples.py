@@ -12,7 +12,7 @@ from installed import need_plugins
 
 from simmat.cli import run
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PLUGINS = ("aims", "baselines", "bench", "depth", "nir", "polarization", "sam", "thermal")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("### What a plugin may import\n")[1].split("\n## ")[0]
 OPEN_PACKAGES = tuple(re.findall(r"`(simmat\.\w+)`", SECTION.split("- Every module of")[1].split("\n- ")[0]))

@@ -17,7 +17,7 @@ from installed import SHARED_DATA, need_plugins
 from simmat_plugin_scenes.generate import generate_scene
 from virtual_envs import clean_environment, make_venv, run_in, simmat
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
 SONAR = SHARED_DATA / "sonar-objects"
 PAGE = (ROOT / "docs" / "your-sensor.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from installed import SHARED_DATA, needs_shared_data
 from simmat.cli import run
 from simmat.sensors.sensor_toml import read_sensor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
 DESCRIBED = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
 SETS = {"sonar.toml": ("sonar-objects", 100), "water.toml": ("multispectral-water", 100)}
