@@ -23,7 +23,7 @@ from simmat.data.instances import Annotation, Instance
 from simmat.data.targets import class_map
 from simmat.evaluation.unprompted import ious
 from simmat.predictor import TiledImage, ZeroShotPredictor
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.open import LoadedImage
 from simmat.types import Prompt
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
             image = dataset.image(sample)
             label = dataset.label(sample, image)
-            images.append((TiledImage(predictor, LoadedImage(image), tile=given.tile), label))
+            images.append((predictor.open_reader(LoadedImage(image), tile=given.tile), label))
             answers = images[-1][0].predict_prompts([Prompt.points([center_click(one)]) for one in label.regions])
             found = [answer.found_object((0, 0)) for answer in answers]
             for one, true in zip(found, label.regions, strict=True):

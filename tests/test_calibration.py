@@ -21,7 +21,7 @@ from simmat.cli import run
 from simmat.evaluation import ScoredPredictions, calibrated_pairs, calibration_error, fit_calibration
 from simmat.evaluation.calibration import fit_curve
 from simmat.model_spec import DenseSpec
-from simmat.predictor.encoder import ImageEncoder
+from simmat.predictor import Predictor
 from simmat.types import Prompt
 
 DENSE = DenseSpec(background=True, classes=(1, 2))
@@ -236,8 +236,8 @@ def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
 def test_the_views_of_an_image_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many prompts on one image cost no more encodes than one."""
     encoded: list[object] = []
-    encode = ImageEncoder.encode
-    monkeypatch.setattr(ImageEncoder, "encode", lambda *args: encoded.append(None) or encode(*args))
+    encode = Predictor.encode
+    monkeypatch.setattr(Predictor, "encode", lambda *args: encoded.append(None) or encode(*args))
     model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
     image = model.open_image(images_in(tmp_path / "images") / "a.png")
     for xy in ((20, 12), (25, 20)):

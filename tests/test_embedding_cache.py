@@ -21,9 +21,8 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
-from simmat.predictor.large_image import TiledImage
+from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import prompt_windows
-from simmat.predictor.reading import LoadedImage
 from simmat.types import Prompt, SensorImage, Window
 
 SMALL, LARGE = (40, 56), (300, 400)
@@ -100,13 +99,13 @@ def test_windows_are_dropped_where_memory_is_full(
     loaded: Bundle, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scene has thousands; the one looked at last stays."""
-    monkeypatch.setattr("simmat.predictor.large_image._CACHE_BYTES", 1)
+    monkeypatch.setattr("simmat.predictor.tiled_image._CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
-    windows = TiledImage(predictor, LoadedImage(image))
+    windows = predictor.open_reader(LoadedImage(image))
     one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
     for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
-        windows.encoded(window)
+        predictor.encode_window(windows, window)
         assert len(encoded) == count
     assert 0 < windows.cached_bytes < 2**20
 
@@ -115,9 +114,9 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     """The image is held before it is encoded; its only window is the image itself."""
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
-    large = TiledImage(predictor, LoadedImage(image))
+    large = predictor.open_reader(LoadedImage(image))
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
-    _, encoded = large.encoded(large.windows[0])
+    _, encoded = predictor.encode_window(large, large.windows[0])
     assert encoded is not None
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
 

@@ -19,8 +19,8 @@ from simmat.inference.window_store import WindowStore
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.found import picture_of
 from simmat.predictor.objects import EverythingSettings
+from simmat.predictor.results import picture_of
 from simmat.predictor.tiles import SegmentOptions, WindowResult
 from simmat.types import Prompt, SensorImage, Window
 
@@ -80,15 +80,15 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
     assert model.bundle is not None
     assert image.tile == model.bundle.spec.image_side == 56
     assert len(image.windows) > 4
-    assert not image.shrink_warning
-    assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrink_warning
+    assert not model.shrink_warning(image)
+    assert "64" in model.shrink_warning(model.open_image(tmp_path / "large.tif", tile=128))
 
 
 def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
     trained = Predictor(model.model, model.pipeline, image_side=90)
     image = trained.open_image(_scene(tmp_path / "image.tif", (75, 90)))
-    assert (image.windows, image.shrink_warning) == ([(0, 0, 75, 90)], "")
+    assert (image.windows, trained.shrink_warning(image)) == ([(0, 0, 75, 90)], "")
     assert trained.open_image(_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
 
 
@@ -108,8 +108,8 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.predictor.found._PICTURE_PX", 100)
-    monkeypatch.setattr("simmat.predictor.found._PART_PX", 32)
+    monkeypatch.setattr("simmat.predictor.results._PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.results._PART_PX", 32)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
@@ -159,7 +159,7 @@ def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
     image = model.open_image(_scene(tmp_path / "large.tif"))
     wanted = SegmentOptions(EVERY, classes=True)
-    answer = image.segment_window(image.windows[1], wanted)
+    answer = model.segment_window(image, image.windows[1], wanted)
     store = WindowStore(tmp_path / "store", "key")
     assert not store.has(1)
     store.write(1, answer)

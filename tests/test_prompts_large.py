@@ -13,7 +13,7 @@ from bundles import tiny_bundle
 from simmat.cli import run
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
-from simmat.predictor import large_image
+from simmat.predictor import Predictor, predictor
 
 pytestmark = pytest.mark.plugins()
 
@@ -48,13 +48,13 @@ def test_a_negative_point_far_away_widens_no_window(
 ) -> None:
     """It says nothing of the object, and the window between both would be shrunk to nothing."""
     image, sizes = _scene(tmp_path / "a.tif"), []
-    real = large_image.TiledImage._predict_in
+    real = Predictor._predict_in_window
 
-    def look(self: large_image.TiledImage, window: Any, *given: Any) -> Any:
+    def look(self: Predictor, image: Any, window: Any, *given: Any) -> Any:
         sizes.append(window.size_hw)
-        return real(self, window, *given)
+        return real(self, image, window, *given)
 
-    monkeypatch.setattr(large_image.TiledImage, "_predict_in", look)
+    monkeypatch.setattr(Predictor, "_predict_in_window", look)
     call = ["--point", "10,10", "--negative", "170,140", "--tile", "32"]
     assert _predict(bundle, image, tmp_path / "out", *call) == 0
     assert sizes[0] == (32, 32)
@@ -64,7 +64,7 @@ def test_a_box_larger_than_memory_is_refused(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A box around a whole scene would read all of it at once."""
-    monkeypatch.setattr(large_image, "_MAX_VALUES", 100 * 100)
+    monkeypatch.setattr(predictor, "_MAX_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
     assert _predict(bundle, image, tmp_path / "out", "--box", "0,0,180,150", "--tile", "32") == 2
     assert "180x150" in capsys.readouterr().err

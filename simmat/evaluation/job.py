@@ -29,7 +29,7 @@ from simmat.nn.device import Processes, wait_for
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.open import LoadedImage
 from simmat.types import Letterbox, SensorImage
 
 MAX_CLICKS = 256
@@ -268,7 +268,7 @@ def evaluate(
         image = dataset.image(sample)
         predictor.image_loader.check_channels(image)
         label = dataset.label(sample, image)
-        large = TiledImage(predictor, LoadedImage(image))
+        large = predictor.open_reader(LoadedImage(image))
         scores = _by_prompts(predictor, large, image, label, sample.id, protocol, metrics)
         if not (everything or semantic):
             return scores
@@ -277,7 +277,7 @@ def evaluate(
         seconds = dict(scores.seconds)
         scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
         if scored.any():
-            large.encode()
+            predictor.encode_untiled(large)
             start = perf_counter()
             if everything and not unmarked:
                 matches = ImageMatches.of(large.segment_everything(settings), label)
@@ -348,7 +348,7 @@ def _by_prompts(
     wait_for(encoded.embedding.levels[0].device)
     encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
-        large.keep(large.windows[0], image, encoded)
+        large.cache(large.windows[0], image, encoded)
     asked = ScoredImage(encoded, targets, protocol)
     objects = score_objects(asked, sample, protocol, metrics)
     return Scores(tuple(objects), (), left_out, {"encode": (encode_s,), "decode": tuple(asked.decode_s)})

@@ -24,10 +24,10 @@ from simmat.inference.request import Request, files_key, prompt_values
 from simmat.inference.result import ImageResult, LabelMap, PromptResult, Result
 from simmat.inference.window_store import WindowStore
 from simmat.io.files import output_errors, release_pages
-from simmat.predictor.found import picture_of
-from simmat.predictor.large_image import TiledImage
+from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.results import picture_of
+from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import SegmentOptions, merge_objects, most_likely
 from simmat.types import ImageReader, Prompt, SensorImage, Window
 
@@ -129,14 +129,14 @@ def _found_without_prompts(
     classes = None
     blender = None
     if search.classes:
-        classes = _empty_class_map(image, None if store is None else store.folder)
-        blender = image.class_map_blender()
+        classes = _empty_class_map(predictor, image, None if store is None else store.folder)
+        blender = predictor.class_map_blender(image)
     found = []
     empty = 0
     for index, window in enumerate(image.windows):
         answer = None if store is None else store.read(index)
         if answer is None:
-            answer = image.segment_window(window, search)
+            answer = predictor.segment_window(image, window, search)
             if store is not None:
                 answer = store.write(index, answer)
         if progress is not None:
@@ -145,7 +145,7 @@ def _found_without_prompts(
         empty += answer.is_empty
         if classes is not None and blender is not None:
             for y0, band in blender.add(answer.probabilities):
-                labels, _ = most_likely(band, predictor.required_dense().label_values, image.label_type()[1])
+                labels, _ = most_likely(band, predictor.required_dense().label_values, predictor.label_type()[1])
                 classes[y0 : y0 + len(labels)] = labels
                 release_pages(classes)
     image.check_measured(empty)
@@ -161,7 +161,7 @@ def _found_without_prompts(
         results,
         (task.name,),
         {"mosaic": request.mosaic, "windows": windows},
-        warnings=tuple(filter(None, (_warning(image.warning), image.shrink_warning))),
+        warnings=tuple(filter(None, (_warning(image.warning), predictor.shrink_warning(image)))),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
 
@@ -193,7 +193,7 @@ def _classes_result(
 ) -> ImageResult:
     """Return the class map with the classes that the request keeps."""
     reader = image.reader
-    _, nodata = image.label_type()
+    _, nodata = predictor.label_type()
     background = 0 if predictor.required_dense().background else None
     if request.classes is not None:
         _drop_classes(classes, request.classes, nodata, background)
@@ -364,12 +364,12 @@ def answer_windows(predictor: Predictor, task: ImageTask, request: Request, out:
     assert request.search is not None
     for index in indices:
         if not store.has(index):
-            store.write(index, image.segment_window(image.windows[index], request.search))
+            store.write(index, predictor.segment_window(image, image.windows[index], request.search))
 
 
-def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
+def _empty_class_map(predictor: Predictor, image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
     """Return an empty class map; with `folder`, it is stored there, not in memory."""
-    dtype, _ = image.label_type()
+    dtype, _ = predictor.label_type()
     size_hw = image.reader.size_hw
     if folder is None:
         return np.zeros(size_hw, dtype)

@@ -16,7 +16,7 @@ from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import LOCAL, PredictOptions, Request, resolve
 from simmat.inference.writer import Writer
 from simmat.io.files import remove_leftovers
-from simmat.predictor.reading import NoValidPixelsError
+from simmat.predictor.open import NoValidPixelsError
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

@@ -2,12 +2,12 @@
 
 from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
-from simmat.predictor.found import ClassMap, FoundObjects, Prediction
-from simmat.predictor.large_image import TiledImage
 from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.predictor import Predictor
 from simmat.predictor.prompts import Choice
 from simmat.predictor.reference import Reference
+from simmat.predictor.results import ClassMap, FoundObjects, Prediction
+from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 

@@ -1,44 +1,163 @@
-"""Prompt a network, tuned or not, for the objects of an image: `set_image` once, then `predict` as often as asked."""
+"""Find what prompts mark in an image, every object, or the class of every pixel: a network and its sensor at work.
+
+Whatever is asked, a predictor walks over the windows of an image: it reads a window, encodes it unless that is cached,
+decodes it, and merges what it found by the functions of `simmat.predictor.tiles`.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from simmat.bundle import Bundle
-from simmat.data.instances import LabelArray
+from simmat.bundle import Bundle, trained_tensors
+from simmat.calibration import calibrated, calibrated_classes
+from simmat.data.augment import cut_label
+from simmat.data.instances import FoundObject, LabelArray
+from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.errors import BundleError, ConfigError
+from simmat.foundation import ImageEmbedding
 from simmat.io.files import with_home
-from simmat.model_spec import ModelSpec
-from simmat.predictor.encoder import ImageEncoder
+from simmat.model import SimMAT
+from simmat.model_spec import DenseSpec, ModelSpec
+from simmat.nn.device import threads_for_load
+from simmat.nn.resize import restore_logits
+from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
+from simmat.predictor.encoded import EncodedImage, domain_shift_warning, embed
 from simmat.predictor.following import FollowedFrame, installed_follow
-from simmat.predictor.found import ClassMap, FoundObjects, Prediction
-from simmat.predictor.large_image import TiledImage
-from simmat.predictor.objects import EverythingSettings
-from simmat.predictor.prompts import Choice, prompt_of
-from simmat.predictor.reading import ImageFiles, ImageLike, LoadedImage
-from simmat.predictor.reference import Reference
-from simmat.predictor.uncertainty import Uncertainty
-from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.predictor.objects import EverythingSettings, find_objects
+from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
+from simmat.predictor.prompts import (
+    Choice,
+    check_choice,
+    check_inside,
+    chosen_mask,
+    groups_of_one_kind,
+    prompt_in,
+    prompt_of,
+    prompt_windows,
+    reaches_border,
+)
+from simmat.predictor.reference import Reference, ReferenceSums, find_like
+from simmat.predictor.results import ClassMap, FoundObjects, Prediction
+from simmat.predictor.tiled_image import TiledImage
+from simmat.predictor.tiles import (
+    ClassMapBlender,
+    SegmentOptions,
+    WindowResult,
+    merge_objects,
+    most_likely,
+    plan_windows,
+)
+from simmat.predictor.uncertainty import Uncertainty, mean_and_std, object_probability, views_of
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window, max_untiled_side
 
 if TYPE_CHECKING:
     from simmat.predictor.reference_images import LabelMask
 
+_MAX_CACHED_WINDOWS = 16
+"""Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
+_MAX_VALUES = 2**26
+"""Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
-class Predictor(ImageEncoder):
-    """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times."""
 
+class Predictor:
+    """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times.
+
+    Attributes:
+        model: the network, in eval mode.
+        pipeline: image in physical units -> network input.
+        bundle: what it was loaded from, or None.
+        image_loader: the images that it takes.
+        channels: the C channels of the sensor's images; empty if only a file can tell.
+        dense: what its dense head tells apart; None without one.
+        image_side: longer side of the training images in pixels; None if it is not known.
+        normalizes_by_image: whether `normalize_by` changes the network.
+        calibration: what scores are worth; None leaves them as the network gives them.
+    """
+
+    normalizes_by_image: ClassVar[bool] = False
     _current: TiledImage | None = None
+
+    def __init__(
+        self,
+        model: SimMAT,
+        pipeline: Pipeline,
+        *,
+        bundle: Bundle | None = None,
+        dense: DenseSpec | None = None,
+        image_side: int | None = None,
+    ) -> None:
+        """Take a network and its sensor.
+
+        Args:
+            model: the network; it is put into eval mode.
+            pipeline: image -> network input.
+            bundle: which both come from; its card and channels then apply to files and images.
+            dense: what a dense head of the network tells apart; by default as the bundle says.
+            image_side: longer side of the training images in pixels, by which large images are cut; by default as the
+                bundle says.
+        """
+        self.model = model.eval()
+        self.pipeline = pipeline
+        self.bundle = bundle
+        self.image_loader = ImageLoader(pipeline.adapter, bundle)
+        self.channels = self.image_loader.channels
+        self.dense = dense
+        self.image_side = image_side
+        self.calibration = None
+        if bundle is not None:
+            self.dense = dense or bundle.spec.dense
+            self.image_side = image_side or bundle.spec.image_side
+            self.calibration = bundle.spec.calibration
+        self._normalized_by = ""  # what `normalize_by` set, in words
+        self._encoding = threading.RLock()
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Predictor:
+        """Return the predictor of a loaded bundle."""
+        return cls(bundle.model, bundle.pipeline, bundle=bundle)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the network and its sensor, without an image."""
+        left_out = ("_encoding", "_current", "_fitted_to")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._encoding = threading.RLock()
+
+    def __repr__(self) -> str:
+        """Name the sensor, what it was loaded from, and the image."""
+        loaded = self.bundle.path if self.bundle else "untuned"
+        return f"<{type(self).__name__} of {self.adapter.name}: {loaded}, image {self.image!r}>"
+
+    def uncalibrated(self) -> Self:
+        """Return the same without calibration: its scores are those of the network."""
+        if self.calibration is None:
+            return self
+        found = copy(self)
+        found.calibration = None
+        return found
 
     @property
     def image(self) -> SensorImage | None:
         """The current image in physical units."""
-        reader = None if self._current is None else self._current.reader
-        return reader.image if isinstance(reader, LoadedImage) else None
+        if self._current is None or not isinstance(self._current.reader, LoadedImage):
+            return None
+        return self._current.reader.image
 
     @property
     def spec(self) -> ModelSpec:
@@ -47,15 +166,69 @@ class Predictor(ImageEncoder):
             raise ValueError("this predictor was made of a network alone")
         return self.bundle.spec
 
-    def __repr__(self) -> str:
-        """Name the sensor, what it was loaded from, and the image."""
-        loaded = self.bundle.path if self.bundle else "untuned"
-        return f"<{type(self).__name__} of {self.adapter.name}: {loaded}, image {self.image!r}>"
+    @property
+    def adapter(self) -> ModalityAdapter:
+        """The sensor."""
+        return self.pipeline.adapter
 
-    @classmethod
-    def of_bundle(cls, bundle: Bundle) -> Predictor:
-        """Return the predictor of a loaded bundle."""
-        return cls(bundle.model, bundle.pipeline, bundle=bundle)
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of the weights and, of a bundle, its spec; computed on first access."""
+        if self.bundle is None:
+            return digest_of("", self.model.state_dict())
+        return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
+        if self.dense is not None and self.dense.classes == (None,):
+            return {1: "object"}
+        return self.image_loader.card.class_names
+
+    def required_dense(self) -> DenseSpec:
+        """Return what the dense head tells apart; ConfigError without one."""
+        if self.dense is None:
+            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
+        return self.dense
+
+    def label_type(self) -> tuple[npt.DTypeLike, int]:
+        """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number.
+
+        Raises:
+            ConfigError: the network has no dense head.
+        """
+        largest = max(self.required_dense().label_values)
+        for dtype in (np.uint8, np.uint16):
+            if largest < np.iinfo(dtype).max:
+                return dtype, int(np.iinfo(dtype).max)
+        return np.uint32, int(np.iinfo(np.uint32).max)
+
+    @property
+    def max_untiled_side(self) -> int:
+        """The longest side in pixels of an image that is not cut into windows."""
+        return max_untiled_side(self.pipeline.size, self.image_side)
+
+    def tile_size(self, size_hw: tuple[int, int]) -> int:
+        """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
+
+        An image longer than `max_untiled_side` is cut. A window then has the size of the training images, whose
+        resolution the model knows.
+        """
+        longest = max(size_hw)
+        if longest <= self.max_untiled_side:
+            return longest
+        return self.image_side or self.pipeline.size
+
+    def shrink_warning(self, image: TiledImage) -> str:
+        """Warn that windows are shrunk too much on their way into the network, see `max_untiled_side`; "" if not so."""
+        size = self.pipeline.size
+        side = min(image.tile, max(image.size_hw))
+        if side <= self.max_untiled_side:
+            return ""
+        return (
+            f"windows of {image.tile} pixels are shrunk {side / size:.3g} times to the network's {size}, so small "
+            f"objects are lost; --tile {self.max_untiled_side} or less keeps them"
+        )
 
     def set_image(
         self,
@@ -87,8 +260,8 @@ class Predictor(ImageEncoder):
         """
         self._current = None  # after an error there is no image, not the one before
         loaded = self.image_loader.load(image, missing)
-        current = TiledImage(self, LoadedImage(loaded), cache=None if cache is None else with_home(cache))
-        current.encode()
+        current = self.open_reader(LoadedImage(loaded), cache=cache)
+        self.encode_untiled(current)
         self._current = current
         return loaded
 
@@ -113,8 +286,7 @@ class Predictor(ImageEncoder):
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        folder = None if cache is None else with_home(cache)
-        return TiledImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
+        return self.open_reader(self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=cache)
 
     def open_images(
         self,
@@ -142,19 +314,12 @@ class Predictor(ImageEncoder):
             raise TypeError(f"open_images takes several images, such as a list; got {images!r}, see open_image")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        left = iter(images)
-        while group := list(itertools.islice(left, batch_size)):
-            opened = [TiledImage(self, self.reader(image, missing=missing)) for image in group]
-            whole = [(one, one.reader.read(one.windows[0])) for one in opened if len(one.windows) == 1]
-            for _, pixels in whole:
-                self.image_loader.check_channels(pixels)
-            whole = [(one, pixels) for one, pixels in whole if pixels.valid.any()]
-            encoded = self.encode_batch([pixels for _, pixels in whole], [one.reader for one, _ in whole])
-            for (one, pixels), embedding in zip(whole, encoded, strict=True):
-                one.keep(one.windows[0], pixels, embedding)
-            del whole, encoded
+        remaining = iter(images)
+        while group := list(itertools.islice(remaining, batch_size)):
+            opened = [self.open_image(image, missing=missing) for image in group]
+            self._encode_together(opened)
             while opened:
-                yield opened.pop(0)
+                yield opened.pop(0)  # so that the batch does not keep it in memory
 
     def open_mosaic(
         self,
@@ -176,7 +341,40 @@ class Predictor(ImageEncoder):
             DataError: files cannot be read, or are not on one pixel grid.
             SimMATError: as `set_image` raises it.
         """
-        return TiledImage(self, self.image_loader.mosaic(tiles, missing), tile=tile, overlap=overlap)
+        return self.open_reader(self.image_loader.mosaic(tiles, missing), tile=tile, overlap=overlap)
+
+    def open_reader(
+        self,
+        reader: ImageReader,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        cache: Path | str | None = None,
+    ) -> TiledImage:
+        """Cut an image into windows; nothing of it is read.
+
+        Args:
+            reader: the image.
+            tile: as for `open_image`.
+            overlap: as for `open_image`.
+            cache: as for `set_image`.
+
+        Raises:
+            ConfigError: the overlap is not smaller than the window, or they are not positive.
+        """
+        if tile is None:
+            tile = self.tile_size(reader.size_hw)
+        if tile < 1:
+            raise ConfigError(f"--tile must be at least 1 pixel, got {tile}")
+        if overlap is None:
+            overlap = min(tile, max(reader.size_hw)) // 8
+        if not 0 <= overlap < tile:
+            raise ConfigError(
+                f"--overlap must be from 0 to {tile - 1}, less than the window's side of {tile} pixels; got {overlap}"
+            )
+        windows = plan_windows(reader.size_hw, tile, overlap)
+        folder = None if cache is None else with_home(cache)
+        return TiledImage(self, reader, windows, tile=tile, overlap=overlap, cache_folder=folder)
 
     def reader(self, image: ImageLike, *, missing: Sequence[str | int] = ()) -> ImageReader:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
@@ -217,6 +415,18 @@ class Predictor(ImageEncoder):
         """
         return self.predict_prompts([prompt_of(points, labels, box, mask)], choice=choice)[0]
 
+    def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
+        """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
+
+        Raises:
+            ValueError: no image is set, or `choice` is unknown.
+            ConfigError: a point or a box is outside of the image.
+            BundleError: the network's output is not finite.
+        """
+        current = self._require_image()
+        found = self.predict_prompts_in(current, prompts, choice)
+        return [one.over_whole_image(current.reader) for one in found]
+
     def uncertainty(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -230,18 +440,36 @@ class Predictor(ImageEncoder):
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        return self._require_image().uncertainty(prompt_of(points, labels, box, None), choice)
+        return self.uncertainty_in(self._require_image(), prompt_of(points, labels, box, None), choice)
 
-    def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
-        """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
+    def segment_everything(
+        self, settings: EverythingSettings | None = None, *, like: Reference | None = None
+    ) -> FoundObjects:
+        """Find every object of the current image, best first, each with its class where the network knows classes.
+
+        With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
+        windows, see `tile_size`.
+
+        Args:
+            settings: how objects are found; by default as `EverythingSettings` says.
+            like: find what a reference shows only, see `reference`.
 
         Raises:
-            ValueError: no image is set, or `choice` is unknown.
-            ConfigError: a point or a box is outside of the image.
-            BundleError: the network's output is not finite.
+            ValueError: no image is set.
         """
-        current = self._require_image()
-        return [_whole(found, current.reader) for found in current.predict_prompts(prompts, choice)]
+        return self.segment_everything_in(self._require_image(), settings, like=like)
+
+    def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
+        """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
+
+        Args:
+            probabilities: give the probability of every class at each pixel, too: 4·K bytes a pixel.
+
+        Raises:
+            ValueError: no image is set.
+            ConfigError: the network has no dense head.
+        """
+        return self.segment_semantic_in(self._require_image(), probabilities=probabilities)
 
     def follow(
         self,
@@ -274,35 +502,6 @@ class Predictor(ImageEncoder):
         """
         return installed_follow()(self, frames, masks, tile=tile, progress=progress)
 
-    def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
-        """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
-
-        Args:
-            probabilities: give the probability of every class at each pixel, too: 4·K bytes a pixel.
-
-        Raises:
-            ValueError: no image is set.
-            ConfigError: the network has no dense head.
-        """
-        return self._require_image().segment_semantic(probabilities=probabilities)
-
-    def segment_everything(
-        self, settings: EverythingSettings | None = None, *, like: Reference | None = None
-    ) -> FoundObjects:
-        """Find every object of the current image, best first, each with its class where the network knows classes.
-
-        With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
-        windows, see `tile_size`.
-
-        Args:
-            settings: how objects are found; by default as `EverythingSettings` says.
-            like: find what a reference shows only, see `reference`.
-
-        Raises:
-            ValueError: no image is set.
-        """
-        return self._require_image().segment_everything(settings, like=like)
-
     def reference(
         self,
         images: Sequence[tuple[ImageLike, Path | str | LabelMask]],
@@ -326,24 +525,339 @@ class Predictor(ImageEncoder):
             DataError: a mask cannot be read, has another size than its image, or marks no object or everything.
             SimMATError: as `set_image` raises it.
         """
-        from simmat.predictor.reference_images import make_reference  # imports scipy, and masks need none
+        from simmat.predictor.reference_images import annotations_of_classes, read_annotations  # slow to import
 
-        return make_reference(
-            self, [(self.reader(image, missing=missing), mask) for image, mask in images], classes, tile
-        )
+        readers = [self.reader(image, missing=missing) for image, _ in images]
+        card = self.image_loader.card
+        if classes and card.regions == "instances":
+            card = card.model_copy(update={"regions": "classes"})
+        read = read_annotations([mask for _, mask in images], readers, card)
+        values, annotations = annotations_of_classes(read, classes, self.class_names)
+        sums = ReferenceSums(values)
+        for reader, annotation in zip(readers, annotations, strict=True):
+            image = self.open_reader(reader, tile=tile)
+            for window in image.windows:
+                part = cut_label(annotation, window, 0)
+                if not part.regions:
+                    continue
+                pixels, encoded = self.encode_window(image, window, keep=False)
+                if encoded is not None:
+                    part = replace(part, ignore=part.ignore | ~pixels.valid.any(0))
+                    sums.add(encoded.embedding, part, encoded.prepared)
+        return sums.reference()
 
     def _require_image(self) -> TiledImage:
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current
 
+    def predict_in(self, image: TiledImage, prompt: Prompt, choice: Choice = "single") -> Prediction:
+        """Segment the object that a prompt marks in an opened image, see `TiledImage.predict`."""
+        check_choice(choice)
+        return self._predict_widening(image, prompt, choice)[0]
 
-def _whole(found: Prediction, reader: ImageReader) -> Prediction:
-    """Return a mask at the size of the whole image; outside of its window its logits are the smallest ones."""
-    if found.window.size_hw == reader.size_hw:
+    def predict_all_in(self, image: TiledImage, prompt: Prompt) -> list[Prediction]:
+        """Return every mask for a prompt, see `TiledImage.predict_all`."""
+        single, *others = self._predict_widening(image, prompt, None)
+        return [single, *sorted(others, key=lambda one: -one.score)]
+
+    def predict_prompts_in(
+        self, image: TiledImage, prompts: Sequence[Prompt], choice: Choice = "single"
+    ) -> list[Prediction]:
+        """Return the mask of each prompt in an opened image, see `TiledImage.predict_prompts`."""
+        check_choice(choice)
+        for prompt in prompts:
+            check_inside(prompt, image.reader)
+        if len(image.windows) > 1:
+            return [self._predict_widening(image, prompt, choice)[0] for prompt in prompts]
+        found: dict[int, Prediction] = {}
+        for group in groups_of_one_kind(prompts):
+            answers = self._predict_in_window(image, image.windows[0], [prompts[index] for index in group], choice)
+            for index, (one,) in zip(group, answers, strict=True):
+                found[index] = one
+        return [found[index] for index in range(len(prompts))]
+
+    def _predict_widening(self, image: TiledImage, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
+        """Return the chosen mask, or with None all of them, in a window widened as `TiledImage.predict` says."""
+        size_hw = image.size_hw
+        check_inside(prompt, image.reader)
+        if prompt.box is None and not (prompt.point_labels == 1).any():
+            raise ConfigError(f"{image.reader.origin}: no point is on the object; add one, or its box")
+        found: list[Prediction] = []
+        for window in prompt_windows(prompt, size_hw, image.tile):
+            values = math.prod(window.size_hw) * len(self.channels)
+            if max(window.size_hw) > image.tile and values > _MAX_VALUES:
+                if found:
+                    break
+                raise ConfigError(
+                    f"{image.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
+                    "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
+                )
+            (found,) = self._predict_in_window(image, window, [prompt], choice)
+            if not reaches_border(found[0].mask, window, size_hw):
+                break
         return found
-    whole = Window(0, 0, *reader.size_hw)
-    logits = np.full(reader.size_hw, min(float(found.logits.min()), -1.0), np.float32)
-    logits[found.window.slices] = found.logits
-    mask, image = found.whole_mask(reader.size_hw), reader.read(whole)
-    return replace(found, mask=mask, logits=logits, image=image, window=whole)
+
+    @threads_for_load()
+    def _predict_in_window(
+        self, image: TiledImage, window: Window, prompts: Sequence[Prompt], choice: Choice | None
+    ) -> list[list[Prediction]]:
+        """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
+        pixels, encoded = self._encode_around_prompt(image, window)
+        answer = encoded.decode([prompt_in(prompt, window) for prompt in prompts])
+        found = []
+        for row, prompt in enumerate(prompts):
+            scores = answer.iou[row].tolist()
+            masks = range(len(scores)) if choice is None else [chosen_mask(scores, choice)]
+            of_prompt = []
+            for mask in masks:
+                logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
+                one = self._prediction(encoded, pixels, window, logits, scores[mask])
+                score = calibrated(self.calibration, "click" if prompt.box is None else "box", one.score)
+                of_prompt.append(replace(one, score=score))
+            found.append(of_prompt)
+        return found
+
+    def _prediction(
+        self, encoded: EncodedImage, pixels: SensorImage, window: Window, low_res: Tensor, score: float
+    ) -> Prediction:
+        """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
+        logits: FloatArray = restore_logits(low_res, encoded.prepared.letterbox)[0, 0].cpu().numpy()
+        if not (np.isfinite(logits).all() and math.isfinite(score)):
+            source = self.bundle.path if self.bundle else "the model"
+            raise BundleError(f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged")
+        low_res_logits: FloatArray = low_res[0, 0].cpu().numpy()
+        return Prediction(
+            mask=logits > 0,
+            logits=logits,
+            score=score,
+            low_res_logits=low_res_logits,
+            image=pixels,
+            window=window,
+            warning=encoded.warning,
+            class_probabilities=calibrated_classes(self.calibration, encoded.class_probabilities(low_res_logits)),
+        )
+
+    def uncertainty_in(
+        self, image: TiledImage, prompt: Prompt, choice: Choice = "single", window: Window | None = None
+    ) -> Uncertainty:
+        """Return how much a mask differs between views of its window, see `TiledImage.uncertainty`."""
+        if window is None:
+            window = self.predict_in(image, prompt, choice).window
+        pixels, encoded = self._encode_around_prompt(image, window)
+        known = image.views.get(window, {})
+        image.views = {window: known}  # those of one window are enough
+        probabilities = []
+        for view in views_of(self.adapter, pixels, prompt_in(prompt, window)):
+            if view.pixels is pixels:
+                seen = encoded
+            else:
+                if view.name not in known:
+                    known[view.name] = self.encode(view.pixels, image.reader)
+                seen = known[view.name]
+            probabilities.append(object_probability(seen, view, choice, window.size_hw))
+        return mean_and_std(probabilities, window, image.size_hw)
+
+    def segment_everything_in(
+        self,
+        image: TiledImage,
+        settings: EverythingSettings | None = None,
+        *,
+        like: Reference | None = None,
+        box: Window | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> FoundObjects:
+        """Find every object of an opened image, best first, see `TiledImage.segment_everything`."""
+        wanted = SegmentOptions(settings or EverythingSettings(), like=like)
+        windows = image.windows if box is None else image.windows_in(box)
+        found = []
+        empty = 0
+        for index, window in enumerate(windows):
+            result = self.segment_window(image, window, wanted)
+            found.append(result.objects)
+            empty += result.is_empty
+            if progress is not None:
+                progress(index + 1)
+        image.check_measured(empty)
+        objects = merge_objects(windows, found)
+        if box is not None:
+            objects = [one for one in objects if one.instance.window.intersection(box) is not None]
+        return FoundObjects(objects, image.reader, self.class_names)
+
+    def segment_semantic_in(self, image: TiledImage, *, probabilities: bool = False) -> ClassMap:
+        """Return the class of every pixel of an opened image, see `segment_semantic`."""
+        spec = self.required_dense()
+        dtype, nodata = self.label_type()
+        labels = np.zeros(image.size_hw, dtype)
+        probability = np.zeros(image.size_hw, np.float32)
+        every = np.zeros((spec.count, *image.size_hw), np.float32) if probabilities else None
+        blender = self.class_map_blender(image)
+        empty = 0
+        for window in image.windows:
+            result = self.segment_window(image, window, SegmentOptions(classes=True))
+            empty += result.is_empty
+            for y0, band in blender.add(result.probabilities):
+                rows = slice(y0, y0 + band.shape[1])
+                labels[rows], probability[rows] = most_likely(band, spec.label_values, nodata)
+                if every is not None:
+                    every[:, rows] = band
+        image.check_measured(empty)
+        return ClassMap(
+            labels=labels,
+            probability=probability,
+            values=spec.label_values,
+            reader=image.reader,
+            class_names=self.class_names,
+            background=0 if spec.background else None,
+            nodata=nodata,
+            probabilities=every,
+        )
+
+    def class_map_blender(self, image: TiledImage) -> ClassMapBlender:
+        """Return what blends the class maps of an image's windows; ConfigError without a dense head."""
+        return ClassMapBlender(image.size_hw, image.tile, image.overlap, self.required_dense().count)
+
+    def segment_window(self, image: TiledImage, window: Window, wanted: SegmentOptions) -> WindowResult:
+        """Find objects, classes or both in one window of an image.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+        """
+        pixels, encoded = self.encode_window(image, window, keep=len(image.windows) <= _MAX_CACHED_WINDOWS)
+        if encoded is None:
+            return WindowResult(is_empty=True)
+        image.warning = image.warning or encoded.warning
+        objects: list[FoundObject] = []
+        if wanted.objects is not None:
+            calibration = self.calibration if wanted.like is None else None  # it is measured without a reference
+            for one in self.objects_in(encoded, wanted.objects, wanted.like):
+                score = calibrated(calibration, "object", one.score)
+                classes = calibrated_classes(calibration, one.class_probabilities)
+                moved = one.shifted(window.y0, window.x0)
+                objects.append(replace(moved, score=score, class_probabilities=classes))
+        probabilities = None
+        if wanted.classes:
+            probabilities = encoded.class_map()
+        if probabilities is not None:
+            probabilities = probabilities * np.any(pixels.valid, axis=0)
+        return WindowResult(tuple(objects), probabilities)
+
+    def objects_in(
+        self, encoded: EncodedImage, settings: EverythingSettings, like: Reference | None
+    ) -> list[FoundObject]:
+        """Find the objects of a window, best first: every one, or those that a reference shows."""
+        if like is not None:
+            return find_like(like, encoded, settings)
+        return find_objects(encoded, settings)
+
+    def encode_untiled(self, image: TiledImage) -> bool:
+        """Encode an image if it is one window, so that the first prompt is fast; return whether it is."""
+        is_untiled = len(image.windows) == 1
+        if is_untiled:
+            self.encode_window(image, image.windows[0], cache=image.cache_folder)
+        return is_untiled
+
+    def _encode_around_prompt(self, image: TiledImage, window: Window) -> tuple[SensorImage, EncodedImage]:
+        pixels, encoded = self.encode_window(image, window, cache=image.cache_folder)
+        if encoded is None:
+            raise NoValidPixelsError(f"{image.reader.origin}: no pixel around the prompt holds a measurement")
+        return pixels, encoded
+
+    def encode_window(
+        self, image: TiledImage, window: Window, *, keep: bool = True, cache: Path | None = None
+    ) -> tuple[SensorImage, EncodedImage | None]:
+        """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
+
+        Args:
+            image: the image.
+            window: the window.
+            keep: keep both in memory, see `TiledImage.cache`.
+            cache: folder that keeps embeddings.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+            OutputError: the embedding cannot be written.
+        """
+        known = image.cached(window)
+        if known is not None:
+            return known
+        pixels = image.reader.read(window)
+        self.image_loader.check_channels(pixels)
+        if not pixels.valid.any():
+            return pixels, None
+        encoded = self.encode(pixels, image.reader, cache)
+        if keep:
+            image.cache(window, pixels, encoded)
+        return pixels, encoded
+
+    def _encode_together(self, images: Sequence[TiledImage]) -> None:
+        """Encode those images that are one window in one pass of the network."""
+        measured = []
+        for image in images:
+            if len(image.windows) > 1:
+                continue
+            pixels = image.reader.read(image.windows[0])
+            self.image_loader.check_channels(pixels)
+            if pixels.valid.any():
+                measured.append((image, pixels))
+        encoded = self.encode_batch([pixels for _, pixels in measured], [image.reader for image, _ in measured])
+        for (image, pixels), embedding in zip(measured, encoded, strict=True):
+            image.cache(image.windows[0], pixels, embedding)
+
+    @threads_for_load()
+    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
+        """Encode an image, or a window of one; threads may call this at once.
+
+        Args:
+            image: the pixels of the window.
+            reader: the image that they are of.
+            cache: folder that keeps the embedding.
+
+        Raises:
+            OutputError: the embedding cannot be written.
+        """
+        with self._encoding:
+            self.normalize_by(reader)
+            prepared = self.pipeline(image)
+            model = self.model.for_image(image)
+            if cache is None:
+                embedding = embed(model, prepared.planes[None], prepared.content[None])
+            else:
+                embedding = self._cached_embedding(model, prepared, cache)
+            return self._encoded(model, prepared, embedding)
+
+    def _cached_embedding(self, model: SimMAT, prepared: PreparedImage, folder: Path) -> ImageEmbedding:
+        """Return an embedding from a folder; one that is not there is computed and written."""
+        file = embedding_file(folder, prepared, self.digest, self._normalized_by)
+        found = read_embedding(file)
+        if found is None:
+            found = write_embedding(file, embed(model, prepared.planes[None], prepared.content[None]))
+        weight = next(model.parameters())
+        return replace(found, levels=tuple(level.to(weight) for level in found.levels))
+
+    @threads_for_load()
+    def encode_batch(self, images: Sequence[SensorImage], readers: Sequence[ImageReader]) -> list[EncodedImage]:
+        """Encode B images in one pass of the network; one by one where the network depends on the image.
+
+        Args:
+            images: the pixels of each, as `encode` takes them.
+            readers: the image that each is of.
+        """
+        if len(images) < 2 or self.normalizes_by_image or self.model.for_image(images[0]) is not self.model:
+            return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
+        prepared = [self.pipeline(image) for image in images]
+        planes = torch.stack([one.planes for one in prepared])  # (B, C, S, S)
+        content = torch.stack([one.content for one in prepared])  # (B, S, S)
+        batch = embed(self.model, planes, content)
+        encoded = []
+        for row, one in enumerate(prepared):
+            levels = tuple(level[row : row + 1] for level in batch.levels)
+            encoded.append(self._encoded(self.model, one, replace(batch, levels=levels)))
+        return encoded
+
+    def _encoded(self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding) -> EncodedImage:
+        warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
+        return EncodedImage(model, prepared, embedding, self.dense, warning)
+
+    def normalize_by(self, reader: ImageReader) -> None:
+        """Set what depends on an image's values; nothing for a tuned model."""

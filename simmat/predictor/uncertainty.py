@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.encoder import ImageEncoder
 from simmat.predictor.prompts import Choice, chosen_mask, prompt_in
-from simmat.types import FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import FloatArray, Prompt, SensorImage, Window
 
 _SHIFT = 1 / 32
 """Part of each side by which a shifted view is cut."""
@@ -30,64 +31,100 @@ class Uncertainty:
     std: FloatArray
 
 
-def uncertainty_in(
-    encoder: ImageEncoder,
-    encoded: EncodedImage,
-    image: SensorImage,
-    reader: ImageReader,
-    prompt: Prompt,
-    choice: Choice,
-    kept: dict[str, EncodedImage],
-) -> Uncertainty:
-    """Ask each view of an image for the object of a prompt; a mask of the prompt is left out.
+class View(NamedTuple):
+    """An image, or a window of one, as it is shown to the network.
+
+    Attributes:
+        name: of the way in which it is shown.
+        pixels: as they are shown.
+        prompt: in these pixels.
+        flipped: axes of (H, W) along which they are flipped.
+        window: the part of the image that is shown.
+    """
+
+    name: str
+    pixels: SensorImage
+    prompt: Prompt
+    flipped: tuple[int, ...]
+    window: Window
+
+
+def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> Iterator[View]:
+    """Yield up to five views of an image: first itself, flips, and shifts in which the prompt is.
 
     Args:
-        encoded: the image.
-        image: (C, H, W), its pixels.
-        reader: the image that they are of.
-        prompt: in pixels of `image`.
-        kept: the other views that an earlier prompt on this image has encoded, to which this one adds its own.
+        adapter: the sensor, which says how its planes are flipped.
+        pixels: the image.
+        prompt: in its pixels; a mask is left out.
+    """
+    height, width = pixels.size_hw
+    whole = Window(0, 0, height, width)
+    prompt = replace(prompt, mask_input=None)
+    yield View("whole", pixels, prompt, (), whole)
+    yield View("horizontal", adapter.flip(pixels, "horizontal"), _mirrored(prompt, width, 0), (1,), whole)
+    yield View("vertical", adapter.flip(pixels, "vertical"), _mirrored(prompt, height, 1), (0,), whole)
+    dy = max(round(height * _SHIFT), 1)
+    dx = max(round(width * _SHIFT), 1)
+    cuts = {"cut before": Window(dy, dx, height, width), "cut behind": Window(0, 0, height - dy, width - dx)}
+    for name, window in cuts.items():
+        if window.y0 >= window.y1 or window.x0 >= window.x1:
+            continue
+        part = pixels.cut(window)
+        own = _cut_prompt(prompt, window)
+        if own is not None and part.valid.any():
+            yield View(name, part, own, (), window)
+
+
+def object_probability(seen: EncodedImage, view: View, choice: Choice, size_hw: tuple[int, int]) -> FloatArray:
+    """Return the (H, W) probability of the object of a view's prompt, in the image's pixels; NaN where none are shown.
+
+    Args:
+        seen: the view, encoded.
+        view: the view.
+        choice: which mask.
+        size_hw: (H, W) of the image.
     """
     from scipy.special import expit  # slow to import, and masks need none
 
-    probabilities = []
-    for name, view, own, axes, window in _views(encoder, image, replace(prompt, mask_input=None)):
-        if view is not image and name not in kept:
-            kept[name] = encoder.encode(view, reader)
-        shown = encoded if view is image else kept[name]
-        answer = shown.decode([own])
-        mask = chosen_mask(answer.iou[0].tolist(), choice)
-        found = restore_logits(answer.logits[:, mask : mask + 1].float(), shown.prepared.letterbox)[0, 0].cpu().numpy()
-        logits = np.full(image.size_hw, np.nan, np.float32)
-        logits[window.slices] = np.flip(found, axes)
-        probabilities.append(expit(logits))
-    stack = np.stack(probabilities)  # (V, H, W); no pixel is outside of all views
-    return Uncertainty(np.nanmean(stack, axis=0), np.nanstd(stack, axis=0))
+    answer = seen.decode([view.prompt])
+    mask = chosen_mask(answer.iou[0].tolist(), choice)
+    logits = answer.logits[:, mask : mask + 1].float()  # (1, 1, h, w)
+    shown = restore_logits(logits, seen.prepared.letterbox)[0, 0].cpu().numpy()
+    found = np.full(size_hw, np.nan, np.float32)
+    found[view.window.slices] = np.flip(shown, view.flipped)
+    probability: FloatArray = expit(found)
+    return probability
 
 
-def _views(
-    encoder: ImageEncoder, image: SensorImage, prompt: Prompt
-) -> Iterator[tuple[str, SensorImage, Prompt, tuple[int, ...], Window]]:
-    """Yield the name of each view, it and its prompt, the flipped axes of (H, W), and its window in the image."""
-    height, width = image.size_hw
-    whole = Window(0, 0, height, width)
-    yield "whole", image, prompt, (), whole
-    yield "horizontal", encoder.adapter.flip(image, "horizontal"), _mirrored(prompt, width, 0), (1,), whole
-    yield "vertical", encoder.adapter.flip(image, "vertical"), _mirrored(prompt, height, 1), (0,), whole
-    dy, dx = (max(round(side * _SHIFT), 1) for side in image.size_hw)
+def mean_and_std(probabilities: Sequence[FloatArray], window: Window, size_hw: tuple[int, int]) -> Uncertainty:
+    """Return mean and standard deviation over the views of a window; NaN outside of it.
+
+    Args:
+        probabilities: (h, w) of each view, NaN where it shows nothing; no pixel is outside of all views.
+        window: the window.
+        size_hw: (H, W) of the whole image.
+    """
+    stack = np.stack(probabilities)  # (V, h, w)
+    mean = np.full(size_hw, np.nan, np.float32)
+    std = np.full(size_hw, np.nan, np.float32)
+    mean[window.slices] = np.nanmean(stack, axis=0)
+    std[window.slices] = np.nanstd(stack, axis=0)
+    return Uncertainty(mean, std)
+
+
+def _cut_prompt(prompt: Prompt, window: Window) -> Prompt | None:
+    """Return a prompt in pixels of a part of its image; None if the part lacks a point on the object, or the box."""
+    low = np.array([window.x0, window.y0])
+    high = np.array([window.x1, window.y1])
     on = prompt.point_coords[prompt.point_labels == 1]
-    cuts = {"cut before": Window(dy, dx, height, width), "cut behind": Window(0, 0, height - dy, width - dx)}
-    for name, window in cuts.items():
-        low, high = np.array([window.x0, window.y0]), np.array([window.x1, window.y1])
-        part = image.cut(window) if window.y0 < window.y1 and window.x0 < window.x1 else None
-        if part is None or not part.valid.any() or not ((on >= low) & (on < high)).all():
-            continue
-        box = prompt.box
-        if box is not None:
-            box = np.clip(box, np.tile(low, 2), np.tile(high, 2)).astype(np.float32)
-            if (box[2:] <= box[:2]).any():
-                continue
-        yield name, part, prompt_in(replace(prompt, box=box), window), (), window
+    if not ((on >= low) & (on < high)).all():
+        return None
+    box = prompt.box
+    if box is not None:
+        box = np.clip(box, np.tile(low, 2), np.tile(high, 2)).astype(np.float32)
+        if (box[2:] <= box[:2]).any():
+            return None
+    return prompt_in(replace(prompt, box=box), window)
 
 
 def _mirrored(prompt: Prompt, side: int, axis: int) -> Prompt:

@@ -85,7 +85,8 @@ class ZeroShotPredictor(Predictor):
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
         self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
-        self._fitted, self._fitted_to = repr((channels, rows)), weakref.ref(reader)
+        self._normalized_by = repr((channels, rows))
+        self._fitted_to = weakref.ref(reader)
 
     def _typical_pixels(self, reader: ImageReader) -> SensorImage:
         """Return an image, or of one that is cut into windows pixels from all over it, side by side."""

@@ -15,7 +15,7 @@ from simmat.errors import SimMATError
 from simmat.geo import read_georeference
 from simmat.inference.formats import choose_formats
 from simmat.plugins.loader import load_plugins
-from simmat.predictor.reading import ImageLoader
+from simmat.predictor.open import ImageLoader
 from simmat.sensors.builtin import Gray
 
 pytestmark = pytest.mark.plugins()

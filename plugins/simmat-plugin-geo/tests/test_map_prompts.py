@@ -17,7 +17,7 @@ from rasterio import warp
 from simmat_plugin_geo.map_prompts import read_prompts, to_pixels
 
 from simmat.errors import DataError
-from simmat.predictor.reading import LoadedImage
+from simmat.predictor.open import LoadedImage
 from simmat.types import Channel, Georeference, SensorImage
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))

@@ -18,7 +18,7 @@ from simmat.cli import run
 from simmat.errors import DataError
 from simmat.io.images import read_image
 from simmat.predictor import EverythingSettings
-from simmat.predictor.reading import ImageLoader
+from simmat.predictor.open import ImageLoader
 from simmat.sensors.adapter import PathsBySource, Source, WindowedAdapter
 from simmat.types import Channel, SensorImage, Window
 

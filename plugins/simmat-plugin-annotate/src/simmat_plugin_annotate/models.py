@@ -144,7 +144,7 @@ class ModelService:
         skipped = self.open.get(tab, key) != key
         if not skipped:
             image, planes = self._image(key)
-            window = None if image.encode() else image.tile
+            window = None if self.model.predictor.encode_untiled(image) else image.tile
             self._ready.add((self.model.digest, planes.digest))
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
 
@@ -171,7 +171,7 @@ class ModelService:
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
-        image.encode()  # with all threads
+        model.predictor.encode_untiled(image)  # with all threads
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # of several, each waits in short loops for one that has no core while a training runs
         try:
@@ -290,8 +290,6 @@ class ModelService:
         Raises:
             CancelledError: the server stops.
         """
-        from simmat.predictor import TiledImage
-
         if self.expected_wrong(key) is not None:
             return
         model, planes = self.model, self._planes(key)
@@ -303,7 +301,7 @@ class ModelService:
         check(0)
         wrong = 0.0
         with suppress(SimMATError):  # opening it says why
-            image = TiledImage(model.predictor, planes)
+            image = model.predictor.open_reader(planes)
             if len(image.windows) <= MAX_SUGGESTED:
                 for one in image.segment_everything(progress=check):
                     chance = one.class_probability
@@ -312,19 +310,16 @@ class ModelService:
 
     def _slow_image(self, planes: Planes, model: Model) -> TiledImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
-        from simmat.predictor import TiledImage
-
-        image = TiledImage(model.predictor, planes, cache=planes.home / _EMBEDDINGS)
-        image.encode()
+        image = model.predictor.open_reader(planes, cache=planes.home / _EMBEDDINGS)
+        model.predictor.encode_untiled(image)
         return image
 
     def _image(self, key: str) -> tuple[TiledImage, Planes]:
         """Return an image for the click thread."""
-        from simmat.predictor import TiledImage
-
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None)
-        image = image or TiledImage(self.model.predictor, planes, cache=planes.home / _EMBEDDINGS)
+        if image is None:
+            image = self.model.predictor.open_reader(planes, cache=planes.home / _EMBEDDINGS)
         self._images[planes.digest] = image
         while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
             digest, _ = self._images.popitem(last=False)

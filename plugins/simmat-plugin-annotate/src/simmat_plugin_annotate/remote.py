@@ -17,8 +17,8 @@ from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
 from simmat.predictor import ClassMap, FoundObjects
+from simmat.predictor.open import ImageLike, ImageLoader, LoadedImage
 from simmat.predictor.prompts import prompt_of
-from simmat.predictor.reading import ImageLike, ImageLoader, LoadedImage
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 from simmat_plugin_annotate.client import Client, crop_of

@@ -26,7 +26,7 @@ from simmat.io.files import atomic_write_json, output_errors
 from simmat.io.reading import read_json, require_file
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
-from simmat.predictor import EverythingSettings, Predictor, TiledImage
+from simmat.predictor import EverythingSettings, Predictor
 from simmat.sensors.adapter import options_of
 from simmat.types import BoolArray
 from simmat_plugin_distill.matching import EMBEDDINGS, write_embedding
@@ -152,8 +152,8 @@ def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, 
     image = teacher.open_image(files)
     size_hw = image.reader.size_hw
     if embeddings:
-        image = TiledImage(teacher, image.reader, tile=max(size_hw))  # one window
-        _, encoded = image.encoded(image.windows[0])
+        image = teacher.open_reader(image.reader, tile=max(size_hw))  # one window
+        _, encoded = teacher.encode_window(image, image.windows[0])
         if encoded is None:
             raise DataError(f"{image.reader.origin}: no pixel holds a measurement; remove this pair")
         write_embedding(kept, encoded.embedding)

@@ -14,7 +14,7 @@ from simmat.errors import DataError
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, Predictor
-from simmat.predictor.reading import LoadedImage, NoValidPixelsError
+from simmat.predictor.open import LoadedImage, NoValidPixelsError
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 

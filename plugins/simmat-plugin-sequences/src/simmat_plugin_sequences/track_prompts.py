@@ -16,8 +16,8 @@ from simmat.io.images import frame_of
 from simmat.io.images.stacks import open_stack, stack_format
 from simmat.io.reading import stem_of
 from simmat.predictor import Predictor
+from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
-from simmat.predictor.reading import LoadedImage
 from simmat.types import BoolArray
 
 _BINARY = (0, 255)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.drawing.display import PictureArray, display_channels, display_rgb, show_channels
-from simmat.predictor.reading import FileImage
+from simmat.predictor.open import FileImage
 from simmat.types import BoolArray, FloatArray, ImageReader, OverviewReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -79,6 +79,16 @@ class Prediction:
         mask = np.zeros(size_hw, np.bool_)
         mask[self.window.slices] = self.mask
         return mask
+
+    def over_whole_image(self, reader: ImageReader) -> Prediction:
+        """Return the mask at the size of the whole image; outside of its window its logits are the smallest ones."""
+        if self.window.size_hw == reader.size_hw:
+            return self
+        logits = np.full(reader.size_hw, min(float(self.logits.min()), -1.0), np.float32)
+        logits[self.window.slices] = self.logits
+        whole = Window(0, 0, *reader.size_hw)
+        mask = self.whole_mask(reader.size_hw)
+        return replace(self, mask=mask, logits=logits, image=reader.read(whole), window=whole)
 
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""
