@@ -228,7 +228,7 @@ class WatershedPredictor(Predictor):
         return self.kept[key]
 
     def objects_in(
-        self, encoded: EncodedImage, settings: EverythingSettings, like: Reference | None
+        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
     ) -> list[FoundObject]:
         """Find every object of a window, best first."""
         assert isinstance(encoded, WatershedImage)

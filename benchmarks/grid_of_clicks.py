@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     bundle = load_bundle(options.bundle, load_plugins())
-    dataset = open_dataset(options.data, bundle.sensor, {}, defaults=bundle.spec.card.model_dump())
+    dataset = open_dataset(options.data, bundle.modality, {}, defaults=bundle.spec.card.model_dump())
     samples = dataset.split(options.split)
     print(f"{'clicks':<16} {'found':>6} {'AP':>6} {'AP50':>6} {'PQ':>6} {'F1':>6} {'s/image':>8}")
     for name, settings in [

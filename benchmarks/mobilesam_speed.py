@@ -132,7 +132,7 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
     import_from_string(tuner.apply)(foundation, targets=spec.targets, generator=generator, **tuner.options)
     model = SimMAT(torch.nn.Conv2d(3, 3, 1), foundation, "image")
     set_train_mode(model)
-    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, corrections=1)
+    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, correction_clicks=1)
     targets = torch.zeros(1, 4, size, size, dtype=torch.bool)
     targets[..., size // 4 : size // 2, size // 4 : size // 2] = True
     batch = Batch(

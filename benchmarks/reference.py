@@ -67,7 +67,7 @@ def main() -> None:
             shown = [(image.reader.image, class_map(label)) for image, label in group]  # type: ignore[attr-defined]
             reference = predictor.reference(shown, classes=values, tile=given.tile)
             for other, truth in images[:start] + images[start + given.shots :]:
-                objects = [one.instance for one in other.segment_everything(like=reference)]
+                objects = [one.instance for one in other.segment_everything(reference=reference)]
                 for value in values or [None]:
                     true = [one for one in truth.regions if one.class_id == value]
                     if true:

@@ -158,7 +158,7 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     sam.gradient_checkpointing(checkpointing)
     model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
     set_train_mode(model)
-    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, corrections=1)
+    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, correction_clicks=1)
     targets = torch.zeros(1, prompts, SIZE, SIZE, dtype=torch.bool)
     targets[..., 300:700, 300:700] = True
     batch = Batch(

@@ -141,7 +141,7 @@ def step_work(setting: Setting) -> Callable[[], object]:
     """Do an optimiser step."""
     _, model = make_model(setting, "lora", setting.side)
     set_train_mode(model)
-    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, corrections=1)
+    step = TrainingStep(model, PromptLoss(), box_fraction=0.0, correction_clicks=1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     batch, prompts, side = setting.images, setting.prompts, setting.side
     planes, content = planes_of(setting)

@@ -162,7 +162,7 @@ def main() -> None:
                 given.lr,
                 "--no-pictures",
             ]
-            words += ["--box-fraction", 0, "--corrections", 0]
+            words += ["--box-fraction", 0, "--correction-clicks", 0]
             words += ["--channels", ",".join(map(str, config.channels))] if config.channels else []
             subprocess.run(["simmat", "train", *map(str, words)], check=True)
         score = ["simmat", "eval", run, "--data", config.data, "--split", given.split, "--json"]

@@ -96,11 +96,11 @@ def load(
         )
     if weights is None:
         check_digest(spec, file, sha256_of(file))
-    picks = parse_channels(channels) if isinstance(channels, str) else channels
+    selected = parse_channels(channels) if isinstance(channels, str) else channels
     parts = Parts(spec, known.transfer_layer("zeroshot"), known.tuner("frozen"), file)
     size = image_size or spec.image_size
     spec.check_image_size(size)
-    sensor = known.modality(name, modality_options, channels=picks)
+    sensor = known.modality(name, modality_options, channels=selected)
     return ZeroShotPredictor(parts, sensor, size, place)
 
 
@@ -140,6 +140,7 @@ def train(
     from simmat.training import train as run_training
     from simmat.training.callbacks import Callbacks, ConsoleCallback
 
+    settings = TrainConfig.with_current_keys(settings)
     unknown = [key for key in settings if key not in TrainConfig.model_fields]
     if unknown:
         hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
@@ -274,6 +275,7 @@ def predict(
     from simmat.inference.run import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
+    options = PredictOptions.with_current_keys(options)
     unknown = [name for name in options if name not in PredictOptions.model_fields]
     if unknown:
         hint = did_you_mean(unknown[0], PredictOptions.model_fields, otherwise="")

@@ -23,7 +23,7 @@ KINDS: Mapping[str, str] = {
     "pixel": "classes of pixels",
 }
 """Kind of score -> its title."""
-MAX_WRONG = 0.1
+MAX_ERROR_RATE = 0.1
 """Share of wrong objects that `--min-score auto` accepts by default."""
 MAX_PERCENT = 50
 """Largest share of wrong objects, in percent, of which a bundle knows the threshold."""
@@ -130,12 +130,12 @@ def calibrated_classes(
     return dict(zip(probabilities, found.tolist(), strict=True))
 
 
-def min_score(calibration: Calibration | None, max_wrong: float, origin: str) -> float:
+def min_score(calibration: Calibration | None, max_error_rate: float, origin: str) -> float:
     """Return the smallest score of an object with which at most a share of the found ones is wrong.
 
     Args:
         calibration: that of the model.
-        max_wrong: the share, rounded down to whole percent.
+        max_error_rate: the share, rounded down to whole percent.
         origin: the model, for errors.
 
     Raises:
@@ -147,7 +147,7 @@ def min_score(calibration: Calibration | None, max_wrong: float, origin: str) ->
             f"--min-score auto: {origin} has no calibration of objects, which a training with --heads prompt,dense "
             "measures where its validation split has ten found objects or more; give a number, or train so"
         )
-    percent = min(math.floor(100 * max_wrong + 1e-9), len(table))
+    percent = min(math.floor(100 * max_error_rate + 1e-9), len(table))
     found = table[percent - 1] if percent > 0 else None
     if found is None:
         known = [number for number, score in enumerate(table, start=1) if score is not None]
@@ -156,7 +156,7 @@ def min_score(calibration: Calibration | None, max_wrong: float, origin: str) ->
         else:
             allowed = "it can promise no share"
         raise ConfigError(
-            f"--max-wrong {max_wrong:g}: too few objects of the validation split of {origin} were right for this; "
-            f"{allowed}. Give --min-score a number, or train on more labels"
+            f"--max-error-rate {max_error_rate:g}: too few objects of the validation split of {origin} were right "
+            f"for this; {allowed}. Give --min-score a number, or train on more labels"
         )
     return found

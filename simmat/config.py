@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import (
@@ -23,7 +23,7 @@ from simmat.errors import ConfigError
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
+from simmat.types import FORMER_ASPECTS, MAX_CROP, MIN_CROP, Aspect, RegionRule, ZeroMeans
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
@@ -64,9 +64,9 @@ COMPAT_DEFAULTS: Mapping[str, Any] = {
     "prompts_per_image": 1,
     "clicks": "random",
     "box_fraction": 0.0,
-    "corrections": 0,
+    "correction_clicks": 0,
     "augment": False,
-    "aspect": "squash",
+    "aspect": "stretch",
     "loss": "bce",
     "weight_decay": 0.0,
     "schedule": "halving",
@@ -108,6 +108,11 @@ def _bundle(value: Any) -> Any:
     return _absolute(value)
 
 
+def current_aspect(value: Any) -> Any:
+    """Return the name today of an aspect, which may be a former one; anything else as it is."""
+    return FORMER_ASPECTS.get(value, value) if isinstance(value, str) else value
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
@@ -142,6 +147,8 @@ class TrainConfig(StrictModel):
     Raises:
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
     """
+
+    former_keys: ClassVar = {"corrections": "correction_clicks"}
 
     modality: Sensor = Field(description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml.")
     modality_options: SensorOptions = Field(
@@ -213,14 +220,24 @@ class TrainConfig(StrictModel):
     image_size: int | None = Field(
         None, ge=1, le=MAX_IMAGE_SIZE, description="Side of the square input in pixels; by default the model's own."
     )
-    aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
+    aspect: Annotated[Aspect, BeforeValidator(current_aspect)] = Field(
+        "pad",
+        description="Pad to a square, or stretch into one.",
+        json_schema_extra={"former_values": list(FORMER_ASPECTS)},
+    )
     batch_size: int = Field(4, ge=1, le=MAX_BATCH, description="Images per step, over all processes.")
     prompts_per_image: int = Field(4, ge=1, le=MAX_BATCH, description="Prompted regions per image.")
     clicks: Literal["mixed", "random"] = Field(
         "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it."
     )
     box_fraction: float = Field(0.2, ge=0, le=1, description="Share of the steps with box prompts instead of clicks.")
-    corrections: int = Field(1, ge=0, le=4, description="Clicks on errors after the first masks of a step.")
+    correction_clicks: int = Field(
+        1,
+        ge=0,
+        le=4,
+        description="Clicks on errors after the first masks of a step.",
+        json_schema_extra={"flag": "--correction-clicks --corrections"},  # and its former name
+    )
     augment: bool = Field(True, description="Random flips, scales, gains, offsets and noise of training images.")
     rotate: bool = Field(
         False,
@@ -359,7 +376,8 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
 
 def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
     """Merge settings as `load_config` does; `context` names their source in errors."""
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    in_file = TrainConfig.with_current_keys(in_file)
+    given = {key: value for key, value in TrainConfig.with_current_keys(overrides or {}).items() if value is not None}
     replaced: set[str] = set()
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):

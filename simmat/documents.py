@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
 
 from simmat.errors import ConfigError, SimMATError, all_problems, did_you_mean, shortened
 from simmat.io.reading import read_bytes
@@ -44,9 +44,28 @@ _MAX_TOML_BYTES = 2**24
 
 
 class StrictModel(BaseModel):
-    """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers."""
+    """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers.
+
+    Attributes:
+        former_keys: former name of a key -> its name today. Files with the former name are still read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    former_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_current_keys(cls, values: Any) -> Any:
+        return cls.with_current_keys(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def with_current_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a table with each former key under its name today; one that has both keeps both, and is refused."""
+        current = dict(values)
+        for former, key in cls.former_keys.items():
+            if former in current and key not in current:
+                current[key] = current.pop(former)
+        return current
 
     @classmethod
     def known_keys(cls) -> list[str]:

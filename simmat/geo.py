@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.io.images.limits import damaged
-from simmat.io.images.tiff import file_state, opened
+from simmat.io.images.limits import decoding_errors
+from simmat.io.images.tiff import file_state, open_tifffile
 from simmat.plugins.loader import PLUGINS_VARIABLE, installed
 from simmat.types import Georeference, ImageReader, Prompt, SensorImage
 
@@ -102,7 +102,7 @@ def read_georeference(path: Path) -> Georeference | None:
 @lru_cache(maxsize=4)
 def _read_georeference(path: Path, _state: tuple[int, ...], _plugins: str | None) -> Georeference | None:
     """Read it once for all windows of a file."""
-    with damaged(path, "tiff"), opened(path) as tiff:
+    with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
         has_keys = _GEO_KEYS in tiff.pages[0].aspage().tags
     backend = installed_geo_backend() if has_keys else None
     if backend is None:

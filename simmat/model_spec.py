@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, JsonValue, create_model
 
-from simmat.config import MAX_IMAGE_SIZE
+from simmat.config import MAX_IMAGE_SIZE, current_aspect
 from simmat.data.card import DataCard
 from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Statistics
-from simmat.sensors.sensor_toml import Declaration
+from simmat.sensors.sensor_toml import SensorDefinition
 from simmat.types import Aspect, Channel
 
 
@@ -27,6 +27,7 @@ def as_json(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
+CurrentAspect = Annotated[Aspect, BeforeValidator(current_aspect)]
 Channels = FromLists[tuple[Annotated[Channel, of_dataclass(Channel)], ...]]
 
 MEASURED_FIELDS = ("channels", "statistics", "zero_shot", "image_side", "dense")
@@ -74,7 +75,7 @@ class ModelSpec(StrictModel):
 
     Attributes:
         modality_options: name of a sensor in it -> given options.
-        picks: channels selected by `--channels`; None for all.
+        selected_channels: channels selected by `--channels`; None for all.
         sensor_channels: channels that the sensor's files must have.
         channels: C channels of the transfer layer's input, with mean and std.
         zero_shot: (3, C) map of the untrained reference, see `simmat.sensors.normalize.zero_shot_map`.
@@ -82,12 +83,14 @@ class ModelSpec(StrictModel):
         image_side: median of the longer sides of the training images in pixels; None if it is not known.
         aspect: how a rectangular image becomes square.
         dense: what the dense head distinguishes; None without one.
-        described: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
+        sensor_definitions: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """
+
+    former_keys: ClassVar = {"picks": "selected_channels", "described": "sensor_definitions"}
 
     modality: Name
     modality_options: dict[str, Options] = Field(default_factory=dict)
-    picks: FromLists[tuple[str | int, ...]] | None = None
+    selected_channels: FromLists[tuple[str | int, ...]] | None = None
     sensor_channels: Channels
     channels: Channels
     statistics: Annotated[Statistics, of_dataclass(Statistics)]
@@ -97,14 +100,14 @@ class ModelSpec(StrictModel):
     seed: int = Field(ge=0, lt=2**63)
     image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
     image_side: int | None = Field(default=None, ge=1)
-    aspect: Aspect = "keep"
+    aspect: CurrentAspect = "pad"
     mat: Name
     mat_options: Options = Field(default_factory=dict)
     tune: Name
     tune_options: Options = Field(default_factory=dict)
     card: DataCard
     dense: DenseSpec | None = None
-    described: FromLists[tuple[Declaration, ...]] = ()
+    sensor_definitions: FromLists[tuple[SensorDefinition, ...]] = ()
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions: numbers for other channels, and inconsistent sensors."""
@@ -121,9 +124,9 @@ class ModelSpec(StrictModel):
             yield f"statistics.correlation must be {count} rows of {count} numbers"
         if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
             yield f"dense needs as many widths as strides, got {len(self.dense.widths)} and {len(self.dense.strides)}"
-        for declaration in self.described:
+        for declaration in self.sensor_definitions:
             for problem in declaration.problems():
-                yield f"described {declaration.name!r}: {problem}"
+                yield f"sensor_definitions {declaration.name!r}: {problem}"
 
 
 def with_options(name: str, options: dict[str, Any]) -> str:

@@ -132,8 +132,8 @@ def build(
         SimMATError: a name, an option or the weight file is wrong.
     """
     known, name = with_modality(registry or installed(), modality)
-    picks = parse_channels(channels) if isinstance(channels, str) else channels
-    sensor = known.modality(name or "", modality_options, channels=picks)
+    selected = parse_channels(channels) if isinstance(channels, str) else channels
+    sensor = known.modality(name or "", modality_options, channels=selected)
     file = None if checkpoint is None else Path(checkpoint)
     spec = known.foundation(foundation, fetch=True)
     layer = known.transfer_layer(mat or spec.mat)

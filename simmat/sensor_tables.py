@@ -62,6 +62,7 @@ def load_sensors(path: Path | str | None, overrides: Mapping[str, Any] | None = 
         if not isinstance(table, dict):
             problems.append(f"data {number} must be a table with the settings of a sensor, got {table!r}")
             continue
+        table = TrainConfig.with_current_keys(table)
         name = table.pop("name", table.get("modality", shared.get("modality")))
         try:
             name = sensor_name(name if isinstance(name, str) else "")

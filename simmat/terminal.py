@@ -40,22 +40,22 @@ def escape_json(text: str) -> str:
     return _replace(text, LAYOUT, _json_escape)
 
 
-def say(text: object = "", *, err: bool = False) -> None:
+def echo(text: object = "", *, err: bool = False) -> None:
     """Print an escaped text and a line feed on standard output or standard error."""
     print(escape(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 SLOW_S = 15.0
-"""Seconds after which `say_if_slow` speaks."""
+"""Seconds after which `warn_if_slow` speaks."""
 _TICK_S = 1.0
 _waiting: dict[object, tuple[float, str]] = {}
-"""What `say_if_slow` is to say, and when."""
+"""What `warn_if_slow` is to say, and when."""
 _watcher = threading.Thread()
 """The thread that says it, one for the process: to start one for each small file would cost a tenth of reading it."""
 
 
 @contextmanager
-def say_if_slow(text: str) -> Iterator[None]:
+def warn_if_slow(text: str) -> Iterator[None]:
     """Print a text on standard error, once, if the body has not ended after `SLOW_S` seconds."""
     global _watcher
     if not _watcher.is_alive():  # the first call in this process; a fork has no threads of its parent
@@ -77,7 +77,7 @@ def _watch() -> None:
         for key, (due, text) in list(_waiting.items()):
             if now >= due and key in _waiting:
                 _waiting.pop(key, None)
-                say(text, err=True)
+                echo(text, err=True)
 
 
 class EscapingStream:

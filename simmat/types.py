@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
@@ -346,7 +346,9 @@ class Prompt:
         return cls(coords, labels)
 
 
-Aspect = Literal["keep", "squash"]
+Aspect = Literal["pad", "stretch"]
+FORMER_ASPECTS: Mapping[str, Aspect] = {"keep": "pad", "squash": "stretch"}
+"""Former name of an aspect -> its name today; files and options with the former name are still read."""
 
 MAX_DOWNSCALE = 2
 """How many pixels of a side may become one in a network's input without a loss that matters."""
@@ -372,17 +374,17 @@ class Letterbox:
     Attributes:
         original_hw: (height, width) of the original image in pixels.
         size: S.
-        aspect: "keep" scales the longest side to S and pads right and bottom; "squash" scales both sides to S.
+        aspect: "pad" scales the longest side to S and pads right and bottom; "stretch" scales both sides to S.
     """
 
     original_hw: tuple[int, int]
     size: int
-    aspect: Aspect = "keep"
+    aspect: Aspect = "pad"
 
     @property
     def scaled_hw(self) -> tuple[int, int]:
         """(height, width) of the content within the input, in input pixels."""
-        if self.aspect == "squash":
+        if self.aspect == "stretch":
             return self.size, self.size
         height, width = self.original_hw
         scale = self.size / max(height, width)

@@ -14,7 +14,7 @@ from simmat.bundle.document import with_checksum
 from simmat.data.card import DataCard
 from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
-from simmat.predictor import Choice, Prediction, Predictor
+from simmat.predictor import MaskSelection, Prediction, Predictor
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt
 
@@ -25,7 +25,7 @@ METRICS: dict[str, Any] = {
 }
 SPEC = ModelSpec(
     modality="gray",
-    picks=None,
+    selected_channels=None,
     sensor_channels=(GRAY,),
     channels=(GRAY.with_statistics(60.0, 20.0),),
     statistics=Statistics((60.0,), (20.0,), ((1.0,),), (1000,)),
@@ -34,7 +34,7 @@ SPEC = ModelSpec(
     foundation_sha256=None,
     seed=0,
     image_size=64,
-    aspect="keep",
+    aspect="pad",
     mat="mat",
     mat_options={"width": 4},
     tune="frozen",
@@ -66,13 +66,13 @@ def predict(
     files: Mapping[str, Path],
     prompt: Prompt,
     *,
-    choice: Choice = "single",
+    mask_selection: MaskSelection = "single",
     missing: Sequence[str | int] = (),
 ) -> Prediction:
     """Ask a bundle one thing of one image."""
     predictor = Predictor.of_bundle(bundle)
     predictor.set_image(files, missing=missing)
-    return predictor.predict_prompts([prompt], choice=choice)[0]
+    return predictor.predict_prompts([prompt], mask_selection=mask_selection)[0]
 
 
 def change_json(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:

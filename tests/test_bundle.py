@@ -143,8 +143,8 @@ def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
     bundle = load_bundle(trained, REGISTRY)
     box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([2, 3, 30, 35], np.float32))
     for prompt in (Prompt.points([(14, 20)], [(40, 10)]), box):
-        for choice in ("single", "best"):
-            found = predict(bundle, {"gray": data / "images/s0.png"}, prompt, choice=choice)  # type: ignore[arg-type]
+        for mask_selection in ("single", "best"):
+            found = predict(bundle, {"gray": data / "images/s0.png"}, prompt, mask_selection=mask_selection)  # type: ignore[arg-type]
             assert found.mask.shape == (40, 56)
             assert np.array_equal(found.mask, found.logits > 0)
 

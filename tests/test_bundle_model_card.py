@@ -15,7 +15,7 @@ from simmat.bundle.model_card import model_card
 from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.sensors.sensor_toml import Declaration
+from simmat.sensors.sensor_toml import SensorDefinition
 
 
 def changed(**fields: Any) -> BundleSpec:
@@ -62,11 +62,11 @@ def test_it_names_an_installed_plugin_of_others() -> None:
 def test_built_in_and_described_parts_need_no_plugin() -> None:
     """A name that a bundle describes itself may be that of a package with another sensor."""
     rule = {"name": "t", "quantity": "counts", "unit": "count"}
-    declared = Declaration.model_validate(
+    declared = SensorDefinition.model_validate(
         {"format": 1, "name": "thermal", "source": [{"name": "thermal", "files": "*.png"}], "channel": [rule]}
     )
     assert pip_lines(model_card(BUNDLE_SPEC)) == ["pip install simmat simmat-testing"]  # for tiny
-    assert pip_lines(model_card(changed(modality="thermal", described=(declared,)))) == pip_lines(
+    assert pip_lines(model_card(changed(modality="thermal", sensor_definitions=(declared,)))) == pip_lines(
         model_card(BUNDLE_SPEC)
     )
 

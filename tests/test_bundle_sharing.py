@@ -72,7 +72,9 @@ def test_a_bundle_can_be_the_folder_one_stands_in(
         pull_bundle("../x.zip", Path("."))
 
 
-@pytest.mark.parametrize(("key", "value"), [("modality", 3), ("picks", [[1]]), ("zero_shot", [["a"], ["b"], ["c"]])])
+@pytest.mark.parametrize(
+    ("key", "value"), [("modality", 3), ("selected_channels", [[1]]), ("zero_shot", [["a"], ["b"], ["c"]])]
+)
 def test_a_json_of_wrong_types_is_damaged_and_not_passed_on(bundle: Path, here: Path, key: str, value: object) -> None:
     """What comes from a stranger is looked at as a whole."""
     shutil.copytree(bundle, here / "b")

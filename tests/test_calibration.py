@@ -158,14 +158,14 @@ def test_auto_takes_the_threshold_of_the_share(tmp_path: Path, capsys: pytest.Ca
     bundle, images = tiny_bundle(tmp_path / "bundle", dense=DENSE, calibration=table), images_in(tmp_path / "images")
     call = ["predict", str(bundle), str(images), "--everything", "--min-score", "auto", "--format", "labels"]
     for share, least in (("0.02", "0.900"), ("0.1", "0.000")):
-        assert run([*call, "--max-wrong", share, "--out", str(tmp_path / share), "--device", "cpu"]) == 0
+        assert run([*call, "--max-error-rate", share, "--out", str(tmp_path / share), "--device", "cpu"]) == 0
         assert f"--min-score auto: {least}" in capsys.readouterr().err
-    assert run([*call, "--max-wrong", "0.01", "--out", str(tmp_path / "no")]) == 2
+    assert run([*call, "--max-error-rate", "0.01", "--out", str(tmp_path / "no")]) == 2
     assert "0.02" in capsys.readouterr().err
     change_json(bundle, calibration=None)
     assert run([*call, "--out", str(tmp_path / "no")]) == 2
     assert f"--min-score auto: {bundle} has no calibration" in capsys.readouterr().err
-    assert run([*call[:-4], "--max-wrong", "0.1", "--out", str(tmp_path / "no")]) == 2
+    assert run([*call[:-4], "--max-error-rate", "0.1", "--out", str(tmp_path / "no")]) == 2
     assert "--min-score auto" in capsys.readouterr().err
 
 

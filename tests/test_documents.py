@@ -15,7 +15,7 @@ from simmat.data.card import DataCard
 from simmat.documents import StrictModel, parse
 from simmat.errors import ConfigError, SimMATError
 from simmat.model_spec import ModelSpec
-from simmat.sensors.sensor_toml import Declaration
+from simmat.sensors.sensor_toml import SensorDefinition
 from simmat.training.state import RunNotes
 
 FOREIGN = re.compile(
@@ -24,7 +24,7 @@ FOREIGN = re.compile(
     re.IGNORECASE,
 )
 """Words that only a library says."""
-MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, Declaration, ModelSpec, BundleSpec, RunNotes)
+MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, SensorDefinition, ModelSpec, BundleSpec, RunNotes)
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "a b", "\udc80", b"x", [], [None],
     [[1]], ["x", "x"], [1, 2, 3], (), {}, {"x": None}, {1: 2}, {"kind": "x"}, {"kind": 3}, [{}], [{"name": 3, "x": 1}],

@@ -115,7 +115,7 @@ def test_an_image_that_does_not_fit_is_refused(
         ({"points": [(56, 3)]}, "point 56,3 .*0 to 55.*56 wide and 40 high"),
         ({"box": (0, 0, 57, 40)}, "box 0,0,57,40 .*0 to 56"),
         ({"points": "20,20"}, r"points .*\[\(320, 240\)\].*'20,20'"),
-        ({"points": [(1, 1)], "choice": "multi"}, "'single', 'best'.*'multi'"),
+        ({"points": [(1, 1)], "mask_selection": "multi"}, "'single', 'best'.*'multi'"),
         ({"mask": SCENE > 99}, "low_res_logits.*bool of .40, 56."),
         ({"mask": np.zeros((1, 16, 16), np.float32)}, "low_res_logits.*float32 of .1, 16, 16."),
         ({"points": [(1, 1)], "mask": SCENE.astype(float)}, r"16, 16\).*40, 56\)"),

@@ -63,7 +63,7 @@ def _clicked(model: Predictor, image: SensorImage, reference: Reference, *corner
     """Return class and corner of the squares that were clicked; None as the corner of a click beside all of them."""
     model.set_image(image)
     found = set[object]()
-    for one in model.segment_everything(EverythingSettings(reach=0), like=reference):
+    for one in model.segment_everything(EverythingSettings(max_growth_px=0), reference=reference):
         x, y = one.point_xy
         near = [at for part in corners for at in part if 0 <= y - at[0] < OBJECT and 0 <= x - at[1] < OBJECT]
         found.add((one.instance.class_id, near[0] if near else None))

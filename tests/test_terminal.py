@@ -149,7 +149,7 @@ def test_bytes_find_no_way_past_the_guard() -> None:
 
 
 def unescaped(path: Path) -> list[str]:
-    """Return the calls in a module that print by another way than `say`."""
+    """Return the calls in a module that print by another way than `echo`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [

@@ -10,7 +10,7 @@ from simmat.data.clicks import center_click, tight_box
 from simmat.nn.resize import resize_planes
 from simmat.types import Letterbox
 
-SHAPES = [((1024, 1024), 256, "keep"), ((480, 640), 256, "keep"), ((61, 97), 128, "keep"), ((61, 97), 128, "squash")]
+SHAPES = [((1024, 1024), 256, "pad"), ((480, 640), 256, "pad"), ((61, 97), 128, "pad"), ((61, 97), 128, "stretch")]
 
 
 @pytest.mark.parametrize(("size_hw", "size", "aspect"), SHAPES, ids=str)

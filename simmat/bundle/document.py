@@ -151,7 +151,7 @@ class _Sensors(StrictModel):
 
 def read_bundle_spec(path: Path) -> BundleSpec:
     """Read the spec of a bundle, a folder or a zip, without its weights; raise BundleError if that fails."""
-    return only(read_bundle_specs(path), path)
+    return single_sensor(read_bundle_specs(path), path)
 
 
 def read_bundle_specs(path: Path) -> dict[str, BundleSpec]:
@@ -160,7 +160,7 @@ def read_bundle_specs(path: Path) -> dict[str, BundleSpec]:
         return read_specs(folder, sensor)
 
 
-def only(sensors: Mapping[str, _T], path: Path) -> _T:
+def single_sensor(sensors: Mapping[str, _T], path: Path) -> _T:
     """Return what a bundle has for its sensor; BundleError if there are several, and none was named."""
     if len(sensors) > 1:
         raise BundleError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simmat.bundle.document import BundleSpec, only, read_specs
+from simmat.bundle.document import BundleSpec, read_specs, single_sensor
 from simmat.bundle.files import (
     JSON_NAME,
     WEIGHTS_NAME,
@@ -45,7 +45,8 @@ class Bundle:
         spec: the content of its json.
         model: the tuned network, in eval mode.
         path: where it was read.
-        sensor: with the options of training but no data card, since another data set has its own.
+        modality: the sensor's adapter with the options of training but no data card, since another data set has its
+            own.
     """
 
     spec: BundleSpec
@@ -53,7 +54,7 @@ class Bundle:
     pipeline: Pipeline
     parts: Parts
     path: Path
-    sensor: ModalityAdapter
+    modality: ModalityAdapter
 
     def __repr__(self) -> str:
         """Name where it is and what it is made of, not its weights."""
@@ -109,7 +110,7 @@ def load_bundle(
     """
     path = local_path(path)
     with bundle_folder(path) as (folder, name):
-        spec, tensors = only(_read(folder, name), path)
+        spec, tensors = single_sensor(_read(folder, name), path)
         if spec.exported is not None and (foundation, checkpoint) != (None, None):
             raise ConfigError(
                 f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"
@@ -146,7 +147,12 @@ def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
 
 def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:
     try:
-        return registry.modality(spec.modality, spec.modality_options, channels=spec.picks, described=spec.described)
+        return registry.modality(
+            spec.modality,
+            spec.modality_options,
+            channels=spec.selected_channels,
+            sensor_definitions=spec.sensor_definitions,
+        )
     except UnknownNameError as error:
         raise UnknownNameError(
             f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
@@ -205,7 +211,7 @@ def _foundation_weights(
 
 def read_bundle(path: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
     """Read spec and tensors of a bundle; none of an exported model. Raises BundleError if it is damaged."""
-    return only(read_sensors(path), path)
+    return single_sensor(read_sensors(path), path)
 
 
 def read_sensors(path: Path) -> dict[str, tuple[BundleSpec, dict[str, Tensor]]]:

@@ -110,11 +110,11 @@ def _facts(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
 
 def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     """Return (title, text) of what decides the network of a bundle."""
-    picked = "" if spec.picks is None else f", channels {', '.join(map(str, spec.picks))}"
+    picked = "" if spec.selected_channels is None else f", channels {', '.join(map(str, spec.selected_channels))}"
     source = f"random, seed {spec.seed}" if spec.foundation_sha256 is None else f"sha256 {spec.foundation_sha256}"
     return [
         ("modality", spec.modality + picked),
-        *(("sensor in the bundle", declared.name) for declared in spec.described),
+        *(("sensor in the bundle", declared.name) for declared in spec.sensor_definitions),
         ("foundation model", spec.foundation),
         ("its weights", source),
         ("transfer layer", with_options(spec.mat, spec.mat_options)),
@@ -178,7 +178,7 @@ def needed_packages(spec: ModelSpec, registry: Registry) -> dict[str, list[tuple
 
 
 def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
-    carried = {declaration.name for declaration in spec.described}
+    carried = {declaration.name for declaration in spec.sensor_definitions}
     yield from (("modality", part) for part in dict.fromkeys(modality_parts(spec.modality)) if part not in carried)
     yield "foundation model", spec.foundation
     yield "transfer layer", spec.mat

@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 
 from simmat.errors import SimMATError, did_you_mean
-from simmat.terminal import escape, escaped_streams, say
+from simmat.terminal import echo, escape, escaped_streams
 from simmat.version import __version__
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
@@ -175,13 +175,13 @@ def run(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted", err=True)
+        echo("interrupted", err=True)
         return 130
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             traceback.print_exc()
         message, code = _explain(error)
-        say(f"error: {message}", err=True)
+        echo(f"error: {message}", err=True)
         return code
 
 

@@ -11,10 +11,10 @@ import click
 from simmat.calibration import KINDS
 from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
-from simmat.cli.modalities import print_declarations
+from simmat.cli.modalities import print_sensor_definitions
 from simmat.cli.score_rows import score_rows
 from simmat.plugin_specs import MetricSpec
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
@@ -37,7 +37,7 @@ def show(bundle: Path, as_json: bool) -> None:
         return
     for number, (name, spec) in enumerate(specs.items()):
         if number:
-            say()
+            echo()
         _show(str(bundle / name if len(specs) > 1 else bundle), spec, load_registry().all("metric"))
 
 
@@ -45,7 +45,7 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
     from simmat.bundle.model_card import data_rows, network_rows
 
     print_table(("", title), network_rows(spec))
-    say()
+    echo()
     found = spec.statistics
     rows = [
         (
@@ -58,13 +58,13 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
     ]
     head = ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT")
     print_table(head, rows)
-    if spec.described:
-        say()
-        print_declarations(spec.described)
-    say()
+    if spec.sensor_definitions:
+        echo()
+        print_sensor_definitions(spec.sensor_definitions)
+    echo()
     print_table(("DATA CARD", ""), data_rows(spec.card))
     if spec.calibration and (curves := spec.calibration.curves):
-        say()
+        echo()
         rows = [
             (
                 KINDS[kind],
@@ -76,7 +76,7 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
         print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
     scores = spec.metrics.get("val")
     if isinstance(scores, dict):
-        say()
+        echo()
         own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
         counted = [(name, str(scores[name])) for name in ("objects", "images") if name in scores]
         chosen = [(name, str(spec.metrics[name])) for name in ("step", "protocol") if name in spec.metrics]
@@ -102,9 +102,9 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
     """
     from simmat.bundle import push_bundle
 
-    say(push_bundle(bundle, destination, licence=licence, registry=load_registry(), force=force, private=private))
+    echo(push_bundle(bundle, destination, licence=licence, registry=load_registry(), force=force, private=private))
     if licence is None:
-        say("note: no licence is stated; give --licence NAME, so that others know what they may do", err=True)
+        echo("note: no licence is stated; give --licence NAME, so that others know what they may do", err=True)
 
 
 @command.command("pull")
@@ -118,7 +118,7 @@ def pull(source: str, out: Path | None, force: bool) -> None:
     """
     from simmat.bundle import pull_bundle
 
-    say(pull_bundle(source, out, force=force))
+    echo(pull_bundle(source, out, force=force))
 
 
 @command.command("list")
@@ -138,7 +138,7 @@ def list_gallery(gallery: str, as_json: bool) -> None:
     opened = open_gallery(gallery)
     found = opened.bundles
     if opened.unreachable:
-        say(f"note: this is the list of the last time: {opened.unreachable}", err=True)
+        echo(f"note: this is the list of the last time: {opened.unreachable}", err=True)
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
@@ -167,4 +167,4 @@ def index(folder: Path) -> None:
     from simmat.bundle import index_folder
 
     names = [one.name for one in index_folder(folder).bundles]
-    say(f"wrote {folder / 'index.json'}: {', '.join(names)}")
+    echo(f"wrote {folder / 'index.json'}: {', '.join(names)}")

@@ -19,7 +19,7 @@ import click
 from simmat.errors import shortened
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Kind, Registry
-from simmat.terminal import escape, escape_json, say
+from simmat.terminal import echo, escape, escape_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -61,13 +61,13 @@ def load_registry() -> Registry:
     registry = installed()
     failed = [report.name for report in registry.reports if report.error]
     if failed:
-        say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
+        echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     return registry
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented json."""
-    say(escape_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
+    echo(escape_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -89,16 +89,16 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in table:
         lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
-        say((start + lines[0]).rstrip())
+        echo((start + lines[0]).rstrip())
         for line in lines[1:]:
-            say(" " * indent + line)
+            echo(" " * indent + line)
 
 
 def print_conflicts(registry: Registry, *kinds: Kind) -> None:
     """Warn on standard error about names of these kinds that two packages claim."""
     for (kind, name), owners in registry.conflicts().items():
         if kind in kinds:
-            say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+            echo(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
 
 
 def channel_cells(channel: Channel) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class _Lines:
     def write(self, text: str) -> None:
         state = text.replace("\x1b[A", "").strip()
         if state:  # of a bar below another one
-            say(state, err=True)
+            echo(state, err=True)
 
     def flush(self) -> None:
         pass

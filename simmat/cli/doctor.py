@@ -25,7 +25,7 @@ from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
-from simmat.terminal import say
+from simmat.terminal import echo
 from simmat.threads import THREADS_VARIABLE, cpu_name, memory_limit, usable_cpus
 
 GIB = 1 << 30
@@ -59,8 +59,8 @@ def command(as_json: bool) -> int:
         ("", "WHAT", "FOUND"), [(name, *row) for name, rows in sections.items() for row in rows if len(row) == 2]
     )
     for name, (severity, what, remedy) in findings:
-        say(f"\n{severity}: {name}: {what}\n  {remedy}")
-    say(f"\n{problems} problems, {len(findings) - problems} warnings")
+        echo(f"\n{severity}: {name}: {what}\n  {remedy}")
+    echo(f"\n{problems} problems, {len(findings) - problems} warnings")
     return int(bool(problems))
 
 

@@ -15,7 +15,7 @@ from simmat.cli.score_rows import score_rows
 from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
 from simmat.plugin_specs import MetricSpec
-from simmat.terminal import say
+from simmat.terminal import echo
 
 
 @click.command()
@@ -32,7 +32,10 @@ from simmat.terminal import say
 )
 @click.option("--clicks", type=click.IntRange(1, 100), help="full: largest number of clicks per object.  [default: 20]")
 @click.option(
-    "--draws", type=click.IntRange(1, 1000), help="full: random clicks, jittered boxes per object.  [default: 5]"
+    "--repeats",
+    "--draws",  # its former name
+    type=click.IntRange(1, 1000),
+    help="full: random clicks and jittered boxes per object.  [default: 5]",
 )
 @click.option("--seed", type=click.IntRange(0), help="full: seed of the random clicks and boxes.  [default: 0]")
 @click.option("--everything", is_flag=True, help="Also find every object without prompts: AP, AP50, PQ, F1.")
@@ -49,7 +52,7 @@ def command(
     zero_shot: bool | None,
     name: str,
     clicks: int | None,
-    draws: int | None,
+    repeats: int | None,
     seed: int | None,
     everything: bool,
     semantic: bool,
@@ -79,7 +82,7 @@ def command(
     from simmat.nn.device import join_processes
     from simmat.predictor import Predictor
 
-    protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
+    protocol = find_protocol(name, clicks=clicks, repeats=repeats, seed=seed)
     registry = load_registry()
     processes = join_processes(device)
     if out is not None and processes.is_main:
@@ -90,8 +93,8 @@ def command(
             raise OutputError(f"{out} has no scores of an earlier simmat eval, and would be lost; give another name")
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     loaded.check_device(device)
-    if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
-        say(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
+    if protocol.grid == "quarter" and loaded.spec.aspect != "stretch" and processes.is_main:
+        echo(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
     with progress_bar("scoring", "image", shown=processes.is_main) as bar:
         tuned, untuned = evaluate_bundle(
             loaded,
@@ -101,7 +104,7 @@ def command(
             zero_shot=zero_shot,
             registry=registry,
             progress=partial(move_bar, bar),
-            note=partial(say, err=True) if processes.is_main else None,
+            note=partial(echo, err=True) if processes.is_main else None,
             protocol=protocol,
             processes=processes,
             everything=everything,
@@ -127,26 +130,26 @@ def _print_report(report: dict[str, Any], seen: str, metrics: Sequence[MetricSpe
     """Print what `score_report` returned, what was `seen`, and why there are no zero-shot scores."""
     tuned = report["tuned"]
     zero_shot = report["zero_shot"]
-    say(
+    echo(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
         f"protocol {report['protocol']['name']}"
     )
     if seen:
-        say(seen)
+        echo(seen)
     if tuned["left_out"]:
-        say(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
+        echo(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
     names = {int(key): name for key, name in report["class_names"].items()}
     rows = score_rows(tuned, names, metrics)
     others = dict(score_rows(zero_shot or {}, names, metrics))
     print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
     if no_zero_shot:
-        say(f"no zero-shot score: {no_zero_shot}")
+        echo(f"no zero-shot score: {no_zero_shot}")
     elif zero_shot is not None and "everything" in tuned and zero_shot["everything"] is None:
-        say("the untuned model was not asked for every object, which takes long; --zero-shot does it")
+        echo("the untuned model was not asked for every object, which takes long; --zero-shot does it")
     for name, found in (("zero-shot", zero_shot), ("tuned", tuned)):
         block = (found or {}).get("everything")
         if block:
-            say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
+            echo(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
     parameters = report["parameters"]
     cost = report["cost"]
     times = report["cost"]["tuned"]
@@ -158,7 +161,7 @@ def _print_report(report: dict[str, Any], seen: str, metrics: Sequence[MetricSpe
         memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB"
     else:
         memory = ""
-    say(
+    echo(
         f"{tuning}{times['encode_ms']:.0f} ms per image and {times['decode_ms']:.1f} ms per prompt on "
         f"{cost['device']}{memory}"
     )

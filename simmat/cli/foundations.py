@@ -22,7 +22,7 @@ from simmat.errors import ConfigError, SimMATError, WeightsError
 from simmat.io import weights
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
-from simmat.terminal import say
+from simmat.terminal import echo
 
 command = Group()
 
@@ -88,11 +88,11 @@ def fetch(name: str) -> None:
     if file is None:
         raise WeightsError(f"foundation model {name!r} has no weight file: its weights are random, from a seed")
     if file.hub:
-        say(weights.fetch(file))  # the client of the Hub shows its own progress bar
+        echo(weights.fetch(file))  # the client of the Hub shows its own progress bar
         return
     with progress_bar(file.filename, "B", unit_scale=True) as bar:
         path = weights.fetch(file, progress=partial(move_bar, bar))
-    say(path)
+    echo(path)
 
 
 def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:

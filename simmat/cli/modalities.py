@@ -15,10 +15,10 @@ from simmat.cli.options import config_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
-    from simmat.sensors.sensor_toml import Declaration
+    from simmat.sensors.sensor_toml import SensorDefinition
 
 
 command = Group()
@@ -55,47 +55,47 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
     NAME may also be the path of a sensor.toml, or a composition such as rgb+thermal.
     """
-    from simmat.sensors.sensor_toml import declarations_of
+    from simmat.sensors.sensor_toml import sensor_definitions_of
 
     registry = load_registry()
     adapter = registry.modality(name, modality_options)
     if as_json:
         print_json(_as_dict(modality_parts(name), adapter, registry))
         return
-    say(f"{adapter.name}: {adapter.description}\n")
+    echo(f"{adapter.name}: {adapter.description}\n")
     sources = [(source.name, " ".join(source.extensions)) for source in adapter.sources]
     sources[0] = (f"{sources[0][0]} (reference grid)", sources[0][1])
     print_table(("SOURCE", "FILES"), sources)
-    say()
+    echo()
     if adapter.channels:
         print_table(
             ("", "CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE"),
             [(str(index), *channel_cells(channel)) for index, channel in enumerate(adapter.channels)],
         )
     else:
-        say("Channels: as many as the file has.")
+        echo("Channels: as many as the file has.")
     parts = adapter.sensors()
     options = []
     for part in parts:
         for option, *cells in describe_options(part.Options):
             options.append((f"{part.name}.{option}" if len(parts) > 1 else option, *cells))
     if options:
-        say()
+        echo()
         print_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), options)
-    declarations = declarations_of(adapter)
+    declarations = sensor_definitions_of(adapter)
     if declarations:
-        say()
-        print_declarations(declarations)
+        echo()
+        print_sensor_definitions(declarations)
 
 
-def print_declarations(declarations: Iterable[Declaration]) -> None:
+def print_sensor_definitions(declarations: Iterable[SensorDefinition]) -> None:
     """Print the `sensor.toml` of each sensor that is described by one."""
     for declaration in declarations:
-        say(tomli_w.dumps(declaration.model_dump(mode="json", exclude_defaults=True)).rstrip())
+        echo(tomli_w.dumps(declaration.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
-    from simmat.sensors.sensor_toml import declarations_of
+    from simmat.sensors.sensor_toml import sensor_definitions_of
 
     return {
         "name": adapter.name,
@@ -105,5 +105,5 @@ def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry)
         "from": [name if is_sensor_file(name) else registry.owner("modality", name) for name in names],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [asdict(channel) for channel in adapter.channels],
-        "described": [declaration.model_dump(mode="json") for declaration in declarations_of(adapter)],
+        "sensor_definitions": [declaration.model_dump(mode="json") for declaration in sensor_definitions_of(adapter)],
     }

@@ -76,7 +76,9 @@ def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command
         repeated = one is not core and (one is Path or get_origin(one) is tuple or bool(extra.get("repeat")))
         settings |= {"type": PATH if one is Path else click.STRING, "metavar": metavar, "multiple": repeated}
     elif get_origin(core) is Literal:
-        settings["type"] = click.Choice(list(get_args(core)))
+        words, former = get_args(core), extra.get("former_values")
+        settings["type"] = click.Choice([*words, *(map(str, former if isinstance(former, list) else ()))])
+        settings["metavar"] = f"[{'|'.join(words)}]"
     elif core in (int, float):
         settings |= {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
     else:

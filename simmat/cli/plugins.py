@@ -8,7 +8,7 @@ from simmat.cli import Group
 from simmat.cli.common import json_option, print_json, print_table
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, plural
-from simmat.terminal import say
+from simmat.terminal import echo
 
 command = Group()
 
@@ -31,7 +31,7 @@ def list_plugins(as_json: bool) -> None:
     )
     for conflict in conflicts:
         owners = " and ".join(conflict["claimed_by"])
-        say(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is uninstalled")
+        echo(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is uninstalled")
 
 
 def _state(report: PluginReport) -> str:

@@ -13,7 +13,7 @@ from simmat.cli.common import PATH, ended_by_sigterm, load_registry, move_bar, p
 from simmat.cli.options import config_options, foundation_options, source_option
 from simmat.errors import ConfigError, SimMATError, all_problems
 from simmat.inference import ImageOutcome, PredictOptions, Progress
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -127,4 +127,4 @@ class ConsoleProgress(Progress):
 
     def _print(self, text: str, *, err: bool = False) -> None:
         with nullcontext() if self._images is None else self._images.external_write_mode():
-            say(text, err=err)
+            echo(text, err=err)

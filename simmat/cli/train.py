@@ -14,7 +14,7 @@ from simmat.cli.options import config_options
 from simmat.config import load_config, option_name
 from simmat.errors import ConfigError
 from simmat.sensor_tables import load_sensors
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.training.callbacks import ConsoleCallback
@@ -59,7 +59,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
             elif resume is not None:
                 training.resume(resume, registry, consoles["train"])
     except training.Interrupted as stopped:
-        say(stopped, err=True)
+        echo(stopped, err=True)
         click.get_current_context().exit(130)
     for console in consoles.values():
         _say_result(console)
@@ -68,9 +68,9 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
 def _say_result(console: ConsoleCallback) -> None:
     if (plan := console.plan) is None or (bundle := console.bundle) is None:
         return
-    say(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
+    echo(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
     if (page := plan.config.out / "report.html").exists():
-        say(f"its page: {page}")
+        echo(f"its page: {page}")
     words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
     split = "test" if "test" in plan.splits else "val"
-    say(f"score it with: {shlex.join([*words, '--split', split])}")
+    echo(f"score it with: {shlex.join([*words, '--split', split])}")

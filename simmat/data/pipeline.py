@@ -48,7 +48,7 @@ class Pipeline:
     adapter: ModalityAdapter
     channels: tuple[Channel, ...]
     size: int
-    aspect: Aspect = "keep"
+    aspect: Aspect = "pad"
 
     def __call__(self, image: SensorImage) -> PreparedImage:
         """Prepare an image in physical units; raise SpecError if its channels are not those of the pipeline."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from simmat.calibration import MAX_PERCENT, MAX_WRONG, RIGHT_IOU, Calibration, Kind, MonotonicMap, tempered
+from simmat.calibration import MAX_ERROR_RATE, MAX_PERCENT, RIGHT_IOU, Calibration, Kind, MonotonicMap, tempered
 
 BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -310,7 +310,7 @@ def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration
         }
         if kind == "object" and after is not pairs and calibration is not None:
             if calibration.thresholds:
-                least = calibration.thresholds[round(100 * MAX_WRONG) - 1]
+                least = calibration.thresholds[round(100 * MAX_ERROR_RATE) - 1]
             else:
                 least = None
             kept = after.predicted >= (math.inf if least is None else least)

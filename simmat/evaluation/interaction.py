@@ -124,11 +124,11 @@ def score_objects(
             curves = _click_curves(image, prompts, targets, answer, protocol.clicks)
             firsts = [replace(score, clicks=curve) for score, curve in zip(firsts, curves, strict=True)]
         scores += firsts
-    if protocol.boxes or protocol.draws:
+    if protocol.boxes or protocol.repeats:
         boxes = [_box_prompt(tight_box(target.region)) for target in image.targets.found]
         found = image.single_ious(boxes, image.targets.found).tolist()
         scores = [replace(score, box=iou, predicted_box=own) for score, (iou, own) in zip(scores, found, strict=True)]
-    if protocol.draws:
+    if protocol.repeats:
         return _with_draws(scores, image, sample, protocol)
     return scores
 
@@ -201,19 +201,19 @@ def _with_draws(
 ) -> list[ObjectScore]:
     """Score jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     targets = image.targets.found
-    draws = protocol.draws
+    repeats = protocol.repeats
     jittered = []
     clicks = []
     for target in targets:
         box = tight_box(target.region)
-        for draw in range(draws):
+        for draw in range(repeats):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
             jittered.append(_box_prompt(jitter_box(box, image.letterbox.original_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
-    repeated = [target for target in targets for _ in range(draws)]
+    repeated = [target for target in targets for _ in range(repeats)]
     loose, anywhere = (
-        image.single_ious(each, repeated)[:, 0].reshape(-1, draws).tolist() for each in (jittered, clicks)
+        image.single_ious(each, repeated)[:, 0].reshape(-1, repeats).tolist() for each in (jittered, clicks)
     )
     return [
         replace(score, jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))

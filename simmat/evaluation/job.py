@@ -84,7 +84,7 @@ def evaluate_bundle(
         DataError: no sample has a region, the bundle was trained on all of them, or `everything` cannot be scored.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
+    dataset = open_dataset(data, bundle.modality, overrides, defaults=trained_card(bundle.spec.card))
     samples, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)
@@ -200,7 +200,7 @@ def why_no_zero_shot(parts: Parts) -> str:
 def scoring_pipeline(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
     """Return the pipeline for scoring; a protocol that compares masks at the input size squashes the image."""
     if protocol.grid == "quarter":
-        return replace(pipeline, aspect="squash")
+        return replace(pipeline, aspect="stretch")
     return pipeline
 
 

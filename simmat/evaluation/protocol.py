@@ -27,7 +27,7 @@ class Protocol:
             network's input, into which the image is squashed.
         alternatives: score the best-predicted and the best of a decoder's alternative masks too.
         clicks: clicks per object; each one after the first is placed on the largest error.
-        draws: random clicks and jittered boxes per object; 0 leaves out tight boxes too, unless `boxes`.
+        repeats: random clicks and jittered boxes per object; 0 leaves out tight boxes too, unless `boxes`.
         seed: seed of the draws.
         boxes: ask by the tight box of each object too.
     """
@@ -37,14 +37,14 @@ class Protocol:
     grid: Literal["original", "quarter"] = "original"
     alternatives: bool = True
     clicks: int = 1
-    draws: int = 0
+    repeats: int = 0
     seed: int = 0
     boxes: bool = False
 
 
 ONE_CLICK = Protocol("one-click")
 """One click per object at its centre, masks compared at the original size."""
-FULL = Protocol("full", clicks=20, draws=5)
+FULL = Protocol("full", clicks=20, repeats=5)
 """One click, then clicks on errors (mIoU by clicks, NoC), boxes tight and jittered, and random clicks.
 
 NoC stops at 20 clicks, as the interactive benchmarks do (Sofiiuk et al. 2021, arXiv 2102.06583).
@@ -57,12 +57,12 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (ONE_CL
 
 
 def find_protocol(
-    name: str = ONE_CLICK.name, *, clicks: int | None = None, draws: int | None = None, seed: int | None = None
+    name: str = ONE_CLICK.name, *, clicks: int | None = None, repeats: int | None = None, seed: int | None = None
 ) -> Protocol:
     """Return a protocol by name, with its numbers replaced by those that are given."""
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    numbers = {"clicks": clicks, "draws": draws, "seed": seed}
+    numbers = {"clicks": clicks, "repeats": repeats, "seed": seed}
     given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
     if given and name != FULL.name:
         options = ", ".join(f"--{key}" for key in given)
@@ -140,10 +140,10 @@ def find_targets(label: Annotation, letterbox: Letterbox, protocol: Protocol) ->
 def _first_click(seen: Instance, letterbox: Letterbox, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(seen)
-    squashed = resize_region_nearest(seen, letterbox.original_hw, (letterbox.size, letterbox.size))
-    if squashed is None:
+    stretched = resize_region_nearest(seen, letterbox.original_hw, (letterbox.size, letterbox.size))
+    if stretched is None:
         return None
-    middle = squashed.pixel_xy(squashed.area // 2)
+    middle = stretched.pixel_xy(stretched.area // 2)
     x, y = letterbox.points_to_original(np.asarray(middle, dtype=np.float32)).tolist()
     return x, y
 

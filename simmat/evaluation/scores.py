@@ -257,10 +257,10 @@ def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, An
         "iou_oracle": 0.0 if protocol.alternatives else None,
         "metrics": dict.fromkeys(metrics, 0.0 if protocol.grid == "original" else None),
         "clicks": (0.0,) * protocol.clicks if protocol.clicks > 1 else (),
-        "box": 0.0 if protocol.draws else None,
-        "predicted_box": 0.0 if protocol.draws else None,
-        "jittered_boxes": (0.0,) * protocol.draws,
-        "random_clicks": (0.0,) * protocol.draws,
+        "box": 0.0 if protocol.repeats else None,
+        "predicted_box": 0.0 if protocol.repeats else None,
+        "jittered_boxes": (0.0,) * protocol.repeats,
+        "random_clicks": (0.0,) * protocol.repeats,
     }
     areas = [low for low, _ in SIZES.values()]
     return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **figures) for area in areas)).summary()
@@ -326,7 +326,7 @@ def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
         "mean": fmean(by_draw),
         "std": stdev(by_draw) if several else None,
         "object_std": fmean(stdev(draws) for draws in ious) if several else None,
-        "draws": len(by_draw),
+        "repeats": len(by_draw),
     }
 
 

@@ -264,7 +264,7 @@ def _found_each(
         reader,
         _each_result(predictor, image, shown, request, prompts),
         tuple(prompts),
-        {"picture_hw": shown.preview_hw, "channels": channels},
+        {"preview_hw": shown.preview_hw, "channels": channels},
         warnings=tuple(filter(None, [shown.size_note])),
     )
 
@@ -283,7 +283,7 @@ def _each_result(
     for (name, prompt), prediction in zip(prompts.items(), predictions, strict=True):
         uncertainty = None
         if request.uncertainty:
-            uncertainty = image.uncertainty(prompt, request.choice, prediction.window)
+            uncertainty = image.uncertainty(prompt, request.mask_selection, prediction.window)
         one = replace(prediction, mask=prediction.whole_mask(image.reader.size_hw))
         result = _prompt_result(predictor, one, name, prompt)
         yield replace(
@@ -314,7 +314,7 @@ def _prompt_result(predictor: Predictor, found: Prediction, name: str, prompt: P
 def _predictions(image: TiledImage, prompts: Sequence[Prompt], request: Request) -> Iterator[Prediction]:
     """Yield the mask of each prompt; some are decoded together, and so many are in memory."""
     for start in range(0, len(prompts), MAX_PROMPTS):
-        yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], request.choice)
+        yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], request.mask_selection)
 
 
 def _click(prompt: Prompt) -> tuple[float, float]:

@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from simmat.calibration import MAX_WRONG, min_score
+from simmat.calibration import MAX_ERROR_RATE, min_score
 from simmat.documents import StrictModel
 from simmat.errors import ConfigError, unknown_name
 from simmat.geo import geo_backend
@@ -28,7 +28,7 @@ from simmat.types import Prompt
 if TYPE_CHECKING:
     from simmat.inference.images import ImageTask
     from simmat.plugins.registry import Registry
-    from simmat.predictor import Choice, Predictor, Reference
+    from simmat.predictor import MaskSelection, Predictor, Reference
     from simmat.predictor.tiles import SegmentOptions
 
 LOCAL = "local"
@@ -129,7 +129,7 @@ def _flag(name: str) -> str:
 
 
 _FOR_PROMPTS = ("points", "negative", "box", "prompts", "crs", "uncertainty", "cache")
-_FOR_SEARCH = ("classes", "min_score", "max_wrong", "min_area", "overlap", "mosaic")
+_FOR_SEARCH = ("classes", "min_score", "max_error_rate", "min_area", "overlap", "mosaic")
 
 
 class PredictOptions(StrictModel):
@@ -139,6 +139,7 @@ class PredictOptions(StrictModel):
     """
 
     model_config = ConfigDict(strict=False)
+    former_keys: ClassVar = {"max_wrong": "max_error_rate"}
 
     missing: Channels = _option(
         (),
@@ -187,10 +188,15 @@ class PredictOptions(StrictModel):
         repeat=True,
     )
     min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = _option(
-        None, "Smallest score of an object; auto keeps what --max-wrong allows.", "NUMBER|auto"
+        None, "Smallest score of an object; auto keeps what --max-error-rate allows.", "NUMBER|auto"
     )
-    max_wrong: float | None = _option(
-        None, f"auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_WRONG}]", gt=0, le=0.5
+    max_error_rate: float | None = _option(
+        None,
+        f"auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_ERROR_RATE}]",
+        "",
+        "--max-error-rate --max-wrong",  # and its former name
+        gt=0,
+        le=0.5,
     )
     min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
     tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
@@ -227,8 +233,8 @@ class PredictOptions(StrictModel):
             yield f"{names}: not for --everything, --semantic and --reference, which need no prompt; leave it out"
         elif given:
             yield f"{names}: for --everything, --semantic and --reference, so add one of them, or leave it out"
-        if self.max_wrong is not None and self.min_score != "auto":
-            yield "--max-wrong is for --min-score auto; give both, or leave it out"
+        if self.max_error_rate is not None and self.min_score != "auto":
+            yield "--max-error-rate is for --min-score auto; give both, or leave it out"
         yield from self._reference_problems()
         if not self.is_promptless:
             yield from self._prompt_problems()
@@ -291,7 +297,7 @@ class Request:
         formats: what is written.
         search: what to find without prompts; None finds what prompts mark.
         map_prompts: prompts in map coordinates; None if each image has its own in pixels, or needs none.
-        choice: which of the masks of a prompt to take.
+        mask_selection: which of the masks of a prompt to take.
         uncertainty: also find how much the mask of a prompt differs between views of the image.
         missing: channels that the images lack, by name, index or wavelength.
         tile: side of the windows in pixels; None as the model says.
@@ -306,7 +312,7 @@ class Request:
     formats: ChosenFormats
     search: SegmentOptions | None = None
     map_prompts: MapPrompts | None = None
-    choice: Choice = "single"
+    mask_selection: MaskSelection = "single"
     uncertainty: bool = False
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
@@ -345,7 +351,7 @@ def resolve(
     least = options.min_score
     if least == "auto":
         origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
-        least = min_score(predictor.calibration, options.max_wrong or MAX_WRONG, origin)
+        least = min_score(predictor.calibration, options.max_error_rate or MAX_ERROR_RATE, origin)
         note(f"--min-score auto: {least:.3f}")
     search = _search(options, predictor)
     kinds = _kinds(options, registry)
@@ -361,7 +367,7 @@ def resolve(
         formats,
         search=search,
         map_prompts=map_prompts,
-        choice=options.mask,
+        mask_selection=options.mask,
         uncertainty=any(one.name == UNCERTAINTY for one in formats.named),
         missing=options.missing,
         tile=options.tile,

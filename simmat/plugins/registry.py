@@ -29,7 +29,7 @@ from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts
 
 if TYPE_CHECKING:
     from simmat.callbacks import Callback
-    from simmat.sensors.sensor_toml import Declaration
+    from simmat.sensors.sensor_toml import SensorDefinition
 
 Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
@@ -130,7 +130,7 @@ class Registry:
         options: Mapping[str, Any] | None = None,
         *,
         channels: Sequence[str | int] | None = None,
-        described: Iterable[Declaration] = (),
+        sensor_definitions: Iterable[SensorDefinition] = (),
     ) -> ModalityAdapter:
         """Return the adapter of a sensor, or the composition of several joined by "+".
 
@@ -138,7 +138,7 @@ class Registry:
             name: each part is the name of a sensor, or the path of the `sensor.toml` that describes one.
             options: options of the sensors, see `simmat.sensors.options.options_by_sensor`.
             channels: names, 0-based indices or wavelengths of the channels to use; None for all.
-            described: sensors that take precedence over installed ones of that name: those a bundle carries.
+            sensor_definitions: sensors that take precedence over installed ones of that name: those a bundle carries.
 
         Raises:
             ConfigError: the composition is empty or repeats a part, or a description or an option is wrong.
@@ -146,7 +146,7 @@ class Registry:
         parts = modality_parts(name)
         if not all(parts):
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
-        declared = {declaration.name: declaration for declaration in described}
+        declared = {declaration.name: declaration for declaration in sensor_definitions}
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
         adapter = adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
         names = [part.name for part in adapter.sensors()]
@@ -236,11 +236,11 @@ class Registry:
         of_family = bool(model) and family in self._claims["foundation family"]
         return of_family and name not in self._claims["foundation model"]
 
-    def _adapter(self, part: str, declaration: Declaration | None) -> ModalityAdapter:
+    def _adapter(self, part: str, declaration: SensorDefinition | None) -> ModalityAdapter:
         if declaration is not None or is_sensor_file(part):
-            from simmat.sensors.sensor_toml import DeclaredModality, read_sensor
+            from simmat.sensors.sensor_toml import TomlModality, read_sensor
 
-            return DeclaredModality(declaration) if declaration is not None else read_sensor(part)
+            return TomlModality(declaration) if declaration is not None else read_sensor(part)
         return cast(ModalityAdapter, self.get("modality", part))
 
     def get(self, kind: Kind, name: str) -> Any:

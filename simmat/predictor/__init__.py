@@ -4,7 +4,7 @@ from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.predictor import Predictor
-from simmat.predictor.prompts import Choice
+from simmat.predictor.prompts import MaskSelection
 from simmat.predictor.reference import Reference
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
 from simmat.predictor.tiled_image import TiledImage
@@ -12,12 +12,12 @@ from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
 __all__ = [
-    "Choice",
     "ClassMap",
     "EncodedImage",
     "EverythingSettings",
     "FollowedFrame",
     "FoundObjects",
+    "MaskSelection",
     "Prediction",
     "Predictor",
     "Reference",

@@ -51,7 +51,8 @@ class EverythingSettings:
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
-        reach: pixels of the input by which masks grow over what the class map calls an object and no mask covers.
+        max_growth_px: pixels of the input by which masks grow over pixels that the class map calls an object and no
+            mask covers.
         max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
 
@@ -63,7 +64,7 @@ class EverythingSettings:
     min_score: float = 0.5
     objectness: float = 0.5
     min_area: int = 1
-    reach: int = 8
+    max_growth_px: int = 8
     max_clicks: int | None = None
 
 
@@ -118,10 +119,10 @@ def _objects_of_dense_head(
         more, _ = with_classes(more, missed, probabilities, spec, 0.0)
         found += more
     found.sort(key=lambda one: -one.score)
-    if found and spec.background and settings.reach:
+    if found and spec.background and settings.max_growth_px:
         inside = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0] > OBJECT
-        reach = math.ceil(settings.reach * max(letterbox.original_hw) / max(letterbox.scaled_hw))
-        regions = grown([one.instance for one in found], inside, reach)
+        max_growth_px = math.ceil(settings.max_growth_px * max(letterbox.original_hw) / max(letterbox.scaled_hw))
+        regions = grown([one.instance for one in found], inside, max_growth_px)
         found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
     return found
 
@@ -332,7 +333,7 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
     return [int(order[index]) for index in kept]
 
 
-def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Instance]:
+def grown(regions: Sequence[Instance], inside: Tensor, max_growth_px: int) -> list[Instance]:
     """Let masks grow over what is inside of objects and where no mask is; of two, the first one takes a pixel.
 
     One click's mask often ends inside of its object, where the class map knows better.
@@ -340,7 +341,7 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
     Args:
         regions: the masks, best first.
         inside: (H, W) bool.
-        reach: pixels by which they grow.
+        max_growth_px: pixels by which they grow.
     """
     if not regions:
         return []
@@ -349,7 +350,7 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
         numbers[region.window.slices][region.crop] = number
     labels = torch.from_numpy(numbers).to(inside.device)
     free = inside & (labels == 0)
-    for _ in range(reach):
+    for _ in range(max_growth_px):
         dilated = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
         labels = torch.where(free & (labels == 0), dilated, labels)
     new_rows, new_columns = torch.nonzero(free & (labels > 0), as_tuple=True)

@@ -14,8 +14,8 @@ from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
-from simmat.io.images.limits import damaged
-from simmat.io.images.tiff import opened
+from simmat.io.images.limits import decoding_errors
+from simmat.io.images.tiff import open_tifffile
 from simmat.io.reading import shown_url, url_of
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
@@ -289,6 +289,6 @@ def _stored_types(files: Mapping[str, Path]) -> str:
     types = []
     for path in files.values():
         if path.suffix.lower() in (".tif", ".tiff") and not url_of(path):
-            with damaged(path, "tiff"), opened(path) as tiff:
+            with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
                 types.append(str(tiff.pages[0].aspage().dtype))
     return ", ".join(types)

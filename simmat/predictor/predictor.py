@@ -27,6 +27,7 @@ from simmat.data.augment import cut_label
 from simmat.data.instances import FoundObject, LabelArray
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.errors import BundleError, ConfigError
+from simmat.former_names import former_keywords
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import with_home
 from simmat.model import SimMAT
@@ -39,9 +40,9 @@ from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
 from simmat.predictor.prompts import (
-    Choice,
-    check_choice,
+    MaskSelection,
     check_inside,
+    check_mask_selection,
     chosen_mask,
     groups_of_one_kind,
     prompt_in,
@@ -49,7 +50,7 @@ from simmat.predictor.prompts import (
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.reference import Reference, ReferenceSums, find_like
+from simmat.predictor.reference import Reference, ReferenceSums, find_by_reference
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
 from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import (
@@ -388,6 +389,7 @@ class Predictor:
         """
         return self.image_loader.reader(image, missing, self.max_untiled_side)
 
+    @former_keywords(choice="mask_selection")
     def predict(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -395,7 +397,7 @@ class Predictor:
         box: Sequence[float] | None = None,
         mask: FloatArray | None = None,
         *,
-        choice: Choice = "single",
+        mask_selection: MaskSelection = "single",
     ) -> Prediction:
         """Segment the object that a prompt marks in the current image.
 
@@ -404,46 +406,51 @@ class Predictor:
             labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
             box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
             mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
-            choice: "single" takes the model's single mask; "best" the alternative with the highest predicted IoU,
-                which suits one ambiguous click.
+            mask_selection: "single" takes the model's single mask; "best" the alternative with the highest predicted
+                IoU, which suits one ambiguous click.
 
         Raises:
             TypeError: points, labels or box are not numbers.
-            ValueError: no image is set, `choice` is unknown, or `mask` is not of the decoder's size.
+            ValueError: no image is set, `mask_selection` is unknown, or `mask` is not of the decoder's size.
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
             ConfigError: a point or the box is outside of the image.
         """
-        return self.predict_prompts([prompt_of(points, labels, box, mask)], choice=choice)[0]
+        return self.predict_prompts([prompt_of(points, labels, box, mask)], mask_selection=mask_selection)[0]
 
-    def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
+    @former_keywords(choice="mask_selection")
+    def predict_prompts(
+        self, prompts: Sequence[Prompt], *, mask_selection: MaskSelection = "single"
+    ) -> list[Prediction]:
         """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
 
         Raises:
-            ValueError: no image is set, or `choice` is unknown.
+            ValueError: no image is set, or `mask_selection` is unknown.
             ConfigError: a point or a box is outside of the image.
             BundleError: the network's output is not finite.
         """
         current = self._require_image()
-        found = self.predict_prompts_in(current, prompts, choice)
+        found = self.predict_prompts_in(current, prompts, mask_selection)
         return [one.over_whole_image(current.reader) for one in found]
 
+    @former_keywords(choice="mask_selection")
     def uncertainty(
         self,
         points: Sequence[tuple[float, float]] = (),
         labels: Sequence[int] | None = None,
         box: Sequence[float] | None = None,
         *,
-        choice: Choice = "single",
+        mask_selection: MaskSelection = "single",
     ) -> Uncertainty:
         """Return how much the mask of a prompt differs between up to five views of the image: flips and small shifts.
 
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        return self.uncertainty_in(self._require_image(), prompt_of(points, labels, box, None), choice)
+        return self.uncertainty_in(self._require_image(), prompt_of(points, labels, box, None), mask_selection)
 
+    @former_keywords(like="reference")
     def segment_everything(
-        self, settings: EverythingSettings | None = None, *, like: Reference | None = None
+        self, settings: EverythingSettings | None = None, *, reference: Reference | None = None
     ) -> FoundObjects:
         """Find every object of the current image, best first, each with its class where the network knows classes.
 
@@ -452,12 +459,12 @@ class Predictor:
 
         Args:
             settings: how objects are found; by default as `EverythingSettings` says.
-            like: find what a reference shows only, see `reference`.
+            reference: find what a reference shows only, see `reference`.
 
         Raises:
             ValueError: no image is set.
         """
-        return self.segment_everything_in(self._require_image(), settings, like=like)
+        return self.segment_everything_in(self._require_image(), settings, reference=reference)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
@@ -551,10 +558,10 @@ class Predictor:
             raise ValueError("no image is set; call set_image first")
         return self._current
 
-    def predict_in(self, image: TiledImage, prompt: Prompt, choice: Choice = "single") -> Prediction:
+    def predict_in(self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection = "single") -> Prediction:
         """Segment the object that a prompt marks in an opened image, see `TiledImage.predict`."""
-        check_choice(choice)
-        return self._predict_widening(image, prompt, choice)[0]
+        check_mask_selection(mask_selection)
+        return self._predict_widening(image, prompt, mask_selection)[0]
 
     def predict_all_in(self, image: TiledImage, prompt: Prompt) -> list[Prediction]:
         """Return every mask for a prompt, see `TiledImage.predict_all`."""
@@ -562,22 +569,26 @@ class Predictor:
         return [single, *sorted(others, key=lambda one: -one.score)]
 
     def predict_prompts_in(
-        self, image: TiledImage, prompts: Sequence[Prompt], choice: Choice = "single"
+        self, image: TiledImage, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
         """Return the mask of each prompt in an opened image, see `TiledImage.predict_prompts`."""
-        check_choice(choice)
+        check_mask_selection(mask_selection)
         for prompt in prompts:
             check_inside(prompt, image.reader)
         if len(image.windows) > 1:
-            return [self._predict_widening(image, prompt, choice)[0] for prompt in prompts]
+            return [self._predict_widening(image, prompt, mask_selection)[0] for prompt in prompts]
         found: dict[int, Prediction] = {}
         for group in groups_of_one_kind(prompts):
-            answers = self._predict_in_window(image, image.windows[0], [prompts[index] for index in group], choice)
+            answers = self._predict_in_window(
+                image, image.windows[0], [prompts[index] for index in group], mask_selection
+            )
             for index, (one,) in zip(group, answers, strict=True):
                 found[index] = one
         return [found[index] for index in range(len(prompts))]
 
-    def _predict_widening(self, image: TiledImage, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
+    def _predict_widening(
+        self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection | None
+    ) -> list[Prediction]:
         """Return the chosen mask, or with None all of them, in a window widened as `TiledImage.predict` says."""
         size_hw = image.size_hw
         check_inside(prompt, image.reader)
@@ -593,14 +604,14 @@ class Predictor:
                     f"{image.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
                     "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
                 )
-            (found,) = self._predict_in_window(image, window, [prompt], choice)
+            (found,) = self._predict_in_window(image, window, [prompt], mask_selection)
             if not reaches_border(found[0].mask, window, size_hw):
                 break
         return found
 
     @threads_for_load()
     def _predict_in_window(
-        self, image: TiledImage, window: Window, prompts: Sequence[Prompt], choice: Choice | None
+        self, image: TiledImage, window: Window, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
     ) -> list[list[Prediction]]:
         """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
         pixels, encoded = self._encode_around_prompt(image, window)
@@ -608,7 +619,7 @@ class Predictor:
         found = []
         for row, prompt in enumerate(prompts):
             scores = answer.iou[row].tolist()
-            masks = range(len(scores)) if choice is None else [chosen_mask(scores, choice)]
+            masks = range(len(scores)) if mask_selection is None else [chosen_mask(scores, mask_selection)]
             of_prompt = []
             for mask in masks:
                 logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
@@ -619,14 +630,14 @@ class Predictor:
         return found
 
     def _prediction(
-        self, encoded: EncodedImage, pixels: SensorImage, window: Window, low_res: Tensor, score: float
+        self, encoded: EncodedImage, pixels: SensorImage, window: Window, mask_logits: Tensor, score: float
     ) -> Prediction:
         """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
-        logits: FloatArray = restore_logits(low_res, encoded.prepared.letterbox)[0, 0].cpu().numpy()
+        logits: FloatArray = restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
         if not (np.isfinite(logits).all() and math.isfinite(score)):
             source = self.bundle.path if self.bundle else "the model"
             raise BundleError(f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged")
-        low_res_logits: FloatArray = low_res[0, 0].cpu().numpy()
+        low_res_logits: FloatArray = mask_logits[0, 0].cpu().numpy()
         return Prediction(
             mask=logits > 0,
             logits=logits,
@@ -639,11 +650,11 @@ class Predictor:
         )
 
     def uncertainty_in(
-        self, image: TiledImage, prompt: Prompt, choice: Choice = "single", window: Window | None = None
+        self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection = "single", window: Window | None = None
     ) -> Uncertainty:
         """Return how much a mask differs between views of its window, see `TiledImage.uncertainty`."""
         if window is None:
-            window = self.predict_in(image, prompt, choice).window
+            window = self.predict_in(image, prompt, mask_selection).window
         pixels, encoded = self._encode_around_prompt(image, window)
         known = image.views.get(window, {})
         image.views = {window: known}  # those of one window are enough
@@ -655,7 +666,7 @@ class Predictor:
                 if view.name not in known:
                     known[view.name] = self.encode(view.pixels, image.reader)
                 seen = known[view.name]
-            probabilities.append(object_probability(seen, view, choice, window.size_hw))
+            probabilities.append(object_probability(seen, view, mask_selection, window.size_hw))
         return mean_and_std(probabilities, window, image.size_hw)
 
     def segment_everything_in(
@@ -663,12 +674,12 @@ class Predictor:
         image: TiledImage,
         settings: EverythingSettings | None = None,
         *,
-        like: Reference | None = None,
+        reference: Reference | None = None,
         box: Window | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> FoundObjects:
         """Find every object of an opened image, best first, see `TiledImage.segment_everything`."""
-        wanted = SegmentOptions(settings or EverythingSettings(), like=like)
+        wanted = SegmentOptions(settings or EverythingSettings(), reference=reference)
         windows = image.windows if box is None else image.windows_in(box)
         found = []
         empty = 0
@@ -729,8 +740,8 @@ class Predictor:
         image.warning = image.warning or encoded.warning
         objects: list[FoundObject] = []
         if wanted.objects is not None:
-            calibration = self.calibration if wanted.like is None else None  # it is measured without a reference
-            for one in self.objects_in(encoded, wanted.objects, wanted.like):
+            calibration = self.calibration if wanted.reference is None else None  # it is measured without a reference
+            for one in self.objects_in(encoded, wanted.objects, wanted.reference):
                 score = calibrated(calibration, "object", one.score)
                 classes = calibrated_classes(calibration, one.class_probabilities)
                 moved = one.shifted(window.y0, window.x0)
@@ -743,11 +754,11 @@ class Predictor:
         return WindowResult(tuple(objects), probabilities)
 
     def objects_in(
-        self, encoded: EncodedImage, settings: EverythingSettings, like: Reference | None
+        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
     ) -> list[FoundObject]:
         """Find the objects of a window, best first: every one, or those that a reference shows."""
-        if like is not None:
-            return find_like(like, encoded, settings)
+        if reference is not None:
+            return find_by_reference(reference, encoded, settings)
         return find_objects(encoded, settings)
 
     def encode_untiled(self, image: TiledImage) -> bool:

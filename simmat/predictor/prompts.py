@@ -14,7 +14,7 @@ from simmat.foundation import MAX_PROMPTS
 from simmat.predictor.tiles import window_starts
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
-Choice = Literal["single", "best"]
+MaskSelection = Literal["single", "best"]
 
 _MAX_TILES = 4
 """Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""
@@ -62,15 +62,17 @@ def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
         )
 
 
-def check_choice(choice: str) -> None:
+def check_mask_selection(mask_selection: str) -> None:
     """Refuse an unknown choice of masks."""
-    if choice not in get_args(Choice):
-        raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+    if mask_selection not in get_args(MaskSelection):
+        raise ValueError(
+            f"mask_selection must be one of {', '.join(map(repr, get_args(MaskSelection)))}, got {mask_selection!r}"
+        )
 
 
-def chosen_mask(scores: Sequence[float], choice: Choice) -> int:
+def chosen_mask(scores: Sequence[float], mask_selection: MaskSelection) -> int:
     """Return which of M masks with these predicted IoUs is chosen, see `Predictor.predict`."""
-    return 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
+    return 0 if mask_selection == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
 
 
 def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:

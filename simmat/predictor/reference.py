@@ -72,7 +72,7 @@ class Reference:
 
 @threads_for_load()
 @torch.inference_mode()
-def find_like(reference: Reference, image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
+def find_by_reference(reference: Reference, image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
     """Find the objects of an image that a reference shows, best first, in pixels of the original image.
 
     Args:

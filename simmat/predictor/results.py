@@ -160,20 +160,23 @@ def picture_of(reader: ImageReader) -> PictureArray:
     height, width = reader.size_hw
     channels = reader.read(Window(0, 0, 1, 1)).channels
     shown = display_channels(channels)
-    picks = sorted(set(shown))
+    selected = sorted(set(shown))
     if isinstance(reader, FileImage):
-        reader = replace(reader, adapter=reader.adapter.with_channels(picks))
+        reader = replace(reader, adapter=reader.adapter.with_channels(selected))
     step = -(-max(height, width) // _PICTURE_PX)
     if isinstance(reader, OverviewReader):
         small = reader.read_overview(Window(0, 0, height, width), step)
-        return show_channels(small.select(picks), [picks.index(index) for index in shown])
+        return show_channels(small.select(selected), [selected.index(index) for index in shown])
     side = max(_PART_PX // step, 1) * step
-    data = np.zeros((len(picks), -(-height // step), -(-width // step)), np.float32)
+    data = np.zeros((len(selected), -(-height // step), -(-width // step)), np.float32)
     valid = np.zeros(data.shape, np.bool_)
     for y in range(0, height, side):
         for x in range(0, width, side):
             part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
             where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
-            data[:, *where], valid[:, *where] = part.data[picks, ::step, ::step], part.valid[picks, ::step, ::step]
-    small = SensorImage(data, valid, tuple(channels[index] for index in picks))
-    return show_channels(small, [picks.index(index) for index in shown])
+            data[:, *where], valid[:, *where] = (
+                part.data[selected, ::step, ::step],
+                part.valid[selected, ::step, ::step],
+            )
+    small = SensorImage(data, valid, tuple(channels[index] for index in selected))
+    return show_channels(small, [selected.index(index) for index in shown])

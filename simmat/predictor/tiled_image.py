@@ -13,7 +13,7 @@ from simmat.types import ImageReader, Prompt, SensorImage, Window
 if TYPE_CHECKING:
     from simmat.predictor.objects import EverythingSettings
     from simmat.predictor.predictor import Predictor
-    from simmat.predictor.prompts import Choice
+    from simmat.predictor.prompts import MaskSelection
     from simmat.predictor.reference import Reference
     from simmat.predictor.results import ClassMap, FoundObjects, Prediction
     from simmat.predictor.uncertainty import Uncertainty
@@ -97,7 +97,7 @@ class TiledImage:
         if empty_windows == len(self.windows):
             raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
 
-    def predict(self, prompt: Prompt, choice: Choice = "single") -> Prediction:
+    def predict(self, prompt: Prompt, mask_selection: MaskSelection = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.
 
         The window is widened while the mask reaches its border, up to four times its side. Points that are not on the
@@ -109,7 +109,7 @@ class TiledImage:
             BundleError: the network's output is not finite.
             OutputError: an embedding cannot be written.
         """
-        return self.predictor.predict_in(self, prompt, choice)
+        return self.predictor.predict_in(self, prompt, mask_selection)
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
         """Return every mask that the model has for a prompt: the single one of `predict`, then by falling score.
@@ -121,32 +121,34 @@ class TiledImage:
         """
         return self.predictor.predict_all_in(self, prompt)
 
-    def predict_prompts(self, prompts: Sequence[Prompt], choice: Choice = "single") -> list[Prediction]:
+    def predict_prompts(self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single") -> list[Prediction]:
         """Return the mask of each prompt; those of one kind are decoded together if the image is one window.
 
         Raises:
             SimMATError: as `predict` raises it; a prompt outside of the image before any is answered.
         """
-        return self.predictor.predict_prompts_in(self, prompts, choice)
+        return self.predictor.predict_prompts_in(self, prompts, mask_selection)
 
-    def uncertainty(self, prompt: Prompt, choice: Choice = "single", window: Window | None = None) -> Uncertainty:
+    def uncertainty(
+        self, prompt: Prompt, mask_selection: MaskSelection = "single", window: Window | None = None
+    ) -> Uncertainty:
         """Return how much the mask of a prompt differs between up to five views of its window: flips and small shifts.
 
         Args:
             prompt: its mask is left out.
-            choice: as for `predict`.
+            mask_selection: as for `predict`.
             window: that of the mask, `Prediction.window`; None finds it first.
 
         Raises:
             SimMATError: as `predict` raises it.
         """
-        return self.predictor.uncertainty_in(self, prompt, choice, window)
+        return self.predictor.uncertainty_in(self, prompt, mask_selection, window)
 
     def segment_everything(
         self,
         settings: EverythingSettings | None = None,
         *,
-        like: Reference | None = None,
+        reference: Reference | None = None,
         box: Window | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> FoundObjects:
@@ -154,14 +156,14 @@ class TiledImage:
 
         Args:
             settings: how objects are found.
-            like: find what a reference shows only, see `Predictor.reference`.
+            reference: find what a reference shows only, see `Predictor.reference`.
             box: part of the image to search; only the windows that it touches are segmented.
             progress: called with the number of windows that are done; what it raises ends the search.
 
         Raises:
             NoValidPixelsError: no pixel of the image holds a measurement.
         """
-        return self.predictor.segment_everything_in(self, settings, like=like, box=box, progress=progress)
+        return self.predictor.segment_everything_in(self, settings, reference=reference, box=box, progress=progress)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel, see `Predictor.segment_semantic`."""

@@ -32,12 +32,12 @@ class SegmentOptions:
     Attributes:
         objects: how every object is found; None finds none.
         classes: find the class of every pixel.
-        like: what to look for; None finds every object.
+        reference: what to look for; None finds every object.
     """
 
     objects: EverythingSettings | None = None
     classes: bool = False
-    like: Reference | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)

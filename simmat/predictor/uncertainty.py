@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.prompts import Choice, chosen_mask, prompt_in
+from simmat.predictor.prompts import MaskSelection, chosen_mask, prompt_in
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import FloatArray, Prompt, SensorImage, Window
 
@@ -75,19 +75,21 @@ def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> I
             yield View(name, part, own, (), window)
 
 
-def object_probability(seen: EncodedImage, view: View, choice: Choice, size_hw: tuple[int, int]) -> FloatArray:
+def object_probability(
+    seen: EncodedImage, view: View, mask_selection: MaskSelection, size_hw: tuple[int, int]
+) -> FloatArray:
     """Return the (H, W) probability of the object of a view's prompt, in the image's pixels; NaN where none are shown.
 
     Args:
         seen: the view, encoded.
         view: the view.
-        choice: which mask.
+        mask_selection: which mask.
         size_hw: (H, W) of the image.
     """
     from scipy.special import expit  # slow to import, and masks need none
 
     answer = seen.decode([view.prompt])
-    mask = chosen_mask(answer.iou[0].tolist(), choice)
+    mask = chosen_mask(answer.iou[0].tolist(), mask_selection)
     logits = answer.logits[:, mask : mask + 1].float()  # (1, 1, h, w)
     shown = restore_logits(logits, seen.prepared.letterbox)[0, 0].cpu().numpy()
     found = np.full(size_hw, np.nan, np.float32)

@@ -19,7 +19,7 @@ from simmat.errors import ConfigError, DataError, PluginError, SimMATError, Spec
 from simmat.io.images import check_window, window_size
 from simmat.plugin_specs import API_VERSION
 from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
-from simmat.terminal import SLOW_S, say_if_slow
+from simmat.terminal import SLOW_S, warn_if_slow
 from simmat.types import Channel, SensorImage, Window
 
 Axis = Literal["horizontal", "vertical"]
@@ -133,14 +133,14 @@ class ModalityAdapter(ABC):
         """
         raise NotImplementedError(f"modality {self.name!r} reads no windows, as its window_size says")
 
-    def with_channels(self, picks: Sequence[str | int]) -> ModalityAdapter:
+    def with_channels(self, selected: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor for reading windows of which only some channels are used; default: no change.
 
         Override where files hold many bands and `transform` computes no channel of several: `load_window` may leave
         out the others, which then have no valid pixel.
 
         Args:
-            picks: the channels that are used, as `simmat.sensors.channel_selection.pick_channels` takes them.
+            selected: the channels that are used, as `simmat.sensors.channel_selection.pick_channels` takes them.
 
         Returns:
             A new adapter, or self.
@@ -386,7 +386,7 @@ def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window |
     who = f"modality {adapter.name!r} ({type(adapter).__module__})"
     where = f"{who} failed on {paths}"
     try:
-        with say_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
+        with warn_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
             in_parts = window is not None and adapter.window_size(files) is not None
             if window is not None and in_parts:
                 image = adapter.load_window(files, window)

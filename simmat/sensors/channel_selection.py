@@ -124,7 +124,7 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
     Raises:
         ValueError: an empty item, a range that runs backwards, or a channel twice.
     """
-    picks: list[str | int] = []
+    selected: list[str | int] = []
     for item in (part.strip() for part in text.split(",")):
         if not item:
             raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
@@ -136,16 +136,16 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
                 raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
             if last - first > 9999:
                 raise ValueError(f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed")
-            picks += range(first, last + 1)
+            selected += range(first, last + 1)
         else:
-            picks.append(int(item) if item.isdecimal() else item)
-    twice = sorted({str(pick) for pick in picks if picks.count(pick) > 1})
+            selected.append(int(item) if item.isdecimal() else item)
+    twice = sorted({str(pick) for pick in selected if selected.count(pick) > 1})
     if twice:
         raise ValueError(f"names {', '.join(twice)} more than once")
-    return tuple(picks)
+    return tuple(selected)
 
 
-def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, origin: str = "") -> list[int]:
+def pick_channels(channels: Sequence[Channel], selected: Sequence[str | int], *, origin: str = "") -> list[int]:
     """Return the indices of channels given by name, by index from 0, or by wavelength ("665nm", "0.86um").
 
     A wavelength selects the channel whose centre is nearest, within 5 %.
@@ -157,7 +157,7 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
     names = [channel.name for channel in channels]
     where = f"{origin}: " if origin else ""
     found: list[int] = []
-    for pick in picks:
+    for pick in selected:
         text = str(pick).strip()
         if text in names:
             found.append(names.index(text))
@@ -172,7 +172,7 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
         else:
             raise ConfigError(f"{where}no channel {text!r}{did_you_mean(text, names)} Channels: {names}")
     if len(set(found)) != len(found):
-        raise ConfigError(f"{where}a channel is picked twice in {list(picks)}")
+        raise ConfigError(f"{where}a channel is picked twice in {list(selected)}")
     return found
 
 

@@ -32,11 +32,11 @@ class SelectedChannels(ModalityAdapter):
     what `transform` returns.
     """
 
-    def __init__(self, base: ModalityAdapter, picks: Sequence[str | int]) -> None:
-        if not picks:
+    def __init__(self, base: ModalityAdapter, selected: Sequence[str | int]) -> None:
+        if not selected:
             raise ConfigError("--channels needs at least one channel index or name")
         self.base = base
-        self.picks = tuple(picks)
+        self.selected_channels = tuple(selected)
         self.name = base.name
         self.description = base.description
         self.sources = base.sources
@@ -45,28 +45,28 @@ class SelectedChannels(ModalityAdapter):
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform as the base adapter, then keep the picked channels."""
         full = self.base.transform(image)
-        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
+        return full.select(pick_channels(full.channels, self.selected_channels, origin=image.origin))
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute as the base adapter, then keep the picked channels."""
         given = self.base.transform_arrays(data, valid, channels, library)
         one = np.ones((len(channels), 1, 1), np.float32)
         full = self.base.transform(SensorImage(one, one > 0, tuple(channels)))
-        picks = pick_channels(full.channels, self.picks, origin=self.name)
-        data, valid = (library.stack([array[..., index, :, :] for index in picks], -3) for array in given)
+        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
+        data, valid = (library.stack([array[..., index, :, :] for index in selected], -3) for array in given)
         return data, valid
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
         """Change the base adapter, with the same picks."""
-        return SelectedChannels(self.base.with_options(options), self.picks)
+        return SelectedChannels(self.base.with_options(options), self.selected_channels)
 
     def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
         """Change the base adapter, with the same picks."""
-        return SelectedChannels(self.base.configured(card), self.picks)
+        return SelectedChannels(self.base.configured(card), self.selected_channels)
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read all planes of a window; those that are not picked may have no valid pixel."""
-        return self.base.with_channels(self.picks).load_window(files, window)
+        return self.base.with_channels(self.selected_channels).load_window(files, window)
 
     sensors = _delegate("sensors")
     load = _delegate("load")

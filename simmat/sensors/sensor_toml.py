@@ -184,7 +184,7 @@ class SourceRule(StrictModel):
         return tuple(pattern.removeprefix("*").lower() for pattern in self.files)
 
 
-class Declaration(StrictModel):
+class SensorDefinition(StrictModel):
     """A sensor as data: a `sensor.toml` with its defaults filled in. The bundle contains all of it."""
 
     format: Literal[1]
@@ -231,7 +231,7 @@ class Declaration(StrictModel):
             yield f"quantity {RGB_QUANTITY!r} keeps the foundation model's own statistics; leave normalize out"
 
 
-def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
+def parse_declaration(values: Mapping[str, Any], where: str) -> SensorDefinition:
     """Return a `sensor.toml`, or a dumped declaration; ConfigError holds every problem and names `where`."""
     found = values.get("format")
     if found is None:
@@ -249,7 +249,7 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
         name = values.get("name")
         valid = isinstance(name, str) and _NAME.fullmatch(name)  # a wrong name is reported once, as the sensor's
         filled["source"] = [{"name": name if valid else "sensor", **sources[0]}]
-    return parse(Declaration, filled, where)
+    return parse(SensorDefinition, filled, where)
 
 
 def scaled_channel(channel: Channel, rule: Normalize) -> Channel:
@@ -295,14 +295,14 @@ def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> Float
     return np.asarray(np.clip(stretched, 0, 1), dtype=np.float32)
 
 
-class DeclaredModality(WindowedAdapter):
+class TomlModality(WindowedAdapter):
     """A sensor whose files and channels a `sensor.toml` describes.
 
     Attributes:
         declaration: the file's content; a bundle contains it.
     """
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, declaration: SensorDefinition) -> None:
         self.declaration = declaration
         self.name = declaration.name
         self.description = declaration.description
@@ -390,12 +390,12 @@ class DeclaredModality(WindowedAdapter):
             )
 
 
-def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
+def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[SensorDefinition, ...]:
     """Return the declarations of an adapter and of the parts of a composition that have one."""
-    return tuple(part.declaration for part in adapter.sensors() if isinstance(part, DeclaredModality))
+    return tuple(part.declaration for part in adapter.sensors() if isinstance(part, TomlModality))
 
 
-def read_sensor(path: Path | str) -> DeclaredModality:
+def read_sensor(path: Path | str) -> TomlModality:
     """Read the sensor that a file describes; ConfigError holds every problem."""
     file = Path(path)
     hint = ""
@@ -405,4 +405,4 @@ def read_sensor(path: Path | str) -> DeclaredModality:
             hint = f"did you mean {file.with_name(guess)}?"
         else:
             hint = "docs/sensor-toml.md shows how to write one"
-    return DeclaredModality(parse_declaration(read_toml(file, "sensor file", hint=hint), str(file)))
+    return TomlModality(parse_declaration(read_toml(file, "sensor file", hint=hint), str(file)))

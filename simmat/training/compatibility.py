@@ -22,7 +22,7 @@ from simmat.training.run_folder import RunFolder
 from simmat.types import Channel
 
 _SETTINGS = {
-    "picks": "channels",
+    "selected_channels": "channels",
     "sensor_channels": "channels of the files",
     "foundation_sha256": "sha256 of the weights",
 }
@@ -50,7 +50,7 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None
 
     Equal settings are not enough: plugins may have changed their defaults, and files their content.
     """
-    if now.described != known.described:
+    if now.sensor_definitions != known.sensor_definitions:
         raise ConfigError(
             f"{config.modality} is not what the run in {config.out} was started with; restore it, or start a new run"
         )
@@ -162,14 +162,14 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
             )
 
 
-def load_start(model: SimMAT, path: Path, beside: Mapping[str, Tensor] | None = None) -> None:
+def load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | None = None) -> None:
     """Put the weights of a bundle into a network; a dense head of other classes starts anew.
 
-    Those of a sensor `beside` which it comes are its foundation model alone; ConfigError if the transfer layer replaces
-    a part of that.
+    With `shared_with`, the weights of another sensor of the same run, only those of the foundation model are taken
+    from it; ConfigError if the transfer layer replaces a part of the foundation model.
     """
-    own, given = trained_tensors(model), beside or read_bundle(path)[1]
-    if beside is not None:
+    own, given = trained_tensors(model), shared_with or read_bundle(path)[1]
+    if shared_with is not None:
         given = own | {name: tensor for name, tensor in given.items() if name.startswith("foundation.")}
         if given.keys() != own.keys():
             raise ConfigError(

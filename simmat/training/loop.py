@@ -99,7 +99,7 @@ def train_sensors(
                 (callbacks or {}).get(name) or Callback(),
                 resume=resume,
                 whole=whole.root,
-                beside=runs[0] if runs else None,
+                shared_with=runs[0] if runs else None,
             )
         )
     with whole.locked():
@@ -197,7 +197,7 @@ class _Rounds:
         with ExitStack() as stack:
             stack.enter_context(fixed_threads())
             for run in self.runs:
-                stack.enter_context(run.opened())
+                stack.enter_context(run.session())
                 run.callback.started(run.plan(self.val_every))
             stack.enter_context(_signals(self))
             self._train()

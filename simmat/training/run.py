@@ -76,7 +76,7 @@ class Run:
 
     Args:
         whole: the folder of a training on several sensors, which has states and bundle of all.
-        beside: a run of another sensor, whose foundation model and optimiser moments it shares.
+        shared_with: a run of another sensor, whose foundation model and optimiser moments it shares.
 
     Attributes:
         sensor: name of its sensor in a bundle of several; "" in one of its own.
@@ -92,7 +92,7 @@ class Run:
         resume: bool,
         loss: Loss | MaskLoss | None = None,
         whole: Path | None = None,
-        beside: Run | None = None,
+        shared_with: Run | None = None,
     ) -> None:
         self.config, self.registry = config, registry
         self.loss = find_loss(config, registry, loss)
@@ -118,15 +118,15 @@ class Run:
             check_network(config, known.notes.spec, self.setup.spec)
         self.model = assemble(self.setup.spec, self.setup.parts)
         self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
-        if beside is not None:
-            _share_foundation(self.model, beside.model, config)
+        if shared_with is not None:
+            _share_foundation(self.model, shared_with.model, config)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation)
         self.peak = config.lr if config.lr is not None else self.setup.parts.learning_rate
         self.done, self.has_state = (known.notes.step if known else 0), known is not None
         # Without its best bundle a resumed run validates what it has, which becomes the best.
         self.best = known.notes.best if known and own else None
-        if self.best and beside is None and self.accelerator.is_main_process:
+        if self.best and shared_with is None and self.accelerator.is_main_process:
             check_bundle(self.folder.bundle_root)
         source = own or config.init
         self.others = read_sensors(source) if config.new_sensor and source else {}
@@ -137,8 +137,8 @@ class Run:
             load_start(self.model, config.init, next((tensors for _, tensors in self.others.values()), None))
         with self._frozen():
             self._prepare(known)
-        if beside is not None:
-            moments = beside.optimizer.optimizer.state
+        if shared_with is not None:
+            moments = shared_with.optimizer.optimizer.state
             for parameter in filter(attrgetter("requires_grad"), self.model.foundation.parameters()):
                 self.optimizer.optimizer.state[parameter] = moments[parameter]  # AdamW changes them in place
         accelerator = self.accelerator
@@ -147,7 +147,9 @@ class Run:
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
-        step = TrainingStep(self.model, self.loss, box_fraction=config.box_fraction, corrections=config.corrections)
+        step = TrainingStep(
+            self.model, self.loss, box_fraction=config.box_fraction, correction_clicks=config.correction_clicks
+        )
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,
@@ -177,7 +179,7 @@ class Run:
         return without_training(self.model.foundation) if self.config.new_sensor else nullcontext()
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def session(self) -> Iterator[None]:
         """Lock the run's folder, write what it begins with, and start trackers and callbacks."""
         if not self.accelerator.is_main_process:
             yield

@@ -38,7 +38,7 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat.sensors.sensor_toml import declarations_of
+from simmat.sensors.sensor_toml import sensor_definitions_of
 from simmat.training.compatibility import MEASURED_WITH_WEIGHTS, check_start, read_start, with_network_of
 from simmat.training.subsets import subset_of, validation_interval, validation_subset
 from simmat.types import Letterbox
@@ -179,7 +179,7 @@ def prepare(
     if known is None:  # check what validation needs before the run's folder is made
         if not index.with_regions(dataset.split("val"), "validation"):
             raise nothing_to_score(dataset, dataset.split("val"))
-        grid_hw(Letterbox((1, 1), size, "squash"), find_protocol(config.protocol))
+        grid_hw(Letterbox((1, 1), size, "stretch"), find_protocol(config.protocol))
     train = subset_of(every, config)
     contents = index.contents
     digest = None
@@ -195,7 +195,7 @@ def prepare(
     spec = ModelSpec(
         modality=dataset.adapter.name,
         modality_options=options_of(adapter),
-        picks=config.channels,
+        selected_channels=config.channels,
         sensor_channels=dataset.loaded_channels,
         foundation=config.foundation,
         foundation_sha256=digest,
@@ -207,7 +207,7 @@ def prepare(
         tune=tuner.name,
         tune_options=as_json(complete_options(tuner, config.tune_options)),
         card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
-        described=declarations_of(dataset.adapter),
+        sensor_definitions=sensor_definitions_of(dataset.adapter),
         **measured,
     )
     if start is not None:
@@ -289,7 +289,10 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
         return registry.modality(
-            known.modality, known.modality_options, channels=known.picks, described=known.described
+            known.modality,
+            known.modality_options,
+            channels=known.selected_channels,
+            sensor_definitions=known.sensor_definitions,
         )
     return registry.modality(config.modality, config.modality_options, channels=config.channels)
 

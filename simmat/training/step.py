@@ -23,13 +23,13 @@ class TrainingStep(nn.Module):
 
     Args:
         box_fraction: share of the steps that prompt with boxes instead of clicks.
-        corrections: rounds with an added click on an error and the previous prediction as mask input.
+        correction_clicks: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(self, model: SimMAT, loss: Loss, *, box_fraction: float, corrections: int) -> None:
+    def __init__(self, model: SimMAT, loss: Loss, *, box_fraction: float, correction_clicks: int) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        self.box_fraction, self.corrections = box_fraction, corrections
+        self.box_fraction, self.correction_clicks = box_fraction, correction_clicks
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the loss returns: "loss", to backpropagate, and its terms.
@@ -37,7 +37,7 @@ class TrainingStep(nn.Module):
         All items of a step are prompted with clicks, or all with boxes.
         """
         boxes = bool(batch.step_draw[0] < self.box_fraction)
-        losses = self.loss(StepOutputs(self.model, batch, boxes=boxes, corrections=self.corrections), batch)
+        losses = self.loss(StepOutputs(self.model, batch, boxes=boxes, correction_clicks=self.correction_clicks), batch)
         total = losses.get("loss")
         if total is None or total.ndim or not total.requires_grad:
             raise ConfigError(
@@ -58,12 +58,12 @@ class StepOutputs:
 
     Args:
         boxes: the first prompts are boxes instead of clicks.
-        corrections: rounds after the first.
+        correction_clicks: rounds after the first.
     """
 
-    def __init__(self, model: SimMAT, batch: Batch, *, boxes: bool, corrections: int) -> None:
+    def __init__(self, model: SimMAT, batch: Batch, *, boxes: bool, correction_clicks: int) -> None:
         self._model, self._batch = model, batch
-        self._boxes, self._corrections = boxes, corrections
+        self._boxes, self._corrections = boxes, correction_clicks
 
     @cached_property
     def embedding(self) -> ImageEmbedding:

@@ -75,7 +75,7 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
     Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
     """
     prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
-    questions = config.prompts_per_image * (1 + config.corrections)
+    questions = config.prompts_per_image * (1 + config.correction_clicks)
     return max(len(val), prompts / questions)
 
 

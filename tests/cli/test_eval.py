@@ -30,7 +30,7 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry())
 
 
-FULL = ["--protocol", "full", "--clicks", "3", "--draws", "2", "--device", "cpu"]
+FULL = ["--protocol", "full", "--clicks", "3", "--repeats", "2", "--device", "cpu"]
 
 
 def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_a_score_of_training_images_says_so(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It stands beside the score, and in the file."""
-    full = ["--split", "train", "--protocol", "full", "--clicks", "2", "--draws", "1", "--device", "cpu"]
+    full = ["--split", "train", "--protocol", "full", "--clicks", "2", "--repeats", "1", "--device", "cpu"]
     report = evaluate(bundle, data, tmp_path / "s.json", *full)
     assert report["seen"] == {"trained": 5, "validated": 0, "left_out": 0}
     assert report["seen_images"]["trained"] == ["s0", "s1", "s2", "s3", "s4"]
@@ -60,7 +60,7 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
         "grid": "original",
         "alternatives": True,
         "clicks": 3,
-        "draws": 2,
+        "repeats": 2,
         "seed": 0,
         "boxes": False,
     }
@@ -71,7 +71,7 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
     assert f"{low:.4f}–{high:.4f}" in said
     assert len(tuned["clicks"]["miou"]) == 3
     assert tuned["clicks"]["miou"][0] == pytest.approx(tuned["miou_object"])
-    assert tuned["random_click"]["draws"] == tuned["box"]["jittered"]["draws"] == 2
+    assert tuned["random_click"]["repeats"] == tuned["box"]["jittered"]["repeats"] == 2
     assert tuned["by_size"]["small"]["objects"] == tuned["objects"] == len(report["scores"]) == 6
     assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
     for line in (
@@ -150,11 +150,11 @@ def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: 
     ("more", "said"),
     [
         ("--protocol ful", "'ful'.*'full'"),
-        ("--protocol full --draws 0", "--draws.*0 is not in the range 1<=x<=1000"),
+        ("--protocol full --repeats 0", "--repeats.*0 is not in the range 1<=x<=1000"),
         ("--protocol full --clicks -3", "--clicks.*-3 is not in the range 1<=x<=100"),
         ("--protocol full --seed -1", "--seed.*-1"),
-        ("--protocol full --draws two", "--draws.*'two'.*integer"),
-        ("--draws 3", "'one-click' .*--draws"),
+        ("--protocol full --repeats two", "--repeats.*'two'.*integer"),
+        ("--repeats 3", "'one-click' .*--repeats"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(

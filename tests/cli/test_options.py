@@ -69,7 +69,7 @@ def test_help_shows_defaults_and_bounds() -> None:
 
     said = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
     bounds = ("[default: 4] [1<=x<=65536]", "[0<=x<=1]")
-    for part in ("--batch-size INT", *bounds, "--aspect [keep|squash]", "--lr NUMBER"):
+    for part in ("--batch-size INT", *bounds, "--aspect [pad|stretch]", "--lr NUMBER"):
         assert part in said
 
 

@@ -21,7 +21,7 @@ from simmat.nn.device import Processes
 from simmat.predictor import Predictor
 
 CLICKS = Protocol("clicks", clicks=20)
-DRAWS = Protocol("draws", draws=4)
+DRAWS = Protocol("draws", repeats=4)
 
 
 def labels(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_random_clicks_fall_where_something_was_measured(bar: Path) -> None:
     planes[:, 4:10, 4:22] = np.nan
     np.save(bar / "images/s0.npy", planes)
     model = Scripted(one_mask(BAR == 1))
-    score(model, dataset, 32, Protocol("draws", draws=30))
+    score(model, dataset, 32, Protocol("draws", repeats=30))
     clicks = clicks_of(model)
     assert len(clicks) == 30
     assert not any(np.isnan(planes[0, int(y), int(x)]) for x, y in clicks)
@@ -167,7 +167,7 @@ def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> N
         return torch.stack(masks)
 
     model = Scripted(answers)
-    found = score(model, make_set(bar, mask), 80, Protocol("all", clicks=2, draws=3))
+    found = score(model, make_set(bar, mask), 80, Protocol("all", clicks=2, repeats=3))
     expected = [1 - n % 4 / 8 for n in range(20)]
     assert max(len(prompts.image_index) for prompts in model.asked) == 16
     assert [s.iou for s in found.objects] == pytest.approx(expected)
@@ -194,7 +194,7 @@ def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
     """At most 10 % of the side and 20 px, and never off the image: 240 wide moves by 20, 40 high by 4."""
     mask = labels(300, 300, (0, 40, 40, 280))
     model = Scripted(one_mask(mask == 1))
-    score(model, make_set(bar, mask), 300, Protocol("draws", draws=200))
+    score(model, make_set(bar, mask), 300, Protocol("draws", repeats=200))
     boxes = [prompts.boxes for prompts in model.asked if prompts.boxes is not None]
     assert boxes[0].tolist() == [[40, 0, 280, 40]]
     moved = torch.cat(boxes[1:]) - boxes[0]
@@ -216,7 +216,7 @@ def test_draws_depend_on_the_seed_and_the_object_alone(bar: Path) -> None:
     seen = []
     for only, seed in ((None, 0), (1, 0), (1, 0), (1, 1)):
         model = Scripted(one_mask(BAR == 1))
-        score(model, dataset, 32, Protocol("draws", draws=4, seed=seed), only=only)
+        score(model, dataset, 32, Protocol("draws", repeats=4, seed=seed), only=only)
         seen.append(clicks_of(model)[-4:])
     assert seen[0] == seen[1] == seen[2]
     assert seen[3] != seen[2]
@@ -313,7 +313,7 @@ def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol:
 @pytest.mark.parametrize(
     ("name", "numbers", "said"),
     [
-        ("one-click", {"draws": 3}, "'one-click' takes no --draws"),
+        ("one-click", {"repeats": 3}, "'one-click' takes no --repeats"),
         ("simmat-compat", {"clicks": 3, "seed": 1}, "takes no --clicks, --seed"),
     ],
 )

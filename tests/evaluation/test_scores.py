@@ -65,7 +65,7 @@ def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
         "mean": pytest.approx(0.55),
         "std": pytest.approx(0.1 / 2**0.5),
         "object_std": pytest.approx((0.2 + 0.4) / 2**0.5 / 2),
-        "draws": 2,
+        "repeats": 2,
     }
     assert summary["random_click"] == expected
     assert summary["box"] == {"tight": pytest.approx(0.7), "jittered": expected}

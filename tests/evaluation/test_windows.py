@@ -124,12 +124,12 @@ def test_figures_within_boxes_are_those_of_the_whole_image(ignored: str) -> None
 
 
 FRAMES = [
-    pytest.param((1, 64), (70, 100), "keep", id="larger than the input"),
-    pytest.param((16, 64), (300, 211), "keep", id="much larger"),
-    pytest.param((16, 64), (300, 211), "squash", id="squashed"),
-    pytest.param((32, 128), (40, 23), "keep", id="smaller than the input"),
-    pytest.param((64, 256), (256, 256), "keep", id="of the input's size"),
-    pytest.param((64, 64), (9, 200), "keep", id="a strip"),
+    pytest.param((1, 64), (70, 100), "pad", id="larger than the input"),
+    pytest.param((16, 64), (300, 211), "pad", id="much larger"),
+    pytest.param((16, 64), (300, 211), "stretch", id="squashed"),
+    pytest.param((32, 128), (40, 23), "pad", id="smaller than the input"),
+    pytest.param((64, 256), (256, 256), "pad", id="of the input's size"),
+    pytest.param((64, 64), (9, 200), "pad", id="a strip"),
 ]
 
 
@@ -219,7 +219,7 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
         return logits
 
     label, model = random_label(rng, original_hw, 36), Answering(answers)
-    letterbox = Letterbox(original_hw, 64, "squash" if protocol.grid == "quarter" else "keep")
+    letterbox = Letterbox(original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad")
     image = encoded(model, label, letterbox, protocol)
     scores = score_objects(image, "s", protocol, {"boundary_iou": boundary_iou})
     scored = image.targets.scored

@@ -18,7 +18,7 @@ from simmat.documents import StrictModel, of_dataclass, validate
 from simmat.io.files import atomic_write_json
 from simmat.io.reading import parse_json, read_json
 from simmat.model_spec import ModelSpec
-from simmat.sensors.sensor_toml import Declaration, read_sensor
+from simmat.sensors.sensor_toml import SensorDefinition, read_sensor
 from simmat.types import Channel
 
 
@@ -116,7 +116,7 @@ def test_a_sensor_is_read_as_it_was_written(
         assert (channel.unit, channel.plane) == (rule["unit"], rule["plane"])
         assert channel.scale == rule.get("scale", 1.0)
         assert list(channel.valid_range or []) == rule.get("valid_range", [])
-    assert Declaration.model_validate(parse_json(json.dumps(declaration.model_dump(mode="json")))) == declaration
+    assert SensorDefinition.model_validate(parse_json(json.dumps(declaration.model_dump(mode="json")))) == declaration
 
 
 @given(value=JSON)

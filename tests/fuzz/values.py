@@ -87,7 +87,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     numbers = st.tuples(*[FINITE] * count)
     return ModelSpec(
         modality=draw(NAMES),
-        picks=draw(st.none() | st.lists(st.integers(0, 9) | NAMES, min_size=1, max_size=3).map(tuple)),
+        selected_channels=draw(st.none() | st.lists(st.integers(0, 9) | NAMES, min_size=1, max_size=3).map(tuple)),
         sensor_channels=own,
         channels=tuple(channel.with_statistics(draw(FINITE), draw(POSITIVE)) for channel in own),
         statistics=Statistics(

@@ -50,7 +50,7 @@ def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
 
 def test_squash_fills_the_whole_input() -> None:
     """The paper's protocol has no padding."""
-    letterbox = Letterbox((20, 60), 32, "squash")
+    letterbox = Letterbox((20, 60), 32, "stretch")
     out = resize_planes(torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), letterbox)
     assert content_mask(letterbox).all()
     torch.testing.assert_close(out, torch.full((1, 32, 32), 3.0))
@@ -81,7 +81,7 @@ def triangle(planes: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("size_hw", [(3000, 20), (20, 3000), (137, 1), (1, 137), (40, 1), (1, 40), (5, 300)], ids=str)
-@pytest.mark.parametrize("aspect", ["keep", "squash"])
+@pytest.mark.parametrize("aspect", ["pad", "stretch"])
 def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count: int, aspect: Aspect) -> None:
     """torch repeats the first row of what becomes one pixel wide; a line scan would train on one constant."""
     planes = smooth(count, *size_hw)

@@ -14,17 +14,17 @@ import tifffile
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
-from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration, read_sensor
+from simmat.sensors.sensor_toml import TomlModality, parse_declaration, read_sensor
 from simmat.types import SensorImage
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
 
 
-def sensor(*channels: dict[str, Any], source: Any = None, **more: Any) -> DeclaredModality:
+def sensor(*channels: dict[str, Any], source: Any = None, **more: Any) -> TomlModality:
     """A sensor of one source unless said."""
     sources = source or [{"files": ["*.png", "*.tif", "*.npy"]}]
     values = {"format": 1, "name": "sonar", "source": sources, "channel": [dict(c) for c in channels], **more}
-    return DeclaredModality(parse_declaration(values, "sensor.toml"))
+    return TomlModality(parse_declaration(values, "sensor.toml"))
 
 
 def written(path: Path, planes: npt.ArrayLike) -> dict[str, Path]:
@@ -33,7 +33,7 @@ def written(path: Path, planes: npt.ArrayLike) -> dict[str, Path]:
     return {"sonar": path}
 
 
-def prepared(adapter: DeclaredModality, values: npt.ArrayLike, tmp_path: Path) -> SensorImage:
+def prepared(adapter: TomlModality, values: npt.ArrayLike, tmp_path: Path) -> SensorImage:
     """What the network gets of one float plane, before the pipeline's z-score."""
     planes = np.asarray(values, dtype=np.float32)
     return adapter.transform(adapter.load(written(tmp_path / "x.npy", planes[None] if planes.ndim == 2 else planes)))

@@ -74,7 +74,7 @@ def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
     Path("sensor.toml").unlink()
     bundle = load_bundle(Path("run/bundle"), registry())
     assert bundle.spec.modality == "sonar"
-    assert [declaration.name for declaration in bundle.spec.described] == ["sonar"]
+    assert [declaration.name for declaration in bundle.spec.sensor_definitions] == ["sonar"]
     image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
     stored = np.asarray(Image.open("data/images/s0.png"), dtype=np.float64)
     seen = bundle.adapter.transform(image)
@@ -148,9 +148,9 @@ def test_a_damaged_description_in_a_bundle_is_refused() -> None:
     file = Path("run/bundle/bundle.json")
     document = json.loads(file.read_text())
     for change, said in (({"unit": 3}, "unit"), ({"plane": 0, "band": 1}, "exclude each other")):
-        channel = document["described"][0]["channel"][0]
-        damaged = {**document["described"][0], "channel": [{**channel, **change}]}
-        change_json(file.parent, described=[damaged])
+        channel = document["sensor_definitions"][0]["channel"][0]
+        damaged = {**document["sensor_definitions"][0], "channel": [{**channel, **change}]}
+        change_json(file.parent, sensor_definitions=[damaged])
         with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
             read_bundle_spec(Path("run/bundle"))
 
@@ -206,7 +206,7 @@ def test_a_described_sensor_is_shown_as_it_was_understood(capsys: pytest.Capture
     Path("again.toml").write_text("".join(shown[1:]), encoding="utf-8")
     assert read_sensor("again.toml").declaration == read_sensor("probe.toml").declaration
     assert run(["modalities", "show", "./probe.toml", "--json"]) == 0
-    (described,) = json.loads(capsys.readouterr().out)["described"]
+    (described,) = json.loads(capsys.readouterr().out)["sensor_definitions"]
     assert (described["channel"][0]["plane"], described["channel"][0]["scale"]) == (2, 0.04)
 
 

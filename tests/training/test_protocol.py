@@ -26,8 +26,8 @@ def test_the_preset_is_the_released_training() -> None:
     """51 epochs of 4, one random click an object, dice and BCE, no decay, no augmentation, squashed images."""
     preset = load_config(None, {**NEEDED, "protocol": "simmat-compat"})
     assert (preset.epochs, preset.steps, preset.batch_size, preset.prompts_per_image) == (51, None, 4, 1)
-    assert (preset.clicks, preset.box_fraction, preset.corrections, preset.augment) == ("random", 0, 0, False)
-    assert (preset.loss, preset.aspect, preset.weight_decay, preset.grad_clip) == ("bce", "squash", 0, 0)
+    assert (preset.clicks, preset.box_fraction, preset.correction_clicks, preset.augment) == ("random", 0, 0, False)
+    assert (preset.loss, preset.aspect, preset.weight_decay, preset.grad_clip) == ("bce", "stretch", 0, 0)
     assert (preset.schedule, preset.warmup_steps) == ("halving", 0)
 
 
@@ -96,7 +96,7 @@ def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:
     settings = config(data, tmp_path / "run", protocol="simmat-compat", batch_size=5, steps=11, val_every=11, lr=1e-3)
     bundle = load_bundle(training.train(settings, registry()), registry())
     scores, _ = evaluate_bundle(bundle, data, "val", protocol=COMPAT)
-    assert bundle.spec.aspect == "squash"
+    assert bundle.spec.aspect == "stretch"
     assert bundle.spec.metrics["protocol"] == "simmat-compat"
     assert bundle.spec.metrics["val"]["miou_oracle"] is None
     assert scores.summary()["miou_object"] == pytest.approx(bundle.spec.metrics["val"]["miou_object"], abs=1e-6)

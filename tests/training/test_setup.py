@@ -129,7 +129,7 @@ def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Pa
 def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tmp_path: Path) -> None:
     """A run would train to its first validation and stop there, each time."""
     with pytest.raises(ConfigError, match=r"518 px .* multiple of 4"):
-        grid_hw(Letterbox((1, 1), 518, "squash"), find_protocol("simmat-compat"))
+        grid_hw(Letterbox((1, 1), 518, "stretch"), find_protocol("simmat-compat"))
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
     assert prepare(settings, registry(), Callback()).spec.image_size % 4 == 0
 

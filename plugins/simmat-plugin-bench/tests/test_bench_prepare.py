@@ -28,7 +28,7 @@ ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
 def ready(bench: Bench, cells: tuple[Cell, ...] | list[Cell] | None = None, *, rerun: bool = False) -> list[str]:
     """What was said."""
     said: list[str] = []
-    ready_to_run(bench, bench.cells if cells is None else cells, registry(), rerun_changed=rerun, say=said.append)
+    ready_to_run(bench, bench.cells if cells is None else cells, registry(), rerun_changed=rerun, echo=said.append)
     return said
 
 
@@ -40,9 +40,9 @@ def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None
     changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
     assert changed.cells[0].result() is None
     with pytest.raises(ConfigError, match=r"a/tiny/x/seed-0: steps = 3, was 2"):
-        ready_to_run(changed, changed.cells, registry(), rerun_changed=False, say=lambda _: None)
+        ready_to_run(changed, changed.cells, registry(), rerun_changed=False, echo=lambda _: None)
     said: list[str] = []
-    ready_to_run(changed, changed.cells, registry(), rerun_changed=True, say=said.append)
+    ready_to_run(changed, changed.cells, registry(), rerun_changed=True, echo=said.append)
     assert [cell.state() for cell in changed.cells] == ["open"]
     assert "steps = 3, was 2" in said[0]
 
@@ -53,11 +53,11 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
     fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint})
-    ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, say=lambda _: None)
+    ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None)
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match=r"data .*run"):
-        ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, say=lambda _: None)
+        ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None)
 
 
 def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
-from simmat.sensors.sensor_toml import DeclaredModality, parse_declaration
+from simmat.sensors.sensor_toml import TomlModality, parse_declaration
 from simmat.types import Letterbox, SensorImage
 
 CLICKS = ((True, False, False),)
@@ -83,7 +83,10 @@ def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -
     predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
     predictor.set_image(picture())
     model.set_image(picture())
-    ours, theirs = predictor.predict([(40, 20)], choice="best"), model.predict([(40, 20)], choice="best")
+    ours, theirs = (
+        predictor.predict([(40, 20)], mask_selection="best"),
+        model.predict([(40, 20)], mask_selection="best"),
+    )
     np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
     assert theirs.score == pytest.approx(ours.score, abs=1e-3)
     assert theirs.mask.shape == (52, 83)
@@ -196,7 +199,7 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
     with pytest.raises(ConfigError, match="exported already"):
         export(loaded, tmp_path / "again")
     image = SensorImage.from_planes(picture(), (GRAY,))
-    squashed = Predictor(loaded.model, replace(loaded.pipeline, aspect="squash"))
+    squashed = Predictor(loaded.model, replace(loaded.pipeline, aspect="stretch"))
     with pytest.raises(ConfigError, match="'keep'"):
         squashed.set_image(image)
     with pytest.raises(BundleError, match=r"weights\.safetensors is missing"):
@@ -226,7 +229,7 @@ def test_several_images_are_encoded_and_decoded_at_once(bundle: Bundle, folder: 
 
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (37, 91), (120, 128), (1, 50), (5, 3)])
-@pytest.mark.parametrize("aspect", ["keep", "squash"])
+@pytest.mark.parametrize("aspect", ["pad", "stretch"])
 def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], aspect: str) -> None:
     """Resizing is written as products with matrices for the graph; it must round as torch's kernel does."""
     channels = (GRAY.with_statistics(60.0, 20.0),)
@@ -266,7 +269,7 @@ def test_a_declared_normalization_is_in_the_graph(rule: str) -> None:
     """A sensor.toml is a sensor like any other."""
     text = 'format = 1\nname = "echo"\n[[source]]\nname = "echo"\nfiles = "*.npy"\n[[channel]]\nname = "echo"\n'
     document = tomllib.loads(text + f'quantity = "echo"\nunit = "1"\nnormalize = {rule}\n')
-    adapter = DeclaredModality(parse_declaration(document, "sensor.toml"))
+    adapter = TomlModality(parse_declaration(document, "sensor.toml"))
     check_transform_of(adapter, np.random.default_rng(0).uniform(-0.2, 1.2, (1, 9, 12)))
 
 
@@ -277,7 +280,7 @@ def check_transform_of(adapter: ModalityAdapter, planes: np.ndarray) -> None:
     image = SensorImage.from_planes(planes, adapter.channels)
     channels = tuple(channel.with_statistics(0.3, 0.7) for channel in adapter.transform(image).channels)
     expected = Pipeline(adapter, channels, 12)(image)
-    prepare = Prepare(adapter, adapter.channels, channels, 12, "keep")
+    prepare = Prepare(adapter, adapter.channels, channels, 12, "pad")
     found, _ = prepare(torch.from_numpy(planes)[None])
     np.testing.assert_allclose(found[0], expected.planes, atol=1e-4)
 

@@ -37,7 +37,7 @@ def untuned(runs: dict[str, tuple[str, int, Analysis]]) -> dict[str, list[float]
     views: Any = {
         name: SimpleNamespace(
             spec=SimpleNamespace(
-                foundation=model, foundation_sha256=model, modality="gray", picks=None, image_size=size
+                foundation=model, foundation_sha256=model, modality="gray", selected_channels=None, image_size=size
             )
         )
         for name, (model, size, _) in runs.items()

@@ -263,7 +263,7 @@ def test_a_folder_that_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", [{}, {"protocol": "simmat-compat", "aspect": "keep"}])
+@pytest.mark.parametrize("protocol", [{}, {"protocol": "simmat-compat", "aspect": "pad"}])
 def test_a_channel_that_the_network_ignores_changes_nothing(protocol: dict[str, str], tmp_path: Path) -> None:
     """And one that it uses does, also where the protocol squashes images that the network was trained on unsquashed."""
     from simmat_plugin_report.analysis import analyse_bundle

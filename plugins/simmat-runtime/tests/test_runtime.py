@@ -35,7 +35,7 @@ MANIFEST: dict[str, Any] = {
     "modality": "gray",
     "channels": [CHANNEL],
     "image_size": 64,
-    "aspect": "keep",
+    "aspect": "pad",
     "largest": 128,
     "window": 64,
     "mask_size": [16, 16],
@@ -55,6 +55,12 @@ def test_it_imports_neither_torch_nor_simmat() -> None:
     """It runs where neither is installed."""
     code = "import sys, simmat_runtime.command; print(*{'torch', 'simmat'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("former", "aspect"), [("keep", "pad"), ("squash", "stretch")])
+def test_a_manifest_with_a_former_word_is_read(tmp_path: Path, former: str, aspect: str) -> None:
+    """Models that were exported before go on working."""
+    assert read_manifest(write(tmp_path, aspect=former)).aspect == aspect
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -106,7 +112,7 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
     expected = upsample_logits(planes[None], (16, 20))[0]
     np.testing.assert_allclose(frames.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
     points = np.asarray([(0, 0), (50, 30)], np.float32)
-    for aspect in ("keep", "squash"):
+    for aspect in ("pad", "stretch"):
         ours, theirs = frames.Letterbox((37, 91), 64, aspect), Letterbox((37, 91), 64, aspect)  # type: ignore[arg-type]
         assert ours.scaled_hw == theirs.scaled_hw
         np.testing.assert_array_equal(ours.points_to_input(points), theirs.points_to_input(points))

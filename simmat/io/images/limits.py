@@ -67,7 +67,7 @@ def check_window(path: Path, window: Window, size_hw: tuple[int, int]) -> None:
 
 
 @contextmanager
-def damaged(path: Path, kind: str) -> Iterator[None]:
+def decoding_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise DataError with the path instead of any error that a library raises about a damaged file."""
     try:
         yield

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
-from simmat.io.images.limits import check_size, check_window, damaged
+from simmat.io.images.limits import check_size, check_window, decoding_errors
 from simmat.io.images.stacks import frame_of, frame_size, map_npy, npy_image, read_frame
 from simmat.io.images.values import Colour, ImageFile, checked
 from simmat.io.reading import require_file
@@ -68,7 +68,7 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     if frame is not None:
         return frame_size(frame)
     kind = _format_of(file, _LABELS if labels else _IMAGES)
-    with damaged(file, kind):
+    with decoding_errors(file, kind):
         if kind == "tiff":
             from simmat.io.images.tiff import open_tiff
 
@@ -191,7 +191,7 @@ def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFil
     if frame is not None:
         return read_frame(frame, labels=labels, window=window)
     kind = _format_of(path, _LABELS if labels else _IMAGES)
-    with damaged(path, kind):
+    with decoding_errors(path, kind):
         if kind == "npy":
             return npy_image(path, _map_npy(path), window, itemsize=8 if labels else 4)
         if kind == "tiff":

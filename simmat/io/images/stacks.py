@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images.limits import check_size, check_window, damaged
-from simmat.io.images.tiff import TiffImage, open_tiff, opened
+from simmat.io.images.limits import check_size, check_window, decoding_errors
+from simmat.io.images.tiff import TiffImage, open_tiff, open_tifffile
 from simmat.io.images.values import ImageFile
 from simmat.plugin_specs import API_VERSION, import_from_string
 from simmat.types import Window
@@ -163,7 +163,7 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
     if bool(axis) != kind.has_axes:
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
-    with damaged(file, kind.name):
+    with decoding_errors(file, kind.name):
         found = cast(Stack, import_from_string(kind.open)(file, axis))
         if not 0 < len(found) <= MAX_FRAMES:
             raise DataError(f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged")
@@ -174,7 +174,7 @@ def read_frame(frame: FrameAddress, *, labels: bool = False, window: Window | No
     """Read a frame, or the part of it in a window; see `read_image` and `read_labels`."""
     stack = _stack_with(frame)
     path = frame.file / frame.axis / str(frame.number)
-    with damaged(path, "image"):
+    with decoding_errors(path, "image"):
         check_size(path, *stack.size_hw)
         if isinstance(stack, TiffStack | NpyStack):
             found = stack.read(frame.number, labels, window)
@@ -205,7 +205,7 @@ class TiffStack:
 
     def __init__(self, path: Path, axis: str = "") -> None:
         self.path = path
-        with opened(path) as tiff:
+        with open_tifffile(path) as tiff:
             pages: list[int] = []
             kinds: dict[str, tuple[int, Any]] = {}
             for number in range(len(tiff.pages)):  # one at a time: the tags of all take memory

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images.limits import MAX_PLANES, check_size, check_window, damaged
+from simmat.io.images.limits import MAX_PLANES, check_size, check_window, decoding_errors
 from simmat.io.images.values import Colour, ImageFile
 from simmat.io.reading import require_file
 from simmat.types import Window
@@ -80,7 +80,7 @@ class TiffImage:
         self._itemsize = 8 if labels else 4
         if not labels:
             _check_beside(path)
-        with opened(path) as tiff:  # tags are read on their first use, so all are used here
+        with open_tifffile(path) as tiff:  # tags are read on their first use, so all are used here
             self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
             self._order = tiff.byteorder
             self._decoders = [page.decode for page in self._pages]
@@ -230,7 +230,7 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
         DataError: it is missing, damaged, claims more than `check_size` allows, or a file beside it changes its values.
     """
     _check_beside(path)
-    with damaged(path, "tiff"), opened(path) as tiff:
+    with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
         pages = _pages_of(path, tiff)
         _check_claims(path, pages)
         if whole:
@@ -269,7 +269,7 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_tifffile(path: Path) -> Iterator[Any]:
     """Open a TIFF through tifffile, without its log, which would report wrong tags for every file of a data set."""
     import tifffile
 

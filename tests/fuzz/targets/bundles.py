@@ -63,7 +63,7 @@ def _damaged_json(content: bytes, rng: random.Random) -> bytes:
     if share < 0.15:
         return mutate_bytes(content, rng)
     if rng.random() < 0.3:
-        tree["described"] = [_SENSOR]
+        tree["sensor_definitions"] = [_SENSOR]
     if share < 0.4:
         _ask_for_much(tree, rng)
     else:

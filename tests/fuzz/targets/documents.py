@@ -17,7 +17,7 @@ from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset
 from simmat.sensors.adapter import load_sample
-from simmat.sensors.sensor_toml import Declaration, read_sensor
+from simmat.sensors.sensor_toml import SensorDefinition, read_sensor
 
 _Read = Callable[[Place, Path], None]
 
@@ -48,7 +48,7 @@ def _card(place: Place, path: Path) -> None:
 def _sensor(place: Place, path: Path) -> None:
     adapter = read_sensor(path)
     written = json.loads(json.dumps(adapter.declaration.model_dump(mode="json")))
-    check_same(adapter.declaration, Declaration.model_validate(written), "declaration")
+    check_same(adapter.declaration, SensorDefinition.model_validate(written), "declaration")
     with np.errstate(all="ignore"):  # a scale of 1e308 is allowed
         image = check_image(
             load_sample(adapter, {source.name: place.scratch / "rgb.tif" for source in adapter.sources})

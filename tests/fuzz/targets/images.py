@@ -59,7 +59,10 @@ def _window(place: Place, rng: random.Random) -> Case:
 
 def _mask(place: Place, rng: random.Random) -> Case:
     path = place.damaged("masks", rng)
-    values = {"regions": rng.choice(("instances", "classes", "components")), "ignore": rng.choice((None, 255))}
+    values = {
+        "regions": rng.choice(("instances", "classes", "components")),
+        "ignore": rng.choice((None, 255)),
+    }
     card = make_card(values, where="card")
 
     def read() -> None:

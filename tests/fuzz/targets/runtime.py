@@ -21,7 +21,7 @@ _MANIFEST: dict[str, Any] = {
         {"name": "thermal", "quantity": "counts", "unit": "count", "wavelength_um": None, "valid_range": None},
     ],
     "image_size": 64,
-    "aspect": "keep",
+    "aspect": "pad",
     "largest": 128,
     "window": 64,
     "mask_size": [16, 16],

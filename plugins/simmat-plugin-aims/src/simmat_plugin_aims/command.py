@@ -11,7 +11,7 @@ import click
 from simmat.cli.common import PATH
 from simmat.cli.options import data_options
 from simmat.data.samples import SPLITS
-from simmat.terminal import say
+from simmat.terminal import echo
 
 _MAX_LISTED = 10
 
@@ -39,12 +39,12 @@ def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **car
     folder, found = index_layout(layout, data, out, card=card, skip_missing=skip_missing)
     counts = Counter(sample.split for sample in found.samples)
     listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
-    say(f"wrote {folder}: {counts.total()} samples ({listed})")
+    echo(f"wrote {folder}: {counts.total()} samples ({listed})")
     for note in found.notes:
-        say(note, err=True)
+        echo(note, err=True)
     if left_out := [*found.excluded, *found.missing]:
         more = [f"and {len(left_out) - _MAX_LISTED} more"] if len(left_out) > _MAX_LISTED else []
-        say("\n  - ".join([f"left out: {len(left_out)}", *left_out[:_MAX_LISTED], *more]), err=True)
+        echo("\n  - ".join([f"left out: {len(left_out)}", *left_out[:_MAX_LISTED], *more]), err=True)
     modalities = find_layout(layout)[1].modalities
-    say(f"next: simmat data check {folder} --modality {modalities[0]}", err=True)
-    say(f"sensors: {', '.join(modalities)}", err=True)
+    echo(f"next: simmat data check {folder} --modality {modalities[0]}", err=True)
+    echo(f"sensors: {', '.join(modalities)}", err=True)

@@ -14,7 +14,7 @@ import click
 from simmat.cli.common import PATH, Command, ended_by_sigterm, load_registry
 from simmat.cli.options import config_options, foundation_options
 from simmat.errors import ConfigError
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat_plugin_annotate.folder import LabelFolder
@@ -104,7 +104,9 @@ def annotate(
     elif given is not None:
         used = given.predictor.bundle
         assert used is not None
-        fitted = with_data_card(used.sensor, used.spec.card.model_dump(exclude={"nodata"}))  # that of the folder counts
+        fitted = with_data_card(
+            used.modality, used.spec.card.model_dump(exclude={"nodata"})
+        )  # that of the folder counts
         adapter = fitted.with_options(modality_options or {})
     else:
         raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
@@ -147,9 +149,9 @@ def annotate(
             folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, tuned, predictions
         )
         if unknown := annotator.predictions.unknown:
-            say(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
-        say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
-        serve_page(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
+            echo(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
+        echo(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
+        serve_page(annotator, listener, host=host, browser=not no_browser, echo=echo, allowed=allow_host, token=token)
     return 0
 
 
@@ -214,6 +216,6 @@ def serve(
             upload=limits["bytes"],
             clients=max_clients,
         )
-        say(address)
+        echo(address)
         server.run(sockets=[listener])
     return 0

@@ -200,7 +200,7 @@ class ModelService:
             labelled: labelled objects; found objects that mostly overlap one of them are left out.
             box: (x0, y0, x1, y1) of the part to search; None for the whole image.
             is_wanted: called after each window; returns False to cancel.
-            like: returns what to look for; None for every object.
+            reference: returns what to look for; None for every object.
 
         Raises:
             SimMATError: the image cannot be read.
@@ -224,7 +224,7 @@ class ModelService:
                     raise CancelledError
 
             found = self._found[cache_key] = list(
-                image.segment_everything(like=reference, box=view, progress=check_wanted)
+                image.segment_everything(reference=reference, box=view, progress=check_wanted)
             )
             while len(self._found) > _MAX_SUGGESTIONS_CACHED:
                 self._found.popitem(last=False)

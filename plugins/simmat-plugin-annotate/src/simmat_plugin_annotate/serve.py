@@ -121,13 +121,13 @@ def serve(
     *,
     host: str,
     browser: bool,
-    say: Callable[[str], object],
+    echo: Callable[[str], object],
     allowed: Sequence[str] = (),
     token: str | None = None,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; arguments as of `server_of`."""
     server, address = server_of(make_app(annotator), listener, host=host, allowed=allowed, token=token)
-    say(address)
+    echo(address)
     page = annotator.folder.home / "open.html"
     if browser:
         threading.Thread(target=_open, args=(address, page), daemon=True).start()

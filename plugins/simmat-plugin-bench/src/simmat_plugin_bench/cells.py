@@ -21,6 +21,7 @@ from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import read_sensor
+from simmat.types import FORMER_ASPECTS
 from simmat_plugin_bench.settings import STEPS, Simulated, metrics_of
 
 FORMAT = 1
@@ -199,6 +200,9 @@ class Cell:
         values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"})
         if self.config.heads != "prompt":  # the default of a bench
             values["heads"] = self.config.heads
+        if "aspect" in values:
+            values["aspect"] = _STORED_ASPECTS[values["aspect"]]
+        values = {_STORED_NAMES.get(name, name): value for name, value in values.items()}
         values = {name: value for name, value in values.items() if _OMITTED.get(name) != value}
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
         named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
@@ -244,6 +248,11 @@ def matches(cell: Cell, pattern: str | None) -> bool:
 
 _OMITTED = {"foundation": "lite", "mat": "mat-residual", "tune": "lora", "steps": STEPS}
 """Values that results do not name: the defaults of a bench."""
+
+
+_STORED_NAMES = {name: former for former, name in TrainConfig.former_keys.items()}
+_STORED_ASPECTS = {aspect: former for former, aspect in FORMER_ASPECTS.items()}
+"""What results call a setting or an aspect: by its former name, so that the digests of older results stay valid."""
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import click
 
 from simmat.cli.common import PATH, load_registry, print_table
 from simmat.errors import ConfigError
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
@@ -84,9 +84,9 @@ def command(
     found, files = write_report(bench)
     _print(found)
     for file in files:
-        say(f"wrote {file}")
+        echo(f"wrote {file}")
     if runner is not None and runner.stopped:
-        say("stopped; run the same command again to resume", err=True)
+        echo("stopped; run the same command again to resume", err=True)
         return 130
     return 1 if runner is not None and runner.failed else 0
 
@@ -107,12 +107,12 @@ def _run(
     check_inputs(bench, cells, registry)
     with lock_folder(bench):
         _take_results(bench, results)
-        ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
+        ready_to_run(bench, cells, registry, rerun_changed=rerun, echo=echo)
         runner = Runner(bench, process_slots(jobs), _print_outcome, only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
-        say(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
+        echo(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
     return runner
 
 
@@ -122,7 +122,7 @@ def _take_results(bench: Bench, results: Sequence[Path]) -> None:
 
     for path in results:
         done, other = take_results(path, bench.cells)
-        say(f"{done} results taken from {path}" + (f"; {other} with other settings skipped" if other else ""))
+        echo(f"{done} results taken from {path}" + (f"; {other} with other settings skipped" if other else ""))
 
 
 def _print_outcome(job: Job, seconds: float, failure: str) -> None:
@@ -132,7 +132,7 @@ def _print_outcome(job: Job, seconds: float, failure: str) -> None:
     else:
         said = f"validation mIoU {result['val']['miou_object']:.4f}"
         said += f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
-    say(f"{job.cell.name}: {said} ({seconds:.0f} s)")
+    echo(f"{job.cell.name}: {said} ({seconds:.0f} s)")
 
 
 def _list(bench: Bench, cells: Sequence[Cell]) -> None:
@@ -145,9 +145,9 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
         later = {cell.seed for cell in own if cell.seed != arm.seeds[0]}
         arms += bool(own)
         skipped += len(own) - len(first) - len(later)
-    say(f"{len(cells)} cells in {arms} arms on data sets")
+    echo(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
-        say(f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses")
+        echo(f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses")
 
 
 def _print(results: Results) -> None:
@@ -158,11 +158,11 @@ def _print(results: Results) -> None:
     for data in sets:
         if several and not any(row.begun for row in results.of(data)):
             continue
-        say(f"\n{data.name}: {results.bench.settings.score} on the test split")
+        echo(f"\n{data.name}: {results.bench.settings.score} on the test split")
         table = data_table(results, data, waiting=not several)
         print_table(table.head, table.rows)
     if several:
-        say(f"\nall data sets: {results.bench.settings.score} on the test split")
+        echo(f"\nall data sets: {results.bench.settings.score} on the test split")
         table = overview(results)
         print_table(table.head, table.rows)
-    say("")
+    echo("")

@@ -29,7 +29,7 @@ from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.terminal import escaped_streams, say
+from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
@@ -61,12 +61,12 @@ class JobCallback(Callback):
         """Print the plan."""
         self.plan = plan
         for note in plan.notes:
-            say(note)
-        say(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
+            echo(note)
+        echo(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Print the score, and save the time."""
-        say(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
+        echo(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
         atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})
 
 
@@ -81,10 +81,10 @@ def main(arguments: list[str]) -> int:
             remove_temporary(folder.root)
             _run_cell(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:
-        say(error)
+        echo(error)
         return 130
     except SimMATError as error:
-        say(f"error: {error}")
+        echo(f"error: {error}")
         return 2
     return 0
 
@@ -93,7 +93,7 @@ def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything:
     kind = read_cell_file(folder.settings, CellSettings)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
-        say("its bundle was removed when another learning rate was chosen; training again")
+        echo("its bundle was removed when another learning rate was chosen; training again")
         shutil.rmtree(folder.run, ignore_errors=True)
         folder.result.unlink()
         folder.clock.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
             training.train(config, registry, callback)
     except training.Diverged as error:
         diverged = str(error)
-        say(diverged)
+        echo(diverged)
     assert callback.plan is not None  # `resume` and `train` call `started`
     records = [record for record in run.records() if record.get("kind") == "val"]
     curve = [record for record in records if is_finite_number(record.get("miou_object"))]
@@ -174,7 +174,7 @@ def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everyt
         semantic=dense,
     )
     if tuned.seen is not None and (note := seen_note(tuned.seen)):
-        say(f"test split: {note}")
+        echo(f"test split: {note}")
     return tuned
 
 
@@ -182,7 +182,7 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     began = time.monotonic()
     found = score_untrained(config, registry, "val")
     summary = found.scores.summary()
-    say(f"zero-shot: validation mIoU {summary['miou_object']:.4f}")
+    echo(f"zero-shot: validation mIoU {summary['miou_object']:.4f}")
     return {
         "data": {"path": str(config.data), "fingerprint": found.fingerprint},
         "diverged": "",

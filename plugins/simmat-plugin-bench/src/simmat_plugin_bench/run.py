@@ -97,14 +97,14 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
 
 
 def ready_to_run(
-    bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]
+    bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, echo: Callable[[str], object]
 ) -> None:
     """Simulate data sets, and remove or refuse cells that were run with other settings or data.
 
     Args:
         cells: the cells to run; all others stay as they are.
         rerun_changed: remove cells that were run with other settings or data, so that they run again.
-        say: called with a sentence for everything that is made or removed.
+        echo: called with a sentence for everything that is made or removed.
 
     Raises:
         ConfigError: cells were run with other settings or data, and `rerun_changed` is False.
@@ -121,17 +121,17 @@ def ready_to_run(
                 )
             )
         for cell, why in changed:
-            say(f"removed {cell.name}, which was run with other settings or data: {why}")
+            echo(f"removed {cell.name}, which was run with other settings or data: {why}")
             shutil.rmtree(cell.root)
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
-    _simulate(bench, {cell.dataset for cell in cells}, registry, say)
+    _simulate(bench, {cell.dataset for cell in cells}, registry, echo)
     configs = {_reading(cell.config): cell.config for cell in cells}
     contents = {key: digest_dataset(open_data(config, registry)) for key, config in configs.items()}
     clear([(cell, why) for cell in cells if (why := _data_change(cell, contents[_reading(cell.config)]))])
     for warning in dict.fromkeys(found.shared_warning() for found in contents.values()):
         if warning:
-            say(warning)
+            echo(warning)
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
@@ -158,7 +158,7 @@ def _reading(config: TrainConfig) -> str:
     return repr((config.data, config.modality, config.modality_options, config.channels, config.card_overrides()))
 
 
-def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Callable[[str], object]) -> None:
+def _simulate(bench: Bench, names: Collection[str], registry: Registry, echo: Callable[[str], object]) -> None:
     """Simulate the data sets of these names, except those already simulated with the present settings."""
     for data in bench.settings.data:
         if data.simulate is None or data.name not in names:
@@ -172,7 +172,7 @@ def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Cal
             shutil.rmtree(folder)
         simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
         atomic_write_text(note, how)
-        say(f"simulated {made.count} samples of {data.modality} in {folder}")
+        echo(f"simulated {made.count} samples of {data.modality} in {folder}")
 
 
 Ended = Callable[[Job, float, str], None]

@@ -137,6 +137,7 @@ class Section(StrictModel):
             return values
         if "options" in values:
             raise ValueError("has no key 'options'; write settings of simmat train directly into this table")
+        values = TrainConfig.with_current_keys(values)
         options = {key: value for key, value in values.items() if key in cls.takes and key not in cls.model_fields}
         return {key: value for key, value in values.items() if key not in options} | {"options": options}
 

@@ -9,7 +9,7 @@ import click
 
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options, data_options
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.types import RegionRule
@@ -84,5 +84,5 @@ def command(
             progress=bar.update,
         )
     for line in done.notes:
-        say(f"warning: {line}", err=True)
-    say(f"wrote {done.images} images with {done.objects} objects as {to} to {out} (read as {done.kind})")
+        echo(f"warning: {line}", err=True)
+    echo(f"wrote {done.images} images with {done.objects} objects as {to} to {out} (read as {done.kind})")

@@ -16,7 +16,7 @@ from simmat.cli.options import config_options
 from simmat.config import TrainConfig, load_config, option_name
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
@@ -114,14 +114,14 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
         with training.ConsoleCallback() as callback:
             bundle = run(callback=callback)
     except training.Interrupted as stopped:
-        say(stopped, err=True)
+        echo(stopped, err=True)
         click.get_current_context().exit(130)
-    say(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
+    echo(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
     if folder.page.exists():
-        say(f"its page: {folder.page}")
+        echo(f"its page: {folder.page}")
     if (data / "annotations" / "test.json").exists():
         words = ["simmat", "eval", str(bundle), "--data", str(data), "--split", "test"]
-        say(f"agreement on held-back pairs: {shlex.join(words)}")
+        echo(f"agreement on held-back pairs: {shlex.join(words)}")
 
 
 def taught(
@@ -155,7 +155,7 @@ def taught(
     pairs = open_pairs(settings, model.adapter, registry)
     check_pairs(pairs)
     if check_alignment:
-        say(report_alignment(pairs), err=True)
+        echo(report_alignment(pairs), err=True)
     settings = settings.model_copy(update={"crop": pairs.card.crop})
     match = what_to_match(match, teacher == own.name, model, settings, registry)
     registry.loss(settings.loss)
@@ -166,7 +166,7 @@ def taught(
                 pairs, model, data, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
             )
     except KeyboardInterrupt:
-        say("the teacher's answers so far are kept; repeat the command to go on", err=True)
+        echo("the teacher's answers so far are kept; repeat the command to go on", err=True)
         raise
     if match == "masks":
         (data / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
@@ -200,7 +200,7 @@ def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainCo
         if settings.init and not problem:
             problem = "the student of --init is tuned, the teacher is not"
         if problem:
-            say(f"note: masks are learned, not embeddings: {problem}", err=True)
+            echo(f"note: masks are learned, not embeddings: {problem}", err=True)
         return "masks" if problem else "embeddings"
     if problem:
         raise ConfigError(f"--match {match}: {problem}; use --match masks, or leave out what differs")

@@ -21,7 +21,7 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
-from simmat.terminal import say
+from simmat.terminal import echo
 from simmat.types import SensorImage, same_channels
 
 SMALLEST_SHARE = 0.0005
@@ -111,7 +111,7 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
     if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in listing.samples}]:
         raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
     if warning := write_splits(root, listing.new_splits):
-        say(warning, err=True)
+        echo(warning, err=True)
     student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
     return Pairs(root, listing.samples, teacher, student, *sources, card)

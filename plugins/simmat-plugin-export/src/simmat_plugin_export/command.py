@@ -10,7 +10,7 @@ import click
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import foundation_options
 from simmat.plugin_specs import ModelFormat
-from simmat.terminal import say
+from simmat.terminal import echo
 
 FORMAT = ModelFormat("onnx", "ONNX files, run by onnxruntime on the CPU", "simmat_plugin_export.network:load")
 
@@ -63,14 +63,14 @@ def command(
     )
     assert predictor.bundle is not None  # what is loaded from a folder has one
     done = export(
-        predictor.bundle, out, precision=quantize or precision, data=data, progress=lambda step: say(step, err=True)
+        predictor.bundle, out, precision=quantize or precision, data=data, progress=lambda step: echo(step, err=True)
     )
     for name, size in done.files.items():
-        say(f"{out / name}: {size / 2**20:.1f} MiB")
-    say(f"largest difference to torch, of logits and scores: {done.difference:.1g}")
+        echo(f"{out / name}: {size / 2**20:.1f} MiB")
+    echo(f"largest difference to torch, of logits and scores: {done.difference:.1g}")
     if done.loss is not None:
-        say(
+        echo(
             f"mIoU of one click on {done.loss.objects} objects in {done.loss.images} images of val: "
             f"{done.loss.torch:.4f} in torch, {done.loss.exported:.4f} exported"
         )
-    say(f"run it with simmat_runtime.load({str(out)!r})")
+    echo(f"run it with simmat_runtime.load({str(out)!r})")

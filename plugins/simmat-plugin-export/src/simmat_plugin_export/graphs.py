@@ -83,7 +83,7 @@ class Prepare(nn.Module):
 
 def scaled_size(height: Tensor, width: Tensor, size: int, aspect: Aspect) -> tuple[Tensor, Tensor]:
     """Compute `Letterbox.scaled_hw` for an image of dynamic size."""
-    if aspect == "squash":
+    if aspect == "stretch":
         return torch.full_like(height, size), torch.full_like(width, size)
     scale = size / torch.maximum(height, width).double()
     rows, columns = (torch.floor(side.double() * scale + 0.5).clamp(min=1).long() for side in (height, width))

@@ -49,7 +49,7 @@ def open_split(bundle: Bundle, data: Path) -> Split:
         ConfigError: the split has no such image.
         SimMATError: it is not a data set of the sensor.
     """
-    dataset = open_dataset(data, bundle.sensor)
+    dataset = open_dataset(data, bundle.modality)
     samples = dataset.split(SPLIT)
     if not samples:
         raise ConfigError(f"{data} has no image in the {SPLIT} split, with which an export is calibrated and measured")

@@ -36,7 +36,7 @@ from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.predictor import Predictor, TiledImage
-from simmat.terminal import say
+from simmat.terminal import echo
 from simmat.types import Prompt, Window
 
 _MAX_CACHED_BYTES = 2**29
@@ -149,7 +149,7 @@ class Backend:
             except SimMATError as error:
                 if len(request.tasks) == 1:
                     raise
-                say(f"warning: {sample}: {error}", err=True)
+                echo(f"warning: {sample}: {error}", err=True)
                 found, size_hw = [], (1, 1)
             regions = [
                 {**region_of(one, size_hw, label, tags, uuid4().hex[:10]), "score": score}

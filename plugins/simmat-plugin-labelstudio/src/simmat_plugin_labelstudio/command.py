@@ -10,7 +10,7 @@ import click
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options, foundation_options
 from simmat.errors import ConfigError
-from simmat.terminal import say
+from simmat.terminal import echo
 
 LOCAL = ("localhost", "127.0.0.1")
 
@@ -87,7 +87,7 @@ def command(
     images = open_images(data, predictor.adapter)
     address = f"http://{hosts[0]}:{port}"
     backend = Backend(predictor, name, images, address, semantic=semantic)
-    say(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
+    echo(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
     app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])
     try:
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

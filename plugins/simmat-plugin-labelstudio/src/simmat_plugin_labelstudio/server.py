@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.io.reading import parse_json
-from simmat.terminal import say
+from simmat.terminal import echo
 from simmat_plugin_labelstudio.backend import Backend, UnknownSampleError
 
 PAGE = """<!doctype html><title>SimMAT for Label Studio</title>
@@ -57,7 +57,7 @@ def make_app(backend: Backend, hosts: Sequence[str], origins: Sequence[str]) -> 
         return Response(backend.picture(request.path_params["sample"]), media_type="image/png")
 
     def failed(request: Request, error: Exception) -> Response:
-        say(f"warning: {error}", err=True)  # Label Studio shows the status alone
+        echo(f"warning: {error}", err=True)  # Label Studio shows the status alone
         return JSONResponse({"detail": str(error)}, 404 if isinstance(error, UnknownSampleError) else 400)
 
     return Starlette(

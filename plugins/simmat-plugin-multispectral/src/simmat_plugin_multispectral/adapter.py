@@ -119,12 +119,12 @@ class Multispectral(WindowedAdapter):
         """Return the size of the file."""
         return geotiff_size(Path(files["multispectral"]))
 
-    def with_channels(self, picks: Sequence[str | int]) -> ModalityAdapter:
+    def with_channels(self, selected: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor with only these bands read, unless a subclass computes channels from several bands."""
         if type(self).transform is not ModalityAdapter.transform:
             return self
         made = copy(self)
-        made._picks = tuple(picks)
+        made._picks = tuple(selected)
         return made
 
     def _channels(self, bands: Sequence[BandTags], path: Path) -> tuple[Channel, ...]:

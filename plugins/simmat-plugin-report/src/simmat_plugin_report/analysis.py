@@ -118,7 +118,7 @@ def analyse_bundle(
     Raises:
         DataError: the data cannot be read, no image has a region, or the bundle was trained on all of them.
     """
-    dataset = open_dataset(data.absolute(), bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
+    dataset = open_dataset(data.absolute(), bundle.modality, overrides, defaults=trained_card(bundle.spec.card))
     if split is None:
         split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
     every, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
@@ -241,7 +241,7 @@ def channel_ablations(
         return ()
     names = {sample.id for sample in some}
     base = [score for score in scores if score.sample in names]
-    one_click = replace(protocol, clicks=1, draws=0, alternatives=False)
+    one_click = replace(protocol, clicks=1, repeats=0, alternatives=False)
     found = []
     for group in groups:
         # By an infinite deviation every value is the mean: 0, like missing values.

@@ -104,7 +104,7 @@ class ReportCallback(Callback):
         bundle = load_bundle(
             path, self._registry, foundation=config.foundation, checkpoint=checkpoint, device=self._plan.device
         )
-        dataset = open_dataset(config.data, bundle.sensor, config.card_overrides())
+        dataset = open_dataset(config.data, bundle.modality, config.card_overrides())
         return bundle, read_index(dataset).dataset
 
     def _store_scores(self, scores: Scores) -> None:

@@ -14,7 +14,7 @@ from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_
 from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, check_writable, staged_files
-from simmat.terminal import say
+from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.data.card import DataCard
@@ -64,9 +64,9 @@ def check(
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        say(report.text())
+        echo(report.text())
     if write_card:
-        say(_write_card(dataset.root, dataset.card), err=True)
+        echo(_write_card(dataset.root, dataset.card), err=True)
     if report.errors:
         ctx.exit(2)
 
@@ -105,16 +105,16 @@ def stats(
         print_json({"root": str(dataset.root), **counts, "channels": [asdict(one) for one in found], "faults": faults})
     else:
         of = f"frames of {sequences} sequence{'s' * (sequences != 1)}" if sequences else "images"
-        say("\n\n".join([f"{dataset.root}: {images} {of}", *("\n".join(stats_lines(one)) for one in found)]))
+        echo("\n\n".join([f"{dataset.root}: {images} {of}", *("\n".join(stats_lines(one)) for one in found)]))
     for one in found:
         if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
-            say(
+            echo(
                 f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean "
                 f"would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
                 err=True,
             )
     for name, fault in faults.items():
-        say(f"warning: {name} is left out: {fault}", err=True)
+        echo(f"warning: {name} is left out: {fault}", err=True)
     if faults:
         ctx.exit(2)
 
@@ -161,9 +161,9 @@ def preview(
             names.append(f"{out.stem}-{number}.png" if several else out.name)
             sheet.save(folder / names[-1])
     for name, problem in problems:
-        say(f"warning: {name} is not shown: {problem}", err=True)
+        echo(f"warning: {name} is not shown: {problem}", err=True)
     for name in names:
-        say(f"wrote {out.parent / name}")
+        echo(f"wrote {out.parent / name}")
 
 
 def _sensor(options: dict[str, Any]) -> tuple[ModalityAdapter, dict[str, Any]]:
@@ -259,5 +259,5 @@ def report(
         except SimMATError as error:
             if data is not None or view.analysis is None:
                 raise
-            say(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
-    say(f"wrote {write_page(page, views)}")
+            echo(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
+    echo(f"wrote {write_page(page, views)}")

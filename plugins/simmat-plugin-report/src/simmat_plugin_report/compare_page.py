@@ -97,7 +97,14 @@ def untuned_models(runs: Mapping[str, RunView], found: Analyses) -> dict[str, Ob
     for name, one in found.items():
         spec = runs[name].spec
         if one.zero_shot and len(one.zero_shot) == len(one.scores):
-            key = (spec.foundation, spec.foundation_sha256, spec.modality, spec.picks, spec.image_size, one.protocol)
+            key = (
+                spec.foundation,
+                spec.foundation_sha256,
+                spec.modality,
+                spec.selected_channels,
+                spec.image_size,
+                one.protocol,
+            )
             models.setdefault(key, (f"zero-shot of {spec.foundation}, as in {name}", one.zero_shot))
     return dict(models.values())
 

@@ -371,7 +371,7 @@ def settings_blocks(run: RunView) -> Iterator[Block]:
     """Yield the settings that differ from their defaults, and what the run took."""
     defaults = as_json({name: field.default for name, field in TrainConfig.model_fields.items()})
     report = run.report
-    defaults |= report.recipe if report is not None else {}
+    defaults |= TrainConfig.with_current_keys(report.recipe) if report is not None else {}
     rows = [
         (name, setting(value), "" if name in _IN_EVERY_RUN else setting(defaults[name]))
         for name, value in run.config.model_dump(mode="json").items()

@@ -9,7 +9,7 @@ import click
 
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
-from simmat.terminal import say
+from simmat.terminal import echo
 
 
 @click.command("data simulate")
@@ -50,4 +50,4 @@ def command(
             adapter, out, count, seed, size_hw=size[::-1], scenes=scenes, frames=frames, progress=bar.update
         )
     what = "samples" if frames == 1 else f"sequences of {frames} frames"
-    say(f"wrote {count} {what} of {adapter.name} to {out}")
+    echo(f"wrote {count} {what} of {adapter.name} to {out}")

@@ -11,7 +11,7 @@ import click
 from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options, source_option
 from simmat.errors import ConfigError
-from simmat.terminal import say
+from simmat.terminal import echo
 
 
 @click.command("follow")
@@ -96,8 +96,8 @@ def follow(
     with progress_bar("follow", "frame") as bar:
         files = follow_files(predictor, job, lambda done, total: move_bar(bar, done, total))
     for file in files.written:
-        say(f"wrote {file}")
+        echo(f"wrote {file}")
     for number, volume in files.volumes_mm3.items():
-        say(f"object {number}: {volume / 1000:.4g} cm3")
+        echo(f"object {number}: {volume / 1000:.4g} cm3")
     if files.unsure:
-        say(f"look at {len(files.unsure)} of {len(frames)} frames: {files.summary()}")
+        echo(f"look at {len(files.unsure)} of {len(frames)} frames: {files.summary()}")

@@ -47,7 +47,7 @@ def open_frames(
     cells = int(features.shape[-1])
     pixels_in_a_cell = max(round(smallest_area**0.5 / CELLS), 1)
     window_side = tile or pixels_in_a_cell * cells
-    grid = FrameGrid(reference.size_hw, window_side, cells, padded=predictor.pipeline.aspect == "keep")
+    grid = FrameGrid(reference.size_hw, window_side, cells, padded=predictor.pipeline.aspect == "pad")
     return FrameEncoder(predictor, frames, first, reference, grid, features.device)
 
 

@@ -42,7 +42,7 @@ class Settings:
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the image.
-        reach: pixels of the input by which masks grow over uncovered pixels that are objects by the class map.
+        max_growth_px: pixels of the input by which masks grow over uncovered pixels that are objects by the class map.
         max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
 
@@ -54,7 +54,7 @@ class Settings:
     min_score: float = 0.5
     objectness: float = 0.5
     min_area: int = 1
-    reach: int = 8
+    max_growth_px: int = 8
     max_clicks: int | None = None
 
 
@@ -94,10 +94,10 @@ def _find_by_classes(
     missed = parts[uncovered(parts, classes, low, found_classes)]
     more, missed = _objects_of(image, missed, objects.sum(0), distance, settings)
     found += _classified(more, missed, probabilities, spec, 0.0)[0]
-    if found and spec.background and settings.reach:
+    if found and spec.background and settings.max_growth_px:
         inside = image.restore(1 - probabilities[:1])[0] > OBJECT
-        reach = math.ceil(settings.reach * max(letterbox.original_hw) / max(letterbox.scaled_hw))
-        found = grown(sorted(found, key=lambda one: -one.score), inside, reach)
+        max_growth_px = math.ceil(settings.max_growth_px * max(letterbox.original_hw) / max(letterbox.scaled_hw))
+        found = grown(sorted(found, key=lambda one: -one.score), inside, max_growth_px)
     return found
 
 
@@ -274,20 +274,20 @@ def _classified(
     return result, masks[kept]
 
 
-def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[FoundObject]:
+def grown(found: Sequence[FoundObject], inside: BoolArray, max_growth_px: int) -> list[FoundObject]:
     """Grow masks over uncovered pixels step by step; the best of several masks takes a pixel.
 
     Args:
         found: objects, best first.
         inside: (H, W) bool, True where masks may grow.
-        reach: steps of one pixel, including diagonal ones.
+        max_growth_px: steps of one pixel, including diagonal ones.
     """
     labels = np.zeros(inside.shape, np.int32)  # the best mask has the largest number
     for number, one in enumerate(reversed(found), start=1):
         y0, x0, y1, x1 = one.window
         labels[y0:y1, x0:x1][one.crop] = number
     free = inside & (labels == 0)
-    for _ in range(reach if found else 0):
+    for _ in range(max_growth_px if found else 0):
         rows = np.pad(labels, ((1, 1), (0, 0)))
         tall = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
         wide = np.pad(tall, ((0, 0), (1, 1)))

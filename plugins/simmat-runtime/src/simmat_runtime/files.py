@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.manifest import Channel, opened
+from simmat_runtime.manifest import Channel, open_regular
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +37,7 @@ def read_file(path: Path | str, channels: Sequence[Channel]) -> Array:
     """
     file = Path(path)
     try:
-        with opened(file) as stream:
+        with open_regular(file) as stream:
             head = stream.read(26)
             stream.seek(0)
             if head.startswith(_NPY):

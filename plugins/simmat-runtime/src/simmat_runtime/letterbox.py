@@ -43,17 +43,17 @@ class Letterbox:
     Attributes:
         original_hw: (height, width) of the image in pixels.
         size: S.
-        aspect: "keep" scales the longer side to S and pads right and bottom; "squash" scales both sides to S.
+        aspect: "pad" scales the longer side to S and pads right and bottom; "stretch" scales both sides to S.
     """
 
     original_hw: tuple[int, int]
     size: int
-    aspect: str = "keep"
+    aspect: str = "pad"
 
     @property
     def scaled_hw(self) -> tuple[int, int]:
         """(height, width) of the content within the input, in input pixels."""
-        if self.aspect == "squash":
+        if self.aspect == "stretch":
             return self.size, self.size
         height, width = self.original_hw
         scale = self.size / max(height, width)

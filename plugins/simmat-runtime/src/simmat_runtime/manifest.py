@@ -89,7 +89,7 @@ class Manifest:
         modality: name of the sensor.
         channels: C planes of the image, in order.
         image_size: S, the side of the network's input in pixels.
-        aspect: "keep" scales the longer side to S and pads; "squash" scales both sides to S.
+        aspect: "pad" scales the longer side to S and pads; "stretch" scales both sides to S.
         largest: longest side of an image in pixels that is looked at as a whole; larger ones are cut into windows.
         window: side of these windows in pixels.
         mask_size: (h, w) of `Prediction.low_res_logits`.
@@ -126,7 +126,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     """
     file = Path(folder) / NAME
     try:
-        with opened(file) as stream:
+        with open_regular(file) as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES / 2**20:g} MiB")
@@ -160,7 +160,7 @@ def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, _DIGEST: hashlib.sha256(text.encode("ascii")).hexdigest()}
 
 
-def opened(file: Path) -> BufferedReader:
+def open_regular(file: Path) -> BufferedReader:
     """Open a regular file; raise ValueError for a pipe or a device, which would be waited for or never end."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is a pipe or device, not a regular file")
@@ -176,7 +176,7 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         file = Path(folder) / name
         try:
-            with opened(file) as stream:
+            with open_regular(file) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, ValueError) as error:
             raise ModelError(f"{file} cannot be read ({error}); copy the whole folder, or export again") from error
@@ -195,16 +195,20 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text:.80} is not a number that json can hold")
 
 
+_FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}  # former names, in older manifests
+
+
 def _parsed(document: Mapping[str, Any]) -> Manifest:
     """Check a document; raise KeyError where a field is missing, ValueError where one is wrong."""
-    if document["aspect"] not in ("keep", "squash"):
-        raise _wrong("aspect", "keep or squash", document["aspect"])
+    aspect = _FORMER_ASPECTS.get(document["aspect"], document["aspect"])
+    if aspect not in ("pad", "stretch"):
+        raise _wrong("aspect", "pad or stretch", aspect)
     dense = None if document["dense"] is None else _table("dense", document["dense"])
     return Manifest(
         modality=_text("modality", document["modality"]),
         channels=tuple(map(_channel, _list("channels", document["channels"], _MAX_CHANNELS))),
         image_size=_whole("image_size", document["image_size"], 1, _MAX_SIZE),
-        aspect=document["aspect"],
+        aspect=aspect,
         largest=_whole("largest", document["largest"], 1, 2 * _MAX_SIZE),
         window=_whole("window", document["window"], _MIN_WINDOW, 2 * _MAX_SIZE),
         mask_size=_mask_size(document["mask_size"]),

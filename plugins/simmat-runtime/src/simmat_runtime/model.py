@@ -18,7 +18,7 @@ from simmat_runtime.network import CPU, EncodedImage, Network
 from simmat_runtime.objects import FoundObject, Window
 from simmat_runtime.windows import blended, joined, plan_windows, prompt_windows, reaches_border
 
-Choice = Literal["single", "best"]
+MaskSelection = Literal["single", "best"]
 
 CACHE_BYTES = 2**28
 """Embeddings of windows that are kept; the one asked for longest ago is dropped."""
@@ -165,7 +165,8 @@ class Model:
         box: Sequence[float] | None = None,
         mask: FloatArray | None = None,
         *,
-        choice: Choice = "single",
+        mask_selection: MaskSelection = "single",
+        choice: MaskSelection | None = None,  # former name
     ) -> Prediction:
         """Segment the object that a prompt marks in the current image.
 
@@ -174,19 +175,24 @@ class Model:
             labels: one for each point, 1 on the object, 0 beside it; None means that all are on it.
             box: (x0, y0, x1, y1), outer edges of the object, from 0 to width and height.
             mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
-            choice: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
+            mask_selection: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
+            mask_selection: the former name of `mask_selection`.
 
         Raises:
             ValueError: no image is set, there is no prompt, or it does not fit the image.
         """
-        if choice not in get_args(Choice):
-            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+        if choice is not None:  # former name
+            mask_selection = choice  # the former name
+        if mask_selection not in get_args(MaskSelection):
+            raise ValueError(
+                f"mask_selection must be one of {', '.join(map(repr, get_args(MaskSelection)))}, got {mask_selection!r}"
+            )
         prompt = Prompt.of(points, labels, box, mask)
         prompt.check(self.size_hw, self.manifest.mask_size)
         if len(self._windows) == 1:
-            return self._predict_in(self._windows[0], prompt, choice)
+            return self._predict_in(self._windows[0], prompt, mask_selection)
         for window in prompt_windows(*prompt.extent(), self.size_hw, self._tile()):
-            found = self._predict_in(window, prompt, choice)
+            found = self._predict_in(window, prompt, mask_selection)
             if not reaches_border(found.mask, window, self.size_hw):
                 break
         inside = slice(window[0], window[2]), slice(window[1], window[3])
@@ -195,13 +201,13 @@ class Model:
         whole[inside], logits[inside] = found.mask, found.logits
         return replace(found, mask=whole, logits=logits)
 
-    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> Prediction:
+    def _predict_in(self, window: Window, prompt: Prompt, mask_selection: MaskSelection) -> Prediction:
         """Answer a checked prompt of the image in a window; the mask has the window's size."""
         image = self._encode(window)
         if image is None:
             raise ValueError("no pixel around the prompt holds a measurement")
         low, scores = image.decode(*prompt.in_window(window, image.letterbox))
-        picked = 0 if choice == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
+        picked = 0 if mask_selection == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
         logits = image.restore(low[:, picked])[0]
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
             raise ModelError(f"{self.folder} computes NaN or infinity for this image; export the model again")

@@ -16,7 +16,7 @@ import click
 from simmat.cli.common import PATH, json_option, load_registry, print_json
 from simmat.cli.options import source_option
 from simmat.errors import ConfigError
-from simmat.terminal import say
+from simmat.terminal import echo
 from simmat_testing.scaffold import KINDS, check_name, make_plugin
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
     if as_json:
         print_json({"name": name, **count, "subjects": subjects})
     else:
-        say(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
+        echo(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
     return 1 if count["failed"] else 0
 
 
@@ -63,7 +63,7 @@ def _run(subject: Subject, *, quiet: bool) -> list[Result]:
     """Run the checks of one subject, and print a line after each."""
     kind, name, run_in = subject
     if not quiet:
-        say(f"\n{kind} {name}")
+        echo(f"\n{kind} {name}")
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
         running = run_in(Path(folder))
@@ -74,7 +74,7 @@ def _run(subject: Subject, *, quiet: bool) -> list[Result]:
                 return results
             results.append(result)
             if not quiet:
-                say(f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip())
+                echo(f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip())
 
 
 def _as_dict(result: Result) -> dict[str, Any]:
@@ -104,13 +104,13 @@ def new(name: str, kind: str, path: Path) -> None:
     """
     check_name(name, load_registry(), kind)
     plugin = make_plugin(name, path, kind)
-    say(f"created {plugin}:")
+    echo(f"created {plugin}:")
     for file in sorted(plugin.rglob("*")):
         if file.is_file():
-            say(f"  {file.relative_to(plugin)}")
+            echo(f"  {file.relative_to(plugin)}")
     shown = str(plugin) if plugin.is_absolute() else f"./{plugin}"
     folder = shlex.quote(shown)
-    say("Next:")
-    say(f"  pip install --editable {folder}")
-    say(f"  simmat plugins check {plugin.name}")
-    say(f"  pytest {folder}")
+    echo("Next:")
+    echo(f"  pip install --editable {folder}")
+    echo(f"  simmat plugins check {plugin.name}")
+    echo(f"  pytest {folder}")
