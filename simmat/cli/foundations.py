@@ -45,39 +45,52 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     if family is not None and timed:
         raise ConfigError(f"--time is for the list without a family; leave {family} out, or --time")
     registry = load_registry()
-    entries: list[dict[str, Any]]
     if family is not None:
-        models = registry.get("foundation family", family.rstrip("/")).list_models()
-        entries = []
-        for name, description in models.items():
-            if match in name:
-                entries.append({"name": name, "description": description})
+        entries = _models_of_family(family.rstrip("/"), match, registry)
     else:
-        specs = [spec for spec in registry.all("foundation model") if match in spec.name]
-        entries = []
-        for spec in specs:
-            entries.append(_as_dict(spec, registry) | (_times(spec, registry) if timed else {}))
-        for one in registry.all("foundation family") if not match else ():
-            owner = registry.owner("foundation family", one.name)
-            entries.append({"name": f"{one.name}/NAME", "description": one.description, "from": owner})
+        entries = _all_models(match, registry, timed=timed)
     if as_json:
         print_json(entries)
         return
     columns = {"name": "NAME", "image_size": "INPUT PX", "weights": "WEIGHTS", "size": "SIZE", "zero_shot": "RGB MIOU"}
-    columns |= {"encode_ms": "ENCODE MS", "click_ms": "CLICK MS"} if timed else {}
+    if timed:
+        columns |= {"encode_ms": "ENCODE MS", "click_ms": "CLICK MS"}
     columns |= {"licence": "LICENCE", "description": "DESCRIPTION"}
+    rows = []
     for entry in entries:
         if entry.get("parameters"):
             entry["size"] = f"{entry['parameters'] / 1e6:.1f} M"
-        else:
-            entry["size"] = None
         if entry.get("zero_shot_rgb"):
             entry["zero_shot"] = f"{entry['zero_shot_rgb']:.3f}"
-        else:
-            entry["zero_shot"] = None
-    rows = [[str(entry.get(key) or "-") for key in columns] for entry in entries]
+        rows.append([str(entry.get(key) or "-") for key in columns])
     print_table(tuple(columns.values()), rows)
     print_conflicts(registry, "foundation model", "foundation family")
+
+
+def _models_of_family(family: str, match: str, registry: Registry) -> list[dict[str, Any]]:
+    """Return name and description of the models of a family whose names contain a text."""
+    entries: list[dict[str, Any]] = []
+    for name, description in registry.get("foundation family", family).list_models().items():
+        if match in name:
+            entries.append({"name": name, "description": description})
+    return entries
+
+
+def _all_models(match: str, registry: Registry, *, timed: bool) -> list[dict[str, Any]]:
+    """Return what is known of the models whose names contain a text, and the families if there is no text."""
+    entries: list[dict[str, Any]] = []
+    for spec in registry.all("foundation model"):
+        if match not in spec.name:
+            continue
+        entry = _as_dict(spec, registry)
+        if timed:
+            entry |= _times(spec, registry)
+        entries.append(entry)
+    if not match:
+        for one in registry.all("foundation family"):
+            owner = registry.owner("foundation family", one.name)
+            entries.append({"name": f"{one.name}/NAME", "description": one.description, "from": owner})
+    return entries
 
 
 @command.command("fetch")

@@ -299,37 +299,31 @@ def open_dataset(
         ConfigError: the card is invalid, or does not define what a region is.
     """
     folder = Path(root)
+    given = overrides or {}
     require_folder(folder, "a data set is a folder with images/ and masks/")
     annotations = annotation_files(folder)
-    if annotations and (folder / MASKS).is_dir():
-        raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
-    if annotations and (folder / FRAMES).is_dir():
-        raise DataError(
-            f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
-        )
-    card = load_card(folder, overrides or {}, defaults={"regions": "instances", **(defaults or {})})
-    adapter = with_data_card(adapter, card.model_dump())  # its options may change the sources of a sample
-    coco = None
     if annotations:
-        samples, coco = read_coco(folder, adapter.sources, annotations)
-        split_source = ", ".join(path.name for path in annotations.values())
-    elif (folder / MANIFEST_FILE).exists():
-        samples = read_manifest(folder, adapter.sources)
-        split_source = MANIFEST_FILE
+        _check_folders_beside_coco(folder)
+    card = load_card(folder, given, defaults={"regions": "instances", **(defaults or {})})
+    adapter = with_data_card(adapter, card.model_dump())  # its options may change the sources of a sample
+    found, coco, split_source = _find_labels(folder, adapter, annotations, card)
+    if coco is None:
+        samples = [sample for sample in found if sample.has_mask]
+        unlabelled = tuple(sample for sample in found if not sample.has_mask)
+        if not samples:
+            raise DataError(
+                f"{folder}: none of the {len(unlabelled)} images has a mask; save one as "
+                f"{MASKS}/{unlabelled[0].id}.png, or name it in {MANIFEST_FILE}"
+            )
+        if not all(sample.has_polygons for sample in samples):
+            load_card(folder, given, defaults=defaults)  # label images need a rule that somebody states
     else:
-        samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
-        split_source = f"the folders of {FRAMES if (folder / FRAMES).is_dir() else IMAGES}/"
-    unlabelled = () if coco else tuple(sample for sample in samples if not sample.has_mask)
-    samples = [sample for sample in samples if coco or sample.has_mask]
-    if not samples:
-        raise DataError(
-            f"{folder}: none of the {len(unlabelled)} images has a mask; save one as {MASKS}/{unlabelled[0].id}.png, "
-            f"or name it in {MANIFEST_FILE}"
-        )
-    if coco is None and not all(sample.has_polygons for sample in samples):
-        load_card(folder, overrides or {}, defaults=defaults)  # label images need a rule that somebody states
-    if annotations and card.zero_means == "none":
-        raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
+        samples = found
+        unlabelled = ()
+        if card.zero_means == "none":
+            raise ConfigError(
+                f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0"
+            )
     if card.crop is not None:
         samples = divide_images(samples, adapter, card.crop, coco)
     listed, note, by_hash, new_splits = decide_splits(folder, samples, split_source, unlabelled)
@@ -340,12 +334,36 @@ def open_dataset(
     if masks:
         polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)
         note = f"{note} {polygons.note}".strip()
-    elif (overrides or {}).get("class_attribute") is not None:
+    elif given.get("class_attribute") is not None:
         raise ConfigError(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"
         )
     return Dataset(folder, adapter, card, listed, note, coco, unlabelled, polygons, by_hash, new_splits)
+
+
+def _check_folders_beside_coco(folder: Path) -> None:
+    """Raise DataError for a folder whose labels COCO annotations would replace, or whose order they do not say."""
+    if (folder / MASKS).is_dir():
+        raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
+    if (folder / FRAMES).is_dir():
+        raise DataError(
+            f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
+        )
+
+
+def _find_labels(
+    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], card: DataCard
+) -> tuple[list[Sample], CocoLabels | None, str]:
+    """Return the samples, the labels if COCO files hold them, and what names the splits, for messages."""
+    if annotations:
+        samples, coco = read_coco(folder, adapter.sources, annotations)
+        return samples, coco, ", ".join(path.name for path in annotations.values())
+    if (folder / MANIFEST_FILE).exists():
+        return read_manifest(folder, adapter.sources), None, MANIFEST_FILE
+    samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
+    images = FRAMES if (folder / FRAMES).is_dir() else IMAGES
+    return samples, None, f"the folders of {images}/"
 
 
 def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:

@@ -185,9 +185,7 @@ def read_csv_rows(
         raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
     _, header = lines[0]
     if len(header) == 1:
-        for separator in ";\t":
-            if separator in header[0]:
-                raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
+        _refuse_other_separators(path, header[0])
     problems = []
     for number, row in lines:
         if len(row) != len(header):
@@ -195,6 +193,12 @@ def read_csv_rows(
     if problems:
         raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", problems))
     return header, lines[1:]
+
+
+def _refuse_other_separators(path: Path, header: str) -> None:
+    for separator in ";\t":
+        if separator in header:
+            raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:

@@ -49,15 +49,7 @@ class Focal(Gray):
 
 def with_focal() -> Registry:
     """The built-in parts and the sensor above."""
-    base = registry()
-    kinds = (
-        ("modality", base.modality, base.names("modality")),
-        ("foundation model", base.foundation, base.names("foundation model")),
-        ("transfer layer", base.transfer_layer, base.names("transfer layer")),
-        ("tuner", base.tuner, base.names("tuner")),
-    )
-    items = [(kind, get(name), "simmat") for kind, get, names in kinds for name in names]
-    return Registry((), [*items, ("modality", Focal(), "test")])  # type: ignore[arg-type, list-item]
+    return registry().with_modality(Focal())
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,8 @@ _SIMPLER = "use fewer corners, or run lengths"
 _MAX_BITS = 30
 """Most bits of a run length in text form before its last 5; 35 hold any length below 2**32."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
+_IMAGE_FIELDS: dict[str, type | UnionType] = {"id": int | str, "file_name": str, "height": int, "width": int}
+_ANNOTATION_FIELDS: dict[str, type | UnionType] = {"id": int | str, "image_id": int | str, "category_id": int}
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,28 @@ def annotation_files(root: Path) -> dict[str, Path]:
     single = root / f"{ANNOTATIONS}.json"
     found = {"": single} if single.exists() or single.is_symlink() else {}
     folder = root / ANNOTATIONS
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+    for path in sorted(folder.glob("*.json")):
         match = _SPLIT_FILE.fullmatch(path.name)
-        if match:
-            if match[1] in found:
-                raise DataError(f"{folder}: two files for split {match[1]!r}: {found[match[1]].name} and {path.name}")
-            found[match[1]] = path
-        elif meant := split_meant(stem := path.stem.removeprefix("instances_").rstrip("0123456789")) or nearest(
-            stem.lower(), SPLITS
-        ):
-            raise DataError(
-                f"{path}: unknown split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})"
-            )
+        if match is None:
+            _refuse_near_split(path)
+            continue
+        split = match[1]
+        if split in found:
+            raise DataError(f"{folder}: two files for split {split!r}: {found[split].name} and {path.name}")
+        found[split] = path
     if "" in found and len(found) > 1:
         raise DataError(f"{root}: found both annotations.json and annotations/*.json; remove one of them")
     return found
+
+
+def _refuse_near_split(path: Path) -> None:
+    """Raise DataError for a file that is nearly named after a split; others, such as captions.json, are left alone."""
+    stem = path.stem.removeprefix("instances_").rstrip("0123456789")
+    meant = split_meant(stem) or nearest(stem.lower(), SPLITS)
+    if meant:
+        raise DataError(
+            f"{path}: unknown split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})"
+        )
 
 
 def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[list[Sample], CocoLabels]:
@@ -126,44 +135,59 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         content = read_json(path, "COCO json", constants=True)  # numbers are checked where used
         if not isinstance(content, dict):
             raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
-        for entry in _entries(content, path, "categories", {"id": int, "name": str}):
-            if not -(2**63) <= entry["id"] < 2**63:
-                problems.append(f"{path.name}: category id {entry['id']} must be a whole number of 64 bits")
-            other = names.setdefault(entry["id"], entry["name"])
-            if other != entry["name"]:
-                problems.append(f"{path.name}: category {entry['id']} is {entry['name']!r}, elsewhere {other!r}")
-        needed: dict[str, type | UnionType] = {"id": int | str, "file_name": str, "height": int, "width": int}
-        entries = _entries(content, path, "images", needed)
+        problems += _read_categories(content, path, names)
+        entries = _entries(content, path, "images", _IMAGE_FIELDS)
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in entries}
-        by_image: dict[int | str, list[Mapping[str, Any]]] = {number: [] for number in sizes}
         if len(sizes) < len(entries):
             problems.append(f"{path.name}: {len(entries) - len(sizes)} image ids occur twice")
-        needed = {"id": int | str, "image_id": int | str, "category_id": int}
-        for annotation in _entries(content, path, "annotations", needed):
+        by_image: dict[int | str, list[Mapping[str, Any]]] = {number: [] for number in sizes}
+        for annotation in _entries(content, path, "annotations", _ANNOTATION_FIELDS):
             problem = _annotation_problem(annotation, sizes, names)
             if problem:
                 problems.append(f"{path.name}: annotation {annotation['id']}: {problem}")
             else:
                 by_image[annotation["image_id"]].append(annotation)
         for entry in entries:
-            stem = entry["file_name"].rpartition(".")[0] or entry["file_name"]
-            id = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
+            size_hw = sizes[entry["id"]]
             where = f"{path.name}: image {entry['id']}"
             try:
-                check_size(Path(where), *sizes[entry["id"]])
-                paths = [_find_image(root, split, entry["file_name"], source, sources) for source in sources]
+                check_size(Path(where), *size_hw)
+                sample = _sample_of(entry, root, split, sources)
             except DataError as error:
-                problems.append(str(error) if str(error).startswith(where) else f"{where}: {error}")
+                text = str(error)
+                problems.append(text if text.startswith(where) else f"{where}: {text}")
                 continue
-            if id in images:
-                problems.append(f"image {id!r} occurs twice")
-            samples.append(Sample(id, split, tuple(source.name for source in sources), tuple(paths)))
-            images[id] = CocoImage(sizes[entry["id"]], tuple(by_image[entry["id"]]))
+            if sample.id in images:
+                problems.append(f"image {sample.id!r} occurs twice")
+            samples.append(sample)
+            images[sample.id] = CocoImage(size_hw, tuple(by_image[entry["id"]]))
     if problems:
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
     return samples, CocoLabels(images, names)
+
+
+def _read_categories(content: Mapping[str, Any], path: Path, names: dict[int, str]) -> list[str]:
+    """Add the categories of a file to id -> name; return what is wrong with them."""
+    problems = []
+    for entry in _entries(content, path, "categories", {"id": int, "name": str}):
+        number = entry["id"]
+        if not -(2**63) <= number < 2**63:
+            problems.append(f"{path.name}: category id {number} must be a whole number of 64 bits")
+        known = names.setdefault(number, entry["name"])
+        if known != entry["name"]:
+            problems.append(f"{path.name}: category {number} is {entry['name']!r}, elsewhere {known!r}")
+    return problems
+
+
+def _sample_of(entry: Mapping[str, Any], root: Path, split: str, sources: Sequence[Source]) -> Sample:
+    """Return the sample of an entry of "images"; DataError if a file is missing."""
+    name = entry["file_name"]
+    stem = name.rpartition(".")[0] or name
+    id = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
+    paths = [_find_image(root, split, name, source, sources) for source in sources]
+    return Sample(id, split, tuple(source.name for source in sources), tuple(paths))
 
 
 def _annotation_problem(
@@ -230,7 +254,9 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
             return "a polygon holds something that is not a finite number"
         if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
             return f"a polygon ranges from {min(polygon):g} to {max(polygon):g}, far outside an image of {size_hw} px"
-    if corners * 3 * max(size_hw) > MAX_OUTLINE_PX and (length := sum(map(_outline_px, segmentation))) > MAX_OUTLINE_PX:
+    may_be_long = corners * 3 * max(size_hw) > MAX_OUTLINE_PX
+    length = sum(map(_outline_px, segmentation)) if may_be_long else 0
+    if length > MAX_OUTLINE_PX:
         return f"the outline of its polygons has {length} px, more than the limit of {MAX_OUTLINE_PX}; {_SIMPLER}"
     return None
 
@@ -238,13 +264,15 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
 def _outline_px(polygon: Sequence[float]) -> int:
     """Return the length of an outline in pixels, each edge by its longer side, as pycocotools draws it."""
     corners = np.asarray(polygon, np.float64).reshape(-1, 2)  # (N, 2) xy
-    return int(np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()) + len(corners)
+    edges = np.abs(corners - np.roll(corners, 1, axis=0))
+    return int(edges.max(1).sum()) + len(corners)
 
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
     """Draw a segmentation that is valid by `segmentation_problem`, as (H, W) bool."""
     if isinstance(segmentation, list):
-        return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))), np.bool_)
+        polygons = coco_mask.frPyObjects(segmentation, *size_hw)
+        return np.asarray(coco_mask.decode(coco_mask.merge(polygons)), np.bool_)
     counts = segmentation["counts"]
     lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
     assert lengths is not None
@@ -274,15 +302,19 @@ def _lengths_of_text(text: str) -> list[int] | None:
     """
     lengths: list[int] = []
     number = bits = 0
-    for code in (ord(character) - 48 for character in text):
+    for character in text:
+        code = ord(character) - 48
         if not 0 <= code < 64 or bits > _MAX_BITS:
             return None
         number |= (code & 31) << bits
         bits += 5
-        if not code & 32:
-            number -= (code & 16) << (bits - 4)
-            lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
-            number = bits = 0
+        if code & 32:
+            continue
+        number -= (code & 16) << (bits - 4)
+        if len(lengths) > 2:
+            number += lengths[-2]
+        lengths.append(number)
+        number = bits = 0
     if lengths and not bits:
         return lengths
     return None

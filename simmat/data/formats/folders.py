@@ -65,14 +65,19 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
     if not (root / images).is_dir():
         raise DataError(f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv")
     scan = _Scan(root, tuple(sources), images, axis)
-    samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
+    samples = []
+    for split, folder in scan.splits():
+        samples += scan.samples(split, folder)
     if images == FRAMES:
-        faults = scan.sequence_problems
-        if faults:  # they make masks without images, too
-            raise DataError(faults[0] if len(faults) == 1 else all_problems(f"{root}: invalid sequences:", faults))
+        faults = scan.sequence_problems  # they make masks without images, too
+        if len(faults) == 1:
+            raise DataError(faults[0])
+        if faults:
+            raise DataError(all_problems(f"{root}: invalid sequences:", faults))
         samples = as_sequences(samples)
         if not scan.problems:
-            scan.problems += [text for one in samples if not one.frame and (text := place_problem(one.paths))]
+            firsts = [sample for sample in samples if not sample.frame]
+            scan.problems += filter(None, [place_problem(sample.paths) for sample in firsts])
     problems = [*scan.problems, *scan.mask_problems()]
     if problems:
         what = "images and masks" if masks else "images"
@@ -240,59 +245,52 @@ class _Scan:
     def _images(self, folder: Path, source: Source) -> dict[str, str]:
         own = folder / source.name
         if own.is_dir():
-            for inner in _entries(own)[0] if folder.name == IMAGES else ():  # there is no split folder
-                meant = inner if inner in SPLITS else split_meant(inner)
-                if meant:
-                    self.problems.append(
-                        f"{self._name(own)}/{inner}/: split folders must contain the source folders; move it to "
-                        f"{IMAGES}/{meant}/{source.name}/"
-                    )
+            has_split_folder = folder.name != IMAGES
+            if not has_split_folder:
+                self._refuse_splits_within(own, source)
             folder = own
         elif len(self.sources) > 1:
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
         return self._files(folder, source.extensions, "images")
 
+    def _refuse_splits_within(self, folder: Path, source: Source) -> None:
+        """Note the folders of a source that are named after a split."""
+        folders, _ = _entries(folder)
+        for name in folders:
+            split = name if name in SPLITS else split_meant(name)
+            if split:
+                self.problems.append(
+                    f"{self._name(folder)}/{name}/: split folders must contain the source folders; move it to "
+                    f"{IMAGES}/{split}/{source.name}/"
+                )
+
     def _files(self, folder: Path, extensions: Iterable[str], kind: str) -> dict[str, str]:
         """Return stem -> file below a folder, which may be missing."""
+        found: dict[str, list[Path]] = {}
         if self.images == FRAMES:
             found = self._frames(folder, tuple(extensions), kind)
-        else:
-            found = files_by_stem(folder, extensions) if folder.is_dir() else {}
-        self.problems += [
-            f"two {kind} with the same name: {', '.join(map(self._name, paths))}"
-            for paths in found.values()
-            if len(paths) > 1
-        ]
+        elif folder.is_dir():
+            found = files_by_stem(folder, extensions)
+        for paths in found.values():
+            if len(paths) > 1:
+                self.problems.append(f"two {kind} with the same name: {', '.join(map(self._name, paths))}")
         return {stem: str(paths[0]) for stem, paths in found.items()}
 
     def _frames(self, folder: Path, extensions: tuple[str, ...], kind: str) -> dict[str, list[Path]]:
         """Return stem -> frames of the sequences below a folder; masks that are frames of a file are kept apart."""
-        found: dict[str, list[Path]] = {}
-        places: dict[str, set[Path]] = {}
-        if folder.is_dir():
-            every = files_by_stem(folder, (*extensions, *stack_endings()))
-        else:
-            every = {}
-        for stem, paths in every.items():
-            inside = stem.rpartition("/")[0]
-            first, _, rest = inside.partition("/")
-            for path in paths:
-                stacked = is_stack(path, rest if kind == "masks" and first in SPLITS else inside)
-                if stacked and not ((form := stack_format(path)) and form.is_folder):
-                    places.setdefault(stem, set()).add(path)
-                elif stacked or kind == "images":
-                    places.setdefault(inside, set()).add(path.parent)
-                else:
-                    found.setdefault(stem, []).append(path)
-        for name, files in places.items():
-            if not name or len(files) > 1:
-                listed = ", ".join(map(str, sorted(files)))
+        if not folder.is_dir():
+            return {}
+        sequences, found = self._sequences_and_masks(folder, extensions, kind)
+        for name, files in sequences.items():
+            listed = ", ".join(map(str, sorted(files)))
+            if not name:
                 self.sequence_problems.append(
-                    f"two sequences with the same name: {listed}"
-                    if name
-                    else f"{listed}: holds single images; put the frames of each sequence into a folder in it"
+                    f"{listed}: holds single images; put the frames of each sequence into a folder in it"
                 )
+                continue
+            if len(files) > 1:
+                self.sequence_problems.append(f"two sequences with the same name: {listed}")
                 continue
             try:
                 frames = sequence_frames(files.pop(), extensions, self.axis)
@@ -301,9 +299,36 @@ class _Scan:
                 continue
             if kind == "masks":
                 self.mask_stacks[name] = frames
-            for frame in frames if kind == "images" else ():
+                continue
+            for frame in frames:
                 found.setdefault(f"{name}/{frame_name(frame, extensions)}", []).append(frame)
         return found
+
+    def _sequences_and_masks(
+        self, folder: Path, extensions: tuple[str, ...], kind: str
+    ) -> tuple[dict[str, set[Path]], dict[str, list[Path]]]:
+        """Return name -> files or folders of frames, and stem -> masks that are files of their own."""
+        sequences: dict[str, set[Path]] = {}
+        masks: dict[str, list[Path]] = {}
+        for stem, paths in files_by_stem(folder, (*extensions, *stack_endings())).items():
+            inside = stem.rpartition("/")[0]
+            in_sequence = inside  # without the folder of the split, which masks may have
+            first, _, rest = inside.partition("/")
+            if kind == "masks" and first in SPLITS:
+                in_sequence = rest
+            for path in paths:
+                if not is_stack(path, in_sequence):
+                    if kind == "masks":
+                        masks.setdefault(stem, []).append(path)
+                    else:
+                        sequences.setdefault(inside, set()).add(path.parent)
+                    continue
+                form = stack_format(path)
+                if form is not None and form.is_folder:
+                    sequences.setdefault(inside, set()).add(path.parent)
+                else:
+                    sequences.setdefault(stem, set()).add(path)
+        return sequences, masks
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()

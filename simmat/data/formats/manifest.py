@@ -6,7 +6,7 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -26,6 +26,8 @@ from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
 _SEQUENCE = ("sequence", "frame")
+_KNOWN = ("id", "mask", "split", "zero_means", *_SEQUENCE)
+"""Columns with a meaning, beside those of files."""
 
 
 def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
@@ -33,8 +35,8 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
 
     Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split`, `zero_means`, and
     `sequence` with `frame`, a whole number that orders the frames of a sequence. All others are kept as `Sample.extra`.
-    Paths are relative to `root` with "/" between folders, and have an ending of
-    their source. `masks=False` neither needs nor reads the column `mask`.
+    Paths are relative to `root` with "/" between folders, and have an ending of their source. `masks=False` neither
+    needs nor reads the column `mask`.
 
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
@@ -42,52 +44,84 @@ def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) 
     path = root / MANIFEST_FILE
     header, rows = read_csv_rows(path, "manifest", "id,split,image,mask")
     files = _find_columns(path, header, sources, masks=masks)
-    extra = []
-    for name in header:
-        if name not in {"id", "mask", "split", "zero_means", *_SEQUENCE, *files}:
-            extra.append(name)
     start = start_of_paths(root)
-    names = tuple(source.name for source in files.values())
     samples: list[Sample] = []
     problems: list[str] = []
     for line, cells in rows:
         row = dict(zip(header, cells, strict=True))
-        if not row["id"]:
-            problems.append(f"line {line}: id is empty")
-        paths = []
-        for column in (*files, "mask") if masks and row["mask"] else files:
-            try:
-                paths.append(find_file(start, row[column], files.get(column)))
-            except DataError as problem:
-                problems.append(f"line {line}: {column} {problem}")
-        for column, allowed in (("split", SPLITS), ("zero_means", get_args(ZeroMeans))):
-            text = row.get(column, "")
-            if text and text not in allowed:
-                guess = did_you_mean(text.lower(), allowed)
-                problems.append(f"line {line}: unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
-        zero_means = cast(ZeroMeans | None, row.get("zero_means") or None)
-        others = {name: row[name] for name in extra}
-        sequence, frame = (row.get(column, "") for column in _SEQUENCE)
-        if sequence and not (frame.isascii() and frame.isdigit() and len(frame) < 19):
-            problems.append(f"line {line}: frame {frame!r} must be a whole number, the place in sequence {sequence!r}")
-            sequence = ""
-        place = (sequence, int(frame)) if sequence else ("", 0)
-        samples.append(Sample(row["id"], row.get("split", ""), names, tuple(paths), others, zero_means, None, *place))
-    twice = []
-    for name, count in Counter(sample.id for sample in samples).items():
-        if count > 1 and name:
-            twice.append(name)
-    problems += [f"id {name!r} is in more than one row" for name in twice]
-    places = Counter((sample.sequence, sample.frame) for sample in samples if sample.sequence)
-    problems += [f"frame {n} of sequence {name!r} is in {rows} rows" for (name, n), rows in places.items() if rows > 1]
-    without = [sample.id for sample in samples if not sample.split]
-    if 0 < len(without) < len(samples):
-        problems.append(f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all")
+        sample, of_row = _read_row(row, files, start, masks=masks)
+        samples.append(sample)
+        problems += [f"line {line}: {problem}" for problem in of_row]
+    problems += _problems_between_rows(samples)
     if problems:
         raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
         raise DataError(f"{path}: no rows below the header")
     return samples
+
+
+def _read_row(
+    row: Mapping[str, str], files: Mapping[str, Source], start: str, *, masks: bool
+) -> tuple[Sample, list[str]]:
+    """Return the sample of a row, column -> text, and what is wrong with the row.
+
+    Args:
+        files: column of a file -> its source.
+        start: of all paths in the folder, see `start_of_paths`.
+        masks: read the column "mask".
+    """
+    problems: list[str] = []
+    if not row["id"]:
+        problems.append("id is empty")
+    columns = list(files)
+    if masks and row["mask"]:
+        columns.append("mask")
+    paths = []
+    for column in columns:
+        try:
+            paths.append(find_file(start, row[column], files.get(column)))
+        except DataError as problem:
+            problems.append(f"{column} {problem}")
+    for column, allowed in (("split", SPLITS), ("zero_means", get_args(ZeroMeans))):
+        text = row.get(column, "")
+        if text and text not in allowed:
+            guess = did_you_mean(text.lower(), allowed)
+            problems.append(f"unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
+    sequence = row.get("sequence", "")
+    frame = row.get("frame", "")
+    number = 0
+    if sequence:
+        if frame.isascii() and frame.isdigit() and len(frame) < 19:
+            number = int(frame)
+        else:
+            problems.append(f"frame {frame!r} must be a whole number, the place in sequence {sequence!r}")
+            sequence = ""
+    sample = Sample(
+        row["id"],
+        row.get("split", ""),
+        tuple(source.name for source in files.values()),
+        tuple(paths),
+        {name: text for name, text in row.items() if name not in _KNOWN and name not in files},
+        cast(ZeroMeans | None, row.get("zero_means") or None),
+        sequence=sequence,
+        frame=number,
+    )
+    return sample, problems
+
+
+def _problems_between_rows(samples: Sequence[Sample]) -> Iterator[str]:
+    """Describe ids and frames that two rows have, and splits that some rows lack."""
+    ids = Counter(sample.id for sample in samples)
+    for name, count in ids.items():
+        if name and count > 1:
+            yield f"id {name!r} is in more than one row"
+    places = Counter((sample.sequence, sample.frame) for sample in samples if sample.sequence)
+    for (sequence, frame), count in places.items():
+        if count > 1:
+            yield f"frame {frame} of sequence {sequence!r} is in {count} rows"
+    without = [sample.id for sample in samples if not sample.split]
+    if 0 < len(without) < len(samples):
+        yield f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all"
 
 
 def set_manifest_mask(root: Path, id: str, mask: str) -> None:
@@ -143,7 +177,8 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source], 
     files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files = {"image": sources[0]}
-    for name in ("id", *(["mask"] if masks else []), *files):
+    needed = ["id", "mask", *files] if masks else ["id", *files]
+    for name in needed:
         if name not in header:
             guess = did_you_mean(name, header, otherwise="")
             problems.append(f"no column {name!r}{guess}; columns: {', '.join(map(repr, header))}")
@@ -169,16 +204,51 @@ def write_arrays(
     card: Mapping[str, object],
 ) -> None:
     """Write images and masks to a data set folder, completely or not at all."""
-    names = [] if split is None else list(split)
+    splits = _splits_of(images, split)
+    _check_arrays(images, masks)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty; choose another folder")
+    made = make_card(card, where="card")
+    with atomic_folder(folder) as new:
+        (new / IMAGES).mkdir()
+        (new / MASKS).mkdir()
+        rows = [["id", "image", "mask", *([] if splits is None else ["split"])]]
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            planes = image if image.ndim == 3 else image[None]  # (P, H, W)
+            in_png = (len(planes), str(planes.dtype)) in PNG_KINDS
+            ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
+            image_file = f"{IMAGES}/{number:06}{ending}"
+            mask_file = f"{MASKS}/{number:06}.npy"
+            write_image(new / image_file, planes)
+            write_image(new / mask_file, mask[None])
+            row = [f"{number:06}", image_file, mask_file]
+            if splits is not None:
+                row.append(splits[number])
+            rows.append(row)
+        write_rows(new / MANIFEST_FILE, rows)
+        write_card(new, made)
+
+
+def _splits_of(images: Arrays, split: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
+    """Return the split of each image; None if it is chosen by hash."""
+    if split is None:
+        return None
     if isinstance(split, Mapping):
-        names = []
-        for name, size in split.items():
-            names += [name] * size
-    unknown = sorted(set(names) - set(SPLITS))
+        splits = []
+        for name, count in split.items():
+            splits += [name] * count
+    else:
+        splits = list(split)
+    unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
-    if split is not None and len(names) != len(images):
-        raise ValueError(f"split names {len(names)} images, expected {len(images)}")
+    if len(splits) != len(images):
+        raise ValueError(f"split names {len(splits)} images, expected {len(images)}")
+    return splits
+
+
+def _check_arrays(images: Arrays, masks: Arrays) -> None:
+    """Raise ValueError if images and masks do not match."""
     if not len(images) and not len(masks):
         raise ValueError("expected at least one image and its mask, got none")
     if len(images) != len(masks):
@@ -190,21 +260,3 @@ def write_arrays(
             )
         if mask.dtype.kind not in "bui":
             raise ValueError(f"mask {number} must hold whole numbers, got {mask.dtype}")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty; choose another folder")
-    made = make_card(card, where="card")
-    with atomic_folder(folder) as new:
-        rows = [["id", "image", "mask", *(["split"] if names else [])]]
-        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            planes = image if image.ndim == 3 else image[None]  # (P, H, W)
-            in_png = (len(planes), str(planes.dtype)) in PNG_KINDS
-            ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
-            place = f"{IMAGES}/{number:06}{ending}"
-            label = f"{MASKS}/{number:06}.npy"
-            for part in (new / place, new / label):
-                part.parent.mkdir(exist_ok=True)
-            write_image(new / place, planes)
-            write_image(new / label, mask[None])
-            rows.append([f"{number:06}", place, label, *([names[number]] if names else [])])
-        write_rows(new / MANIFEST_FILE, rows)
-        write_card(new, made)
