@@ -38,11 +38,14 @@ def read_embedding(file: Path) -> ImageEmbedding | None:
     try:
         require_file(file)
         with safe_open(file, framework="pt") as stored:
-            strides, digest = parse_json((stored.metadata() or {})["simmat"])
+            notes = stored.metadata() or {}
+            strides, digest = parse_json(notes["simmat"])
             levels = tuple(stored.get_tensor(f"level{index}") for index in range(len(strides)))
     except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
         return None
-    return ImageEmbedding(levels, tuple(strides)) if digest == digest_of([file.stem, strides], levels) else None
+    if digest != digest_of([file.stem, strides], levels):
+        return None
+    return ImageEmbedding(levels, tuple(strides))
 
 
 def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
@@ -66,7 +69,10 @@ def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
 
 def digest_of(document: object, tensors: Iterable[Tensor] | Mapping[str, Tensor]) -> str:
     """Return the sha256 of a json value and of tensors with types and shapes, and with names if they have any."""
-    named = sorted(tensors.items()) if isinstance(tensors, Mapping) else [("", tensor) for tensor in tensors]
+    if isinstance(tensors, Mapping):
+        named = sorted(tensors.items())
+    else:
+        named = [("", tensor) for tensor in tensors]
     described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in named]
     digest = hashlib.sha256(json.dumps([document, described]).encode())
     for _, tensor in named:

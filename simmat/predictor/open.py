@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +33,16 @@ class LoadedImage:
 
     def __init__(self, image: SensorImage) -> None:
         self.image = image
-        self.size_hw, self.georeference, self.origin = image.size_hw, image.georeference, image.origin
+        self.size_hw = image.size_hw
+        self.georeference = image.georeference
+        self.origin = image.origin
         self.size_note = image.size_note
 
     def read(self, window: Window) -> SensorImage:
         """Return a part of the image, or the image itself."""
-        return self.image if window == (0, 0, *self.size_hw) else self.image.cut(window)
+        if window == (0, 0, *self.size_hw):
+            return self.image
+        return self.image.cut(window)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,25 @@ class FileImage:
         return self.missing.load(self.adapter, self.files, window)
 
 
+class _Tile(NamedTuple):
+    """A tile of a mosaic, with its channels and the types of its stored numbers, "" if these are not known."""
+
+    reader: ImageReader
+    channels: tuple[Channel, ...]
+    types: str
+
+    def check_fits(self, first: _Tile) -> None:
+        """Raise DataError if it has other channels than another tile, or counts that are probably scaled otherwise."""
+        if not same_channels(self.channels, first.channels):
+            raise DataError(f"{self.reader.origin}: has other channels than {first.reader.origin}")
+        has_counts = any(channel.unit == "count" for channel in self.channels)
+        if has_counts and self.types and first.types and self.types != first.types:
+            raise DataError(
+                f"{self.reader.origin}: stores its counts as {self.types}, {first.reader.origin} as {first.types}, "
+                "which are probably on different scales; save all tiles in one type"
+            )
+
+
 ImageFiles = Mapping[str, Path | str]
 """Source name -> file."""
 ImageLike = Path | str | ImageFiles | SensorImage | npt.NDArray[np.generic]
@@ -70,6 +94,7 @@ class ImageLoader:
     """The images that a predictor takes: those of a sensor, with the channels and the data card of a bundle.
 
     Attributes:
+        adapter: the sensor.
         channels: C of the sensor's images; empty if only a file can tell.
         card: data card of the bundle.
     """
@@ -77,8 +102,11 @@ class ImageLoader:
     def __init__(self, adapter: ModalityAdapter, bundle: Bundle | None) -> None:
         self.adapter = adapter
         self._bundle = bundle
-        self.channels = bundle.spec.sensor_channels if bundle else adapter.channels
-        self.card = bundle.spec.card if bundle else DataCard(regions="instances")
+        self.channels = adapter.channels
+        self.card = DataCard(regions="instances")
+        if bundle is not None:
+            self.channels = bundle.spec.sensor_channels
+            self.card = bundle.spec.card
 
     def load(self, image: ImageLike, missing: Sequence[str | int]) -> SensorImage:
         """Load an image that `Predictor.set_image` takes, and check its channels and that something is measured."""
@@ -95,11 +123,11 @@ class ImageLoader:
             )
         self.check_channels(image)
         if not image.valid.any():
-            ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
-            raise NoValidPixelsError(
-                f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
-                + (f"; valid are {ranges}" if ranges else "")
-            )
+            message = f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
+            ranges = [range_of(channel) for channel in image.channels if channel.valid_range is not None]
+            if ranges:
+                message += f"; valid are {', '.join(ranges)}"
+            raise NoValidPixelsError(message)
         return image
 
     def reader(self, image: ImageLike, missing: Sequence[str | int], largest: int) -> ImageReader:
@@ -115,61 +143,67 @@ class ImageLoader:
         Raises:
             DataError: some files cannot be read or do not fit together; the message names all of them.
         """
-        backend, names = geo_backend("a mosaic"), self.missing_channels(missing)
-        readers: list[ImageReader] = []
+        backend = geo_backend("a mosaic")
+        names = self.missing_channels(missing)
+        opened_tiles: list[_Tile] = []
         problems: list[str] = []
-        channels: tuple[Channel, ...] = ()
-        stored = ""
         for tile in tiles:
             try:
-                files = self._files_of(tile, names)
-                if not any(map(url_of, files.values())) and self.adapter.window_size(files) is None:
-                    raise ConfigError(
-                        f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
-                    )
-                reader = self._open(files, names, 0)
-                own, types = reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
-                if not readers:
-                    channels, stored = own, types
-                readers.append(reader)
-                if not same_channels(own, channels):
-                    raise DataError(f"{reader.origin}: has other channels than {readers[0].origin}")
-                if types and stored and types != stored and any(channel.unit == "count" for channel in own):
-                    raise DataError(
-                        f"{reader.origin}: stores its counts as {types}, {readers[0].origin} as {stored}, which are "
-                        "probably on different scales; save all tiles in one type"
-                    )
+                one = self._open_tile(tile, names)
+                opened_tiles.append(one)
+                one.check_fits(opened_tiles[0])
             except SimMATError as error:
                 problems.append(str(error))
-        if problems or not readers:
-            raise DataError(all_problems("a mosaic needs all its tiles:", problems or ["there are none"]))
-        return backend.open_mosaic(readers)
+        if not opened_tiles and not problems:
+            problems = ["there are none"]
+        if problems:
+            raise DataError(all_problems("a mosaic needs all its tiles:", problems))
+        return backend.open_mosaic([one.reader for one in opened_tiles])
+
+    def _open_tile(self, tile: Path | str | ImageFiles, missing: frozenset[str]) -> _Tile:
+        files = self._files_of(tile, missing)
+        is_remote = any(map(url_of, files.values()))
+        if not is_remote and self.adapter.window_size(files) is None:
+            raise ConfigError(
+                f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
+            )
+        reader = self._open(files, missing, 0)
+        return _Tile(reader, reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files))
 
     def _open(self, files: Mapping[str, Path], missing: frozenset[str], largest: float) -> ImageReader:
         """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
-        lacking, reference = MissingChannels(self.channels, missing), files.get(self.adapter.sources[0].name)
+        lacking = MissingChannels(self.channels, missing)
         if any(map(url_of, files.values())):
-            reader = self._remote(files, lacking)
-            small = max(reader.size_hw) <= largest
-            return LoadedImage(reader.read(Window(0, 0, *reader.size_hw))) if small else reader
-        size_hw = None if largest == math.inf else self.adapter.window_size(files)
-        parts = size_hw is not None and max(size_hw) > largest
-        image = lacking.load(self.adapter, files, Window(0, 0, 1, 1) if parts else None)
+            reader = self._open_url(files, lacking)
+            if max(reader.size_hw) > largest:
+                return reader
+            return LoadedImage(reader.read(Window(0, 0, *reader.size_hw)))
+        size_hw = None
+        if largest != math.inf:
+            size_hw = self.adapter.window_size(files)
+        if size_hw is None or max(size_hw) <= largest:
+            return LoadedImage(self._load(files, lacking, None))
+        corner = self._load(files, lacking, Window(0, 0, 1, 1))
+        self.check_channels(corner)
+        return FileImage(self.adapter, files, size_hw, lacking, corner.georeference)
+
+    def _load(self, files: Mapping[str, Path], lacking: MissingChannels, window: Window | None) -> SensorImage:
+        """Load files, or a window of them, with the georeference of the first source."""
+        image = lacking.load(self.adapter, files, window)
+        reference = files.get(self.adapter.sources[0].name)
         if image.georeference is None and reference is not None:
             image = replace(image, georeference=read_georeference(reference))
-        if size_hw is None or not parts:
-            return LoadedImage(image)
-        self.check_channels(image)
-        return FileImage(self.adapter, files, size_hw, lacking, image.georeference)
+        return image
 
-    def _remote(self, files: Mapping[str, Path], lacking: MissingChannels) -> ImageReader:
+    def _open_url(self, files: Mapping[str, Path], lacking: MissingChannels) -> ImageReader:
         (source, path), *others = files.items()
         if others:
             raise ConfigError(f"{shown_url(path)}: a sensor with several files is not read by URL; download them first")
         backend = geo_backend(f"{shown_url(path)}: reading a URL")
 
         def load(part: Path) -> SensorImage:
-            if (size_hw := self.adapter.window_size({source: part})) is None:
+            size_hw = self.adapter.window_size({source: part})
+            if size_hw is None:
                 raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
             return FileImage(self.adapter, {source: part}, size_hw, lacking).read(Window(0, 0, *size_hw))
 
@@ -192,7 +226,8 @@ class ImageLoader:
             raise ConfigError(
                 "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
             )
-        path, spec, transfer = self._bundle.path, self._bundle.spec, self._bundle.parts.transfer
+        path = self._bundle.path
+        transfer = self._bundle.parts.transfer
         if not transfer.supports_missing_channels:
             raise ConfigError(
                 f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
@@ -200,8 +235,9 @@ class ImageLoader:
             )
         picked = pick_channels(self.channels, missing, origin="--missing")
         names = frozenset(self.channels[index].name for index in picked)
-        if len(names) == len(self.channels) or {channel.name for channel in spec.channels} <= names:
-            raise ConfigError(f"--missing leaves no channel: {path} has {describe(spec.channels)}")
+        used = self._bundle.spec.channels
+        if len(names) == len(self.channels) or {channel.name for channel in used} <= names:
+            raise ConfigError(f"--missing leaves no channel: {path} has {describe(used)}")
         return names
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
@@ -210,14 +246,16 @@ class ImageLoader:
 
     def _files_of(self, image: Path | str | ImageFiles, missing: frozenset[str]) -> dict[str, Path]:
         """Return source name -> file, after checking that the sensor needs these sources."""
-        sources, optional = self.adapter.source_names(), self.optional_sources(missing)
+        sources = self.adapter.source_names()
+        optional = self.optional_sources(missing)
         if not isinstance(image, Mapping):
             if len(sources) > 1:
                 wanted = ", ".join(f"{source!r}: …" for source in sources)
                 raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
             image = {sources[0]: image}
         files = {source: Path(file) for source, file in image.items()}
-        if not set(sources) - set(optional) <= set(files) <= set(sources):
+        needed = set(sources) - set(optional)
+        if not needed <= set(files) <= set(sources):
             got = ", ".join(files) or "none"
             raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
         for file in files.values():
@@ -230,13 +268,18 @@ class ImageLoader:
         return files
 
     def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
-        name, channels = self.adapter.name, self.channels
+        """Return (C, H, W) planes, or (H, W) of one channel, as an image; ValueError for another number of planes."""
+        name = self.adapter.name
+        channels = self.channels
         if planes.ndim == 2 and len(channels) == 1:
             planes = planes[None]  # (1, H, W)
         if planes.ndim != 3 or (channels and len(planes) != len(channels)):
-            wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
-            last = planes.ndim == 3 and planes.shape[-1] == len(channels)
-            advice = "; put the channels first: array.transpose(2, 0, 1)" if last else ""
+            wanted = "(C, H, W)"
+            if channels:
+                wanted = f"({len(channels)}, H, W) of {describe(channels)}"
+            advice = ""
+            if planes.ndim == 3 and planes.shape[-1] == len(channels):
+                advice = "; put the channels first: array.transpose(2, 0, 1)"
             raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}")
         if not channels:
             raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
@@ -251,7 +294,8 @@ class ImageLoader:
         try:
             check_sensor_channels(self._bundle.spec, image.channels, image.origin, self._bundle.path)
         except BundleError as error:
-            found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
+            found = {channel.name for channel in image.channels}
+            expected = {channel.name for channel in self.channels}
             if not (found < expected and self._bundle.parts.transfer.supports_missing_channels):
                 raise
             missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
@@ -269,8 +313,10 @@ def check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
     """
     for channel, plane, valid in zip(image.channels, planes, image.valid, strict=True):
         finite = plane[np.isfinite(plane)]
-        without = plane[np.isfinite(plane) & ~valid]
-        if 2 * without.size > finite.size and np.unique(without).size > max(np.unique(plane[valid]).size, 1):
+        outside = plane[np.isfinite(plane) & ~valid]
+        if 2 * outside.size <= finite.size:
+            continue
+        if np.unique(outside).size > max(np.unique(plane[valid]).size, 1):
             raise DataError(
                 f"{image.origin}: most of its numbers are out of the range of {range_of(channel)}; they are "
                 f"{finite.min():.6g} to {finite.max():.6g}. An array must be in the channels' units, whatever the unit "

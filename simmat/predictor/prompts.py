@@ -38,41 +38,49 @@ def prompt_of(
 ) -> Prompt:
     """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
     coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
-    marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
-    corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
-    return Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
+    marks: FloatArray = np.ones(len(coords), np.float32)
+    if labels is not None:
+        marks = as_numbers(labels, "labels", "0 or 1 for each point", -1)
+    corners = None
+    if box is not None:
+        corners = as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
+    if mask is not None:
+        mask = np.asarray(mask)
+    return Prompt(coords, marks.astype(np.int64), corners, mask)
 
 
 def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
     """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw
-    problems = [
-        f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
-        for x, y in prompt.point_coords.tolist()
-        if not (0 <= x < width and 0 <= y < height)
-    ]
+    problems = []
+    for x, y in prompt.point_coords.tolist():
+        if not (0 <= x < width and 0 <= y < height):
+            problems.append(f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})")
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box.tolist()
         if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
             problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
     if problems:
+        places = " and ".join(problems)
+        note = getattr(image, "size_note", "")
         raise ConfigError(
-            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
-            + (f"; {note}" if (note := getattr(image, "size_note", "")) else "")
+            f"{image.origin}: {places} outside of the image, which is {width} wide and {height} high"
+            f"{note and '; '}{note}"
         )
 
 
 def check_mask_selection(mask_selection: str) -> None:
     """Refuse an unknown choice of masks."""
-    if mask_selection not in get_args(MaskSelection):
-        raise ValueError(
-            f"mask_selection must be one of {', '.join(map(repr, get_args(MaskSelection)))}, got {mask_selection!r}"
-        )
+    known = get_args(MaskSelection)
+    if mask_selection not in known:
+        raise ValueError(f"mask_selection must be one of {', '.join(map(repr, known))}, got {mask_selection!r}")
 
 
 def chosen_mask(scores: Sequence[float], mask_selection: MaskSelection) -> int:
     """Return which of M masks with these predicted IoUs is chosen, see `Predictor.predict`."""
-    return 0 if mask_selection == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
+    if mask_selection == "single" or len(scores) == 1:
+        return 0
+    return 1 + int(np.argmax(scores[1:]))
 
 
 def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -81,7 +89,11 @@ def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
     for index, prompt in enumerate(prompts):
         kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
         kinds.setdefault(kind, []).append(index)
-    return [rows[start : start + MAX_PROMPTS] for rows in kinds.values() for start in range(0, len(rows), MAX_PROMPTS)]
+    groups = []
+    for rows in kinds.values():
+        for start in range(0, len(rows), MAX_PROMPTS):
+            groups.append(rows[start : start + MAX_PROMPTS])
+    return groups
 
 
 def prompt_windows(prompt: Prompt, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
@@ -96,14 +108,16 @@ def prompt_windows(prompt: Prompt, size_hw: tuple[int, int], tile: int) -> Itera
         size_hw: of the image.
         tile: side of the smallest windows.
     """
-    on = prompt.point_coords[prompt.point_labels == 1]
-    every = np.concatenate([on, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])])
-    low, high = every.min(axis=0), every.max(axis=0)  # (2,) xy
-    (height, width), side = size_hw, tile
+    places = prompt.point_coords[prompt.point_labels == 1]  # (N, 2) xy
+    if prompt.box is not None:
+        places = np.concatenate([places, prompt.box.reshape(2, 2)])
+    low_x, low_y = places.min(axis=0).tolist()
+    high_x, high_y = places.max(axis=0).tolist()
+    height, width = size_hw
+    side = tile
     while True:
-        (y0, y1, margin_y), (x0, x1, margin_x) = (
-            _deepest(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width))
-        )
+        y0, y1, margin_y = _deepest(low_y, high_y, height, side)
+        x0, x1, margin_x = _deepest(low_x, high_x, width, side)
         fits = min(margin_y, margin_x) >= side * _MARGIN
         if fits:
             yield Window(y0, x0, y1, x1)
@@ -116,8 +130,10 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
     """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
 
     def margin(start: int) -> float:
+        before = low - start if start > 0 else math.inf
         end = start + side
-        return min(low - start if start else math.inf, end - high if end < length else math.inf)
+        behind = end - high if end < length else math.inf
+        return min(before, behind)
 
     start = max(window_starts(length, side, side // 2), key=margin)
     return start, min(start + side, length), margin(start)
@@ -129,8 +145,10 @@ def prompt_in(prompt: Prompt, window: Window) -> Prompt:
     inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
     kept = inside | (prompt.point_labels == 1)
     corner: FloatArray = np.asarray([window.x0, window.y0], np.float32)
-    box = None if prompt.box is None else prompt.box - np.tile(corner, 2)
     coords = prompt.point_coords[kept] - corner
+    box = prompt.box
+    if box is not None:
+        box = box - np.tile(corner, 2)
     return replace(prompt, point_coords=coords, point_labels=prompt.point_labels[kept], box=box)
 
 

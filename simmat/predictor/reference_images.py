@@ -72,7 +72,9 @@ def annotations_of_classes(
     for name, annotation in annotations:
         regions = tuple(one for one in (*annotation.regions, *annotation.small) if one.class_id in values)
         if not regions:
-            of_classes = f" of class {', '.join(map(str, classes))}" if classes else ""
+            of_classes = ""
+            if classes:
+                of_classes = f" of class {', '.join(map(str, classes))}"
             raise DataError(f"{name}: marks no object{of_classes}, so it does not show what to look for")
         chosen.append(replace(annotation, regions=regions, small=()))
     return values, chosen
@@ -80,13 +82,22 @@ def annotations_of_classes(
 
 def _values_of(classes: Sequence[str | int], present: set[int | None], names: Mapping[int, str]) -> list[int]:
     """Return the label values of classes given by name or number."""
-    values = [value for value in present if value is not None]
-    by_name = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-    known = {str(value): value for value in by_name.values()} | by_name
+    marked = sorted(value for value in present if value is not None)
+    by_name = {}
+    by_number = {}
+    for value in sorted({*marked, *names}):
+        by_name[names.get(value, str(value))] = value
+        by_number[str(value)] = value
+    known = by_number | by_name
+    values = []
+    absent = []
     for one in map(str, classes):
         if one not in known:
-            hint = f"The masks have the values {', '.join(map(str, sorted(values)))}."
+            hint = f"The masks have the values {', '.join(map(str, marked))}."
             raise unknown_name("class", one, by_name, hint=hint)
-    if absent := [one for one in map(str, classes) if known[one] not in present]:
+        values.append(known[one])
+        if known[one] not in present:
+            absent.append(one)
+    if absent:
         raise DataError(f"no reference mask marks an object of class {', '.join(map(repr, absent))}; leave it out")
-    return list(dict.fromkeys(known[str(one)] for one in classes))
+    return list(dict.fromkeys(values))

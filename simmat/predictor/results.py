@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -57,12 +58,16 @@ class Prediction:
     def class_id(self) -> int | None:
         """The class that the object most likely has; None without classes."""
         known = self.class_probabilities
-        return None if known is None else max(known, key=known.__getitem__)
+        if known is None:
+            return None
+        return max(known, key=known.__getitem__)
 
     @property
     def class_probability(self) -> float | None:
         """The probability of that class; None without classes."""
-        return None if self.class_probabilities is None else max(self.class_probabilities.values())
+        if self.class_probabilities is None:
+            return None
+        return max(self.class_probabilities.values())
 
     def __repr__(self) -> str:
         """Give the size of the mask and its score, not half a million numbers."""
@@ -93,7 +98,9 @@ class Prediction:
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""
         region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
-        return None if region is None else FoundObject(region, self.score, point_xy, self.class_probabilities)
+        if region is None:
+            return None
+        return FoundObject(region, self.score, point_xy, self.class_probabilities)
 
 
 class FoundObjects(list[FoundObject]):
@@ -106,7 +113,8 @@ class FoundObjects(list[FoundObject]):
 
     def __init__(self, objects: Iterable[FoundObject], reader: ImageReader, class_names: Mapping[int, str]) -> None:
         super().__init__(objects)
-        self.reader, self.class_names = reader, class_names
+        self.reader = reader
+        self.class_names = class_names
 
     def plot(self, objects: Sequence[FoundObject] | None = None) -> PIL.Image.Image:
         """Return a picture of the image with objects over it, all or those given; a notebook shows it."""
@@ -157,26 +165,31 @@ class ClassMap:
 
 def picture_of(reader: ImageReader) -> PictureArray:
     """Return an image as a picture (h, w, 3) of at most `_PICTURE_PX` on its longer side; only shown bands are read."""
-    height, width = reader.size_hw
     channels = reader.read(Window(0, 0, 1, 1)).channels
     shown = display_channels(channels)
     selected = sorted(set(shown))
     if isinstance(reader, FileImage):
         reader = replace(reader, adapter=reader.adapter.with_channels(selected))
-    step = -(-max(height, width) // _PICTURE_PX)
+    step = math.ceil(max(reader.size_hw) / _PICTURE_PX)
     if isinstance(reader, OverviewReader):
-        small = reader.read_overview(Window(0, 0, height, width), step)
-        return show_channels(small.select(selected), [selected.index(index) for index in shown])
+        whole = Window(0, 0, *reader.size_hw)
+        small = reader.read_overview(whole, step).select(selected)
+    else:
+        small = _read_small(reader, selected, step)
+    return show_channels(small, [selected.index(index) for index in shown])
+
+
+def _read_small(reader: ImageReader, selected: Sequence[int], step: int) -> SensorImage:
+    """Return every step-th pixel of some channels of an image, which is read in parts."""
+    height, width = reader.size_hw
     side = max(_PART_PX // step, 1) * step
-    data = np.zeros((len(selected), -(-height // step), -(-width // step)), np.float32)
+    data = np.zeros((len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32)
     valid = np.zeros(data.shape, np.bool_)
     for y in range(0, height, side):
         for x in range(0, width, side):
             part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
-            where = slice(y // step, (y + side) // step), slice(x // step, (x + side) // step)
-            data[:, *where], valid[:, *where] = (
-                part.data[selected, ::step, ::step],
-                part.valid[selected, ::step, ::step],
-            )
-    small = SensorImage(data, valid, tuple(channels[index] for index in selected))
-    return show_channels(small, [selected.index(index) for index in shown])
+            rows = slice(y // step, (y + side) // step)
+            columns = slice(x // step, (x + side) // step)
+            data[:, rows, columns] = part.data[selected, ::step, ::step]
+            valid[:, rows, columns] = part.valid[selected, ::step, ::step]
+    return SensorImage(data, valid, tuple(part.channels[index] for index in selected))

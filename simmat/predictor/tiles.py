@@ -178,8 +178,10 @@ def merge_objects(windows: Sequence[Window], found: Iterable[Sequence[FoundObjec
         near: list[_SeenObject] = []  # only objects with pixels in this window can agree
         far: list[_SeenObject] = []
         for known in growing:
-            touches = known.found.instance.window.intersection(window) is not None
-            (near if touches else far).append(known)
+            if known.found.instance.window.intersection(window) is None:
+                far.append(known)
+            else:
+                near.append(known)
         for one in sorted(objects, key=lambda item: -item.score):
             near = _merge_into(near, one, window)
         next_y0 = windows[index + 1].y0 if index + 1 < len(windows) else math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from dataclasses import replace
 from functools import cached_property
@@ -70,16 +69,17 @@ class ZeroShotPredictor(Predictor):
         """Normalize by the statistics of this image from now on."""
         if self._fitted_to is not None and self._fitted_to() is reader:
             return
+        foundation = self._parts.foundation
         seen = self.adapter.transform(self._typical_pixels(reader))
         statistics = image_moments(seen).statistics()
         std = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
         channels = fit_channels(
             seen.channels,
             replace(statistics, std=std),
-            pixel_mean=self._parts.foundation.pixel_mean,
-            pixel_std=self._parts.foundation.pixel_std,
+            pixel_mean=foundation.pixel_mean,
+            pixel_std=foundation.pixel_std,
         )
-        rows = tuple(map(tuple, zero_shot_map(channels, statistics, self._parts.foundation.pixel_std).tolist()))
+        rows = tuple(map(tuple, zero_shot_map(channels, statistics, foundation.pixel_std).tolist()))  # (3, C)
         spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
         device = next(self.model.parameters()).device
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
@@ -94,10 +94,11 @@ class ZeroShotPredictor(Predictor):
         if self.tile_size(reader.size_hw) >= max(height, width):
             return reader.read(Window(0, 0, height, width))
         side = min(self.pipeline.size, height, width)
-        starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]
-        parts = []
-        for y, x in itertools.product(*starts):
-            part = reader.read(Window(y, x, y + side, x + side))
-            parts.append((part.data[:, ::2, ::2].copy(), part.valid[:, ::2, ::2].copy()))
-        data, valid = (np.concatenate(planes, axis=2) for planes in zip(*parts, strict=True))
-        return SensorImage(data, valid, part.channels, reader.origin)
+        data = []
+        valid = []
+        for y in np.linspace(0, height - side, _SAMPLES).astype(int).tolist():
+            for x in np.linspace(0, width - side, _SAMPLES).astype(int).tolist():
+                part = reader.read(Window(y, x, y + side, x + side))
+                data.append(part.data[:, ::2, ::2].copy())
+                valid.append(part.valid[:, ::2, ::2].copy())
+        return SensorImage(np.concatenate(data, axis=2), np.concatenate(valid, axis=2), part.channels, reader.origin)
