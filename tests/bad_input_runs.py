@@ -99,7 +99,7 @@ CASES = {
     "modality: unknown": Case("'grey'", "'gray'", "raster", "rgb", run="train … --modality grey"),
     "foundation: unknown": Case("'sam_vit_tny'", "tiny", "sam_vit_b", run="train … --foundation sam_vit_tny"),
     "mat: unknown": Case("'mat-residul'", "'mat-residual'", "first-conv", run="train … --mat mat-residul"),
-    "tune: unknown": Case("'lorra'", "'lora'", "adapter", run="train … --tune lorra"),
+    "tune: unknown": Case("'lorra'", "'lora'", "decoder", run="train … --tune lorra"),
     "tune option: unknown": Case("'lora'", "'rnk'", "'rank'", run="train … --tune lora --tune-option rnk=4"),
     "tune option: value": Case("'lora'", "rank", "1", "-1", run="train … --tune lora --tune-option rank=-1"),
     "image size: no multiple": Case("'tiny'", "16", "65", "64 or 80", run="train … --image-size 65"),

@@ -109,7 +109,7 @@ def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, 
     """A kilobyte from a stranger must not end the machine; its weights tell how large the network can be."""
     change_json(bundle, **wanted)
     with pytest.raises((BundleError, ConfigError), match=r"weights\.safetensors does not fit|cannot be built"):
-        load_bundle(bundle, registry())
+        load_bundle(bundle, registry("baselines"))
 
 
 @pytest.mark.parametrize(

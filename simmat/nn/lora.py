@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) and Conv-LoRA (Zhong et al. 2024, arXiv 2401.17868), with one expert.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685).
 
 A tuned layer keeps its parameters under the same names. Step 0 equals the plain layer.
 """
@@ -12,21 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.errors import ConfigError
 from simmat.nn.init import uniform_
-
-_KERNEL = 3
 
 
 class LoRA(nn.Module):
     """A layer with LoRA on some equal slices of its output: y = W x + b + (alpha / rank) · B z, z = A x.
 
-    With Conv-LoRA, for layers on a grid of tokens, z is A x + conv3x3(A x).
-
     Attributes:
         lora_a: (G·rank, in), with G tuned slices.
         lora_b: (G, out / parts, rank), zero at the start.
-        lora_conv: (G·rank, rank, 3, 3), a convolution per tuned slice; None without Conv-LoRA.
         slices: indices of the tuned slices.
         parts: number of equal slices of the output.
         scale: alpha / rank.
@@ -36,7 +30,6 @@ class LoRA(nn.Module):
     weight: Any
     lora_a: Any
     lora_b: Any
-    lora_conv: Any
     slices: tuple[int, ...]
     parts: int
     scale: float
@@ -45,11 +38,10 @@ class LoRA(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Map like the layer, with the update added."""
         out: Tensor = super().forward(input)
-        inner = self._times(input, self.lora_a, stride=True)
-        if self.lora_conv is not None:
-            inner = self._convolved(inner)
-        parts = zip(inner.chunk(len(self.slices), self.dim), self.lora_b, strict=True)
-        deltas = [self._times(part, b) * self.scale for part, b in parts]
+        inner = self.down(input)
+        deltas = []
+        for part, b in zip(inner.chunk(len(self.slices), self.dim), self.lora_b, strict=True):
+            deltas.append(self._times(part, b) * self.scale)
         if self.parts == 1:
             return out + deltas[0]
         pieces = list(out.chunk(self.parts, self.dim))
@@ -57,8 +49,12 @@ class LoRA(nn.Module):
             pieces[index] = pieces[index] + delta
         return torch.cat(pieces, self.dim)
 
+    def down(self, input: Tensor) -> Tensor:
+        """Return A x, with G·rank features at each position of the output."""
+        return self._times(input, self.lora_a, stride=True)
+
     def merged_weight(self) -> Tensor:
-        """Return the weight of the plain layer that computes the same, without Conv-LoRA."""
+        """Return the weight of the plain layer that computes the same."""
         weight: Tensor = self.weight.detach().clone()
         pieces = weight.chunk(self.parts)  # views
         for index, a, b in zip(self.slices, self.lora_a.chunk(len(self.slices)), self.lora_b, strict=True):
@@ -69,20 +65,9 @@ class LoRA(nn.Module):
         """Multiply the features of each position by a matrix; with `stride`, at the layer's own stride."""
         raise NotImplementedError
 
-    def _convolved(self, inner: Tensor) -> Tensor:
-        """Return grid features plus their convolution."""
-        if inner.ndim != 4:
-            raise ConfigError(
-                f"Conv-LoRA needs a layer on a grid (B, H, W, D), got an input of {inner.ndim} dimensions; "
-                "remove this layer from TuningTargets.grid of the model"
-            )
-        grid = inner.movedim(self.dim, 1)  # (B, G·rank, H, W)
-        mixed = grid + F.conv2d(grid, self.lora_conv, padding=_KERNEL // 2, groups=len(self.slices))
-        return mixed.movedim(1, self.dim)
-
 
 class LoRALinear(LoRA, nn.Linear):
-    """A linear layer with LoRA on (…, in), or Conv-LoRA on (B, H, W, in)."""
+    """A linear layer with LoRA on (…, in)."""
 
     dim = -1
 
@@ -91,7 +76,7 @@ class LoRALinear(LoRA, nn.Linear):
 
 
 class LoRAConv2d(LoRA, nn.Conv2d):
-    """A 1x1 convolution with LoRA or Conv-LoRA on (B, in, H, W)."""
+    """A 1x1 convolution with LoRA on (B, in, H, W)."""
 
     dim = 1
 
@@ -119,16 +104,14 @@ def add_lora(
     rank: int,
     alpha: float,
     generator: torch.Generator,
-    on_grid: bool = False,
 ) -> None:
-    """Make a layer that `takes_lora` a `LoRA` layer, in place: B is zero, A and the convolution are drawn.
+    """Make a layer that `takes_lora` a `LoRA` layer, in place: B is zero, A is drawn.
 
     Args:
         slices: indices of the tuned slices of its output.
         parts: number of equal slices of its output.
         rank: rows of A for each slice.
         alpha: the product is scaled by alpha / rank.
-        on_grid: add Conv-LoRA.
     """
     outputs, inputs = layer.weight.shape[:2]
     inner = len(slices) * rank
@@ -137,17 +120,13 @@ def add_lora(
     layer.slices, layer.parts, layer.scale = tuple(slices), parts, alpha / rank
     layer.lora_a = nn.Parameter(uniform_(torch.empty(inner, inputs), inputs, generator).to(layer.weight))
     layer.lora_b = nn.Parameter(torch.zeros(len(slices), outputs // parts, rank).to(layer.weight))
-    layer.lora_conv = None
-    if on_grid:
-        kernels = torch.empty(inner, rank, _KERNEL, _KERNEL)
-        layer.lora_conv = nn.Parameter(uniform_(kernels, rank * _KERNEL**2, generator).to(layer.weight))
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Make every layer with LoRA, in place, a plain one of the same output; Conv-LoRA stays."""
+    """Make every layer with LoRA, in place, a plain one of the same output; what computes more stays."""
+    plain_classes: dict[type, Any] = {LoRALinear: nn.Linear, LoRAConv2d: nn.Conv2d}
     for layer in model.modules():
-        if isinstance(layer, LoRA) and layer.lora_conv is None:
+        if isinstance(layer, LoRA) and type(layer) in plain_classes:
             layer.weight = nn.Parameter(layer.merged_weight(), requires_grad=False)
-            del layer.lora_a, layer.lora_b, layer.lora_conv
-            plain: Any = nn.Linear if isinstance(layer, LoRALinear) else nn.Conv2d
-            layer.__class__ = plain
+            del layer.lora_a, layer.lora_b
+            layer.__class__ = plain_classes[type(layer)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from simmat.plugin_specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
 """Values of `where`: the parts of the model that LoRA tunes."""
+LoRATarget: TypeAlias = tuple[str, nn.Linear | nn.Conv2d, Sequence[int], int]
+"""A layer that LoRA tunes: its name, the layer, indices of the tuned slices of its output, number of slices."""
 
 
 def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
@@ -55,32 +57,22 @@ def apply_lora(
     Raises:
         ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
-    _add_lora("lora", model, targets, (), where, rank=rank, alpha=alpha, generator=generator)
+    for _, layer, slices, parts in lora_layers("lora", model, targets, where, rank=rank, alpha=alpha):
+        add_lora(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
 
 
-def apply_conv_lora(
-    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
-) -> None:
-    """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; arguments as in `apply_lora`.
+def lora_layers(
+    tuner: str, model: nn.Module, targets: TuningTargets, where: str, *, rank: int, alpha: float
+) -> list[LoRATarget]:
+    """Return the layers that the model names for LoRA on a side.
+
+    Args:
+        tuner: name of the tuner, for messages.
+        where: "all", "backbone" or "decoder".
 
     Raises:
-        ConfigError: as in `apply_lora`, or no named layer works on a grid.
+        ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
-    _add_lora("conv-lora", model, targets, targets.spatial_layers, where, rank=rank, alpha=alpha, generator=generator)
-
-
-def _add_lora(
-    tuner: str,
-    model: nn.Module,
-    targets: TuningTargets,
-    grid: Sequence[str],
-    where: str,
-    *,
-    rank: int,
-    alpha: float,
-    generator: torch.Generator,
-) -> None:
-    """Add LoRA to the layers that `targets.lora` names on the given side, or Conv-LoRA where `grid` matches."""
     check_options(
         tuner,
         (rank >= 1, f"rank must be at least 1, got {rank}"),
@@ -88,31 +80,26 @@ def _add_lora(
         (where in SIDES, f"where must be one of {', '.join(SIDES)}, got {where!r}"),
     )
     side = "" if where == "all" else f"{where}."
-    layers = [(name, layer) for name, layer in targeted_modules(model, targets.lora, tuner) if name.startswith(side)]
-    if not layers or (tuner == "conv-lora" and not any(_matches(grid, name) for name, _ in layers)):
-        on_grid = " that works on a grid" if tuner == "conv-lora" else ""
-        raise ConfigError(
-            f"foundation model {model_name(model)!r} names no layer of its {where}{on_grid} for tuner {tuner!r}; "
-            "use another --tune (frozen, lora, decoder, full)"
-        )
-    for name, layer in layers:
+    found: list[LoRATarget] = []
+    for name, layer in targeted_modules(model, targets.lora, tuner):
+        if not name.startswith(side):
+            continue
         slices, parts = next(value for pattern, value in targets.lora.items() if re.fullmatch(pattern, name))
-        outputs = getattr(layer, "weight").shape[0] if takes_lora(layer) else 0  # noqa: B009 - typed as Tensor | Module
+        plain = cast("nn.Linear | nn.Conv2d", layer)
+        outputs = plain.weight.shape[0] if takes_lora(layer) else 0
         if not outputs or outputs % parts or not set(slices) <= set(range(parts)):
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names slices {tuple(slices)} of {parts} of {name!r} for LoRA, "
                 f"which is a {type(layer).__name__} of {outputs} outputs; LoRA takes equal slices of plain Linear "
                 "layers and 1x1 Conv2d without groups or padding"
             )
-        add_lora(
-            cast(nn.Linear, layer),
-            slices=slices,
-            parts=parts,
-            rank=rank,
-            alpha=alpha,
-            generator=generator,
-            on_grid=_matches(grid, name),
+        found.append((name, plain, slices, parts))
+    if not found:
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names no layer of its {where} for tuner {tuner!r}; "
+            "use another --tune (frozen, lora, decoder, full)"
         )
+    return found
 
 
 def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:

@@ -65,30 +65,6 @@ TUNERS: tuple[TunerSpec, ...] = (
         "simmat.nn.tuners:apply_lora",
         options={"rank": 16, "alpha": 16.0, "where": "all"},
     ),
-    TunerSpec(
-        "conv-lora",
-        "LoRA; layers that see the token grid get a 3x3 convolution between its factors",
-        "simmat.nn.tuners:apply_conv_lora",
-        options={"rank": 16, "alpha": 16.0, "where": "all"},
-    ),
-    TunerSpec(
-        "adapter",
-        "a small MLP parallel to the MLP of every block, starting at zero",
-        "simmat.nn.adapters:apply_adapter",
-        options={"width": 200, "scale": 0.1},
-    ),
-    TunerSpec(
-        "prompt",
-        "trained tokens, projected and added to keys and values of every attention",
-        "simmat.nn.prompt_tuning:apply_prompt",
-        options={"tokens": 400, "dropout": 0.1},
-    ),
-    TunerSpec(
-        "prefix",
-        "trained keys and values, added to those of every attention",
-        "simmat.nn.prompt_tuning:apply_prefix",
-        options={"tokens": 200},
-    ),
     TunerSpec("linear", "trains only the first layer and the position embeddings", "simmat.nn.tuners:apply_linear"),
     TunerSpec("decoder", "trains the whole mask decoder, nothing of the backbone", "simmat.nn.tuners:apply_decoder"),
     TunerSpec(

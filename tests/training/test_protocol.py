@@ -35,7 +35,7 @@ def test_the_preset_is_the_released_training() -> None:
 def test_the_learning_rates_are_the_released_ones(tune: str, rate: float) -> None:
     """They are the tuners' own, so the preset says none."""
     assert load_config(None, {**NEEDED, "protocol": "simmat-compat"}).lr is None
-    assert registry().tuner(tune).learning_rate == rate
+    assert registry("baselines").tuner(tune).learning_rate == rate
 
 
 def test_given_settings_override_the_preset(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from bundles import METRICS, SPEC
 from installed import need_plugins
+from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_export.export import TOLERANCE, export
 from simmat_plugin_export.joining import KINDS, Kinds
 
@@ -16,9 +17,11 @@ from simmat.bundle import load_bundle, trained_tensors, write_bundle
 from simmat.errors import ConfigError
 from simmat.model import assemble, find_parts
 from simmat.model_spec import DenseSpec
-from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.plugins.builtin import TUNERS as BUILTIN_TUNERS
 from simmat.plugins.loader import load_plugins
 
+TUNERS = (*BUILTIN_TUNERS, *OTHER_TUNERS)
 CLICKS = ((True, False, False),)
 FOUNDATIONS = ("sam_vit_tiny", "lite", "timm/vit_tiny_patch16_224")
 LAYERS = [layer.name for layer in TRANSFER_LAYERS if layer.name != "identity"]  # of three channels alone

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention
+from simmat_plugin_baselines.prompt_tuning import PrefixTokens
 from simmat_plugin_sam import grid_attention
 from torch import Tensor, nn
-
-from simmat.nn.prompt_tuning import PrefixTokens
 
 SIDES = (5, 6)
 WIDTH = 16

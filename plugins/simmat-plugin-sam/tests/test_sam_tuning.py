@@ -9,21 +9,22 @@ import torch
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention
 from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from segment_anything.modeling.transformer import Attention as DecoderAttention
+from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
+from simmat_plugin_baselines.adapters import Adapted
+from simmat_plugin_baselines.prompt_tuning import PrefixTokens, PromptTokens
 from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam
 from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_TINY
 from simmat_plugin_sam.two_way import ImageToTokenAttention, TokenAttention, TokenToImageAttention
 from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.nn.adapters import Adapted
 from simmat.nn.mat import build_mat
-from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import TuningTargets, import_from_string
 from simmat.plugins.builtin import TUNERS
 from simmat.types import Channel
 
-SPECS = {spec.name: spec for spec in TUNERS}
+SPECS = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}
 RELEASED: dict[str, tuple[dict[str, Any], int]] = {
     "full": ({}, 93_736_231),
     "linear": ({}, 3_743_299),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
+from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_sam.pyramid import PromptableModel
 from simmat_testing import build_network
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from simmat.model import SimMAT
 from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TUNERS
 
-TUNER = {spec.name: spec for spec in TUNERS}
+TUNER = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}
 SMALL = {
     "lora": {"rank": 2},
     "adapter": {"width": 4},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, prompt_plane
 from simmat_plugin_unet.spec import UNET
 from simmat_testing import build_network
@@ -16,7 +17,7 @@ from simmat.model import SimMAT
 from simmat.plugins.builtin import TUNERS
 
 SIZE = 64
-TUNE = {spec.name: spec for spec in TUNERS}
+TUNE = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}
 
 
 def network(channels: int, tune: str = "full", *, mat: str = "first-conv", seed: int = 0) -> SimMAT:

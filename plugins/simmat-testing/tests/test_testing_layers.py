@@ -11,10 +11,11 @@ import torch
 from simmat_testing import run_check
 from simmat_testing.find_parts import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
 from simmat_testing.layer_checks import TransferLayerCase
+from simmat_testing.networks import TUNER
 from torch import Tensor, nn
 
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
-from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.plugins.builtin import TRANSFER_LAYERS
 
 
 class Layer(nn.Module):
@@ -87,7 +88,7 @@ def test_a_command_without_help_fails() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [*TRANSFER_LAYERS, *TUNERS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*TRANSFER_LAYERS, *TUNER.values()], ids=lambda spec: spec.name)
 def test_our_own_parts_keep_their_contract(spec: Any, tmp_path: Path) -> None:
     """The rules are those that our own parts keep."""
     is_layer = isinstance(spec, TransferLayerSpec)

@@ -1,10 +1,10 @@
-"""Transfer layers to compare with those of SimMAT: the paper's baselines and ablation, and SimCMF. Imports no torch."""
+"""Transfer layers and tuners to compare with those of SimMAT. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from simmat.plugin_specs import TransferLayerSpec
+from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.plugins.hooks import hookimpl
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
@@ -44,8 +44,41 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     ),
 )
 
+TUNERS: tuple[TunerSpec, ...] = (
+    TunerSpec(
+        "conv-lora",
+        "LoRA; layers that see the token grid get a 3x3 convolution between its factors",
+        "simmat_plugin_baselines.conv_lora:apply_conv_lora",
+        options={"rank": 16, "alpha": 16.0, "where": "all"},
+    ),
+    TunerSpec(
+        "adapter",
+        "a small MLP parallel to the MLP of every block, starting at zero",
+        "simmat_plugin_baselines.adapters:apply_adapter",
+        options={"width": 200, "scale": 0.1},
+    ),
+    TunerSpec(
+        "prompt",
+        "trained tokens, projected and added to keys and values of every attention",
+        "simmat_plugin_baselines.prompt_tuning:apply_prompt",
+        options={"tokens": 400, "dropout": 0.1},
+    ),
+    TunerSpec(
+        "prefix",
+        "trained keys and values, added to those of every attention",
+        "simmat_plugin_baselines.prompt_tuning:apply_prefix",
+        options={"tokens": 200},
+    ),
+)
+
 
 @hookimpl
 def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
     """Return the layers."""
     return TRANSFER_LAYERS
+
+
+@hookimpl
+def simmat_tuners() -> Iterable[TunerSpec]:
+    """Return the tuners."""
+    return TUNERS

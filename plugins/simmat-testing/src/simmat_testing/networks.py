@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from torch import Tensor
 
 from simmat.data.card import DataCard
@@ -21,7 +22,7 @@ from simmat.sensors.normalize import Statistics
 from simmat.types import Channel
 
 TRANSFER = {layer.name: layer for layer in TRANSFER_LAYERS}
-TUNER = {tuner.name: tuner for tuner in TUNERS}
+TUNER = {tuner.name: tuner for tuner in (*TUNERS, *OTHER_TUNERS)}
 
 
 def build_network(
@@ -40,7 +41,7 @@ def build_network(
         image_size: S.
         channels: C, or the channels of the sensor, with mean and std.
         transfer: the transfer layer, or the name of a built-in one.
-        tuner: the tuner, or the name of a built-in one.
+        tuner: the tuner, or the name of a built-in one or one of simmat-plugin-baselines.
         more: further fields of `ModelSpec`: seed, zero_shot, mat_options, tune_options.
 
     Raises:

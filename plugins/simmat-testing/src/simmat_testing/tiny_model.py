@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.errors import DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
-from simmat.nn.prompt_tuning import join_memory
+from simmat.nn.memory import join_memory
 from simmat.nn.tensor_files import load_weights
 from simmat.plugin_specs import FoundationSpec
 

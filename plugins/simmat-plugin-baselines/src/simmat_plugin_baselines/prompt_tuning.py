@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import Memory, TunableAttention, is_tunable_attention
+from simmat.foundation import TunableAttention, is_tunable_attention
 from simmat.nn.tuners import check_options, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 
@@ -53,32 +53,6 @@ class PrefixTokens(nn.Module):
         return self.keys, self.values
 
 
-def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Append a memory to the keys and values of an attention with a fused qkv.
-
-    A prompt is projected by `qkv`; a prefix is appended as it is.
-
-    Args:
-        k: (B, heads, L, d) keys.
-        v: (B, heads, L, d) values.
-        memory: N tokens of D = heads · d.
-        qkv: D -> 3 · D, in the order q, k, v.
-
-    Returns:
-        Keys and values, (B, heads, L + N, d) each, the memory last.
-    """
-    batch, heads = k.shape[:2]
-    extra_kv = memory()
-    if memory.kind == "prompt":
-        extra_kv = qkv(extra_kv[0]).chunk(3, -1)[1:]
-
-    def append(tensor: Tensor, extra: Tensor) -> Tensor:
-        split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(tensor.dtype)  # (heads, N, d)
-        return torch.cat([tensor, split.expand(batch, -1, -1, -1)], 2)
-
-    return append(k, extra_kv[0]), append(v, extra_kv[1])
-
-
 def apply_prompt(
     model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int, dropout: float
 ) -> None:
@@ -113,7 +87,8 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     """
     check_options("prefix", (tokens >= 1, f"tokens must be at least 1, got {tokens}"))
     for attention, like in _attentions(model, targets, "prefix"):
-        keys, values = (_random(tokens, attention.width, generator).to(like) for _ in range(2))
+        keys = _random(tokens, attention.width, generator).to(like)
+        values = _random(tokens, attention.width, generator).to(like)
         attention.memory = PrefixTokens(keys, values)
 
 

@@ -31,7 +31,8 @@ class Adapter(nn.Module):
     def __init__(self, like: nn.Linear | nn.Conv2d, width: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         size = like.in_features if isinstance(like, nn.Linear) else like.in_channels
-        down, down_bias = (uniform_(torch.empty(shape), size, generator) for shape in ((width, size), (width,)))
+        down = uniform_(torch.empty(width, size), size, generator)
+        down_bias = uniform_(torch.empty(width), size, generator)
         self.scale = scale
         self.on_grid = isinstance(like, nn.Conv2d)
         self.down = nn.Parameter(down.to(like.weight))  # (width, D)
