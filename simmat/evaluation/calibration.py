@@ -86,11 +86,15 @@ Rows = Mapping[Kind, Sequence[Sequence[Any]]]
 
 def pairs_of(rows: Rows) -> dict[Kind, ScoredPredictions]:
     """Return the pairs of each kind of score of which there are some."""
-    return {
-        kind: (ScoredPredictions.of_classes if kind == "class_probability" else ScoredPredictions.of)(found)
-        for kind, found in rows.items()
-        if found
-    }
+    pairs: dict[Kind, ScoredPredictions] = {}
+    for kind, found in rows.items():
+        if not found:
+            continue
+        if kind == "class_probability":
+            pairs[kind] = ScoredPredictions.of_classes(found)
+        else:
+            pairs[kind] = ScoredPredictions.of(found)
+    return pairs
 
 
 def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple[Values, Values, Values]:
@@ -98,8 +102,10 @@ def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple
     place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     total = np.bincount(place, weights, bins)
     kept = total > 0
-    score, truth = (np.bincount(place, weights * values, bins)[kept] / total[kept] for values in (predicted, true))
-    return score, truth, np.asarray(total[kept], np.float64)
+    weight = np.asarray(total[kept], np.float64)
+    mean_score = np.bincount(place, weights * predicted, bins)[kept] / weight
+    mean_truth = np.bincount(place, weights * true, bins)[kept] / weight
+    return mean_score, mean_truth, weight
 
 
 def reliability(pairs: ScoredPredictions) -> tuple[Values, Values, Values]:
@@ -264,11 +270,17 @@ def thresholds(pairs: ScoredPredictions) -> tuple[float | None, ...]:
 
 def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration | None:
     """Return the maps of all kinds of scores, and the thresholds of found objects; None if there is none."""
-    known = {kind: pairs for kind, pairs in confidence.items() if kind in Calibration.model_fields}
-    curves: dict[str, Any] = {kind: curve for kind, pairs in known.items() if (curve := fit_curve(pairs))}
-    pairs = confidence.get("class_probability")
-    if pairs is not None and pairs.classes is not None and _suffices(pairs.where(pairs.classes >= 0)):
-        curves["temperature"] = _temperature(pairs)
+    curves: dict[str, Any] = {}
+    for kind, pairs in confidence.items():
+        if kind in Calibration.model_fields:
+            curve = fit_curve(pairs)
+            if curve is not None:
+                curves[kind] = curve
+    of_classes = confidence.get("class_probability")
+    if of_classes is not None and of_classes.classes is not None:
+        known = of_classes.where(of_classes.classes >= 0)
+        if _suffices(known):
+            curves["temperature"] = _temperature(of_classes)
     found = Calibration(**curves)
     if found.object is not None:
         objects = calibrated_pairs(found, "object", confidence["object"])
@@ -309,11 +321,19 @@ def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration
             "aurc": risk_area(pairs),
         }
         if kind == "object" and after is not pairs and calibration is not None:
-            if calibration.thresholds:
-                least = calibration.thresholds[round(100 * MAX_ERROR_RATE) - 1]
-            else:
-                least = None
-            kept = after.predicted >= (math.inf if least is None else least)
-            right = float((after.true[kept] >= RIGHT_IOU).mean()) if kept.any() else None
-            blocks[kind] |= {"auto_kept": None if least is None else float(kept.mean()), "auto_right": right}
+            blocks[kind] |= _auto_summary(calibration, after)
     return blocks
+
+
+def _auto_summary(calibration: Calibration, pairs: ScoredPredictions) -> dict[str, float | None]:
+    """Return the share of found objects that `--min-score auto` keeps, and of these the share that is right."""
+    least = None
+    if calibration.thresholds:
+        least = calibration.thresholds[round(100 * MAX_ERROR_RATE) - 1]
+    if least is None:
+        return {"auto_kept": None, "auto_right": None}
+    kept = pairs.predicted >= least
+    right = None
+    if kept.any():
+        right = float((pairs.true[kept] >= RIGHT_IOU).mean())
+    return {"auto_kept": float(kept.mean()), "auto_right": right}

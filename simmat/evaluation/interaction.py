@@ -147,11 +147,16 @@ def _first_click_score(
     predicted = answer.predicted[k]
     mask = answer.masks[k]
     scored = image.targets.scored
-    others = slice(1, None) if len(ious) > 1 else slice(None)
     figures: dict[str, float | None] = dict.fromkeys(metrics)
     if protocol.grid == "original":
         for name, metric in metrics.items():
             figures[name] = metric(mask, target.truth, scored)
+    best_predicted = None
+    oracle = None
+    if protocol.alternatives:
+        others = slice(1, None) if len(ious) > 1 else slice(None)
+        best_predicted = float(ious[others][int(predicted[others].argmax())])
+        oracle = float(ious[others].max())
     return ObjectScore(
         sample=sample,
         region=target.index,
@@ -159,8 +164,8 @@ def _first_click_score(
         area=target.region.area,
         click_xy=(float(target.click_xy[0]), float(target.click_xy[1])),
         iou=float(ious[0]),
-        iou_best_predicted=float(ious[others][int(predicted[others].argmax())]) if protocol.alternatives else None,
-        iou_oracle=float(ious[others].max()) if protocol.alternatives else None,
+        iou_best_predicted=best_predicted,
+        iou_oracle=oracle,
         predicted_iou=float(predicted[0]),
         metrics=figures,
         area_ratio=area_ratio(mask, target.truth, scored),
@@ -179,18 +184,21 @@ def _click_curves(
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]
     left = list(range(len(targets)))  # those that are not right yet, in the order of `answer`
     for _ in range(clicks - 1):
-        errors = [corrective_click(targets[k].truth, mask, ignore) for k, mask in zip(left, answer.masks, strict=True)]
-        wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
+        places = []  # of those that are still wrong, in the answer
+        wrong = []
+        for place, (k, mask) in enumerate(zip(left, answer.masks, strict=True)):
+            error = corrective_click(targets[k].truth, mask, ignore)
+            if error is None:
+                continue
+            click_xy, on_object = error
+            coords = np.concatenate([prompts[k].point_coords, np.asarray([click_xy], np.float32)])
+            prompts[k] = Prompt(coords, np.append(prompts[k].point_labels, np.int64(on_object)))
+            places.append(place)
+            wrong.append(k)
         if not wrong:
             break
-        for place, (click_xy, on_object) in wrong:
-            prompt = prompts[left[place]]
-            coords = np.concatenate([prompt.point_coords, np.asarray([click_xy], np.float32)])
-            prompts[left[place]] = Prompt(coords, np.append(prompt.point_labels, np.int64(on_object)))
-        places = [place for place, _ in wrong]
-        left = [left[place] for place in places]
-        given = [prompts[k] for k in left], [targets[k] for k in left]
-        answer = image.decode(*given, mask_input=answer.low[places])
+        left = wrong
+        answer = image.decode([prompts[k] for k in left], [targets[k] for k in left], mask_input=answer.low[places])
         for k, iou in zip(left, answer.ious[:, 0].tolist(), strict=True):
             curves[k].append(iou)
     return [tuple(curve + curve[-1:] * (clicks - len(curve))) for curve in curves]
@@ -212,13 +220,12 @@ def _with_draws(
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
     repeated = [target for target in targets for _ in range(repeats)]
-    loose, anywhere = (
-        image.single_ious(each, repeated)[:, 0].reshape(-1, repeats).tolist() for each in (jittered, clicks)
-    )
-    return [
-        replace(score, jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))
-        for row, score in enumerate(scores)
-    ]
+    of_boxes = image.single_ious(jittered, repeated)[:, 0].reshape(-1, repeats).tolist()
+    of_clicks = image.single_ious(clicks, repeated)[:, 0].reshape(-1, repeats).tolist()
+    drawn = []
+    for score, box_ious, click_ious in zip(scores, of_boxes, of_clicks, strict=True):
+        drawn.append(replace(score, jittered_boxes=tuple(box_ious), random_clicks=tuple(click_ious)))
+    return drawn
 
 
 def _box_prompt(box: npt.NDArray[np.float32]) -> Prompt:

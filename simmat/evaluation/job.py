@@ -168,22 +168,27 @@ def unseen_samples(
         return tuple(samples), None
     digests = digest_dataset(replace(dataset, samples=tuple(samples))).reference_digests(samples)
     windows = [sample.window for sample in samples]
-    trained, validated = (images.has(digests, windows) for images in (spec.trained_on, spec.validated_on))
+    in_training = spec.trained_on.has(digests, windows)
+    in_validation = spec.validated_on.has(digests, windows)
     kept: list[Sample] = []
-    ids: dict[str, list[str]] = {"trained": [], "validated": [], "left_out": []}
-    for sample, is_trained, is_validated in zip(samples, trained, validated, strict=True):
+    trained: list[str] = []
+    validated: list[str] = []
+    left_out: list[str] = []
+    for sample, is_trained, is_validated in zip(samples, in_training, in_validation, strict=True):
         if (is_trained and split != "train") or (is_validated and split == "test"):
-            ids["left_out"].append(sample.id)
+            left_out.append(sample.id)
             continue
         kept.append(sample)
-        if is_trained or is_validated:
-            ids["trained" if is_trained else "validated"].append(sample.id)
+        if is_trained:
+            trained.append(sample.id)
+        elif is_validated:
+            validated.append(sample.id)
     if not kept:
         raise DataError(
             f"{dataset.root}: {bundle.path} was trained on all {len(samples)} images of the {split} split, or its step "
             "was chosen by them, so there is no score of new images; give images that it has not seen"
         )
-    return tuple(kept), SeenImages(**{name: tuple(own) for name, own in ids.items()}, total=len(samples))
+    return tuple(kept), SeenImages(tuple(trained), tuple(validated), tuple(left_out), total=len(samples))
 
 
 def why_no_zero_shot(parts: Parts) -> str:
@@ -257,70 +262,96 @@ def evaluate(
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
-    named = dense is not None and any(value is not None for value in dense.classes)
-    classed = dataset.has_classes and named
-    nothing = AutomaticScores(dense is not None, classed, unknown=dataset.has_classes and not named)
-
     known = registry or installed()
     metrics = find_metrics(known, "mask")
-
-    def score(sample: Sample) -> Scores:
-        image = dataset.image(sample)
-        predictor.image_loader.check_channels(image)
-        label = dataset.label(sample, image)
-        large = predictor.open_reader(LoadedImage(image))
-        scores = _by_prompts(predictor, large, image, label, sample.id, protocol, metrics)
-        if not (everything or semantic):
-            return scores
-        unmarked = dataset.may_have_unmarked(sample)
-        found = nothing
-        seconds = dict(scores.seconds)
-        scored = ~label.ignore & ~outside_objects(label) if unmarked else ~label.ignore
-        if scored.any():
-            predictor.encode_untiled(large)
-            start = perf_counter()
-            if everything and not unmarked:
-                matches = ImageMatches.of(large.segment_everything(settings), label)
-                found = replace(found, matches={sample.id: matches})
-                seconds["everything"] = (perf_counter() - start,)
-            start = perf_counter()
-            if semantic:
-                truth = class_map(label)
-                seen = large.segment_semantic()
-                confusion = count_confusion(truth, seen.labels, scored, classed=classed)
-                found = replace(found, confusions={sample.id: confusion})
-                if classed or not named:
-                    right = (truth == seen.labels) if classed else (truth != 0) == (seen.labels != 0)
-                    pixels = pixel_confidence(seen.probability[scored], right[scored])
-                    found = replace(found, pixels={sample.id: pixels})
-                seconds["semantic"] = (perf_counter() - start,)
-        return replace(scores, seconds=seconds, unprompted=found)
-
+    settings = settings or EverythingSettings()
     work = processes or Processes(torch.device("cpu"))
     own = []
     with torch.inference_mode():
         for number in work.share(range(len(samples))):
-            own.append((number, score(samples[number])))
+            sample = samples[number]
+            image = dataset.image(sample)
+            predictor.image_loader.check_channels(image)
+            label = dataset.label(sample, image)
+            tiled = predictor.open_reader(LoadedImage(image))
+            scores = _by_prompts(predictor, tiled, image, label, sample.id, protocol, metrics)
+            if everything or semantic:
+                scores = _add_unprompted(
+                    scores, predictor, tiled, dataset, sample, label, settings if everything else None, semantic
+                )
+            own.append((number, scores))
             if progress is not None:
                 progress(1)
-    parts = work.gather(own)
-    scores = merge_scores([one for _, one in sorted(itertools.chain.from_iterable(parts), key=itemgetter(0))])
-    if not scores.objects:
+    numbered = sorted(itertools.chain.from_iterable(work.gather(own)), key=itemgetter(0))
+    merged = merge_scores([scores for _, scores in numbered])
+    if not merged.objects:
         raise nothing_to_score(dataset, samples)
-    found = scores.unprompted
-    if found is not None:
-        found = replace(found, metrics=_metrics_of(found, known))
-    return replace(scores, calibration=calibration, unprompted=found)
+    unprompted = merged.unprompted
+    if unprompted is not None:
+        unprompted = replace(unprompted, metrics=_metrics_of(unprompted, known))
+    return replace(merged, calibration=calibration, unprompted=unprompted)
+
+
+def _add_unprompted(
+    scores: Scores,
+    predictor: Predictor,
+    tiled: TiledImage,
+    dataset: Dataset,
+    sample: Sample,
+    label: Annotation,
+    settings: EverythingSettings | None,
+    semantic: bool,
+) -> Scores:
+    """Add what is found without prompts in an image to its scores.
+
+    Args:
+        settings: how objects are found; None finds none.
+        semantic: find the class of every pixel.
+    """
+    dense = predictor.dense
+    names_classes = dense is not None and any(value is not None for value in dense.classes)
+    classed = dataset.has_classes and names_classes
+    found = AutomaticScores(dense is not None, classed, unknown=dataset.has_classes and not names_classes)
+    has_unmarked = dataset.may_have_unmarked(sample)
+    scored = ~label.ignore
+    if has_unmarked:
+        scored &= ~outside_objects(label)
+    if not scored.any():
+        return replace(scores, unprompted=found)
+    seconds = dict(scores.seconds)
+    predictor.encode_untiled(tiled)
+    if settings is not None and not has_unmarked:
+        start = perf_counter()
+        matches = ImageMatches.of(tiled.segment_everything(settings), label)
+        found = replace(found, matches={sample.id: matches})
+        seconds["everything"] = (perf_counter() - start,)
+    if semantic:
+        start = perf_counter()
+        truth = class_map(label)
+        seen = tiled.segment_semantic()
+        confusion = count_confusion(truth, seen.labels, scored, classed=classed)
+        found = replace(found, confusions={sample.id: confusion})
+        if classed:
+            right = truth == seen.labels
+        else:
+            right = (truth != 0) == (seen.labels != 0)
+        if classed or not names_classes:
+            pixels = pixel_confidence(seen.probability[scored], right[scored])
+            found = replace(found, pixels={sample.id: pixels})
+        seconds["semantic"] = (perf_counter() - start,)
+    return replace(scores, seconds=seconds, unprompted=found)
 
 
 def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[str, float | None]]:
     """Return block of the summary -> name -> figure of each metric of what is found without prompts."""
     blocks: dict[str, dict[str, float | None]] = {}
     if found.matches:
-        metrics, images = find_metrics(registry, "objects"), list(found.matches.values())
+        images = list(found.matches.values())
+        metrics = find_metrics(registry, "objects")
         blocks["everything"] = {name: metric(images) for name, metric in metrics.items()}
     if found.confusions:
-        metrics, confusion = find_metrics(registry, "classes"), found.confusion()
+        confusion = found.confusion()
+        metrics = find_metrics(registry, "classes")
         blocks["semantic"] = {name: metric(confusion) for name, metric in metrics.items()}
     return blocks
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
@@ -52,7 +51,9 @@ def mask_iou(mask: Instance | None, truth: Instance, scored: BoolArray) -> float
 
 def area_ratio(mask: Instance | None, truth: Instance, scored: BoolArray) -> float:
     """Return the scored pixels of a mask per scored pixel of the truth; 0 of an empty mask (None)."""
-    return (0 if mask is None else scored_area(mask, scored)) / max(scored_area(truth, scored), 1)
+    if mask is None:
+        return 0.0
+    return scored_area(mask, scored) / max(scored_area(truth, scored), 1)
 
 
 def boundary_width(size_hw: tuple[int, int]) -> int:
@@ -88,7 +89,9 @@ def boundary_iou(
     true_band = boundary(truth, width)
     if not scored_area(true_band, scored):
         return None
-    return mask_iou(None if prediction is None else boundary(prediction, width), true_band, scored)
+    if prediction is None:
+        return 0.0
+    return mask_iou(boundary(prediction, width), true_band, scored)
 
 
 SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
@@ -179,7 +182,11 @@ def seen_note(seen: SeenImages | None) -> str:
         "were used to train the bundle: no score of new images.": seen.trained,
         "chose the step of the bundle: the score is a little too good.": seen.validated,
     }
-    return " ".join(f"{len(ids)} of {seen.total} images {text}" for text, ids in notes.items() if ids)
+    sentences = []
+    for text, ids in notes.items():
+        if ids:
+            sentences.append(f"{len(ids)} of {seen.total} images {text}")
+    return " ".join(sentences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +219,16 @@ class Scores:
 
     def confidence(self) -> dict[Kind, ScoredPredictions]:
         """Return the scores of the network beside the truth, of each kind of which there are some."""
-        boxes = []
-        for o in self.objects:
-            if o.predicted_box is not None and o.box is not None:
-                boxes.append((o.sample, o.predicted_box, o.box))
-        return pairs_of(
-            {
-                "click": [(o.sample, o.predicted_iou, o.iou) for o in self.objects],
-                "box": boxes,
-                **({} if self.unprompted is None else self.unprompted.confidence()),
-            }
-        )
+        clicks: list[tuple[Any, ...]] = []
+        boxes: list[tuple[Any, ...]] = []
+        for score in self.objects:
+            clicks.append((score.sample, score.predicted_iou, score.iou))
+            if score.predicted_box is not None and score.box is not None:
+                boxes.append((score.sample, score.predicted_box, score.box))
+        rows: dict[Kind, list[tuple[Any, ...]]] = {"click": clicks, "box": boxes}
+        if self.unprompted is not None:
+            rows |= self.unprompted.confidence()
+        return pairs_of(rows)
 
     def summary(self) -> dict[str, Any]:
         """Return the means over objects, over images and over classes (of the means of their objects), and by size.
@@ -233,7 +239,13 @@ class Scores:
         """
         by_class = _grouped(self.objects, lambda score: score.class_id)
         known = {key: fmean(ious) for key, ious in by_class.items() if key is not None}
-        bins = ((name, [o for o in self.objects if low <= o.area < high]) for name, (low, high) in SIZES.items())
+        by_size: dict[str, dict[str, Any]] = {}
+        for name, (low, high) in SIZES.items():
+            objects = [score for score in self.objects if low <= score.area < high]
+            by_size[name] = {"objects": len(objects)}
+            if objects:
+                by_size[name] |= _figures(objects)
+        unprompted = {} if self.unprompted is None else self.unprompted.summary()
         return {
             "objects": len(self.objects),
             "images": len({score.sample for score in self.objects}),
@@ -243,8 +255,8 @@ class Scores:
             "miou_image": fmean(fmean(ious) for ious in self.by_sample().values()),
             "miou_class": fmean(known.values()) if known else None,
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
-            "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
-            **(self.unprompted.summary() if self.unprompted is not None else {}),
+            "by_size": by_size,
+            **unprompted,
             "confidence": confidence_summary(self.confidence(), self.calibration),
         }
 
@@ -252,32 +264,42 @@ class Scores:
 def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, Any]:
     """Return a summary with every figure that a protocol gives, and with metrics of masks, all of them 0."""
     zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
-    figures: dict[str, Any] = {
-        "iou_best_predicted": 0.0 if protocol.alternatives else None,
-        "iou_oracle": 0.0 if protocol.alternatives else None,
-        "metrics": dict.fromkeys(metrics, 0.0 if protocol.grid == "original" else None),
-        "clicks": (0.0,) * protocol.clicks if protocol.clicks > 1 else (),
-        "box": 0.0 if protocol.repeats else None,
-        "predicted_box": 0.0 if protocol.repeats else None,
-        "jittered_boxes": (0.0,) * protocol.repeats,
-        "random_clicks": (0.0,) * protocol.repeats,
-    }
-    areas = [low for low, _ in SIZES.values()]
-    return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **figures) for area in areas)).summary()
+    figures: dict[str, Any] = {"metrics": dict.fromkeys(metrics)}
+    if protocol.grid == "original":
+        figures["metrics"] = dict.fromkeys(metrics, 0.0)
+    best = 0.0 if protocol.alternatives else None
+    figures |= {"iou_best_predicted": best, "iou_oracle": best}
+    if protocol.clicks > 1:
+        figures["clicks"] = (0.0,) * protocol.clicks
+    if protocol.repeats:
+        draws = (0.0,) * protocol.repeats
+        figures |= {"box": 0.0, "predicted_box": 0.0, "jittered_boxes": draws, "random_clicks": draws}
+    objects = [ObjectScore(**zero, class_id=1, area=low, **figures) for low, _ in SIZES.values()]
+    return Scores(tuple(objects)).summary()
 
 
 def merge_scores(parts: Sequence[Scores]) -> Scores:
     """Join the scores of parts of a split in the order of the parts."""
-    names = ("objects", "without_region", "left_out")
-    joined: dict[str, Any] = {}
-    for name in names:
-        joined[name] = tuple(itertools.chain(*(getattr(part, name) for part in parts)))
-    joined["seconds"] = {
-        name: tuple(itertools.chain(*(part.seconds.get(name, ()) for part in parts)))
-        for name in ("encode", "decode", "everything", "semantic")
-    }
-    found = [part.unprompted for part in parts if part.unprompted is not None]
-    return Scores(**joined, unprompted=AutomaticScores.merge(found) if found else None)
+    objects: list[ObjectScore] = []
+    without_region: list[str] = []
+    left_out: list[tuple[str, int]] = []
+    seconds: dict[str, list[float]] = {"encode": [], "decode": [], "everything": [], "semantic": []}
+    unprompted: list[AutomaticScores] = []
+    for part in parts:
+        objects += part.objects
+        without_region += part.without_region
+        left_out += part.left_out
+        for name, times in part.seconds.items():
+            seconds[name] += times
+        if part.unprompted is not None:
+            unprompted.append(part.unprompted)
+    return Scores(
+        tuple(objects),
+        tuple(without_region),
+        tuple(left_out),
+        {name: tuple(times) for name, times in seconds.items()},
+        unprompted=AutomaticScores.merge(unprompted) if unprompted else None,
+    )
 
 
 def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
@@ -291,8 +313,10 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
         figures[name] = _mean(score.metrics.get(name) for score in objects)
     if objects[0].clicks:
         curves = [score.clicks for score in objects]
-        figures["clicks"] = {"miou": [fmean(ious) for ious in zip(*curves, strict=True)]}
-        figures["clicks"] |= {f"noc{target * 100:.0f}": _noc(curves, target) for target in NOC_TARGETS}
+        clicks: dict[str, Any] = {"miou": [fmean(ious) for ious in zip(*curves, strict=True)]}
+        for target in NOC_TARGETS:
+            clicks[f"noc{target * 100:.0f}"] = _noc(curves, target)
+        figures["clicks"] = clicks
     if objects[0].jittered_boxes:
         draws = _over_draws([score.jittered_boxes for score in objects])
         figures["box"] = {"tight": _mean(score.box for score in objects), "jittered": draws}
@@ -303,15 +327,17 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
 
 def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
     """Return the mean number of clicks to reach a target; an object that fails counts with the largest number."""
-    counts = []
-    for curve in curves:
-        counts.append(next((k for k, iou in enumerate(curve, start=1) if iou >= target), None))
     most = len(curves[0])
-    return {
-        "mean": fmean(most if count is None else count for count in counts),
-        "failures": sum(count is None for count in counts),
-        "most_clicks": most,
-    }
+    counts = []
+    failures = 0
+    for curve in curves:
+        reached = [number for number, iou in enumerate(curve, start=1) if iou >= target]
+        if reached:
+            counts.append(reached[0])
+        else:
+            counts.append(most)
+            failures += 1
+    return {"mean": fmean(counts), "failures": failures, "most_clicks": most}
 
 
 def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:

@@ -38,10 +38,11 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], scored: BoolArray)
         own = scored_area(region, scored)
         for column, other in enumerate(true):
             box = region.window.intersection(other.window)
-            if box is not None:
-                both = region.within(box) & other.within(box) & scored[box.slices]
-                shared = int(np.count_nonzero(both))
-                table[row, column] = shared / max(own + areas[column] - shared, 1)
+            if box is None:
+                continue
+            both = region.within(box) & other.within(box) & scored[box.slices]
+            shared = int(np.count_nonzero(both))
+            table[row, column] = shared / max(own + areas[column] - shared, 1)
     return table
 
 
@@ -76,14 +77,21 @@ class ImageMatches:
         found = [one.instance for one in objects]
         true = [*label.regions, *label.small]
         scored = ~label.ignore
-        shown = [(scored_area(region, scored), max(region.area, 1)) for region in found]
-        uncounted = [scored_area(region, scored) == 0 for region in label.regions] + [True] * len(label.small)
+        hidden = []
+        for region in found:
+            visible = scored_area(region, scored)
+            if visible < label.smallest:
+                hidden.append(1.0)
+            else:
+                hidden.append(1 - visible / max(region.area, 1))
+        uncounted = [scored_area(region, scored) == 0 for region in label.regions]
+        uncounted += [True] * len(label.small)
         return cls(
             np.asarray([one.score for one in objects], np.float32),
             _classes(found),
             _classes(true),
             ious(found, true, scored),
-            np.asarray([1 if seen < label.smallest else 1 - seen / area for seen, area in shown], np.float64),
+            np.asarray(hidden, np.float64),
             np.asarray(uncounted, np.bool_),
             [one.class_probabilities for one in objects],
         )
@@ -119,11 +127,13 @@ class ImageMatches:
         free = np.ones(len(self.uncounted), np.bool_)
         for row in np.argsort(-self.scores, kind="stable"):
             for group in (free & ~self.uncounted, free & self.uncounted):
-                if group.any():
-                    best = int(np.argmax(np.where(group, self.iou[row], -1.0)))
-                    if self.iou[row, best] >= threshold:
-                        matched[row], free[best] = best, False
-                        break
+                if not group.any():
+                    continue
+                best = int(np.argmax(np.where(group, self.iou[row], -1.0)))
+                if self.iou[row, best] >= threshold:
+                    matched[row] = best
+                    free[best] = False
+                    break
         excused = self.hidden >= threshold
         if len(self.uncounted):
             excused = np.where(matched >= 0, self.uncounted[matched], excused)
@@ -145,7 +155,8 @@ class ImageMatches:
         for row, known in enumerate(self.class_probabilities):
             if known and counts[row] and best[row] >= RIGHT_IOU:
                 true = int(self.true_classes[column[row]])
-                classes.append((list(known).index(true) if true in known else -1, *known.values()))
+                index = list(known).index(true) if true in known else -1
+                classes.append((index, *known.values()))
         return objects, classes
 
     def mistakes(self) -> dict[str, int]:
@@ -167,7 +178,10 @@ def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
 
 def true_classes(images: Sequence[ImageMatches]) -> list[int]:
     """Return the classes of the true objects that count, in rising order."""
-    return sorted({int(value) for image in images for value in image.true_classes[~image.uncounted]})
+    classes: set[int] = set()
+    for image in images:
+        classes.update(image.true_classes[~image.uncounted].tolist())
+    return sorted(classes)
 
 
 def average_precision(images: Sequence[ImageMatches], threshold: float) -> float:
@@ -189,7 +203,10 @@ def average_precision(images: Sequence[ImageMatches], threshold: float) -> float
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
-    return float(np.mean([precision[place] if place < len(precision) else 0.0 for place in places]))
+    reached = places[places < len(precision)]
+    at_recall = np.zeros(101)
+    at_recall[: len(reached)] = precision[reached]
+    return float(np.mean(at_recall))
 
 
 def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
@@ -198,11 +215,15 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
     AP, AP50 and PQ are means over classes, AP and AP50 over those of true objects.
     """
     known = true_classes(images)
+    classes: set[int] = set()
+    for image in images:
+        classes.update(image.true_classes.tolist())
+        classes.update(image.found_classes.tolist())
     precisions = []
     qualities = []
     hits = 0
     count = 0
-    for value in sorted({int(v) for image in images for v in (*image.true_classes, *image.found_classes)}):
+    for value in sorted(classes):
         own = [image.of_class(value) for image in images]
         if value in known:
             precisions.append([average_precision(own, threshold) for threshold in THRESHOLDS])
@@ -261,13 +282,19 @@ def count_confusion(
     true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
 ) -> Confusion:
     """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
-    pair = []
-    for values in (true, found):
-        pair.append(values[scored] if classed else (values[scored] != 0).astype(np.int64))
-    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in pair)
+    true = true[scored]
+    found = found[scored]
+    if not classed:
+        true = (true != 0).astype(np.int64)
+        found = (found != 0).astype(np.int64)
+    rows, row = np.unique(true, return_inverse=True)
+    columns, column = np.unique(found, return_inverse=True)
     counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
-    pairs = itertools.product(rows.tolist(), columns.tolist())
-    return Confusion({one: pixels for one, pixels in zip(pairs, counts.tolist(), strict=True) if pixels})
+    confusion = Confusion()
+    for pair, pixels in zip(itertools.product(rows.tolist(), columns.tolist()), counts.tolist(), strict=True):
+        if pixels:
+            confusion[pair] = pixels
+    return confusion
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,27 +322,28 @@ class AutomaticScores:
     @classmethod
     def merge(cls, parts: Sequence[AutomaticScores]) -> AutomaticScores:
         """Join the scores of parts of a split, at least one, in the order of the parts."""
-        names = ("matches", "confusions", "pixels")
-        joined: dict[str, Any] = {}
-        for name in names:
-            joined[name] = dict(itertools.chain(*(getattr(part, name).items() for part in parts)))
-        return replace(parts[0], **joined)
+        matches: dict[str, ImageMatches] = {}
+        confusions: dict[str, Confusion] = {}
+        pixels: dict[str, npt.NDArray[np.float64]] = {}
+        for part in parts:
+            matches.update(part.matches)
+            confusions.update(part.confusions)
+            pixels.update(part.pixels)
+        return replace(parts[0], matches=matches, confusions=confusions, pixels=pixels)
 
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
         """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
-        found = {name: image.confidence() for name, image in self.matches.items()}
-        if self.classed:
-            classes = []
-            for name, (_, rows) in found.items():
-                for row in rows:
-                    classes.append((name, *row))
-        else:
-            classes = []
-        return {
-            "object": [(name, *row) for name, (rows, _) in found.items() for row in rows],
-            "class_probability": classes,
-            "pixel": [(name, *row) for name, rows in self.pixels.items() for row in rows.tolist()],
-        }
+        objects: list[tuple[Any, ...]] = []
+        classes: list[tuple[Any, ...]] = []
+        pixels: list[tuple[Any, ...]] = []
+        for name, image in self.matches.items():
+            of_objects, of_classes = image.confidence()
+            objects += [(name, *row) for row in of_objects]
+            if self.classed:
+                classes += [(name, *row) for row in of_classes]
+        for name, bins in self.pixels.items():
+            pixels += [(name, *row) for row in bins.tolist()]
+        return {"object": objects, "class_probability": classes, "pixel": pixels}
 
     def everything(self) -> dict[str, Any]:
         """Return AP, AP50, PQ and F1 of every object, also by class and without classes.
@@ -325,30 +353,37 @@ class AutomaticScores:
         images = list(self.matches.values())
         classes = true_classes(images)
         several = len(classes) > 1
+        plain: dict[str, float | None] = {}
         if several or not self.classed:
             plain = object_scores([image.without_classes() for image in images])
-        else:
-            plain = {}
         main = object_scores(images) if self.classed else plain
+        if several and self.unknown:
+            main = dict.fromkeys(main)
         block: dict[str, Any] = {
             "images": len(images),
             "objects": int(sum(np.count_nonzero(~image.uncounted) for image in images)),
             "left_out": int(sum(np.count_nonzero(image.uncounted) for image in images)),
             "found": sum(len(image.scores) for image in images),
             "clicks": "peaks of the dense head" if self.dense else "grid",
-            **(dict.fromkeys(main) if several and self.unknown else main),
+            **main,
         }
         if several:
-            block["any_class"] = plain
             by_class = {}
-            for v in classes:
-                by_class[str(v)] = object_scores([image.of_class(v) for image in images])
-            block["by_class"] = by_class if self.classed else {}
+            if self.classed:
+                for value in classes:
+                    by_class[str(value)] = object_scores([image.of_class(value) for image in images])
+            block["any_class"] = plain
+            block["by_class"] = by_class
         return block
 
     def mistakes(self) -> dict[str, dict[str, int]]:
         """Return the `ImageMatches.mistakes` of each image whose objects are scored, by sample."""
-        return {name: (one if self.classed else one.without_classes()).mistakes() for name, one in self.matches.items()}
+        mistakes = {}
+        for name, matches in self.matches.items():
+            if not self.classed:
+                matches = matches.without_classes()
+            mistakes[name] = matches.mistakes()
+        return mistakes
 
     def summary(self) -> dict[str, Any]:
         """Return the blocks of what was scored; that of class maps is of one confusion matrix."""
