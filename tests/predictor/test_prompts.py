@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,13 @@ from simmat.cli import run
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor, predictor
+from simmat.predictor.prompts import prompt_windows
+from simmat.types import Prompt
 
 pytestmark = pytest.mark.plugins()
+
+SIZE_HW = (300, 400)
+"""Of an image that is cut into windows."""
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +86,23 @@ def test_a_point_where_nothing_is_measured_is_refused(
     assert "no pixel around the prompt" in capsys.readouterr().err
 
 
-def test_large_images_with_prompts_are_skipped_when_done(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Their objects are written together, under the name of the image."""
-    for name in "ab":
-        _scene(tmp_path / f"{name}.tif")
-    rows = "".join(f'{file}.tif,o{n},"{20 + n},30"\n' for file in "ab" for n in range(2))
-    (tmp_path / "prompts.csv").write_text("file,object,point\n" + rows)
-    call = ["predict", str(bundle), "--prompts", str(tmp_path / "prompts.csv"), "--tile", "64", "--device", "cpu"]
-    call += ["--format", "labels"]
-    assert run([*call, "--out", str(tmp_path / "out")]) == 0
-    assert [one["object"] for one in json.loads((tmp_path / "out/a.json").read_text())["prompts"]] == ["a_o0", "a_o1"]
-    assert run([*call, "--out", str(tmp_path / "out")]) == 0
-    assert "2 of 2 images were done" in capsys.readouterr().err
-
-
-def test_an_image_without_a_measurement_leaves_nothing_behind(bundle: Path, tmp_path: Path) -> None:
-    """Its windows would be kept for a second call that fails alike."""
-    image = _scene(tmp_path / "a.tif", np.full((1, 150, 180), np.nan, np.float32))
-    assert _predict(bundle, image, tmp_path / "out", "--semantic") == 2
-    assert not list((tmp_path / "out").glob("*")) + list((tmp_path / "out").glob(".*"))
+def test_windows_hold_their_prompt_with_room_around_it() -> None:
+    """An object cut by a border has another shape."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        tile = int(rng.integers(16, 120))
+        x0, y0 = rng.uniform(0, 300, 2)
+        box = np.asarray([x0, y0, min(x0 + rng.uniform(0, 200), 400), min(y0 + rng.uniform(0, 200), 300)], np.float32)
+        click, marked = Prompt.points([(x0, y0)]), Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
+        for prompt, (left, top, right, bottom), part in ((click, (x0, y0, x0, y0), 4.1), (marked, box, 16)):
+            windows = list(prompt_windows(prompt, SIZE_HW, tile))
+            for window in windows:
+                assert 0 <= window.y0 < window.y1 <= SIZE_HW[0]
+                assert 0 <= window.x0 < window.x1 <= SIZE_HW[1]
+                room = max(window.size_hw) / part - 1
+                assert window.y0 == 0 or top >= window.y0 + room
+                assert window.x0 == 0 or left >= window.x0 + room
+                assert window.y1 == SIZE_HW[0] or bottom <= window.y1 - room
+                assert window.x1 == SIZE_HW[1] or right <= window.x1 - room
+        sides = [max(window.size_hw) for window in prompt_windows(click, SIZE_HW, tile)]
+        assert sides == [min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bundles import GRAY
+from bundles import GRAY, tiny_bundle
+from installed import need_plugins
 from PIL import Image
 from runs import registry
 
+import simmat
 from simmat.bundle import load_bundle
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.predictor import Predictor
+from simmat.io.images import write_image
+from simmat.model import Parts
+from simmat.nn.device import pick_device
+from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.types import Channel, Prompt, SensorImage
 
 SCENE = np.random.default_rng(0).integers(0, 256, (40, 56)).astype(np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (1, 40, 56)).astype(np.uint8)
+CLICK = Prompt.points([(20, 20)])
 
 
 @pytest.fixture
@@ -171,3 +179,74 @@ def test_an_answer_that_is_not_a_number_is_refused(predictor: Predictor, picture
     predictor.set_image(picture)
     with pytest.raises(BundleError, match=r"bundle .*s\.png"):
         predictor.predict(points=[(3, 3)])
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    values = np.random.default_rng(0).integers(0, 200, (2, 1, 150, 180)).astype(np.uint8)
+    values[1] //= 4
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for path, planes in zip(paths, values, strict=True):
+        write_image(path, planes)
+    return paths
+
+
+def test_the_single_mask_comes_first_and_the_alternatives_by_score(tmp_path: Path, images: list[Path]) -> None:
+    """A key steps through them; the first is what `predict` gives."""
+    predictor = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry()))
+    image = predictor.open_image(images[0])
+    single, *others = image.predict_all(CLICK)
+    assert single.score == image.predict(CLICK).score
+    assert len(others) == 3
+    assert [one.score for one in others] == sorted((one.score for one in others), reverse=True)
+    assert others[0].score == image.predict(CLICK, "best").score
+
+
+def test_images_looked_at_in_turn_keep_their_own_statistics(images: list[Path]) -> None:
+    """An untuned model normalizes by the image; the windows of one must not be normalized by another's values."""
+    known = registry()
+    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+
+    def predictor() -> ZeroShotPredictor:
+        return ZeroShotPredictor(parts, known.modality("gray"), 32, pick_device("cpu"))
+
+    far = Prompt.points([(150, 120)])
+    alone = predictor().open_image(images[0]).predict(far).logits
+    both = predictor()
+    one, other = both.open_image(images[0]), both.open_image(images[1])
+    one.predict(CLICK)
+    other.predict(CLICK)
+    np.testing.assert_array_equal(one.predict(far).logits, alone)
+
+
+def test_a_predictor_survives_pickle(tmp_path: Path) -> None:
+    """Pools of processes and dask send it so; it comes without its image."""
+    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    model.set_image(IMAGE)
+    expected = model.predict(points=[(20, 10)])
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.image is None
+    copy.set_image(IMAGE)
+    np.testing.assert_array_equal(copy.predict(points=[(20, 10)]).logits, expected.logits)
+
+
+def test_an_untuned_predictor_survives_pickle() -> None:
+    """It takes the statistics of each image, so it depends on none."""
+    need_plugins("lite")
+    model = simmat.load(foundation="lite", modality="gray", image_size=64, device="cpu", registry=registry("lite"))
+    model.set_image(IMAGE)
+    expected = model.predict(points=[(20, 10)])
+    copy = pickle.loads(pickle.dumps(model))
+    copy.set_image(IMAGE)
+    np.testing.assert_array_equal(copy.predict(points=[(20, 10)]).logits, expected.logits)
+
+
+def test_a_prediction_is_shown_as_a_picture(tmp_path: Path) -> None:
+    """The last line of a notebook's cell."""
+    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    model.set_image(IMAGE)
+    found = model.predict(points=[(20, 10)])
+    picture = np.asarray(found.plot(Prompt(np.array([[20.0, 10.0]]), np.array([1]))))
+    assert picture.ndim == 3
+    assert picture.shape[0] / picture.shape[1] == 40 / 56
+    assert (np.ptp(picture, axis=2) > 0).any()  # colours over a gray image

@@ -22,7 +22,6 @@ from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.predictor.open import LoadedImage
-from simmat.predictor.prompts import prompt_windows
 from simmat.types import Prompt, SensorImage, Window
 
 SMALL, LARGE = (40, 56), (300, 400)
@@ -119,28 +118,6 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     _, encoded = predictor.encode_window(large, large.windows[0])
     assert encoded is not None
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
-
-
-def test_windows_hold_their_prompt_with_room_around_it() -> None:
-    """An object cut by a border has another shape."""
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        tile = int(rng.integers(16, 120))
-        x0, y0 = rng.uniform(0, 300, 2)
-        box = np.asarray([x0, y0, min(x0 + rng.uniform(0, 200), 400), min(y0 + rng.uniform(0, 200), 300)], np.float32)
-        click, marked = Prompt.points([(x0, y0)]), Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
-        for prompt, (left, top, right, bottom), part in ((click, (x0, y0, x0, y0), 4.1), (marked, box, 16)):
-            windows = list(prompt_windows(prompt, LARGE, tile))
-            for window in windows:
-                assert 0 <= window.y0 < window.y1 <= LARGE[0]
-                assert 0 <= window.x0 < window.x1 <= LARGE[1]
-                room = max(window.size_hw) / part - 1
-                assert window.y0 == 0 or top >= window.y0 + room
-                assert window.x0 == 0 or left >= window.x0 + room
-                assert window.y1 == LARGE[0] or bottom <= window.y1 - room
-                assert window.x1 == LARGE[1] or right <= window.x1 - room
-        sides = [max(window.size_hw) for window in prompt_windows(click, LARGE, tile)]
-        assert sides == [min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800]
 
 
 def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Path, encoded: list[Tensor]) -> None:

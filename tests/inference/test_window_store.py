@@ -1,0 +1,53 @@
+"""Results of windows on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import registry
+
+import simmat
+from simmat.inference.window_store import WindowStore
+from simmat.io.images import write_image
+from simmat.predictor import Predictor
+from simmat.predictor.objects import EverythingSettings
+from simmat.predictor.tiles import SegmentOptions
+
+EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
+
+
+@pytest.fixture
+def model(dense_bundle: Path) -> Predictor:
+    """The bundle's predictor."""
+    return simmat.load(dense_bundle, device="cpu", registry=registry())
+
+
+def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 50, (1, *size_hw)).astype(np.uint8)
+    for y, x in rng.integers(5, 130, (12, 2)):
+        planes[0, y : y + 12, x : x + 12] += 120
+    write_image(path, planes)
+    return path
+
+
+def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
+    """A run that was stopped goes on from files."""
+    image = model.open_image(_scene(tmp_path / "large.tif"))
+    wanted = SegmentOptions(EVERY, classes=True)
+    answer = model.segment_window(image, image.windows[1], wanted)
+    store = WindowStore(tmp_path / "store", "key")
+    assert not store.has(1)
+    store.write(1, answer)
+    assert store.has(1)
+    again = WindowStore(tmp_path / "store", "key").read(1)
+    assert again is not None
+    assert [one.instance.window for one in again.objects] == [one.instance.window for one in answer.objects]
+    assert all((a.instance.crop == b.instance.crop).all() for a, b in zip(again.objects, answer.objects, strict=True))
+    assert answer.probabilities is not None
+    np.testing.assert_allclose(again.probabilities, answer.probabilities, atol=1 / 500)
+    assert not WindowStore(tmp_path / "store", "another").has(1)
+    (store.folder / "000001.npz").write_bytes(b"PK\x03\x04 half")  # as after a power cut
+    assert store.read(1) is None
